@@ -1,0 +1,40 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first, if it is not up to date.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+FREE_GIB := 12
+
+.PHONY: demo test faults lint setup help
+
+help: ## Show the targets.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict.
+	@$(BIN)/dpt demo
+
+test: setup lint ## The whole test suite.
+	@echo "test: running the suite on 2 processes"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+
+faults: setup ## Every round of killing jobs at random moments (ten minutes).
+	@$(BIN)/python -m pytest -q tests/faults
+
+lint: setup ## ruff and mypy.
+	@echo "lint: ruff, mypy"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+setup: $(STAMP) ## Make .venv and install; does nothing when nothing changed.
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null \
+	  || { echo "setup: Python 3.10 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Set PYTHON=/path/to/python3." >&2; exit 1; }
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 2**30; sys.exit(f"setup: $(FREE_GIB) GiB of free disk are needed for PyTorch and Ray, {free:.1f} GiB are left") if free < $(FREE_GIB) else None'
+	@echo "setup: installing into $(VENV) (some minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "setup: '$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[s3,test]'
+	@touch $@

@@ -1,0 +1,280 @@
+"""Speed and memory of DPT side by side with `transformers`' port: same weights, threads and dtype, one run.
+
+    python benchmarks/model.py                         # CPU, float32: forward and training step
+    python benchmarks/model.py --dtype bfloat16
+    python benchmarks/model.py --device cuda           # also latency and throughput for Table 9, compiled,
+    bfloat16
+
+Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest
+and the median call. Shares are of the matrix rate that the same run measures: the best of three sizes of A @
+B.
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import dpt
+from dpt.losses import ScaleShiftInvariantLoss
+from dpt.multi_objective import combine_gradients
+from dpt.weights import from_tensors
+
+THEIRS: dict[str, dict[str, Any]] = {
+    "dpt_base": {},
+    "dpt_large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "backbone_out_indices": [5, 11, 17, 23],
+        "neck_hidden_sizes": [256, 512, 1024, 1024],
+    },
+    "dpt_hybrid": {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768]},
+}
+TABLE_9 = ("midas_v21", "dpt_base", "dpt_hybrid", "dpt_large")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=["dpt_large", "dpt_hybrid"], choices=THEIRS)
+    parser.add_argument("--size", type=int, default=384, help="height and width of the images")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--skip-training", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    bench = Bench(arguments)
+    bench.header()
+    for name in arguments.models:
+        bench.side_by_side(name)
+    bench.multi_objective()
+    if bench.device.type == "cuda":
+        bench.table_9()
+
+
+class Bench:
+    """What all measurements share."""
+
+    def __init__(self, arguments: argparse.Namespace):
+        self.device = torch.device(arguments.device)
+        self.dtype = getattr(torch, arguments.dtype)
+        self.repeats = arguments.repeats
+        self.training = not arguments.skip_training
+        self.images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=self.device)
+        self.peak = self.matrix_rate()
+
+    def header(self) -> None:
+        """What was measured where."""
+        where = (
+            torch.cuda.get_device_name()
+            if self.device.type == "cuda"
+            else f"{torch.get_num_threads()} threads"
+        )
+        shape = " by ".join(map(str, self.images.shape))
+        print(f"torch {torch.__version__}, {where}, {self.dtype}, images {shape}")
+        print(f"matrix rate {self.peak / 1e9:,.0f} GFLOP/s\n")
+
+    def matrix_rate(self) -> float:
+        """FLOP/s of the best of three square matrix products in the dtype under test."""
+        rates = []
+        for side in (1024, 2048, 4096):
+            a, b = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
+            rates.append(2 * side**3 / min(self.seconds({"product": lambda: a @ b})["product"]))  # noqa: B023
+        return max(rates)
+
+    def seconds(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+        """Times of alternating calls, after one of each that does not count."""
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(self.repeats + 1):
+            for name, call in calls.items():
+                self.wait()
+                start = time.perf_counter()
+                call()
+                self.wait()
+                if turn:
+                    times[name].append(time.perf_counter() - start)
+        return times
+
+    def wait(self) -> None:
+        """Until the device has done what it was asked."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def cast(self) -> torch.autocast:
+        """Autocast to the dtype under test."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def side_by_side(self, name: str) -> None:
+        """One model in both implementations: forward, its parts, and a training step."""
+        from transformers import DPTConfig, DPTForDepthEstimation
+
+        theirs = DPTForDepthEstimation(DPTConfig(**THEIRS[name])).eval()
+        state = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
+        ours = from_tensors(state, "model.safetensors").to(self.device)
+        theirs = theirs.to(self.device)
+        models: dict[str, Callable[[Tensor], Tensor]] = {
+            "ours": ours,
+            "transformers": lambda images: theirs(images).predicted_depth,
+        }
+
+        def forward(model: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+            def call() -> None:
+                with torch.no_grad(), self.cast():
+                    model(self.images)
+
+            return call
+
+        self.report(f"{name} forward", {key: forward(model) for key, model in models.items()})
+        self.parts(ours)
+        if self.training:
+            steps = {
+                "ours": self.step(ours, models["ours"]),
+                "transformers": self.step(theirs, models["transformers"]),
+            }
+            self.report(f"{name} training step", steps)
+
+    def step(self, module: nn.Module, model: Callable[[Tensor], Tensor]) -> Callable[[], object]:
+        """Forward, loss and backward; the optimiser is the same for both and left out."""
+        loss = ScaleShiftInvariantLoss()
+        target = torch.rand(self.images.shape[0], *self.images.shape[2:], device=self.device)
+        valid = torch.ones_like(target, dtype=torch.bool)
+
+        def call() -> None:
+            module.zero_grad(set_to_none=True)
+            with self.cast():
+                prediction = model(self.images)
+            loss(prediction.float(), target, valid).mean().backward()
+
+        return call
+
+    def report(self, title: str, calls: Mapping[str, Callable[[], object]]) -> None:
+        """Print times, peak memory and the ratio of the first call to the second."""
+        times = self.seconds(calls)
+        memory = {name: self.peak_memory(call) for name, call in calls.items()}
+        (first, second) = (statistics.median(times[name]) for name in calls)
+        print(f"{title:28} {'fastest':>10} {'median':>10} {'peak memory':>12}")
+        for name, values in times.items():
+            mebibytes = memory[name] / 2**20
+            print(f"  {name:26} {min(values):9.3f}s {statistics.median(values):9.3f}s {mebibytes:8,.0f} MiB")
+        best = [min(values) for values in times.values()]
+        print(f"  {'ratio':26} {best[0] / best[1]:9.2f}  {first / second:9.2f}\n", flush=True)
+
+    def peak_memory(self, call: Callable[[], object]) -> float:
+        """Bytes that a call needs at its peak beyond what is held before it."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+            call()
+            return torch.cuda.max_memory_allocated() - held
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest resident size so far
+        before = resident("VmRSS")
+        call()
+        return resident("VmHWM") - before
+
+    def parts(self, model: dpt.DPT) -> None:
+        """Time, arithmetic and share of the matrix rate of each part of the forward pass."""
+        with torch.no_grad(), self.cast():
+            taps = model.backbone(self.images)
+            maps = model.reassemble(taps)
+            features, _ = model.fusion(maps)
+            size = tuple(self.images.shape[-2:])
+            calls: dict[str, Callable[[], object]] = {
+                "backbone": lambda: model.backbone(self.images),
+                "reassemble": lambda: model.reassemble(taps),
+                "fusion": lambda: model.fusion(maps),
+                "head": lambda: model.head(features, size),
+            }
+            times = self.seconds(calls)
+            for part, call in calls.items():
+                with FlopCounterMode(display=False) as counter:
+                    call()
+                fastest, operations = min(times[part]), counter.get_total_flops()
+                share = operations / fastest / self.peak
+                giga = operations / 1e9
+                print(f"    {part:12} {fastest:7.3f}s {giga:8.1f} GFLOP {share:6.0%} of the matrix rate")
+        print()
+
+    def multi_objective(self) -> None:
+        """A step with MGDA over four datasets against plain averaging, on the same batch."""
+        model = dpt.create_model("dpt_small").to(self.device)
+        parameters = list(model.parameters())
+        loss, size, images = ScaleShiftInvariantLoss(), 160, 16
+        batch = torch.randn(images, 3, size, size, device=self.device)
+        target = torch.rand(images, size, size, device=self.device)
+        valid = torch.ones_like(target, dtype=torch.bool)
+
+        def losses(start: int, stop: int) -> Tensor:
+            with self.cast():
+                prediction = model(batch[start:stop])
+            return loss(prediction, target[start:stop], valid[start:stop]).sum()
+
+        def plain() -> None:
+            model.zero_grad(set_to_none=True)
+            (losses(0, images) / images).backward()
+
+        objectives = [lambda start=start: losses(start, start + 4) for start in range(0, images, 4)]
+        self.report(
+            "gradients of 4 datasets",
+            {"MGDA": lambda: combine_gradients(objectives, [4] * 4, parameters), "average": plain},
+        )
+
+    def table_9(self) -> None:
+        """Latency at batch 1 and throughput at the best batch of compiled bfloat16 models."""
+        heads = ("ms at batch 1", "images/s", "at batch", "of matrix rate")
+        print(f"{'compiled, bfloat16':18} " + " ".join(f"{head:>15}" for head in heads))
+        for name in TABLE_9:
+            model = dpt.create_model(name).to(self.device).to(memory_format=torch.channels_last).eval()
+            compiled = torch.compile(model, fullgraph=True, mode="max-autotune-no-cudagraphs")
+            one = self.images[:1].to(memory_format=torch.channels_last)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                model(one)
+            operations = counter.get_total_flops()
+            rates = self.throughput(compiled, one)
+            best = max(rates, key=lambda batch: rates[batch])
+            share = rates[best] * operations / self.peak
+            print(
+                f"{name:18} {1000 / rates[1]:15.2f} {rates[best]:15.0f} {best:15} {share:15.0%}", flush=True
+            )
+            del model, compiled
+            torch.compiler.reset()
+            gc.collect()
+
+    @torch.no_grad()
+    def throughput(self, model: Callable[[Tensor], Tensor], image: Tensor) -> dict[int, float]:
+        """Images a second at several batch sizes."""
+        rates = {}
+        for batch in (1, 8, 16, 32, 64, 128):
+            images = image.expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+            def call(images: Tensor = images) -> None:
+                with torch.autocast("cuda", torch.bfloat16):
+                    model(images)
+
+            rates[batch] = batch / statistics.median(self.seconds({"call": call})["call"])
+        return rates
+
+
+def resident(kind: str) -> float:
+    """Resident bytes of this process, now (VmRSS) or at the highest (VmHWM)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(kind):
+            return 1024 * float(line.split()[1])
+    raise RuntimeError(f"no {kind} in /proc/self/status")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Raw depth datasets in their published layouts → one Parquet shard format, on Ray Data."""

@@ -1,0 +1,11 @@
+"""Errors that a user can mend: their message alone is what the command line shows."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something that was asked for cannot be done; the message names it and says what would be right."""
+
+
+class NotFound(UserError, FileNotFoundError):
+    """A file or folder that was named is not there."""

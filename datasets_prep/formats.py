@@ -1,0 +1,428 @@
+"""Byte formats of depth datasets: bytes ↔ NumPy arrays.
+
+Raw data is other people's files: truncated downloads, wrong channels, headers that promise more than the file
+holds. Every decoder here checks a header's sizes against the bytes that are there before it allocates, and
+every failure is a `BadSample` whose reason starts with the role of the file (`depth`, `mask`, …), so that a
+quarantine table reads by itself.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from datasets_prep.sources.source import BadSample
+
+MAX_PIXELS = 100_000_000
+"""Pictures larger than this are refused from their header alone, so that no file can ask for more than about
+1.5 GB. The largest published ones (ETH3D) have 24 megapixels."""
+
+_JPEG_MAGIC = b"\xff\xd8"
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_NPY_MAGIC = b"\x93NUMPY"
+_SINTEL_TAG = b"PIEH"
+
+# Start-of-frame markers carry the picture's size; C4, C8 and CC in their range mean something else.
+_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_MARKERS_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
+
+_PFM_HEADER = re.compile(rb"(P[fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,32})[ \t]*\r?\n")
+_PFM_HEADER_BYTES = 256
+
+_NPY_MAX_HEADER_BYTES = 4096
+_NPY_DESCR = re.compile(r"'descr':\s*'([<>|=]?[fiub]\d{1,2})'")
+_NPY_ORDER = re.compile(r"'fortran_order':\s*(True|False)")
+_NPY_SHAPE = re.compile(r"'shape':\s*\(([\d, ]{0,64})\)")
+
+
+def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
+    """Height and width of a JPEG or PNG, from its header alone.
+
+    Raises:
+        BadSample: if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
+    """
+    if data.startswith(_PNG_MAGIC):
+        height, width = _png_size(data, role)
+    elif data.startswith(_JPEG_MAGIC):
+        height, width = _jpeg_size(data, role)
+    else:
+        raise BadSample(f"{role} is neither JPEG nor PNG ({len(data)} bytes, starts {data[:8]!r})")
+    _check_size(height, width, role)
+    return height, width
+
+
+def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
+    """Decode a whole JPEG or PNG, of any channel count, to RGB.
+
+    Alpha is dropped, grey is repeated, 16 bits become 8. EXIF orientation is ignored: ground truth belongs to
+    the pixels as stored.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        BadSample: if the file is damaged anywhere. A truncated JPEG is refused although its upper part could
+            be shown: the grey rest would be taken for scenery.
+    """
+    height, width = image_size(data, role)
+    if data.startswith(_PNG_MAGIC):
+        bgr = _decode_png(data, role, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image: NDArray[np.uint8] = np.ascontiguousarray(bgr[..., ::-1])
+    else:
+        try:
+            image = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        except ValueError as error:
+            raise BadSample(f"{role} JPEG damaged: {error}") from error
+    if image.shape != (height, width, 3):
+        raise BadSample(f"{role} decodes to {image.shape}, its header says {width}x{height}")
+    return image
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
+    """Encode (H, W, 3) RGB or (H, W, 1) grey uint8 as a baseline JPEG."""
+    colorspace = "RGB" if image.shape[2] == 3 else "GRAY"
+    return bytes(
+        simplejpeg.encode_jpeg(
+            np.ascontiguousarray(image), quality=quality, colorspace=colorspace, colorsubsampling="420"
+        )
+    )
+
+
+def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Decode a map stored as a grey PNG, without touching its values.
+
+    Some sets store the map three times, as RGB; that is accepted if the channels are the same.
+
+    Returns:
+        (H, W) uint8 or uint16, as stored.
+
+    Raises:
+        BadSample: if it is no PNG, is damaged, or is a colour picture.
+    """
+    if not data.startswith(_PNG_MAGIC):
+        raise BadSample(f"{role} is no PNG ({len(data)} bytes, starts {data[:8]!r})")
+    height, width = image_size(data, role)
+    values = _decode_png(data, role, cv2.IMREAD_UNCHANGED)
+    if values.ndim == 3:
+        if (values[..., 1:3] != values[..., :1]).any():
+            raise BadSample(f"{role} PNG is a colour picture, expected one channel")
+        values = np.ascontiguousarray(values[..., 0])
+    if values.shape != (height, width) or values.dtype not in (np.uint8, np.uint16):
+        raise BadSample(
+            f"{role} PNG decodes to {values.shape} {values.dtype}, its header says {width}x{height}"
+        )
+    return values
+
+
+def encode_png(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """Encode (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, 8 or 16 bits, as PNG."""
+    if values.ndim == 3:
+        values = values[..., [2, 1, 0, 3][: values.shape[2]]]
+    # Level 1 is a third larger than the default and five times as fast.
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(values), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not ok:
+        raise ValueError(f"OpenCV cannot encode {values.shape} {values.dtype} as PNG")
+    return data.tobytes()
+
+
+def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
+    """Decode a one-channel PFM: `Pf`, width, height, scale, then float32 rows from the bottom up.
+
+    Any white space may separate the header's fields; a line end, CRLF or not, must close it. The sign of the
+    scale gives the byte order (negative: little-endian); its size is ignored, as every depth reader does.
+
+    Returns:
+        (H, W) float32, top row first.
+
+    Raises:
+        BadSample: if the header is damaged, declares three channels, or does not fit the file's size.
+    """
+    header = _PFM_HEADER.match(data[:_PFM_HEADER_BYTES])
+    if header is None:
+        raise BadSample(f"{role} is no PFM (starts {data[:12]!r})")
+    if header[1] != b"Pf":
+        raise BadSample(f"{role} PFM has three channels, expected one")
+    width, height = int(header[2]), int(header[3])
+    _check_size(height, width, role)
+    try:
+        scale = float(header[4])
+    except ValueError as error:
+        raise BadSample(f"{role} PFM has scale {header[4]!r}") from error
+    payload = memoryview(data)[header.end() :]
+    expected = width * height * 4
+    if len(payload) != expected:
+        problem = "truncated" if len(payload) < expected else "longer than its header says"
+        raise BadSample(
+            f"{role} PFM {problem}: header says {width}x{height} = {expected} bytes, file has {len(payload)}"
+        )
+    stored = np.frombuffer(payload, "<f4" if scale < 0 else ">f4").reshape(height, width)
+    return stored[::-1].astype(np.float32)
+
+
+def encode_pfm(values: NDArray[np.float32]) -> bytes:
+    """Encode (H, W) float32 as a little-endian one-channel PFM."""
+    height, width = values.shape
+    return f"Pf\n{width} {height}\n-1.000000\n".encode() + values[::-1].astype("<f4").tobytes()
+
+
+def decode_npy(data: bytes, role: str) -> NDArray[Any]:
+    """Decode a numeric `.npy` file, version 1 to 3, without NumPy's loader (which can unpickle).
+
+    Returns:
+        Any shape; floats, integers or booleans, in native byte order.
+
+    Raises:
+        BadSample: if the header is damaged, names another kind of value, or does not fit the file's size.
+    """
+    header, start = _npy_header(data, role)
+    descr, order, shape = (pattern.search(header) for pattern in (_NPY_DESCR, _NPY_ORDER, _NPY_SHAPE))
+    if descr is None or order is None or shape is None:
+        raise BadSample(f"{role} NPY header does not describe a numeric array: {header[:120]!r}")
+    try:
+        dtype = np.dtype(descr[1])
+    except TypeError as error:
+        raise BadSample(f"{role} NPY has unknown type {descr[1]!r}") from error
+    dimensions = tuple(int(number) for number in shape[1].split(",") if number.strip().isdigit())
+    expected, found = math.prod(dimensions) * dtype.itemsize, len(data) - start
+    if expected != found:
+        raise BadSample(
+            f"{role} NPY does not fit: header says {dimensions} {dtype} = {expected} bytes, file has {found}"
+        )
+    stored = np.frombuffer(data, dtype, offset=start)
+    values = stored.reshape(dimensions, order="F" if order[1] == "True" else "C")
+    return values.astype(dtype.newbyteorder("="))
+
+
+def encode_npy(values: NDArray[Any]) -> bytes:
+    """Encode a numeric array as `.npy` version 1.0, C order, little-endian."""
+    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    fields = f"{{'descr': '{stored.dtype.str}', 'fortran_order': False, 'shape': {stored.shape}, }}"
+    # The format pads with spaces so that the values start at a multiple of 64 bytes.
+    padding = -(len(_NPY_MAGIC) + 4 + len(fields) + 1) % 64
+    header = fields.encode("latin-1") + b" " * padding + b"\n"
+    return _NPY_MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header + stored.tobytes()
+
+
+def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
+    """Decode MPI Sintel's `.dpt`: the tag `PIEH`, int32 width and height, then float32 rows from the top.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        BadSample: if the tag is missing or the header does not fit the file's size.
+    """
+    if not data.startswith(_SINTEL_TAG) or len(data) < 12:
+        raise BadSample(f"{role} is no Sintel depth file ({len(data)} bytes, starts {data[:8]!r})")
+    width, height = struct.unpack_from("<2i", data, 4)
+    _check_size(height, width, role)
+    expected, found = width * height * 4, len(data) - 12
+    if expected != found:
+        raise BadSample(
+            f"{role} does not fit: header says {width}x{height} = {expected} bytes, file has {found}"
+        )
+    return np.frombuffer(data, "<f4", offset=12).reshape(height, width).astype(np.float32)
+
+
+def encode_sintel_depth(values: NDArray[np.float32]) -> bytes:
+    """Encode (H, W) float32 as MPI Sintel's `.dpt`."""
+    height, width = values.shape
+    return _SINTEL_TAG + struct.pack("<2i", width, height) + values.astype("<f4").tobytes()
+
+
+def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArray[np.float32]:
+    """Decode little-endian float32 rows without a header.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        BadSample: if the file has another size.
+    """
+    expected = height * width * 4
+    if len(data) != expected:
+        raise BadSample(f"{role} has {len(data)} bytes, {width}x{height} float32 needs {expected}")
+    return np.frombuffer(data, "<f4").reshape(height, width).astype(np.float32)
+
+
+def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.float32]:
+    """Decode one channel of a single-part OpenEXR file.
+
+    Args:
+        data: the file's content.
+        role: for the reason of a refusal.
+        channels: names in order of preference; where the file has none of them, its only channel is taken.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        BadSample: if the file is damaged, has several parts, or none of the channels.
+    """
+    # Imported where it is used: one dataset needs it, and every worker would pay for loading it.
+    import OpenEXR  # type: ignore[import-not-found, unused-ignore]
+
+    try:
+        parts = OpenEXR.File(io.BytesIO(data), header_only=True, num_threads=1).parts
+        if len(parts) == 1:
+            low, high = parts[0].header["dataWindow"]
+            width, height = (int(side) + 1 for side in high - low)
+            # All channels are decoded together, so all of them count.
+            _check_size(height, width * max(1, len(parts[0].header["channels"])), role)
+            found = OpenEXR.File(io.BytesIO(data), separate_channels=True, num_threads=1).channels()
+    except BadSample:
+        raise
+    except Exception as error:  # the library throws whatever its C++ parts throw at a damaged file
+        raise BadSample(f"{role} EXR damaged: {error}") from error
+    if len(parts) != 1:
+        raise BadSample(f"{role} EXR has {len(parts)} parts, expected one")
+    name = next((name for name in channels if name in found), None)
+    if name is None and len(found) == 1:
+        name = next(iter(found))
+    if name is None:
+        raise BadSample(f"{role} EXR has channels {sorted(found)}, expected {' or '.join(channels)}")
+    values = found[name].pixels
+    if values is None or values.shape != (height, width):
+        raise BadSample(f"{role} EXR damaged: channel {name} does not cover {width}x{height}")
+    return values.astype(np.float32)
+
+
+def encode_exr(channels: dict[str, NDArray[np.float32]]) -> bytes:
+    """Encode (H, W) float32 channels as a single-part scan-line OpenEXR file with ZIP compression."""
+    import OpenEXR  # type: ignore[import-not-found, unused-ignore]
+
+    stream = io.BytesIO()
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}).write(
+        stream
+    )
+    return stream.getvalue()
+
+
+def decode_hdf5_map(data: bytes, role: str, name: str) -> NDArray[np.float32]:
+    """Decode a two-dimensional floating-point or integer dataset of an HDF5 file.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        BadSample: if the file is damaged, has no such map, or the map's values lie in other files.
+    """
+    import h5py  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            # A link may lead into any other file of this machine.
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise BadSample(f"{role} HDF5 has no dataset /{name}, but {sorted(file)[:8]}")
+            stored = file[name]
+            if not isinstance(stored, h5py.Dataset) or stored.ndim != 2 or stored.dtype.kind not in "fiu":
+                raise BadSample(f"{role} HDF5: /{name} is no map but {stored}")
+            if stored.is_virtual or stored.external:
+                raise BadSample(f"{role} HDF5: the values of /{name} lie in other files")
+            height, width = stored.shape
+            _check_size(height, width, role)
+            values: NDArray[np.float32] = stored[()].astype(np.float32)
+            return values
+    except BadSample:
+        raise
+    except Exception as error:  # the library's errors are of many kinds, RuntimeError to KeyError
+        raise BadSample(f"{role} HDF5 damaged: {error}") from error
+
+
+def encode_hdf5_map(values: NDArray[np.float32], name: str) -> bytes:
+    """Encode an (H, W) map as an HDF5 file with one chunked, compressed dataset and no time stamps."""
+    import h5py  # type: ignore[import-untyped, unused-ignore]
+
+    stream = io.BytesIO()
+    chunks = tuple(min(64, side) for side in values.shape)
+    with h5py.File(stream, "w") as file:
+        file.create_dataset(
+            name, data=values, chunks=chunks, compression="gzip", compression_opts=9, track_times=False
+        )
+    return stream.getvalue()
+
+
+def _check_size(height: int, width: int, role: str) -> None:
+    if height < 1 or width < 1:
+        raise BadSample(f"{role} declares {width}x{height} pixels")
+    if height * width > MAX_PIXELS:
+        raise BadSample(
+            f"{role} declares {width}x{height} pixels, more than {MAX_PIXELS // 10**6} megapixels"
+        )
+
+
+def _png_size(data: bytes, role: str) -> tuple[int, int]:
+    if len(data) < 24 or data[12:16] != b"IHDR":
+        raise BadSample(f"{role} PNG header damaged")
+    width, height = struct.unpack_from(">II", data, 16)
+    return height, width
+
+
+def _jpeg_size(data: bytes, role: str) -> tuple[int, int]:
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker in _JPEG_MARKERS_WITHOUT_LENGTH:
+            position += 2
+        elif marker in _JPEG_FRAME_MARKERS and position + 9 <= len(data):
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            return height, width
+        else:
+            position += 2 + max(2, struct.unpack_from(">H", data, position + 2)[0])
+    raise BadSample(f"{role} JPEG damaged: no frame header in {len(data)} bytes")
+
+
+def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
+    """Decode after checking every chunk: OpenCV returns a truncated PNG with black rows, and no error."""
+    kinds = [kind for kind, _ in _png_chunks(data, role)]
+    if b"IDAT" not in kinds:
+        raise BadSample(f"{role} PNG has no picture data")
+    try:
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error as error:
+        raise BadSample(f"{role} PNG cannot be decoded: {error.err}") from error
+    if values is None:
+        raise BadSample(f"{role} PNG cannot be decoded")
+    return values
+
+
+def _png_chunks(data: bytes, role: str) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and content of each chunk, checked by its checksum, up to and including the end mark."""
+    view, position, kind = memoryview(data), len(_PNG_MAGIC), b""
+    while kind != b"IEND":
+        if position + 12 > len(data):
+            raise BadSample(f"{role} PNG truncated at {len(data)} bytes")
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise BadSample(f"{role} PNG truncated at {len(data)} bytes")
+        if zlib.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise BadSample(f"{role} PNG damaged: wrong checksum at byte {position}")
+        yield kind, view[position + 8 : end]
+        position = end + 4
+
+
+def _npy_header(data: bytes, role: str) -> tuple[str, int]:
+    """The header's text and the position where the values start."""
+    if not data.startswith(_NPY_MAGIC) or len(data) < 12:
+        raise BadSample(f"{role} is no NPY file ({len(data)} bytes, starts {data[:8]!r})")
+    if data[6] == 1:
+        (length,), start = struct.unpack_from("<H", data, 8), 10
+    else:
+        (length,), start = struct.unpack_from("<I", data, 8), 12
+    if length > _NPY_MAX_HEADER_BYTES or start + length > len(data):
+        raise BadSample(f"{role} NPY header damaged: {length} bytes long in a file of {len(data)}")
+    return data[start : start + length].decode("latin-1"), start + length

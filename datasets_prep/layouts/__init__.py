@@ -1,0 +1,39 @@
+"""The layouts that the generator can write, by dataset; one file each, the counterpart of `sources`."""
+
+from __future__ import annotations
+
+from datasets_prep.layouts import (
+    apolloscape,
+    blendedmvs,
+    diml,
+    eth3d,
+    hrwsi,
+    irs,
+    kitti,
+    megadepth,
+    nyuv2,
+    redweb,
+    sintel,
+    tartanair,
+    tum,
+)
+from datasets_prep.layouts.layout import Layout
+
+LAYOUTS: dict[str, Layout] = {
+    "redweb": redweb.LAYOUT,
+    "diml": diml.INDOOR,
+    "diml_outdoor": diml.OUTDOOR,
+    "megadepth": megadepth.LAYOUT,
+    "tartanair": tartanair.LAYOUT,
+    "hrwsi": hrwsi.LAYOUT,
+    "apolloscape": apolloscape.LAYOUT,
+    "blendedmvs": blendedmvs.LAYOUT,
+    "irs": irs.LAYOUT,
+    "eth3d": eth3d.LAYOUT,
+    "kitti": kitti.LAYOUT,
+    "kitti_161": kitti.LAYOUT,
+    "nyuv2": nyuv2.LAYOUT,
+    "sintel": sintel.LAYOUT,
+    "tum": tum.LAYOUT,
+}
+"""Dataset name → its layout."""

@@ -1,0 +1,177 @@
+"""The plan of an ingest: which samples go into which shard, decided before any image is read.
+
+All samples are listed, put in an order that a seed decides, and cut into shards; shard k is then a pure
+function of (listing, settings, k). The plan's version is a digest of everything that decides the shards'
+bytes, so a changed setting or a changed raw file makes another version beside the old one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasets_prep.errors import NotFound
+from datasets_prep.normalize import ResizeRule
+from datasets_prep.schema import SCHEMA_VERSION
+from datasets_prep.sources import SOURCES
+from datasets_prep.sources.source import Listing, Rejection, Sample, Source, WrongLayout
+from datasets_prep.storage import Folder
+
+
+class IngestSettings(BaseModel):
+    """What decides the bytes of the shards, besides the raw data.
+
+    Attributes:
+        side: length in pixels of the stored image's shorter (or longer) side (paper: 384).
+        resize: which side `side` is. The paper says "longer", but its 384×384 crops then need padding; with
+            the default every crop is full.
+        jpeg_quality: of images that have to be encoded again.
+        samples_per_shard: 512 samples of 384×512 are about 150 MB.
+        validation_share: share of scenes held out where a dataset has no official split.
+        min_valid_share: samples with a smaller share of valid ground truth are quarantined.
+        seed: decides the order of samples in shards and which scenes are held out.
+        limit: take only the first so many samples of the shuffled listing; None for all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: int = Field(384, ge=32, le=8192)
+    resize: ResizeRule = "shorter"
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    samples_per_shard: int = Field(512, ge=1)
+    validation_share: float = Field(0.05, ge=0.0, lt=1.0)
+    min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
+    seed: int = Field(0, ge=0)
+    limit: int | None = Field(None, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What goes into one shard, in order."""
+
+    name: str
+    split: str
+    samples: list[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """All shards of one dataset version, and what the listing already left out."""
+
+    source: str
+    raw: str
+    settings: IngestSettings
+    version: str
+    shards: list[ShardPlan]
+    rejected: list[Rejection]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that the plan will try to read."""
+        return sum(len(shard.samples) for shard in self.shards)
+
+
+def find_source(name: str) -> Source:
+    """The source of that name.
+
+    Raises:
+        WrongLayout: naming the sources that exist.
+    """
+    if name not in SOURCES:
+        raise WrongLayout(f"unknown dataset {name!r}; there are: {', '.join(sorted(SOURCES))}")
+    return SOURCES[name]
+
+
+def plan_ingest(source_name: str, raw: str, settings: IngestSettings) -> IngestPlan:
+    """List a raw dataset and cut it into shards. Reads no image.
+
+    Raises:
+        NotFound: if there is no such folder.
+        WrongLayout: if there is no such source, or the folder holds no sample of it.
+    """
+    source, root = find_source(source_name), Folder(raw)
+    if not root.exists():
+        raise NotFound(f"no such folder: {raw}")
+    listing = source.list(root)
+    if not listing.samples:
+        raise WrongLayout(_wrong_layout_message(source, root, listing))
+    _require_unique_ids(source_name, listing)
+    ordered = _shuffled(listing.samples, settings.seed)[: settings.limit]
+    version = _version(source_name, root, ordered, listing.rejected, settings)
+    shards = list(_cut(_assign_splits(ordered, settings), settings.samples_per_shard))
+    return IngestPlan(source_name, root.uri, settings, version, shards, listing.rejected)
+
+
+def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str:
+    found = list(root.files())[:3]
+    seen = f"it holds {', '.join(found)}, …" if found else "it is empty"
+    others = [other.name for other in SOURCES.values() if other is not source and _recognises(other, root)]
+    hint = f" It looks like {' or '.join(others)}." if others else ""
+    left_out = [f" First file left out: {entry.path}: {entry.reason}." for entry in listing.rejected[:1]]
+    layout = "; ".join(line.strip() for line in source.layout.strip().splitlines())
+    return f"no {source.name} sample in {root.uri}: {seen}; expected {layout}.{hint}" + "".join(left_out)
+
+
+def _recognises(source: Source, root: Folder) -> bool:
+    try:
+        return bool(source.list(root).samples)
+    except WrongLayout:
+        return False
+
+
+def _require_unique_ids(source_name: str, listing: Listing) -> None:
+    counts = Counter(sample.sample_id for sample in listing.samples)
+    doubled = [sample_id for sample_id, count in counts.items() if count > 1]
+    if doubled:
+        raise WrongLayout(
+            f"{source_name}: sample {doubled[0]!r} is found {counts[doubled[0]]} times "
+            f"({len(doubled)} such ids): is the dataset unpacked twice below one folder?"
+        )
+
+
+def _rank(seed: int, text: str) -> bytes:
+    """A fixed pseudo-random rank: independent of machine, library version and of what else is listed."""
+    return hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=16).digest()
+
+
+def _shuffled(samples: list[Sample], seed: int) -> list[Sample]:
+    return sorted(samples, key=lambda sample: _rank(seed, sample.sample_id))
+
+
+def _version(
+    source_name: str, root: Folder, samples: list[Sample], rejected: list[Rejection], settings: IngestSettings
+) -> str:
+    """Digest of all that decides the shards' bytes, as far as can be known without reading the files."""
+    sizes = root.files()
+    state = hashlib.blake2b(digest_size=8)
+    state.update(json.dumps([SCHEMA_VERSION, source_name, settings.model_dump()], sort_keys=True).encode())
+    for sample in samples:
+        files = sorted((role, path, sizes.get(path)) for role, path in sample.files.items())
+        state.update(repr((sample.sample_id, sample.split, sample.group, files)).encode())
+    state.update(repr([(r.path, r.reason) for r in rejected]).encode())
+    return state.hexdigest()
+
+
+def _assign_splits(samples: list[Sample], settings: IngestSettings) -> dict[str, list[Sample]]:
+    """Official splits where given; else whole groups (scenes) are held out for validation."""
+    groups = sorted({s.group for s in samples if s.split is None}, key=lambda g: _rank(settings.seed, g))
+    held_out = set(groups[: round(len(groups) * settings.validation_share)])
+    if not held_out and settings.validation_share > 0 and len(groups) > 1:
+        held_out = {groups[0]}
+    splits: dict[str, list[Sample]] = {}
+    for sample in samples:
+        split = sample.split or ("val" if sample.group in held_out else "train")
+        splits.setdefault(split, []).append(sample)
+    return splits
+
+
+def _cut(splits: dict[str, list[Sample]], size: int) -> Iterator[ShardPlan]:
+    for split in sorted(splits):
+        samples = splits[split]
+        for index, start in enumerate(range(0, len(samples), size)):
+            yield ShardPlan(f"{split}-{index:05d}.parquet", split, samples[start : start + size])

@@ -1,0 +1,33 @@
+"""The datasets that can be ingested, by name; one file each."""
+
+from __future__ import annotations
+
+from datasets_prep.sources.apolloscape import ApolloScape
+from datasets_prep.sources.blendedmvs import BlendedMVS
+from datasets_prep.sources.diml import DIML, DIMLOutdoor
+from datasets_prep.sources.eth3d import ETH3D
+from datasets_prep.sources.hrwsi import HRWSI
+from datasets_prep.sources.irs import IRS
+from datasets_prep.sources.kitti import KITTI, KITTI161
+from datasets_prep.sources.megadepth import MegaDepth
+from datasets_prep.sources.nyuv2 import NYUv2
+from datasets_prep.sources.redweb import ReDWeb
+from datasets_prep.sources.sintel import Sintel
+from datasets_prep.sources.source import Source
+from datasets_prep.sources.tartanair import TartanAir
+from datasets_prep.sources.tum import TUM
+
+_MIX_6 = (
+    ReDWeb(),
+    DIML(),
+    DIMLOutdoor(),
+    MegaDepth(),
+    TartanAir(),
+    HRWSI(),
+    ApolloScape(),
+    BlendedMVS(),
+    IRS(),
+)
+_EVALUATION = (ETH3D(), KITTI(), KITTI161(), NYUv2(), Sintel(), TUM())
+
+SOURCES: dict[str, Source] = {source.name: source for source in (*_MIX_6, *_EVALUATION)}

@@ -1,0 +1,101 @@
+"""MegaDepth v1: internet photos of landmarks with depth from structure from motion.
+
+Where: https://www.cs.cornell.edu/projects/megadepth (Z. Li and N. Snavely, "MegaDepth: Learning Single-View
+Depth Prediction from Internet Photos", CVPR 2018), 199 GB. Licence: CC BY 4.0 for the depth; the photos are
+from Flickr and have their own rights.
+
+Layout: `…/<scene 4 digits>/dense<number>/imgs/<name>.{jpg,png,JPG}` and `…/depths/<name>.h5`; in the archive
+below `phoenix/S6/zl548/MegaDepth_v1/`. About 130,000 photos of 196 scenes. There is no limit to the number
+of `dense` folders.
+
+Values: HDF5, one dataset `/depth`, float32, of the photo's size; planar depth in the unit of each
+reconstruction, so up to scale.
+
+Invalid pixels: 0, often more than half. As the authors do in training (and MiDaS after them), values above
+the 98th percentile are dropped, then those below the first percentile of the rest: both ends are mostly
+errors of the reconstruction. Sky is never reconstructed and not known.
+
+Some files hold an ordinal map under the same name: labels for foreground and background, not depth. They have
+negative values, or only a few small whole numbers, and are refused.
+
+Splits: the authors' lists are pickles for their own code, and not read. A scene is a group.
+
+Known defects: maps that are all 0 (refused); grey and RGBA photos.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep import formats
+from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.storage import Folder
+
+_FILE = re.compile(
+    r"(?:.*/)?(?P<scene>\d{4})/(?P<dense>dense\d+)/"
+    r"(?:imgs/(?P<image>[^/]+)\.(?:jpg|png|JPG|jpeg|JPEG|PNG)|depths/(?P<depth>[^/]+)\.h5)"
+)
+_POSITIVE = 1e-8
+_MOST_LABELS = 8
+
+
+class MegaDepth(Source):
+    """MegaDepth v1 as published; see the module's docstring."""
+
+    name = "megadepth"
+    target_kind = "up-to-scale"
+    layout = "<scene>/dense<number>/imgs/<name>.jpg\n<scene>/dense<number>/depths/<name>.h5"
+
+    def list(self, root: Folder) -> Listing:
+        """Pair photos and depth by scene, reconstruction and name."""
+        listing = Listing()
+        groups: dict[tuple[str, str, str], dict[str, str]] = {}
+        for path in root.files():
+            if match := _FILE.fullmatch(path):
+                role = str(match.lastgroup)
+                files = groups.setdefault((match["scene"], match["dense"], match[role]), {})
+                if role in files:
+                    listing.rejected.append(Rejection(path, f"second copy of {files[role]}"))
+                else:
+                    files[role] = path
+        for (scene, dense, name), files in sorted(groups.items()):
+            if "depth" not in files:
+                listing.rejected.append(Rejection(files["image"], f"no depth map depths/{name}.h5"))
+            elif "image" not in files:
+                listing.rejected.append(Rejection(files["depth"], f"no image imgs/{name}.*"))
+            else:
+                listing.samples.append(Sample(f"{scene}/{dense}/{name}", files, group=scene))
+        return listing
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read a photo and its depth, without its nearest and farthest outliers."""
+        depth = formats.decode_hdf5_map(root.read_bytes(sample.files["depth"]), "depth", "depth")
+        valid = np.isfinite(depth) & (depth > _POSITIVE)
+        _refuse_ordinal(depth)
+        if not valid.any():
+            raise BadSample("depth map is empty: no pixel was reconstructed")
+        valid = _without_outliers(depth, valid)
+        depth[~valid] = 0
+        image = root.read_bytes(sample.files["image"])
+        formats.image_size(image)
+        return RawSample(image, depth, "depth", valid)
+
+
+def _refuse_ordinal(depth: NDArray[np.float32]) -> None:
+    if (depth < 0).any():
+        raise BadSample("depth map is ordinal (negative labels), not metric depth")
+    # A sample of the pixels settles it for real depth, without sorting a million values.
+    if np.unique(depth[::7, ::7]).size <= _MOST_LABELS:
+        labels = np.unique(depth[np.isfinite(depth)])
+        if 1 < labels.size <= _MOST_LABELS and (labels == np.round(labels)).all():
+            raise BadSample(f"depth map is ordinal (labels {labels.astype(int).tolist()}), not metric depth")
+
+
+def _without_outliers(depth: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    if np.count_nonzero(valid) <= 10:
+        return valid
+    valid = valid & (depth <= np.percentile(depth[valid], 98))
+    return valid & (depth >= np.percentile(depth[valid], 1))

@@ -1,0 +1,94 @@
+"""NYU Depth v2 as PNG: indoor Kinect photos with metric depth; fine-tuning and zero-shot evaluation.
+
+Where: https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html (N. Silberman et al., "Indoor Segmentation and
+Support Inference from RGBD Images", ECCV 2012), in the form of synchronised image files that BTS and its
+followers distribute. Licence: none stated; research use.
+
+Layout: `<scene>/rgb_<5 digits>.jpg` and `<scene>/sync_depth_<5 digits>.png`; below `official_splits/test` for
+the 654 test photos, below `sync` for the training photos. Any folders above are accepted. 640×480.
+
+Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0. Sky does not occur. Photos have a white
+border of about 40 rows and columns without depth behind it; evaluation usually crops to rows 45 to 470 and
+columns 41 to 600 (D. Eigen et al., 2014).
+
+Splits: list files that lie anywhere in the folder and have `test` or `train` in their name decide (`<image>
+<depth> <focal length>` a line; a leading slash is ignored); else photos below a folder `test` or `train` get
+that split. A scene is a group.
+
+Known defects: the labelled MATLAB file of the authors numbers its test photos otherwise, from 1; it is
+another product and not read here.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from datasets_prep import formats
+from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.storage import Folder
+
+MILLIMETRES = 1000.0
+
+_FILE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?:rgb_(?P<image>\d{5})\.jpg|sync_depth_(?P<depth>\d{5})\.png)")
+
+
+class NYUv2(Source):
+    """NYU Depth v2, synchronised image files; see the module's docstring."""
+
+    name = "nyuv2"
+    target_kind = "metric"
+    layout = "<scene>/rgb_<5 digits>.jpg\n<scene>/sync_depth_<5 digits>.png"
+
+    def list(self, root: Folder) -> Listing:
+        """Pair photos and depth by folder and number."""
+        listing, paths = Listing(), root.files()
+        groups: dict[tuple[str, str], dict[str, str]] = {}
+        for path in paths:
+            if match := _FILE.fullmatch(path):
+                role = str(match.lastgroup)
+                groups.setdefault((posixpath.dirname(path), match[role]), {})[role] = path
+        splits = _read_split_lists(root, paths) if groups else {}
+        for (folder, number), files in sorted(groups.items()):
+            if "depth" not in files:
+                listing.rejected.append(Rejection(files["image"], f"no depth sync_depth_{number}.png"))
+            elif "image" not in files:
+                listing.rejected.append(Rejection(files["depth"], f"no image rgb_{number}.jpg"))
+            else:
+                scene = posixpath.basename(folder)
+                split = splits.get(f"{scene}/{number}") or _split_of_folder(folder)
+                listing.samples.append(Sample(f"{folder}/{number}", files, group=scene, split=split))
+        return listing
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read a photo and its depth in metres."""
+        stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
+        if stored.dtype != np.uint16:
+            raise BadSample("depth PNG has 8 bits, NYUv2 stores millimetres in 16")
+        image = root.read_bytes(sample.files["image"])
+        formats.image_size(image)
+        depth = stored.astype(np.float32) / np.float32(MILLIMETRES)
+        return RawSample(image, depth, "depth", valid=stored > 0)
+
+
+def _split_of_folder(folder: str) -> str | None:
+    return next((part for part in folder.split("/")[:-1] if part in ("train", "test")), None)
+
+
+def _read_split_lists(root: Folder, paths: Iterable[str]) -> dict[str, str]:
+    """`<scene>/<number>` → split, from the list files among `paths`."""
+    splits: dict[str, str] = {}
+    for path in paths:
+        name = posixpath.basename(path).lower()
+        split = next((split for split in ("train", "test") if split in name), None)
+        if split is None or not name.endswith(".txt"):
+            continue
+        for line in root.read_text(path).splitlines():
+            # Only the names are compared with what was found; nothing is opened by a list's word.
+            words = line.split()
+            if words and (match := _FILE.fullmatch(words[0].lstrip("/"))) and match["image"]:
+                splits[f"{match['scene']}/{match['image']}"] = split
+    return splits

@@ -1,0 +1,71 @@
+"""ReDWeb V1: 3,600 web stereo photos with relative depth.
+
+Where: https://sites.google.com/site/redwebcvpr18 (K. Xian et al., "Monocular Relative Depth Perception with
+Web Stereo Data Supervision", CVPR 2018), a zip. Licence: research only, not redistributable.
+
+Layout: `Imgs/<id>.jpg` and `RDs/<id>.png` with the same stem, in a folder `ReDWeb_V1`. Landscape and portrait
+photos of many sizes; a map may have another size than its image. Maps are 8-bit PNG, some with the one
+channel stored three times.
+
+Values: relative, without unit. Larger is farther: 0 is the nearest point, 255 sky or background. MiDaS reads
+the maps as negative disparity, and so does this reader: inverse depth = (255 − RD) / 255, known up to scale
+and shift.
+
+Invalid pixels: none beside 255, which is reported as sky. Read as a plain value it is the far end of the
+scale, where sky belongs; but a reader that zeroes "invalid" pixels before it inverts turns sky into the
+nearest surface, the best known trap of this set.
+
+Splits: none official; each photo is its own group.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from datasets_prep import formats
+from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.storage import Folder
+
+_FILE = re.compile(r"(?:ReDWeb_V1/)?(?:Imgs/(?P<image>[^/]+)\.jpg|RDs/(?P<depth>[^/]+)\.png)")
+_SKY = 255
+
+
+class ReDWeb(Source):
+    """ReDWeb V1 as published; see the module's docstring."""
+
+    name = "redweb"
+    target_kind = "affine"
+    layout = "Imgs/<id>.jpg\nRDs/<id>.png"
+    sizes_may_differ = True
+
+    def list(self, root: Folder) -> Listing:
+        """Pair every photo with its map by stem."""
+        images: dict[str, str] = {}
+        depths: dict[str, str] = {}
+        for path in root.files():
+            if match := _FILE.fullmatch(path):
+                found, stem = (images, match["image"]) if match["image"] else (depths, match["depth"])
+                found[stem] = path
+        listing = Listing()
+        for stem in sorted(images.keys() | depths.keys()):
+            if stem not in depths:
+                listing.rejected.append(Rejection(images[stem], f"no map RDs/{stem}.png"))
+            elif stem not in images:
+                listing.rejected.append(Rejection(depths[stem], f"no image Imgs/{stem}.jpg"))
+            else:
+                files = {"image": images[stem], "depth": depths[stem]}
+                listing.samples.append(Sample(sample_id=stem, files=files, group=stem))
+        return listing
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read a photo and its map, turned into inverse depth in [0, 1] with sky at 0."""
+        depth = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
+        if depth.dtype != np.uint8:
+            raise BadSample("depth PNG has 16 bits, ReDWeb maps have 8")
+        sky = depth == _SKY
+        inverse_depth = (_SKY - depth).astype(np.float32) / np.float32(_SKY)
+        image = root.read_bytes(sample.files["image"])
+        formats.image_size(image)
+        return RawSample(image, inverse_depth, "inverse_depth", valid=~sky, sky=sky)

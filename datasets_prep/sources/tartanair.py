@@ -1,0 +1,132 @@
+"""TartanAir V1: simulated flights through 18 environments, with exact metric depth.
+
+Where: https://theairlab.org/tartanair-dataset, scripts at https://github.com/castacks/tartanair_tools
+(W. Wang et al., "TartanAir: A Dataset to Push the Limits of Visual SLAM", IROS 2020). Licence: CC BY 4.0.
+
+Layout: `<env>/{Easy,Hard}/P<3 digits>/image_left/<6 digits>_left.png` and
+`…/depth_left/<6 digits>_left_depth.npy`. The archives unpack to a doubled environment folder
+(`abandonedfactory/abandonedfactory/Easy/P000`), and some users keep a folder for each modality above the
+trajectory (`Easy/depth_left/P000/depth_left`); any folders above the environment, and both forms, are
+accepted. Left camera only, about 306,000 frames of 640×480 in 36 archives; fx = fy = 320, cx = 320, cy = 240.
+
+Values: planar depth in metres. The documentation says 16-bit; the files are float32 whose every value fits
+half precision.
+
+Invalid pixels: 0 and values that are not finite. Sky has a large finite depth (10,000 is typical); from
+1,000 m on a pixel is reported as sky. In the environment `amusement` the sky is a dome at close distance:
+there pixels with label 182 of `seg_left/<6 digits>_left_seg.npy` are invalid (not sky: the label also covers
+a few other things), and frames without that file are left out.
+
+Splits: none official for depth. A trajectory is a group.
+
+TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep import formats
+from datasets_prep.sources.source import (
+    BadSample,
+    Listing,
+    RawSample,
+    Rejection,
+    Sample,
+    Source,
+    WrongLayout,
+)
+from datasets_prep.storage import Folder
+
+SKY_METRES = 1000.0
+"""Depth from which a pixel is sky: no environment is that large, and the sky sphere is far beyond."""
+
+SEGMENTATION_OF_DOME = 182
+"""Label of the sky dome in the environment `amusement`."""
+
+_FILE = re.compile(
+    r"(?:.*/)?(?P<trajectory>(?P<env>[^/]+)/(?P<difficulty>Easy|Hard)/)"
+    r"(?:(?:image|depth|seg)_left/)?(?P<number>P\d{3})/"
+    r"(?:image_left/(?P<image>\d{6})_left\.png"
+    r"|depth_left/(?P<depth>\d{6})_left_depth\.npy"
+    r"|seg_left/(?P<seg>\d{6})_left_seg\.npy)"
+)
+_VERSION_2 = re.compile(r"(?:.*/)?Data_(?:easy|hard)/P\d+/(?:image|depth)_[lr]cam_\w+/.*")
+_DOME_ENVIRONMENT = "amusement"
+
+
+class TartanAir(Source):
+    """TartanAir V1, left camera, as published; see the module's docstring."""
+
+    name = "tartanair"
+    target_kind = "metric"
+    layout = (
+        "<env>/{Easy,Hard}/P<3 digits>/image_left/<6 digits>_left.png\n"
+        "<env>/{Easy,Hard}/P<3 digits>/depth_left/<6 digits>_left_depth.npy"
+    )
+
+    def list(self, root: Folder) -> Listing:
+        """Pair frames and depth by environment, difficulty, trajectory and number."""
+        listing = Listing()
+        groups: dict[tuple[str, str], dict[str, str]] = {}
+        for path in root.files():
+            if match := _FILE.fullmatch(path):
+                role = _role_of(match)
+                trajectory = f"{match['env']}/{match['difficulty']}/{match['number']}"
+                files = groups.setdefault((trajectory, match[role]), {})
+                if role in files:
+                    listing.rejected.append(Rejection(path, f"second copy of {files[role]}"))
+                else:
+                    files[role] = path
+            elif _VERSION_2.fullmatch(path):
+                raise WrongLayout(f"{path} belongs to TartanAir V2, which cannot be read; expected V1")
+        for (trajectory, frame), files in sorted(groups.items()):
+            self._add(listing, trajectory, frame, files)
+        return listing
+
+    def _add(self, listing: Listing, trajectory: str, frame: str, files: dict[str, str]) -> None:
+        has_dome = trajectory.startswith(f"{_DOME_ENVIRONMENT}/")
+        if "image" not in files and "depth" not in files:
+            return
+        if "depth" not in files:
+            reason = f"no depth depth_left/{frame}_left_depth.npy"
+        elif "image" not in files:
+            reason = f"no image image_left/{frame}_left.png"
+        elif has_dome and "seg" not in files:
+            reason = f"no seg_left/{frame}_left_seg.npy, needed to mask the sky dome of {_DOME_ENVIRONMENT}"
+        else:
+            if not has_dome:
+                files.pop("seg", None)
+            listing.samples.append(Sample(f"{trajectory}/{frame}", files, group=trajectory))
+            return
+        listing.rejected.append(Rejection(files.get("image", files.get("depth", "")), reason))
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read a frame and its depth in metres."""
+        depth = _decode_map(root.read_bytes(sample.files["depth"]), "depth", kinds="f").astype(np.float32)
+        positive = depth > 0
+        sky = positive & (depth >= SKY_METRES) & np.isfinite(depth)
+        valid = positive & (depth < SKY_METRES)
+        if "seg" in sample.files:
+            labels = _decode_map(root.read_bytes(sample.files["seg"]), "seg", kinds="u")
+            if labels.shape != depth.shape:
+                raise BadSample(f"seg has shape {labels.shape}, depth {depth.shape}")
+            valid &= labels != SEGMENTATION_OF_DOME
+        depth[~valid] = 0
+        image = root.read_bytes(sample.files["image"])
+        formats.image_size(image)
+        return RawSample(image, depth, "depth", valid, sky)
+
+
+def _role_of(match: re.Match[str]) -> str:
+    return next(role for role in ("image", "depth", "seg") if match[role])
+
+
+def _decode_map(data: bytes, role: str, kinds: str) -> NDArray[np.generic]:
+    values = formats.decode_npy(data, role)
+    if values.ndim != 2 or values.dtype.kind not in kinds or not values.size:
+        raise BadSample(f"{role} NPY holds {values.shape} {values.dtype}, expected a map")
+    return values

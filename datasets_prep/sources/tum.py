@@ -1,0 +1,95 @@
+"""TUM RGB-D: indoor Kinect sequences with metric depth; zero-shot evaluation.
+
+Where: https://cvg.cit.tum.de/data/datasets/rgbd-dataset (J. Sturm et al., "A Benchmark for the Evaluation of
+RGB-D SLAM Systems", IROS 2012). Licence: CC BY 4.0.
+
+Layout: `rgbd_dataset_<sequence>/rgb/<time>.png` and `…/depth/<time>.png`, times in seconds since 1970. Any
+folders above are accepted. 640×480. The papers evaluate on 1,815 frames of the sequences with moving people
+(freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), a choice of Z. Li et al., "Learning
+the Depths of Moving People by Watching Frozen People", CVPR 2019, who publish it as HDF5; this source gives
+every frame of the sequences that lie in the folder.
+
+Colour and depth are not taken at the same moment: each image gets the nearest depth map within 20
+milliseconds, each map goes to one image at most, nearest pairs first, as the authors' script does. Images
+without one are left out.
+
+Values: 16-bit PNG, planar depth in metres times 5,000. Invalid pixels: 0. Sky does not occur. Evaluation
+leaves out what is beyond 10 m.
+
+Splits: all frames are `test`. A sequence is a group.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+
+import numpy as np
+
+from datasets_prep import formats
+from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.storage import Folder
+
+UNITS_OF_METRE = 5000.0
+MAX_SECONDS_APART = 0.02
+
+_FILE = re.compile(
+    r"(?:.*/)?(?P<sequence>rgbd_dataset_[^/]+)/(?:rgb/(?P<image>\d+\.\d+)|depth/(?P<depth>\d+\.\d+))\.png"
+)
+
+
+class TUM(Source):
+    """TUM RGB-D sequences as published; see the module's docstring."""
+
+    name = "tum"
+    target_kind = "metric"
+    layout = "rgbd_dataset_<sequence>/rgb/<time>.png\nrgbd_dataset_<sequence>/depth/<time>.png"
+
+    def list(self, root: Folder) -> Listing:
+        """Pair images and depth maps by time within each sequence."""
+        sequences: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+        for path in root.files():
+            if match := _FILE.fullmatch(path):
+                images, depths = sequences.setdefault(match["sequence"], ({}, {}))
+                (images if match["image"] else depths)[match["image"] or match["depth"]] = path
+        listing = Listing()
+        for sequence, (images, depths) in sorted(sequences.items()):
+            partners = _nearest_in_time(list(images), list(depths))
+            for time in sorted(images, key=float):
+                if time in partners:
+                    files = {"image": images[time], "depth": depths[partners[time]]}
+                    sample = Sample(f"{sequence}/{time}", files, group=sequence, split="test")
+                    listing.samples.append(sample)
+                else:
+                    reason = f"no depth map within {1000 * MAX_SECONDS_APART:.0f} ms"
+                    listing.rejected.append(Rejection(images[time], reason))
+        return listing
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read an image and its depth in metres."""
+        stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
+        if stored.dtype != np.uint16:
+            raise BadSample("depth PNG has 8 bits, TUM RGB-D stores depth in 16")
+        image = root.read_bytes(sample.files["image"])
+        formats.image_size(image)
+        depth = stored.astype(np.float32) / np.float32(UNITS_OF_METRE)
+        return RawSample(image, depth, "depth", valid=stored > 0)
+
+
+def _nearest_in_time(images: list[str], depths: list[str]) -> dict[str, str]:
+    """Image time → depth time; nearest pairs first, no time twice."""
+    ordered = sorted(depths, key=float)
+    seconds = [float(time) for time in ordered]
+    candidates = []
+    for image in images:
+        now = float(image)
+        first = bisect.bisect_left(seconds, now - MAX_SECONDS_APART)
+        last = bisect.bisect_right(seconds, now + MAX_SECONDS_APART)
+        candidates += [(abs(seconds[i] - now), image, ordered[i]) for i in range(first, last)]
+    partners: dict[str, str] = {}
+    taken: set[str] = set()
+    for _, image, depth in sorted(candidates):
+        if image not in partners and depth not in taken:
+            partners[image] = depth
+            taken.add(depth)
+    return partners

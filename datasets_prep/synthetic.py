@@ -1,0 +1,89 @@
+"""Rendered scenes with exact depth, and whole miniature datasets in the layouts of the real ones.
+
+`render_scene` and `render_views` give pictures with depth; `write_dataset` lays them out as a published
+dataset, byte format by byte format, so that readers, ingest and training run on true files without a
+download. Each scene of a dataset depends on nothing but its index (`write_scene`), so many processes can
+write one dataset together, and the bytes do not depend on who writes which.
+
+Where the real sets have defects, `write_traps` adds them on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from datasets_prep.layouts import LAYOUTS
+from datasets_prep.layouts.layout import VIEWS
+from datasets_prep.scenes import Scene, render_scene, render_views
+
+__all__ = [
+    "LAYOUTS",
+    "VIEWS",
+    "Scene",
+    "render_scene",
+    "render_views",
+    "write_dataset",
+    "write_lists",
+    "write_scene",
+    "write_traps",
+]
+
+
+def write_dataset(
+    name: str,
+    root: Path,
+    scenes: int,
+    seed: int = 0,
+    height: int = 384,
+    width: int = 512,
+    traps: bool = False,
+) -> None:
+    """Write a miniature of a published dataset.
+
+    Args:
+        name: a key of `LAYOUTS`.
+        root: folder to write to; made if needed.
+        scenes: how many scenes; BlendedMVS and TartanAir have `VIEWS` samples of each.
+        seed: scenes of different seeds, and of different datasets, differ.
+        height, width: size of the images; ReDWeb mixes in portraits.
+        traps: whether to add the defects of the real set, see `write_traps`.
+
+    Raises:
+        KeyError: if no layout has that name.
+    """
+    for index in range(scenes):
+        write_scene(name, root, index, seed, height, width)
+    write_lists(name, root, scenes, seed)
+    if traps:
+        write_traps(name, root, seed, height, width)
+
+
+def write_scene(
+    name: str, root: Path, index: int, seed: int = 0, height: int = 384, width: int = 512
+) -> None:
+    """Write all files of one scene of a dataset; independent of every other scene."""
+    LAYOUTS[name].write_scene(root, index, scene_seed(name, seed, index), height, width)
+
+
+def write_lists(name: str, root: Path, scenes: int, seed: int = 0) -> None:
+    """Write the list files of a dataset's official split, where it has some."""
+    write = LAYOUTS[name].write_lists
+    if write is not None:
+        write(root, [scene_seed(name, seed, index) for index in range(scenes)])
+
+
+def write_traps(name: str, root: Path, seed: int = 0, height: int = 384, width: int = 512) -> dict[str, str]:
+    """Add samples with the defects of the real set, one each.
+
+    Returns:
+        Sample id → what is wrong with it: `missing partner` (left out of the listing), `truncated image`,
+        `truncated depth`, `mismatched size` and `empty depth` (cannot be used), `grey image` and
+        `RGBA image` (must be read like any other).
+    """
+    return LAYOUTS[name].write_traps(root, scene_seed(name, seed, -1), height, width)
+
+
+def scene_seed(name: str, seed: int, index: int) -> int:
+    """The seed of one scene of a dataset, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{name}/{seed}/{index}".encode()).digest()[:8], "little")

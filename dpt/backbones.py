@@ -1,0 +1,257 @@
+"""Backbones: any network that turns an image into four tapped feature maps.
+
+A tap is named as in the paper: an integer ``l`` is the output of the l-th transformer layer, counted from 1
+(section 3), and ``"R0"``, ``"R1"``, ... are the stages of a convolutional network (supplement A), which may
+be the whole backbone (ResNet) or the embedding network of a hybrid. Everything after this file sees four
+`Tap`s and does not know which backbone they came from.
+
+All networks come from timm, pruned to what the taps need: no classifier, no layer after the last tap, and no
+final norm where the taps are taken before it. So every parameter takes part in every forward pass and
+DistributedDataParallel needs no search for unused ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dpt.same_padding import pad_for_even_sizes
+
+TapName = int | str
+
+
+class Tap(NamedTuple):
+    """What a backbone hands to one Reassemble stage."""
+
+    features: Tensor
+    """(B, C, h, w) feature map."""
+    prefix: Tensor | None
+    """(B, P, C) prefix tokens, the class token first; None for a stage or a ViT without them."""
+
+
+class ViTBackbone(nn.Module):
+    """A timm `VisionTransformer`, plain, distilled or hybrid, tapped between its layers.
+
+    Position embeddings are resampled to the size of the image on every call (section 3, "Handling varying
+    image sizes"). timm's own resampling is bicubic with antialiasing, which the published weights were not
+    trained with, hence the forward pass here instead of `forward_intermediates`.
+    """
+
+    def __init__(self, vit: Any, taps: Sequence[TapName], interpolation: str, final_norm: bool):
+        super().__init__()
+        self.stages = [int(tap[1:]) for tap in taps if isinstance(tap, str)]
+        self.layers = [tap for tap in taps if isinstance(tap, int)]
+        embedding = getattr(vit.patch_embed, "backbone", None)
+        stage_channels = [info["num_chs"] for info in embedding.feature_info[1:]] if embedding else []
+        _check_taps(taps, layers=len(vit.blocks), stages=len(getattr(embedding, "stages", ())))
+        if embedding is not None:
+            pad_for_even_sizes(embedding)
+        self.channels = [stage_channels[stage] for stage in self.stages] + [vit.embed_dim] * len(self.layers)
+        self.prefix_tokens = vit.num_prefix_tokens
+        self.readout_tokens = int(vit.cls_token is not None) + hasattr(vit, "dist_token")
+        self.patch_size = vit.patch_embed.feat_ratio()
+        self.interpolation = interpolation
+        self.checkpointing = False
+        vit.prune_intermediate_layers([layer - 1 for layer in self.layers], prune_norm=not final_norm)
+        self.vit: Any = vit
+
+    def forward(self, images: Tensor) -> list[Tap]:
+        """(B, 3, H, W) -> the taps, in the order in which the network computes them."""
+        stages, patches = self.embed(images)
+        grid = patches.shape[1:3]
+        tokens = self.tokens(patches)
+        taps = [Tap(stage, None) for stage in stages]
+        for layer, block in enumerate(self.vit.blocks, start=1):
+            tokens = self._run(block, tokens)
+            if layer in self.layers:
+                # norm is an identity unless the backbone was built with its final norm
+                prefix, rest = self.vit.norm(tokens).split(
+                    [self.prefix_tokens, tokens.shape[1] - self.prefix_tokens], dim=1
+                )
+                taps.append(
+                    Tap(rest.transpose(1, 2).unflatten(2, grid), prefix if self.prefix_tokens else None)
+                )
+        return taps
+
+    def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Images -> tapped maps of the embedding network, and patch embeddings (B, h, w, D)."""
+        embedding = getattr(self.vit.patch_embed, "backbone", None)
+        if embedding is None or not self.stages:
+            return [], self.vit.patch_embed(images)
+        features = embedding.stem(images)
+        tapped = []
+        for index, stage in enumerate(embedding.stages):
+            features = self._run(stage, features)
+            if index in self.stages:
+                tapped.append(features)
+        return tapped, self.vit.patch_embed.proj(embedding.norm(features)).permute(0, 2, 3, 1)
+
+    def tokens(self, patches: Tensor) -> Tensor:
+        """Patch embeddings (B, h, w, D) -> the tokens t⁰ (B, P + hw, D) that enter the first layer."""
+        vit = self.vit
+        prefix_positions, patch_positions = self.positions(patches.shape[1], patches.shape[2])
+        patches = patches.flatten(1, 2) + patch_positions
+        prefix = [vit.cls_token, getattr(vit, "dist_token", None), vit.reg_token]
+        prefix = [token.expand(patches.shape[0], -1, -1) for token in prefix if token is not None]
+        if prefix:
+            patches = torch.cat([torch.cat(prefix, dim=1) + prefix_positions, patches], dim=1)
+        return vit.norm_pre(vit.patch_drop(vit.pos_drop(patches)))
+
+    def positions(self, height: int, width: int) -> tuple[Tensor | float, Tensor]:
+        """Position embeddings of the prefix tokens (0 where they have none) and of a grid (1, hw, D)."""
+        vit = self.vit
+        if vit.no_embed_class:
+            prefix: Tensor | float = 0.0
+            table = vit.pos_embed
+        else:
+            prefix, table = vit.pos_embed.tensor_split([self.prefix_tokens], dim=1)
+        grid = table.transpose(1, 2).unflatten(2, vit.patch_embed.grid_size)
+        grid = F.interpolate(grid, size=(height, width), mode=self.interpolation)
+        return prefix, grid.flatten(2).transpose(1, 2)
+
+    def _run(self, module: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpointing and self.training:
+            return checkpoint(module, x, use_reentrant=False)
+        return module(x)
+
+
+class IntermediatesBackbone(nn.Module):
+    """Any other timm transformer with `forward_intermediates` (rotary embeddings: EVA, DINOv3, ...)."""
+
+    def __init__(self, vit: Any, taps: Sequence[TapName], final_norm: bool):
+        super().__init__()
+        _check_taps(taps, layers=len(vit.blocks), stages=0)
+        self.indices = [int(tap) - 1 for tap in taps]
+        self.channels = [vit.embed_dim] * len(taps)
+        self.prefix_tokens = vit.num_prefix_tokens
+        self.readout_tokens = int(getattr(vit, "cls_token", None) is not None)
+        self.patch_size = vit.patch_embed.feat_ratio()
+        self.final_norm = final_norm
+        vit.prune_intermediate_layers(self.indices, prune_norm=not final_norm)
+        self.vit: Any = vit
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether layers are recomputed in the backward pass."""
+        return self.vit.grad_checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, enable: bool) -> None:
+        self.vit.set_grad_checkpointing(enable)
+
+    def forward(self, images: Tensor) -> list[Tap]:
+        """(B, 3, H, W) -> the taps, in the order in which the network computes them."""
+        taps = self.vit.forward_intermediates(
+            images,
+            indices=self.indices,
+            return_prefix_tokens=True,
+            norm=self.final_norm,
+            intermediates_only=True,
+        )
+        return [Tap(*tap) if self.prefix_tokens else Tap(tap, None) for tap in taps]
+
+
+class ConvolutionalBackbone(nn.Module):
+    """A timm convolutional network, tapped after its stages at strides 4, 8, 16 and 32."""
+
+    prefix_tokens = 0
+    readout_tokens = 0
+    patch_size = 16
+    """Nominal: the network needs multiples of 32, like a transformer with patches of 16."""
+
+    def __init__(self, network: Any, taps: Sequence[TapName]):
+        super().__init__()
+        if list(taps) != ["R0", "R1", "R2", "R3"]:
+            raise ValueError(f"taps of a convolutional backbone are R0, R1, R2, R3, not {list(taps)}")
+        self.channels: list[int] = network.feature_info.channels()
+        self.cnn: Any = network
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether stages are recomputed in the backward pass."""
+        return self.cnn.grad_checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, enable: bool) -> None:
+        self.cnn.set_grad_checkpointing(enable)
+
+    def forward(self, images: Tensor) -> list[Tap]:
+        """(B, 3, H, W) -> the four stages."""
+        return [Tap(stage, None) for stage in self.cnn(images)]
+
+
+Backbone = ViTBackbone | IntermediatesBackbone | ConvolutionalBackbone
+
+
+def natural_choices(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What suits a backbone of which only the name is known.
+
+    Taps at every quarter of a transformer's layers, as the paper has them for ViT-Base, or the four stages
+    of a convolutional network; no readout where there is no class token; the normalisation it was trained
+    with.
+    """
+    with torch.device("meta"):
+        network: Any = timm.create_model(_known(name), **arguments)
+    choices = {key: network.pretrained_cfg[key] for key in ("mean", "std") if network.pretrained_cfg.get(key)}
+    if not hasattr(network, "num_prefix_tokens"):
+        return {**choices, "taps": ("R0", "R1", "R2", "R3")}
+    if getattr(network, "cls_token", None) is None:
+        choices["readout"] = "ignore"
+    layers = len(network.blocks)
+    return {**choices, "taps": tuple(layers * quarter // 4 for quarter in (1, 2, 3, 4))}
+
+
+def create_backbone(
+    name: str,
+    taps: Sequence[TapName],
+    *,
+    pretrained: bool = False,
+    interpolation: str = "bilinear",
+    final_norm: bool = False,
+    arguments: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """Build the timm model `name` and tap it.
+
+    Args:
+        name: timm name, with its weight tag if `pretrained`.
+        taps: four taps in network order, e.g. ``(3, 6, 9, 12)`` or ``("R0", "R1", 9, 12)``.
+        pretrained: fetch the weights that timm lists for the tag.
+        interpolation: how position embeddings are resampled, ``"bilinear"`` as in the paper or ``"bicubic"``.
+        final_norm: pass the tapped tokens through the network's final norm (DINOv2 style; DPT does not).
+        arguments: further arguments of the timm model, e.g. its depth.
+
+    Raises:
+        ValueError: if timm does not know the name or the network does not have the taps.
+    """
+    name, arguments = _known(name), dict(arguments or {})
+    if all(isinstance(tap, str) for tap in taps):
+        network = timm.create_model(
+            name, pretrained=pretrained, features_only=True, out_indices=(1, 2, 3, 4), **arguments
+        )
+        return ConvolutionalBackbone(network, taps)
+    vit = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **arguments)
+    if isinstance(vit, VisionTransformer) and vit.pos_embed is not None:
+        return ViTBackbone(vit, taps, interpolation, final_norm)
+    return IntermediatesBackbone(vit, taps, final_norm)
+
+
+def _known(name: str) -> str:
+    if not timm.is_model(name):
+        raise ValueError(f"backbone: timm {timm.__version__} has no model {name!r}; see timm.list_models()")
+    return name
+
+
+def _check_taps(taps: Sequence[TapName], layers: int, stages: int) -> None:
+    available = [f"R{index}" for index in range(stages)] + list(range(1, layers + 1))
+    unknown = [tap for tap in taps if tap not in available]
+    if unknown:
+        raise ValueError(f"no tap {unknown[0]!r}; this backbone has {available}")
+    if len(taps) != 4 or [available.index(tap) for tap in taps] != sorted(
+        {available.index(tap) for tap in taps}
+    ):
+        raise ValueError(f"taps must be four different ones in network order, not {list(taps)}")

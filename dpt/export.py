@@ -1,0 +1,47 @@
+"""Export with dynamic batch, height and width: torch.export programs and ONNX files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from dpt.model import DPT
+
+LARGEST = 4096
+"""Upper bound, in pixels, of heights and widths that an exported program takes."""
+
+
+def export_program(model: DPT) -> ExportedProgram:
+    """Trace the forward pass in evaluation mode.
+
+    The program takes (B, 3, H, W) float32 for any B and all H, W that are multiples of `model.size_divisor`,
+    from twice that number up to `LARGEST`.
+    """
+    model.eval()
+    images, shapes = _example(model)
+    with torch.no_grad():
+        return torch.export.export(model, (images,), dynamic_shapes=shapes)
+
+
+def save_onnx(model: DPT, path: Path | str) -> None:
+    """Write an ONNX file with input ``images`` and output ``prediction``, for the sizes of `export_program`.
+
+    Needs the packages ``onnx`` and ``onnxscript``.
+    """
+    program = torch.onnx.export(
+        export_program(model), input_names=["images"], output_names=["prediction"], dynamo=True, verbose=False
+    )
+    if program is None:
+        raise RuntimeError("the ONNX exporter returned nothing")
+    program.save(str(path))
+
+
+def _example(model: DPT) -> tuple[torch.Tensor, dict[str, Any]]:
+    divisor = model.size_divisor
+    parameter = next(model.parameters())
+    # all sizes different from each other and from 1, so that none is taken for a constant
+    images = torch.zeros(2, 3, 3 * divisor, 4 * divisor, device=parameter.device)
+    largest = LARGEST // divisor
+    height, width = (divisor * Dim(name, min=2, max=largest) for name in ("rows", "columns"))
+    return images, {"images": {0: Dim("batch", min=1, max=1024), 2: height, 3: width}}

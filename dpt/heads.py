@@ -1,0 +1,50 @@
+"""Output heads: inverse depth and segmentation (supplement A, Figures A1b and A1c)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DepthHead(nn.Module):
+    """Three convolutions, with the upsampling to image size after the first (Figure A1b).
+
+    The output is non-negative by a final ReLU, or lies in (0, max_depth) by a sigmoid where `max_depth` is
+    set (the metric models of Depth Anything). `align_corners` belongs to the upsampling; MiDaS v2.1 had it
+    off.
+    """
+
+    def __init__(self, features: int, align_corners: bool = True, max_depth: float | None = None):
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(features // 2, 32, kernel_size=3, padding=1)
+        self.conv3 = nn.Conv2d(32, 1, kernel_size=1)
+        self.align_corners = align_corners
+        self.max_depth = max_depth
+        # Random features vary little; without a positive start the final ReLU may cut off all pixels of all
+        # images, and a network that outputs zero everywhere has no gradient to leave that state.
+        nn.init.constant_(self.conv3.get_parameter("bias"), 0.5)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Features (B, F, h, w) -> (B, *size) float32."""
+        x = F.interpolate(self.conv1(x), size=size, mode="bilinear", align_corners=self.align_corners)
+        x = F.relu(self.conv2(x))
+        # bfloat16 has 256 levels a factor of two: visible steps in a depth map. The last layer is in float32.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self.conv3(x.to(self.conv3.weight.dtype)).squeeze(1).float()
+        return F.relu(x) if self.max_depth is None else self.max_depth * torch.sigmoid(x)
+
+
+class SegmentationHead(nn.Module):
+    """Predict the logits of the classes at the resolution of the features, then upsample (Figure A1c)."""
+
+    def __init__(self, features: int, classes: int, dropout: float = 0.1):
+        super().__init__()
+        self.conv1 = nn.Conv2d(features, features, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(features)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(features, classes, kernel_size=1)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Features (B, F, h, w) -> (B, classes, *size) float32 logits."""
+        x = self.conv2(self.dropout(F.relu(self.norm(self.conv1(x)))))
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True).float()

@@ -1,0 +1,207 @@
+"""Names of tensors in published checkpoints, as prefix tables from ours to theirs.
+
+Every table is anchored at the beginning of a name and covers one model exactly; what a published file holds
+beyond it (the ImageNet classifier, a unit of the deepest fusion block that no forward pass uses) is listed as
+ignored. So a file either fits completely or is refused. The same tables serve for reading and for writing.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dpt.model import ModelConfig
+
+PrefixTable = dict[str, str | tuple[str, ...]]
+"""Our prefix -> theirs; several of theirs are concatenated along the first dimension to make ours."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family of files names its tensors.
+
+    Attributes:
+        marker: a pattern that matches some key of every such file and of no other.
+        prefixes: makes the table for one model.
+        ignored: pattern of keys that have no counterpart in our models and no effect on their output.
+    """
+
+    marker: str
+    prefixes: Callable[[ModelConfig], PrefixTable]
+    ignored: str = r"(?!)"
+
+    def matches(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether this is the layout of a file with these keys."""
+        return any(re.match(self.marker, key) for key in tensors)
+
+    def read(
+        self, tensors: Mapping[str, Tensor], config: ModelConfig, ours: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Rename to our names; keys that are neither known nor ignored keep theirs.
+
+        Args:
+            tensors: as read from the file.
+            config: of the model that they are for.
+            ours: state dict of that model, of which only the names matter.
+        """
+        rest = {key: tensor for key, tensor in tensors.items() if not re.match(self.ignored, key)}
+        renamed: dict[str, Tensor] = {}
+        for key in ours:
+            theirs = _rename(key, self.prefixes(config))
+            if all(name in rest for name in theirs):
+                parts = [rest.pop(name) for name in theirs]
+                renamed[key] = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return renamed | rest
+
+    def write(self, ours: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+        """Inverse of `read`, but for the ignored keys."""
+        renamed: dict[str, Tensor] = {}
+        for key, tensor in ours.items():
+            theirs = _rename(key, self.prefixes(config))
+            parts = tensor.chunk(len(theirs)) if len(theirs) > 1 else (tensor,)
+            renamed.update(zip(theirs, parts, strict=True))
+        return renamed
+
+
+def _rename(key: str, prefixes: PrefixTable) -> tuple[str, ...]:
+    known = [prefix for prefix in prefixes if key.startswith(prefix)]
+    if not known:
+        return (key,)
+    longest = max(known, key=len)
+    theirs = prefixes[longest]
+    rest = key[len(longest) :]
+    return tuple(name + rest for name in ((theirs,) if isinstance(theirs, str) else theirs))
+
+
+def _decoder(root: str, unit: str, norm: str) -> PrefixTable:
+    """The decoder as the authors name it, below `root`."""
+    table: PrefixTable = {}
+    for k in range(4):
+        theirs = f"{root}refinenet{k + 1}."
+        table[f"reassemble.adapt.{k}."] = f"{root}layer{k + 1}_rn."
+        table[f"fusion.blocks.{k}.project."] = f"{theirs}out_conv."
+        for number, ours in enumerate(("skip", "refine"), start=1):
+            for conv in (1, 2):
+                table[f"fusion.blocks.{k}.{ours}.conv{conv}."] = f"{theirs}{unit}{number}.conv{conv}."
+                table[f"fusion.blocks.{k}.{ours}.norm{conv}."] = f"{theirs}{unit}{number}.{norm}{conv}."
+    return table
+
+
+def _heads(config: ModelConfig, head: str, auxiliary: str) -> PrefixTable:
+    """Heads as sequences of layers, numbered with their activations and upsampling."""
+    if config.task == "depth":
+        return {f"head.conv{n}.": f"{head}.{index}." for n, index in ((1, 0), (2, 2), (3, 4))}
+    return {
+        f"{ours}.{layer}.": f"{theirs}.{index}."
+        for ours, theirs in (("head", head), ("auxiliary", auxiliary))
+        for layer, index in (("conv1", 0), ("norm", 1), ("conv2", 4))
+    }
+
+
+def _authors(config: ModelConfig) -> PrefixTable:
+    table: PrefixTable = {"backbone.vit.": "pretrained.model."}
+    for k in range(4):
+        stage = f"pretrained.act_postprocess{k + 1}"
+        table[f"reassemble.stages.{k}.readout.project."] = f"{stage}.0.project.0."
+        table[f"reassemble.stages.{k}.project."] = f"{stage}.3."
+        table[f"reassemble.stages.{k}.resample."] = f"{stage}.4."
+    decoder = _decoder("scratch.", "resConfUnit", "bn")
+    return table | decoder | _heads(config, "scratch.output_conv", "auxlayer")
+
+
+def _authors_scriptable(config: ModelConfig) -> PrefixTable:
+    table = _authors(config)
+    for k in range(4):
+        stage = f"pretrained.act_postprocess{k + 1}"
+        table[f"reassemble.stages.{k}.readout.project."] = f"pretrained.readout_oper{k + 1}.0.project.0."
+        table[f"reassemble.stages.{k}.project."] = f"{stage}.0."
+        table[f"reassemble.stages.{k}.resample."] = f"{stage}.1."
+    return table
+
+
+def _midas(config: ModelConfig) -> PrefixTable:
+    table: PrefixTable = {
+        "backbone.cnn.conv1.": "pretrained.layer1.0.",
+        "backbone.cnn.bn1.": "pretrained.layer1.1.",
+        "backbone.cnn.layer1.": "pretrained.layer1.4.",
+        "backbone.cnn.layer": "pretrained.layer",
+    }
+    return table | _decoder("scratch.", "resConfUnit", "bn") | _heads(config, "scratch.output_conv", "")
+
+
+def _depth_anything(config: ModelConfig) -> PrefixTable:
+    table: PrefixTable = {
+        "backbone.vit.": "pretrained.",
+        "head.conv1.": "depth_head.scratch.output_conv1.",
+        "head.conv2.": "depth_head.scratch.output_conv2.0.",
+        "head.conv3.": "depth_head.scratch.output_conv2.2.",
+    }
+    for k in range(4):
+        table[f"reassemble.stages.{k}.readout.project."] = f"depth_head.readout_projects.{k}.0."
+        table[f"reassemble.stages.{k}.project."] = f"depth_head.projects.{k}."
+        table[f"reassemble.stages.{k}.resample."] = f"depth_head.resize_layers.{k}."
+    return table | _decoder("depth_head.scratch.", "resConfUnit", "bn")
+
+
+def _hugging_face(config: ModelConfig) -> PrefixTable:
+    vit, bit = "backbone.vit.", "dpt.embeddings.backbone.bit."
+    table: PrefixTable = {
+        f"{vit}cls_token": "dpt.embeddings.cls_token",
+        f"{vit}pos_embed": "dpt.embeddings.position_embeddings",
+        f"{vit}patch_embed.backbone.stem.conv.": f"{bit}embedder.convolution.",
+        f"{vit}patch_embed.backbone.stem.norm.": f"{bit}embedder.norm.",
+    }
+    hybrid = isinstance(config.taps[0], str)
+    patches = "projection" if hybrid else "patch_embeddings.projection"
+    table[f"{vit}patch_embed.proj."] = f"dpt.embeddings.{patches}."
+    for stage, blocks in enumerate((3, 4, 9) if hybrid else ()):
+        for block in range(blocks):
+            ours = f"{vit}patch_embed.backbone.stages.{stage}.blocks.{block}."
+            table[ours] = f"{bit}encoder.stages.{stage}.layers.{block}."
+    for layer in range(int(config.taps[-1])):
+        ours, theirs = f"{vit}blocks.{layer}.", f"dpt.encoder.layer.{layer}."
+        attention = f"{theirs}attention.attention."
+        table[f"{ours}norm1."] = f"{theirs}layernorm_before."
+        table[f"{ours}norm2."] = f"{theirs}layernorm_after."
+        table[f"{ours}attn.qkv."] = (f"{attention}query.", f"{attention}key.", f"{attention}value.")
+        table[f"{ours}attn.proj."] = f"{theirs}attention.output.dense."
+        table[f"{ours}mlp.fc1."] = f"{theirs}intermediate.dense."
+        table[f"{ours}mlp.fc2."] = f"{theirs}output.dense."
+    for k in range(4):
+        reassemble = "neck.reassemble_stage."
+        table[f"reassemble.stages.{k}.readout.project."] = f"{reassemble}readout_projects.{k}.0."
+        table[f"reassemble.stages.{k}.project."] = f"{reassemble}layers.{k}.projection."
+        table[f"reassemble.stages.{k}.resample."] = f"{reassemble}layers.{k}.resize."
+        table[f"reassemble.adapt.{k}."] = f"neck.convs.{k}."
+        # they count fusion blocks from the coarsest map
+        fusion = f"neck.fusion_stage.layers.{3 - k}."
+        table[f"fusion.blocks.{k}.project."] = f"{fusion}projection."
+        for number, unit in enumerate(("skip", "refine"), start=1):
+            for conv in (1, 2):
+                theirs = f"{fusion}residual_layer{number}."
+                table[f"fusion.blocks.{k}.{unit}.conv{conv}."] = f"{theirs}convolution{conv}."
+                table[f"fusion.blocks.{k}.{unit}.norm{conv}."] = f"{theirs}batch_norm{conv}."
+    return table | _heads(config, "head.head", "auxiliary_head.head")
+
+
+_AUTHORS_IGNORED = r"pretrained\.model\.(norm|head|head_dist)\.|scratch\.refinenet4\.resConfUnit1\."
+LAYOUTS: dict[str, Layout] = {
+    "ours": Layout(r"fusion\.blocks\.0\.refine\.conv1\.weight$", lambda config: {}),
+    "authors": Layout(r"pretrained\.act_postprocess4\.3\.weight$", _authors, _AUTHORS_IGNORED),
+    "authors-scriptable": Layout(
+        r"pretrained\.act_postprocess4\.0\.weight$", _authors_scriptable, _AUTHORS_IGNORED
+    ),
+    "midas": Layout(r"pretrained\.layer1\.0\.weight$", _midas, r"scratch\.refinenet4\.resConfUnit1\."),
+    "depth-anything": Layout(
+        r"depth_head\.scratch\.output_conv1\.weight$",
+        _depth_anything,
+        r"pretrained\.mask_token$|depth_head\.scratch\.refinenet4\.resConfUnit1\.",
+    ),
+    "hugging-face": Layout(
+        r"neck\.fusion_stage\.layers\.0\.projection\.weight$",
+        _hugging_face,
+        r"dpt\.layernorm\.|dpt\.pooler\.|neck\.fusion_stage\.layers\.0\.residual_layer1\.",
+    ),
+}

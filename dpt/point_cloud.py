@@ -1,0 +1,43 @@
+"""From a depth map to coloured points in space."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+
+def unproject(depth: np.ndarray, field_of_view: float) -> np.ndarray:
+    """Points of a pinhole camera that looks along +z, with x to the right and y down.
+
+    Args:
+        depth: (H, W) distance along the optical axis, in any unit.
+        field_of_view: horizontal angle of the whole image in degrees.
+
+    Returns:
+        (H, W, 3) float32 in the unit of `depth`; not finite where `depth` is not.
+
+    Raises:
+        ValueError: if the angle is not between 0 and 180 degrees.
+    """
+    if not 0 < field_of_view < 180:
+        raise ValueError(f"a horizontal field of view of {field_of_view} degrees")
+    height, width = depth.shape
+    focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
+    x = (np.arange(width) + 0.5 - width / 2) / focal
+    y = (np.arange(height) + 0.5 - height / 2) / focal
+    return np.stack([depth * x, depth * y[:, None], depth], axis=-1).astype(np.float32)
+
+
+def write_ply(path: Path | str, points: np.ndarray, colours: np.ndarray) -> None:
+    """Write the finite ones of (..., 3) points and their (..., 3) uint8 RGB colours as a binary PLY file."""
+    points, colours = points.reshape(-1, 3), colours.reshape(-1, 3)
+    finite = np.isfinite(points).all(axis=1)
+    names = ("x", "y", "z", "red", "green", "blue")
+    vertices = np.empty(finite.sum(), dtype=list(zip(names, ["<f4"] * 3 + ["u1"] * 3, strict=True)))
+    for axis in range(3):
+        vertices[names[axis]] = points[finite, axis]
+        vertices[names[3 + axis]] = colours[finite, axis]
+    types = ["float"] * 3 + ["uchar"] * 3
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property {kind} {name}" for kind, name in zip(types, names, strict=True)]
+    Path(path).write_bytes("\n".join([*header, "end_header", ""]).encode() + vertices.tobytes())

@@ -1,0 +1,56 @@
+"""TensorFlow's "same" padding with a size known beforehand.
+
+The hybrid's ResNet was trained with it. timm works out the padding from the size of every input; under
+dynamic shapes an exporter then has to reason about rounding in symbols and does not come to an end in
+minutes. But all strided layers see even sizes here, because images are multiples of 32, and then the padding
+is constant: with stride 2, a kernel of k pixels needs k − 2 of them, the odd one after the image.
+"""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import StdConv2dSame
+from torch import Tensor, nn
+
+
+class EvenStdConv2d(StdConv2dSame):
+    """A weight-standardised convolution with stride 2 for even sizes, with the weights of `conv`."""
+
+    def __init__(self, conv: StdConv2dSame):
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size[0],
+            stride=2,
+            bias=conv.bias is not None,
+            eps=conv.eps,
+        )
+        self.weight, self.bias = conv.weight, conv.bias
+        self.same_pad = False
+        self.pad = _padding(conv.kernel_size[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, 2h, 2w) -> (B, C', h, w)."""
+        return super().forward(F.pad(x, self.pad))
+
+
+class EvenMaxPool2d(nn.Module):
+    """Maximum over 3×3 pixels with stride 2 for even sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, 2h, 2w) -> (B, C, h, w)."""
+        return F.max_pool2d(F.pad(x, _padding(3), value=-torch.inf), kernel_size=3, stride=2)
+
+
+def pad_for_even_sizes(network: nn.Module) -> None:
+    """Replace the strided layers of timm's "same" ResNet in place; parameters keep their names."""
+    for name, module in list(network.named_modules()):
+        parent, _, leaf = name.rpartition(".")
+        if isinstance(module, StdConv2dSame) and module.stride == (2, 2):
+            setattr(network.get_submodule(parent), leaf, EvenStdConv2d(module))
+        elif type(module).__name__ == "MaxPool2dSame":
+            setattr(network.get_submodule(parent), leaf, EvenMaxPool2d())
+
+
+def _padding(kernel: int) -> tuple[int, int, int, int]:
+    total = max(kernel - 2, 0)
+    return (total // 2, total - total // 2) * 2

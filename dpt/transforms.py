@@ -1,0 +1,90 @@
+"""From an image to what the network takes: size, resampling, normalisation (as in the released models)."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+RULES = ("minimal", "lower_bound", "upper_bound")
+
+
+def network_size(
+    height: int, width: int, target: int = 384, rule: str = "minimal", divisor: int = 32
+) -> tuple[int, int]:
+    """Size at which an image goes through the network, its aspect kept up to rounding to `divisor`.
+
+    Args:
+        height, width: of the image.
+        target: side length of the square that the network was trained on.
+        rule: ``"minimal"`` scales by the factor for height or width that changes the image least;
+            ``"lower_bound"`` makes both sides at least `target`, ``"upper_bound"`` at most.
+        divisor: both sides become multiples of this.
+
+    Returns:
+        (height, width), each at least `divisor`.
+
+    Raises:
+        ValueError: for an unknown rule or an empty image.
+    """
+    if min(height, width) < 1:
+        raise ValueError(f"image of {height} by {width} pixels")
+    factors = target / height, target / width
+    if rule == "minimal":
+        factor = min(factors, key=lambda factor: abs(1 - factor))
+    elif rule in RULES:
+        factor = max(factors) if rule == "lower_bound" else min(factors)
+    else:
+        raise ValueError(f"rule: there is no {rule!r}; choose from {', '.join(RULES)}")
+    return _multiple(factor * height, target, rule, divisor), _multiple(factor * width, target, rule, divisor)
+
+
+def _multiple(length: float, target: int, rule: str, divisor: int) -> int:
+    multiples = round(length / divisor)  # halves to even, as numpy rounds in the released code
+    if rule == "lower_bound" and multiples * divisor < target:
+        multiples = math.ceil(length / divisor)
+    if rule == "upper_bound" and multiples * divisor > target:
+        multiples = math.floor(length / divisor)
+    return max(multiples, 1) * divisor
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resample an RGB image bicubically, as released: in floating point and without antialiasing.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        height, width: of the result.
+
+    Returns:
+        (height, width, 3) float32, [0, 1] but for the overshoot of the cubic kernel.
+    """
+    pixels = image.astype(np.float32) / 255
+    if image.shape[:2] == (height, width):
+        return pixels
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Scale to zero mean and unit variance, channels first.
+
+    Args:
+        images: (B, H, W, 3) or (B, 3, H, W); uint8, or floating point in [0, 1].
+        mean, std: of RGB in [0, 1].
+
+    Returns:
+        (B, 3, H, W) float32.
+
+    Raises:
+        ValueError: if neither the second nor the last dimension is 3.
+    """
+    if images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
+        raise ValueError(f"images must be (B, H, W, 3) or (B, 3, H, W), not {tuple(images.shape)}")
+    if images.shape[1] != 3:
+        images = images.permute(0, 3, 1, 2)
+    unit = 255.0 if images.dtype == torch.uint8 else 1.0
+    offset, divisor = (
+        torch.tensor(values, device=images.device).view(3, 1, 1) * unit for values in (mean, std)
+    )
+    return (images.float() - offset) / divisor

@@ -1,0 +1,294 @@
+"""Weights on disk: our own folders of safetensors and JSON, and everything that others have published.
+
+Nothing is unpickled: `torch.load` is only called with ``weights_only=True``.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from dpt.layouts import LAYOUTS
+from dpt.model import DPT, ModelConfig, resolve_config
+
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+HUGGING_FACE_WEIGHTS = "model.safetensors"
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    r"dpt_hybrid[-_]kitti": {"model": "dpt_hybrid_kitti"},
+    r"dpt_hybrid[-_]nyu": {"model": "dpt_hybrid_nyu"},
+    r"depth_anything_v2_metric_hypersim": {"version": "_v2", "max_depth": 20.0},
+    r"depth_anything_v2_metric_vkitti": {"version": "_v2", "max_depth": 80.0},
+    r"depth_anything_v2": {"version": "_v2"},
+    r"depth_anything": {"version": ""},
+}
+"""What the tensors of a published file cannot tell, by the beginning of its name; the first match counts."""
+
+
+def save_model(model: DPT, folder: Path | str) -> None:
+    """Write `model` to `folder` as ``weights.safetensors`` and ``config.json``."""
+    _save(model.state_dict(), model.config.to_dict(), Path(folder), WEIGHTS)
+
+
+def load_model(folder: Path | str) -> DPT:
+    """Read a folder written by `save_model`; the model is in evaluation mode on the CPU.
+
+    Raises:
+        FileNotFoundError: if one of the two files is missing.
+        ValueError: if weights and config do not belong together, listing every key that differs.
+    """
+    folder = Path(folder)
+    model = _blank(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
+    load_exactly(model, load_file(folder / WEIGHTS), str(folder))
+    return model.eval()
+
+
+def load_weights(source: Path | str, model: str | None = None, **overrides: Any) -> DPT:
+    """Read weights in any published layout and build the model that they belong to.
+
+    Known are folders and files of `save_model`; the authors' checkpoints of DPT (both layouts) and MiDaS
+    v2.1 and v3; Hugging Face folders of their DPT; Depth Anything V1 and V2. The model is recognised by its
+    keys, and where they do not tell (metric scale and shift, version of Depth Anything) by the published
+    file name.
+
+    Args:
+        source: a folder or file, an ``https://`` address of a file, or ``hf-hub:owner/name``; the last two
+            are downloaded to the caches of PyTorch and Hugging Face.
+        model: name in the table of models, if the file has been renamed.
+        **overrides: fields of `ModelConfig`.
+
+    Returns:
+        The model, in evaluation mode on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is nothing at `source`.
+        ValueError: if keys or shapes are not exactly those of a known model, listing all that differ.
+    """
+    path = _local(source)
+    if path.name == WEIGHTS and model is None:
+        path = path.parent
+    if path.is_dir() and (path / WEIGHTS).exists():
+        return load_model(path)
+    settings: dict[str, Any] = {}
+    if path.is_dir():
+        settings = _hugging_face_settings(json.loads((path / CONFIG).read_text()))
+        path = path / HUGGING_FACE_WEIGHTS
+    tensors = read_tensors(path)
+    return from_tensors(tensors, path.name, model, **settings | overrides)
+
+
+def from_tensors(
+    tensors: Mapping[str, Tensor], file_name: str, model: str | None = None, **overrides: Any
+) -> DPT:
+    """As `load_weights`, of tensors that have been read from a file of this name."""
+    layout = next((name for name, layout in LAYOUTS.items() if layout.matches(tensors)), None)
+    if layout is None:
+        raise ValueError(f"{file_name} is in no known layout; it begins with {sorted(tensors)[:5]}")
+    if model is None:
+        model, recognised = _recognise(tensors, layout, file_name)
+        overrides = recognised | overrides
+    network = _blank(resolve_config(model, **overrides))
+    renamed = LAYOUTS[layout].read(tensors, network.config, network.state_dict())
+    load_exactly(network, renamed, file_name)
+    return network.eval()
+
+
+def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Make `tensors` the model's, in its own precision, if names and shapes agree without exception.
+
+    Raises:
+        ValueError: otherwise, with all missing, unexpected and misshapen keys; the model is left as it was.
+    """
+    expected = model.state_dict()
+    problems = [f"missing: {key}" for key in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unexpected: {key}" for key in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"misshapen: {key} is {list(tensors[key].shape)}, should be {list(expected[key].shape)}"
+        for key in sorted(expected.keys() & tensors.keys())
+        if tensors[key].shape != expected[key].shape
+    ]
+    if problems:
+        raise ValueError(f"{origin} does not fit the model:\n  " + "\n  ".join(problems))
+    model.load_state_dict(
+        {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}, assign=True
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` file or a PyTorch checkpoint, out of their wrappers.
+
+    Checkpoints of whole training runs keep them under ``model`` or ``state_dict``, and those of distributed
+    runs begin every key with ``module.``.
+    """
+    tensors: Any
+    if path.suffix == ".safetensors":
+        tensors = load_file(path)
+    else:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("model", "state_dict"):
+        if isinstance(tensors.get(wrapper), Mapping):
+            tensors = tensors[wrapper]
+    if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} is no mapping from names to tensors")
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def save_hugging_face(model: DPT, folder: Path | str) -> None:
+    """Write a folder that `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation.
+
+    Raises:
+        ValueError: if that implementation cannot express the model.
+    """
+    config = model.config
+    tensors = LAYOUTS["hugging-face"].write(model.state_dict(), config)
+    foreign = [key for key in tensors if not re.match(r"(dpt|neck|head|auxiliary_head)\.", key)]
+    plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
+    if foreign or not plain or model.backbone.readout_tokens != 1:
+        raise ValueError(f"transformers has no DPT with the backbone {config.backbone} or these settings")
+    # two parts that no forward pass there uses, but that it expects to find
+    width = tensors["dpt.embeddings.cls_token"].shape[-1]
+    tensors["dpt.layernorm.weight"], tensors["dpt.layernorm.bias"] = torch.ones(width), torch.zeros(width)
+    deepest = "neck.fusion_stage.layers.0.residual_layer"
+    tensors |= {
+        key.replace(f"{deepest}2", f"{deepest}1"): torch.zeros_like(tensor)
+        for key, tensor in tensors.items()
+        if key.startswith(f"{deepest}2")
+    }
+    _save(tensors, _hugging_face_config(model), Path(folder), HUGGING_FACE_WEIGHTS)
+
+
+def _blank(config: ModelConfig) -> DPT:
+    """A model to be filled, where possible without the seconds that random numbers for all weights take."""
+    with torch.device("meta"):
+        model = DPT(config)
+    if all(name in model.state_dict() for name, _ in model.named_buffers()):
+        return model
+    return DPT(config)
+
+
+def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path, weights: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, folder / weights, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _local(source: Path | str) -> Path:
+    text = str(source)
+    if text.startswith("https://"):
+        path = Path(torch.hub.get_dir()) / "checkpoints" / text.rsplit("/", 1)[1]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(text, str(path))
+        return path
+    if text.startswith("hf-hub:"):
+        from huggingface_hub import snapshot_download
+
+        patterns = [CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS]
+        return Path(snapshot_download(text.removeprefix("hf-hub:"), allow_patterns=patterns))
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights at {path}")
+    return path
+
+
+def _recognise(tensors: Mapping[str, Tensor], layout: str, file_name: str) -> tuple[str, dict[str, Any]]:
+    """Name of the model in the table, and settings in which the file differs from it."""
+    published = next((dict(hint) for name, hint in PUBLISHED.items() if re.match(name, file_name)), {})
+    if layout == "ours":
+        raise ValueError(f"{file_name} tells no config: keep it beside its {CONFIG}, or name the model")
+    if layout == "midas":
+        return "midas_v21", {}
+    token = next(tensor for key, tensor in tensors.items() if key.endswith("cls_token"))
+    if layout == "depth-anything":
+        if "version" not in published:
+            raise ValueError(f"{file_name}: versions 1 and 2 of Depth Anything look the same; name the model")
+        size = {384: "small", 768: "base", 1024: "large"}[token.shape[-1]]
+        return f"depth_anything{published.pop('version')}_{size}", published
+    hybrid = any("backbone" in key for key in tensors)
+    distilled = any(key.endswith("dist_token") for key in tensors)
+    name = "dpt_hybrid" if hybrid else "dpt_large" if token.shape[-1] == 1024 else "dpt_base"
+    name = "dpt_deit_base_distilled" if distilled else published.get("model", name)
+    return name, _settings_of(tensors)
+
+
+def _settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the tensors of a DPT tell about its config."""
+    settings: dict[str, Any] = {}
+    if not any(re.search(r"readout_|act_postprocess4\.0\.project", key) for key in tensors):
+        settings["readout"] = "ignore"
+    positions = next(t for key, t in tensors.items() if key.endswith(("pos_embed", "position_embeddings")))
+    side = math.isqrt(positions.shape[1])
+    if side != 24:
+        settings["backbone_arguments"] = {"img_size": 16 * side}
+    head = next(
+        (key for key in tensors if re.match(r"(scratch\.output_conv|head\.head)\.1\.weight", key)), None
+    )
+    if head is not None:
+        settings |= {
+            "task": "segmentation",
+            "classes": len(tensors[head.replace(".1.", ".4.")]),
+            "auxiliary": any(key.startswith("aux") for key in tensors),
+            "batch_norm": True,
+            "image_size": 480,
+        }
+    return settings
+
+
+def _hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What Hugging Face's config tells about ours beyond the tensors."""
+    if config.get("model_type") != "dpt":
+        raise ValueError(f"no DPT, but {config.get('model_type')!r}, is in this folder")
+    settings: dict[str, Any] = {"readout": config.get("readout_type", "project")}
+    layers = [index + 1 for index in config.get("backbone_out_indices") or ()]
+    if layers:
+        settings["taps"] = ("R0", "R1", *layers[2:]) if config.get("is_hybrid") else tuple(layers)
+    return settings
+
+
+def _hugging_face_config(model: DPT) -> dict[str, Any]:
+    config = model.config
+    vit: Any = model.backbone.vit
+    layers = [tap - 1 if isinstance(tap, int) else stage for stage, tap in enumerate(config.taps)]
+    segmentation = config.task == "segmentation"
+    hybrid = isinstance(config.taps[0], str)
+    plain = {
+        "model_type": "dpt",
+        "architectures": ["DPTForSemanticSegmentation" if segmentation else "DPTForDepthEstimation"],
+        "hidden_size": vit.embed_dim,
+        "num_hidden_layers": len(vit.blocks),
+        "num_attention_heads": vit.blocks[0].attn.num_heads,
+        "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
+        "layer_norm_eps": vit.blocks[0].norm1.eps,
+        "image_size": 16 * vit.patch_embed.grid_size[0],
+        "patch_size": 16,
+        "is_hybrid": hybrid,
+        "backbone_out_indices": layers,
+        "readout_type": config.readout,
+        "neck_hidden_sizes": list(config.channels),
+        "fusion_hidden_size": config.features,
+        "use_batch_norm_in_fusion_residual": config.batch_norm,
+        "use_bias_in_fusion_residual": not config.batch_norm,
+    }
+    if hybrid:
+        plain["backbone_config"] = {
+            "model_type": "bit",
+            "global_padding": "same",
+            "layer_type": "bottleneck",
+            "depths": [3, 4, 9],
+            "out_features": ["stage1", "stage2", "stage3"],
+            "embedding_dynamic_padding": True,
+        }
+    if segmentation:
+        plain["use_auxiliary_head"] = config.auxiliary
+        plain["id2label"] = {str(index): f"LABEL_{index}" for index in range(config.classes)}
+        plain["label2id"] = {label: int(index) for index, label in plain["id2label"].items()}
+    return plain

@@ -1,0 +1,1 @@
+"""The jobs: prepare, train, evaluate, predict, publish."""

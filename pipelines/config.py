@@ -1,0 +1,318 @@
+"""One typed config a job; the defaults are the paper's.
+
+A config file describes an experiment: YAML with one section a job, of which a command reads its own.
+
+    train:
+      model: {name: dpt_hybrid}
+      steps: 1000
+
+`--config` takes a path or the name of a file in `pipelines/configs/`; `KEY=VALUE` arguments override it, with
+dots into sections: `dpt train … model.name=dpt_tiny optimizer.decoder_lr=3e-4`. An unknown key, a wrong type
+or an impossible combination is a `ConfigError` that names the key and says what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from datasets_prep.errors import UserError
+from datasets_prep.shard_plan import IngestSettings
+from pipelines.schedule import Schedule
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+
+
+class ConfigError(UserError):
+    """A config that cannot be used; the message names the key, one problem a line."""
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSection(Section):
+    """Which network.
+
+    Attributes:
+        name: one of `dpt.list_models()`.
+        pretrained: start from ImageNet weights of the backbone (paper section 4.1); they are downloaded.
+        overrides: anything else that `dpt.create_model` takes: taps, readout, features, …
+    """
+
+    name: str = "dpt_large"
+    pretrained: bool = True
+    overrides: dict[str, Any] = Field(default_factory=dict)
+
+
+class LossSection(Section):
+    """Scale- and shift-invariant trimmed loss with gradient matching (MiDaS, equations 5 to 11).
+
+    Attributes:
+        trim: share of the largest residuals of an image that are left out.
+        gradient_weight: weight α of multi-scale gradient matching.
+        gradient_scales: number of its scales.
+    """
+
+    trim: float = Field(0.2, ge=0.0, lt=1.0)
+    gradient_weight: float = Field(0.5, ge=0.0)
+    gradient_scales: int = Field(4, ge=1)
+
+
+class OptimizerSection(Section):
+    """Adam with two learning rates (paper section 4.1).
+
+    Attributes:
+        schedule: how the rates change over the run, see `pipelines.schedule`.
+        warmup: number of steps in which they rise from nothing.
+    """
+
+    backbone_lr: float = Field(1e-5, gt=0.0)
+    decoder_lr: float = Field(1e-4, gt=0.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = "constant"
+    warmup: int = Field(0, ge=0)
+
+
+class CapsSection(Section):
+    """The deepest depth that counts in an evaluation; farther pixels and sky are left out.
+
+    Attributes:
+        metres: for metric datasets (MiDaS caps outdoor sets at 72 to 80 m).
+        nearest: for the others, as a multiple of the image's nearest valid depth: their 8-bit inverse depth
+            says little about what is ten times as far.
+    """
+
+    metres: float = Field(80.0, gt=0.0)
+    nearest: float = Field(10.0, gt=1.0)
+
+
+class TrainConfig(Section):
+    """How a model is trained.
+
+    Attributes:
+        steps: 60 epochs of 72,000 steps.
+        batch_size: global, over all workers.
+        crop: side of the square random crops in pixels.
+        flip: mirror half of the samples.
+        weights: dataset → share of the samples; empty for all datasets alike, as in the paper.
+        train_split, val_split: names of the shards' splits; without the second nothing is validated.
+        seed: decides order, crops, flips and initial decoder weights.
+        workers: training processes; one GPU each where `device` is a GPU.
+        device: `auto` takes GPUs if the cluster has any.
+        precision: of the forward and backward pass; losses and weights are float32 always.
+        loader_workers: processes beside each training process that read and decode; 0 for none.
+        log_every, validate_every, checkpoint_every: in steps.
+        keep_checkpoints: how many of the newest are kept.
+        caps: which pixels count in validation.
+        max_failures: how often a run that lost a worker is started again from its last checkpoint.
+    """
+
+    model: ModelSection = ModelSection()
+    loss: LossSection = LossSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    steps: int = Field(60 * 72_000, ge=1)
+    batch_size: int = Field(16, ge=1)
+    crop: int = Field(384, ge=32)
+    flip: bool = True
+    weights: dict[str, float] = Field(default_factory=dict)
+    train_split: str = "train"
+    val_split: str = "val"
+    seed: int = Field(0, ge=0)
+    workers: int = Field(1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    loader_workers: int = Field(4, ge=0)
+    log_every: int = Field(100, ge=1)
+    validate_every: int = Field(18_000, ge=1)
+    checkpoint_every: int = Field(3_600, ge=1)
+    keep_checkpoints: int = Field(3, ge=1)
+    caps: CapsSection = CapsSection()
+    max_failures: int = Field(3, ge=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainConfig:
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size: {self.batch_size} is not divisible by workers ({self.workers})")
+        if self.crop % 32:
+            raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
+        bad = [name for name, weight in self.weights.items() if weight < 0]
+        if bad or (self.weights and not sum(self.weights.values()) > 0):
+            raise ValueError(f"weights: must be positive, got {self.weights}")
+        return self
+
+
+class EvaluateConfig(Section):
+    """How a model is evaluated on prepared datasets.
+
+    Attributes:
+        split: which split of the shards.
+        side, rule: size of the network's input (`dpt.transforms.network_size`); None for the model's own,
+            which is the size that it was trained at.
+        caps: which pixels count.
+        workers: evaluating processes; one GPU each where there is one.
+        device: `auto` takes GPUs if the cluster has any.
+    """
+
+    split: str = "val"
+    side: int | None = Field(None, ge=32)
+    rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
+    caps: CapsSection = CapsSection()
+    workers: int = Field(1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class PredictConfig(Section):
+    """How images are predicted; `side`, `rule` and `device` are as in `EvaluateConfig`."""
+
+    side: int | None = Field(None, ge=32)
+    rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class DemoConfig(Section):
+    """What `dpt demo` generates: images of each dataset, and their size in pixels."""
+
+    images: int = Field(80, ge=10)
+    height: int = Field(288, ge=64)
+    width: int = Field(384, ge=64)
+    seed: int = Field(0, ge=0)
+
+
+class Experiment(Section):
+    """A config file: one section a job."""
+
+    prepare: IngestSettings = IngestSettings()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    predict: PredictConfig = PredictConfig()
+    demo: DemoConfig = DemoConfig()
+
+
+AnySection = TypeVar("AnySection", bound=BaseModel)
+
+
+def load_section(
+    job: str, section: type[AnySection], config: str | None, overrides: Sequence[str]
+) -> AnySection:
+    """A job's config: defaults, then its section of a config file, then `KEY=VALUE` overrides.
+
+    Args:
+        job: name of the section in `Experiment`.
+        section: its type, which the result has.
+        config: path of a YAML file, name of a built-in one, or None.
+        overrides: `key=value` texts; the value is YAML.
+
+    Raises:
+        ConfigError: naming every bad key.
+    """
+    content = load_experiment_dict(config)
+    values = content.get(job) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{job}: expected a section with keys, got {values!r}")
+    for override in overrides:
+        _apply_override(values, override)
+    experiment = _validate(Experiment, {**content, job: values})
+    result = getattr(experiment, job)
+    assert isinstance(result, section)
+    return result
+
+
+def load_experiment(config: str | None) -> Experiment:
+    """All sections of a config file.
+
+    Raises:
+        ConfigError: naming every bad key.
+    """
+    return _validate(Experiment, load_experiment_dict(config))
+
+
+def load_experiment_dict(config: str | None) -> dict[str, Any]:
+    """The raw content of a config file, {} for None.
+
+    Raises:
+        ConfigError: if there is no such file, or it is no YAML mapping.
+    """
+    if config is None:
+        return {}
+    path = _find(config)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected sections with keys, got {type(content).__name__}")
+    return content
+
+
+def to_yaml(section: BaseModel) -> str:
+    """A resolved config as YAML, every value spelled out."""
+    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False)
+
+
+def _find(config: str) -> Path:
+    path = Path(config)
+    if path.is_file():
+        return path
+    built_in = CONFIG_FOLDER / f"{config}.yaml"
+    if built_in.is_file():
+        return built_in
+    names = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
+    raise ConfigError(f"no config file {config!r}; built-in ones are: {names}")
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{override!r} is not KEY=VALUE")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = values.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: {parent} is a value, not a section")
+        values = child
+    values[leaf] = value
+
+
+def _validate(section: type[AnySection], values: dict[str, Any]) -> AnySection:
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(section, problem) for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(section: type[BaseModel], problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(section, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"{key}: unknown key; {hint}there are: {', '.join(known)}"
+    if problem["type"] == "value_error":
+        text = str(problem["ctx"]["error"])
+        return f"{key}.{text}" if key else text
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _keys_at(section: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        child = section.model_fields[part].annotation
+        if not (isinstance(child, type) and issubclass(child, BaseModel)):
+            return []
+        section = child
+    return list(section.model_fields)

@@ -1,0 +1,190 @@
+"""`dpt demo`: the whole way on rendered scenes, in a few minutes on two cores.
+
+Every step calls what the command of that name calls; only the raw data is made up. The datasets are rendered
+in their native layouts, so that the real readers read true byte formats.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import ray
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import dpt
+from datasets_prep.contact_sheet import contact_sheet
+from datasets_prep.formats import encode_png
+from datasets_prep.ingest import ingest_all
+from datasets_prep.inspect import draw_contact_sheet
+from datasets_prep.manifest import open_dataset
+from datasets_prep.shard_plan import plan_ingest
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import VIEWS, write_lists, write_scene
+from dpt.predict import colourise, predict_inverse_depth
+from pipelines import tracking
+from pipelines.config import DemoConfig, Experiment, load_experiment
+from pipelines.evaluate import evaluate, mean_over_datasets
+from pipelines.loading import evaluation_batches
+from pipelines.predict import find_model, write_prediction
+from pipelines.publish import publish
+from pipelines.ray_session import connect
+from pipelines.train import TrainResult, train
+from pipelines.training_loop import build_model
+
+DATASETS = ("redweb", "hrwsi", "blendedmvs", "tartanair")
+"""The paper's three curated datasets, and a metric one with sky."""
+
+Results = dict[str, dict[str, float]]
+
+
+class Demo:
+    """The steps of the demo, each one line of output and its time.
+
+    Args:
+        out: folder to work in.
+        experiment: all jobs' configs.
+        console: where to print.
+    """
+
+    def __init__(self, out: Path, experiment: Experiment, console: Console) -> None:
+        self._out, self._experiment, self._console = out, experiment, console
+        self._start = time.perf_counter()
+
+    def say(self, line: str) -> None:
+        """Print a line after the time since the start."""
+        seconds = time.perf_counter() - self._start
+        self._console.print(f"[dim]{seconds:5.0f} s[/dim]  {line}", highlight=False, soft_wrap=True)
+
+    def generate(self) -> None:
+        """Render the raw datasets, a Ray task for some scenes of each."""
+        settings = self._experiment.demo
+        self.say(f"generate: {settings.images} images each in the native layouts of {', '.join(DATASETS)}")
+        cores = int(ray.cluster_resources()["CPU"])
+        tasks = []
+        for name in DATASETS:
+            root, scenes = self._out / "raw" / name, scenes_for(name, settings.images)
+            tasks += [
+                _render.remote(name, root, range(first, scenes, cores), settings) for first in range(cores)
+            ]
+            write_lists(name, root, scenes, settings.seed)
+        ray.get(tasks)
+
+    def prepare(self) -> list[str]:
+        """Ingest them; returns the prepared datasets."""
+        shards = str(self._out / "shards")
+        for name in DATASETS:
+            plan = plan_ingest(name, str(self._out / "raw" / name), self._experiment.prepare)
+            prepared = ingest_all(plan, shards)
+            counts = ", ".join(f"{count} {split}" for split, count in prepared.manifest.samples.items())
+            self.say(f"prepare {name}: {counts}, {prepared.manifest.quarantined} quarantined")
+            draw_contact_sheet(prepared, self.shown(f"shards_{name}.png"), samples=6)
+        return [f"{shards}/{name}" for name in DATASETS]
+
+    def evaluate(self, model: Path, data: Sequence[str], what: str) -> Results:
+        """Evaluate a model on the held-out scenes."""
+        results = evaluate(self._experiment.evaluate, model, data)
+        self.say(f"evaluate {what}: AbsRel {mean_over_datasets(results, 'abs_rel'):.4f} on held-out scenes")
+        return results
+
+    def untrained(self, data: Sequence[str]) -> Results:
+        """Evaluate the model as it is before training: same architecture, same initial weights."""
+        torch.manual_seed(self._experiment.train.seed)
+        model = build_model(self._experiment.train.model, self._experiment.train.crop)
+        with tempfile.TemporaryDirectory(prefix="dpt-demo-") as folder:
+            dpt.save_model(model, Path(folder))
+            return self.evaluate(Path(folder), data, "untrained")
+
+    def train(self, data: Sequence[str]) -> TrainResult:
+        """Train on the scenes that are not held out."""
+        name = f"demo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+        config = self._experiment.train
+        self.say(f"train {config.model.name}: run {name}, {config.steps} steps of {config.batch_size}")
+        return train(config, data, name, str(self._out / "runs"), show=lambda line: self.say(f"  {line}"))
+
+    def predict(self, uri: str, data: Sequence[str]) -> Path:
+        """Predict a held-out image with the registered model, as MLflow serves it; returns the picture."""
+        dataset = open_dataset(data[-1])
+        split = self._experiment.evaluate.split
+        sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
+        image, truth = sample.images[0].numpy(), sample.inverse_depth[0].float().numpy()
+        folder = self._out / "prediction"
+        network = dpt.load_model(find_model(uri)).eval()
+        settings = self._experiment.predict
+        prediction = predict_inverse_depth(network, image, settings.side, settings.rule)
+        write_prediction(Folder(folder), "held_out", prediction)
+        sheet = contact_sheet(
+            [[image, colourise(truth), colourise(prediction)]],
+            [f"{dataset.name}: {sample.sample_ids[0]}  (image, ground truth, prediction)"],
+            height=288,
+        )
+        path = self.shown("prediction.png")
+        path.write_bytes(encode_png(sheet))
+        self.say(f"predict a held-out image with {uri}")
+        return path
+
+    def shown(self, name: str) -> Path:
+        """Where a picture to look at goes."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        return self._out / name
+
+
+@ray.remote(num_cpus=1)
+def _render(name: str, root: Path, scenes: range, settings: DemoConfig) -> None:
+    for index in scenes:
+        write_scene(name, root, index, settings.seed, settings.height, settings.width)
+
+
+def scenes_for(name: str, images: int) -> int:
+    """How many scenes of a layout give about that many images."""
+    return max(2, images // (VIEWS if name in ("blendedmvs", "tartanair") else 1))
+
+
+def run_demo(out: Path, config: str, console: Console) -> None:
+    """Run the demo in folder `out` and print what came of it."""
+    demo = Demo(out.absolute(), load_experiment(config), console)
+    connect()
+    tracking_uri = tracking.connect()
+    demo.say(f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking_uri}")
+    demo.generate()
+    data = demo.prepare()
+    before = demo.untrained(data)
+    trained = demo.train(data)
+    published = publish(trained.run.run_id, "dpt", "champion")
+    demo.say(f"publish: version {published.version} of dpt is now {published.uri}")
+    after = demo.evaluate(find_model(published.uri), data, published.uri)
+    picture = demo.predict(published.uri, data)
+    _print_summary(console, demo, before, after, tracking_uri, picture)
+
+
+def _print_summary(
+    console: Console, demo: Demo, before: Results, after: Results, tracking_uri: str, picture: Path
+) -> None:
+    table = Table(
+        "held-out scenes of", "AbsRel untrained", "AbsRel trained", "δ < 1.25 untrained", "δ < 1.25 trained"
+    )
+    for name in before:
+        table.add_row(name, *_cells({name: before[name]}, {name: after[name]}))
+    table.add_section()
+    table.add_row("mean", *_cells(before, after))
+    console.print(table)
+    first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
+    console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
+    console.print("Look at:", highlight=False)
+    for name in DATASETS:
+        console.print(f"  {demo.shown(f'shards_{name}.png')}", highlight=False, soft_wrap=True)
+    console.print(f"  {picture}", highlight=False, soft_wrap=True)
+    mlflow = Path(sys.executable).with_name("mlflow")
+    console.print(f"  {mlflow} ui --backend-store-uri {tracking_uri}", highlight=False, soft_wrap=True)
+
+
+def _cells(before: Results, after: Results) -> list[str]:
+    """Two metrics, each untrained and trained, as text."""
+    metrics = ("abs_rel", "delta1")
+    return [f"{mean_over_datasets(results, metric):.4f}" for metric in metrics for results in (before, after)]

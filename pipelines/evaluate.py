@@ -1,0 +1,154 @@
+"""`dpt evaluate`: AbsRel and δ of a model on prepared datasets, each image once.
+
+Protocol (paper section 4.3, after MiDaS): the prediction, resized to the ground truth, is aligned to it by
+least squares in inverse depth, image by image; both are inverted and compared as depth where the ground truth
+is valid and nearer than a cap. A dataset's figure is the mean over its images; the overall one the mean over
+datasets.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+
+import dpt
+from datasets_prep.contact_sheet import contact_sheet
+from datasets_prep.manifest import PreparedDataset, open_datasets
+from dpt.metrics import MetricSums, depth_metrics
+from dpt.predict import colourise, predict_batch
+from pipelines.config import CapsSection, EvaluateConfig
+from pipelines.loading import Batch, evaluation_batches
+from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+
+_BATCH_SIZE = 8
+
+
+def evaluate(config: EvaluateConfig, model: Path, data: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Evaluate a saved model on Ray.
+
+    Args:
+        model: folder of `dpt.save_model`, or a training checkpoint.
+        data: prepared datasets, or folders full of them.
+
+    Returns:
+        dataset → metric → mean over its images.
+
+    Raises:
+        NotADataset: if a dataset has no such split.
+    """
+    datasets = open_datasets(list(data))
+    expected = {d.name: sum(shard.rows for shard in d.manifest.split(config.split)) for d in datasets}
+    connect()
+    use_gpu = wants_gpu(config.device)
+    threads = cpus_per_worker(config.workers)
+    # The model travels through Ray, for the driver's disk is not the workers'.
+    files = ray.put(
+        {path.name: path.read_bytes() for path in (model / "weights.safetensors", model / "config.json")}
+    )
+    task = _evaluate_on_worker.options(num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0)
+    parts = ray.get(
+        [
+            task.remote(files, [d.folder.uri for d in datasets], config, rank, use_gpu, threads)
+            for rank in range(config.workers)
+        ]
+    )
+    results = {d.name: merged([part[d.name] for part in parts]).result() for d in datasets}
+    for name, result in results.items():
+        seen = result["images"] + result["empty_images"]
+        if seen != expected[name]:
+            raise RuntimeError(f"{name}: evaluated {seen:.0f} images of {expected[name]}")
+    return results
+
+
+@ray.remote
+def _evaluate_on_worker(
+    files: dict[str, bytes], uris: list[str], config: EvaluateConfig, rank: int, use_gpu: bool, threads: int
+) -> dict[str, MetricSums]:
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        model = dpt.load_model(Path(folder))
+    model.to("cuda" if use_gpu else "cpu")
+    size = (config.side, config.rule)
+    return {
+        dataset.name: evaluate_share(model, dataset, config.split, config.caps, rank, config.workers, *size)
+        for dataset in open_datasets(uris)
+    }
+
+
+def evaluate_share(
+    model: dpt.DPT,
+    dataset: PreparedDataset,
+    split: str,
+    caps: CapsSection,
+    rank: int,
+    world_size: int,
+    side: int | None = None,
+    rule: str | None = None,
+) -> MetricSums:
+    """One worker's share of a dataset.
+
+    Args:
+        side, rule: of the network's input (`dpt.transforms.network_size`); None for the model's own.
+    """
+    sums = MetricSums()
+    for batch in evaluation_batches(dataset, split, 0, rank, world_size, _BATCH_SIZE):
+        prediction = torch.from_numpy(_predict(model, batch, side, rule))
+        target = batch.inverse_depth.float()
+        sums.update(
+            depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), _normalised_caps(batch, caps))
+        )
+    return sums
+
+
+def merged(parts: Iterable[MetricSums]) -> MetricSums:
+    """The sums of all workers in one."""
+    total = MetricSums()
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+def mean_over_datasets(results: dict[str, dict[str, float]], metric: str) -> float:
+    """A metric's mean over datasets, as in the paper's Tables 6 to 8."""
+    return float(np.mean([result[metric] for result in results.values()]))
+
+
+def sample_predictions(
+    model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
+) -> NDArray[np.uint8]:
+    """A contact sheet of the first validation images: image, ground truth, prediction."""
+    rows: list[list[NDArray[Any]]] = []
+    titles = []
+    for dataset in datasets:
+        batch = next(evaluation_batches(dataset, split, 0, 0, 1, batch_size=1))
+        prediction = _predict(model, batch)[0]
+        truth = batch.inverse_depth[0].float().numpy()
+        rows.append([batch.images[0].numpy(), colourise(truth), colourise(prediction)])
+        titles.append(f"{dataset.name}: {batch.sample_ids[0]}  (image, ground truth, prediction)")
+    return contact_sheet(rows[:count], titles[:count])
+
+
+def _predict(
+    model: dpt.DPT, batch: Batch, side: int | None = None, rule: str | None = None
+) -> NDArray[np.float32]:
+    """Predict a batch: (B, H, W) float32 at the images' own size."""
+    training = model.training
+    model.eval()
+    prediction = predict_batch(model, list(batch.images.numpy()), side, rule)
+    model.train(training)
+    return prediction
+
+
+def _normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:
+    """The caps in the unit of stored depth, in which 1 is the nearest valid point: (B,) float64."""
+    metric = caps.metres * batch.scale
+    return torch.where(batch.scale.isnan(), torch.full_like(metric, caps.nearest), metric)

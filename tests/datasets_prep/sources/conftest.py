@@ -1,0 +1,67 @@
+"""A small rendered dataset in each native layout, defects included, written once a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datasets_prep import synthetic
+from datasets_prep.scenes import Scene, render_scene, render_views
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import LAYOUTS
+
+HEIGHT, WIDTH = 72, 96
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A written dataset.
+
+    Attributes:
+        root: its folder.
+        traps: sample id → defect, of the samples that are not good.
+        scenes: the renderer's output by scene, as the writer got it.
+    """
+
+    root: Folder
+    traps: dict[str, str]
+    scenes: list[list[Scene]]
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Tree]:
+    """Write a dataset of so many scenes; the same call twice gives the same tree."""
+    trees: dict[tuple[str, int], Tree] = {}
+
+    def write(name: str, scenes: int) -> Tree:
+        if (name, scenes) not in trees:
+            path: Path = tmp_path_factory.mktemp(name)
+            rendered: list[list[Scene]] = []
+            with pytest.MonkeyPatch.context() as patch:
+                _record(patch, name, rendered)
+                synthetic.write_dataset(name, path, scenes, height=HEIGHT, width=WIDTH)
+            traps = synthetic.write_traps(name, path, height=HEIGHT, width=WIDTH)
+            trees[name, scenes] = Tree(Folder(path), traps, rendered)
+        return trees[name, scenes]
+
+    return write
+
+
+def _record(patch: pytest.MonkeyPatch, name: str, rendered: list[list[Scene]]) -> None:
+    layout = sys.modules[LAYOUTS[name].write_scene.__module__]
+
+    def record_scene(*arguments: Any) -> Scene:
+        rendered.append([render_scene(*arguments)])
+        return rendered[-1][0]
+
+    def record_views(*arguments: Any) -> list[Scene]:
+        rendered.append(render_views(*arguments))
+        return rendered[-1]
+
+    patch.setattr(layout, "render_scene", record_scene, raising=False)
+    patch.setattr(layout, "render_views", record_views, raising=False)

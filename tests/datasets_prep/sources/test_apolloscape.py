@@ -1,0 +1,98 @@
+"""ApolloScape: 16-bit disparity, both invalid values, video groups, and a real map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets_prep import formats
+from datasets_prep.sources.apolloscape import ApolloScape
+from datasets_prep.sources.source import BadSample
+from datasets_prep.storage import Folder
+
+SCENES = 4
+REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "apolloscape"
+TIME = "171206_034559609"
+
+
+def write(root, values):
+    folder = root / "stereo_train_001"
+    for place, data in {
+        f"camera_5/{TIME}_Camera_5.jpg": formats.encode_jpeg(np.zeros((*values.shape, 3), np.uint8)),
+        f"disparity/{TIME}_Camera_5.png": formats.encode_png(values),
+    }.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(data)
+
+
+def test_values_are_the_scenes_inverse_depth_up_to_scale(written):
+    tree = written("apolloscape", SCENES)
+    samples = [s for s in ApolloScape().list(tree.root).samples if s.sample_id not in tree.traps]
+    assert len(samples) == SCENES
+    for sample in samples:
+        [scene] = tree.scenes[int(sample.sample_id[-5:])]
+        raw = ApolloScape().read(tree.root, sample)
+        assert raw.quantity == "inverse_depth"
+        np.testing.assert_array_equal(raw.valid, ~scene.sky)
+        within = (scene.depth > 3) & (scene.depth < 60)
+        product = raw.target[within] * scene.depth[within]
+        assert np.median(product) > 1000  # stored times 200
+        np.testing.assert_allclose(product, np.median(product), rtol=1e-3)
+
+
+def test_only_0_and_65535_are_invalid(tmp_path):
+    write(tmp_path, np.array([[0, 1, 255, 256, 65534, 65535]], np.uint16))
+    root = Folder(tmp_path)
+    raw = ApolloScape().read(root, ApolloScape().list(root).samples[0])
+    assert raw.valid.tolist() == [[False, True, True, True, True, False]]
+    assert raw.target.tolist() == [[0, 1, 255, 256, 65534, 0]]
+    assert raw.sky is None
+
+
+def test_frames_of_one_minute_are_a_group(tmp_path):
+    write(tmp_path, np.ones((1, 2), np.uint16))
+    [sample] = ApolloScape().list(Folder(tmp_path)).samples
+    assert sample.sample_id == f"stereo_train_001/{TIME}"
+    assert sample.group == "stereo_train_001/171206_0345"
+
+
+def test_right_camera_and_scene_parsing_release_are_ignored(tmp_path):
+    for path in (
+        "stereo_train_001/camera_6/171206_034559609_Camera_6.jpg",
+        "stereo_train_001/fg_mask/171206_034559609_Camera_5.png",
+        "road02_ins_depth/Depth/Record001/Camera 5/170927_063811892_Camera_5.png",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    listing = ApolloScape().list(Folder(tmp_path))
+    assert not listing.samples
+    assert not listing.rejected
+
+
+def test_8_bit_disparity_is_refused(tmp_path):
+    write(tmp_path, np.ones((1, 2), np.uint8))
+    root = Folder(tmp_path)
+    with pytest.raises(BadSample, match="8 bits"):
+        ApolloScape().read(root, ApolloScape().list(root).samples[0])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real sample beside the repository")
+def test_real_map_is_valid_exactly_in_its_masks(tmp_path):
+    folder = tmp_path / "stereo_train_001"
+    (folder / "camera_5").mkdir(parents=True)
+    (folder / "disparity").mkdir()
+    name = f"{TIME}_Camera_5"
+    stored = (REAL / "disparity" / f"{name}.png").read_bytes()
+    (folder / "disparity" / f"{name}.png").write_bytes(stored)
+    image = formats.encode_jpeg(np.zeros((2710, 3384, 3), np.uint8))
+    (folder / "camera_5" / f"{name}.jpg").write_bytes(image)
+    root = Folder(tmp_path)
+    raw = ApolloScape().read(root, ApolloScape().list(root).samples[0])
+    near, far = (
+        formats.decode_grey_png((REAL / mask / f"{name}.png").read_bytes(), "mask") > 0
+        for mask in ("fg_mask", "bg_mask")
+    )
+    np.testing.assert_array_equal(raw.valid, near | far)
+    assert 2 <= raw.target[raw.valid].min() < raw.target.max() <= 163

@@ -1,0 +1,306 @@
+"""Sintel, ETH3D, KITTI, NYUv2 and TUM: units, invalid pixels, splits, pairing, and real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets_prep import formats
+from datasets_prep.layouts.eth3d import eth3d_map
+from datasets_prep.sources import SOURCES
+from datasets_prep.sources.source import BadSample
+from datasets_prep.sources.tum import TUM
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import VIEWS
+
+SCENES = 4
+REAL = Path(__file__).resolve().parents[4] / "shared" / "samples"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
+
+
+def good(name, tree):
+    return [s for s in SOURCES[name].list(tree.root).samples if s.sample_id not in tree.traps]
+
+
+def put(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def grey(values, dtype=np.uint16):
+    return formats.encode_png(np.array(values, dtype))
+
+
+BLACK = np.zeros((1, 3, 3), np.uint8)
+
+
+# The generated sets
+
+
+@pytest.mark.parametrize(
+    ("name", "farthest", "error"),
+    [
+        ("sintel", np.inf, 0.0),
+        ("eth3d", np.inf, 0.0),
+        ("kitti", 90, 0.5 / 256),
+        ("nyuv2", 10, 0.5e-3),
+        ("tum", 13, 0.5 / 5000),
+    ],
+)
+def test_values_are_the_scenes_metres(name, farthest, error, written):
+    tree = written(name, SCENES)
+    pictures = [(scene.image.astype(int), scene) for views in tree.scenes for scene in views]
+    samples = good(name, tree)
+    assert samples
+    for sample in samples:
+        raw = SOURCES[name].read(tree.root, sample)
+        seen = formats.decode_rgb(raw.image).astype(int)
+        _, scene = min(pictures, key=lambda pair, seen=seen: np.abs(pair[0] - seen).mean())
+        surface = raw.valid & ~scene.sky
+        assert surface.mean() > 0.03
+        assert scene.depth[surface].max() <= farthest
+        assert np.abs(raw.target - scene.depth)[surface].max() <= error * 1.01
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("sintel", {"test": SCENES * VIEWS}),
+        ("eth3d", {"test": SCENES * VIEWS}),
+        ("tum", {"test": SCENES * VIEWS}),
+        ("nyuv2", {"train": 3 * VIEWS, "test": VIEWS}),
+        # Drives 0 and 1 have two listed frames each with depth; drive 1 is in `val`.
+        ("kitti", {"test": 4, "train": 2 + 4 + 4, "val": 2}),
+        ("kitti_161", {"test": 2}),
+    ],
+)
+def test_splits(name, splits, written):
+    found = [s.split for s in good(name, written(name, SCENES))]
+    assert {split: found.count(split) for split in set(found)} == splits
+
+
+# Sintel
+
+
+def test_sintel_uses_the_final_pass_only(written):
+    samples = good("sintel", written("sintel", SCENES))
+    assert all("/final/" in s.files["image"] for s in samples)
+    assert {s.group for s in samples} == {f"rendered_{i}" for i in range(SCENES)}
+
+
+def test_sintel_invalid_values(tmp_path):
+    depth = np.array([[0, np.nan, 1e10]], np.float32)
+    put(tmp_path / "training/final/alley_1/frame_0001.png", formats.encode_png(BLACK))
+    put(tmp_path / "training/depth/alley_1/frame_0001.dpt", formats.encode_sintel_depth(depth))
+    root = Folder(tmp_path)
+    [sample] = SOURCES["sintel"].list(root).samples
+    assert SOURCES["sintel"].read(root, sample).valid.tolist() == [[False, False, True]]
+
+
+# ETH3D
+
+
+def test_eth3d_infinity_is_invalid(written):
+    tree = written("eth3d", SCENES)
+    sample = good("eth3d", tree)[0]
+    raw = SOURCES["eth3d"].read(tree.root, sample)
+    np.testing.assert_array_equal(raw.valid, np.isfinite(eth3d_map(tree.scenes[0][0])))
+    assert (raw.target[~raw.valid] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "depth"),
+    [
+        ("office/images/dslr_images", "office/ground_truth_depth/dslr_images"),
+        ("rgb/office/images/dslr_images", "depth/office_dslr_depth/office/ground_truth_depth/dslr_images"),
+    ],
+)
+def test_eth3d_folders(tmp_path, image, depth):
+    put(tmp_path / image / "DSC_0219.JPG", formats.encode_jpeg(BLACK))
+    put(tmp_path / depth / "DSC_0219.JPG", np.ones((1, 3), "<f4").tobytes())
+    root = Folder(tmp_path)
+    [sample] = SOURCES["eth3d"].list(root).samples
+    assert sample.sample_id == "office/DSC_0219"
+    assert SOURCES["eth3d"].read(root, sample).target.tolist() == [[1, 1, 1]]
+
+
+# KITTI
+
+DRIVE = "2011_09_26_drive_0002_sync"
+
+
+def kitti_frame(root, number, split="val", camera="image_02", values=((0, 256, 128),), suffix="png"):
+    image = formats.encode_png(BLACK) if suffix == "png" else formats.encode_jpeg(BLACK)
+    put(root / f"raw/2011_09_26/{DRIVE}/{camera}/data/{number:010d}.{suffix}", image)
+    place = root / split / DRIVE / "proj_depth" / "groundtruth" / camera
+    put(place / f"{number:010d}.png", grey(values))
+
+
+def test_kitti_units_and_folder_splits(tmp_path):
+    kitti_frame(tmp_path, 5, "val")
+    kitti_frame(tmp_path, 6, "train", suffix="jpg")
+    kitti_frame(tmp_path, 7, "data")
+    root = Folder(tmp_path)
+    samples = SOURCES["kitti"].list(root).samples
+    assert [s.split for s in samples] == ["val", "train", None]
+    raw = SOURCES["kitti"].read(root, samples[0])
+    assert raw.valid.tolist() == [[False, True, True]]
+    assert raw.target.tolist() == [[0, 1, 0.5]]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        f"2011_09_26/{DRIVE} 0000000069 l\n2011_09_26/{DRIVE} 0000000054 r",
+        f"2011_09_26/{DRIVE} 69 l\r\n2011_09_26/{DRIVE} 54 r\r\n",
+        f"2011_09_26/{DRIVE}/image_02/data/0000000069.png {DRIVE}/x.png 721.5377\n"
+        f"/2011_09_26/{DRIVE}/image_03/data/0000000054.png None 721.5377\n",
+    ],
+)
+def test_kitti_lists_of_every_form(tmp_path, lines):
+    kitti_frame(tmp_path, 69)
+    kitti_frame(tmp_path, 69, camera="image_03")
+    kitti_frame(tmp_path, 54, split="train", camera="image_03")
+    (tmp_path / "eigen_test_files.txt").write_bytes(lines.encode())
+    root = Folder(tmp_path)
+    splits = {s.sample_id: s.split for s in SOURCES["kitti"].list(root).samples}
+    assert splits == {
+        f"{DRIVE}/image_02/0000000069": "test",
+        f"{DRIVE}/image_03/0000000054": "test",
+        f"{DRIVE}/image_03/0000000069": "val",
+    }
+    assert [s.sample_id for s in SOURCES["kitti_161"].list(root).samples] == [f"{DRIVE}/image_02/0000000069"]
+
+
+@needs_real
+def test_real_kitti_lists_name_697_and_652_frames(tmp_path):
+    """Depth for all frames of the authors' lists: 697 frames, 652 of them with depth in the second list."""
+    monodepth = (REAL / "splits" / "kitti_eigen_test_files.txt").read_text()
+    bts = (REAL / "splits" / "bts_eigen_test_files_with_gt.txt").read_text()
+    named: dict[str, list[tuple[str, str, int]]] = {"monodepth": [], "bts": []}
+    for line in monodepth.splitlines():
+        drive, number, side = line.split()
+        named["monodepth"].append((drive, "image_02" if side == "l" else "image_03", int(number)))
+    for line in bts.splitlines():
+        image, depth, _ = line.split()
+        if depth != "None":
+            parts = image.split("/")
+            named["bts"].append(("/".join(parts[:2]), parts[2], int(parts[4].split(".")[0])))
+    assert (len(named["monodepth"]), len(named["bts"])) == (697, 652)
+    for drive, camera, number in named["bts"]:
+        put(tmp_path / drive / camera / "data" / f"{number:010d}.png", b"")
+        place = tmp_path / drive.split("/")[1] / "proj_depth" / "groundtruth" / camera
+        put(place / f"{number:010d}.png", b"")
+    for name, text in {"test_files.txt": monodepth, "eigen_test.txt": bts}.items():
+        for old in tmp_path.glob("*.txt"):
+            old.unlink()
+        put(tmp_path / name, text.encode())
+        listing = SOURCES["kitti"].list(Folder(tmp_path))
+        assert [s.split for s in listing.samples] == ["test"] * 652
+
+
+@needs_real
+def test_real_kitti_frame(tmp_path):
+    image, depth = (REAL / "kitti" / kind / "0000000005.png" for kind in ("rgb", "depth"))
+    put(tmp_path / f"2011_09_26/{DRIVE}/image_02/data/0000000005.png", image.read_bytes())
+    target = f"val/{DRIVE}/proj_depth/groundtruth/image_02/0000000005.png"
+    put(tmp_path / target, depth.read_bytes())
+    root = Folder(tmp_path)
+    [sample] = SOURCES["kitti"].list(root).samples
+    raw = SOURCES["kitti"].read(root, sample)
+    assert raw.target.shape == formats.image_size(raw.image)
+    assert raw.valid.mean() == pytest.approx(0.195, abs=0.001)
+    assert np.flatnonzero(raw.valid.any(axis=1))[0] == 119
+    assert 2 < raw.target[raw.valid].min() < raw.target.max() < 90
+
+
+# NYUv2
+
+
+def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
+    for number in (45, 46, 47):
+        folder = tmp_path / "official_splits/test/bathroom"
+        put(folder / f"rgb_{number:05d}.jpg", formats.encode_jpeg(BLACK))
+        put(folder / f"sync_depth_{number:05d}.png", grey([[0, 1, 2500]]))
+    lines = "/bathroom/rgb_00045.jpg /bathroom/sync_depth_00045.png 518.8579\n../etc/rgb_00046.jpg x\n"
+    (tmp_path / "nyudepthv2_train_files.txt").write_text(lines)
+    root = Folder(tmp_path)
+    samples = SOURCES["nyuv2"].list(root).samples
+    assert [s.split for s in samples] == ["train", "test", "test"]
+    raw = SOURCES["nyuv2"].read(root, samples[0])
+    assert raw.target.tolist() == [[0, np.float32(0.001), 2.5]]
+    assert raw.valid.tolist() == [[False, True, True]]
+
+
+@needs_real
+def test_real_nyuv2_photo(tmp_path):
+    for name in ("rgb/rgb_00000.jpg", "depth/sync_depth_00000.png"):
+        put(tmp_path / "sync" / "office_0001" / Path(name).name, (REAL / "nyuv2_sync" / name).read_bytes())
+    root = Folder(tmp_path)
+    [sample] = SOURCES["nyuv2"].list(root).samples
+    raw = SOURCES["nyuv2"].read(root, sample)
+    assert raw.target.shape == formats.image_size(raw.image) == (480, 640)
+    assert 0.4 < raw.target[raw.valid].min() < raw.target.max() < 10
+
+
+# TUM RGB-D
+
+
+def tum_files(root, images, depths):
+    for folder, times in (("rgb", images), ("depth", depths)):
+        for time in times:
+            put(root / "rgbd_dataset_freiburg3_walking_xyz" / folder / f"{time}.png", b"")
+
+
+def pairs(root):
+    listing = TUM().list(Folder(root))
+    found = {Path(s.files["image"]).stem: Path(s.files["depth"]).stem for s in listing.samples}
+    return found, [Path(r.path).stem for r in listing.rejected]
+
+
+def test_tum_images_get_the_nearest_map_once(tmp_path):
+    tum_files(tmp_path, ["10.000000", "10.010000", "10.500000"], ["10.008000", "10.019000", "10.525000"])
+    found, left_out = pairs(tmp_path)
+    # The map at 10.008 is nearest to the image at 10.010, so the one at 10.000 takes the next.
+    assert found == {"10.010000": "10.008000", "10.000000": "10.019000"}
+    assert left_out == ["10.500000"]
+
+
+def test_tum_times_are_numbers_not_text(tmp_path):
+    tum_files(tmp_path, ["9.995000", "10.500000"], ["10.001000", "10.490000"])
+    assert pairs(tmp_path) == ({"9.995000": "10.001000", "10.500000": "10.490000"}, [])
+
+
+@needs_real
+def test_real_tum_frame(tmp_path):
+    folder = tmp_path / "rgbd_dataset_freiburg2_desk"
+    put(folder / "rgb" / "1.000000.png", (REAL / "tum_rgbd" / "rgb" / "1.png").read_bytes())
+    put(folder / "depth" / "1.010000.png", (REAL / "tum_rgbd" / "depth" / "1.png").read_bytes())
+    root = Folder(tmp_path)
+    [sample] = TUM().list(root).samples
+    raw = TUM().read(root, sample)
+    assert raw.target.shape == formats.image_size(raw.image) == (480, 640)
+    assert 0.3 < raw.target[raw.valid].min() < raw.target.max() < 13.2
+    assert raw.valid.mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "depth"),
+    [
+        (
+            "kitti",
+            f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
+            f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png",
+        ),
+        ("nyuv2", "a/rgb_00001.jpg", "a/sync_depth_00001.png"),
+        ("tum", "rgbd_dataset_a/rgb/1.0.png", "rgbd_dataset_a/depth/1.0.png"),
+    ],
+)
+def test_8_bit_depth_is_refused(tmp_path, name, image, depth):
+    put(tmp_path / image, formats.encode_png(BLACK))
+    put(tmp_path / depth, grey([[1, 2, 3]], np.uint8))
+    root = Folder(tmp_path)
+    with pytest.raises(BadSample, match="8 bits"):
+        SOURCES[name].read(root, SOURCES[name].list(root).samples[0])

@@ -1,0 +1,132 @@
+"""IRS: OpenEXR channels, metric inverse depth, ids of any width, list files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datasets_prep import formats
+from datasets_prep.sources.irs import IRS
+from datasets_prep.sources.source import BadSample
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import VIEWS
+
+SCENES = 8
+
+
+def write(root, disparity, number="1960", scene="Home/A", channels=("G",)):
+    place = root / scene
+    place.mkdir(parents=True, exist_ok=True)
+    image = np.zeros((*disparity.shape, 3), np.uint8)
+    (place / f"l_{number}.png").write_bytes(formats.encode_png(image))
+    (place / f"d_{number}.exr").write_bytes(formats.encode_exr(dict.fromkeys(channels, disparity)))
+
+
+def test_counts_groups_and_official_lists(written):
+    tree = written("irs", SCENES)
+    samples = [s for s in IRS().list(tree.root).samples if s.sample_id not in tree.traps]
+    assert len(samples) == SCENES * VIEWS
+    assert len({s.group for s in samples}) == SCENES
+    held_out = {s.group for s in samples if s.split == "test"}
+    assert held_out == {"Store/Rendered007"}
+    assert {s.split for s in samples} == {"train", "test"}
+
+
+def test_values_are_the_scenes_inverse_metres(written):
+    tree = written("irs", SCENES)
+    for sample in IRS().list(tree.root).samples:
+        if sample.sample_id in tree.traps:
+            continue
+        scene = tree.scenes[int(sample.group[-3:])][int(sample.sample_id[-5:]) // 7]
+        raw = IRS().read(tree.root, sample)
+        assert raw.quantity == "inverse_depth"
+        assert raw.valid.all()
+        np.testing.assert_allclose(raw.target, 1 / scene.depth, rtol=1e-5)
+
+
+def test_invalid_disparity(tmp_path):
+    write(tmp_path, np.array([[0, -3, np.nan, np.inf, 48, 24]], np.float32))
+    root = Folder(tmp_path)
+    raw = IRS().read(root, IRS().list(root).samples[0])
+    assert raw.valid.tolist() == [[False, False, False, False, True, True]]
+    assert raw.target.tolist() == [[0, 0, 0, 0, 1.0, 0.5]]
+
+
+@pytest.mark.parametrize("channels", [("G",), ("Y",), ("R", "G", "B"), ("B", "R")])
+def test_channel_names(tmp_path, channels):
+    write(tmp_path, np.full((2, 3), 24, np.float32), channels=channels)
+    root = Folder(tmp_path)
+    assert (IRS().read(root, IRS().list(root).samples[0]).target == 0.5).all()
+
+
+def test_green_comes_first():
+    channels = {name: np.full((2, 3), value, np.float32) for name, value in (("R", 1), ("G", 2), ("B", 3))}
+    assert (formats.decode_exr(formats.encode_exr(channels), "depth", ("G", "R")) == 2).all()
+
+
+def test_ids_of_any_width_are_numbers(tmp_path):
+    write(tmp_path, np.ones((1, 2), np.float32), "7")
+    write(tmp_path, np.ones((1, 2), np.float32), "00012")
+    assert [s.sample_id for s in IRS().list(Folder(tmp_path)).samples] == ["Home/A/00007", "Home/A/00012"]
+
+
+def test_list_files_may_pad_ids_otherwise(tmp_path):
+    for number in ("7", "8", "9"):
+        write(tmp_path, np.ones((1, 2), np.float32), number)
+    line = "IRSDataset/Home/A/l_00007.png IRSDataset/Home/A/r_00007.png\t\r\n../../etc/passwd x\n\n"
+    (tmp_path / "IRSDataset_TEST.list").write_text(line)
+    (tmp_path / "train.list").write_text("Home/A/l_8.png Home/A/r_8.png Home/A/d_8.exr Home/A/n_8.exr")
+    splits = {s.sample_id: s.split for s in IRS().list(Folder(tmp_path)).samples}
+    assert splits == {"Home/A/00007": "test", "Home/A/00008": "train", "Home/A/00009": None}
+
+
+def test_empty_disparity_is_refused(tmp_path):
+    write(tmp_path, np.zeros((2, 3), np.float32))
+    root = Folder(tmp_path)
+    with pytest.raises(BadSample, match="empty"):
+        IRS().read(root, IRS().list(root).samples[0])
+
+
+def test_missing_image_is_left_out(tmp_path):
+    write(tmp_path, np.ones((2, 3), np.float32))
+    (tmp_path / "Home" / "A" / "l_1960.png").unlink()
+    listing = IRS().list(Folder(tmp_path))
+    assert not listing.samples
+    assert [r.reason for r in listing.rejected] == ["no image l_1960.png"]
+
+
+# OpenEXR
+
+
+def test_exr_round_trip():
+    values = np.random.default_rng(0).normal(size=(33, 47)).astype(np.float32)
+    decoded = formats.decode_exr(formats.encode_exr({"G": values}), "depth", ("G",))
+    np.testing.assert_array_equal(decoded, values)
+
+
+def test_exr_without_the_channels_is_refused():
+    data = formats.encode_exr(dict.fromkeys(("X", "Y"), np.ones((2, 2), np.float32)))
+    with pytest.raises(BadSample, match=r"^depth EXR has channels \['X', 'Y'\], expected G or R$"):
+        formats.decode_exr(data, "depth", ("G", "R"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.9, 0.999])
+def test_truncated_exr_is_refused(share):
+    values = np.random.default_rng(0).normal(size=(133, 147)).astype(np.float32)
+    data = formats.encode_exr({"G": values})
+    with pytest.raises(BadSample, match=r"^depth EXR"):
+        formats.decode_exr(data[: int(share * len(data))], "depth", ("G",))
+
+
+def test_absurd_exr_size_is_refused_from_the_header():
+    data = bytearray(formats.encode_exr({"G": np.ones((4, 4), np.float32)}))
+    at = data.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
+    data[at + 8 : at + 16] = np.array([99_999, 99_999], "<i4").tobytes()
+    with pytest.raises(BadSample, match=r"^depth declares 100000x100000 pixels, more than 100 megapixels$"):
+        formats.decode_exr(bytes(data), "depth", ("G",))
+
+
+def test_exr_with_absurdly_many_channels_is_refused():
+    channels = {f"c{number:03d}": np.zeros((400, 500), np.float32) for number in range(600)}
+    with pytest.raises(BadSample, match="more than 100 megapixels"):
+        formats.decode_exr(formats.encode_exr(channels), "depth", ("G",))

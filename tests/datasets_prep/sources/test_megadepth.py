@@ -1,0 +1,163 @@
+"""MegaDepth: HDF5, outliers, ordinal maps, layouts."""
+
+from __future__ import annotations
+
+import io
+
+import h5py
+import numpy as np
+import pytest
+
+from datasets_prep import formats
+from datasets_prep.layouts.megadepth import megadepth_map
+from datasets_prep.sources.megadepth import MegaDepth
+from datasets_prep.sources.source import BadSample
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import VIEWS, scene_seed
+
+SCENES = 2
+
+
+def write(root, depth, scene="0015", dense="dense0", name="1_o"):
+    place = root / scene / dense
+    files = {
+        f"imgs/{name}.jpg": formats.encode_jpeg(np.zeros((*depth.shape, 3), np.uint8)),
+        f"depths/{name}.h5": formats.encode_hdf5_map(depth, "depth"),
+    }
+    for path, data in files.items():
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).write_bytes(data)
+
+
+def read_one(root):
+    folder = Folder(root)
+    return MegaDepth().read(folder, MegaDepth().list(folder).samples[0])
+
+
+def test_counts_and_groups(written):
+    tree = written("megadepth", SCENES)
+    samples = [s for s in MegaDepth().list(tree.root).samples if s.sample_id not in tree.traps]
+    assert len(samples) == SCENES * VIEWS
+    assert {s.group for s in samples} == {"0000", "0001"}
+    assert {s.files["image"].rsplit(".", 1)[1] for s in samples} == {"jpg", "JPG"}
+
+
+def test_values_are_the_scenes_depth_times_one_factor_without_outliers(written):
+    tree = written("megadepth", SCENES)
+    listing = MegaDepth().list(tree.root)
+    for index in range(SCENES):
+        samples = [s for s in listing.samples if s.group == f"{index:04d}"]
+        samples.sort(key=lambda s: int(s.sample_id.rsplit("/", 1)[1].split("_")[0]))
+        for sample, scene in zip(samples, tree.scenes[index], strict=True):
+            raw = MegaDepth().read(tree.root, sample)
+            stored = megadepth_map(scene, scene_seed("megadepth", 0, index))
+            np.testing.assert_array_equal(raw.target[raw.valid], stored[raw.valid])
+            assert 0.95 < raw.valid.sum() / (stored > 0).sum() < 0.985
+
+
+def test_outliers_are_dropped_at_both_ends_one_after_the_other(tmp_path):
+    depth = np.arange(0, 1001, dtype=np.float32).reshape(7, 143)
+    write(tmp_path, depth)
+    raw = read_one(tmp_path)
+    # 1…1000 without those over 980.02; of the rest those under 10.79.
+    assert raw.target[raw.valid].min() == 11
+    assert raw.target.max() == 980
+    assert raw.valid.sum() == 970
+    assert not raw.valid[0, 0]
+
+
+def test_few_points_are_kept_whole(tmp_path):
+    depth = np.zeros((4, 5), np.float32)
+    depth[0] = [1.5, 2, 3, 4, 500]
+    write(tmp_path, depth)
+    assert read_one(tmp_path).valid.sum() == 5
+
+
+@pytest.mark.parametrize("labels", [(-1.0, 0.0, 1.0), (0.0, 1.0, 2.0, 3.0), (-0.5, 2.25, 7.0)])
+def test_ordinal_maps_are_refused(tmp_path, labels):
+    write(tmp_path, np.resize(np.float32(labels), (30, 40)))
+    with pytest.raises(BadSample, match="ordinal"):
+        read_one(tmp_path)
+
+
+def test_few_depths_that_are_no_whole_numbers_are_depth(tmp_path):
+    write(tmp_path, np.resize(np.float32([0, 1.25, 2.5]), (30, 40)))
+    assert read_one(tmp_path).valid.any()
+
+
+def test_whole_depths_of_many_values_are_depth(tmp_path):
+    write(tmp_path, np.resize(np.arange(1, 50, dtype=np.float32), (30, 40)))
+    assert read_one(tmp_path).valid.any()
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_empty_map_is_refused(tmp_path, value):
+    write(tmp_path, np.full((30, 40), value, np.float32))
+    with pytest.raises(BadSample, match="empty"):
+        read_one(tmp_path)
+
+
+def test_dense_folders_are_not_limited(tmp_path):
+    for dense in ("dense0", "dense1", "dense17"):
+        write(tmp_path / "phoenix/S6/zl548/MegaDepth_v1", np.ones((2, 2), np.float32), "5018", dense)
+    samples = MegaDepth().list(Folder(tmp_path)).samples
+    assert [s.sample_id for s in samples] == ["5018/dense0/1_o", "5018/dense1/1_o", "5018/dense17/1_o"]
+    assert {s.group for s in samples} == {"5018"}
+
+
+# HDF5
+
+
+def hdf5(build) -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        build(file)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda file: file.create_dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
+        (lambda file: file.create_dataset("depth", data=np.ones((2, 2, 3))), "is no map"),
+        (lambda file: file.create_dataset("depth", data=[[b"a", b"b"]]), "is no map"),
+        (lambda file: file.create_group("depth"), "is no map"),
+        (lambda file: file.__setitem__("depth", h5py.ExternalLink("/etc/passwd", "/depth")), "no dataset"),
+        (lambda file: file.__setitem__("depth", h5py.SoftLink("/other")), "no dataset"),
+        (
+            lambda file: file.create_dataset(
+                "depth", (1, 4), "<f4", external=[("/etc/passwd", 0, 16)], chunks=None
+            ),
+            "lie in other files",
+        ),
+        (
+            lambda file: file.create_dataset("depth", (200_000, 200_000), "f4", chunks=(64, 64)),
+            "more than 100 megapixels",
+        ),
+    ],
+)
+def test_other_hdf5_files_are_refused_with_their_reason(build, reason):
+    with pytest.raises(BadSample, match=f"^depth.*{reason}"):
+        formats.decode_hdf5_map(hdf5(build), "depth", "depth")
+
+
+def test_virtual_dataset_is_refused():
+    layout = h5py.VirtualLayout((2, 2), "f4")
+    layout[:] = h5py.VirtualSource("/tmp/other.h5", "depth", (2, 2))
+    data = hdf5(lambda file: file.create_virtual_dataset("depth", layout))
+    with pytest.raises(BadSample, match="lie in other files"):
+        formats.decode_hdf5_map(data, "depth", "depth")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+def test_truncated_hdf5_is_refused(share):
+    values = np.random.default_rng(0).random((200, 300)).astype(np.float32)
+    data = formats.encode_hdf5_map(values, "depth")
+    np.testing.assert_array_equal(formats.decode_hdf5_map(data, "depth", "depth"), values)
+    with pytest.raises(BadSample, match=r"^depth HDF5 damaged"):
+        formats.decode_hdf5_map(data[: int(share * len(data))], "depth", "depth")
+
+
+def test_hdf5_is_written_the_same_every_time():
+    values = np.random.default_rng(0).random((70, 90)).astype(np.float32)
+    assert formats.encode_hdf5_map(values, "depth") == formats.encode_hdf5_map(values, "depth")

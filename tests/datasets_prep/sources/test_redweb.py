@@ -1,0 +1,89 @@
+"""ReDWeb: direction and range of its maps, sky, sizes, layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datasets_prep import formats
+from datasets_prep.sources.redweb import ReDWeb
+from datasets_prep.sources.source import BadSample
+from datasets_prep.storage import Folder
+
+SCENES = 10
+
+
+def test_counts_and_grouping(written):
+    tree = written("redweb", SCENES)
+    listing = ReDWeb().list(tree.root)
+    good = [s for s in listing.samples if s.sample_id not in tree.traps]
+    assert [s.sample_id for s in good] == [f"{index:06d}" for index in range(SCENES)]
+    assert all(s.split is None and s.group == s.sample_id for s in good)
+    [rejection] = listing.rejected
+    assert rejection.reason == "no map RDs/missing_partner.png"
+
+
+def test_larger_is_farther_and_255_is_sky(tmp_path):
+    root = Folder(tmp_path)
+    stored = np.array([[0, 51, 254, 255]], np.uint8)
+    write(tmp_path, "a", stored)
+    raw = ReDWeb().read(root, ReDWeb().list(root).samples[0])
+    assert raw.quantity == "inverse_depth"
+    assert raw.target.tolist() == [[1.0, np.float32(0.8), np.float32(1 / 255), 0.0]]
+    assert raw.valid.tolist() == [[True, True, True, False]]
+    assert raw.sky.tolist() == [[False, False, False, True]]
+
+
+def test_values_are_the_scenes_inverse_depth_up_to_scale(written):
+    tree = written("redweb", SCENES)
+    for sample, [scene] in zip(ReDWeb().list(tree.root).samples, tree.scenes, strict=False):
+        raw = ReDWeb().read(tree.root, sample)
+        step = scene.depth.shape[0] // raw.target.shape[0]
+        inverse = 1 / scene.depth[::step, ::step]
+        scale = np.quantile(1 / scene.depth, 0.99)
+        np.testing.assert_array_equal(raw.sky, scene.sky[::step, ::step])
+        expected = np.minimum(inverse / scale, 1)
+        # The largest stored value but sky is 254, and rounding is half a step.
+        assert np.abs(raw.target - expected)[raw.valid].max() <= 1.6 / 255
+
+
+def test_sizes_orientations_and_channels_are_mixed(written):
+    tree = written("redweb", SCENES)
+    shapes, ratios = set(), set()
+    for sample in ReDWeb().list(tree.root).samples[:SCENES]:
+        raw = ReDWeb().read(tree.root, sample)
+        height, width = formats.image_size(raw.image)
+        shapes.add(height > width)
+        ratios.add(height / raw.target.shape[0])
+    assert shapes == {True, False}
+    assert ratios == {1.0, 2.0}
+    assert ReDWeb.sizes_may_differ
+
+
+def test_folder_above_is_accepted(tmp_path):
+    write(tmp_path / "ReDWeb_V1", "a", np.zeros((2, 2), np.uint8))
+    [sample] = ReDWeb().list(Folder(tmp_path)).samples
+    assert sample.files == {"image": "ReDWeb_V1/Imgs/a.jpg", "depth": "ReDWeb_V1/RDs/a.png"}
+
+
+def test_map_without_image_is_left_out(tmp_path):
+    write(tmp_path, "a", np.zeros((2, 2), np.uint8))
+    (tmp_path / "Imgs" / "a.jpg").unlink()
+    listing = ReDWeb().list(Folder(tmp_path))
+    assert not listing.samples
+    assert [r.reason for r in listing.rejected] == ["no image Imgs/a.jpg"]
+
+
+def test_16_bit_map_is_refused(tmp_path):
+    write(tmp_path, "a", np.zeros((2, 2), np.uint16))
+    root = Folder(tmp_path)
+    with pytest.raises(BadSample, match="16 bits"):
+        ReDWeb().read(root, ReDWeb().list(root).samples[0])
+
+
+def write(root, stem, stored):
+    for folder in ("Imgs", "RDs"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    image = np.zeros((*stored.shape, 3), np.uint8)
+    (root / "Imgs" / f"{stem}.jpg").write_bytes(formats.encode_jpeg(image))
+    (root / "RDs" / f"{stem}.png").write_bytes(formats.encode_png(stored))

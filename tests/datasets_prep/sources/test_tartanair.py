@@ -1,0 +1,187 @@
+"""TartanAir: metric depth, sky, the dome, layouts, version 2, and a real frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets_prep import formats
+from datasets_prep.sources.source import BadSample, WrongLayout
+from datasets_prep.sources.tartanair import TartanAir
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import VIEWS
+
+SCENES = 3
+REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "tartanair"
+
+
+def test_counts_and_trajectories(written):
+    tree = written("tartanair", SCENES)
+    samples = [s for s in TartanAir().list(tree.root).samples if s.sample_id not in tree.traps]
+    assert len(samples) == SCENES * VIEWS
+    assert {s.group for s in samples} == {
+        "rendered000/Easy/P000",
+        "rendered000/Hard/P000",
+        "rendered000/Easy/P001",
+    }
+    assert samples[0].sample_id == "rendered000/Easy/P000/000000"
+    assert all(s.split is None for s in samples)
+
+
+def test_values_are_the_scenes_depth_in_half_precision(written):
+    tree = written("tartanair", SCENES)
+    order = {"rendered000/Easy/P000": 0, "rendered000/Hard/P000": 1, "rendered000/Easy/P001": 2}
+    for sample in TartanAir().list(tree.root).samples:
+        if sample.sample_id in tree.traps:
+            continue
+        scene = tree.scenes[order[sample.group]][int(sample.sample_id[-6:])]
+        raw = TartanAir().read(tree.root, sample)
+        assert raw.quantity == "depth"
+        np.testing.assert_array_equal(raw.sky, scene.sky)
+        np.testing.assert_array_equal(raw.valid, ~scene.sky)
+        np.testing.assert_allclose(raw.target[raw.valid], scene.depth[raw.valid], rtol=2**-11)
+        np.testing.assert_array_equal(formats.decode_rgb(raw.image), scene.image)
+
+
+def test_invalid_and_sky_values(tmp_path):
+    depth = np.array([[0, -1, np.nan, np.inf, 0.5, 999, 1000, 65504]], np.float32)
+    write(tmp_path / "office" / "Easy" / "P001", depth)
+    root = Folder(tmp_path)
+    raw = TartanAir().read(root, TartanAir().list(root).samples[0])
+    assert raw.valid.tolist() == [[False, False, False, False, True, True, False, False]]
+    assert raw.sky.tolist() == [[False, False, False, False, False, False, True, True]]
+    assert raw.target.tolist() == [[0, 0, 0, 0, 0.5, 999, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "office/Hard/P012",
+        "office/office/Hard/P012",
+        "data/tartanair/office/office/Hard/P012",
+        "office/Hard/image_left/office/office/Hard/P012",
+    ],
+)
+def test_layouts_of_one_folder(tmp_path, folder):
+    write(tmp_path / folder, np.ones((2, 2), np.float32))
+    [sample] = TartanAir().list(Folder(tmp_path)).samples
+    assert (sample.sample_id, sample.group) == ("office/Hard/P012/000000", "office/Hard/P012")
+
+
+def test_layout_with_a_folder_for_each_modality(tmp_path):
+    write(tmp_path / "office" / "Easy" / "image_left" / "P000", np.ones((2, 2), np.float32))
+    target = tmp_path / "office" / "Easy" / "depth_left" / "P000"
+    target.mkdir(parents=True)
+    (tmp_path / "office" / "Easy" / "image_left" / "P000" / "depth_left").rename(target / "depth_left")
+    [sample] = TartanAir().list(Folder(tmp_path)).samples
+    assert sample.sample_id == "office/Easy/P000/000000"
+    assert sample.files["depth"].startswith("office/Easy/depth_left/P000/depth_left/")
+
+
+def test_right_camera_and_flow_are_ignored(tmp_path):
+    trajectory = tmp_path / "office" / "Easy" / "P000"
+    write(trajectory, np.ones((2, 2), np.float32))
+    for other in ("image_right/000000_right.png", "flow/000000_000001_flow.npy", "pose_left.txt"):
+        (trajectory / other).parent.mkdir(exist_ok=True)
+        (trajectory / other).write_bytes(b"")
+    listing = TartanAir().list(Folder(tmp_path))
+    assert len(listing.samples) == 1
+    assert not listing.rejected
+
+
+def test_depth_without_image_is_left_out(tmp_path):
+    write(tmp_path / "office" / "Easy" / "P000", np.ones((2, 2), np.float32))
+    (tmp_path / "office" / "Easy" / "P000" / "image_left" / "000000_left.png").unlink()
+    listing = TartanAir().list(Folder(tmp_path))
+    assert not listing.samples
+    assert [r.reason for r in listing.rejected] == ["no image image_left/000000_left.png"]
+
+
+def test_second_copy_of_a_frame_is_left_out(tmp_path):
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "office" / "Easy" / "P000", np.ones((2, 2), np.float32))
+    listing = TartanAir().list(Folder(tmp_path))
+    assert len(listing.samples) == 1
+    assert [r.path.split("/")[0] for r in listing.rejected] == ["b", "b"]
+
+
+def test_close_sky_dome_is_masked_by_labels(tmp_path):
+    labels = np.array([[182, 181, 0]], np.uint8)
+    write(tmp_path / "amusement" / "amusement" / "Easy" / "P000", np.full((1, 3), 90, np.float32), labels)
+    root = Folder(tmp_path)
+    raw = TartanAir().read(root, TartanAir().list(root).samples[0])
+    assert raw.valid.tolist() == [[False, True, True]]
+    assert not raw.sky.any()
+
+
+def test_dome_frames_without_labels_are_left_out(tmp_path):
+    write(tmp_path / "amusement" / "Easy" / "P000", np.ones((1, 3), np.float32))
+    listing = TartanAir().list(Folder(tmp_path))
+    assert not listing.samples
+    assert "needed to mask the sky dome of amusement" in listing.rejected[0].reason
+
+
+def test_labels_are_not_read_elsewhere(tmp_path):
+    write(tmp_path / "office" / "Easy" / "P000", np.ones((1, 3), np.float32), np.full((1, 3), 182, np.uint8))
+    root = Folder(tmp_path)
+    [sample] = TartanAir().list(root).samples
+    assert set(sample.files) == {"image", "depth"}
+    assert TartanAir().read(root, sample).valid.all()
+
+
+def test_labels_of_another_size_are_refused(tmp_path):
+    write(tmp_path / "amusement" / "Easy" / "P000", np.ones((1, 3), np.float32), np.zeros((2, 3), np.uint8))
+    root = Folder(tmp_path)
+    with pytest.raises(BadSample, match=r"^seg has shape \(2, 3\), depth \(1, 3\)$"):
+        TartanAir().read(root, TartanAir().list(root).samples[0])
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((2, 2, 3), np.float32), np.zeros((2, 2), np.int32), np.zeros((0, 4), np.float32)]
+)
+def test_arrays_that_are_no_map_are_refused(tmp_path, values):
+    write(tmp_path / "office" / "Easy" / "P000", values)
+    root = Folder(tmp_path)
+    with pytest.raises(BadSample, match=r"^depth NPY holds .* expected a map$"):
+        TartanAir().read(root, TartanAir().list(root).samples[0])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "office/Data_easy/P000/image_lcam_front/000000_lcam_front.png",
+        "Data_hard/P1003/depth_lcam_back/000000_lcam_back_depth.png",
+    ],
+)
+def test_version_2_is_refused_by_name(tmp_path, path):
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_bytes(b"")
+    with pytest.raises(WrongLayout, match="TartanAir V2"):
+        TartanAir().list(Folder(tmp_path))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real sample beside the repository")
+def test_real_frame():
+    root = Folder(REAL)
+    [sample] = TartanAir().list(root).samples
+    assert sample.sample_id == "abandonedfactory/Easy/P000/000000"
+    raw = TartanAir().read(root, sample)
+    assert raw.target.shape == formats.image_size(raw.image) == (480, 640)
+    assert formats.decode_rgb(raw.image).shape == (480, 640, 3)
+    assert raw.valid.all()
+    assert 1 < raw.target.min() < raw.target.max() < 3
+    stored = root.read_bytes(sample.files["depth"])
+    assert stored == formats.encode_npy(formats.decode_npy(stored, "depth"))
+    np.testing.assert_array_equal(raw.target.astype(np.float16).astype(np.float32), raw.target)
+
+
+def write(trajectory, depth, labels=None):
+    for folder in ("image_left", "depth_left", "seg_left"):
+        (trajectory / folder).mkdir(parents=True, exist_ok=True)
+    image = np.zeros((2, 2, 3), np.uint8)
+    (trajectory / "image_left" / "000000_left.png").write_bytes(formats.encode_png(image))
+    (trajectory / "depth_left" / "000000_left_depth.npy").write_bytes(formats.encode_npy(depth))
+    if labels is not None:
+        (trajectory / "seg_left" / "000000_left_seg.npy").write_bytes(formats.encode_npy(labels))

@@ -1,0 +1,245 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from datasets_prep.ingest import ingest, ingest_all
+from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
+from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
+from datasets_prep.shard_plan import IngestSettings, find_source, plan_ingest
+from datasets_prep.sources import SOURCES
+from datasets_prep.sources.redweb import ReDWeb
+from datasets_prep.sources.source import Listing, WrongLayout
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import write_dataset
+
+SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """Relative path → digest of every file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A ReDWeb with everything that goes wrong in the real one; sample id → what."""
+    from datasets_prep.synthetic import write_traps
+
+    root = tmp_path / "traps"
+    write_dataset("redweb", root, scenes=6, height=96, width=128)
+    return root, write_traps("redweb", root, height=96, width=128)
+
+
+def test_every_sample_is_in_exactly_one_shard(raw_folder: Path, shards_folder: Path) -> None:
+    listed = find_source("redweb").list(Folder(raw_folder / "redweb"))
+    prepared = open_dataset(str(shards_folder / "redweb"))
+    ids = []
+    for shard in prepared.manifest.shards:
+        table = pq.read_table(f"{prepared.folder.path}/{shard.name}")
+        assert table.schema.equals(SCHEMA)
+        assert set(table.column("split").to_pylist()) == {shard.split}
+        assert table.num_rows == shard.rows == sum(shard.row_groups)
+        ids += table.column("sample_id").to_pylist()
+    assert sorted(ids) == sorted(sample.sample_id for sample in listed.samples)
+    assert prepared.manifest.samples == {"train": 15, "val": 5}
+
+
+def test_rows_decode_and_agree_with_their_statistics(shards_folder: Path) -> None:
+    prepared = open_dataset(str(shards_folder / "tartanair"))
+    for shard in prepared.manifest.shards:
+        for row in pq.read_table(f"{prepared.folder.path}/{shard.name}").to_pylist():
+            values = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(
+                np.float32
+            )
+            assert decode_image(row["image"]).shape == (row["height"], row["width"], 3)
+            valid = ~np.isnan(values)
+            assert row["valid_share"] == pytest.approx(valid.mean(), abs=1e-6)
+            assert row["inverse_depth_median"] == pytest.approx(np.median(values[valid]), abs=1e-3)
+            assert values[valid].max() == 1.0
+            assert row["scale"] > 0
+            assert row["target_kind"] == "metric"
+
+
+def test_duckdb_reads_the_statistics_without_our_code(shards_folder: Path) -> None:
+    prepared = open_dataset(str(shards_folder / "redweb"))
+    columns, shards = "split, count(*), min(valid_share)", f"{prepared.folder.path}/*-*.parquet"
+    rows = duckdb.sql(f"select {columns} from '{shards}' group by 1 order by 1").fetchall()
+    assert [row[:2] for row in rows] == [("train", 15), ("val", 5)]
+    assert all(0 < row[2] <= 1 for row in rows)
+
+
+def test_scenes_are_not_torn_apart_by_the_split(shards_folder: Path) -> None:
+    prepared = open_dataset(str(shards_folder / "tartanair"))
+    scenes: dict[str, set[str]] = {"train": set(), "val": set()}
+    for shard in prepared.manifest.shards:
+        for sample_id in (
+            pq.read_table(f"{prepared.folder.path}/{shard.name}").column("sample_id").to_pylist()
+        ):
+            scenes[shard.split].add(sample_id.rsplit("/", 1)[0])
+    assert len(scenes["train"]) == 3
+    assert len(scenes["val"]) == 1
+    assert not scenes["train"] & scenes["val"]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_same_settings_give_the_same_bytes(raw_folder: Path, shards_folder: Path, tmp_path: Path) -> None:
+    ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(tmp_path))
+    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_interrupted_ingest_goes_on_where_it_stopped(
+    raw_folder: Path, shards_folder: Path, tmp_path: Path
+) -> None:
+    plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+    version = tmp_path / "redweb" / plan.version
+    shutil.copytree(shards_folder / "redweb" / plan.version, version)
+    (version / "manifest.json").unlink()
+    (version / "train-00001.parquet").unlink()
+    (version / "train-00002.parquet.partial-0123").write_bytes(b"half a shard")
+    (version / "val-00000.parquet").write_bytes(b"PAR1 damaged")
+    kept = (version / "train-00000.parquet").stat().st_mtime_ns
+    ingest_all(plan, str(tmp_path))
+    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert (version / "train-00000.parquet").stat().st_mtime_ns == kept
+
+
+def test_a_finished_dataset_is_left_untouched(raw_folder: Path, shards_folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (shards_folder / "redweb").rglob("*")}
+    steps = list(ingest(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(shards_folder)))
+    assert steps == []
+    assert {path: path.stat().st_mtime_ns for path in (shards_folder / "redweb").rglob("*")} == before
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_another_setting_makes_another_version_beside_the_old_one(
+    raw_folder: Path, shards_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
+    before = content_of(tmp_path / "redweb")
+    changed = SETTINGS.model_copy(update={"jpeg_quality": 80})
+    prepared = ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), changed), str(tmp_path))
+    after = content_of(tmp_path / "redweb")
+    assert {k: v for k, v in after.items() if k in before and k != "latest.json"} == {
+        k: v for k, v in before.items() if k != "latest.json"
+    }
+    assert open_dataset(str(tmp_path / "redweb")).manifest.version == prepared.manifest.version
+    assert prepared.manifest.settings["jpeg_quality"] == 80
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"side": 32}, {"resize": "longer"}, {"limit": 3}, {"samples_per_shard": 5}],
+)
+def test_every_setting_is_part_of_the_version(raw_folder: Path, change: dict[str, object]) -> None:
+    raw = str(raw_folder / "redweb")
+    plain = plan_ingest("redweb", raw, SETTINGS)
+    assert plan_ingest("redweb", raw, SETTINGS.model_copy(update=change)).version != plain.version
+    assert plan_ingest("redweb", raw, SETTINGS).version == plain.version
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_bad_samples_are_quarantined_with_path_and_reason(
+    traps: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    raw, wrong = traps
+    prepared = ingest_all(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
+    table = pq.read_table(f"{prepared.folder.path}/quarantine.parquet").to_pylist()
+    reasons = {Path(entry["source_path"]).stem: entry["reason"] for entry in table}
+    harmless = {"grey image", "RGBA image", "mismatched size"}
+    expected = {sample_id for sample_id, what in wrong.items() if what not in harmless}
+    assert set(reasons) == expected
+    assert prepared.manifest.quarantined == len(expected)
+    for sample_id in expected:
+        assert len(reasons[sample_id]) > 10
+    assert sum(prepared.manifest.samples.values()) == 6 + len(wrong) - len(expected)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table_stays(
+    tmp_path: Path,
+) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_dataset("redweb", raw, scenes=2, height=96, width=128)
+    for path in (raw / "RDs").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    plan = plan_ingest("redweb", str(raw), SETTINGS)
+    with pytest.raises(WrongLayout, match="none of the 2 redweb samples could be used; first reason: Imgs/"):
+        ingest_all(plan, str(out))
+    assert pq.read_table(out / "redweb" / plan.version / "quarantine.parquet").num_rows == 2
+    with pytest.raises(NotADataset, match="no prepared dataset"):
+        open_dataset(str(out / "redweb"))
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
+        plan_ingest("redweb", str(tmp_path / "nowhere"), SETTINGS)
+
+
+def test_another_datasets_folder_is_refused_and_recognised(raw_folder: Path) -> None:
+    with pytest.raises(
+        WrongLayout, match=r"no redweb sample in .*; expected .*Imgs.*It looks like tartanair\."
+    ):
+        plan_ingest("redweb", str(raw_folder / "tartanair"), SETTINGS)
+
+
+def test_an_unknown_dataset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(WrongLayout, match=r"unknown dataset 'redwep'; there are: .*redweb"):
+        find_source("redwep")
+
+
+def test_sample_ids_that_are_not_unique_are_refused(
+    tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubling(ReDWeb):
+        def list(self, root: Folder) -> Listing:
+            listing = super().list(root)
+            return Listing(listing.samples * 2, listing.rejected)
+
+    monkeypatch.setitem(SOURCES, "redweb", Doubling())
+    with pytest.raises(WrongLayout, match=r"redweb: sample '.+' is found 2 times \(20 such ids\)"):
+        plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+
+
+def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_folder: Path) -> None:
+    assert [d.name for d in open_datasets([str(shards_folder)])] == ["redweb", "tartanair"]
+    with pytest.raises(NotADataset, match="redweb is given twice"):
+        open_datasets([str(shards_folder), str(shards_folder / "redweb")])
+    with pytest.raises(NotADataset, match="no prepared dataset at"):
+        open_datasets([str(shards_folder / "redweb" / "nothing")])
+
+
+def test_a_manifest_of_another_schema_is_refused(shards_folder: Path, tmp_path: Path) -> None:
+    version = open_dataset(str(shards_folder / "redweb")).folder.path
+    content = json.loads(Path(version, "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**content, "schema_version": 99}))
+    with pytest.raises(NotADataset, match="schema version 99"):
+        open_dataset(str(tmp_path))
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the folder of real samples is not there")
+def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path: Path) -> None:
+    raw = SAMPLES / "tartanair"
+    prepared = ingest_all(plan_ingest("tartanair", str(raw), IngestSettings()), str(tmp_path))
+    row = pq.read_table(f"{prepared.folder.path}/train-00000.parquet").to_pylist()[0]
+    assert (row["height"], row["width"], row["split"]) == (384, 512, "train")
+    values = decode_inverse_depth(row["inverse_depth"], 384, 512).astype(np.float64)
+    depth = np.load(next(raw.rglob("*_depth.npy")))
+    metres = 1 / (values * row["scale"])
+    assert metres.min() == pytest.approx(depth.min(), rel=2e-3)
+    # Sampled at the pixel centres of the smaller grid, every value is one of the frame's own.
+    rows, columns = ((np.arange(n) + 0.5) * o / n for n, o in ((384, 480), (512, 640)))
+    expected = depth[rows.astype(int)[:, None], columns.astype(int)[None, :]]
+    np.testing.assert_allclose(metres, expected, rtol=2e-3)

@@ -1,0 +1,159 @@
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+
+from datasets_prep.formats import encode_png
+from datasets_prep.normalize import normalize, normalize_target, resize_nearest_valid, resized_shape
+from datasets_prep.schema import decode_image, decode_inverse_depth
+from datasets_prep.sources.source import BadSample, RawSample
+
+RULES = {"side": 32, "rule": "shorter", "jpeg_quality": 95, "min_valid_share": 0.01}
+
+
+def raw_sample(height: int = 48, width: int = 64, **changes: object) -> RawSample:
+    rows = np.linspace(2.0, 10.0, height, dtype=np.float32)
+    target = np.repeat(rows[:, None], width, axis=1)
+    image = simplejpeg.encode_jpeg(np.full((height, width, 3), 90, np.uint8))
+    values = {
+        "image": image,
+        "target": target,
+        "quantity": "depth",
+        "valid": np.ones((height, width), bool),
+    }
+    return RawSample(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def best_distance(valid: np.ndarray, shape: tuple[int, int], i: int, j: int) -> float:
+    """Squared distance from a pixel's centre to the nearest valid one in its footprint, by brute force."""
+    reach = [max(0, -(-o // n) // 2) for o, n in zip(valid.shape, shape, strict=True)]
+    y, x = centre(valid.shape, shape, i, j)
+    return min(
+        (
+            float((v - y) ** 2 + (u - x) ** 2)
+            for v in range(max(0, y - reach[0]), min(valid.shape[0], y + reach[0] + 1))
+            for u in range(max(0, x - reach[1]), min(valid.shape[1], x + reach[1] + 1))
+            if valid[v, u]
+        ),
+        default=np.inf,
+    )
+
+
+def centre(old: tuple[int, ...], new: tuple[int, int], i: int, j: int) -> tuple[int, int]:
+    return int((i + 0.5) * old[0] / new[0]), int((j + 0.5) * old[1] / new[1])
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (20, 30), (40, 60), (13, 60)])
+def test_resizing_takes_the_nearest_valid_pixel_of_the_footprint(shape: tuple[int, int]) -> None:
+    valid = np.random.default_rng(1).random((20, 30)) < 0.3
+    # Every value is its own position, so that the chosen pixel is known.
+    values = np.arange(600, dtype=np.float32).reshape(20, 30)
+    out, out_valid = resize_nearest_valid(values, valid, shape)
+    for i, j in np.ndindex(shape):
+        best = best_distance(valid, shape, i, j)
+        assert out_valid[i, j] == np.isfinite(best)
+        if out_valid[i, j]:
+            y, x = divmod(int(out[i, j]), 30)
+            u, v = centre(valid.shape, shape, i, j)
+            assert valid[y, x]
+            assert (y - u) ** 2 + (x - v) ** 2 == best
+
+
+def test_resizing_never_makes_up_a_value_across_an_edge() -> None:
+    values = np.where(np.arange(40)[None, :] < 21, 1.0, 100.0).repeat(30, axis=0).astype(np.float32)
+    out, _ = resize_nearest_valid(values, np.ones_like(values, bool), (11, 17))
+    assert set(np.unique(out)) == {1.0, 100.0}
+
+
+def test_resized_shape_keeps_the_aspect() -> None:
+    assert resized_shape(480, 640, 384, "shorter") == (384, 512)
+    assert resized_shape(480, 640, 384, "longer") == (288, 384)
+    assert resized_shape(640, 480, 384, "shorter") == (512, 384)
+    assert resized_shape(10, 5000, 384, "longer") == (1, 384)
+
+
+def test_metric_depth_is_recovered_by_the_scale() -> None:
+    target = normalize_target(raw_sample(), "metric", (24, 32), 0.01)
+    assert target.scale is not None
+    metres = 1 / (target.inverse_depth.astype(np.float64) * target.scale)
+    assert target.inverse_depth.max() == 1.0
+    source = raw_sample().target
+    expected = source[((np.arange(24) + 0.5) * 2).astype(int), 0]
+    np.testing.assert_allclose(metres[:, 0], expected, rtol=1e-3)
+
+
+def test_up_to_scale_keeps_zero_at_infinity_and_has_no_scale() -> None:
+    target = normalize_target(raw_sample(), "up-to-scale", (48, 64), 0.01)
+    np.testing.assert_allclose(target.inverse_depth[:, 0], 2.0 / raw_sample().target[:, 0], rtol=1e-3)
+    assert target.scale is None
+
+
+def test_affine_targets_are_stretched_to_the_unit_interval() -> None:
+    sample = raw_sample(
+        quantity="inverse_depth", target=np.linspace(-5, 7, 48 * 64, dtype=np.float32).reshape(48, 64)
+    )
+    target = normalize_target(sample, "affine", (48, 64), 0.01)
+    assert (target.inverse_depth.min(), target.inverse_depth.max(), target.scale) == (0.0, 1.0, None)
+
+
+def test_sky_is_valid_and_infinitely_far_but_a_surface_wins_over_it() -> None:
+    sky = np.zeros((48, 64), bool)
+    sky[:24] = True
+    valid = ~sky
+    valid[0, 0] = True
+    target = normalize_target(raw_sample(valid=valid, sky=sky), "metric", (48, 64), 0.01)
+    assert (target.inverse_depth[1:24] == 0).all()
+    assert target.inverse_depth[0, 0] > 0
+    assert target.sky_share == pytest.approx((24 * 64 - 1) / (48 * 64))
+
+
+def test_nan_inf_zero_and_negative_depth_are_invalid() -> None:
+    depth = raw_sample().target.copy()
+    depth[0], depth[1], depth[2], depth[3], depth[4] = np.nan, np.inf, 0.0, -1.0, 1e-45
+    target = normalize_target(raw_sample(target=depth), "metric", (48, 64), 0.01)
+    assert np.isnan(target.inverse_depth[:5]).all()
+    assert not np.isnan(target.inverse_depth[5:]).any()
+
+
+def test_too_little_ground_truth_is_refused_with_the_share() -> None:
+    valid = np.zeros((48, 64), bool)
+    valid[0, 0] = True
+    with pytest.raises(BadSample, match=r"only 0\.03% of the pixels have valid ground truth"):
+        normalize(raw_sample(height=48, valid=valid), "metric", **{**RULES, "side": 48})
+
+
+def test_flat_ground_truth_is_refused() -> None:
+    flat = np.full((48, 64), 3.0, np.float32)
+    with pytest.raises(BadSample, match="one value"):
+        normalize(raw_sample(target=flat), "metric", **RULES)
+
+
+def test_a_size_mismatch_is_refused_unless_the_source_allows_it() -> None:
+    sample = raw_sample(
+        target=np.linspace(1, 2, 100, dtype=np.float32).reshape(10, 10), valid=np.ones((10, 10), bool)
+    )
+    with pytest.raises(BadSample, match="image is 64x48, ground truth is 10x10"):
+        normalize(sample, "metric", **RULES)
+    row = normalize(sample, "metric", **RULES, sizes_may_differ=True)
+    assert (row["height"], row["width"]) == (32, 43)
+
+
+def test_a_row_holds_image_and_inverse_depth_of_one_size_and_its_statistics() -> None:
+    row = normalize(raw_sample(), "metric", **RULES)
+    image = decode_image(row["image"])
+    inverse_depth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"])
+    assert image.shape[:2] == inverse_depth.shape == (32, 43)
+    assert row["valid_share"] == 1.0
+    assert row["inverse_depth_max"] == 1.0
+    assert row["inverse_depth_min"] == pytest.approx(float(inverse_depth.min()))
+    assert row["inverse_depth_median"] == pytest.approx(float(np.median(inverse_depth)), rel=1e-3)
+
+
+def test_a_jpeg_of_the_right_size_keeps_its_bytes_and_a_png_becomes_jpeg() -> None:
+    sample = raw_sample()
+    kept = normalize(sample, "metric", **{**RULES, "side": 48})
+    assert kept["image"] == sample.image
+    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    picture = cv2.GaussianBlur(picture, (0, 0), 3)
+    encoded = normalize(raw_sample(image=encode_png(picture)), "metric", **{**RULES, "side": 48})
+    assert np.abs(decode_image(encoded["image"]).astype(int) - picture).mean() < 3

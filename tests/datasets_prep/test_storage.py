@@ -1,0 +1,98 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from datasets_prep.storage import PARTIAL_MARK, DigestingFolder, Folder
+
+
+def test_files_are_listed_with_sizes_relative_and_sorted(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "two.txt").write_text("22")
+    (tmp_path / "a.txt").write_text("1")
+    assert Folder(tmp_path).files() == {"a.txt": 1, "b/two.txt": 2}
+
+
+def test_a_remote_file_system_works_the_same() -> None:
+    folder = Folder("memory://bucket/data")
+    folder.write_text("inner/a.txt", "hello")
+    assert Folder("memory://bucket/data").files() == {"inner/a.txt": 5}
+    assert folder.read_text("inner/a.txt") == "hello"
+    assert folder.uri == "memory:///bucket/data"
+    assert (folder / "inner").children() == ["a.txt"]
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../secret", ".."])
+def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ValueError, match="outside"):
+        Folder(tmp_path).read_bytes(path)
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    with folder.writing("x/data.bin") as path:
+        path.write_bytes(b"half")
+        assert not folder.exists("x/data.bin")
+        path.write_bytes(b"whole")
+    assert folder.read_bytes("x/data.bin") == b"whole"
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["data.bin"]
+
+
+@pytest.mark.parametrize("uri", ["{tmp}", "memory://crash"])
+def test_nothing_appears_when_writing_fails(tmp_path: Path, uri: str) -> None:
+    folder = Folder(uri.format(tmp=tmp_path))
+
+    def write_half() -> None:
+        with folder.writing("data.bin") as path:
+            path.write_bytes(b"half")
+            raise RuntimeError("out of disk")
+
+    with pytest.raises(RuntimeError, match="out of disk"):
+        write_half()
+    assert folder.files() == {}
+
+
+def test_an_old_file_survives_a_failed_rewrite(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.write_text("data.txt", "old")
+
+    def fail() -> None:
+        with folder.writing("data.txt") as path:
+            path.write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert folder.read_text("data.txt") == "old"
+
+
+def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / f"train-00000.parquet{PARTIAL_MARK}abc").write_text("half")
+    (tmp_path / "train-00001.parquet").write_text("whole")
+    folder = Folder(tmp_path)
+    assert folder.remove_partial_files() == 1
+    assert list(folder.files()) == ["train-00001.parquet"]
+
+
+def test_the_digest_depends_on_content_and_order_and_starts_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12")
+    (tmp_path / "b").write_bytes(b"3")
+    folder = DigestingFolder(tmp_path)
+
+    def digest_of(*names: str) -> str:
+        for name in names:
+            folder.read_bytes(name)
+        return folder.take_digest()
+
+    first = digest_of("a", "b")
+    assert first == digest_of("a", "b")
+    assert first != digest_of("b", "a")
+    # 12|3 and 1|23 must differ although the bytes in a row are the same.
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"23")
+    assert first != digest_of("a", "b")
+
+
+def test_a_folder_travels_to_other_processes(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    assert pickle.loads(pickle.dumps(folder)).uri == str(tmp_path)

@@ -1,0 +1,64 @@
+"""Exported programs take other sizes than the one they were traced at, and give the same numbers."""
+
+import onnxruntime
+import pytest
+import torch
+
+import dpt
+from dpt.export import export_program, save_onnx
+
+SIZES = [(1, 64, 160), (3, 192, 64)]
+
+
+def models():
+    shallow = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2}
+    return {
+        "vit": {},
+        "hybrid": {
+            "backbone": "vit_base_r50_s16_384",
+            "backbone_arguments": shallow,
+            "taps": ("R0", "R1", 1, 2),
+            "channels": (256, 512, 64, 64),
+        },
+        "cnn": {"backbone": "resnet18", "fusion": "midas", "head_align_corners": False},
+    }
+
+
+def build(kind):
+    torch.manual_seed(0)
+    return dpt.create_model("dpt_tiny", **models()[kind]).eval()
+
+
+@pytest.mark.parametrize("kind", models())
+def test_programs_take_any_size(kind):
+    model = build(kind)
+    program = export_program(model).module()
+    for batch, height, width in SIZES:
+        images = torch.randn(batch, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(program(images), model(images), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind", ["vit", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hybrid", "cnn"))]
+)
+def test_onnx_files_take_any_size(kind, tmp_path):
+    model = build(kind)
+    save_onnx(model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for batch, height, width in SIZES:
+        images = torch.randn(batch, 3, height, width)
+        (prediction,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            expected = model(images)
+        torch.testing.assert_close(torch.from_numpy(prediction), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", models())
+def test_the_forward_pass_compiles_to_one_graph(kind):
+    torch.compiler.reset()
+    model = build(kind)
+    images = torch.randn(1, 3, 64, 96)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images), model(images))

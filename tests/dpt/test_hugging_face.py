@@ -1,0 +1,242 @@
+"""Proof that our models are the published ones: the same weights give the same numbers as `transformers`."""
+
+import gc
+import re
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+import dpt
+from dpt.weights import from_tensors
+
+LARGE = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "backbone_out_indices": [5, 11, 17, 23],
+    "neck_hidden_sizes": [256, 512, 1024, 1024],
+}
+HYBRID = {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768], "readout_type": "project"}
+ADE20K = {
+    "use_batch_norm_in_fusion_residual": True,
+    "use_bias_in_fusion_residual": False,
+    "num_labels": 150,
+}
+
+
+@pytest.fixture(autouse=True)
+def _free_memory():
+    yield
+    gc.collect()
+
+
+@torch.no_grad()
+def randomised(model):
+    """Weights that make every part matter, from a model on the meta device.
+
+    The default initialisation makes nearly constant maps, and takes a minute for the large model.
+    """
+    torch.manual_seed(0)
+    model.to_empty(device="cpu")
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.kaiming_uniform_(module.weight, a=1.5)
+            if module.bias is not None:
+                nn.init.uniform_(module.bias, -0.1, 0.3)
+        elif isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.5, 0.5)
+                module.running_var.uniform_(0.5, 2.0)
+                module.num_batches_tracked.zero_()
+    for name, parameter in model.named_parameters():
+        if name.endswith(("cls_token", "position_embeddings", "mask_token", "lambda1")):
+            nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def theirs(task="DepthEstimation", **settings):
+    with torch.device("meta"):
+        model = getattr(transformers, f"DPTFor{task}")(transformers.DPTConfig(**settings))
+    return randomised(model)
+
+
+def assert_same(ours, expected, tolerance=1e-5):
+    assert ours.shape == expected.shape
+    assert expected.std() > 1e-2 * expected.abs().max(), "the comparison would prove nothing"
+    assert (ours - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@torch.no_grad()
+def non_square(model, images):
+    """Their parts put together by hand, since their own forward pass only knows square images."""
+    if model.config.is_hybrid:
+        embedded = model.dpt.embeddings(images, interpolate_pos_encoding=True)
+        maps, tokens = list(embedded.intermediate_activations), embedded.last_hidden_states
+        wanted = model.config.backbone_out_indices[2:]
+    else:
+        maps, tokens = [], model.dpt.embeddings(images).last_hidden_states
+        wanted = model.config.backbone_out_indices
+    for index, layer in enumerate(model.dpt.encoder.layer):
+        tokens = layer(tokens)
+        if index in wanted:
+            maps.append(tokens)
+    return model.head(model.neck(maps, images.shape[2] // 16, images.shape[3] // 16))
+
+
+@torch.no_grad()
+def test_base_reads_their_folder_and_agrees(tmp_path):
+    model = theirs()
+    model.save_pretrained(tmp_path / "theirs")
+    ours = dpt.load_weights(tmp_path / "theirs")
+    assert ours.config == dpt.create_model("dpt_base").config
+    images = torch.randn(1, 3, 384, 384)
+    assert_same(ours(images), model(images).predicted_depth)
+    wide = torch.randn(1, 3, 192, 320)
+    assert_same(ours(wide), non_square(model, wide))
+
+    dpt.save_hugging_face(ours, tmp_path / "back")
+    again, report = transformers.DPTForDepthEstimation.from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert_same(again.eval()(images).predicted_depth, model(images).predicted_depth)
+    for key, tensor in again.state_dict().items():
+        if "residual_layer1" not in key or "layers.0" not in key:
+            assert key.startswith("dpt.layernorm") or torch.equal(tensor, model.state_dict()[key]), key
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("readout", ["ignore", "add"])
+def test_other_readouts_and_taps_agree(readout):
+    settings = {"readout_type": readout, "backbone_out_indices": [1, 2, 3, 4], "num_hidden_layers": 5}
+    model = theirs(**settings)
+    ours = from_tensors(model.state_dict(), "model.safetensors", readout=readout, taps=(2, 3, 4, 5))
+    images = torch.randn(1, 3, 128, 128)
+    assert_same(ours(images), model(images).predicted_depth)
+
+
+@torch.no_grad()
+def test_large_agrees():
+    model = theirs(**LARGE)
+    ours = from_tensors(model.state_dict(), "model.safetensors")
+    assert ours.config == dpt.model.MODELS["dpt_large"].config
+    images = torch.randn(1, 3, 384, 384)
+    assert_same(ours(images), model(images).predicted_depth)
+    tall = torch.randn(1, 3, 128, 64)
+    assert_same(ours(tall), non_square(model, tall))
+
+
+@torch.no_grad()
+def test_hybrid_agrees_and_round_trips(tmp_path):
+    model = theirs(**HYBRID)
+    ours = from_tensors(model.state_dict(), "model.safetensors")
+    assert ours.config == dpt.model.MODELS["dpt_hybrid"].config
+    images = torch.randn(1, 3, 384, 384)
+    assert_same(ours(images), model(images).predicted_depth)
+    wide = torch.randn(1, 3, 96, 160)
+    assert_same(ours(wide), non_square(model, wide))
+
+    dpt.save_hugging_face(ours, tmp_path / "back")
+    again = transformers.DPTForDepthEstimation.from_pretrained(tmp_path / "back").eval()
+    assert_same(again(images).predicted_depth, model(images).predicted_depth)
+    assert dpt.load_weights(tmp_path / "back").config == ours.config
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        pytest.param("dpt_large_ade20k", LARGE, marks=pytest.mark.slow),
+        ("dpt_hybrid_ade20k", HYBRID),
+    ],
+)
+def test_segmentation_agrees(name, settings):
+    model = theirs("SemanticSegmentation", **settings, **ADE20K)
+    ours = from_tensors(model.state_dict(), "model.safetensors")
+    assert ours.config == dpt.model.MODELS[name].config
+    images = torch.randn(1, 3, 384, 384)
+    penultimate = []
+    block = model.neck.fusion_stage.layers[2]
+    block.register_forward_hook(lambda module, inputs, output: penultimate.append(output))
+    logits = model(images).logits
+    # their auxiliary head reads the last fusion block and is not upsampled; the paper's reads the one before
+    auxiliary = nn.functional.interpolate(
+        model.auxiliary_head(penultimate[0]), size=(384, 384), mode="bilinear", align_corners=True
+    )
+    ours.training = True  # returns the auxiliary logits; its parts stay in evaluation mode
+    for output, expected in zip(ours(images), (logits, auxiliary), strict=True):
+        assert_same(output, expected)
+
+
+@torch.no_grad()
+def test_depth_anything_agrees():
+    backbone = transformers.Dinov2Config(
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        out_features=["stage3", "stage6", "stage9", "stage12"],
+        reshape_hidden_states=False,
+        layer_norm_eps=1e-6,
+    )
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=384, neck_hidden_sizes=[48, 96, 192, 384]
+    )
+    with torch.device("meta"):
+        model = transformers.DepthAnythingForDepthEstimation(config)
+    model = randomised(model)
+    tensors = dict(model.state_dict())
+    for layer in range(12):
+        attention = f"backbone.encoder.layer.{layer}.attention."
+        for kind in ("weight", "bias"):
+            parts = [tensors.pop(f"{attention}{part}_proj.{kind}") for part in "qkv"]
+            tensors[f"{attention}qkv.{kind}"] = torch.cat(parts)
+    authors = {depth_anything_name(key): tensor for key, tensor in tensors.items()}
+    ours = from_tensors(authors, "depth_anything_v2_vits.pth")
+    assert ours.config == dpt.model.MODELS["depth_anything_v2_small"].config
+    for size in ((518, 518), (70, 126)):
+        images = torch.randn(1, 3, *size)
+        assert_same(ours(images), model(images).predicted_depth)
+
+
+def depth_anything_name(key):
+    """The authors' name of a tensor of their port in `transformers`, independently of our tables."""
+    exact = {
+        "backbone.embeddings.cls_token": "pretrained.cls_token",
+        "backbone.embeddings.mask_token": "pretrained.mask_token",
+        "backbone.embeddings.position_embeddings": "pretrained.pos_embed",
+    }
+    patterns = {
+        r"backbone\.embeddings\.patch_embeddings\.projection": "pretrained.patch_embed.proj",
+        r"backbone\.layernorm": "pretrained.norm",
+        r"backbone\.encoder\.layer\.(\d+)\.attention\.qkv": r"pretrained.blocks.\1.attn.qkv",
+        r"backbone\.encoder\.layer\.(\d+)\.attention\.o_proj": r"pretrained.blocks.\1.attn.proj",
+        r"backbone\.encoder\.layer\.(\d+)\.layer_scale(\d)\.lambda1": r"pretrained.blocks.\1.ls\2.gamma",
+        r"backbone\.encoder\.layer\.(\d+)\.(norm\d|mlp\.fc\d)": r"pretrained.blocks.\1.\2",
+        r"neck\.reassemble_stage\.layers\.(\d)\.projection": r"depth_head.projects.\1",
+        r"neck\.reassemble_stage\.layers\.(\d)\.resize": r"depth_head.resize_layers.\1",
+        r"head\.conv1": "depth_head.scratch.output_conv1",
+        r"head\.conv2": "depth_head.scratch.output_conv2.0",
+        r"head\.conv3": "depth_head.scratch.output_conv2.2",
+    }
+    for k in range(4):
+        scratch, block = "depth_head.scratch.", rf"neck\.fusion_stage\.layers\.{k}\."
+        patterns[rf"neck\.convs\.{k}"] = f"{scratch}layer{k + 1}_rn"
+        patterns[f"{block}projection"] = f"{scratch}refinenet{4 - k}.out_conv"
+        patterns[rf"{block}residual_layer(\d)\.convolution(\d)"] = (
+            rf"{scratch}refinenet{4 - k}.resConfUnit\1.conv\2"
+        )
+    if key in exact:
+        return exact[key]
+    (name,) = [
+        re.sub(f"^{pattern}", replacement, key)
+        for pattern, replacement in patterns.items()
+        if re.match(rf"{pattern}(\.|$)", key)
+    ]
+    return name

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from scipy import optimize
+
+import dpt
+from dpt.losses import ScaleShiftInvariantLoss
+from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
+
+
+def problems(count):
+    generator = np.random.default_rng(0)
+    for _ in range(count):
+        objectives = generator.integers(1, 13)
+        vectors = generator.normal(size=(objectives, generator.integers(1, 20)))
+        vectors += generator.normal(size=vectors.shape[1]) * generator.uniform(0, 3)
+        vectors *= 10 ** generator.uniform(
+            -3, 3, size=(objectives, 1) if generator.random() < 0.3 else (1, 1)
+        )
+        if generator.random() < 0.2:
+            vectors[-1] = vectors[0]
+        yield vectors
+
+
+def solved_by_scipy(gram):
+    """The same quadratic programme, by sequential least squares from equal weights."""
+    scale = np.trace(gram)
+    result = optimize.minimize(
+        lambda x: x @ gram @ x / scale,
+        np.full(len(gram), 1 / len(gram)),
+        jac=lambda x: 2 * gram @ x / scale,
+        bounds=[(0, 1)] * len(gram),
+        constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
+        method="SLSQP",
+        options={"ftol": 1e-14, "maxiter": 500},
+    )
+    return result.x
+
+
+def test_weights_are_those_of_a_quadratic_programming_library():
+    for vectors in problems(1000):
+        gram = vectors @ vectors.T
+        weights = min_norm_weights(gram)
+        assert weights.min() >= 0
+        assert weights.sum() == pytest.approx(1, abs=1e-12)
+        norm, expected = weights @ gram @ weights, solved_by_scipy(gram)
+        assert norm <= expected @ gram @ expected + 1e-9 * np.trace(gram)
+        # optimality: no vector has a smaller product with the combination than the combination itself
+        assert (gram @ weights).min() >= norm - 1e-9 * np.trace(gram)
+
+
+def test_two_opposing_gradients_cancel_by_their_lengths():
+    vectors = np.array([[3.0, 0.0], [-1.0, 0.0]])
+    np.testing.assert_allclose(min_norm_weights(vectors @ vectors.T), [0.25, 0.75], rtol=1e-12)
+
+
+def test_zero_gradients_do_not_break_the_solver():
+    np.testing.assert_allclose(min_norm_weights(np.zeros((3, 3))).sum(), 1)
+    assert min_norm_weights(np.ones((1, 1))).tolist() == [1.0]
+
+
+def small_problem():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 1)
+    inputs, targets = torch.randn(9, 6), torch.randn(9, 1)
+    datasets = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 1])
+    return model, inputs, targets, datasets
+
+
+def objectives_of(model, inputs, targets, datasets, count=4):
+    def objective(chosen):
+        return lambda: (model(inputs[chosen]) - targets[chosen]).square().sum()
+
+    masks = [datasets == dataset for dataset in range(count)]
+    images = [int(mask.sum()) for mask in masks]
+    return [objective(mask) if mask.any() else None for mask in masks], images
+
+
+def test_gradients_are_the_chosen_combination():
+    model, inputs, targets, datasets = small_problem()
+    objectives, images = objectives_of(model, inputs, targets, datasets)
+    weights = combine_gradients(objectives, images, model.parameters())
+    expected = []
+    for dataset in range(3):
+        mask = datasets == dataset
+        loss = (model(inputs[mask]) - targets[mask]).square().mean()
+        expected.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, model.parameters())]))
+    expected = torch.stack(expected)
+    np.testing.assert_allclose(
+        weights[:3], min_norm_weights((expected @ expected.T).double().numpy()), rtol=1e-4, atol=1e-6
+    )
+    assert weights[3] == 0
+    combined = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+    torch.testing.assert_close(combined, weights[:3].float() @ expected, rtol=1e-5, atol=1e-6)
+    # a step along it improves every dataset at first
+    assert (expected @ combined >= -1e-6).all()
+
+
+def test_plain_averaging_is_the_mean_over_datasets():
+    model, inputs, targets, datasets = small_problem()
+    objectives, images = objectives_of(model, inputs, targets, datasets)
+    weights = combine_gradients(objectives, images, model.parameters(), average_weights)
+    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
+    got = [parameter.grad.clone() for parameter in model.parameters()]
+    losses = [(model(inputs[datasets == d]) - targets[datasets == d]).square().mean() for d in range(3)]
+    for gradient, expected in zip(got, torch.autograd.grad(sum(losses) / 3, model.parameters()), strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_without_images_is_refused():
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(ValueError, match="no images"):
+        combine_gradients([None, None], [0, 0], model.parameters())
+
+
+def _rank(rank, world, address, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
+    model, inputs, targets, datasets = small_problem()
+    # rank 1 has no image of dataset 0
+    mine = (
+        (datasets == 0) | (torch.arange(9) % 2 == 0)
+        if rank == 0
+        else (datasets != 0) & (torch.arange(9) % 2 == 1)
+    )
+    objectives, images = objectives_of(model, inputs[mine], targets[mine], datasets[mine])
+    weights = combine_gradients(objectives, images, model.parameters())
+    gradient = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+    torch.save((weights, gradient), results / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_agree_with_one_process(tmp_path):
+    mp.spawn(_rank, args=(2, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    model, inputs, targets, datasets = small_problem()
+    expected = combine_gradients(*objectives_of(model, inputs, targets, datasets), model.parameters())
+    gradient = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
+    for rank in range(2):
+        got, got_gradient = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(got_gradient, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_every_image_goes_through_the_model_once_a_step():
+    """What a step costs beside plain averaging is `benchmarks/model.py`'s to measure; its work is counted here."""
+    torch.manual_seed(0)
+    model, loss = dpt.create_model("dpt_tiny"), ScaleShiftInvariantLoss()
+    images, targets = torch.randn(8, 3, 64, 64), torch.rand(8, 64, 64)
+    valid = torch.ones(8, 64, 64, dtype=torch.bool)
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+
+    def part(start):
+        chosen = slice(start, start + 2)
+        return lambda: loss(model(images[chosen]), targets[chosen], valid[chosen]).sum()
+
+    combine_gradients([part(i) for i in (0, 2, 4, 6)], [2] * 4, model.parameters())
+    assert sizes == [2, 2, 2, 2]

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dpt
+from dpt.predict import colourise, predict_batch, predict_inverse_depth
+from dpt.transforms import normalise, resize_image
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return dpt.create_model("dpt_tiny").eval()
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (48, 100), (301, 77), (5, 9), (1, 1)])
+def test_a_prediction_has_the_size_of_its_image(model, shape):
+    prediction = predict_inverse_depth(model, picture(*shape))
+    assert prediction.shape == shape
+    assert prediction.dtype == np.float32
+    assert np.isfinite(prediction).all()
+    assert (prediction >= 0).all()
+
+
+def test_a_prediction_is_the_released_recipe(model):
+    image = picture(50, 100)
+    pixels = torch.from_numpy(resize_image(image, 64, 128))[None]
+    with torch.inference_mode():
+        expected = model(normalise(pixels, model.mean, model.std))
+    expected = F.interpolate(expected[:, None], size=(50, 100), mode="bicubic", align_corners=False)[0, 0]
+    np.testing.assert_allclose(predict_inverse_depth(model, image), expected, rtol=1e-5)
+    wider = predict_inverse_depth(model, image, target=256)
+    assert np.abs(wider - expected.numpy()).max() > 1e-4
+
+
+def test_a_batch_is_its_images(model):
+    images = [picture(40, 60, seed) for seed in range(3)]
+    batch = predict_batch(model, images)
+    for image, prediction in zip(images, batch, strict=True):
+        np.testing.assert_allclose(prediction, predict_inverse_depth(model, image), rtol=1e-4)
+    assert np.abs(batch[0] - batch[1]).max() > 1e-4
+
+
+def test_other_images_are_refused(model):
+    with pytest.raises(ValueError, match="uint8"):
+        predict_inverse_depth(model, picture(8, 8).astype(np.float32))
+    with pytest.raises(ValueError, match=r"\(8, 8\)"):
+        predict_inverse_depth(model, picture(8, 8)[..., 0])
+    with pytest.raises(ValueError, match="one size"):
+        predict_batch(model, [picture(8, 8), picture(8, 9)])
+
+
+def test_colours_run_from_dark_to_bright_and_survive_odd_values():
+    ramp = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)
+    painted = colourise(ramp)
+    assert painted.shape == (10, 20, 3)
+    assert painted.dtype == np.uint8
+    assert painted[0, 0].sum() < 50 < 500 < painted[-1, -1].astype(int).sum()
+    ramp[3, 3], ramp[4, 4] = np.nan, np.inf
+    assert (colourise(ramp)[[3, 4], [3, 4]] == 0).all()
+    assert (colourise(np.full((4, 4), np.nan)) == 0).all()
+    assert len(np.unique(colourise(np.ones((4, 4))))) <= 3
+
+
+def test_lower_precision_is_close_and_returned_in_float32(model):
+    image = picture(50, 100)
+    expected = predict_inverse_depth(model, image)
+    prediction = predict_inverse_depth(model, image, dtype=torch.bfloat16)
+    assert prediction.dtype == np.float32
+    assert 0 < np.abs(prediction - expected).max() < 0.02 * expected.max()
+
+
+def test_segmentation_models_are_refused():
+    model = dpt.create_model("dpt_tiny", task="segmentation", batch_norm=True).eval()
+    with pytest.raises(ValueError, match="a segmentation model"):
+        predict_inverse_depth(model, picture(8, 8))

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import dpt
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model = dpt.create_model("dpt_tiny", readout="add", scale=2.0, shift=0.5).eval()
+    dpt.save_model(model, tmp_path / "model")
+    return model, tmp_path / "model"
+
+
+def test_a_saved_model_comes_back_exactly(saved):
+    model, folder = saved
+    again = dpt.load_model(folder)
+    assert again.config == model.config
+    assert not again.training
+    images = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(again(images), model(images), rtol=0, atol=0)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "weights.safetensors"]
+
+
+def test_weights_that_do_not_fit_are_refused_key_by_key(saved):
+    _, folder = saved
+    tensors = load_file(folder / "weights.safetensors")
+    tensors["extra.weight"] = torch.zeros(2)
+    tensors["head.conv3.bias"] = torch.zeros(7)
+    del tensors["backbone.vit.cls_token"]
+    save_file(tensors, folder / "weights.safetensors")
+    with pytest.raises(ValueError, match="does not fit") as error:
+        dpt.load_model(folder)
+    message = str(error.value)
+    assert "missing: backbone.vit.cls_token" in message
+    assert "unexpected: extra.weight" in message
+    assert "misshapen: head.conv3.bias is [7], should be [1]" in message
+
+
+def test_a_config_with_an_unknown_key_is_refused(saved):
+    _, folder = saved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "colour": "red"}))
+    with pytest.raises(ValueError, match="'colour'"):
+        dpt.load_model(folder)

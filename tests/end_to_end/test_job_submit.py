@@ -1,0 +1,226 @@
+"""`ray job submit` from a laptop: a real one-node cluster with token authentication runs this working tree.
+
+What a cluster must show: it refuses whoever has no token, `dpt prepare` does there what it does at home, and
+the job's processes run the uploaded files rather than whatever the nodes happen to have installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from datasets_prep.manifest import open_dataset
+from datasets_prep.synthetic import write_dataset
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+UPLOADED = "_ray_pkg_"
+"""Part of the folder's name that a node unpacks a job's working directory into."""
+
+WITNESS = """
+# Python imports this module when it starts. It notes which file each module of the project is run from.
+import os, sys
+
+def note(event, arguments):
+    name = getattr(arguments[0], "co_filename", "") if event == "exec" else ""
+    if os.path.basename(os.path.dirname(name)) in ("pipelines", "datasets_prep"):
+        with open(os.path.join(os.path.dirname(__file__), "seen"), "a") as seen:
+            seen.write(f"{os.getpid()} {name}\\n")
+
+sys.addaudithook(note)
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: the address of its job server, and the environment of one who has the token."""
+
+    address: str
+    environment: dict[str, str]
+    seen: Path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # Not pytest's folder: Ray's sockets must have short paths.
+    scratch = Path(tempfile.mkdtemp(prefix="dpt-"))
+    (scratch / "token").write_text(secrets.token_hex(32))
+    (scratch / "witness").mkdir()
+    (scratch / "witness" / "sitecustomize.py").write_text(WITNESS)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
+        "RAY_TMPDIR": str(scratch),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(scratch / "token"),
+        # Where it would otherwise look for a token.
+        "HOME": str(scratch),
+    }
+    # Whatever address it is given, Ray also listens on others: the token guards them.
+    head, dashboard, agent, client = free_ports(4)
+    log = scratch / "head.log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [
+                *RAY,
+                *("start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"),
+                *("--object-store-memory", str(200 * 2**20), "--port", str(head)),
+                *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
+                *("--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)),
+                *("--ray-client-server-port", str(client)),
+            ],
+            env=environment
+            | {
+                "PYTHONPATH": str(scratch / "witness"),
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            },
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_until_up(address, environment, process, log)
+        yield Cluster(address, environment, scratch / "witness" / "seen")
+    finally:
+        kill_session(process.pid)
+        process.wait(timeout=10)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def test_a_job_runs_the_uploaded_tree_and_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "shards"
+    write_dataset("redweb", raw, scenes=8, height=96, width=128)
+    stranger = {name: value for name, value in cluster.environment.items() if "TOKEN" not in name}
+    stranger["HOME"] = str(tmp_path)
+    prepare = ["prepare", "redweb", "--raw", str(raw), "--out", str(out), "side=64", "samples_per_shard=4"]
+
+    with ExitStack() as stack:  # at the same time: much of each is waiting
+        job = stack.enter_context(
+            submitted(cluster.address, cluster.environment, [sys.executable, "-m", "pipelines.cli", *prepare])
+        )
+        touch = ["touch", str(tmp_path / "mark")]
+        refused = [
+            stack.enter_context(submitted(cluster.address, stranger | mode, touch))
+            for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
+        ]
+        for attempt in refused:
+            said = attempt.communicate(timeout=120)[0]
+            assert attempt.returncode != 0
+            assert "AuthenticationError" in said
+        said = job.communicate(timeout=180)[0]
+
+    assert job.returncode == 0, said
+    assert "7 train, 1 val, 0 quarantined" in said
+    assert not (tmp_path / "mark").exists()
+    prepared = open_dataset(str(out / "redweb"))
+    assert [shard.rows for shard in prepared.manifest.split("train")] == [4, 3]
+    assert all(
+        (out / "redweb" / prepared.manifest.version / s.name).is_file() for s in prepared.manifest.shards
+    )
+    check_ran_from_upload(cluster)
+
+
+def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.seen.unlink(missing_ok=True)
+    absent = tmp_path / "absent"
+    good = ["dpt", "config", "prepare", "side=65"]
+    bad = ["dpt", "prepare", "redweb", "--raw", str(absent), "--out", str(tmp_path)]
+
+    with (
+        submitted(cluster.address, cluster.environment, good) as works,
+        submitted(cluster.address, cluster.environment, bad) as fails,
+    ):
+        said = works.communicate(timeout=120)[0]
+        complained = fails.communicate(timeout=120)[0]
+
+    assert works.returncode == 0, said
+    assert "side: 65" in said
+    assert fails.returncode != 0
+    assert f"dpt: no such folder: {absent}" in complained
+    assert {UPLOADED in line for line in cluster.seen.read_text().splitlines()} == {True}
+
+
+def check_ran_from_upload(cluster: Cluster) -> None:
+    """Driver and at least one worker of the job ran the project's modules, and only uploaded ones."""
+    seen = [line.split(" ", 1) for line in cluster.seen.read_text().splitlines()]
+    assert {file for _, file in seen if UPLOADED not in file} == set()
+    drivers = {pid for pid, file in seen if file.endswith("pipelines/cli.py")}
+    assert len(drivers) == 1
+    assert {pid for pid, file in seen if "/datasets_prep/" in file} > drivers
+
+
+@contextmanager
+def submitted(
+    address: str, environment: dict[str, str], command: list[str]
+) -> Iterator[subprocess.Popen[str]]:
+    """`ray job submit` of a command; waits for its end and has its exit code."""
+    process = subprocess.Popen(
+        [*RAY, "job", "submit", "--address", address, "--working-dir", str(REPOSITORY), "--", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        kill_session(process.pid)
+        process.communicate(timeout=10)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now. (Held all at once while choosing, so that no two are the same.)"""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
+
+
+def wait_until_up(
+    address: str, environment: dict[str, str], process: subprocess.Popen[bytes], log: Path
+) -> None:
+    token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    request = urllib.request.Request(f"{address}/api/version", headers={"Authorization": f"Bearer {token}"})
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+            json.load(answer)
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no answer from {address}: {log.read_text()}")
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL every process of a session: the leader and all that Ray started for it, and nothing else."""
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in psutil.pids() if is_alive_in_session(pid, leader)]:
+        assert time.monotonic() < deadline, f"processes {alive} survive SIGKILL"
+        for pid in alive:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def is_alive_in_session(pid: int, leader: int) -> bool:
+    try:
+        return os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False

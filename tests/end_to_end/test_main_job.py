@@ -1,0 +1,182 @@
+"""Raw files → shards → training → registry → prediction, through the command line, as a user goes."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from datasets_prep.manifest import open_dataset
+from pipelines import cli
+
+TINY = (
+    "model.name=dpt_tiny",
+    "model.pretrained=false",
+    "batch_size=4",
+    "crop=64",
+    "precision=float32",
+    "loader_workers=0",
+    "log_every=2",
+    "validate_every=4",
+    "checkpoint_every=4",
+    "optimizer.backbone_lr=1e-3",
+    "optimizer.decoder_lr=1e-3",
+)
+
+
+def dpt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the console script in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+def losses(run_id: str) -> dict[int, float]:
+    return {metric.step: metric.value for metric in MlflowClient().get_metric_history(run_id, "loss")}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
+    """An empty working directory with Ray and MLflow at hand."""
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(mlflow_database)
+    return tmp_path
+
+
+def test_the_whole_way(
+    place: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("redweb", "tartanair"):
+        assert (
+            dpt(
+                monkeypatch, "prepare", name, "--raw", raw_folder / name, "--out", "shards",
+                "side=64", "samples_per_shard=8", "validation_share=0.25",
+            )
+            == 0
+        )  # fmt: skip
+    assert "15 train, 5 val, 0 quarantined" in capsys.readouterr().out
+
+    assert dpt(monkeypatch, "train", "--data", "shards", "--name", "first", *TINY, "steps=8") == 0
+    out = capsys.readouterr().out
+    assert "steps: 8" in out
+    assert "step 8/8  loss" in out
+    assert "AbsRel" in out
+
+    run = find_run("first")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.name"] == "dpt_tiny"
+    assert run.data.params["steps"] == "8"
+    assert sorted(losses(run.info.run_id)) == [2, 4, 6, 8]
+    for metric in ("abs_rel/redweb", "abs_rel/tartanair", "abs_rel/mean", "delta1/redweb", "share/redweb"):
+        assert np.isfinite(run.data.metrics[metric]), metric
+    inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert inputs == {
+        name: open_dataset(f"shards/{name}").manifest.digest[:32] for name in ("redweb", "tartanair")
+    }
+    artifacts = {item.path for item in MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"train.yaml", "predictions"} <= artifacts
+
+    assert dpt(monkeypatch, "publish", "first", "--name", "dpt", "--alias", "champion") == 0
+    assert "dpt version 1 is now models:/dpt@champion" in capsys.readouterr().out
+
+    assert dpt(monkeypatch, "evaluate", "--data", "shards", "--model", "models:/dpt@champion", "side=64") == 0
+    table = capsys.readouterr().out
+    assert "redweb" in table
+    assert "tartanair" in table
+
+    photo = next((raw_folder / "redweb" / "Imgs").iterdir())
+    height, width = cv2.imread(str(photo)).shape[:2]
+    assert dpt(monkeypatch, "predict", "--model", "models:/dpt@champion", photo, "--out", "predictions") == 0
+    inverse_depth = np.load(f"predictions/{photo.stem}.npy")
+    assert (inverse_depth.shape, inverse_depth.dtype) == ((height, width), np.float32)
+    stretched = cv2.imread(f"predictions/{photo.stem}.png", cv2.IMREAD_UNCHANGED)
+    assert (stretched.dtype, stretched.shape) == (np.uint16, (height, width))
+    assert (stretched.min(), stretched.max()) == (0, 65535)
+    assert cv2.imread(f"predictions/{photo.stem}_colour.png").shape == (height, width, 3)
+
+    served = mlflow.pyfunc.load_model("models:/dpt@champion").predict(
+        pd.DataFrame({"image": [photo.read_bytes()]})
+    )
+    np.testing.assert_allclose(
+        np.load(BytesIO(served["inverse_depth"][0])), inverse_depth, rtol=1e-4, atol=1e-5
+    )
+    assert list(Path("mlruns").rglob("weights.safetensors"))
+    assert not [
+        path for path in Path("mlruns").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}
+    ]
+
+
+def find_run(name: str) -> mlflow.entities.Run:
+    experiment = MlflowClient().get_experiment_by_name("dpt")
+    return MlflowClient().search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")[0]
+
+
+def test_two_workers_learn_what_one_learns(
+    place: Path, shards_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Small steps: the trimmed loss jumps where a residual's rank changes, and rounding must not decide that.
+    slow = ("optimizer.backbone_lr=1e-5", "optimizer.decoder_lr=1e-5", "log_every=1", "steps=6")
+    for name, workers in (("one", 1), ("two", 2)):
+        arguments = ("--data", shards_folder, "--name", name, *TINY, *slow, f"workers={workers}")
+        assert dpt(monkeypatch, "train", *arguments) == 0
+    one, two = (losses(find_run(name).info.run_id) for name in ("one", "two"))
+    assert one.keys() == two.keys() == {1, 2, 3, 4, 5, 6}
+    assert one[1] == pytest.approx(two[1], rel=1e-5)
+    np.testing.assert_allclose(list(one.values()), list(two.values()), rtol=2e-3)
+    assert len({round(loss, 3) for loss in one.values()}) > 1
+    first, second = (find_run(name).data.metrics["abs_rel/mean"] for name in ("one", "two"))
+    assert first == pytest.approx(second, rel=1e-2)
+
+
+def test_a_killed_run_is_resumed_with_the_same_curve(
+    place: Path, shards_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("train", "--data", shards_folder, *TINY, "steps=200", "checkpoint_every=100", "log_every=50")
+    common = (*common, "validate_every=200")
+    train_until_checkpoint_and_kill([*common, "--name", "cut"], Path("runs/cut"))
+    assert dpt(monkeypatch, *common, "--name", "cut") == 1
+    assert "run cut exists" in capsys.readouterr().err
+    assert dpt(monkeypatch, *common, "--name", "cut", "seed=1", "--resume") == 1
+    assert "run cut was started differently: config.seed: 0 → 1" in capsys.readouterr().err
+    assert dpt(monkeypatch, *common, "--name", "cut", "--resume") == 0
+    resumed = capsys.readouterr().out
+    assert "step 50/200" not in resumed
+    assert "step 150/200" in resumed
+    assert dpt(monkeypatch, *common, "--name", "whole") == 0
+    whole, cut = (losses(find_run(name).info.run_id) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() == {50, 100, 150, 200}
+    np.testing.assert_allclose(list(cut.values()), list(whole.values()), rtol=1e-5)
+
+
+def train_until_checkpoint_and_kill(arguments: list[object], run: Path) -> None:
+    """Start training in a process with a Ray of its own; kill it once the first checkpoint is committed."""
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
+        env={**environment, "RAY_TMPDIR": tempfile.mkdtemp(prefix="dpt-ray-", dir="/tmp")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    snapshot = run / "checkpoint_manager_snapshot.json"
+    deadline = time.monotonic() + 120
+    while not (snapshot.exists() and "step_00000100" in snapshot.read_text()):
+        assert process.poll() is None, f"training ended: {process.stderr.read().decode()[-2000:]}"
+        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        time.sleep(0.1)
+    family = psutil.Process(process.pid).children(recursive=True)
+    for member in (psutil.Process(process.pid), *family):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.communicate()

@@ -1,0 +1,193 @@
+"""`dpt prepare`, killed with all its Ray processes and run again, must end with the bytes of one clean run.
+
+Nothing is simulated: the command runs as a user runs it, and SIGKILL hits its driver, the raylet and every
+worker. The moments are seeded, but land where the machine's speed puts them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
+from datasets_prep.storage import PARTIAL_MARK
+from datasets_prep.synthetic import write_dataset
+
+SETTINGS = ("side=64", "samples_per_shard=2")
+ROUNDS = 10
+"""Each round kills twice; the first one runs in the quick suite, all of them are twenty kills."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: `delay` seconds after the run began writing its `files`-th file (0: after its start)."""
+
+    files: int
+    delay: float
+
+
+def moments(round_number: int) -> list[Moment]:
+    """Two kills. The first round's hit the writing of shards, later ones also start-up and the end."""
+    rng = random.Random(f"kills of round {round_number}")
+    if round_number == 0:
+        return [Moment(rng.randint(1, 4), rng.uniform(0, 0.005)) for _ in range(2)]
+    files = [rng.randint(0, 5), rng.randint(0, 12)]
+    return [Moment(count, rng.uniform(0, 0.05) if count else rng.uniform(0, 6)) for count in files]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("raw")
+    # With the defects of the real set, so that the quarantine table has something to say.
+    write_dataset("redweb", root, scenes=24, height=96, width=128, traps=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one undisturbed run writes."""
+    out = tmp_path_factory.mktemp("clean")
+    run_to_the_end(raw, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    "round_number", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(ROUNDS)]
+)
+def test_a_killed_run_ends_as_a_clean_one(round_number: int, raw: Path, clean: Path, tmp_path: Path) -> None:
+    expected = contents(clean)
+    for moment in moments(round_number):
+        run_until_killed(raw, tmp_path, moment)
+        left = contents(tmp_path)
+        print(f"{moment}: {len(left)} of {len(expected)} files, {len(partial_files(left))} half-written")
+        check_only_whole_files(left, expected)
+        if round_number == 0:
+            assert not any(name.endswith(LATEST_NAME) for name in left), "killed too late to disturb anything"
+    plant_half_written_files(tmp_path)
+    run_to_the_end(raw, tmp_path)
+    after = contents(tmp_path)
+    assert sorted(after) == sorted(expected)
+    assert [name for name in expected if after[name] != expected[name]] == []
+
+
+def test_a_finished_dataset_is_left_untouched(raw: Path, clean: Path) -> None:
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in clean.rglob("*")}
+    run_to_the_end(raw, clean)
+    after = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in clean.rglob("*")}
+    assert after == before
+
+
+# ---- what is on the disk
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def partial_files(files: dict[str, bytes]) -> list[str]:
+    return [name for name in files if PARTIAL_MARK in name]
+
+
+def check_only_whole_files(left: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    """Whatever bears its final name is whole, and the manifest comes after all that it names."""
+    finished = sorted(set(left) - set(partial_files(left)))
+    assert [name for name in finished if left[name] != expected.get(name)] == []
+    if any(name.endswith(MANIFEST_NAME) for name in finished):
+        missing = set(expected) - set(finished)
+        assert {Path(name).name for name in missing} <= {LATEST_NAME}
+
+
+def plant_half_written_files(out: Path) -> None:
+    """What a kill leaves in mid-write, in both folders that are written to: the kills above may miss it."""
+    for folder in (out / "redweb", *(path for path in (out / "redweb").iterdir() if path.is_dir())):
+        name = LATEST_NAME if folder.name == "redweb" else "train-00000.parquet"
+        (folder / f"{name}{PARTIAL_MARK}0123456789abcdef").write_bytes(b"PAR1 and no more")
+
+
+def files_begun(out: Path) -> set[Path]:
+    """Files that are there or being written, by their final names."""
+    found = set()
+    # A walk of our own: names vanish while we look.
+    for folder, _, names in os.walk(out):
+        found |= {Path(folder, name.split(PARTIAL_MARK)[0]) for name in names}
+    return found
+
+
+# ---- the command, in a session of its own
+
+
+def run_to_the_end(raw: Path, out: Path) -> None:
+    with running(raw, out) as (process, log):
+        assert process.wait(timeout=180) == 0, log.read_text()
+
+
+def run_until_killed(raw: Path, out: Path, moment: Moment) -> None:
+    (out / "redweb").mkdir(exist_ok=True)
+    before = files_begun(out)
+    with running(raw, out) as (process, log):
+        deadline = time.monotonic() + 180
+        while len(begun := files_begun(out) - before) < moment.files:
+            if any(path.name == LATEST_NAME for path in begun):
+                break  # all is written: fewer files were left to write than we wanted to see
+            assert process.poll() is None, f"ended before it could be killed: {log.read_text()}"
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.001)
+        time.sleep(moment.delay)
+        kill_session(process.pid)
+        assert process.wait(timeout=10) == -signal.SIGKILL, log.read_text()
+
+
+@contextmanager
+def running(raw: Path, out: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`dpt prepare` with a Ray of its own; when the block ends, no process of it is left."""
+    # Not pytest's folder: Ray's sockets must have short paths.
+    scratch = Path(tempfile.mkdtemp(prefix="dpt-"))
+    log = scratch / "log"
+    environment = {**os.environ, "RAY_TMPDIR": str(scratch)}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, "-m", "pipelines.cli", "prepare", "redweb", *SETTINGS]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*command, "--raw", str(raw), "--out", str(out)],
+            env=environment,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield process, log
+    finally:
+        kill_session(process.pid)
+        process.wait(timeout=10)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL every process of a session: the leader and all that Ray started for it, and nothing else."""
+    deadline = time.monotonic() + 10
+    while alive := [pid for pid in psutil.pids() if is_alive_in_session(pid, leader)]:
+        assert time.monotonic() < deadline, f"processes {alive} survive SIGKILL"
+        for pid in reversed(alive):  # youngest first: the workers, in the middle of what they do
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def is_alive_in_session(pid: int, leader: int) -> bool:
+    try:
+        return os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False

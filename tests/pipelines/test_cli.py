@@ -1,0 +1,117 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import cli
+
+COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+def test_the_jobs_of_the_readme_are_all_there() -> None:
+    expected = {"generate", "prepare", "inspect", "train", "evaluate", "predict", "publish", "config", "demo"}
+    assert expected <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "100"})
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert "--help" in result.output
+
+
+def test_help_answers_without_loading_heavy_libraries() -> None:
+    code = (
+        "import sys; from pipelines import cli; "
+        "sys.exit(', '.join(m for m in ('torch', 'ray', 'mlflow', 'pandas') if m in sys.modules) or 0)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("dpt 0.")
+
+
+def test_config_prints_every_resolved_key() -> None:
+    result = CliRunner().invoke(cli.app, ["config", "train", "steps=7"])
+    assert "steps: 7\n" in result.output
+    assert "decoder_lr: 0.0001\n" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "trian"], "dpt: no job 'trian'; there are: prepare, train"),
+        (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
+        (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
+        (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
+        (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
+        (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
+        (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
+        (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
+    ],
+)  # fmt: skip
+def test_what_a_user_can_mend_is_one_clear_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_main(monkeypatch, *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(sys, "argv", ["dpt"])
+    with pytest.raises(KeyError, match="a defect"):
+        cli.main()
+
+
+def test_an_unknown_model_or_override_is_refused_before_anything_starts(
+    shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ("train", "--data", shards_folder, "--name", "x", "model.pretrained=false", "crop=64")
+    assert run_main(monkeypatch, *common, "model.name=dpt_hubrid") == 1
+    assert "dpt: model: " in (error := capsys.readouterr().err)
+    assert "dpt_hybrid" in error
+    assert run_main(monkeypatch, *common, "model.name=dpt_tiny", "model.overrides.readuot=add") == 1
+    assert "readuot" in (error := capsys.readouterr().err)
+    assert "readout" in error
+    assert run_main(monkeypatch, *common, "model.name=dpt_tiny", "weights={redweb: 1}") == 1
+    assert (
+        "weights: given for ['redweb'], but the datasets are ['redweb', 'tartanair']"
+        in capsys.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_writes_nothing(
+    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("prepare", "redweb", "--raw", raw_folder / "redweb", "--out", tmp_path / "out", "--dry-run")
+    assert run_main(monkeypatch, *arguments, "samples_per_shard=8") == 0
+    assert "redweb: 20 samples in 4 shards" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

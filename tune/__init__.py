@@ -1,0 +1,1 @@
+"""Sweeps over the jobs of `pipelines`."""
