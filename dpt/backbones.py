@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dpt.positions import PositionGrid
 from dpt.same_padding import pad_for_even_sizes
 
 TapName = int | str
@@ -37,9 +37,8 @@ class Tap(NamedTuple):
 class ViTBackbone(nn.Module):
     """A timm `VisionTransformer`, plain, distilled or hybrid, tapped between its layers.
 
-    Position embeddings are resampled to the size of the image on every call (section 3, "Handling varying
-    image sizes"). timm's own resampling is bicubic with antialiasing, which the published weights were not
-    trained with, hence the forward pass here instead of `forward_intermediates`.
+    Position embeddings are resampled as the published weights need it (`dpt.positions`), hence the forward
+    pass here instead of `forward_intermediates`.
     """
 
     def __init__(self, vit: Any, taps: Sequence[TapName], interpolation: str, final_norm: bool):
@@ -55,7 +54,7 @@ class ViTBackbone(nn.Module):
         self.prefix_tokens = vit.num_prefix_tokens
         self.readout_tokens = int(vit.cls_token is not None) + hasattr(vit, "dist_token")
         self.patch_size = vit.patch_embed.feat_ratio()
-        self.interpolation = interpolation
+        self.position_grid = PositionGrid(vit.patch_embed.grid_size, interpolation)
         self.checkpointing = False
         vit.prune_intermediate_layers([layer - 1 for layer in self.layers], prune_norm=not final_norm)
         self.vit: Any = vit
@@ -110,9 +109,12 @@ class ViTBackbone(nn.Module):
             table = vit.pos_embed
         else:
             prefix, table = vit.pos_embed.tensor_split([self.prefix_tokens], dim=1)
-        grid = table.transpose(1, 2).unflatten(2, vit.patch_embed.grid_size)
-        grid = F.interpolate(grid, size=(height, width), mode=self.interpolation)
-        return prefix, grid.flatten(2).transpose(1, 2)
+        return prefix, self.position_grid(table, height, width)
+
+    def train(self, mode: bool = True) -> "ViTBackbone":
+        """Switch between training and evaluation, as `torch.nn.Module.train`."""
+        self.position_grid.forget()
+        return super().train(mode)
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         if self.checkpointing and self.training:
