@@ -1,50 +1,63 @@
 """Raw dataset → shards, manifest and quarantine table, on Ray Data.
 
-One task a shard of the plan. A task that dies is simply run again, a finished shard is recognised by its name
-and footer and skipped, and killing the job at any moment and running it again ends with the same bytes as one
-clean run.
+Tasks write whole shards of the plan. A task that dies is simply run again, a finished shard is recognised by
+its name and footer and skipped, and killing the job at any moment and running it again ends with the same
+bytes as one clean run.
 
 A sample that cannot be used does not stop the job: it is left out and named, with the reason, in the shard's
-footer and, at the end, in `quarantine.parquet`.
+footer and, at the end, in `quarantine.parquet`. Storage that fails leaves nothing out: the shard is tried
+again when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from datasets_prep.errors import UserError
 from datasets_prep.manifest import (
     LATEST_NAME,
     MANIFEST_NAME,
     QUARANTINE_NAME,
     Manifest,
-    NotADataset,
     PreparedDataset,
     Shard,
     open_dataset,
 )
-from datasets_prep.normalize import normalize
-from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
-from datasets_prep.shard_plan import IngestPlan, IngestSettings, ShardPlan, find_source
+from datasets_prep.pixel_columns import pixel_columns
+from datasets_prep.retries import StorageFailed
+from datasets_prep.shard_file import (
+    AVERAGED_COLUMNS,
+    ShardWriter,
+    describe_shard,
+    is_finished_shard,
+    writing_shard,
+)
+from datasets_prep.shard_plan import IngestPlan, IngestSettings, ShardPlan, open_source
 from datasets_prep.sources.source import BadSample, Sample, Source, WrongLayout
 from datasets_prep.storage import DigestingFolder, Folder
 
-_FOOTER_PLAN = b"dpt.plan"
-_FOOTER_QUARANTINE = b"dpt.quarantine"
-_BLOB_COLUMNS = {"image", "inverse_depth"}
+ROUNDS = 3
+"""How often a shard is tried if storage fails. Within each, every read and write is tried several times."""
+
+MAX_FAILED_SHARDS = 16
+"""So many shards that fail in one round are no accident: the job stops at once."""
+
+_TASKS = 64
+_IMAGES_A_TASK = 256
+"""Shards of few samples go into tasks of about so many images, as soon as there are more than `_TASKS`."""
+
 _QUARANTINE_SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("source_path", pa.string()), ("reason", pa.string())]
 )
@@ -69,7 +82,7 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
     Raises:
         WrongLayout: if not one sample could be used; the quarantine table is written all the same.
     """
-    folder = Folder(out) / plan.source
+    folder = Folder(out) / plan.dataset
     version_folder = folder / plan.version
     folder.remove_partial_files()
     if is_finished(plan, out):
@@ -87,22 +100,52 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
 
 def is_finished(plan: IngestPlan, out: str) -> bool:
     """Whether that version of the dataset is there already, whole."""
-    return (Folder(out) / plan.source / plan.version).exists(MANIFEST_NAME)
+    return (Folder(out) / plan.dataset / plan.version).exists(MANIFEST_NAME)
 
 
 def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
     """`ingest` without watching it; returns the finished dataset."""
     for _ in ingest(plan, out):
         pass
-    return open_dataset((Folder(out) / plan.source / plan.version).uri)
+    return open_dataset((Folder(out) / plan.dataset / plan.version).uri)
 
 
-# ---- one shard, in a Ray task
+# ---- shards, in Ray tasks
 
 
 def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
+    """What was written of every shard, as they come; those that storage failed come last.
+
+    Raises:
+        StorageFailed: if a shard cannot be written in any round.
+    """
+    waiting = plan.shards
+    for _ in range(ROUNDS):
+        failed: dict[str, str] = {}
+        for result in _run_round(plan, out, waiting):
+            if "failure" not in result:
+                yield result
+                continue
+            failed[result["name"]] = result["failure"]
+            if len(failed) == MAX_FAILED_SHARDS:
+                break
+        if not failed:
+            return
+        waiting = [shard for shard in plan.shards if shard.name in failed]
+        if len(failed) == MAX_FAILED_SHARDS:
+            break
+    name, reason = next(iter(failed.items()))
+    raise StorageFailed(
+        f"{len(failed)} of {len(plan.shards)} shards cannot be written; {name}: {reason} "
+        "(run the command again: finished shards are kept)"
+    )
+
+
+def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
     """One Ray Data row a shard: what a task needs travels with it, so that no worker holds the whole plan."""
-    rows = [{"shard": pickle.dumps(shard)} for shard in plan.shards]
+    rows = [{"shard": zlib.compress(pickle.dumps(shard), 1)} for shard in shards]
+    samples = sum(len(shard.samples) for shard in shards)
+    blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
     task = partial(
         write_shard,
         source=plan.source,
@@ -111,80 +154,60 @@ def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
         version=plan.version,
         settings=plan.settings.model_dump(),
     )
-    for row in ray.data.from_items(rows, override_num_blocks=len(rows)).map(task).iter_rows():
-        yield json.loads(row["result"])
+    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task).iter_rows():
+        result = json.loads(row["result"])
+        if "mistake" in result:
+            raise UserError(result["mistake"])
+        yield result
 
 
 def write_shard(
     row: dict[str, Any], *, source: str, raw: str, out: str, version: str, settings: dict[str, Any]
 ) -> dict[str, str]:
-    """Write one shard, unless it is there already; returns its summary as JSON."""
-    plan: ShardPlan = pickle.loads(row["shard"])
-    folder = Folder(out)
-    quarantine = _finished_quarantine(folder, plan.name, version)
-    if quarantine is None:
-        cv2.setNumThreads(1)
-        with folder.writing(plan.name) as path:
-            quarantine = _write_rows(
-                path, plan, find_source(source), raw, version, IngestSettings(**settings)
-            )
-            summary = _summary(path, plan, quarantine)
-    else:
-        with folder.fs.open(folder.path_of(plan.name)) as file:
-            summary = _summary(file, plan, quarantine)
-    return {"result": json.dumps(summary)}
+    """Write one shard, unless it is there already.
 
-
-def _finished_quarantine(folder: Folder, name: str, version: str) -> list[dict[str, str]] | None:
-    """What a finished shard left out, or None if the shard is not there."""
-    if not folder.exists(name):
-        return None
+    Returns:
+        `result`: its name, split and `describe_shard`, as JSON; or a `failure` of storage, or a `mistake`
+        that only the user can mend. (An exception would end the other tasks too, and hide its message.)
+    """
+    plan: ShardPlan = pickle.loads(zlib.decompress(row["shard"]))
+    result: dict[str, Any] = {"name": plan.name, "split": plan.split}
     try:
-        with folder.fs.open(folder.path_of(name)) as file:
-            metadata = pq.ParquetFile(file).metadata.metadata or {}
-    except pa.ArrowInvalid:  # damaged since it was written: make it again
-        return None
-    if metadata.get(_FOOTER_PLAN) != version.encode():
-        raise NotADataset(f"{folder.path_of(name)} belongs to another plan; remove it and run again")
-    quarantine: list[dict[str, str]] = json.loads(metadata[_FOOTER_QUARANTINE])
-    return quarantine
+        chosen = IngestSettings(**settings)
+        result |= _write_shard(plan, open_source(source, raw, chosen), raw, Folder(out), version, chosen)
+    except OSError as error:  # disk full, storage gone
+        result["failure"] = str(error)
+    except UserError as error:
+        result["mistake"] = str(error)
+    return {"result": json.dumps(result)}
 
 
-def _write_rows(
-    path: Path, plan: ShardPlan, source: Source, raw: str, version: str, settings: IngestSettings
-) -> list[dict[str, str]]:
-    """Read, normalise and write a shard's samples a row group at a time; returns what was left out."""
-    root = DigestingFolder(raw)
-    quarantine: list[dict[str, str]] = []
-    group: list[dict[str, Any]] = []
-    small = [name for name in SCHEMA.names if name not in _BLOB_COLUMNS]
-    with pq.ParquetWriter(
-        path,
-        SCHEMA,
-        # The two big columns are compressed already; a second pass costs time and saves nothing.
-        compression={name: "none" if name in _BLOB_COLUMNS else "zstd" for name in SCHEMA.names},
-        use_dictionary=["dataset", "split", "target_kind"],
-        write_statistics=small,
-        write_page_checksum=True,
-    ) as writer:
-        for sample in plan.samples:
-            try:
-                group.append(_row(source, root, sample, plan.split, settings))
-            except BadSample as error:
-                quarantine.append(
-                    {
-                        "sample_id": sample.sample_id,
-                        "source_path": sample.files["image"],
-                        "reason": str(error),
-                    }
-                )
-            if len(group) == ROW_GROUP_ROWS:
-                writer.write_table(pa.Table.from_pylist(group, SCHEMA))
-                group.clear()
-        if group:
-            writer.write_table(pa.Table.from_pylist(group, SCHEMA))
-        writer.add_key_value_metadata({_FOOTER_PLAN: version, _FOOTER_QUARANTINE: json.dumps(quarantine)})
-    return quarantine
+def _write_shard(
+    plan: ShardPlan, source: Source, raw: str, folder: Folder, version: str, settings: IngestSettings
+) -> dict[str, Any]:
+    if is_finished_shard(folder, plan.name, version):
+        with folder.fs.open(folder.path_of(plan.name)) as file:
+            return describe_shard(file)
+    cv2.setNumThreads(1)
+    with folder.writing(plan.name) as path:
+        with writing_shard(path, version) as shard:
+            _add_rows(shard, plan, source, DigestingFolder(raw), settings)
+        with path.open("rb") as file:
+            return describe_shard(file)
+
+
+def _add_rows(
+    shard: ShardWriter, plan: ShardPlan, source: Source, root: DigestingFolder, settings: IngestSettings
+) -> None:
+    """Read, normalise and add a shard's samples; what cannot be used is noted."""
+    for sample in plan.samples:
+        try:
+            shard.add(_row(source, root, sample, plan.split, settings))
+        except BadSample as error:  # noqa: PERF203 (each turn reads files)
+            path = sample.files["image"]
+            shard.quarantine.append(
+                {"sample_id": sample.sample_id, "source_path": path, "reason": str(error)}
+            )
 
 
 def _row(
@@ -196,14 +219,15 @@ def _row(
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise BadSample(f"{type(error).__name__}: {error}") from error
     digest = root.take_digest()
-    pixels = normalize(
+    pixels = pixel_columns(
         raw,
-        source.target_kind,
+        source,
+        split,
         side=settings.side,
         rule=settings.resize,
         jpeg_quality=settings.jpeg_quality,
         min_valid_share=settings.min_valid_share,
-        sizes_may_differ=source.sizes_may_differ,
+        min_dynamic_range=settings.min_dynamic_range,
     )
     return {
         "sample_id": sample.sample_id,
@@ -212,27 +236,6 @@ def _row(
         "source_path": sample.files["image"],
         "source_digest": digest,
         **pixels,
-    }
-
-
-def _summary(file: Any, plan: ShardPlan, quarantine: list[dict[str, str]]) -> dict[str, Any]:
-    """What the manifest needs to know of a written shard: `file` is a path or an open file."""
-    content = file.read_bytes() if isinstance(file, Path) else file.read()
-    parquet = pq.ParquetFile(pa.BufferReader(content))
-    sums = {
-        name: float(np.sum(parquet.read([name]).column(name).to_numpy(), dtype=np.float64))
-        for name in ("valid_share", "sky_share", "inverse_depth_median")
-    }
-    metadata = parquet.metadata
-    return {
-        "name": plan.name,
-        "split": plan.split,
-        "rows": metadata.num_rows,
-        "row_groups": [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "sums": sums,
-        "quarantine": quarantine,
     }
 
 
@@ -260,20 +263,27 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
         samples[result["split"]] += result["rows"]
     fields = ("name", "split", "rows", "row_groups", "bytes", "sha256")
     manifest = Manifest(
-        dataset=plan.source,
-        target_kind=find_source(plan.source).target_kind,
+        dataset=plan.dataset,
+        target_kind=plan.target_kind,
         version=plan.version,
         settings=plan.settings.model_dump(),
         samples={split: count for split, count in sorted(samples.items()) if count},
         quarantined=len(quarantine),
-        statistics={
-            f"mean_{name}": sum(result["sums"][name] for result in results) / rows
-            for name in results[0]["sums"]
-        },
+        statistics=_means(results),
         shards=[Shard(**{field: result[field] for field in fields}) for result in results if result["rows"]],
     )
     version_folder.write_text(MANIFEST_NAME, manifest.to_json())
     _point_latest(folder, plan.version)
+
+
+def _means(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over all samples that have a value."""
+    means = {}
+    for name in AVERAGED_COLUMNS:
+        sums, counts = zip(*(result["sums"][name] for result in results), strict=True)
+        if sum(counts):
+            means[f"mean_{name}"] = sum(sums) / sum(counts)
+    return means
 
 
 def _point_latest(folder: Folder, version: str) -> None:
