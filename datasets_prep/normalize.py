@@ -24,7 +24,8 @@ from datasets_prep.formats import decode_rgb, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
 from datasets_prep.sources.source import BadSample, RawSample, TargetKind
 
-ResizeRule = Literal["shorter", "longer"]
+ResizeRule = Literal["shorter", "longer", "none"]
+"""Which side of an image is given: the shorter, the longer, or neither (it keeps its size)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Target:
 
 def resized_shape(height: int, width: int, side: int, rule: ResizeRule) -> tuple[int, int]:
     """The (height, width) whose shorter (or longer) side is `side`, aspect kept to the nearest pixel."""
+    if rule == "none":
+        return height, width
     reference = min(height, width) if rule == "shorter" else max(height, width)
     return max(1, round(height * side / reference)), max(1, round(width * side / reference))
 
@@ -56,6 +59,7 @@ def normalize(
     rule: ResizeRule,
     jpeg_quality: int,
     min_valid_share: float,
+    min_dynamic_range: float,
     sizes_may_differ: bool = False,
 ) -> dict[str, Any]:
     """Make the columns of a shard row that come from pixels (the caller adds ids and provenance).
@@ -63,6 +67,7 @@ def normalize(
     Args:
         side, rule: the output's shorter (or longer) side in pixels.
         min_valid_share: the least share of pixels with ground truth, sky not counted.
+        min_dynamic_range: the least ratio between the 98th and the 2nd percentile of inverse depth.
         sizes_may_differ: resize the target to the image instead of refusing a difference.
 
     Raises:
@@ -76,10 +81,10 @@ def normalize(
             f"size mismatch: image is {width}x{height}, ground truth is {target_width}x{target_height}"
         )
     shape = resized_shape(height, width, side, rule)
-    target = normalize_target(raw, target_kind, shape, min_valid_share)
+    target = normalize_target(raw, target_kind, shape, min_valid_share, min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
     return {
-        "image": _encode_resized(raw.image, image, shape, jpeg_quality),
+        "image": encode_resized(raw.image, image, shape, jpeg_quality),
         "inverse_depth": encode_inverse_depth(target.inverse_depth),
         "height": shape[0],
         "width": shape[1],
@@ -94,30 +99,32 @@ def normalize(
 
 
 def normalize_target(
-    raw: RawSample, target_kind: TargetKind, shape: tuple[int, int], min_valid_share: float
+    raw: RawSample,
+    target_kind: TargetKind,
+    shape: tuple[int, int],
+    min_valid_share: float,
+    min_dynamic_range: float = 1.0,
 ) -> Target:
     """Bring a native-resolution target to (H, W) = `shape`, inverse depth in [0, 1].
 
     Raises:
         BadSample: if too little of it is valid, or all of it has one value.
     """
-    inverse_depth, valid = _inverse_depth(raw)
+    inverse_depth, valid = native_inverse_depth(raw)
     inverse_depth, valid = resize_nearest_valid(inverse_depth, valid, shape)
     sky = np.zeros(shape, bool)
     if raw.sky is not None:
-        rows, columns = _nearest_indices(raw.sky.shape, shape)
+        rows, columns = nearest_indices(raw.sky.shape, shape)
         # A valid surface wins over sky: thin structures against the sky must not be eaten by it.
         sky = raw.sky[rows[:, None], columns[None, :]] & ~valid
-    share = float(valid.mean())
-    if share < min_valid_share:
-        raise BadSample(
-            f"only {share:.2%} of the pixels have valid ground truth, at least {min_valid_share:.2%} needed"
-        )
+    require_depth(valid, min_valid_share)
     values = inverse_depth[valid].astype(np.float64)
     low, high = float(values.min()), float(values.max())
     zero = low if target_kind == "affine" else 0.0
     if not high > low and not sky.any():
         raise BadSample(f"all valid ground truth has one value ({high:g}): nothing to learn from")
+    if not sky.any():
+        _require_range(values - zero if target_kind == "affine" else values, min_dynamic_range)
     span = high - zero if high > zero else 1.0
     normalised = np.full(shape, np.nan, np.float32)
     normalised[valid] = (values - zero) / span
@@ -129,7 +136,31 @@ def normalize_target(
     )
 
 
-def _inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
+    """Refuse a map of which too little is known.
+
+    Raises:
+        BadSample: naming both shares.
+    """
+    share = float(valid.mean())
+    if share < min_valid_share:
+        raise BadSample(
+            f"only {share:.2%} of the pixels have valid ground truth, at least {min_valid_share:.2%} needed"
+        )
+
+
+def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> None:
+    """Refuse a flat map; of affine values, counted from the farthest, the two percentiles must differ."""
+    # Some ten thousand values tell the percentiles well enough, at a tenth of the time.
+    low, high = np.percentile(values[:: max(1, values.size // 20_000)], (2, 98))
+    if high <= 0 or high < low * min_dynamic_range:
+        raise BadSample(
+            f"ground truth is flat: inverse depth spans a factor of {high / low if low else 1:.3f}, "
+            f"at least {min_dynamic_range:g} needed"
+        )
+
+
+def native_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Native-resolution inverse depth and its validity; depth that is not finite and positive is invalid."""
     valid = raw.valid & np.isfinite(raw.target)
     if raw.quantity == "inverse_depth":
@@ -141,7 +172,7 @@ def _inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool
     return inverse, valid & np.isfinite(inverse)
 
 
-def _nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Row and column of the source pixel under each output pixel's centre."""
     rows, columns = (
         np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1)
@@ -162,7 +193,7 @@ def resize_nearest_valid(
     Returns:
         (H, W) float32 and (H, W) bool; an output pixel is invalid where its whole footprint is.
     """
-    rows, columns = _nearest_indices(values.shape, shape)
+    rows, columns = nearest_indices(values.shape, shape)
     out = values[rows[:, None], columns[None, :]]
     out_valid = valid[rows[:, None], columns[None, :]]
     reach_rows, reach_columns = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
@@ -188,7 +219,7 @@ def resize_nearest_valid(
     return out, out_valid
 
 
-def _encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
+def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
     """The image at its stored size as JPEG; the source's own bytes where they are that already."""
     if image.shape[:2] == shape:
         return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)

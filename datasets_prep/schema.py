@@ -1,6 +1,6 @@
-"""What one sample is: the Arrow schema of every shard, and how its two big columns are encoded.
+"""What one sample is: the Arrow schema of every shard, and how its big columns are encoded.
 
-A sample is a row; a shard is a plain Parquet file. Both big columns hold encoded bytes that a well-kept
+A sample is a row; a shard is a plain Parquet file. The big columns hold encoded bytes that a well-kept
 library decodes, so a reader needs none of our code:
 
     row = pyarrow.parquet.read_table("train-00000.parquet").slice(0, 1).to_pylist()[0]
@@ -8,17 +8,28 @@ library decodes, so a reader needs none of our code:
     values = numpy.frombuffer(blosc2.decompress(row["inverse_depth"]), numpy.float16)
     inverse_depth = values.reshape(row["height"], row["width"])        # NaN = no ground truth
 
-The image is always a JPEG: the source's own bytes where it is one of the right size already, so that no
-generation is lost, else encoded once. (A PNG of the right size is not kept: it decodes four times slower.)
+For training, the image is always a JPEG: the source's own bytes where it is one of the right size already, so
+that no generation is lost, else encoded once. (A PNG of the right size is not kept: it decodes four times
+slower.)
 
 Inverse depth is stored divided by its maximum, so it lies in [0, 1] with 1 the nearest valid point and 0
 infinitely far (sky): float16 then keeps 11 significant bits over a depth range of 1 : 16,000 whatever the
 source's unit. Where the source is metric, `scale` undoes that: `inverse_depth · scale` is in 1/metres.
+
+For evaluation nothing may be lost. Splits that exist for it keep the image's own bytes (JPEG or PNG) and, in
+`depth` instead of `inverse_depth`, the ground truth as float32 at its native resolution:
+
+    values = numpy.frombuffer(blosc2.decompress2(row["depth"]), numpy.float32)
+    depth = values.reshape(row["height"], row["width"])                # NaN = no ground truth
+
+Two kinds of ground truth are no depth maps: `label` holds a segmentation as a grey PNG of 8 bits, whose
+values are class ids (255 = ignore), and `point_pair` two points of which the farther is known.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -26,10 +37,23 @@ import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+from datasets_prep.formats import decode_grey_png, decode_rgb, encode_png
+
+SCHEMA_VERSION = 2
 
 ROW_GROUP_ROWS = 8
 """Rows of a Parquet row group: 2 to 3 MB at 384 x 512, one ranged read from object storage."""
+
+POINT_PAIR = pa.struct(
+    [
+        pa.field("y_a", pa.int32(), nullable=False),
+        pa.field("x_a", pa.int32(), nullable=False),
+        pa.field("y_b", pa.int32(), nullable=False),
+        pa.field("x_b", pa.int32(), nullable=False),
+        pa.field("a_is_farther", pa.bool_(), nullable=False),
+    ]
+)
+"""Two points A and B in pixels of the image as stored, counted from 0, and their order in depth."""
 
 SCHEMA = pa.schema(
     [
@@ -37,37 +61,51 @@ SCHEMA = pa.schema(
         pa.field("dataset", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("image", pa.binary(), nullable=False),
-        pa.field("inverse_depth", pa.binary(), nullable=False),
+        pa.field("inverse_depth", pa.binary()),
+        pa.field("depth", pa.binary()),
+        pa.field("label", pa.binary()),
+        pa.field("point_pair", POINT_PAIR),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
         pa.field("target_kind", pa.string(), nullable=False),
         pa.field("scale", pa.float64()),
-        pa.field("valid_share", pa.float32(), nullable=False),
-        pa.field("sky_share", pa.float32(), nullable=False),
-        pa.field("inverse_depth_min", pa.float32(), nullable=False),
-        pa.field("inverse_depth_median", pa.float32(), nullable=False),
-        pa.field("inverse_depth_max", pa.float32(), nullable=False),
+        pa.field("valid_share", pa.float32()),
+        pa.field("sky_share", pa.float32()),
+        pa.field("inverse_depth_min", pa.float32()),
+        pa.field("inverse_depth_median", pa.float32()),
+        pa.field("inverse_depth_max", pa.float32()),
         pa.field("source_path", pa.string(), nullable=False),
         pa.field("source_digest", pa.string(), nullable=False),
     ]
 )
-"""One row a sample. `split` is train, val or test; `height` and `width` are those of image and inverse
-depth alike; `valid_share` counts pixels with ground truth (sky included), `sky_share` those set to 0 because
-they are sky; the three statistics are of the stored values over valid pixels; `source_path` is the image's
-path in the raw dataset and `source_digest` the SHA-256 of all files that the sample was read from."""
+"""One row a sample, with exactly one of `inverse_depth`, `depth`, `label` and `point_pair`. `split` is train,
+val or test; `height` and `width` are those of image and map alike; `target_kind` is metric, up-to-scale,
+affine, ordinal (a point pair) or labels; `valid_share` counts pixels with ground truth (sky included),
+`sky_share` those set to 0 because they are sky; the three statistics are of inverse depth divided by its
+maximum, over valid pixels, also where the row holds `depth` (and `scale` is that maximum); statistics are
+null where there is no such thing; `source_path` is the image's path in the raw dataset and `source_digest`
+the SHA-256 of all files that the sample was read from."""
 
 _BLOSC2_HEADER_BYTES = 16
 
 
 def encode_inverse_depth(values: NDArray[np.floating]) -> bytes:
     """Compress an (H, W) map as float16 (row-major, NaN = invalid) with Blosc2: shuffle, ZSTD level 1."""
-    half = np.ascontiguousarray(values, dtype=np.float16)
+    return _compress(np.ascontiguousarray(values, dtype=np.float16))
+
+
+def encode_depth(values: NDArray[np.floating]) -> bytes:
+    """Compress an (H, W) map as float32 (row-major, NaN = invalid) with Blosc2: shuffle, ZSTD level 1."""
+    return _compress(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _compress(values: NDArray[np.floating]) -> bytes:
     return bytes(
         blosc2.compress2(
-            half,
+            values,
             codec=blosc2.Codec.ZSTD,
             clevel=1,
-            typesize=2,
+            typesize=values.itemsize,
             filters=[blosc2.Filter.SHUFFLE],
             # One thread: an ingest task owns one core, and the bytes must not depend on the core count.
             nthreads=1,
@@ -85,30 +123,70 @@ def decode_inverse_depth(data: bytes, height: int, width: int) -> NDArray[np.flo
         ValueError: if the bytes are not a Blosc2 chunk of exactly that size. The header is checked before
             anything is decompressed, so hostile bytes cannot ask for memory.
     """
-    expected = height * width * 2
+    values: NDArray[np.float16] = _decompress(data, "inverse_depth", np.dtype(np.float16), height, width)
+    return values
+
+
+def decode_depth(data: bytes, height: int, width: int) -> NDArray[np.float32]:
+    """Undo `encode_depth`.
+
+    Returns:
+        (height, width) float32, NaN = invalid.
+
+    Raises:
+        ValueError: as `decode_inverse_depth`.
+    """
+    values: NDArray[np.float32] = _decompress(data, "depth", np.dtype(np.float32), height, width)
+    return values
+
+
+def _decompress(data: bytes, column: str, dtype: np.dtype[Any], height: int, width: int) -> NDArray[Any]:
+    expected = height * width * dtype.itemsize
     if len(data) < _BLOSC2_HEADER_BYTES:
-        raise ValueError(f"inverse_depth has {len(data)} bytes: no Blosc2 chunk")
+        raise ValueError(f"{column} has {len(data)} bytes: no Blosc2 chunk")
     declared, _, compressed = struct.unpack_from("<iii", data, 4)
     if declared != expected or compressed != len(data):
         raise ValueError(
-            f"inverse_depth declares {declared} bytes in a chunk of {compressed}; "
-            f"{height}x{width} float16 needs {expected} in {len(data)}"
+            f"{column} declares {declared} bytes in a chunk of {compressed}; "
+            f"{height}x{width} {dtype} needs {expected} in {len(data)}"
         )
     try:
         values = blosc2.decompress2(data, nthreads=1)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"inverse_depth cannot be decompressed: {error}") from error
-    return np.frombuffer(values, dtype=np.float16).reshape(height, width)
+        raise ValueError(f"{column} cannot be decompressed: {error}") from error
+    return np.frombuffer(values, dtype=dtype).reshape(height, width)
+
+
+def encode_label(labels: NDArray[np.uint8]) -> bytes:
+    """Encode an (H, W) map of class ids (255 = ignore) as a grey PNG."""
+    return encode_png(labels)
+
+
+def decode_label(data: bytes) -> NDArray[np.uint8]:
+    """Undo `encode_label`.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ValueError: if the bytes are no grey PNG of 8 bits.
+    """
+    labels = decode_grey_png(data, "label")
+    if labels.dtype != np.uint8:
+        raise ValueError("label PNG has 16 bits, class ids have 8")
+    return labels.astype(np.uint8, copy=False)
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decode a JPEG.
+    """Decode a JPEG, or a PNG of a split for evaluation.
 
     Returns:
         (H, W, 3) uint8 RGB. EXIF orientation is ignored: ground truth belongs to the pixels as stored.
 
     Raises:
-        ValueError: if the bytes are no complete JPEG.
+        ValueError: if the bytes are no complete picture of these kinds.
     """
+    if not simplejpeg.is_jpeg(data):
+        return decode_rgb(data)
     image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB")
     return image

@@ -12,15 +12,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from datasets_prep.ablation_split import ablation_split
 from datasets_prep.errors import NotFound
 from datasets_prep.normalize import ResizeRule
 from datasets_prep.schema import SCHEMA_VERSION
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import Listing, Rejection, Sample, Source, WrongLayout
+from datasets_prep.sources.source import Listing, Rejection, Sample, Source, Split, TargetKind, WrongLayout
+from datasets_prep.split_lists import SplitList, list_samples, read_lists
 from datasets_prep.storage import Folder
+
+SplitRule = Literal["official", "ablation"]
 
 
 class IngestSettings(BaseModel):
@@ -29,11 +34,19 @@ class IngestSettings(BaseModel):
     Attributes:
         side: length in pixels of the stored image's shorter (or longer) side (paper: 384).
         resize: which side `side` is. The paper says "longer", but its 384×384 crops then need padding; with
-            the default every crop is full.
+            the default every crop is full. `none` keeps the native size, for fine-tuning. Splits that are
+            for evaluation only (`Source.native_splits`) keep it always.
         jpeg_quality: of images that have to be encoded again.
         samples_per_shard: 512 samples of 384×512 are about 150 MB.
         validation_share: share of scenes held out where a dataset has no official split.
         min_valid_share: samples with a smaller share of valid ground truth are quarantined.
+        min_dynamic_range: samples whose depth spans a smaller factor (between its 2nd and 98th percentile)
+            are quarantined; the default drops only flat maps.
+        lists: the authors' list files by split, each a path or URI or several; a split that has a list is
+            exactly that list. Without any, lists that lie in the raw folder are used.
+        split_rule: `official` splits where there are some, else whole scenes are held out; or that of the
+            paper's `ablation`s, for ReDWeb, HRWSI and BlendedMVS (`datasets_prep.ablation_split`).
+        options: settings that only this dataset's source has; its description says which.
         seed: decides the order of samples in shards and which scenes are held out.
         limit: take only the first so many samples of the shuffled listing; None for all.
     """
@@ -46,6 +59,10 @@ class IngestSettings(BaseModel):
     samples_per_shard: int = Field(512, ge=1)
     validation_share: float = Field(0.05, ge=0.0, lt=1.0)
     min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
+    min_dynamic_range: float = Field(1.01, ge=1.0)
+    lists: dict[Split, str | list[str]] = {}
+    split_rule: SplitRule = "official"
+    options: dict[str, str | int | float | bool] = {}
     seed: int = Field(0, ge=0)
     limit: int | None = Field(None, ge=1)
 
@@ -61,9 +78,16 @@ class ShardPlan:
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """All shards of one dataset version, and what the listing already left out."""
+    """All shards of one dataset version, and what the listing already left out.
+
+    Attributes:
+        source: key in `SOURCES`.
+        dataset: name of the prepared dataset; the same, but for a user's own folder.
+    """
 
     source: str
+    dataset: str
+    target_kind: TargetKind
     raw: str
     settings: IngestSettings
     version: str
@@ -87,24 +111,47 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
+def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
+    """The source of that name, set up for a folder.
+
+    Raises:
+        WrongLayout: if there is none, it has no such options, or the folder's description is wrong.
+    """
+    return find_source(name).opened(Folder(raw), settings.options)
+
+
 def plan_ingest(source_name: str, raw: str, settings: IngestSettings) -> IngestPlan:
     """List a raw dataset and cut it into shards. Reads no image.
 
     Raises:
-        NotFound: if there is no such folder.
+        NotFound: if there is no such folder or list file.
         WrongLayout: if there is no such source, or the folder holds no sample of it.
     """
-    source, root = find_source(source_name), Folder(raw)
+    find_source(source_name)
+    root = Folder(raw)
     if not root.exists():
         raise NotFound(f"no such folder: {raw}")
-    listing = source.list(root)
+    source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
+    listing = _listing(source, root, lists, settings.split_rule)
     if not listing.samples:
         raise WrongLayout(_wrong_layout_message(source, root, listing))
     _require_unique_ids(source_name, listing)
     ordered = _shuffled(listing.samples, settings.seed)[: settings.limit]
-    version = _version(source_name, root, ordered, listing.rejected, settings)
+    version = _version(source, root, ordered, listing.rejected, settings, lists)
     shards = list(_cut(_assign_splits(ordered, settings), settings.samples_per_shard))
-    return IngestPlan(source_name, root.uri, settings, version, shards, listing.rejected)
+    return IngestPlan(
+        source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
+    )
+
+
+def _listing(source: Source, root: Folder, lists: list[SplitList], rule: SplitRule) -> Listing:
+    """All samples with their splits, official or the paper's."""
+    if rule == "official":
+        return list_samples(source, root, lists)
+    if lists:
+        raise WrongLayout("lists: the ablation split takes none; drop them or split_rule=ablation")
+    listing = source.list(root)
+    return Listing(ablation_split(source.name, listing.samples), listing.rejected)
 
 
 def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str:
@@ -119,7 +166,7 @@ def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str
 
 def _recognises(source: Source, root: Folder) -> bool:
     try:
-        return bool(source.list(root).samples)
+        return bool(source.opened(root, {}).list(root).samples)
     except WrongLayout:
         return False
 
@@ -144,15 +191,24 @@ def _shuffled(samples: list[Sample], seed: int) -> list[Sample]:
 
 
 def _version(
-    source_name: str, root: Folder, samples: list[Sample], rejected: list[Rejection], settings: IngestSettings
+    source: Source,
+    root: Folder,
+    samples: list[Sample],
+    rejected: list[Rejection],
+    settings: IngestSettings,
+    lists: list[SplitList],
 ) -> str:
     """Digest of all that decides the shards' bytes, as far as can be known without reading the files."""
     sizes = root.files()
     state = hashlib.blake2b(digest_size=8)
-    state.update(json.dumps([SCHEMA_VERSION, source_name, settings.model_dump()], sort_keys=True).encode())
+    decisive = settings.model_dump(exclude={"lists"})
+    # Of a list file its content counts, not where it lies.
+    contents = [[given.split, given.digest] for given in lists]
+    what = [SCHEMA_VERSION, source.name, source.fingerprint, decisive, contents]
+    state.update(json.dumps(what, sort_keys=True).encode())
     for sample in samples:
         files = sorted((role, path, sizes.get(path)) for role, path in sample.files.items())
-        state.update(repr((sample.sample_id, sample.split, sample.group, files)).encode())
+        state.update(repr((sample.sample_id, sample.split, sample.group, sample.annotation, files)).encode())
     state.update(repr([(r.path, r.reason) for r in rejected]).encode())
     return state.hexdigest()
 

@@ -78,6 +78,7 @@ def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, st
         if pfm is not None:
             write_file(root / project / "rendered_depth_maps" / f"{number:08d}.pfm", pfm)
         traps[f"{project}/{number:08d}"] = what
+    write_file(root / "traps" / "BlendedMVS_training.txt", f"{project}\r\n".encode())
     return traps
 
 

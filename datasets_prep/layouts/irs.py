@@ -78,6 +78,8 @@ def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, st
         if exr is not None:
             write_file(place / f"d_{number:05d}.exr", exr)
         traps[f"Restaurant/Traps_NightFall/{number:05d}"] = what
+    lines = [f"Restaurant/Traps_NightFall/l_{number}.png" for number in range(len(files))]
+    write_file(root / "traps_train.list", "\n".join(lines).encode())
     return traps
 
 

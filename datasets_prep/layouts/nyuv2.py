@@ -63,6 +63,8 @@ def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, st
     for number, (what, (picture, png)) in enumerate(files.items()):
         _write_photo(root / "sync" / "traps", number, picture, png)
         traps[f"sync/traps/{number:05d}"] = what
+    lines = [f"/traps/rgb_{n:05d}.jpg /traps/sync_depth_{n:05d}.png 518.8579" for n in range(len(files))]
+    write_file(root / "traps_train_files.txt", "\n".join(lines).encode())
     return traps
 
 

@@ -14,9 +14,9 @@ Values: planar depth in the unit of each project's reconstruction, so up to scal
 Invalid pixels: 0 is "no surface": sky, holes of the mesh and background alike, so sky cannot be told. NaN and
 infinity occur and are treated the same.
 
-Splits: where the authors' list files `BlendedMVS_training.txt` and `validation_list.txt` (Windows line ends)
-lie anywhere in the folder, projects named there get that split; else there is none. A project is a group:
-its photos overlap.
+Splits: the authors' lists of projects, `BlendedMVS_training.txt` (106) and `validation_list.txt` (7, Windows
+line ends), those for training also with + and ++ in their names; else none. A project is a group: its photos
+overlap.
 
 Known defects, stated by the authors: some depth maps, and some images, are entirely empty.
 """
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -37,7 +36,6 @@ from datasets_prep.sources.source import (
     Rejection,
     Sample,
     Source,
-    WrongLayout,
     files_by_sample,
 )
 from datasets_prep.storage import Folder
@@ -46,8 +44,7 @@ _FILE = re.compile(
     r"(?:.*/)?(?P<project>[0-9a-f]{24})/"
     r"(?:blended_images/(?P<image>\d{8})\.jpg|rendered_depth_maps/(?P<depth>\d{8})\.pfm)"
 )
-_PROJECT = re.compile(r"[0-9a-f]{24}")
-_SPLIT_OF_LIST = {"BlendedMVS_training.txt": "train", "validation_list.txt": "val"}
+_LIST = re.compile(r"(?:BlendedMV[SG][+]*_(?P<train>training)|(?P<val>validation)_list)\.txt")
 
 
 class BlendedMVS(Source):
@@ -59,9 +56,8 @@ class BlendedMVS(Source):
 
     def list(self, root: Folder) -> Listing:
         """Pair photos and depth maps by project and number."""
-        listing, paths = Listing(), root.files()
-        groups = files_by_sample(paths, _FILE, "project", listing)
-        splits = _read_split_lists(root, paths) if groups else {}
+        listing = Listing()
+        groups = files_by_sample(root.files(), _FILE, "project", listing)
         for (project, number), files in sorted(groups.items()):
             if "depth" not in files:
                 reason = f"no depth map rendered_depth_maps/{number}.pfm"
@@ -70,9 +66,17 @@ class BlendedMVS(Source):
                 reason = f"no image blended_images/{number}.jpg"
                 listing.rejected.append(Rejection(files["depth"], reason))
             else:
-                sample = Sample(f"{project}/{number}", files, group=project, split=splits.get(project))
-                listing.samples.append(sample)
+                listing.samples.append(Sample(f"{project}/{number}", files, group=project))
         return listing
+
+    def split_of_list(self, path: str) -> str | None:
+        """The authors' names for their lists."""
+        match = _LIST.fullmatch(posixpath.basename(path))
+        return match.lastgroup if match else None
+
+    def list_key(self, sample: Sample) -> str:
+        """Lists name projects."""
+        return sample.group
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth, 0 where there is no surface."""
@@ -84,19 +88,3 @@ class BlendedMVS(Source):
         image = root.read_bytes(sample.files["image"])
         formats.image_size(image)
         return RawSample(image, depth, "depth", valid)
-
-
-def _read_split_lists(root: Folder, paths: Iterable[str]) -> dict[str, str]:
-    """Project → split, from the list files among `paths`."""
-    splits: dict[str, str] = {}
-    for path in paths:
-        split = _SPLIT_OF_LIST.get(posixpath.basename(path))
-        if split is None:
-            continue
-        for number, line in enumerate(root.read_text(path).splitlines(), start=1):
-            project = line.strip()
-            if project and not _PROJECT.fullmatch(project):
-                raise WrongLayout(f"{path} line {number}: {project[:40]!r} is no project of BlendedMVS")
-            if project:
-                splits[project] = split
-    return splits

@@ -14,7 +14,8 @@ The depth belongs to the original, distorted images (`dslr_images`), not to `dsl
 Values: planar depth in metres, at the laser's points only. Invalid pixels: infinity; 0 and NaN are treated
 the same. Sky is not marked. Evaluation leaves out what is beyond 72 m.
 
-Splits: all photos are `test`. A scene is a group.
+Splits: all photos are `test`, which keeps its native bytes; a list of Marigold's form (`<image> <depth>`) may
+choose. A scene is a group.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class ETH3D(Source):
     name = "eth3d"
     target_kind = "metric"
     layout = "<scene>/images/dslr_images/<name>.JPG\n<scene>/ground_truth_depth/dslr_images/<name>.JPG"
+    native_splits = frozenset({"test"})
 
     def list(self, root: Folder) -> Listing:
         """Pair photos and depth by scene and name."""
@@ -54,6 +56,11 @@ class ETH3D(Source):
             else:
                 listing.samples.append(Sample(f"{scene}/{name}", files, group=scene, split="test"))
         return listing
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """Scene and name of a photo."""
+        match = _FILE.fullmatch(columns[0])
+        return f"{match['scene']}/{match['image']}" if match and match["image"] else None
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth in metres; the photo's header gives the depth's size."""

@@ -15,8 +15,8 @@ pixels and baseline 0.1 m, so depth is 48 / disparity metres.
 Invalid pixels: those without a finite positive disparity. Sky, seen through windows, has a tiny disparity and
 is not marked.
 
-Splits: where list files of the authors (`*.list`, with `train` or `test` in their name: four columns l, r, d,
-n) lie in the folder, samples named there get that split. A scene is a group.
+Splits: the authors' lists (`*.list`, with `train` or `test` in their name; four columns l, r, d, n, sometimes
+with `IRSDataset/` in front); else none. A scene is a group.
 
 Known defects: a few disparity maps in the training list have another size than the image, left over from the
 authors' debugging, for instance `Restaurant/SCLRestaurant001_NightFall/d_377.exr`. The difference in size
@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -56,9 +55,9 @@ class IRS(Source):
 
     def list(self, root: Folder) -> Listing:
         """Pair left images and disparity by scene and number."""
-        listing, paths = Listing(), root.files()
+        listing = Listing()
         groups: dict[tuple[str, int], dict[str, str]] = {}
-        for path in paths:
+        for path in root.files():
             if match := _FILE.fullmatch(path):
                 role = str(match.lastgroup)
                 files = groups.setdefault((match["scene"], int(match[role])), {})
@@ -66,16 +65,24 @@ class IRS(Source):
                     listing.rejected.append(Rejection(path, f"second copy of {files[role]}"))
                 else:
                     files[role] = path
-        splits = _read_split_lists(root, paths) if groups else {}
         for (scene, number), files in sorted(groups.items()):
             if "depth" not in files:
                 listing.rejected.append(Rejection(files["image"], f"no disparity d_{number}.exr"))
             elif "image" not in files:
                 listing.rejected.append(Rejection(files["depth"], f"no image l_{number}.png"))
             else:
-                split = splits.get((scene, number))
-                listing.samples.append(Sample(f"{scene}/{number:05d}", files, group=scene, split=split))
+                listing.samples.append(Sample(f"{scene}/{number:05d}", files, group=scene))
         return listing
+
+    def split_of_list(self, path: str) -> str | None:
+        """The authors' lists end in `.list` and say in their names what they are of."""
+        name = posixpath.basename(path).lower()
+        return next((s for s in ("train", "test") if s in name), None) if name.endswith(".list") else None
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """The sample of a left image, whose number may be padded otherwise than the file's."""
+        match = _FILE.fullmatch(columns[0])
+        return f"{match['scene']}/{int(match['image']):05d}" if match and match["image"] else None
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a left image and its inverse depth in 1/metres."""
@@ -87,19 +94,3 @@ class IRS(Source):
         image = root.read_bytes(sample.files["image"])
         formats.image_size(image)
         return RawSample(image, inverse_depth, "inverse_depth", valid)
-
-
-def _read_split_lists(root: Folder, paths: Iterable[str]) -> dict[tuple[str, int], str]:
-    """(scene, number) → split, from the list files among `paths`."""
-    splits: dict[tuple[str, int], str] = {}
-    for path in paths:
-        name = posixpath.basename(path).lower()
-        split = next((split for split in ("train", "test") if split in name), None)
-        if split is None or not name.endswith(".list"):
-            continue
-        for line in root.read_text(path).splitlines():
-            columns = line.split()
-            # Only the names are compared with what was found; nothing is opened by a list's word.
-            if columns and (match := _FILE.fullmatch(columns[0])) and match["image"]:
-                splits[match["scene"], int(match["image"])] = split
-    return splits

@@ -11,21 +11,22 @@ digits>_sync`. Any folders above are accepted. About 1242×375, the size differs
 Values: 16-bit PNG, planar depth in metres times 256. Invalid pixels: 0, four fifths of the map, among them
 the whole upper third. Sky is not marked.
 
-Splits: list files that lie anywhere in the folder decide first. Frames of a list with `test` in its name are
-`test`, those of one with `train` are `train`; both common forms are read, that of the Eigen split
-(`<date>/<drive> <number> l`, where `l` is image_02) and that with image and depth paths. Other frames have
-the split of the folder that their depth lies in.
+Splits: lists (`.txt` with `test` or `train` in the name) in both common forms, that of the Eigen split
+(`<date>/<drive> <number> l`, where `l` is image_02) and that of BTS (image and depth paths and focal length,
+`None` where there is no depth). Frames that no list names have the split of the folder that their depth lies
+in. The split `test` keeps its native bytes.
 
 `kitti` gives every frame that has depth; with the Eigen test list its `test` has 652 frames (45 of the 697
-have no improved depth). `kitti_161` gives the frames that are both in the Eigen test list and in the official
-`val` folder: 161, the zero-shot set of the MiDaS and DPT papers. A drive is a group.
+have no improved depth), and for the Eigen split give its training list as well (23,158 in BTS's form): other
+frames of the test drives lie in the official folder `train`. `kitti_161` gives the frames that are both in
+the Eigen test list and in the official `val` folder: 161, the zero-shot set of the MiDaS and DPT papers. A
+drive is a group.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -43,7 +44,7 @@ _DEPTH = re.compile(
     rf"(?:(?:.*/)?(?P<split>train|val)/|.*/|){_DRIVE}/proj_depth/groundtruth/"
     r"(?P<camera>image_0[23])/(?P<number>\d{10})\.png"
 )
-_EIGEN_LINE = re.compile(rf"\d{{4}}_\d\d_\d\d/{_DRIVE} (?P<number>\d{{1,10}}) (?P<side>[lr])")
+_EIGEN_FOLDER = re.compile(rf"\d{{4}}_\d\d_\d\d/{_DRIVE}")
 _CAMERA_OF_SIDE = {"l": "image_02", "r": "image_03"}
 
 _Frame = tuple[str, str, int]
@@ -59,6 +60,8 @@ class KITTI(Source):
         "<date>/<drive>/image_0{2,3}/data/<10 digits>.png\n"
         "{train,val}/<drive>/proj_depth/groundtruth/image_0{2,3}/<10 digits>.png"
     )
+    native_splits = frozenset({"test"})
+    lists_start_with_slash = True
 
     def list(self, root: Folder) -> Listing:
         """Pair frames and depth by drive, camera and number.
@@ -66,16 +69,15 @@ class KITTI(Source):
         Raw frames without depth are not mentioned: the first and last of every drive have none, and most
         users keep only some of the drives' depth.
         """
-        listing, paths = Listing(), root.files()
+        listing = Listing()
         images: dict[_Frame, str] = {}
         depths: dict[_Frame, tuple[str, str | None]] = {}
-        for path in paths:
+        for path in root.files():
             if match := _IMAGE.fullmatch(path):
                 images.setdefault(_frame(match), path)
             elif match := _DEPTH.fullmatch(path):
                 depths.setdefault(_frame(match), (path, match["split"]))
-        listed = _read_split_lists(root, paths) if depths else {}
-        for frame, (path, folder_split) in sorted(depths.items()):
+        for frame, (path, split) in sorted(depths.items()):
             drive, camera, number = frame
             sample_id = f"{drive}/{camera}/{number:010d}"
             if frame not in images:
@@ -83,14 +85,22 @@ class KITTI(Source):
                 listing.rejected.append(Rejection(path, reason))
                 continue
             files = {"image": images[frame], "depth": path}
-            split = self._split(listed.get(frame), folder_split)
-            if split != "":
-                listing.samples.append(Sample(sample_id, files, group=drive, split=split))
+            listing.samples.append(Sample(sample_id, files, group=drive, split=split))
         return listing
 
-    def _split(self, listed: str | None, folder: str | None) -> str | None:
-        """The split of a frame, or "" for one that is not in this set."""
-        return listed or folder
+    def split_of_list(self, path: str) -> str | None:
+        """Text files that say in their names what they are of."""
+        name = posixpath.basename(path).lower()
+        return next((s for s in ("train", "test") if s in name), None) if name.endswith(".txt") else None
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """The frame that a line of either form names."""
+        if (match := _EIGEN_FOLDER.fullmatch(columns[0])) and len(columns) == 3:
+            camera, number = _CAMERA_OF_SIDE.get(columns[2]), columns[1]
+            return f"{match['drive']}/{camera}/{number:0>10}" if camera else None
+        if match := _IMAGE.fullmatch(columns[0]):
+            return f"{match['drive']}/{match['camera']}/{match['number']}"
+        return None
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a frame and its depth in metres."""
@@ -108,27 +118,14 @@ class KITTI161(KITTI):
 
     name = "kitti_161"
     layout = f"{KITTI.layout}\nand a list of the Eigen test files, with `test` in its name"
+    only_listed = True
 
-    def _split(self, listed: str | None, folder: str | None) -> str | None:
-        return "test" if listed == "test" and folder == "val" else ""
+    def list(self, root: Folder) -> Listing:
+        """The frames of the official `val` folder, of which the list takes its choice."""
+        listing = super().list(root)
+        listing.samples = [sample for sample in listing.samples if sample.split == "val"]
+        return listing
 
 
 def _frame(match: re.Match[str]) -> _Frame:
     return match["drive"], match["camera"], int(match["number"])
-
-
-def _read_split_lists(root: Folder, paths: Iterable[str]) -> dict[_Frame, str]:
-    """Frame → split, from the list files among `paths`."""
-    splits: dict[_Frame, str] = {}
-    for path in paths:
-        name = posixpath.basename(path).lower()
-        split = next((split for split in ("train", "test") if split in name), None)
-        if split is None or not name.endswith(".txt"):
-            continue
-        for line in root.read_text(path).splitlines():
-            # Only the names are compared with what was found; nothing is opened by a list's word.
-            if match := _EIGEN_LINE.fullmatch(line.strip()):
-                splits[match["drive"], _CAMERA_OF_SIDE[match["side"]], int(match["number"])] = split
-            elif (words := line.split()) and (match := _IMAGE.fullmatch(words[0].lstrip("/"))):
-                splits[_frame(match)] = split
-    return splits

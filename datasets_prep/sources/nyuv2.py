@@ -11,19 +11,18 @@ Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0. Sky does not
 border of about 40 rows and columns without depth behind it; evaluation usually crops to rows 45 to 470 and
 columns 41 to 600 (D. Eigen et al., 2014).
 
-Splits: list files that lie anywhere in the folder and have `test` or `train` in their name decide (`<image>
-<depth> <focal length>` a line; a leading slash is ignored); else photos below a folder `test` or `train` get
-that split. A scene is a group.
+Splits: lists as BTS has them (`.txt` with `test` or `train` in the name, `<image> <depth> <focal length>` a
+line; those for training begin with a slash): 24,231 photos for training, 654 for testing. Photos that no list
+names have the split of the folder `test` or `train` that they lie in. A scene is a group. The split `test`
+keeps its native bytes.
 
-Known defects: the labelled MATLAB file of the authors numbers its test photos otherwise, from 1; it is
-another product and not read here.
+The labelled MATLAB file of the authors is another product: `nyuv2_labelled`.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -42,16 +41,17 @@ class NYUv2(Source):
     name = "nyuv2"
     target_kind = "metric"
     layout = "<scene>/rgb_<5 digits>.jpg\n<scene>/sync_depth_<5 digits>.png"
+    native_splits = frozenset({"test"})
+    lists_start_with_slash = True
 
     def list(self, root: Folder) -> Listing:
         """Pair photos and depth by folder and number."""
-        listing, paths = Listing(), root.files()
+        listing = Listing()
         groups: dict[tuple[str, str], dict[str, str]] = {}
-        for path in paths:
+        for path in root.files():
             if match := _FILE.fullmatch(path):
                 role = str(match.lastgroup)
                 groups.setdefault((posixpath.dirname(path), match[role]), {})[role] = path
-        splits = _read_split_lists(root, paths) if groups else {}
         for (folder, number), files in sorted(groups.items()):
             if "depth" not in files:
                 listing.rejected.append(Rejection(files["image"], f"no depth sync_depth_{number}.png"))
@@ -59,9 +59,23 @@ class NYUv2(Source):
                 listing.rejected.append(Rejection(files["depth"], f"no image rgb_{number}.jpg"))
             else:
                 scene = posixpath.basename(folder)
-                split = splits.get(f"{scene}/{number}") or _split_of_folder(folder)
+                split = _split_of_folder(folder)
                 listing.samples.append(Sample(f"{folder}/{number}", files, group=scene, split=split))
         return listing
+
+    def split_of_list(self, path: str) -> str | None:
+        """Text files that say in their names what they are of."""
+        name = posixpath.basename(path).lower()
+        return next((s for s in ("train", "test") if s in name), None) if name.endswith(".txt") else None
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """Scene and number of a photo."""
+        match = _FILE.fullmatch(columns[0])
+        return f"{match['scene']}/{match['image']}" if match and match["image"] else None
+
+    def list_key(self, sample: Sample) -> str:
+        """Lists name scene and number, whatever folders are above."""
+        return "/".join(sample.sample_id.split("/")[-2:])
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth in metres."""
@@ -76,19 +90,3 @@ class NYUv2(Source):
 
 def _split_of_folder(folder: str) -> str | None:
     return next((part for part in folder.split("/")[:-1] if part in ("train", "test")), None)
-
-
-def _read_split_lists(root: Folder, paths: Iterable[str]) -> dict[str, str]:
-    """`<scene>/<number>` → split, from the list files among `paths`."""
-    splits: dict[str, str] = {}
-    for path in paths:
-        name = posixpath.basename(path).lower()
-        split = next((split for split in ("train", "test") if split in name), None)
-        if split is None or not name.endswith(".txt"):
-            continue
-        for line in root.read_text(path).splitlines():
-            # Only the names are compared with what was found; nothing is opened by a list's word.
-            words = line.split()
-            if words and (match := _FILE.fullmatch(words[0].lstrip("/"))) and match["image"]:
-                splits[f"{match['scene']}/{match['image']}"] = split
-    return splits

@@ -10,7 +10,7 @@ The pass `clean`, without blur and atmosphere, is not used. 1,064 frames of 1024
 Values: `.dpt`, planar depth in metres. Invalid pixels: none but 0 and what is not finite. Sky has a very
 large depth and no label; evaluation leaves out what is beyond 72 m, and 19 frames lie wholly beyond.
 
-Splits: all frames are `test`. A sequence is a group.
+Splits: all frames are `test`, which keeps its native bytes. A sequence is a group.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Sintel(Source):
     name = "sintel"
     target_kind = "metric"
     layout = "training/final/<sequence>/frame_<4 digits>.png\ntraining/depth/<sequence>/frame_<4 digits>.dpt"
+    native_splits = frozenset({"test"})
 
     def list(self, root: Folder) -> Listing:
         """Pair frames and depth by sequence and number."""

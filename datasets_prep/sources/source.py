@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
 
-TargetKind = Literal["metric", "up-to-scale", "affine"]
-"""What is known of a dataset's depth: `metric` (metres), `up-to-scale` (one unknown factor an image or
-scene) or `affine` (inverse depth up to an unknown scale and shift)."""
+TargetKind = Literal["metric", "up-to-scale", "affine", "ordinal", "labels"]
+"""What a dataset's ground truth is. Depth: `metric` (metres), `up-to-scale` (one unknown factor an image or
+scene) or `affine` (inverse depth up to an unknown scale and shift). `ordinal`: which of two points is
+farther. `labels`: a class for every pixel."""
 
+Split = Literal["train", "val", "test"]
 Quantity = Literal["depth", "inverse_depth"]
 
 
@@ -43,12 +45,14 @@ class Sample:
         files: role (`image`, `depth`, …) → path relative to the dataset's folder.
         group: what must not be torn apart by a random split: a scene, a trajectory, or the image itself.
         split: the official split (`train`, `val`, `test`), or None where there is none.
+        annotation: what a list file says of this very sample, where its ground truth is no file of its own.
     """
 
     sample_id: str
     files: dict[str, str]
     group: str
     split: str | None = None
+    annotation: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +117,93 @@ class RawSample:
     sky: NDArray[np.bool_] | None = None
 
 
+@dataclass(slots=True)
+class RawLabels:
+    """One sample of a segmentation set.
+
+    Attributes:
+        image: the image file's own bytes (JPEG or PNG).
+        labels: (H, W) uint8, class ids from 0; `IGNORED_LABEL` where there is none.
+    """
+
+    image: bytes
+    labels: NDArray[np.uint8]
+
+
+IGNORED_LABEL = 255
+"""Label of pixels that count for nothing, neither in training nor in evaluation."""
+
+
+@dataclass(slots=True)
+class RawPointPair:
+    """One sample whose ground truth is the order of two points in depth.
+
+    Attributes:
+        image: the image file's own bytes (JPEG or PNG).
+        y_a, x_a, y_b, x_b: the points, counted from 0 at the upper left pixel.
+        a_is_farther: whether the depth at A is larger than that at B.
+    """
+
+    image: bytes
+    y_a: int
+    x_a: int
+    y_b: int
+    x_b: int
+    a_is_farther: bool
+
+
 class Source(ABC):
     """One dataset in its published layout.
 
-    Class attributes:
+    Attributes:
         name: as used on the command line and in the shards' `dataset` column.
         target_kind: what is known of its depth.
         layout: the expected files, one pattern a line, shown when a folder does not match.
         sizes_may_differ: whether image and target of a good sample may differ in size (the target is then
             resized to the image); otherwise a difference means a damaged sample.
+        native_splits: splits for evaluation, whose image bytes and ground truth are kept as they are.
+        only_listed: whether only samples that a list names belong to the dataset.
+        lists_start_with_slash: whether the authors' lists put a slash before paths in the dataset's folder.
+        fingerprint: what else decides the rows, besides the files and the settings; "" where nothing does.
     """
 
-    name: ClassVar[str]
-    target_kind: ClassVar[TargetKind]
+    name: str
+    target_kind: TargetKind
     layout: ClassVar[str]
     sizes_may_differ: ClassVar[bool] = False
+    native_splits: ClassVar[frozenset[str]] = frozenset()
+    only_listed: ClassVar[bool] = False
+    lists_start_with_slash: ClassVar[bool] = False
+    fingerprint: str = ""
+
+    def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
+        """This source set up for one folder.
+
+        Args:
+            options: settings that only this source has.
+
+        Raises:
+            WrongLayout: if an option, or a description that lies in the folder, is wrong.
+        """
+        if options:
+            raise WrongLayout(f"options: {self.name} has none, got {', '.join(sorted(options))}")
+        return self
+
+    def split_of_list(self, path: str) -> str | None:
+        """The split that a file in the dataset's folder lists, or None if it is no list of the authors'."""
+        return None
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """The `list_key` of the samples that a list's line names, or None if it can name none.
+
+        Args:
+            columns: the line's words; the first, a path, is normalised and inside the dataset's folder.
+        """
+        return columns[0]
+
+    def list_key(self, sample: Sample) -> str:
+        """What list files call a sample: its id, or something that several samples share."""
+        return sample.sample_id
 
     @abstractmethod
     def list(self, root: Folder) -> Listing:
@@ -140,7 +216,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def read(self, root: Folder, sample: Sample) -> RawSample:
+    def read(self, root: Folder, sample: Sample) -> RawSample | RawLabels | RawPointPair:
         """Read one sample at its native resolution.
 
         Raises:

@@ -44,6 +44,7 @@ class TUM(Source):
     name = "tum"
     target_kind = "metric"
     layout = "rgbd_dataset_<sequence>/rgb/<time>.png\nrgbd_dataset_<sequence>/depth/<time>.png"
+    native_splits = frozenset({"test"})
 
     def list(self, root: Folder) -> Listing:
         """Pair images and depth maps by time within each sequence."""

@@ -8,7 +8,13 @@ from datasets_prep.normalize import normalize, normalize_target, resize_nearest_
 from datasets_prep.schema import decode_image, decode_inverse_depth
 from datasets_prep.sources.source import BadSample, RawSample
 
-RULES = {"side": 32, "rule": "shorter", "jpeg_quality": 95, "min_valid_share": 0.01}
+RULES = {
+    "side": 32,
+    "rule": "shorter",
+    "jpeg_quality": 95,
+    "min_valid_share": 0.01,
+    "min_dynamic_range": 1.01,
+}
 
 
 def raw_sample(height: int = 48, width: int = 64, **changes: object) -> RawSample:

@@ -7,7 +7,8 @@ import pytest
 
 from datasets_prep import formats
 from datasets_prep.sources.blendedmvs import BlendedMVS
-from datasets_prep.sources.source import BadSample, WrongLayout
+from datasets_prep.sources.source import BadSample
+from datasets_prep.split_lists import list_samples
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS
 
@@ -48,7 +49,8 @@ def test_values_are_the_scenes_depth_times_one_factor_a_project(written):
 
 def test_generated_lists_give_the_split(written):
     tree = written("blendedmvs", SCENES)
-    splits = {s.group: s.split for s in BlendedMVS().list(tree.root).samples if s.sample_id not in tree.traps}
+    listing = list_samples(BlendedMVS(), tree.root)
+    splits = {s.group: s.split for s in listing.samples if s.sample_id not in tree.traps}
     assert sorted(splits.values()) == ["train", "train", "val"]
 
 
@@ -76,15 +78,20 @@ def test_list_files_of_the_authors_give_the_split(tmp_path):
     write(tmp_path, unlisted, np.ones((2, 2), np.float32))
     (tmp_path / "validation_list.txt").write_bytes(f"{PROJECT}\r\n\r\n".encode())
     (tmp_path / "BlendedMVS_training.txt").write_bytes(OTHER.encode())
-    splits = {s.group: s.split for s in BlendedMVS().list(Folder(tmp_path)).samples}
-    assert splits == {PROJECT: "val", OTHER: "train", unlisted: None}
+    listing = list_samples(BlendedMVS(), Folder(tmp_path))
+    assert {s.group: s.split for s in listing.samples} == {PROJECT: "val", OTHER: "train"}
+    assert [r.reason for r in listing.rejected] == [
+        f"1 samples are in no list, the first: {unlisted}/00000000"
+    ]
 
 
-def test_broken_list_file_is_refused(tmp_path):
+def test_unlisted_projects_are_for_training_where_only_the_validation_list_is_there(tmp_path):
     write(tmp_path, PROJECT, np.ones((2, 2), np.float32))
+    write(tmp_path, OTHER, np.ones((2, 2), np.float32))
     (tmp_path / "validation_list.txt").write_text(f"{OTHER}\n../../etc/passwd\n")
-    with pytest.raises(WrongLayout, match=r"^validation_list.txt line 2: '../../etc/passwd' is no project"):
-        BlendedMVS().list(Folder(tmp_path))
+    listing = list_samples(BlendedMVS(), Folder(tmp_path))
+    assert {s.group: s.split for s in listing.samples} == {PROJECT: "train", OTHER: "val"}
+    assert [r.path for r in listing.rejected] == ["validation_list.txt"]
 
 
 def test_nested_project_folders_of_the_high_resolution_archives(tmp_path):

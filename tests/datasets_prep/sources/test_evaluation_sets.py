@@ -12,6 +12,7 @@ from datasets_prep.layouts.eth3d import eth3d_map
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.source import BadSample
 from datasets_prep.sources.tum import TUM
+from datasets_prep.split_lists import list_samples
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS
 
@@ -77,7 +78,9 @@ def test_values_are_the_scenes_metres(name, farthest, error, written):
     ],
 )
 def test_splits(name, splits, written):
-    found = [s.split for s in good(name, written(name, SCENES))]
+    tree = written(name, SCENES)
+    listing = list_samples(SOURCES[name], tree.root)
+    found = [s.split for s in listing.samples if s.sample_id not in tree.traps]
     assert {split: found.count(split) for split in set(found)} == splits
 
 
@@ -165,13 +168,14 @@ def test_kitti_lists_of_every_form(tmp_path, lines):
     kitti_frame(tmp_path, 54, split="train", camera="image_03")
     (tmp_path / "eigen_test_files.txt").write_bytes(lines.encode())
     root = Folder(tmp_path)
-    splits = {s.sample_id: s.split for s in SOURCES["kitti"].list(root).samples}
+    splits = {s.sample_id: s.split for s in list_samples(SOURCES["kitti"], root).samples}
     assert splits == {
         f"{DRIVE}/image_02/0000000069": "test",
         f"{DRIVE}/image_03/0000000054": "test",
         f"{DRIVE}/image_03/0000000069": "val",
     }
-    assert [s.sample_id for s in SOURCES["kitti_161"].list(root).samples] == [f"{DRIVE}/image_02/0000000069"]
+    chosen = list_samples(SOURCES["kitti_161"], root).samples
+    assert [s.sample_id for s in chosen] == [f"{DRIVE}/image_02/0000000069"]
 
 
 @needs_real
@@ -197,7 +201,7 @@ def test_real_kitti_lists_name_697_and_652_frames(tmp_path):
         for old in tmp_path.glob("*.txt"):
             old.unlink()
         put(tmp_path / name, text.encode())
-        listing = SOURCES["kitti"].list(Folder(tmp_path))
+        listing = list_samples(SOURCES["kitti"], Folder(tmp_path))
         assert [s.split for s in listing.samples] == ["test"] * 652
 
 
@@ -224,11 +228,15 @@ def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
         folder = tmp_path / "official_splits/test/bathroom"
         put(folder / f"rgb_{number:05d}.jpg", formats.encode_jpeg(BLACK))
         put(folder / f"sync_depth_{number:05d}.png", grey([[0, 1, 2500]]))
-    lines = "/bathroom/rgb_00045.jpg /bathroom/sync_depth_00045.png 518.8579\n../etc/rgb_00046.jpg x\n"
+    lines = "/bathroom/rgb_00045.jpg /bathroom/sync_depth_00045.png 518.8579\n/../etc/rgb_00046.jpg x\n"
     (tmp_path / "nyudepthv2_train_files.txt").write_text(lines)
     root = Folder(tmp_path)
-    samples = SOURCES["nyuv2"].list(root).samples
+    listing = list_samples(SOURCES["nyuv2"], root)
+    samples = listing.samples
     assert [s.split for s in samples] == ["train", "test", "test"]
+    assert [r.reason.split(", the first")[0] for r in listing.rejected] == [
+        "1 of 2 entries name no sample that is here"
+    ]
     raw = SOURCES["nyuv2"].read(root, samples[0])
     assert raw.target.tolist() == [[0, np.float32(0.001), 2.5]]
     assert raw.valid.tolist() == [[False, True, True]]

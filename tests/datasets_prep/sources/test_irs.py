@@ -8,6 +8,7 @@ import pytest
 from datasets_prep import formats
 from datasets_prep.sources.irs import IRS
 from datasets_prep.sources.source import BadSample
+from datasets_prep.split_lists import list_samples
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS
 
@@ -24,7 +25,7 @@ def write(root, disparity, number="1960", scene="Home/A", channels=("G",)):
 
 def test_counts_groups_and_official_lists(written):
     tree = written("irs", SCENES)
-    samples = [s for s in IRS().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = [s for s in list_samples(IRS(), tree.root).samples if s.sample_id not in tree.traps]
     assert len(samples) == SCENES * VIEWS
     assert len({s.group for s in samples}) == SCENES
     held_out = {s.group for s in samples if s.split == "test"}
@@ -76,8 +77,13 @@ def test_list_files_may_pad_ids_otherwise(tmp_path):
     line = "IRSDataset/Home/A/l_00007.png IRSDataset/Home/A/r_00007.png\t\r\n../../etc/passwd x\n\n"
     (tmp_path / "IRSDataset_TEST.list").write_text(line)
     (tmp_path / "train.list").write_text("Home/A/l_8.png Home/A/r_8.png Home/A/d_8.exr Home/A/n_8.exr")
-    splits = {s.sample_id: s.split for s in IRS().list(Folder(tmp_path)).samples}
-    assert splits == {"Home/A/00007": "test", "Home/A/00008": "train", "Home/A/00009": None}
+    listing = list_samples(IRS(), Folder(tmp_path))
+    splits = {s.sample_id: s.split for s in listing.samples}
+    assert splits == {"Home/A/00007": "test", "Home/A/00008": "train"}
+    assert [r.reason for r in listing.rejected] == [
+        "1 of 2 entries name no sample that is here, the first: '../../etc/passwd x'",
+        "1 samples are in no list, the first: Home/A/00009",
+    ]
 
 
 def test_empty_disparity_is_refused(tmp_path):
