@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasets_prep.errors import UserError
+from pipelines import cli_registry
 
 if TYPE_CHECKING:
     from datasets_prep.shard_plan import IngestPlan
@@ -226,16 +227,21 @@ def evaluate(
     from pipelines import tracking
     from pipelines.config import EvaluateConfig, load_section, to_yaml
     from pipelines.evaluate import evaluate as run_evaluation
+    from pipelines.evaluate import mean_over_datasets
+    from pipelines.models import note_evaluation
     from pipelines.predict import find_model
 
     settings = load_section("evaluate", EvaluateConfig, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
     folder = find_model(model)
     run = tracking.start_run(f"evaluate {model}", "evaluate", settings, open_datasets(data))
+    if model.startswith(tracking.MODEL_SCHEME):
+        note_evaluation(run, model)
     with tracking.finishing(run):
         results = run_evaluation(settings, folder, data)
         for name, result in results.items():
             run.log_metrics({f"{metric}/{name}": value for metric, value in result.items()}, step=0)
+        run.log_metrics({"abs_rel/mean": mean_over_datasets(results, "abs_rel")}, step=0)
     _print_results(results)
 
 
@@ -280,19 +286,8 @@ def predict(
         raise typer.Exit(1)
 
 
-@app.command()
-def publish(
-    run: Annotated[str, typer.Argument(help="Name or id of a finished training run.")],
-    name: Annotated[str, typer.Option(help="Registered model to add a version to.")] = "dpt",
-    alias: Annotated[
-        str, typer.Option(help="Alias of the version, by which others look it up.")
-    ] = "champion",
-) -> None:
-    """Register the model of a finished run in MLflow's registry."""
-    from pipelines.publish import publish as register
-
-    published = register(run, name, alias)
-    typer.echo(f"{published.name} version {published.version} is now {published.uri}")
+for command in (cli_registry.publish, cli_registry.models, cli_registry.promote, cli_registry.rollback):
+    app.command()(command)
 
 
 @app.command("config")

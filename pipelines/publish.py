@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines import tracking
+import mlflow
+from mlflow import MlflowClient
+
+from pipelines import models, tracking
+from pipelines.tracking import TrackingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,24 @@ class Published:
 def publish(run: str, name: str, alias: str | None) -> Published:
     """Register the model of a run (its name or id) as a new version of `name`.
 
+    The alias moves to it whatever either measured; to move it only to what is not worse, publish under
+    another alias and promote that (`pipelines.models.promote`).
+
     Raises:
         TrackingError: if there is no such run, or it logged no model.
     """
-    return Published(name, tracking.register(tracking.find_run(run), name, alias), alias)
+    version = _register(tracking.find_run(run), name)
+    if alias is not None:
+        models.set_alias(name, alias, version)
+    return Published(name, version, alias)
+
+
+def _register(run_id: str, name: str) -> int:
+    """Make the model that a run logged a new version of a registered model; returns its number."""
+    run = MlflowClient().get_run(run_id)
+    logged = run.outputs.model_outputs if run.outputs else []
+    if not logged:
+        raise TrackingError(
+            f"run {run.info.run_name} ({run_id}) has logged no model: it did not finish training"
+        )
+    return int(mlflow.register_model(f"{tracking.MODEL_SCHEME}{logged[-1].model_id}", name).version)

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,18 @@ def connect() -> str:
     try:
         _experiment_id()
     except MlflowException as error:
-        raise TrackingError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from error
+        raise TrackingError(_refusal(uri, error)) from error
     return uri
+
+
+def _refusal(uri: str, error: MlflowException) -> str:
+    """What a server's refusal means, in one line."""
+    if error.get_http_status_code() in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return (
+            f"MLflow at {uri} refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "(or MLFLOW_TRACKING_TOKEN), and that the server's --allowed-hosts has its name"
+        )
+    return f"MLflow at {uri}: {str(error).splitlines()[0]}"
 
 
 def _require_answer(uri: str) -> None:
@@ -211,26 +222,6 @@ def log_model(run: Run, folder: Path) -> str:
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
         )
     return str(info.model_uri)
-
-
-def register(run_id: str, name: str, alias: str | None) -> int:
-    """Register the model that a run logged, give the version an alias, and return its number.
-
-    Raises:
-        TrackingError: if the run logged no model.
-    """
-    connect()
-    client = MlflowClient()
-    run = client.get_run(run_id)
-    models = run.outputs.model_outputs if run.outputs else []
-    if not models:
-        raise TrackingError(
-            f"run {run.info.run_name} ({run_id}) has logged no model: it did not finish training"
-        )
-    version = mlflow.register_model(f"{MODEL_SCHEME}{models[-1].model_id}", name)
-    if alias is not None:
-        client.set_registered_model_alias(name, alias, version.version)
-    return int(version.version)
 
 
 def find_run(name_or_id: str) -> str:
