@@ -137,6 +137,9 @@ class Folder:
         """A file's whole content as UTF-8 (a leading byte-order mark is dropped)."""
         return self.read_bytes(relative).decode("utf-8-sig")
 
+    def note_read(self, content: bytes) -> None:
+        """Tell a folder that keeps account what was read by other means: a piece of a large file."""
+
     @contextmanager
     def writing(self, relative: str) -> Iterator[Path]:
         """A local path to write to; on leaving the block the file appears under its name, whole.
@@ -185,9 +188,13 @@ class DigestingFolder(Folder):
     def read_bytes(self, relative: str) -> bytes:
         """A file's whole content, which also goes into the digest (preceded by its length)."""
         content = super().read_bytes(relative)
+        self.note_read(content)
+        return content
+
+    def note_read(self, content: bytes) -> None:
+        """Take it into the digest like a file of that content."""
         self._state.update(len(content).to_bytes(8, "little"))
         self._state.update(content)
-        return content
 
     def take_digest(self) -> str:
         """The digest of everything read since the last call, in hexadecimal."""
