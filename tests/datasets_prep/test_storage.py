@@ -1,8 +1,12 @@
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from datasets_prep.errors import UserError
+from datasets_prep.retries import StorageFailed
 from datasets_prep.storage import PARTIAL_MARK, DigestingFolder, Folder
 
 
@@ -64,6 +68,53 @@ def test_an_old_file_survives_a_failed_rewrite(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail()
     assert folder.read_text("data.txt") == "old"
+
+
+def test_a_partial_file_that_somebody_is_writing_stays(tmp_path: Path) -> None:
+    """Two jobs may prepare one dataset at the same time, each cleaning up when it starts."""
+    folder = Folder(tmp_path)
+    with folder.writing("train-00000.parquet") as path:
+        path.write_bytes(b"whole")
+        assert folder.remove_partial_files() == 0
+        assert path.exists()
+    assert folder.read_bytes("train-00000.parquet") == b"whole"
+    assert list(folder.files()) == ["train-00000.parquet"]
+
+
+def test_a_partial_file_is_removed_once_its_writer_was_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from datasets_prep.storage import Folder\n"
+        "with Folder(sys.argv[1]).writing('data.bin') as path:\n"
+        "    path.write_bytes(b'half'); print('writing', flush=True); time.sleep(600)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"writing\n"
+        folder = Folder(tmp_path)
+        assert folder.remove_partial_files() == 0
+    finally:
+        writer.kill()
+        writer.wait()
+    assert folder.remove_partial_files() == 1
+    assert list(folder.files()) == []
+
+
+def test_a_uri_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(UserError, match="nosuch://bucket/x: Protocol not known"):
+        Folder("nosuch://bucket/x")
+
+
+def test_remote_storage_that_lets_nobody_in_is_no_missing_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://closed")
+    folder.write_text("a.txt", "hello")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("the token has expired")
+
+    monkeypatch.setattr(type(folder.fs), "cat_file", refuse)
+    with pytest.raises(StorageFailed, match=r"/closed/a.txt cannot be read: PermissionError: the token"):
+        folder.read_bytes("a.txt")
 
 
 def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+"""The whole way of the data on a real HTTP endpoint that speaks S3 and fails now and then, as S3 does."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from s3fs import S3FileSystem
+from werkzeug.serving import make_server
+
+from datasets_prep.inspect import verify
+from datasets_prep.manifest import open_dataset
+from datasets_prep.storage import Folder
+
+SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
+FAULT_SHARE = 0.05
+ERRORS = {
+    "InternalError": "500 Internal Server Error",
+    "ServiceUnavailable": "503 Service Unavailable",
+    "SlowDown": "503 Slow Down",
+}
+FAULTS = (*ERRORS, "slow", "cut off")
+
+
+class FaultyS3:
+    """A WSGI application: moto's S3, of whose answers a seeded share are errors, slow, or break off."""
+
+    def __init__(self) -> None:
+        self._s3 = DomainDispatcherApplication(create_backend_app)
+        self._rng = random.Random(3)
+        self._lock = threading.Lock()
+        self.share = 0.0
+        self.faults: Counter[str] = Counter()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        fault = self._draw()
+        if fault in ERRORS:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response(ERRORS[fault], [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{fault}</Code><Message>{ERRORS[fault]}</Message></Error>".encode()]
+        if fault == "slow":
+            time.sleep(0.5)
+        answer: Iterable[bytes] = self._s3(environ, start_response)
+        if fault == "cut off" and environ["REQUEST_METHOD"] == "GET":
+            whole = b"".join(answer)
+            return [whole[: len(whole) // 2]]  # the header has announced all of it
+        return answer
+
+    def _draw(self) -> str | None:
+        with self._lock:
+            fault = self._rng.choice(FAULTS) if self._rng.random() < self.share else None
+            if fault:
+                self.faults[fault] += 1
+            return fault
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[FaultyS3]:
+    """The endpoint, which `AWS_ENDPOINT_URL` names as long as it runs; with buckets `raw` and `shards`."""
+    app = FaultyS3()
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        S3FileSystem.clear_instance_cache()
+        for bucket in ("raw", "shards"):
+            S3FileSystem().mkdir(bucket)
+        yield app
+        S3FileSystem.clear_instance_cache()
+    server.shutdown()
+    thread.join()
+
+
+@contextmanager
+def failing_now_and_then(s3: FaultyS3) -> Iterator[None]:
+    s3.share = FAULT_SHARE
+    yield
+    s3.share = 0.0
+
+
+@pytest.fixture(scope="module")
+def raw_on_s3(s3: FaultyS3, raw_folder: Path) -> str:
+    S3FileSystem().put(str(raw_folder / "tartanair"), "raw/tartanair", recursive=True)
+    return "s3://raw/tartanair"
+
+
+@pytest.fixture(scope="module")
+def prepared_on_s3(s3: FaultyS3, raw_on_s3: str) -> str:
+    """Prepared by the command, whose Ray gets the endpoint from its environment, while S3 fails at times."""
+    with failing_now_and_then(s3):
+        print(prepare(raw_on_s3, "s3://shards"))
+    return "s3://shards/tartanair"
+
+
+def prepare(raw: str, out: str) -> str:
+    command = [sys.executable, "-m", "pipelines.cli", "prepare", "tartanair", *SETTINGS]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [*command, "--raw", raw, "--out", out], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def contents(uri: str) -> dict[str, bytes]:
+    folder = Folder(uri)
+    return {path: folder.read_bytes(path) for path in folder.files()}
+
+
+def test_the_bytes_are_those_of_a_local_run_and_nothing_is_lost(
+    s3: FaultyS3, prepared_on_s3: str, shards_folder: Path
+) -> None:
+    local, remote = contents(str(shards_folder / "tartanair")), contents(prepared_on_s3)
+    print(f"faults: {dict(s3.faults)}")
+    assert s3.faults.total() >= 5
+    assert sorted(remote) == sorted(local)
+    assert [path for path in local if remote[path] != local[path]] == []
+    prepared = open_dataset(prepared_on_s3)
+    assert prepared.manifest.quarantined == 0
+    assert sum(prepared.manifest.samples.values()) == 20
+
+
+def test_it_is_verified_while_s3_fails(s3: FaultyS3, prepared_on_s3: str) -> None:
+    before = s3.faults.total()
+    with failing_now_and_then(s3):
+        reports = [verify(open_dataset(prepared_on_s3)) for _ in range(5)]
+    assert s3.faults.total() > before
+    assert [report.problems for report in reports] == [[]] * 5
+
+
+def test_a_finished_dataset_is_left_untouched(raw_on_s3: str, prepared_on_s3: str) -> None:
+    fs = S3FileSystem()
+    before = {path: entry["LastModified"] for path, entry in fs.find("shards", detail=True).items()}
+    prepare(raw_on_s3, "s3://shards")
+    fs.invalidate_cache()
+    assert {path: entry["LastModified"] for path, entry in fs.find("shards", detail=True).items()} == before
+
+
+def test_pyarrow_reads_a_shard_from_s3_by_itself(prepared_on_s3: str) -> None:
+    prepared = open_dataset(prepared_on_s3)
+    with S3FileSystem().open(f"{prepared.folder.path}/{prepared.manifest.shards[0].name}") as file:
+        assert pq.read_table(file, columns=["sample_id"]).num_rows == prepared.manifest.shards[0].rows
+
+
+def test_a_large_file_is_uploaded_in_parts_and_appears_whole(s3: FaultyS3) -> None:
+    folder = Folder("s3://shards/large")
+    content = random.Random(0).randbytes(2**20) * 110  # from 100 MB on in parts
+    with failing_now_and_then(s3):
+        with folder.writing("data.bin") as path:
+            path.write_bytes(content)
+            assert not folder.exists("data.bin")
+        assert folder.read_bytes("data.bin") == content
+    folder.fs.rm(folder.path, recursive=True)
