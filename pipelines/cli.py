@@ -104,6 +104,61 @@ def datasets() -> None:
 
 
 @app.command()
+def stereo(
+    dataset: Annotated[str, typer.Argument(help="movies or wsvd.")],
+    videos: Annotated[str, typer.Option(help="Folder of stereo videos; a path or s3://…")],
+    out: Annotated[str, typer.Option(help="Where to put the raw dataset; a path or s3://…")],
+    overrides: Overrides = None,
+    config: Config = None,
+    lists: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder of the authors' lists of frames; wsvd needs it.", show_default="all shots"),
+    ] = None,
+    sky: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder of sky masks, FRAME.png, not 0 where sky is.", show_default="none"),
+    ] = None,
+) -> None:
+    """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
+    from datasets_prep.stereo import find_stereo_dataset, read_report, run_stereo
+    from datasets_prep.stereo_plan import StereoSettings
+    from pipelines.config import load_section, to_yaml
+    from pipelines.ray_session import connect
+
+    out = _lasting(out)
+    known = find_stereo_dataset(dataset)
+    settings = load_section("stereo", StereoSettings, config, overrides or []).of(known)
+    console.print(to_yaml(settings), end="", highlight=False)
+    connect()
+    _watch_frames(run_stereo(known, videos, out, settings, lists, sky), dataset)
+    report = read_report(out)
+    typer.echo(
+        f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing"
+    )
+    for reason, count in report.rejected.items():
+        typer.echo(f"left out: {count} frames: {reason}")
+    typer.echo(f"what was left out, and why: {out.rstrip('/')}/rejected.parquet")
+    typer.echo(f"next: dpt prepare {dataset} --raw {out} --out shards")
+
+
+def _watch_frames(progress: Any, dataset: str) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    left_out = TextColumn("frames, {task.fields[rejected]} left out,")
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        left_out,
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(dataset, total=None, rejected=0)
+        for state in progress:
+            bar.update(task, total=state.frames, completed=state.done, rejected=state.rejected)
+
+
+@app.command()
 def prepare(
     dataset: Annotated[str, typer.Argument(help="Which dataset, e.g. redweb; `dpt datasets` lists them.")],
     raw: Annotated[str, typer.Option(help="Its folder, in the published layout; a path or s3://…")],
@@ -292,7 +347,7 @@ for command in (cli_registry.publish, cli_registry.models, cli_registry.promote,
 
 @app.command("config")
 def show_config(
-    job: Annotated[str, typer.Argument(help="prepare, train, evaluate or predict.")],
+    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate or predict.")],
     overrides: Overrides = None,
     config: Config = None,
 ) -> None:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from datasets_prep.errors import UserError
 from datasets_prep.shard_plan import IngestSettings
+from datasets_prep.stereo_plan import StereoSettings
 from pipelines.schedule import Schedule
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
@@ -189,6 +190,7 @@ class DemoConfig(Section):
 class Experiment(Section):
     """A config file: one section a job."""
 
+    stereo: StereoSettings = StereoSettings()
     prepare: IngestSettings = IngestSettings()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -11,11 +11,13 @@ from datasets_prep.layouts import (
     irs,
     kitti,
     megadepth,
+    movies,
     nyuv2,
     redweb,
     sintel,
     tartanair,
     tum,
+    wsvd,
 )
 from datasets_prep.layouts.layout import Layout
 
@@ -23,7 +25,9 @@ LAYOUTS: dict[str, Layout] = {
     "redweb": redweb.LAYOUT,
     "diml": diml.INDOOR,
     "diml_outdoor": diml.OUTDOOR,
+    "movies": movies.LAYOUT,
     "megadepth": megadepth.LAYOUT,
+    "wsvd": wsvd.LAYOUT,
     "tartanair": tartanair.LAYOUT,
     "hrwsi": hrwsi.LAYOUT,
     "apolloscape": apolloscape.LAYOUT,

@@ -10,18 +10,22 @@ from datasets_prep.sources.hrwsi import HRWSI
 from datasets_prep.sources.irs import IRS
 from datasets_prep.sources.kitti import KITTI, KITTI161
 from datasets_prep.sources.megadepth import MegaDepth
+from datasets_prep.sources.movies import Movies
 from datasets_prep.sources.nyuv2 import NYUv2
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.sintel import Sintel
 from datasets_prep.sources.source import Source
 from datasets_prep.sources.tartanair import TartanAir
 from datasets_prep.sources.tum import TUM
+from datasets_prep.sources.wsvd import WSVD
 
 _MIX_6 = (
     ReDWeb(),
     DIML(),
     DIMLOutdoor(),
+    Movies(),
     MegaDepth(),
+    WSVD(),
     TartanAir(),
     HRWSI(),
     ApolloScape(),

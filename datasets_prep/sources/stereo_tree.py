@@ -1,0 +1,96 @@
+"""The tree that the scripts of 3DVideos2Stereo and `dpt stereo` write: how it is listed and read.
+
+image_left/<folder>/<clip>/out<8 digits>.jpg
+disparity/<folder>/<clip>/out<8 digits>.png      16 bits, value = offset + scale · stored, in pixels
+uncertainty/<folder>/<clip>/out<8 digits>.png    8 bits, tenths of a pixel
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+from datasets_prep import formats
+from datasets_prep.disparity_png import decode_disparity, decode_uncertainty
+from datasets_prep.sources.source import (
+    BadSample,
+    Listing,
+    RawSample,
+    Rejection,
+    Sample,
+    Source,
+    Split,
+    files_by_sample,
+)
+from datasets_prep.storage import Folder
+
+MAX_UNCERTAINTY = 2.0
+"""A pixel is valid where forward and backward flow agree better than this, in pixels of the disparity map."""
+
+FOLDERS = {"image": "image_left", "depth": "disparity", "uncertainty": "uncertainty"}
+"""Role of a file → its folder."""
+
+ENDINGS = {"image": "jpg", "depth": "png", "uncertainty": "png"}
+"""Role of a file → the ending of its name."""
+
+
+def tree_pattern(clip: str) -> re.Pattern[str]:
+    """Matches the files of a tree whose frames lie in `<folder>/<clip>`; `clip` is a regular expression."""
+    roles = "|".join(
+        f"{folder}/(?P<{role}>[^/]+/{clip}/out\\d{{8}})\\.{ENDINGS[role]}" for role, folder in FOLDERS.items()
+    )
+    return re.compile(f"(?P<scope>)(?:{roles})")
+
+
+class StereoTree(Source):
+    """A dataset in such a tree.
+
+    Image and disparity of a good sample may differ in size: the authors keep disparity at half resolution.
+
+    Attributes:
+        pattern: made by `tree_pattern`.
+        split_of_video: first folder of a sample's id → official split.
+    """
+
+    target_kind = "affine"
+    sizes_may_differ = True
+    pattern: ClassVar[re.Pattern[str]]
+    split_of_video: ClassVar[Mapping[str, Split]] = {}
+
+    def list(self, root: Folder) -> Listing:
+        """Bring images, disparity and uncertainty together by folder, clip and number."""
+        listing = Listing()
+        samples = files_by_sample(root.files(), self.pattern, "scope", listing)
+        for (_, name), files in sorted(samples.items()):
+            missing = [folder for role, folder in FOLDERS.items() if role not in files]
+            if missing:
+                present = next(iter(files.values()))
+                listing.rejected.append(Rejection(present, f"{name} is missing from {' and '.join(missing)}"))
+            else:
+                video = name.split("/")[0]
+                split = self.split_of_video.get(video)
+                listing.samples.append(Sample(name, files, group=video, split=split))
+        return listing
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read a left view and its disparity in pixels, larger is nearer.
+
+        Raises:
+            BadSample: also if the image is neither of the disparity's size nor some whole multiple of it.
+        """
+        disparity = decode_disparity(root.read_bytes(sample.files["depth"]))
+        uncertainty = decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))
+        height, width = disparity.shape
+        if uncertainty.shape != disparity.shape:
+            other_height, other_width = uncertainty.shape
+            raise BadSample(f"depth is {width}x{height}, its uncertainty {other_width}x{other_height}")
+        image = root.read_bytes(sample.files["image"])
+        image_height, image_width = formats.image_size(image)
+        factor = max(1, image_height // height)
+        if (image_height // factor, image_width // factor) != (height, width):
+            raise BadSample(
+                f"image is {image_width}x{image_height}, its disparity {width}x{height}: "
+                "expected the same size, or half of it"
+            )
+        return RawSample(image, disparity, "inverse_depth", valid=uncertainty < MAX_UNCERTAINTY)

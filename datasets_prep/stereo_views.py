@@ -1,0 +1,61 @@
+"""The two views of one stereo frame: how films and web videos pack them, and how they are taken apart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Packing = Literal["side_by_side", "half_side_by_side", "over_under", "half_over_under"]
+"""How a frame holds its two views, the left eye's on the left or on top. With `half` each view is squeezed to
+half its width (or height), so that the frame has the size of one view."""
+
+Views = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+
+_FULL_HD = (1080, 1920)
+_WIDESCREEN = (800, 1880)
+
+
+def split_views(frame: NDArray[np.uint8], packing: Packing, swapped: bool = False) -> Views:
+    """Take a packed frame apart; squeezed views are stretched back.
+
+    Args:
+        frame: (H, W, 3) uint8. An odd last column (or row) is left out.
+        packing: how it holds the views.
+        swapped: the right eye's view comes first.
+
+    Returns:
+        Left and right view, (h, w, 3) uint8 each, in memory of their own.
+    """
+    height, width = frame.shape[:2]
+    if packing.endswith("side_by_side"):
+        half = width // 2
+        first, second = frame[:, :half], frame[:, half : 2 * half]
+        size = (2 * half, height)
+    else:
+        half = height // 2
+        first, second = frame[:half], frame[half : 2 * half]
+        size = (width, 2 * half)
+    if packing.startswith("half"):
+        first, second = (_stretch(view, size) for view in (first, second))
+    else:
+        first, second = first.copy(), second.copy()
+    return (second, first) if swapped else (first, second)
+
+
+def crop_widescreen(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The central 1880×800 pixels (2.35:1) of a 1080p view, views of other sizes as they are.
+
+    Films in 16:9 have black bars above and below, and at the sides where a floating window was set; the
+    authors of the Movies dataset cut all films to this size.
+    """
+    if view.shape[:2] != _FULL_HD:
+        return view
+    top, left = ((full - kept) // 2 for full, kept in zip(_FULL_HD, _WIDESCREEN, strict=True))
+    return np.ascontiguousarray(view[top : top + _WIDESCREEN[0], left : left + _WIDESCREEN[1]])
+
+
+def _stretch(view: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(view, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -1,0 +1,194 @@
+"""WSVD's lists of clips: pickles of strangers, read without running anything that is in them.
+
+The authors publish `wsvd_{train,test}_clip_frame_ids.pkl`: a list of videos, each a dict with the YouTube id
+as `name` and `clips`, a list of dicts with `frames` (int32 array of frame numbers) and `label`. A pickle is a
+program. This reader executes only the instructions that build lists, dicts and plain values; the few names
+that a NumPy array needs become inert records here, and every other name ends the reading. No callable,
+NumPy's own included, is ever called with what the file says.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from datasets_prep.errors import UserError
+
+MAX_FRAMES = 50_000_000
+"""A list that names more frames is refused; the published ones name about 1.5 million."""
+
+_FORMAT_SUFFIX = re.compile(r"\.f\d+$")
+_VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+_NAMES = {
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): "reconstruct" for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): "scalar" for core in ("core", "_core")},
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+}
+_INSTRUCTIONS = (
+    "PROTO FRAME STOP MARK POP POP_MARK EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_TUPLE "
+    "TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
+    "SHORT_BINUNICODE BINBYTES SHORT_BINBYTES GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL "
+    "STACK_GLOBAL REDUCE BUILD"
+)
+
+
+class BadClipList(UserError):
+    """A list of clips that cannot be used; the message names the file and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoClips:
+    """The clips of one video: YouTube id, and the frame numbers of each clip."""
+
+    name: str
+    clips: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A name that the pickle looked up."""
+
+    what: str
+
+
+@dataclass(slots=True)
+class _Record:
+    """What the pickle wanted to make: by which name, from which arguments, with which state."""
+
+    what: str
+    arguments: tuple[Any, ...]
+    state: Any = None
+
+
+def video_id(name: str) -> str | None:
+    """The YouTube id in a name of a list or a video file's stem; None if it is none.
+
+    Some carry the downloader's format, as `abc.f136`.
+    """
+    stem = _FORMAT_SUFFIX.sub("", name)
+    return stem if _VIDEO_ID.fullmatch(stem) else None
+
+
+def read_clips(data: bytes, where: str) -> list[VideoClips]:
+    """Read a list of clips.
+
+    Args:
+        data: the pickle's content.
+        where: names the file in errors.
+
+    Raises:
+        BadClipList: if it is damaged, wants to run anything, or holds something else.
+    """
+    try:
+        videos = _Reader(io.BytesIO(data)).load()
+    except BadClipList as error:
+        raise BadClipList(f"{where}: {error}") from error
+    except Exception as error:  # a damaged pickle fails in as many ways as there are instructions
+        raise BadClipList(f"{where} is no list of clips: {type(error).__name__} while reading") from error
+    try:
+        found, frames = [], 0
+        for video in _expect(list, videos, "a list of videos"):
+            found.append(_video(video))
+            # Counted on the way: a pickle of a few bytes can name the same list many times.
+            frames += sum(len(clip) for clip in found[-1].clips)
+            if frames > MAX_FRAMES:
+                raise BadClipList(f"it names more than {MAX_FRAMES} frames")
+    except BadClipList as error:
+        raise BadClipList(f"{where} is no list of clips: {error}") from error
+    return found
+
+
+class _Reader(pickle._Unpickler):
+    """Python's own interpreter of pickles, cut down to instructions that only build plain values."""
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        code: pickle._Unpickler.dispatch[code]
+        for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS.split())
+    }
+
+    def load(self) -> Any:
+        """The whole pickle's value."""
+        try:
+            return super().load()
+        except KeyError as error:
+            raise BadClipList(f"instruction {error} is not allowed in a list of clips") from error
+
+    def find_class(self, module: str, name: str) -> _Name:
+        """A record of the name, if a NumPy array needs it; nothing is imported."""
+        if (module, name) not in _NAMES:
+            raise BadClipList(f"the pickle wants {module}.{name}, which is not allowed in a list of clips")
+        return _Name(_NAMES[module, name])
+
+    def _record_call(self) -> None:
+        arguments = self.stack.pop()
+        name = self.stack.pop()
+        if not isinstance(name, _Name) or not isinstance(arguments, tuple):
+            raise BadClipList("the pickle calls something that is not allowed in a list of clips")
+        self.stack.append(_Record(name.what, arguments))
+
+    def _record_state(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], _Record):
+            raise BadClipList("the pickle changes something that is not allowed in a list of clips")
+        self.stack[-1].state = state
+
+    dispatch[pickle.REDUCE[0]] = _record_call
+    dispatch[pickle.BUILD[0]] = _record_state
+
+
+def _video(video: Any) -> VideoClips:
+    fields = _expect(dict, video, "a dict for each video")
+    name = video_id(_expect(str, fields.get("name"), "a YouTube id as name"))
+    if name is None:
+        raise BadClipList(f"expected a YouTube id as name, got {fields['name'][:80]!r}")
+    clips = _expect(list, fields.get("clips"), f"a list as clips of {name}")
+    return VideoClips(name, [_frames(_expect(dict, clip, "a dict for each clip"), name) for clip in clips])
+
+
+def _frames(clip: dict[Any, Any], name: str) -> list[int]:
+    frames = clip.get("frames")
+    numbers = _array(frames) if isinstance(frames, _Record) else frames
+    if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
+        raise BadClipList(f"expected an array of integers as frames of {name}")
+    if numbers and min(numbers) < 0:
+        raise BadClipList(f"expected frame numbers from 0 on for {name}, got {min(numbers)}")
+    return numbers
+
+
+def _array(record: _Record) -> list[int]:
+    """The numbers of a recorded one-dimensional integer array: its state is NumPy's, of version 1."""
+    state = record.state
+    if record.what != "reconstruct" or not isinstance(state, tuple) or len(state) != 5:
+        raise BadClipList("expected an array of integers as frames")
+    _, shape, dtype, _, content = state
+    code = _integer_code(dtype)
+    length = math.prod(shape) if isinstance(shape, tuple) and len(shape) == 1 else -1
+    if not isinstance(content, bytes) or len(content) != length * np.dtype(code).itemsize:
+        raise BadClipList("expected a one-dimensional array of as many bytes as its shape says")
+    return [int(number) for number in np.frombuffer(content, code)]
+
+
+def _integer_code(dtype: Any) -> str:
+    """NumPy's code of a recorded integer type, with its byte order."""
+    code = dtype.arguments[0] if isinstance(dtype, _Record) and dtype.arguments else None
+    if not isinstance(code, str) or not re.fullmatch(r"[iu][1248]", code):
+        raise BadClipList(f"expected integers as frames, got {code!r:.40}")
+    state = dtype.state
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
+    return (">" if order == ">" else "<") + code
+
+
+def _expect(kind: type, value: Any, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise BadClipList(f"expected {what}, got {type(value).__name__}")
+    return value
