@@ -9,3 +9,7 @@ class UserError(ValueError):
 
 class NotFound(UserError, FileNotFoundError):
     """A file or folder that was named is not there."""
+
+
+class BadSample(ValueError):
+    """A sample that cannot be used; the message is the reason that the quarantine table shows."""

@@ -21,7 +21,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from datasets_prep.sources.source import BadSample
+from datasets_prep.errors import BadSample
 
 MAX_PIXELS = 100_000_000
 """Pictures larger than this are refused from their header alone, so that no file can ask for more than about

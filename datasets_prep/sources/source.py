@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample as BadSample
 from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
 
@@ -26,10 +27,6 @@ farther. `labels`: a class for every pixel."""
 
 Split = Literal["train", "val", "test"]
 Quantity = Literal["depth", "inverse_depth"]
-
-
-class BadSample(ValueError):
-    """A sample that cannot be used; the message is the reason that the quarantine table shows."""
 
 
 class WrongLayout(UserError):
