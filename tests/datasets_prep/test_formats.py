@@ -69,7 +69,7 @@ def test_pfm_round_trip_and_exact_bytes():
         (b"PF\n2 1\n-1\n" + bytes(24), "^depth PFM has three channels"),
         (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),
         (b"Pf\n0 5\n-1\n", "^depth declares 0x5"),
-        (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 100 megapixels"),
+        (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 50 megapixels"),
         (b"P5\n2 1\n255\n\x00\x00", "^depth is no PFM"),
         (b"", "^depth is no PFM"),
     ],
@@ -129,7 +129,13 @@ def test_npy_with_pickled_objects_is_refused_unopened():
             npy_typed_by_hand(
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999, 99999999), }", b""
             ),
-            "does not fit",
+            "declares 9999999800000001 values",
+        ),
+        (
+            npy_typed_by_hand(
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904), }", b""
+            ),
+            "declares 0 values",
         ),
         (
             npy_typed_by_hand("{'descr': '<f3', 'fortran_order': False, 'shape': (1,), }", b"abc"),
@@ -228,7 +234,7 @@ def test_sintel_depth_typed_by_hand():
         (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(23), "does not fit: header says 3x2 = 24 bytes, .* 23"),
         (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(25), "does not fit"),
         (b"PIEH" + struct.pack("<2i", -3, 2), "declares -3x2"),
-        (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 100 megapixels"),
+        (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 50 megapixels"),
         (b"PIEH\0\0", "is no Sintel depth file"),
         (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is no Sintel depth file"),
     ],
@@ -263,12 +269,30 @@ def saved(image: Image.Image, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_jpeg_size_typed_by_hand():
+def test_jpeg_size_is_not_that_of_its_thumbnail():
     # An embedded thumbnail has a frame header of its own, inside a segment that must be skipped.
     thumbnail = b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x01\x00\x02\x01\x01\x11\x00"
     exif = b"\xff\xe1" + struct.pack(">H", 2 + len(thumbnail)) + thumbnail
-    frame = b"\xff\xff\xc2" + struct.pack(">HBHHB", 11, 8, 300, 500, 1) + b"\x01\x11\x00"
-    assert formats.image_size(b"\xff\xd8" + exif + frame) == (300, 500)
+    data = formats.encode_jpeg(picture())
+    assert formats.image_size(data[:2] + exif + data[2:]) == (40, 56)
+
+
+def test_jpeg_whose_size_is_hidden_from_a_careless_reader_is_refused():
+    # Behind a stuffed byte, a reader that goes by lengths skips what the decoder takes for the frame header.
+    large = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 65000, 65000, 1) + b"\x01\x11\x00"
+    data = formats.encode_jpeg(picture())
+    hidden = data[:2] + b"\xff\x00" + struct.pack(">H", 2 + len(large)) + large + data[2:]
+    for decode in (formats.image_size, formats.decode_rgb):
+        with pytest.raises(BadSample, match=r"^image "):
+            decode(hidden)
+
+
+def test_jpeg_of_many_scans_is_refused_undecoded():
+    data = saved(Image.fromarray(picture()), format="JPEG", progressive=True)
+    assert formats.decode_rgb(data).shape == (40, 56, 3)
+    scan = data.index(b"\xff\xda")
+    with pytest.raises(BadSample, match=r"^image JPEG has \d+ scans, more than 100$"):
+        formats.decode_rgb(data[:scan] + data[scan : scan + 10] * 100 + data[scan:])
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def hdf5(build) -> bytes:
         ),
         (
             lambda file: file.create_dataset("depth", (200_000, 200_000), "f4", chunks=(64, 64)),
-            "more than 100 megapixels",
+            "more than 50 megapixels",
         ),
     ],
 )
