@@ -1,89 +1,175 @@
 """A training checkpoint: a folder that is a model as well.
 
-    weights.safetensors, config.json    the model, as `dpt.save_model` writes and `dpt predict` reads it
-    optimizer.safetensors               Adam's moments, by parameter name
-    state.json                          the step to go on from, and what the run must still agree with
+    weights.safetensors, config.json    the model, as `dpt.save_model` writes and `dpt predict` reads it:
+                                        the averaged weights where the run averages them
+    trained.safetensors                 in that case the weights that training goes on from
+    optimizer.safetensors               the optimiser's moments, by parameter name
+    state.json                          where the run is, what it must still agree with, and the digests of
+                                        the other files; written last, so a checkpoint without it is none
 
-No pickle: loading a checkpoint runs no code.
+There is no state of random numbers, samplers or schedules in it: what is drawn in a step is a function of the
+seed and the step alone. No pickle either: loading a checkpoint runs no code.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
-import dpt
+from dpt.ema import MovingAverage
 
+WEIGHTS_FILE = "weights.safetensors"
+CONFIG_FILE = "config.json"
+TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 
 
-@dataclass(frozen=True, slots=True)
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is not whole; the message names the file."""
+
+
+@dataclass(slots=True)
 class TrainingState:
-    """Where a run is: `step` steps are done, on datasets whose manifests have these digests."""
+    """Where a run is.
+
+    Attributes:
+        step: number of steps done.
+        identity: what decides the run's curve: config and digests of the data.
+        score: validation AbsRel at this step, if it was validated; lower is better.
+        skipped: how many steps were left out because their loss or gradient was no use.
+        unsent: metrics that the tracking server has not yet taken.
+        files: digests of the checkpoint's other files.
+    """
 
     step: int
-    manifest_digests: dict[str, str]
+    identity: dict[str, Any] = field(default_factory=dict)
+    score: float | None = None
+    skipped: int = 0
+    unsent: list[list[Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
 
 
-class CheckpointMismatch(ValueError):
-    """A checkpoint that does not belong to this run; the message says what differs."""
+@dataclass(slots=True)
+class Snapshot:
+    """A run at one step, copied out of the training processes' way: file → content, all on the CPU."""
+
+    state: TrainingState
+    model_config: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
 
 
-def save_checkpoint(
-    folder: Path, model: dpt.DPT, optimizer: torch.optim.Optimizer, state: TrainingState
-) -> None:
-    """Write a checkpoint into an empty folder."""
-    dpt.save_model(model, folder)
-    save_file(_named_moments(model, optimizer), folder / OPTIMIZER_FILE)
-    (folder / STATE_FILE).write_text(json.dumps(asdict(state), indent=1))
+def take_snapshot(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    model_config: dict[str, Any],
+    state: TrainingState,
+) -> Snapshot:
+    """Copy a run's tensors to the CPU; where parameters are sharded, all ranks must take part.
+
+    Args:
+        model: bare or wrapped for data parallelism.
+        average: moving average of its parameters, if the run keeps one.
+    """
+    with average.swapped_in() if average else nullcontext():
+        tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_WHOLE))}
+    if average:
+        tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_WHOLE))
+    moments = get_optimizer_state_dict(model, optimizer, options=_WHOLE)["state"]
+    tensors[OPTIMIZER_FILE] = _copied(
+        {f"{name}|{key}": torch.as_tensor(v) for name, state in moments.items() for key, v in state.items()}
+    )
+    return Snapshot(state, model_config, tensors)
 
 
-def load_checkpoint(
-    folder: Path, model: dpt.DPT, optimizer: torch.optim.Optimizer, manifest_digests: dict[str, str]
-) -> int:
-    """Restore model and optimiser from a checkpoint; returns the number of steps done.
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
+    """Write one of a snapshot's files to a local path."""
+    if name == CONFIG_FILE:
+        path.write_text(json.dumps(snapshot.model_config, indent=1))
+    else:
+        save_file(snapshot.tensors[name], path)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    state = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def read_state(text: str, where: str) -> TrainingState:
+    """Parse `state.json`.
 
     Raises:
-        CheckpointMismatch: if it was trained on other data.
+        DamagedCheckpoint: if it is none.
     """
-    state = TrainingState(**json.loads((folder / STATE_FILE).read_text()))
-    if state.manifest_digests != manifest_digests:
-        different = sorted(
-            name
-            for name in state.manifest_digests.keys() | manifest_digests.keys()
-            if state.manifest_digests.get(name) != manifest_digests.get(name)
-        )
-        raise CheckpointMismatch(
-            f"checkpoint {folder} was trained on other data: {', '.join(different)} changed"
-        )
-    saved = dpt.load_model(folder)
-    model.load_state_dict(saved.state_dict())
-    _restore_moments(model, optimizer, load_file(folder / OPTIMIZER_FILE))
-    return state.step
+    try:
+        return TrainingState(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise DamagedCheckpoint(f"{where}: {STATE_FILE} is damaged: {error}") from error
 
 
-def _named_moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[parameter]}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
-        for parameter, moments in optimizer.state.items()
-        for key, value in moments.items()
-    }
+def state_text(state: TrainingState) -> str:
+    """A state as `state.json` holds it."""
+    return json.dumps(asdict(state), indent=1)
 
 
-def _restore_moments(
-    model: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]
+def verify(folder: Path) -> TrainingState:
+    """Check a local checkpoint's files against their digests.
+
+    Raises:
+        DamagedCheckpoint: naming the first file that is missing or differs.
+    """
+    if not (folder / STATE_FILE).is_file():
+        raise DamagedCheckpoint(f"{folder.name}: {STATE_FILE} is missing")
+    state = read_state((folder / STATE_FILE).read_text(errors="replace"), folder.name)
+    for name, digest in state.files.items():
+        if not (folder / name).is_file():
+            raise DamagedCheckpoint(f"{folder.name}: {name} is missing")
+        if digest_of(folder / name) != digest:
+            raise DamagedCheckpoint(f"{folder.name}: {name} differs from its digest")
+    return state
+
+
+def restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> None:
-    parameters = dict(model.named_parameters())
-    for key, value in saved.items():
+    """Put a verified local checkpoint into a model, its optimiser and its moving average."""
+    averaged = load_file(folder / WEIGHTS_FILE)
+    trained = load_file(folder / TRAINED_FILE) if average else averaged
+    set_model_state_dict(model, trained, options=StateDictOptions(full_state_dict=True))
+    if average:
+        average.load(averaged)
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, moment = key.rsplit("|", 1)
-        parameter = parameters[name]
-        # Adam keeps its step count on the CPU and its moments beside the parameter.
-        device = parameter.device if value.dim() else torch.device("cpu")
-        optimizer.state[parameter][moment] = value.to(device)
+        moments.setdefault(name, {})[moment] = value
+    whole = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))
+    set_optimizer_state_dict(
+        model, optimizer, {**whole, "state": moments}, options=StateDictOptions(full_state_dict=True)
+    )

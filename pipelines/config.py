@@ -68,11 +68,17 @@ class LossSection(Section):
 
 
 class OptimizerSection(Section):
-    """Adam with two learning rates (paper section 4.1).
+    """Adam with two learning rates and multi-objective optimisation (paper section 4.1).
 
     Attributes:
         schedule: how the rates change over the run, see `pipelines.schedule`.
         warmup: number of steps in which they rise from nothing.
+        objective: how the gradients of the datasets become one: `multi_objective` follows their shortest
+            common direction (`dpt.multi_objective`), `average` that of the mean loss over images.
+        accumulate: micro-batches that a rank's share of a batch is cut into, to fit into memory.
+        clip_norm: longest gradient that is followed as it is; 0 for any.
+        ema: decay of a moving average of the weights, which is then what is validated and published; 0 for
+            none.
     """
 
     backbone_lr: float = Field(1e-5, gt=0.0)
@@ -80,6 +86,16 @@ class OptimizerSection(Section):
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "constant"
     warmup: int = Field(0, ge=0)
+    objective: Literal["multi_objective", "average"] = "multi_objective"
+    accumulate: int = Field(1, ge=1)
+    clip_norm: float = Field(0.0, ge=0.0)
+    ema: float = Field(0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OptimizerSection:
+        if self.objective == "multi_objective" and self.accumulate > 1:
+            raise ValueError("accumulate: needs objective=average; a dataset's gradient is one piece")
+        return self
 
 
 class CapsSection(Section):
@@ -106,14 +122,23 @@ class TrainConfig(Section):
         weights: dataset → share of the samples; empty for all datasets alike, as in the paper.
         train_split, val_split: names of the shards' splits; without the second nothing is validated.
         seed: decides order, crops, flips and initial decoder weights.
-        workers: training processes; one GPU each where `device` is a GPU.
+        workers: training processes; one GPU each where `device` is a GPU. Two numbers, [fewest, most], let
+            the run shrink and grow with the cluster; the batch stays the same.
+        parallel: `ddp` copies the model to every worker; `fsdp` shards it (FSDP2), for backbones whose
+            optimiser state does not fit on one GPU.
+        compile: compile the model with `torch.compile`.
+        channels_last: keep images and convolutions in channels-last order.
+        activation_checkpointing: recompute the backbone in the backward pass to save memory.
         device: `auto` takes GPUs if the cluster has any.
         precision: of the forward and backward pass; losses and weights are float32 always.
         loader_workers: processes beside each training process that read and decode; 0 for none.
         log_every, validate_every, checkpoint_every: in steps.
-        keep_checkpoints: how many of the newest are kept.
+        keep_checkpoints: how many of the newest are kept, besides that of the best validation.
         caps: which pixels count in validation.
         max_failures: how often a run that lost a worker is started again from its last checkpoint.
+        max_loss: a step with a larger loss of an image, or one that is not finite, is left out.
+        max_skipped: the run ends when so many steps in a row were left out.
+        hang_minutes: a worker that finishes no step for so long is taken for dead.
     """
 
     model: ModelSection = ModelSection()
@@ -127,7 +152,11 @@ class TrainConfig(Section):
     train_split: str = "train"
     val_split: str = "val"
     seed: int = Field(0, ge=0)
-    workers: int = Field(1, ge=1)
+    workers: int | tuple[int, int] = 1
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    compile: bool = False
+    channels_last: bool = False
+    activation_checkpointing: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     loader_workers: int = Field(4, ge=0)
@@ -137,11 +166,24 @@ class TrainConfig(Section):
     keep_checkpoints: int = Field(3, ge=1)
     caps: CapsSection = CapsSection()
     max_failures: int = Field(3, ge=0)
+    max_loss: float = Field(1e4, gt=0.0)
+    max_skipped: int = Field(20, ge=1)
+    hang_minutes: float = Field(30.0, gt=0.0)
+
+    @property
+    def most_workers(self) -> int:
+        """The largest number of training processes."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size: {self.batch_size} is not divisible by workers ({self.workers})")
+        fewest = self.workers if isinstance(self.workers, int) else self.workers[0]
+        if not 1 <= fewest <= self.most_workers <= self.batch_size:
+            raise ValueError(
+                f"workers: {self.workers} must be from 1 to batch_size ({self.batch_size}), the fewest first"
+            )
+        if self.parallel == "fsdp" and self.optimizer.objective == "multi_objective":
+            raise ValueError("parallel: fsdp needs optimizer.objective=average; it has no whole gradient")
         if self.crop % 32:
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
         bad = [name for name, weight in self.weights.items() if weight < 0]

@@ -15,10 +15,28 @@ POLL_SECONDS = 0.5
 
 
 class ProgressBoard:
-    """Holds the lines that rank 0 has written and the driver has not yet read."""
+    """Between rank 0 and the driver: lines to show, why the run ended, and the driver's wish to stop it."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._stop = False
+        self._failure: str | None = None
+
+    def request_stop(self) -> None:
+        """Ask the training processes to save where they are and end."""
+        self._stop = True
+
+    def stop_requested(self) -> bool:
+        """Whether they shall."""
+        return self._stop
+
+    def fail(self, reason: str) -> None:
+        """Give the reason why the run ended early, which no restart would mend."""
+        self._failure = reason
+
+    def failure(self) -> str | None:
+        """That reason, if there is one."""
+        return self._failure
 
     def write(self, line: str) -> None:
         """Add a line."""
@@ -54,6 +72,23 @@ def showing(board: Any, show: Callable[[str], None]) -> Iterator[None]:
         thread.join()
         for line in ray.get(board.take.remote()):
             show(line)
+
+
+class StopWatcher:
+    """Knows, without asking in every step, whether the driver wants the run to stop."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self.stop_requested = False
+        threading.Thread(target=self._watch, name="stop", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self.stop_requested:
+            time.sleep(POLL_SECONDS)
+            try:
+                self.stop_requested = ray.get(self._board.stop_requested.remote())
+            except ray.exceptions.RayError:  # the driver is gone, and the board with it: Ray ends us too
+                return
 
 
 class Pace:

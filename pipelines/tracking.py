@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
@@ -65,6 +65,15 @@ class TrackingError(UserError):
     """A run or model that is not there, or a tracking server that does not answer."""
 
 
+class MetricPoint(NamedTuple):
+    """One value of a metric; `timestamp` in milliseconds since 1970."""
+
+    name: str
+    value: float
+    timestamp: int
+    step: int
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """The address of one MLflow run."""
@@ -79,8 +88,16 @@ class Run:
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log numbers at a step, in one request."""
         now = int(time.time() * 1000)
-        entities = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-        self._client.log_batch(self.run_id, metrics=entities)
+        self.log_points([MetricPoint(name, float(value), now, step) for name, value in metrics.items()])
+
+    def log_points(self, points: Sequence[MetricPoint]) -> None:
+        """Log at most 1,000 values, of any steps, in one request."""
+        if points:
+            self._client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
+
+    def logged_steps(self, name: str) -> set[int]:
+        """The steps at which a metric has a value already."""
+        return {point.step for point in self._client.get_metric_history(self.run_id, name)}
 
     def log_config(self, config: BaseModel, name: str) -> None:
         """Log a resolved config: as parameters, to compare runs by, and whole, as `<name>.yaml`."""
@@ -88,6 +105,10 @@ class Run:
         for key, value in _flatten(config.model_dump(mode="json")):
             client.log_param(self.run_id, key, value)
         client.log_text(self.run_id, to_yaml(config), f"{name}.yaml")
+
+    def log_change(self, difference: str) -> None:
+        """Note in the run that it went on with another config or other data than it was started with."""
+        self._client.set_tag(self.run_id, "changed", difference[:5000])
 
     def log_picture(self, picture: NDArray[np.uint8], path: str) -> None:
         """Log an (H, W, 3) uint8 RGB picture as an artifact."""

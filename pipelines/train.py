@@ -2,26 +2,31 @@
 
 This is the driver: it opens the datasets, starts the MLflow run and hands both to the training processes
 (`pipelines.training_loop`). A run lives in `<storage>/<name>`: `run.json` (what it is) and a folder a
-checkpoint. Starting it again with `resume` goes on from the newest one.
+checkpoint. Starting it again with `resume` goes on from the newest whole one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 import torch.distributed
-from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage import Folder
 from pipelines import tracking
+from pipelines.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.progress import open_board, showing
 from pipelines.ray_session import connect, cpus_per_worker, on_cluster, wants_gpu
@@ -29,9 +34,24 @@ from pipelines.training_loop import Setup, build_model, train_loop
 
 RUN_FILE = "run.json"
 
+_FREE_KEYS = {
+    "workers", "parallel", "compile", "channels_last", "activation_checkpointing", "device", "loader_workers",
+    "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "max_failures", "max_skipped",
+    "hang_minutes",
+}  # fmt: skip
+"""Settings that change where, how fast and how watched a run is, but (up to rounding) not its curve."""
+
 
 class RunExists(UserError):
     """A run of that name exists and was not asked to be resumed, or does not fit what was asked for."""
+
+
+class TrainingFailed(UserError):
+    """A run that ended before its last step; the message says why, and it can be resumed."""
+
+
+class TrainingStopped(TrainingFailed):
+    """A run that was asked to stop, and has saved where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +69,7 @@ def train(
     name: str,
     storage: str,
     resume: bool = False,
+    allow_changes: bool = False,
     show: Callable[[str], None] = print,
 ) -> TrainResult:
     """Train a model and log it to MLflow.
@@ -57,11 +78,13 @@ def train(
         data: prepared datasets, or folders full of them.
         name: of the run; its checkpoints go to `<storage>/<name>`.
         resume: go on with the run of that name.
+        allow_changes: even if config or data are not what the run was started with.
         show: called with each line of progress.
 
     Raises:
         NotADataset, ConfigError, RunExists: before anything is started.
-        ray.train.TrainingFailedError: if the training itself fails.
+        TrainingStopped: after SIGTERM; the run has saved where it is.
+        TrainingFailed: if it ends early for a reason that a restart does not mend.
     """
     datasets = open_datasets(list(data))
     check_fits(config, datasets)
@@ -69,32 +92,96 @@ def train(
     use_gpu = wants_gpu(config.device)
     if not use_gpu and on_cluster():
         show("no GPU in the cluster now: training on CPUs (device=cuda waits for one)")
-    run = _find_or_start_run(config, datasets, Folder(storage) / name, name, resume)
-    threads = 1 if use_gpu else cpus_per_worker(config.workers)
-    setup = Setup(config.model_dump(), [d.folder.uri for d in datasets], run, use_gpu, threads)
+    folder = Folder(storage) / name
+    identity = identity_of(config, datasets)
+    run = _find_or_start_run(config, datasets, folder, name, identity, resume, allow_changes, show)
+    threads = 1 if use_gpu else cpus_per_worker(config.most_workers)
+    uris = [d.folder.uri for d in datasets]
+    setup = Setup(config.model_dump(), uris, folder.uri, run, identity, use_gpu, threads)
+    with tracking.finishing(run):
+        _fit(config, setup, name, Folder(storage).uri, show)
+        return _log_result(config, folder, run, show)
+
+
+def _fit(config: TrainConfig, setup: Setup, name: str, storage: str, show: Callable[[str], None]) -> None:
+    """Run the training processes to their end."""
     board = open_board()
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"setup": setup, "board": board},
+        torch_config=TorchConfig(timeout_s=round(60 * config.hang_minutes)),
         scaling_config=ScalingConfig(
-            num_workers=config.workers, use_gpu=use_gpu, resources_per_worker=_resources(use_gpu, threads)
+            num_workers=config.workers,
+            use_gpu=setup.use_gpu,
+            resources_per_worker=_resources(setup.use_gpu, setup.threads),
         ),
         # mypy takes the class of Ray Train V1, which Ray no longer uses.
         run_config=RunConfig(  # type: ignore[call-arg]
             name=name,
-            storage_path=Folder(storage).uri,
+            storage_path=storage,
             failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=config.keep_checkpoints),
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    with tracking.finishing(run):
-        with showing(board, show):
-            checkpoint = trainer.fit().checkpoint
-        assert checkpoint is not None, "the last step reports a checkpoint"
-        with checkpoint.as_directory() as folder:
-            model_uri = tracking.log_model(run, Path(folder))
-    return TrainResult(run, checkpoint.path, model_uri)
+    with showing(board, show), stopping_on_sigterm(board) as stopped:
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            known = _user_error(error)
+            if known is None:
+                raise
+            raise TrainingFailed(str(known)) from error
+    failure = ray.get(board.failure.remote())
+    if failure:
+        raise TrainingFailed(failure)
+    if stopped:
+        raise TrainingStopped(f"run {name} was told to stop and has saved where it is; --resume goes on")
+
+
+@contextmanager
+def stopping_on_sigterm(board: Any) -> Iterator[list[int]]:
+    """Turn SIGTERM (`ray job stop`, a scheduler's notice) into a wish that the ranks end at the next step.
+
+    Yields:
+        a list that holds the signal once it came.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        came.append(number)
+        board.request_stop.remote()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _user_error(error: TrainingFailedError) -> UserError | None:
+    """A rank's own error, if it is one that a user can mend; any other needs its traceback."""
+    failures = getattr(error, "worker_failures", {}).values()
+    causes = (getattr(failure, "cause", failure) for failure in failures)
+    return next((cause for cause in causes if isinstance(cause, UserError)), None)
+
+
+def _log_result(
+    config: TrainConfig, folder: Folder, run: tracking.Run, show: Callable[[str], None]
+) -> TrainResult:
+    """Log the last checkpoint's model to MLflow."""
+    store = CheckpointStore(folder, config.keep_checkpoints, show)
+    state = store.newest()
+    if state is None:
+        raise TrainingFailed(f"no checkpoint in {folder.uri}")
+    with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
+        model_uri = tracking.log_model(run, store.fetch(state.step, Path(scratch)))
+    return TrainResult(run, (folder / checkpoint_name(state.step)).uri, model_uri)
+
+
+def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dict[str, Any]:
+    """What decides a run's curve: the settings that do, and the digests of the data."""
+    settings = json.loads(config.model_dump_json(exclude=_FREE_KEYS))
+    return {"config": settings, "manifests": {d.name: d.manifest.digest for d in datasets}}
 
 
 def check_fits(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> None:
@@ -121,23 +208,33 @@ def _resources(use_gpu: bool, threads: int) -> dict[str, float]:
 
 
 def _find_or_start_run(
-    config: TrainConfig, datasets: Sequence[PreparedDataset], folder: Folder, name: str, resume: bool
+    config: TrainConfig,
+    datasets: Sequence[PreparedDataset],
+    folder: Folder,
+    name: str,
+    identity: dict[str, Any],
+    resume: bool,
+    allow_changes: bool,
+    show: Callable[[str], None],
 ) -> tracking.Run:
     """Start the MLflow run of a new training run, or find that of an old one."""
-    identity = {
-        "config": json.loads(config.model_dump_json()),
-        "manifests": {dataset.name: dataset.manifest.digest for dataset in datasets},
-    }
     if folder.exists(RUN_FILE):
         known = json.loads(folder.read_text(RUN_FILE))
         if not resume:
             raise RunExists(
                 f"run {name} exists in {folder.uri}: go on with it by --resume, or choose another --name"
             )
-        if known["identity"] != identity:
-            raise RunExists(f"run {name} was started differently: {_difference(known['identity'], identity)}")
-        return tracking.Run(**known["run"])
-    run = tracking.start_run(name, "train", config, datasets)
+        difference = _difference(known["identity"], identity)
+        if difference and not allow_changes:
+            raise RunExists(
+                f"run {name} was started differently: {difference} (--allow-changes goes on all the same)"
+            )
+        run = tracking.Run(**known["run"])
+        if difference:
+            show(f"going on with changes: {difference}")
+            run.log_change(difference)
+    else:
+        run = tracking.start_run(name, "train", config, datasets)
     folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": asdict(run)}, indent=1))
     return run
 

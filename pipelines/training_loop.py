@@ -1,16 +1,18 @@
 """What each training process runs: the loop over batches, from the newest checkpoint to the last step.
 
-Every process computes its own slice of every batch, so the number of workers changes nothing but speed. Rank
-0 also speaks for all: to MLflow, and on the progress line.
+Every process computes its own slice of every batch, so the number of workers changes nothing but speed, and
+what a step draws at random is a function of the seed and the step: a run that was cut off anywhere goes on as
+if it had not been.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
+import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,33 +21,46 @@ from typing import Any
 import ray.train
 import torch
 import torch.distributed
-from ray.train import Checkpoint
-from ray.train.torch import get_device, prepare_model
-from torch import nn
+from ray.train.torch import get_device
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from dpt.losses import ScaleShiftInvariantLoss
-from dpt.metrics import MetricSums
-from dpt.transforms import normalise
-from pipelines.checkpoints import TrainingState, load_checkpoint, save_checkpoint
+from datasets_prep.storage import Folder
+from dpt.ema import MovingAverage
+from pipelines.checkpoint_store import CheckpointStore
+from pipelines.checkpoints import TrainingState, restore, take_snapshot
 from pipelines.config import ConfigError, ModelSection, TrainConfig
-from pipelines.evaluate import evaluate_share, merged, sample_predictions
-from pipelines.loading import Batch, LoaderSettings, training_batches
-from pipelines.progress import Pace
+from pipelines.loading import LoaderSettings, training_batches
+from pipelines.metric_journal import MetricJournal
+from pipelines.parallel import gathered, share_model
+from pipelines.progress import StopWatcher
 from pipelines.schedule import learning_rate_factor
+from pipelines.throughput import training_operations
 from pipelines.tracking import Run
+from pipelines.training_report import TrainingReport
+from pipelines.training_step import TrainingStep
 
-_SHOWN_PREDICTIONS = 4
+_LAST_METRICS_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What every training process is given; plain data, for it travels between machines."""
+    """What every training process is given; plain data, for it travels between machines.
+
+    Attributes:
+        config: the resolved `TrainConfig`.
+        uris: the datasets' version folders, sorted by dataset name.
+        folder: the run's own.
+        run: its MLflow run.
+        identity: what decides its curve, as every checkpoint records it.
+        threads: PyTorch threads of a process without GPU.
+    """
 
     config: dict[str, Any]
     uris: list[str]
+    folder: str
     run: Run
+    identity: dict[str, Any]
     use_gpu: bool
     threads: int
 
@@ -69,36 +84,155 @@ def train_loop(arguments: dict[str, Any]) -> None:
     # DDP remarks on the layout of a few one-row gradients, where it costs nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
     setup: Setup = arguments["setup"]
-    config = TrainConfig(**setup.config)
-    datasets = open_datasets(setup.uris)
-    context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
     if not setup.use_gpu:
         torch.set_num_threads(setup.threads)
-    # Decoder weights are drawn here; the same on every rank, and DDP broadcasts rank 0's anyway.
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, config.crop)
-    parallel = prepare_model(model)
-    groups = dpt.parameter_groups(model, config.optimizer.backbone_lr, config.optimizer.decoder_lr)
-    optimizer = torch.optim.Adam(
-        [{**group, "initial_lr": group["lr"]} for group in groups], betas=config.optimizer.betas
-    )
-    digests = {dataset.name: dataset.manifest.digest for dataset in datasets}
-    start = _resume(model, optimizer, digests)
-    batches = training_batches(
-        _loader_settings(config, setup, datasets, start, rank, world_size), config.loader_workers
-    )
-    loop = _Loop(config, setup, datasets, rank, world_size, start, arguments["board"])
-    for step, batch in enumerate(loop.timed(batches), start=start + 1):
-        set_learning_rates(optimizer, config, step - 1)
-        loss = training_step(parallel, optimizer, batch, config, model.mean, model.std)
-        loop.count(loss, batch)
-        if step % config.log_every == 0 or step == config.steps:
-            loop.log(step)
-        if step % config.validate_every == 0 or step == config.steps:
-            loop.validate(step, model)
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            _report(step, model, optimizer, digests, rank)
+    context = ray.train.get_context()
+    process = _TrainingProcess(setup, arguments["board"], context.get_world_rank(), context.get_world_size())
+    try:
+        process.run()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+class _TrainingProcess:
+    """One rank of a run, from the newest checkpoint on."""
+
+    def __init__(self, setup: Setup, board: Any, rank: int, world_size: int) -> None:
+        self._setup, self._board, self._rank, self._world_size = setup, board, rank, world_size
+        self._config = config = TrainConfig(**setup.config)
+        self._datasets = open_datasets(setup.uris)
+        self._live()
+        # Decoder weights are drawn here; the same on every rank, and DDP broadcasts rank 0's anyway.
+        torch.manual_seed(config.seed)
+        self._model = build_model(config.model, config.crop)
+        self._model.set_checkpointing(config.activation_checkpointing)
+        operations = training_operations(self._model, config.crop) if rank == 0 else 0.0
+        if config.channels_last:
+            self._model.to(memory_format=torch.channels_last)
+        if config.compile:
+            self._model.compile()
+        self._parallel = share_model(self._model, config.parallel, world_size)
+        self._optimizer = build_optimizer(self._model, config)
+        decay = config.optimizer.ema
+        self._average = MovingAverage(self._model, decay) if decay else None
+        self._store = CheckpointStore(Folder(setup.folder), config.keep_checkpoints, self._say)
+        self._state = self._resume()
+        self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if rank == 0 else None
+        self._report = TrainingReport(
+            config, self._datasets, setup.run, self._journal, self._say, get_device(), operations,
+            rank, world_size, self._state.step, self._state.skipped,
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Train until the last step, or until the driver wants an end."""
+        config, start = self._config, self._state.step
+        train = TrainingStep(
+            self._model, self._parallel, self._optimizer, self._average, config, len(self._datasets),
+            self._rank, self._world_size,
+        )  # fmt: skip
+        stop = StopWatcher(self._board)
+        settings = loader_settings(
+            config, self._setup.uris, self._datasets, start, self._rank, self._world_size
+        )
+        step = start
+        batches = training_batches(settings, config.loader_workers)
+        for step, batch in enumerate(self._report.timed(batches), start=start + 1):
+            self._live()
+            set_learning_rates(self._optimizer, config, step - 1)
+            self._report.count(step, train(batch, step), batch)
+            ends = step == config.steps
+            stops = self._anyone(stop.stop_requested) or self._report.gives_up
+            logs = step % config.log_every == 0 or ends
+            if logs:
+                self._report.log(step)
+            score = self._validate(step) if step % config.validate_every == 0 or ends else None
+            preempted = logs and self._preempted()
+            if step % config.checkpoint_every == 0 or ends or stops or preempted:
+                self._save(step, score)
+            if stops:
+                break
+        self._finish(step)
+
+    def _resume(self) -> TrainingState:
+        """Restore the newest whole checkpoint; rank 0 chooses it for all."""
+        chosen = [self._store.newest() if self._rank == 0 else None]
+        if self._world_size > 1:
+            torch.distributed.broadcast_object_list(chosen, src=0)
+        state = chosen[0]
+        if state is None:
+            return TrainingState(0)
+        with tempfile.TemporaryDirectory(prefix="dpt-checkpoint-") as scratch:
+            folder = self._store.fetch(state.step, Path(scratch))
+            restore(folder, self._parallel, self._optimizer, self._average)
+        self._say(f"going on from step {state.step}")
+        return state
+
+    def _validate(self, step: int) -> float | None:
+        self._live()
+        with self._average.swapped_in() if self._average else nullcontext(), gathered(self._model):
+            score = self._report.validate(step, self._model)
+        ray.train.report({"step": step} | ({} if score is None else {"abs_rel": score}))
+        return score
+
+    def _save(self, step: int, score: float | None) -> None:
+        """Copy the run's state; rank 0 writes it while training goes on."""
+        self._live()
+        if self._rank and self._config.parallel == "ddp":
+            return
+        unsent = self._journal.unsent() if self._journal else []
+        state = TrainingState(step, self._setup.identity, score, self._report.skipped, unsent)
+        config = self._model.config.to_dict()
+        snapshot = take_snapshot(self._parallel, self._optimizer, self._average, config, state)
+        if self._rank == 0:
+            self._store.save(snapshot)
+
+    def _preempted(self) -> bool:
+        """Whether the cloud has announced that it takes one of the run's machines; agreed between ranks."""
+        info = ray.train.get_preemption_info()
+        if info is not None:
+            self._say(f"a machine of ranks {info.preempted_ranks} is about to be taken: saving")
+        return info is not None
+
+    def _finish(self, step: int) -> None:
+        if self._rank == 0:
+            self._live()
+            if step > self._state.step:
+                self._store.close(step)
+            assert self._journal is not None
+            left = self._journal.close(_LAST_METRICS_SECONDS)
+            if left:
+                self._say(f"{len(left)} metrics have not reached MLflow; `dpt train --resume` sends them")
+            if self._report.gives_up:
+                names = ", ".join(dict.fromkeys(self._report.skipped_in_a_row))
+                reason = f"{self._config.max_skipped} steps in a row were left out; their samples: {names}"
+                ray.get(self._board.fail.remote(reason))
+
+    def _anyone(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        if self._world_size == 1:
+            return flag
+        verdict = torch.tensor([float(flag)], device=get_device())
+        torch.distributed.all_reduce(verdict, torch.distributed.ReduceOp.MAX)
+        return bool(verdict.item())
+
+    def _live(self) -> None:
+        """Put off the end of this process by the time after which it is taken for hung.
+
+        Python's own watchdog thread ends it even if the interpreter is stuck, and says where; Ray Train then
+        starts the ranks again from the newest checkpoint.
+        """
+        faulthandler.dump_traceback_later(60 * self._config.hang_minutes, exit=True, file=sys.__stderr__)
+
+    def _say(self, line: str) -> None:
+        if self._rank == 0:
+            self._board.write.remote(line)
+
+
+def build_optimizer(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam with the two learning rates of the paper; each group remembers its own as `initial_lr`."""
+    settings = config.optimizer
+    groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
+    return torch.optim.Adam([{**group, "initial_lr": group["lr"]} for group in groups], betas=settings.betas)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int) -> None:
@@ -109,47 +243,17 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, do
         group["lr"] = factor * group["initial_lr"]
 
 
-def training_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
+def loader_settings(
     config: TrainConfig,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> torch.Tensor:
-    """One optimiser step on one rank's share of a batch; returns the mean loss of its images, detached.
-
-    Args:
-        model: perhaps wrapped for data parallelism.
-        mean, std: the bare model's, for normalising RGB.
-    """
-    device = next(model.parameters()).device
-    images = normalise(batch.images.to(device, non_blocking=True), mean, std)
-    target = batch.inverse_depth.to(device, non_blocking=True).float()
-    valid = ~target.isnan()
-    criterion = ScaleShiftInvariantLoss(
-        config.loss.trim, config.loss.gradient_weight, config.loss.gradient_scales
-    )
-    mixed = config.precision == "bfloat16"
-    with torch.autocast(device.type, torch.bfloat16) if mixed else nullcontext():
-        prediction = model(images)
-    loss = criterion(prediction.float(), target.nan_to_num(0.0), valid).mean()
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def _loader_settings(
-    config: TrainConfig,
-    setup: Setup,
+    uris: Sequence[str],
     datasets: Sequence[PreparedDataset],
     start: int,
     rank: int,
     world_size: int,
 ) -> LoaderSettings:
+    """What decides a rank's stream of batches from step `start` on."""
     return LoaderSettings(
-        uris=setup.uris,
+        uris=uris,
         split=config.train_split,
         weights=[config.weights[d.name] for d in datasets] if config.weights else None,
         seed=config.seed,
@@ -161,124 +265,3 @@ def _loader_settings(
         rank=rank,
         world_size=world_size,
     )
-
-
-def _resume(model: dpt.DPT, optimizer: torch.optim.Optimizer, digests: dict[str, str]) -> int:
-    """Restore the newest checkpoint, if there is one; returns the number of steps done."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        return load_checkpoint(Path(folder), model, optimizer, digests)
-
-
-def _report(
-    step: int, model: dpt.DPT, optimizer: torch.optim.Optimizer, digests: dict[str, str], rank: int
-) -> None:
-    """Hand a checkpoint to Ray Train, which stores it; every rank waits here for the others."""
-    if rank:
-        ray.train.report({"step": step})
-        return
-    with tempfile.TemporaryDirectory(prefix="dpt-checkpoint-") as folder:
-        save_checkpoint(Path(folder), model, optimizer, TrainingState(step, digests))
-        name = f"step_{step:08d}"
-        ray.train.report({"step": step}, Checkpoint.from_directory(folder), checkpoint_dir_name=name)
-
-
-class _Loop:
-    """What the training loop counts, and says of itself: to MLflow, and on the progress line."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        setup: Setup,
-        datasets: Sequence[PreparedDataset],
-        rank: int,
-        world_size: int,
-        start: int,
-        board: Any,
-    ) -> None:
-        self._config, self._run, self._datasets, self._board = config, setup.run, datasets, board
-        self._rank, self._world_size = rank, world_size
-        self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
-        self._pace = Pace(start, config.steps)
-        self._seen = torch.zeros(len(datasets), dtype=torch.float64)
-        self._clear()
-
-    def _clear(self) -> None:
-        self._losses: list[torch.Tensor] = []
-        self._waited = 0.0
-        self._since = time.perf_counter()
-
-    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time that is spent waiting for them is counted."""
-        while True:
-            before = time.perf_counter()
-            batch = next(batches, None)
-            self._waited += time.perf_counter() - before
-            if batch is None:
-                return
-            yield batch
-
-    def count(self, loss: torch.Tensor, batch: Batch) -> None:
-        """Count one step."""
-        self._losses.append(loss)
-        self._seen += torch.bincount(batch.dataset, minlength=len(self._datasets))
-
-    def log(self, step: int) -> None:
-        """Log the means since the last time; all ranks take part."""
-        loss = torch.stack(self._losses).mean().double().reshape(1)
-        loss, seen = self._sum(loss) / self._world_size, self._sum(self._seen.clone())
-        seconds = time.perf_counter() - self._since
-        images = len(self._losses) * self._config.batch_size
-        wait = self._waited / seconds
-        if self._rank == 0:
-            metrics = {"loss": loss.item(), "images_per_second": images / seconds, "data_wait_share": wait}
-            shares = {
-                f"share/{d.name}": s
-                for d, s in zip(self._datasets, (seen / seen.sum()).tolist(), strict=True)
-            }
-            self._run.log_metrics({**metrics, **shares}, step)
-            self._say(
-                f"step {step}/{self._config.steps}  loss {loss.item():.4f}  {images / seconds:.1f} images/s  "
-                f"data wait {wait:.0%}  left {self._pace.remaining(step)}"
-            )
-        self._clear()
-
-    def validate(self, step: int, model: dpt.DPT) -> None:
-        """AbsRel and δ of every dataset that has a validation split; all ranks take part."""
-        if not self._validated:
-            return
-        before = time.perf_counter()
-        metrics: dict[str, float] = {}
-        for dataset in self._validated:
-            share = evaluate_share(
-                model, dataset, self._config.val_split, self._config.caps, self._rank, self._world_size
-            )
-            sums = merged(self._gather(share))
-            metrics |= {f"{name}/{dataset.name}": value for name, value in sums.result().items()}
-        if self._rank == 0:
-            mean = sum(metrics[f"abs_rel/{d.name}"] for d in self._validated) / len(self._validated)
-            self._run.log_metrics({**metrics, "abs_rel/mean": mean}, step)
-            each = "  ".join(f"{d.name} {metrics[f'abs_rel/{d.name}']:.4f}" for d in self._validated)
-            self._say(f"step {step}/{self._config.steps}  AbsRel {mean:.4f} ({each})")
-            picture = sample_predictions(model, self._validated, self._config.val_split, _SHOWN_PREDICTIONS)
-            self._run.log_picture(picture, f"predictions/step_{step:08d}.png")
-        self._since += time.perf_counter() - before
-
-    def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all ranks."""
-        if self._world_size > 1:
-            values = values.to(get_device())
-            torch.distributed.all_reduce(values)
-        return values.cpu()
-
-    def _gather(self, sums: MetricSums) -> list[MetricSums]:
-        """Every rank's sums, on every rank."""
-        everyone = [sums] * self._world_size
-        if self._world_size > 1:
-            torch.distributed.all_gather_object(everyone, sums)
-        return everyone
-
-    def _say(self, line: str) -> None:
-        self._board.write.remote(line)

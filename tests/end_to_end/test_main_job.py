@@ -169,9 +169,9 @@ def train_until_checkpoint_and_kill(arguments: list[object], run: Path) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    snapshot = run / "checkpoint_manager_snapshot.json"
+    state = run / "step_00000100" / "state.json"
     deadline = time.monotonic() + 120
-    while not (snapshot.exists() and "step_00000100" in snapshot.read_text()):
+    while not state.exists():
         assert process.poll() is None, f"training ended: {process.stderr.read().decode()[-2000:]}"
         assert time.monotonic() < deadline, "no checkpoint in two minutes"
         time.sleep(0.1)

@@ -4,7 +4,19 @@ import pytest
 import torch
 
 import dpt
-from pipelines.checkpoints import CheckpointMismatch, TrainingState, load_checkpoint, save_checkpoint
+from dpt.ema import MovingAverage
+from pipelines.checkpoints import (
+    CONFIG_FILE,
+    STATE_FILE,
+    DamagedCheckpoint,
+    TrainingState,
+    digest_of,
+    restore,
+    state_text,
+    take_snapshot,
+    verify,
+    write_file,
+)
 
 
 def model_and_optimizer() -> tuple[dpt.DPT, torch.optim.Optimizer]:
@@ -12,44 +24,99 @@ def model_and_optimizer() -> tuple[dpt.DPT, torch.optim.Optimizer]:
     return model, torch.optim.Adam(dpt.parameter_groups(model, 1e-3, 1e-2))
 
 
-def train(model: dpt.DPT, optimizer: torch.optim.Optimizer, steps: int) -> None:
+def train(
+    model: dpt.DPT, optimizer: torch.optim.Optimizer, steps: int, average: MovingAverage | None = None
+) -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for _ in range(steps):
         optimizer.zero_grad()
         model(images).square().mean().backward()
         optimizer.step()
+        if average is not None:
+            average.update()
+
+
+def save(
+    folder: Path, model: dpt.DPT, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
+) -> None:
+    snapshot = take_snapshot(model, optimizer, average, model.config.to_dict(), TrainingState(3))
+    folder.mkdir(exist_ok=True)
+    for name in (*snapshot.tensors, CONFIG_FILE):
+        write_file(snapshot, name, folder / name)
+        snapshot.state.files[name] = digest_of(folder / name)
+    (folder / STATE_FILE).write_text(state_text(snapshot.state))
 
 
 def test_training_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 3)
-    save_checkpoint(tmp_path, model, optimizer, TrainingState(3, {"redweb": "abc"}))
+    save(tmp_path, model, optimizer)
     other, other_optimizer = model_and_optimizer()
-    assert load_checkpoint(tmp_path, other, other_optimizer, {"redweb": "abc"}) == 3
+    assert verify(tmp_path).step == 3
+    restore(tmp_path, other, other_optimizer, None)
     train(model, optimizer, 2)
     train(other, other_optimizer, 2)
     for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
+def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_goes_on_from_the_rest(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    model, optimizer = model_and_optimizer()
+    average = MovingAverage(model, 0.5)
+    train(model, optimizer, 3, average)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save(tmp_path, model, optimizer, average)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    saved = dpt.load_model(tmp_path).state_dict()
+    assert not all(torch.equal(saved[name], tensor) for name, tensor in before.items())
+
+    other, other_optimizer = model_and_optimizer()
+    other_average = MovingAverage(other, 0.5)
+    restore(tmp_path, other, other_optimizer, other_average)
+    train(model, optimizer, 2, average)
+    train(other, other_optimizer, 2, other_average)
+    with average.swapped_in(), other_average.swapped_in():
+        for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
 def test_a_checkpoint_is_a_model_too(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer()
-    save_checkpoint(tmp_path, model, optimizer, TrainingState(0, {}))
+    save(tmp_path, model, optimizer)
     loaded = dpt.load_model(tmp_path)
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(loaded.eval()(images), model.eval()(images))
 
 
-def test_a_checkpoint_of_other_data_is_refused_with_the_difference(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "config.json"])
+def test_damage_is_found_and_named(tmp_path: Path, name: str) -> None:
     model, optimizer = model_and_optimizer()
-    save_checkpoint(tmp_path, model, optimizer, TrainingState(1, {"redweb": "abc", "hrwsi": "same"}))
-    with pytest.raises(CheckpointMismatch, match="trained on other data: blendedmvs, redweb changed"):
-        load_checkpoint(tmp_path, model, optimizer, {"redweb": "xyz", "hrwsi": "same", "blendedmvs": "new"})
+    train(model, optimizer, 1)
+    save(tmp_path, model, optimizer)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=f"{name} differs from its digest"):
+        verify(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(DamagedCheckpoint, match=f"{name} is missing"):
+        verify(tmp_path)
+
+
+def test_a_checkpoint_without_readable_state_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DamagedCheckpoint, match=r"state.json is missing"):
+        verify(tmp_path)
+    (tmp_path / STATE_FILE).write_bytes(b'{"step": 3, "iden\xff')
+    with pytest.raises(DamagedCheckpoint, match=r"state.json is damaged"):
+        verify(tmp_path)
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 1)
-    save_checkpoint(tmp_path, model, optimizer, TrainingState(1, {}))
+    save(tmp_path, model, optimizer)
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".json"}

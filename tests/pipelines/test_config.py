@@ -58,7 +58,7 @@ def test_overrides_reach_into_free_dictionaries() -> None:
         (["steps=0"], r"train\.steps: .*greater than or equal to 1, got 0"),
         (["optimizer.betas=0.9"], r"train\.optimizer\.betas: .*got 0\.9"),
         (["device=tpu"], r"train\.device: .*'auto', 'cpu' or 'cuda'.*got 'tpu'"),
-        (["batch_size=6", "workers=4"], r"train\.batch_size: 6 is not divisible by workers \(4\)"),
+        (["batch_size=6", "workers=8"], r"train\.workers: 8 must be from 1 to batch_size \(6\)"),
         (["crop=100"], r"train\.crop: 100 is not divisible by 32"),
         (["weights={redweb: -1}"], r"train\.weights: must be positive"),
         (["steps"], r"'steps' is not KEY=VALUE"),

@@ -1,0 +1,50 @@
+"""Exponential moving average of a model's parameters: often a better model than the last step's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class MovingAverage:
+    """A moving average beside a model; sharded (DTensor) parameters are averaged as they lie.
+
+    Args:
+        model: its parameters are averaged in place of their training, its buffers are left alone.
+        decay: weight of the old average in a step, in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._parameters = dict(model.named_parameters())
+        self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
+        self._update = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the parameters after a step."""
+        now = [parameter.detach() for parameter in self._parameters.values()]
+        self._update(list(self._average.values()), now, None)
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """Inside the block the model has the averaged parameters."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def load(self, saved: dict[str, Tensor]) -> None:
+        """Take over saved averages, by parameter name; buffers among them are ignored."""
+        for name, average in self._average.items():
+            average.copy_(saved[name])
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self._average[name])
+            self._average[name].copy_(kept)

@@ -1,0 +1,190 @@
+"""What a training run says of itself: losses, speed, mixture and validation, to MLflow and the progress line.
+
+All ranks take part in what is summed over them; rank 0 speaks for all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed
+
+import dpt
+from datasets_prep.manifest import PreparedDataset
+from pipelines.config import TrainConfig
+from pipelines.evaluate import evaluate_share, merged, sample_predictions
+from pipelines.loading import Batch
+from pipelines.metric_journal import MetricJournal
+from pipelines.progress import Pace
+from pipelines.throughput import matrix_rate
+from pipelines.tracking import Run
+from pipelines.training_step import StepResult
+
+_SHOWN_PREDICTIONS = 4
+
+Shared = TypeVar("Shared")
+
+
+class TrainingReport:
+    """Counts steps and reports them.
+
+    Args:
+        datasets: of the mixture.
+        journal: takes rank 0's metrics; None on other ranks.
+        say: takes a line for the user; called on rank 0.
+        operations: floating-point operations of a step on one image.
+        start: steps done before.
+        skipped: how many of them were left out.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        datasets: Sequence[PreparedDataset],
+        run: Run,
+        journal: MetricJournal | None,
+        say: Callable[[str], None],
+        device: torch.device,
+        operations: float,
+        rank: int,
+        world_size: int,
+        start: int,
+        skipped: int,
+    ) -> None:
+        self._config, self._datasets, self._run = config, datasets, run
+        self._journal, self._say, self._device = journal, say, device
+        self._rank, self._world_size, self._operations = rank, world_size, operations
+        self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
+        self._pace = Pace(start, config.steps)
+        self._seen = torch.zeros(len(datasets), dtype=torch.float64)
+        self.skipped = skipped
+        self.skipped_in_a_row: list[str] = []
+        self._row = 0
+        if rank == 0:
+            dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+            self._peak = matrix_rate(device, dtype) * world_size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: list[torch.Tensor] = []
+        self._steps = 0
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time that is spent waiting for them is counted."""
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - before
+            if batch is None:
+                return
+            yield batch
+
+    def count(self, step: int, result: StepResult, batch: Batch) -> None:
+        """Count one step; names the samples of one that was left out."""
+        self._steps += 1
+        self._seen += torch.bincount(batch.dataset, minlength=len(self._datasets))
+        if not result.skipped:
+            self._losses.append(result.loss)
+            self.skipped_in_a_row, self._row = [], 0
+            return
+        self.skipped += 1
+        self._row += 1
+        everyone = self._gather((result.offending, batch.sample_ids))
+        guilty = [name for offending, _ in everyone for name in offending]
+        names = guilty or [name for _, present in everyone for name in present]
+        what = "loss" if guilty else "gradient"
+        self.skipped_in_a_row += names
+        if self._rank == 0:
+            self._say(f"step {step} is left out: {what} out of bounds, samples {', '.join(names)}")
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether too many steps in a row were left out; the same on all ranks."""
+        return self._row >= self._config.max_skipped
+
+    def log(self, step: int) -> None:
+        """Log the means since the last time."""
+        count = max(1, len(self._losses))
+        total = torch.stack(self._losses).sum() if self._losses else torch.tensor(float("nan"))
+        loss = (self._sum(total.double().reshape(1)) / self._world_size / count).item()
+        seen = self._sum(self._seen.clone())
+        if self._rank == 0:
+            seconds = time.perf_counter() - self._since
+            images = self._steps * self._config.batch_size
+            metrics = self._rates(images / seconds, seconds) | {
+                f"share/{d.name}": s
+                for d, s in zip(self._datasets, (seen / seen.sum()).tolist(), strict=True)
+            }
+            if self._losses:
+                metrics["loss"] = loss
+            self._log(metrics, step)
+            self._say(
+                f"step {step}/{self._config.steps}  loss {loss:.4f}  {images / seconds:.1f} images/s  "
+                f"data wait {metrics['data_wait_share']:.0%}  "
+                f"matrix rate {metrics['matrix_rate_share']:.0%}  left {self._pace.remaining(step)}"
+            )
+        self._clear()
+
+    def _rates(self, images_per_second: float, seconds: float) -> dict[str, float]:
+        """Metrics of the system itself."""
+        rates = {
+            "images_per_second": images_per_second,
+            "step_seconds": seconds / max(1, self._steps),
+            "data_wait_share": self._waited / seconds,
+            "matrix_rate_share": images_per_second * self._operations / self._peak,
+            "skipped_steps": float(self.skipped),
+        }
+        if self._device.type == "cuda":
+            rates["gpu_memory_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+        return rates
+
+    def validate(self, step: int, model: dpt.DPT) -> float | None:
+        """AbsRel and δ of every dataset with a validation split; returns the mean AbsRel, on all ranks."""
+        if not self._validated:
+            return None
+        before = time.perf_counter()
+        metrics: dict[str, float] = {}
+        for dataset in self._validated:
+            share = evaluate_share(
+                model, dataset, self._config.val_split, self._config.caps, self._rank, self._world_size
+            )
+            sums = merged(self._gather(share))
+            metrics |= {f"{name}/{dataset.name}": value for name, value in sums.result().items()}
+        mean = sum(metrics[f"abs_rel/{d.name}"] for d in self._validated) / len(self._validated)
+        if self._rank == 0:
+            self._log({**metrics, "abs_rel/mean": mean}, step)
+            each = "  ".join(f"{d.name} {metrics[f'abs_rel/{d.name}']:.4f}" for d in self._validated)
+            self._say(f"step {step}/{self._config.steps}  AbsRel {mean:.4f} ({each})")
+            self._show_predictions(step, model)
+        self._since += time.perf_counter() - before
+        return mean
+
+    def _show_predictions(self, step: int, model: dpt.DPT) -> None:
+        picture = sample_predictions(model, self._validated, self._config.val_split, _SHOWN_PREDICTIONS)
+        try:
+            self._run.log_picture(picture, f"predictions/step_{step:08d}.png")
+        except Exception as error:  # a picture is not worth a run
+            self._say(f"MLflow takes no picture of step {step}: {type(error).__name__}")
+
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        assert self._journal is not None, "rank 0 has one"
+        self._journal.log(metrics, step)
+
+    def _sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over all ranks."""
+        if self._world_size > 1:
+            values = values.to(self._device)
+            torch.distributed.all_reduce(values)
+        return values.cpu()
+
+    def _gather(self, value: Shared) -> list[Shared]:
+        """Every rank's value, on every rank."""
+        everyone = [value] * self._world_size
+        if self._world_size > 1:
+            torch.distributed.all_gather_object(everyone, value)
+        return everyone

@@ -1,0 +1,177 @@
+"""One step of training: a rank's share of a batch → gradients of the whole batch → new parameters.
+
+The gradient is that of the mean loss over all images of the global batch, however they are spread over ranks
+and micro-batches. A step whose loss or gradient is no use changes nothing: not the parameters, the optimiser,
+the moving average, nor the running statistics of batch normalisation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn.parallel import DistributedDataParallel
+
+import dpt
+from dpt.ema import MovingAverage
+from dpt.losses import ScaleShiftInvariantLoss
+from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
+from dpt.transforms import normalise
+from pipelines.config import TrainConfig
+from pipelines.loading import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step did.
+
+    Attributes:
+        loss: float32 scalar; its mean over all ranks is the mean loss of the batch's images.
+        skipped: whether the step was left out.
+        offending: names of this rank's samples whose loss was the reason; the gradient alone may be one too.
+    """
+
+    loss: Tensor
+    skipped: bool
+    offending: list[str]
+
+
+class TrainingStep:
+    """Runs steps on one rank.
+
+    Args:
+        model: the bare model, on its device.
+        parallel: the model as the ranks share it: wrapped by DDP, sharded by FSDP2, or itself.
+        average: moving average of the model's parameters, if one is kept.
+        datasets: number of datasets in the mixture.
+    """
+
+    def __init__(
+        self,
+        model: dpt.DPT,
+        parallel: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: MovingAverage | None,
+        config: TrainConfig,
+        datasets: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._model, self._parallel, self._optimizer, self._average = model, parallel, optimizer, average
+        self._config, self._datasets = config, datasets
+        self._rank, self._world_size = rank, world_size
+        self._device = next(model.parameters()).device
+        self._criterion = ScaleShiftInvariantLoss(
+            config.loss.trim, config.loss.gradient_weight, config.loss.gradient_scales
+        )
+
+    def __call__(self, batch: Batch, step: int) -> StepResult:
+        """Train on this rank's share of a batch, as step number `step` of the run (from 1)."""
+        torch.manual_seed(step_seed(self._config.seed, step, self._rank))
+        statistics = [buffer.clone() for buffer in self._model.buffers()]
+        self._optimizer.zero_grad(set_to_none=True)
+        multi = self._config.optimizer.objective == "multi_objective" and self._datasets > 1
+        losses = self._multi_objective(batch) if multi else self._mean(batch)
+        norm = self._clip()
+        if not self._usable(losses, norm):
+            for buffer, before in zip(self._model.buffers(), statistics, strict=True):
+                buffer.copy_(before)
+            self._optimizer.zero_grad(set_to_none=True)
+            return StepResult(losses.new_zeros(()), True, self._offending(losses, batch))
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update()
+        return StepResult(losses.sum() * self._share, False, [])
+
+    @property
+    def _share(self) -> float:
+        """Turns a sum over this rank's images into a number whose mean over ranks is the batch's mean."""
+        return self._world_size / self._config.batch_size
+
+    def _mean(self, batch: Batch) -> Tensor:
+        """Gradients of the mean over images, in micro-batches; returns the images' losses, detached."""
+        parts = torch.arange(len(batch.images)).tensor_split(self._config.optimizer.accumulate)
+        parts = tuple(part for part in parts if len(part))
+        losses = []
+        for number, part in enumerate(parts, start=1):
+            with self._synchronising(number == len(parts)):
+                found = self._losses(self._parallel, batch, part)
+                (found.sum() * self._share).backward()
+            losses.append(found.detach())
+        return torch.cat(losses)
+
+    def _multi_objective(self, batch: Batch) -> Tensor:
+        """Gradients of the shortest common direction of all datasets (section 4.1); returns as `_mean`."""
+        losses = torch.zeros(len(batch.images), device=self._device)
+
+        def objective(chosen: Tensor) -> Callable[[], Tensor]:
+            def run() -> Tensor:
+                found = self._losses(self._model, batch, chosen)
+                losses[chosen.to(self._device)] = found.detach()
+                return found.sum()
+
+            return run
+
+        members = [torch.nonzero(batch.dataset == index).flatten() for index in range(self._datasets)]
+        objectives = [objective(chosen) if len(chosen) else None for chosen in members]
+        images = [len(chosen) for chosen in members]
+        combine_gradients(objectives, images, self._model.parameters(), _min_norm_weights_if_finite)
+        return losses
+
+    def _losses(self, model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:
+        """Loss of each chosen image, (n,) float32."""
+        images, target = batch.images[chosen], batch.inverse_depth[chosen]
+        pixels = normalise(images.to(self._device, non_blocking=True), self._model.mean, self._model.std)
+        if self._config.channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        target = target.to(self._device, non_blocking=True).float()
+        mixed = self._config.precision == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext():
+            prediction = model(pixels)
+        losses: Tensor = self._criterion(prediction.float(), target.nan_to_num(0.0), ~target.isnan())
+        return losses
+
+    def _synchronising(self, last: bool) -> AbstractContextManager[None]:
+        """Ranks exchange gradients once a step, in its last micro-batch."""
+        if isinstance(self._parallel, FSDPModule):
+            self._parallel.set_requires_gradient_sync(last)
+        elif isinstance(self._parallel, DistributedDataParallel) and not last:
+            return self._parallel.no_sync()  # type: ignore[return-value]
+        return nullcontext()
+
+    def _clip(self) -> Tensor:
+        """Limit the gradient's norm, if asked to; returns what it was."""
+        limit = self._config.optimizer.clip_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def _usable(self, losses: Tensor, norm: Tensor) -> bool:
+        """Whether all ranks have finite losses below the limit, and the gradient is finite."""
+        bad = ~torch.isfinite(losses).all() | (losses > self._config.max_loss).any() | ~torch.isfinite(norm)
+        verdict = bad.to(torch.float32).reshape(1)
+        if self._world_size > 1:
+            torch.distributed.all_reduce(verdict, torch.distributed.ReduceOp.MAX)
+        return not verdict.item()
+
+    def _offending(self, losses: Tensor, batch: Batch) -> list[str]:
+        bad = (~torch.isfinite(losses) | (losses > self._config.max_loss)).tolist()
+        return [name for name, is_bad in zip(batch.sample_ids, bad, strict=True) if is_bad]
+
+
+def _min_norm_weights_if_finite(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gradients that are not finite have no shortest combination; any weights show that the step is bad."""
+    return min_norm_weights(gram) if np.isfinite(gram).all() else average_weights(gram)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """What seeds the random numbers of a step (dropout and the like): nothing has to be saved to go on."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
