@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -341,8 +342,48 @@ def predict(
         raise typer.Exit(1)
 
 
-for command in (cli_registry.publish, cli_registry.models, cli_registry.promote, cli_registry.rollback):
-    app.command()(command)
+for registered in (cli_registry.publish, cli_registry.models, cli_registry.promote, cli_registry.rollback):
+    app.command()(registered)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def submit(
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND", help="E.g. train --data s3://bucket/shards.")
+    ],
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The cluster's job server.", show_default="RAY_API_SERVER_ADDRESS"),
+    ] = None,
+    env: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="KEY[=VALUE]",
+            help="Environment of the job, which the cluster's users can see; MLFLOW_TRACKING_* go with every "
+            "job. Repeat for more.",
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Try first from the cluster what the job needs.")
+    ] = True,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")] = True,
+) -> None:
+    """Run a command of dpt on a cluster: with this working tree, its log here, its exit code."""
+    from pipelines.submit import submit as run_there
+
+    parameters = _parameters_of(command)
+    write = partial(typer.echo, nl=False)
+    raise typer.Exit(run_there(command, parameters, address, env or [], check, wait, write))
+
+
+def _parameters_of(command: list[str]) -> dict[str, Any]:
+    """What a command line of `dpt` gives to its subcommand; a mistake in it ends the program."""
+    name, *arguments = command
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    if name not in group.commands:
+        raise UserError(f"no command {name!r}; there are: {', '.join(sorted(group.commands))}")
+    return group.commands[name].make_context(name, arguments).params
 
 
 @app.command("config")

@@ -1,0 +1,288 @@
+"""What `dpt submit` finds wrong before a job starts; jobs themselves are in end_to_end/test_job_submit.py."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import ray
+from ray.job_submission import JobStatus
+
+from pipelines import probe, submit
+from pipelines.probe import Findings, Targets
+from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, require_small_package
+
+Serve = Callable[[int, object], str]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """Starts a server that answers everything alike; returns its address."""
+    servers = []
+
+    def start(status: int, answer: object) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    # Connecting sets it; the test's end takes it back.
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+# ---- the cluster
+
+
+def test_another_version_of_ray_is_refused(serve: Serve) -> None:
+    address = serve(200, {"version": "4", "ray_version": "2.41.0", "ray_commit": "", "session_name": ""})
+    with pytest.raises(
+        SubmitError, match=rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
+    ):
+        Cluster(address)
+
+
+def test_another_python_is_refused() -> None:
+    with pytest.raises(
+        SubmitError, match=r"from the cluster: no disk; the cluster runs Python 2\.7, this mach"
+    ):
+        submit.require_no_problem(Findings("2.7", ["no disk"]))
+    submit.require_no_problem(Findings(f"{sys.version_info.major}.{sys.version_info.minor}", []))
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "message"),
+    [
+        (401, "Unauthorized: Missing authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
+        (403, "Forbidden: Invalid authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
+        (200, "<html>a wiki</html>", "is no job server of Ray"),
+        (200, {"version": "1"}, "is no job server of Ray"),
+        (404, "nothing here", "is no job server of Ray"),
+    ],
+)
+def test_what_is_no_job_server_of_ours_is_one_line(
+    serve: Serve, status: int, answer: object, message: str
+) -> None:
+    address = serve(status, answer)
+    with pytest.raises(SubmitError, match=f"^{address} {message}") as caught:
+        Cluster(address)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tunnel_that_is_not_open_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8")
+    with pytest.raises(
+        SubmitError, match=r"^no cluster answers at http://127\.0\.0\.1:9; is the tunnel open"
+    ):
+        Cluster("127.0.0.1:9")
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
+    with pytest.raises(SubmitError, match=r"^no cluster: give its job server by --address"):
+        submit.submit(["config", "train"], {}, None, [], True, True, print)
+
+
+# ---- following a job
+
+
+class Job:
+    """A job as the client shows it: lines of log, then an end."""
+
+    def __init__(self, lines: list[str], status: JobStatus, exit_code: int | None) -> None:
+        self._lines = lines
+        self._info = SimpleNamespace(status=status, driver_exit_code=exit_code, message="it\nended")
+
+    async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+        for line in self._lines:
+            await asyncio.sleep(0)
+            if line == "cut":
+                raise RuntimeError("WebSocket connection closed")
+            yield line
+
+    def get_job_info(self, _: str) -> SimpleNamespace:
+        return self._info
+
+
+def following(job: Job) -> Cluster:
+    cluster = object.__new__(Cluster)
+    cluster.address, cluster.client = "http://head:8265", job
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "expected"),
+    [
+        (JobStatus.SUCCEEDED, 0, 0),
+        (JobStatus.FAILED, 3, 3),
+        (JobStatus.FAILED, None, 1),
+        (JobStatus.STOPPED, -15, 1),
+    ],
+)
+def test_the_exit_code_is_the_jobs(status: JobStatus, exit_code: int | None, expected: int) -> None:
+    said: list[str] = []
+    assert following(Job(["step 1\n", "step 2\n"], status, exit_code)).follow("j1", said.append) == expected
+    assert said[:2] == ["step 1\n", "step 2\n"]
+    assert said[2:] == ([] if expected == 0 else [f"job j1: {status.value.lower()}: it ended\n"])
+
+
+def test_a_lost_connection_says_how_to_go_on() -> None:
+    with pytest.raises(
+        SubmitError, match=r"lost http://head:8265 .*job j1 goes on; follow it by .* logs -f j1"
+    ):
+        following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
+
+
+# ---- the command
+
+
+def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    monkeypatch.setenv("SECRET", "s")
+    monkeypatch.delenv("ABSENT", raising=False)
+    assert job_environment(["A=b=c", "SECRET"]) == {
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "A": "b=c",
+        "SECRET": "s",
+    }
+    with pytest.raises(SubmitError, match="--env ABSENT: not set here; give it as ABSENT=VALUE"):
+        job_environment(["ABSENT"])
+
+
+TRACKED = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
+
+
+def test_targets_are_what_the_command_reads_writes_and_tracks_to() -> None:
+    parameters = {"data": ["s3://b/x", "/y"], "storage": "s3://b/runs", "name": "n", "config": "paper"}
+    expected = Targets(["s3://b/x", "/y"], ["s3://b/runs"], "http://mlflow:5000")
+    assert job_targets("train", parameters, TRACKED) == expected
+    assert job_targets("prepare", {"raw": "/raw", "out": "/out"}, {}) == Targets(["/raw"], ["/out"])
+    evaluated = job_targets("evaluate", {"data": ["/x"], "model": "models:/dpt@champion"}, TRACKED)
+    assert evaluated.reads == ["/x"]
+    assert job_targets("evaluate", {"data": ["/x"], "model": "/m"}, TRACKED).reads == ["/x", "/m"]
+
+
+@pytest.mark.parametrize(
+    ("job", "parameters", "message"),
+    [
+        ("train", {"data": ["shards"], "storage": "/runs"}, "^shards: a job on a cluster needs an absolute"),
+        ("train", {"data": ["/x"], "storage": "runs"}, "^runs: a job on a cluster needs an absolute path"),
+        (
+            "train",
+            {"data": ["/x"], "storage": "/runs", "config": "my.yaml"},
+            "^--config my.yaml: no such file",
+        ),
+    ],
+)
+def test_what_only_this_machine_has_is_refused(job: str, parameters: dict[str, object], message: str) -> None:
+    with pytest.raises(SubmitError, match=message):
+        job_targets(job, parameters, TRACKED)
+
+
+def test_jobs_that_track_need_a_server() -> None:
+    with pytest.raises(SubmitError, match=r"^MLFLOW_TRACKING_URI is not set"):
+        job_targets("train", {"data": ["/x"], "storage": "/runs"}, {})
+
+
+def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text("pass")
+    assert require_small_package(tmp_path) < 1000
+    noise = np.random.default_rng(0).integers(0, 256, 3 * 2**20, np.uint8)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "weights.bin").write_bytes(noise.tobytes())
+    with pytest.raises(
+        SubmitError, match=r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
+    ):
+        require_small_package(tmp_path, limit=2 * 2**20)
+    (tmp_path / ".rayignore").write_text("/runs/\n")
+    assert require_small_package(tmp_path, limit=2 * 2**20) < 1000
+
+
+def test_this_working_tree_is_small() -> None:
+    assert require_small_package(submit.TREE) < 2**20
+
+
+# ---- what runs on the cluster
+
+
+def test_a_probe_finds_everything_at_once(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    (tmp_path / "file").write_text("no folder")
+    targets = Targets(
+        reads=[str(tmp_path), str(tmp_path / "absent"), "nosuch://bucket/x"],
+        writes=[str(tmp_path / "new" / "folder"), "memory://bucket/runs", str(tmp_path / "file/x")],
+        tracking=serve(403, "Invalid Host header"),
+    )
+    found = probe.probe(targets)
+    assert found.python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    starts = [problem.split(": ")[0] for problem in found.problems]
+    assert starts == [
+        "the command dpt is not installed on the cluster",
+        str(tmp_path / "absent"),
+        "nosuch://bucket/x",
+        str(tmp_path / "file/x"),
+        targets.tracking,
+    ]
+    assert "no such folder" in found.problems[1]
+    assert "refuses this user" in found.problems[4]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "a probe leaves nothing behind"
+
+
+def test_a_probe_leaves_no_object_behind() -> None:
+    import fsspec
+
+    assert probe.unwritable("memory://probed/runs") is None
+    assert fsspec.filesystem("memory").find("/probed") == []
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (200, None),
+        (401, "refuses this user"),
+        (404, "answers with status 404, which MLflow does not"),
+    ],
+)
+def test_a_tracking_server_is_asked(serve: Serve, status: int, problem: str | None) -> None:
+    said = probe.untracked(serve(status, {}))
+    assert said is None if problem is None else str(said).startswith(problem)
+
+
+def test_a_real_tracking_server_passes(mlflow_server: str) -> None:
+    assert probe.untracked(mlflow_server) is None
+
+
+def test_a_database_needs_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert probe.untracked(f"sqlite:///{tmp_path}/mlflow.db") is None
+    assert probe.untracked(f"sqlite:///{tmp_path}/file/mlflow.db") is not None
+    assert probe.untracked("postgresql://db/mlflow") is None
+
+
+def test_what_never_answers_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = Event()
+    monkeypatch.setattr(probe, "unreadable", lambda _: release.wait() and None)
+    found = probe.probe(Targets(reads=["s3://slow"]), seconds=0.01)
+    release.set()
+    assert found.problems[-1] == "s3://slow: no answer within 0 s"

@@ -1,0 +1,222 @@
+"""`docs/rayjob.yaml`, as far as it can be checked without Kubernetes.
+
+The fields are those of KubeRay's `ray.io/v1` that the manifest uses; a misspelt one, which the operator would
+silently drop, is an error here. The rest is what no schema knows: nothing open, nothing idle, the pinned Ray.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import ray
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.cli import app
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Metadata(Strict):
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=47)]
+
+
+class Resources(Strict):
+    requests: dict[str, str]
+    limits: dict[str, str]
+
+
+class VolumeMount(Strict):
+    name: str
+    mountPath: str
+
+
+class Container(Strict):
+    name: str
+    image: str
+    resources: Resources
+    volumeMounts: list[VolumeMount] = []
+
+
+class EmptyDirectory(Strict):
+    medium: Literal["Memory"]
+    sizeLimit: str
+
+
+class Volume(Strict):
+    name: str
+    emptyDir: EmptyDirectory
+
+
+class Toleration(Strict):
+    key: str
+    operator: Literal["Exists", "Equal"]
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class PodSpec(Strict):
+    """No `hostNetwork`, and no service account but the one that may reach the bucket."""
+
+    serviceAccountName: str
+    containers: Annotated[list[Container], Field(min_length=1)]
+    nodeSelector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
+    volumes: list[Volume] = []
+
+
+class PodTemplate(Strict):
+    spec: PodSpec
+
+
+class HeadGroup(Strict):
+    """No `serviceType`: it is ClusterIP where none is given, and others are reachable from outside."""
+
+    rayStartParams: dict[str, str]
+    template: PodTemplate
+
+
+class WorkerGroup(Strict):
+    groupName: str
+    replicas: int
+    minReplicas: int
+    maxReplicas: int
+    rayStartParams: dict[str, str]
+    template: PodTemplate
+
+
+class AuthOptions(Strict):
+    mode: Literal["token"]
+
+
+class AutoscalerOptions(Strict):
+    version: Literal["v1", "v2"]
+    idleTimeoutSeconds: int
+
+
+class RayClusterSpec(Strict):
+    rayVersion: str
+    authOptions: AuthOptions
+    enableInTreeAutoscaling: bool
+    autoscalerOptions: AutoscalerOptions
+    headGroupSpec: HeadGroup
+    workerGroupSpecs: list[WorkerGroup]
+
+
+class RayJobSpec(Strict):
+    entrypoint: str
+    runtimeEnvYAML: str
+    submissionMode: Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
+    backoffLimit: Annotated[int, Field(ge=0)]
+    shutdownAfterJobFinishes: bool
+    ttlSecondsAfterFinished: Annotated[int, Field(ge=0)]
+    rayClusterSpec: RayClusterSpec
+
+
+class RayJob(Strict):
+    apiVersion: Literal["ray.io/v1"]
+    kind: Literal["RayJob"]
+    metadata: Metadata
+    spec: RayJobSpec
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / "docs" / "rayjob.yaml").read_text())
+    return loaded
+
+
+@pytest.fixture
+def cluster(content: dict[str, Any]) -> RayClusterSpec:
+    return RayJob.model_validate(content).spec.rayClusterSpec
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "value"),
+    [
+        (["spec"], "shutdownAfterJobFinish", True),
+        (["spec", "rayClusterSpec"], "authOption", {"mode": "token"}),
+        (["spec", "rayClusterSpec", "headGroupSpec"], "serviceType", "LoadBalancer"),
+        (["spec", "rayClusterSpec", "headGroupSpec", "template", "spec"], "hostNetwork", True),
+        (["spec", "rayClusterSpec", "authOptions"], "mode", "disabled"),
+        (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"], "num-cpus", 0),
+    ],
+)
+def test_the_schema_refuses(content: dict[str, Any], path: list[str], key: str, value: object) -> None:
+    RayJob.model_validate(content)
+    place = content
+    for name in path:
+        place = place[name]
+    place[key] = value
+    with pytest.raises(ValidationError):
+        RayJob.model_validate(content)
+
+
+def test_every_pod_has_the_pinned_ray_and_one_python(cluster: RayClusterSpec) -> None:
+    assert cluster.rayVersion == ray.__version__
+    launcher = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
+    tag = launcher["docker"]["image"].partition(":")[2]
+    assert tag.startswith(f"{ray.__version__}-py")
+    assert {container.image.partition(":")[2] for pod in pods(cluster) for container in pod.containers} == {
+        tag
+    }
+    assert f"FROM rayproject/ray:{tag}" in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
+
+
+def test_nothing_runs_while_there_is_nothing_to_do(content: dict[str, Any], cluster: RayClusterSpec) -> None:
+    job = RayJob.model_validate(content).spec
+    assert job.shutdownAfterJobFinishes
+    assert cluster.enableInTreeAutoscaling
+    assert cluster.autoscalerOptions.idleTimeoutSeconds <= 900
+    assert [(group.replicas, group.minReplicas) for group in cluster.workerGroupSpecs] == [(0, 0), (0, 0)]
+    assert all(group.maxReplicas > 0 for group in cluster.workerGroupSpecs)
+    assert cluster.headGroupSpec.rayStartParams["num-cpus"] == "0"
+
+
+def test_cpu_work_is_on_spot_and_training_has_gpus(cluster: RayClusterSpec) -> None:
+    cpu, gpu = cluster.workerGroupSpecs
+    assert cpu.template.spec.nodeSelector["karpenter.sh/capacity-type"] == "spot"
+    assert "nvidia.com/gpu" not in cpu.template.spec.containers[0].resources.limits
+    (container,) = gpu.template.spec.containers
+    # Kubernetes takes a GPU's limit for its request and refuses a pair that differs.
+    assert container.resources.limits["nvidia.com/gpu"] == container.resources.requests["nvidia.com/gpu"]
+    mounted = {mount.name for mount in container.volumeMounts if mount.mountPath == "/dev/shm"}
+    assert mounted == {volume.name for volume in gpu.template.spec.volumes}
+
+
+def test_permissions_come_from_the_service_account_only(cluster: RayClusterSpec) -> None:
+    assert {pod.serviceAccountName for pod in pods(cluster)} == {"dpt"}
+    assert "AKIA" not in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
+
+
+def test_a_retry_goes_on_with_the_run(content: dict[str, Any], cluster: RayClusterSpec) -> None:
+    from pipelines.cli import _parameters_of
+    from pipelines.config import TrainConfig, load_section
+
+    job = RayJob.model_validate(content).spec
+    program, *command = shlex.split(job.entrypoint)
+    assert program == "dpt"
+    assert "train" in {entry.name or entry.callback.__name__ for entry in app.registered_commands}
+    parameters = _parameters_of(command)
+    assert parameters["resume"]
+    assert job.backoffLimit > 0
+    assert all(uri.startswith("s3://") for uri in (*parameters["data"], parameters["storage"]))
+    settings = load_section("train", TrainConfig, parameters["config"], parameters["overrides"])
+    gpus = [g.template.spec.containers[0].resources.limits for g in cluster.workerGroupSpecs]
+    offered = sum(
+        int(limits.get("nvidia.com/gpu", 0)) * group.maxReplicas
+        for limits, group in zip(gpus, cluster.workerGroupSpecs, strict=True)
+    )
+    assert settings.device == "cuda"
+    assert settings.workers == offered
+    assert "MLFLOW_TRACKING_URI" in yaml.safe_load(job.runtimeEnvYAML)["env_vars"]
+
+
+def pods(cluster: RayClusterSpec) -> list[PodSpec]:
+    return [cluster.headGroupSpec.template.spec, *(group.template.spec for group in cluster.workerGroupSpecs)]
