@@ -1,0 +1,107 @@
+import threading
+
+import pytest
+
+from pipelines import metric_journal
+from pipelines.metric_journal import MetricJournal
+from pipelines.tracking import MetricPoint
+
+
+class Server:
+    """A tracking server that can be away, or take a request and fail to say so; stands in for a `Run`."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[str, int, float]] = []
+        self.failures: list[str] = []
+        self.asked = threading.Event()
+        self.away = False
+
+    def log_points(self, points: list[MetricPoint]) -> None:
+        self.asked.set()
+        if self.away:
+            raise ConnectionError("refused")
+        how = self.failures.pop(0) if self.failures else ""
+        if how == "before":
+            raise ConnectionError("reset")
+        self.points += [(point.name, point.step, point.value) for point in points]
+        if how == "after":
+            raise TimeoutError("no answer")
+
+    def logged_steps(self, name: str) -> set[int]:
+        if self.away:
+            raise ConnectionError("refused")
+        return {step for known, step, _ in self.points if known == name}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric_journal, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(metric_journal, "_LONGEST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def log_steps(journal: MetricJournal, first: int, last: int) -> None:
+    for step in range(first, last + 1):
+        journal.log({"loss": step / 10, "rate": 5.0}, step)
+
+
+def expected(first: int, last: int) -> list[tuple[str, int, float]]:
+    return [(name, s, v) for s in range(first, last + 1) for name, v in (("loss", s / 10), ("rate", 5.0))]
+
+
+def test_metrics_arrive_in_order(server: Server) -> None:
+    journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
+    log_steps(journal, 1, 50)
+    assert journal.close(60) == []
+    assert server.points == expected(1, 50)
+
+
+def test_a_server_that_is_away_gets_them_later(server: Server) -> None:
+    lines: list[str] = []
+    server.away = True
+    journal = MetricJournal(server, [], lines.append)  # type: ignore[arg-type]
+    log_steps(journal, 1, 3)
+    while not lines:
+        pass
+    assert [point[3] for point in journal.unsent()] == [1, 1, 2, 2, 3, 3]
+    server.away = False
+    assert journal.close(60) == []
+    assert server.points == expected(1, 3)
+    assert lines == [
+        "MLflow takes no metrics (ConnectionError); they are kept and sent later",
+        "MLflow takes metrics again",
+    ]
+
+
+def test_a_request_that_failed_after_it_arrived_is_not_repeated(server: Server) -> None:
+    server.failures = ["after", "before", "after"]
+    journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
+    log_steps(journal, 1, 20)
+    assert journal.close(60) == []
+    assert server.points == expected(1, 20)
+
+
+def test_steps_that_a_resumed_run_repeats_are_not_logged_twice(server: Server) -> None:
+    server.points = expected(1, 7)
+    journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
+    log_steps(journal, 5, 10)
+    assert journal.close(60) == []
+    assert server.points == expected(1, 10)
+
+
+def test_what_could_not_be_sent_travels_in_the_checkpoint(server: Server) -> None:
+    server.away = True
+    first = MetricJournal(server, [], print)  # type: ignore[arg-type]
+    log_steps(first, 1, 2)
+    left = first.close(0.1)
+    assert len(left) == 4
+    server.away = False
+    second = MetricJournal(server, left, print)  # type: ignore[arg-type]
+    log_steps(second, 3, 3)
+    assert second.close(60) == []
+    # The first journal's thread is still trying, as a process that lives on would; nothing doubles.
+    assert sorted(server.points) == sorted(expected(1, 3))

@@ -1,0 +1,166 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+import dpt
+from dpt.ema import MovingAverage
+from pipelines.config import TrainConfig
+from pipelines.loading import Batch
+from pipelines.training_loop import build_optimizer
+from pipelines.training_step import TrainingStep, step_seed
+
+
+def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:
+    return TrainConfig(
+        model={"name": model, "pretrained": False},
+        optimizer={"objective": objective, "backbone_lr": 1e-3, "decoder_lr": 1e-3, **optimizer},
+        batch_size=4,
+        crop=64,
+        precision="float32",
+    )
+
+
+def batch(chosen: slice = slice(0, 4)) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    return Batch(
+        images=images[chosen],
+        inverse_depth=torch.rand(4, 64, 64, generator=generator).half()[chosen],
+        scale=torch.ones(4)[chosen],
+        dataset=torch.tensor([0, 1, 1, 0])[chosen],
+        sample_ids=["a", "b", "c", "d"][chosen],
+    )
+
+
+def model_for(settings: TrainConfig) -> dpt.DPT:
+    torch.manual_seed(0)
+    return dpt.create_model(settings.model.name, image_size=64, **settings.model.overrides).train()
+
+
+def one_step(settings: TrainConfig, data: Batch | None = None) -> tuple[dpt.DPT, float]:
+    model = model_for(settings)
+    optimizer = build_optimizer(model, settings)
+    step = TrainingStep(model, model, optimizer, None, settings, 2, rank=0, world_size=1)
+    return model, step(data or batch(), 1).loss.item()
+
+
+def gradients(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Up to rounding, which the trimming of single residuals enlarges in single entries."""
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4, 9])
+def test_micro_batches_give_the_gradient_of_the_whole(pieces: int) -> None:
+    whole, loss = one_step(config())
+    parts, same = one_step(config(accumulate=pieces))
+    assert same == pytest.approx(loss, rel=1e-5)
+    assert_same(gradients(parts), gradients(whole))
+
+
+def test_multi_objective_of_one_dataset_is_the_average() -> None:
+    data = batch()
+    data.dataset[:] = 1
+    average, loss = one_step(config(), data)
+    multi, same = one_step(config(objective="multi_objective"), data)
+    assert same == pytest.approx(loss, rel=1e-5)
+    assert_same(gradients(multi), gradients(average))
+
+
+def test_multi_objective_of_two_datasets_is_shorter_than_the_average() -> None:
+    average, _ = one_step(config())
+    multi, _ = one_step(config(objective="multi_objective"))
+    assert gradients(multi).norm() < gradients(average).norm()
+
+
+def test_a_long_gradient_is_clipped() -> None:
+    free, _ = one_step(config())
+    assert gradients(free).norm() > 0.01
+    clipped, _ = one_step(config(clip_norm=0.01))
+    assert gradients(clipped).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["average", "multi_objective"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e9])
+def test_a_step_with_a_useless_loss_changes_nothing(objective: str, poison: float) -> None:
+    settings = config("dpt_small", objective)
+    model = model_for(settings)
+    optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
+    step = TrainingStep(model, model, optimizer, average, settings, 2, rank=0, world_size=1)
+    assert not step(batch(), 1).skipped
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
+    healthy = step._criterion
+
+    def poisoned(prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        # The sample whose target begins like that of "c".
+        guilty = target[:, 0, 0] == batch().inverse_depth[2, 0, 0].float()
+        return torch.where(guilty, torch.tensor(poison), healthy(prediction, target, valid))
+
+    step._criterion = poisoned
+    result = step(batch(), 2)
+    assert result.skipped
+    assert result.offending == ["c"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    for state, moment in zip(optimizer.state.values(), moments, strict=True):
+        assert torch.equal(state["exp_avg"], moment)
+    step._criterion = healthy
+    assert not step(batch(), 3).skipped
+
+
+def test_an_overflowing_gradient_is_left_out_too() -> None:
+    settings = config()
+    model = model_for(settings)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, 0, 1)
+    next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    result = step(batch(), 1)
+    assert result.skipped
+    assert result.offending == []
+
+
+def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone() -> None:
+    settings = config()
+    dropping = settings.model_copy(
+        update={
+            "model": settings.model.model_copy(
+                update={"overrides": {"backbone_arguments": {"proj_drop_rate": 0.5}}}
+            )
+        }
+    )
+    _, first = one_step(dropping)
+    torch.rand(17)
+    _, again = one_step(dropping)
+    assert first == again
+    _, without = one_step(settings)
+    assert first != without
+    seeds = {step_seed(s, n, r) for s in (0, 1) for n in (1, 2) for r in (0, 1)}
+    assert len(seeds) == 8
+
+
+def _uneven_rank(rank: int, rendezvous: str, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    settings = config()
+    model = model_for(settings)
+    parallel = DistributedDataParallel(model)
+    optimizer = build_optimizer(model, settings)
+    step = TrainingStep(model, parallel, optimizer, None, settings, 2, rank, world_size=2)
+    result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
+    torch.save((result.loss, gradients(model)), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    mp.spawn(_uneven_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    whole, loss = one_step(config())
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
+    for _, gradient in found:
+        assert_same(gradient, gradients(whole))
