@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
 
 from datasets_prep.retries import persistently
 
@@ -55,6 +57,25 @@ class FileListing(Mapping[str, int]):
     def __contains__(self, path: object) -> bool:
         return isinstance(path, str) and self._position(path) is not None
 
+    def items(self) -> ItemsView[str, int]:
+        """Paths with their sizes."""
+        return _Items(self)
+
+    def sizes_of(self, paths: pa.Array) -> NDArray[np.int64]:
+        """Sizes of many files at once, in the order of `paths`; -1 for a path that is not there."""
+        order = pc.sort_indices(paths)
+        sizes = np.full(len(paths), -1, np.int64)
+        entries = iter(self.items())
+        entry: tuple[str, int] | None = next(entries, None)
+        for start in range(0, len(order), _CHUNK):
+            part = order.slice(start, _CHUNK)
+            for position, path in zip(part.to_pylist(), paths.take(part).to_pylist(), strict=True):
+                while entry is not None and entry[0] < path:
+                    entry = next(entries, None)
+                if entry is not None and entry[0] == path:
+                    sizes[position] = entry[1]
+        return sizes
+
     def _position(self, path: str) -> int | None:
         paths = self.table.column("path")
         low, high = 0, len(paths)
@@ -65,6 +86,19 @@ class FileListing(Mapping[str, int]):
             else:
                 high = middle
         return low if low < len(paths) and paths[low].as_py() == path else None
+
+
+class _Items(ItemsView[str, int]):
+    """Read off the columns: looking up every path would take twenty steps each."""
+
+    def __init__(self, listing: FileListing) -> None:
+        super().__init__(listing)
+        self._table = listing.table
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        for start in range(0, len(self._table), _CHUNK):
+            paths, sizes = (column.to_pylist() for column in self._table.slice(start, _CHUNK).columns)
+            yield from zip(paths, sizes, strict=True)
 
 
 def list_files(fs: Any, folder: str) -> FileListing:

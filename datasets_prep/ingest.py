@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,8 +142,8 @@ def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
 
 def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
     """One Ray Data row a shard: what a task needs travels with it, so that no worker holds the whole plan."""
-    rows = [{"shard": zlib.compress(pickle.dumps(shard), 1)} for shard in shards]
-    samples = sum(len(shard.samples) for shard in shards)
+    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
+    samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
     task = partial(
         write_shard,
@@ -170,7 +169,7 @@ def write_shard(
         `result`: its name, split and `describe_shard`, as JSON; or a `failure` of storage, or a `mistake`
         that only the user can mend. (An exception would end the other tasks too, and hide its message.)
     """
-    plan: ShardPlan = pickle.loads(zlib.decompress(row["shard"]))
+    plan: ShardPlan = pickle.loads(row["shard"])
     result: dict[str, Any] = {"name": plan.name, "split": plan.split}
     try:
         chosen = IngestSettings(**settings)

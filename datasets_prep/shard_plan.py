@@ -9,23 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from datasets_prep.ablation_split import ablation_split
-from datasets_prep.errors import NotFound
+from datasets_prep.errors import NotFound, UserError
+from datasets_prep.file_listing import FileListing
 from datasets_prep.normalize import ResizeRule
+from datasets_prep.sample_order import shuffled_order, with_held_out
+from datasets_prep.samples import Sample, Samples, from_table, pack, unpack
 from datasets_prep.schema import SCHEMA_VERSION
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import Listing, Rejection, Sample, Source, Split, TargetKind, WrongLayout
+from datasets_prep.sources.source import Listing, Rejection, Source, Split, TargetKind, WrongLayout
 from datasets_prep.split_lists import SplitList, list_samples, read_lists
 from datasets_prep.storage import Folder
 
 SplitRule = Literal["official", "ablation"]
+
+_CHUNK = 16_384
 
 
 class IngestSettings(BaseModel):
@@ -69,11 +76,17 @@ class IngestSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """What goes into one shard, in order."""
+    """What goes into one shard: `packed` holds its `count` samples, in order."""
 
     name: str
     split: str
-    samples: list[Sample]
+    count: int
+    packed: bytes
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples, unpacked."""
+        return from_table(unpack(self.packed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,7 @@ class IngestPlan:
     @property
     def samples(self) -> int:
         """Number of samples that the plan will try to read."""
-        return sum(len(shard.samples) for shard in self.shards)
+        return sum(shard.count for shard in self.shards)
 
 
 def find_source(name: str) -> Source:
@@ -120,28 +133,46 @@ def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
     return find_source(name).opened(Folder(raw), settings.options)
 
 
-def plan_ingest(source_name: str, raw: str, settings: IngestSettings) -> IngestPlan:
+def plan_ingest(
+    source_name: str, raw: str, settings: IngestSettings, files: FileListing | None = None
+) -> IngestPlan:
     """List a raw dataset and cut it into shards. Reads no image.
+
+    Args:
+        files: of the raw folder, where they have been listed before.
 
     Raises:
         NotFound: if there is no such folder or list file.
         WrongLayout: if there is no such source, or the folder holds no sample of it.
     """
     find_source(source_name)
-    root = Folder(raw)
-    if not root.exists():
-        raise NotFound(f"no such folder: {raw}")
+    root = open_raw(raw)
+    if files is not None:
+        root = root.with_files(files)
     source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
     listing = _listing(source, root, lists, settings.split_rule)
     if not listing.samples:
         raise WrongLayout(_wrong_layout_message(source, root, listing))
-    _require_unique_ids(source_name, listing)
-    ordered = _shuffled(listing.samples, settings.seed)[: settings.limit]
-    version = _version(source, root, ordered, listing.rejected, settings, lists)
-    shards = list(_cut(_assign_splits(ordered, settings), settings.samples_per_shard))
+    table = listing.samples.table()
+    listing.samples = Samples()
+    order = _order(source_name, table, settings)
+    version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
+    shards = list(_cut(table, order, settings))
     return IngestPlan(
         source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
     )
+
+
+def open_raw(raw: str) -> Folder:
+    """The folder of a raw dataset.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    root = Folder(raw)
+    if not root.exists():
+        raise NotFound(f"no such folder: {raw}")
+    return root
 
 
 def _listing(source: Source, root: Folder, lists: list[SplitList], rule: SplitRule) -> Listing:
@@ -151,7 +182,7 @@ def _listing(source: Source, root: Folder, lists: list[SplitList], rule: SplitRu
     if lists:
         raise WrongLayout("lists: the ablation split takes none; drop them or split_rule=ablation")
     listing = source.list(root)
-    return Listing(ablation_split(source.name, listing.samples), listing.rejected)
+    return Listing(Samples(ablation_split(source.name, listing.samples)), listing.rejected)
 
 
 def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str:
@@ -171,63 +202,59 @@ def _recognises(source: Source, root: Folder) -> bool:
         return False
 
 
-def _require_unique_ids(source_name: str, listing: Listing) -> None:
-    counts = Counter(sample.sample_id for sample in listing.samples)
-    doubled = [sample_id for sample_id, count in counts.items() if count > 1]
-    if doubled:
-        raise WrongLayout(
-            f"{source_name}: sample {doubled[0]!r} is found {counts[doubled[0]]} times "
-            f"({len(doubled)} such ids): is the dataset unpacked twice below one folder?"
-        )
-
-
-def _rank(seed: int, text: str) -> bytes:
-    """A fixed pseudo-random rank: independent of machine, library version and of what else is listed."""
-    return hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=16).digest()
-
-
-def _shuffled(samples: list[Sample], seed: int) -> list[Sample]:
-    return sorted(samples, key=lambda sample: _rank(seed, sample.sample_id))
+def _order(source_name: str, table: pa.Table, settings: IngestSettings) -> NDArray[np.intp]:
+    try:
+        return shuffled_order(table.column("sample_id"), settings.seed)[: settings.limit]
+    except UserError as error:
+        raise WrongLayout(f"{source_name}: {error}") from error
 
 
 def _version(
     source: Source,
-    root: Folder,
-    samples: list[Sample],
+    files: FileListing,
+    table: pa.Table,
+    order: NDArray[np.intp],
     rejected: list[Rejection],
     settings: IngestSettings,
     lists: list[SplitList],
 ) -> str:
     """Digest of all that decides the shards' bytes, as far as can be known without reading the files."""
-    sizes = root.files()
     state = hashlib.blake2b(digest_size=8)
     decisive = settings.model_dump(exclude={"lists"})
     # Of a list file its content counts, not where it lies.
     contents = [[given.split, given.digest] for given in lists]
     what = [SCHEMA_VERSION, source.name, source.fingerprint, decisive, contents]
     state.update(json.dumps(what, sort_keys=True).encode())
-    for sample in samples:
-        files = sorted((role, path, sizes.get(path)) for role, path in sample.files.items())
-        state.update(repr((sample.sample_id, sample.split, sample.group, sample.annotation, files)).encode())
+    for sample, sizes in _with_sizes(table, order, files):
+        found = sorted((role, path, sizes[path]) for role, path in sample.files.items())
+        state.update(repr((sample.sample_id, sample.split, sample.group, sample.annotation, found)).encode())
     state.update(repr([(r.path, r.reason) for r in rejected]).encode())
     return state.hexdigest()
 
 
-def _assign_splits(samples: list[Sample], settings: IngestSettings) -> dict[str, list[Sample]]:
-    """Official splits where given; else whole groups (scenes) are held out for validation."""
-    groups = sorted({s.group for s in samples if s.split is None}, key=lambda g: _rank(settings.seed, g))
-    held_out = set(groups[: round(len(groups) * settings.validation_share)])
-    if not held_out and settings.validation_share > 0 and len(groups) > 1:
-        held_out = {groups[0]}
-    splits: dict[str, list[Sample]] = {}
-    for sample in samples:
-        split = sample.split or ("val" if sample.group in held_out else "train")
-        splits.setdefault(split, []).append(sample)
-    return splits
+def _with_sizes(
+    table: pa.Table, order: NDArray[np.intp], files: FileListing
+) -> Iterator[tuple[Sample, dict[str, int | None]]]:
+    """Samples in their order, each with the sizes of its files (None: not in the folder)."""
+    column = table.column("files").combine_chunks()
+    sizes = files.sizes_of(column.items)
+    offsets = column.offsets.to_numpy()
+    for start in range(0, len(order), _CHUNK):
+        positions = order[start : start + _CHUNK]
+        for position, sample in zip(positions, from_table(table.take(pa.array(positions))), strict=True):
+            of_sample = sizes[offsets[position] : offsets[position + 1]].tolist()
+            known = (size if size >= 0 else None for size in of_sample)
+            yield sample, dict(zip(sample.files.values(), known, strict=True))
 
 
-def _cut(splits: dict[str, list[Sample]], size: int) -> Iterator[ShardPlan]:
-    for split in sorted(splits):
-        samples = splits[split]
-        for index, start in enumerate(range(0, len(samples), size)):
-            yield ShardPlan(f"{split}-{index:05d}.parquet", split, samples[start : start + size])
+def _cut(table: pa.Table, order: NDArray[np.intp], settings: IngestSettings) -> Iterator[ShardPlan]:
+    chosen = table.select(["split", "group"]).take(pa.array(order))
+    share, seed = settings.validation_share, settings.seed
+    splits = with_held_out(chosen.column("split"), chosen.column("group"), share, seed)
+    size = settings.samples_per_shard
+    for split in sorted(set(np.unique(splits).tolist())):
+        positions = order[splits == split]
+        for index, start in enumerate(range(0, len(positions), size)):
+            part = positions[start : start + size]
+            packed = pack(table.take(pa.array(part)))
+            yield ShardPlan(f"{split}-{index:05d}.parquet", split, len(part), packed)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from datasets_prep.errors import NotFound
+from datasets_prep.samples import Samples
 from datasets_prep.sources.source import Listing, Rejection, Sample, Source, Split, WrongLayout
 from datasets_prep.storage import Folder
 
@@ -185,9 +186,9 @@ def _reason(unknown: list[tuple[str, ...]], entries: int) -> str:
 
 def _assign(
     source: Source, samples: Sequence[Sample], splits: Mapping[str, str], listed: set[str]
-) -> tuple[list[Sample], list[Sample]]:
+) -> tuple[Samples, Samples]:
     """Samples with their splits, and those that are left out."""
-    kept, dropped = [], []
+    kept, dropped = Samples(), Samples()
     for sample in samples:
         split = splits.get(source.list_key(sample))
         if split is None:

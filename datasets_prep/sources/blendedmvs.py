@@ -58,7 +58,7 @@ class BlendedMVS(Source):
         """Pair photos and depth maps by project and number."""
         listing = Listing()
         groups = files_by_sample(root.files(), _FILE, "project", listing)
-        for (project, number), files in sorted(groups.items()):
+        for (project, number), files in groups.items():
             if "depth" not in files:
                 reason = f"no depth map rendered_depth_maps/{number}.pfm"
                 listing.rejected.append(Rejection(files["image"], reason))

@@ -27,10 +27,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Collection
+from itertools import chain
 
 import numpy as np
 
 from datasets_prep import formats
+from datasets_prep.samples import Samples
 from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
 from datasets_prep.storage import Folder
 
@@ -115,7 +117,7 @@ class DIMLOutdoor(Source):
                 small.add(key, _role(match), path, match["resolution"])
         listing = full.listing({"image": "left image", "depth": "depth map", "conf": "confidence"})
         more = small.listing({"image": "left image", "depth": "depth map"})
-        return Listing(listing.samples + more.samples, listing.rejected + more.rejected)
+        return Listing(Samples(chain(listing.samples, more.samples)), listing.rejected + more.rejected)
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth in metres, valid where the confidence suffices."""

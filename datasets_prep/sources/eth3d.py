@@ -46,7 +46,7 @@ class ETH3D(Source):
         """Pair photos and depth by scene and name."""
         listing = Listing()
         groups = files_by_sample(root.files(), _FILE, "scene", listing)
-        for (scene, name), files in sorted(groups.items()):
+        for (scene, name), files in groups.items():
             if "depth" not in files:
                 reason = f"no depth {scene}/ground_truth_depth/dslr_images/{name}.JPG"
                 listing.rejected.append(Rejection(files["image"], reason))

@@ -31,6 +31,7 @@ import re
 import numpy as np
 
 from datasets_prep import formats
+from datasets_prep.samples import Samples
 from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
 from datasets_prep.storage import Folder
 
@@ -123,7 +124,7 @@ class KITTI161(KITTI):
     def list(self, root: Folder) -> Listing:
         """The frames of the official `val` folder, of which the list takes its choice."""
         listing = super().list(root)
-        listing.samples = [sample for sample in listing.samples if sample.split == "val"]
+        listing.samples = Samples(sample for sample in listing.samples if sample.split == "val")
         return listing
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample as BadSample
 from datasets_prep.errors import UserError
+from datasets_prep.file_listing import FileListing
+from datasets_prep.files_by_sample import FilesBySample, collect_files
+from datasets_prep.samples import Sample as Sample
+from datasets_prep.samples import Samples
 from datasets_prep.storage import Folder
 
 TargetKind = Literal["metric", "up-to-scale", "affine", "ordinal", "labels"]
@@ -34,25 +38,6 @@ class WrongLayout(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One sample of a raw dataset: found, not read.
-
-    Attributes:
-        sample_id: unique in its dataset, the same on every machine (made of relative paths).
-        files: role (`image`, `depth`, …) → path relative to the dataset's folder.
-        group: what must not be torn apart by a random split: a scene, a trajectory, or the image itself.
-        split: the official split (`train`, `val`, `test`), or None where there is none.
-        annotation: what a list file says of this very sample, where its ground truth is no file of its own.
-    """
-
-    sample_id: str
-    files: dict[str, str]
-    group: str
-    split: str | None = None
-    annotation: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Rejection:
     """Something in a raw dataset that was left out, and why."""
 
@@ -64,35 +49,28 @@ class Rejection:
 class Listing:
     """All samples that a source found, and what it had to leave out."""
 
-    samples: list[Sample] = field(default_factory=list)
+    samples: Samples = field(default_factory=Samples)
     rejected: list[Rejection] = field(default_factory=list)
 
 
 def files_by_sample(
-    paths: Iterable[str], pattern: re.Pattern[str], scope: str, listing: Listing
-) -> dict[tuple[str, str], dict[str, str]]:
+    files: FileListing, pattern: re.Pattern[str], scope: str, listing: Listing
+) -> FilesBySample:
     """Bring together the files of each sample of a dataset whose files share a name.
 
     Args:
-        paths: relative paths of all files.
+        files: all files.
         pattern: matches a whole path; its last matched group is named for the role of the file (`image`,
             `depth`, …) and holds the sample's name.
         scope: the pattern's group in which that name is unique: a scene, a split.
         listing: second copies of a file are noted here as rejected.
 
     Returns:
-        (scope, name) → role → path.
+        (scope, name) → role → path, to be iterated in sorted order.
     """
-    samples: dict[tuple[str, str], dict[str, str]] = {}
-    for path in paths:
-        if match := pattern.fullmatch(path):
-            role = str(match.lastgroup)
-            files = samples.setdefault((match[scope], match[role]), {})
-            if role in files:
-                listing.rejected.append(Rejection(path, f"second copy of {files[role]}"))
-            else:
-                files[role] = path
-    return samples
+    found, copies = collect_files(files, pattern, scope)
+    listing.rejected += [Rejection(copy, f"second copy of {first}") for copy, first in copies]
+    return found
 
 
 @dataclass(slots=True)

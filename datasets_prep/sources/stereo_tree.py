@@ -62,7 +62,7 @@ class StereoTree(Source):
         """Bring images, disparity and uncertainty together by folder, clip and number."""
         listing = Listing()
         samples = files_by_sample(root.files(), self.pattern, "scope", listing)
-        for (_, name), files in sorted(samples.items()):
+        for (_, name), files in samples.items():
             missing = [folder for role, folder in FOLDERS.items() if role not in files]
             if missing:
                 present = next(iter(files.values()))

@@ -10,6 +10,7 @@ import pytest
 
 from datasets_prep.ingest import ingest, ingest_all
 from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
+from datasets_prep.samples import Samples
 from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
 from datasets_prep.shard_plan import IngestSettings, find_source, plan_ingest
 from datasets_prep.sources import SOURCES
@@ -205,7 +206,7 @@ def test_sample_ids_that_are_not_unique_are_refused(
     class Doubling(ReDWeb):
         def list(self, root: Folder) -> Listing:
             listing = super().list(root)
-            return Listing(listing.samples * 2, listing.rejected)
+            return Listing(Samples([*listing.samples, *listing.samples]), listing.rejected)
 
     monkeypatch.setitem(SOURCES, "redweb", Doubling())
     with pytest.raises(WrongLayout, match=r"redweb: sample '.+' is found 2 times \(20 such ids\)"):

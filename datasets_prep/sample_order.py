@@ -1,0 +1,73 @@
+"""In which order samples are stored, and which are held out: decided by a seed and their names alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from datasets_prep.errors import UserError
+
+_CHUNK = 65_536
+
+
+def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
+    """Positions of the samples in a fixed pseudo-random order, which does not depend on what else is there.
+
+    Raises:
+        UserError: if an id is there twice.
+    """
+    ranks = _ranks(_strings(sample_ids), seed)
+    order = np.argsort(ranks, kind="stable")
+    doubled = np.flatnonzero(ranks[order[1:]] == ranks[order[:-1]])
+    if doubled.size:
+        first = sample_ids[int(order[: len(order) - 1][doubled].min())].as_py()
+        times = pc.sum(pc.equal(sample_ids, first)).as_py()
+        ids = len(np.unique(ranks[order[1:]][doubled]))
+        raise UserError(
+            f"sample {first!r} is found {times} times ({ids} such ids): "
+            "is the dataset unpacked twice below one folder?"
+        )
+    return order
+
+
+def with_held_out(
+    splits: pa.ChunkedArray, groups: pa.ChunkedArray, share: float, seed: int
+) -> NDArray[np.str_]:
+    """Official splits where given; else whole groups (scenes) are held out for validation.
+
+    Args:
+        splits: `train`, `val`, `test`, or null where there is no official split.
+        groups: each sample's group.
+        share: of the groups without an official split that become `val`; at least one, if there are two.
+
+    Returns:
+        The split of each sample.
+    """
+    free = pc.is_null(splits)
+    names = pc.unique(groups.filter(free))
+    order = np.argsort(_ranks(names.to_pylist(), seed), kind="stable")
+    count = round(len(names) * share)
+    if not count and share > 0 and len(names) > 1:
+        count = 1
+    held_out = pc.is_in(groups, value_set=names.take(pa.array(order[:count])))
+    drawn = pc.if_else(held_out, "val", "train")
+    chosen = pc.dictionary_encode(pc.coalesce(splits, drawn)).combine_chunks()
+    result: NDArray[np.str_] = np.array(chosen.dictionary.to_pylist(), np.str_)[chosen.indices.to_numpy()]
+    return result
+
+
+def _ranks(texts: Iterable[str], seed: int) -> NDArray[np.bytes_]:
+    """Fixed pseudo-random ranks, the same on every machine and with every version of every library."""
+    prefix = f"{seed}:"
+    digests = (hashlib.blake2b(f"{prefix}{text}".encode(), digest_size=16).digest() for text in texts)
+    return np.frombuffer(b"".join(digests), "S16")
+
+
+def _strings(column: pa.ChunkedArray) -> Iterator[str]:
+    for start in range(0, len(column), _CHUNK):
+        yield from column.slice(start, _CHUNK).to_pylist()
