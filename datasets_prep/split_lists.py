@@ -97,8 +97,12 @@ def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
     return [tuple(columns) for line in lines if (columns := line.split()) and columns[0][0] != "#"]
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Knows no class and no function, so that nothing can be called."""
+class _PlainUnpickler(pickle._Unpickler):
+    """Knows no class and no function, so that nothing can be called.
+
+    Python's own interpreter of pickles, not the one in C: that makes as many places for values to come back
+    to as the file says, four billion if it likes.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"it names {module}.{name}")
@@ -111,6 +115,9 @@ def _strings_of_pickle(data: bytes, where: str) -> list[str]:
         raise WrongLayout(f"{where} is a pickle that is no plain list of strings: {error}") from error
     if not isinstance(content, list) or not all(isinstance(entry, str) for entry in content):
         raise WrongLayout(f"{where} is a pickle that is no plain list of strings")
+    # A few bytes can name one long text many times.
+    if (length := sum(map(len, content))) > MAX_LIST_BYTES:
+        raise WrongLayout(f"{where} unfolds to {length} characters, which is no list file")
     return content
 
 

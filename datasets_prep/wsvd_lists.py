@@ -21,7 +21,7 @@ import numpy as np
 
 from datasets_prep.errors import UserError
 
-MAX_FRAMES = 50_000_000
+MAX_FRAMES = 10_000_000
 """A list that names more frames is refused; the published ones name about 1.5 million."""
 
 _FORMAT_SUFFIX = re.compile(r"\.f\d+$")
@@ -95,13 +95,10 @@ def read_clips(data: bytes, where: str) -> list[VideoClips]:
     except Exception as error:  # a damaged pickle fails in as many ways as there are instructions
         raise BadClipList(f"{where} is no list of clips: {type(error).__name__} while reading") from error
     try:
-        found, frames = [], 0
+        found, left = [], MAX_FRAMES
         for video in _expect(list, videos, "a list of videos"):
-            found.append(_video(video))
-            # Counted on the way: a pickle of a few bytes can name the same list many times.
-            frames += sum(len(clip) for clip in found[-1].clips)
-            if frames > MAX_FRAMES:
-                raise BadClipList(f"it names more than {MAX_FRAMES} frames")
+            found.append(_video(video, left))
+            left -= sum(map(len, found[-1].clips))
     except BadClipList as error:
         raise BadClipList(f"{where} is no list of clips: {error}") from error
     return found
@@ -146,13 +143,19 @@ class _Reader(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = _record_state
 
 
-def _video(video: Any) -> VideoClips:
+def _video(video: Any, frames_left: int) -> VideoClips:
     fields = _expect(dict, video, "a dict for each video")
     name = video_id(_expect(str, fields.get("name"), "a YouTube id as name"))
     if name is None:
         raise BadClipList(f"expected a YouTube id as name, got {fields['name'][:80]!r}")
-    clips = _expect(list, fields.get("clips"), f"a list as clips of {name}")
-    return VideoClips(name, [_frames(_expect(dict, clip, "a dict for each clip"), name) for clip in clips])
+    clips = []
+    for clip in _expect(list, fields.get("clips"), f"a list as clips of {name}"):
+        clips.append(_frames(_expect(dict, clip, "a dict for each clip"), name))
+        # Counted on the way: a pickle of a few bytes can name the same array many times.
+        frames_left -= len(clips[-1])
+        if frames_left < 0:
+            raise BadClipList(f"it names more than {MAX_FRAMES} frames")
+    return VideoClips(name, clips)
 
 
 def _frames(clip: dict[Any, Any], name: str) -> list[int]:
