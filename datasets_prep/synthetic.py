@@ -77,9 +77,9 @@ def write_traps(name: str, root: Path, seed: int = 0, height: int = 384, width: 
     """Add samples with the defects of the real set, one each.
 
     Returns:
-        Sample id → what is wrong with it: `missing partner` (left out of the listing), `truncated image`,
-        `truncated depth`, `mismatched size` and `empty depth` (cannot be used), `grey image` and
-        `RGBA image` (must be read like any other).
+        Sample id → what is wrong with it: `missing partner` and `equal points` (left out of the listing),
+        `grey image` and `RGBA image` (must be read like any other), else something that cannot be used, such
+        as `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
     """
     return LAYOUTS[name].write_traps(root, scene_seed(name, seed, -1), height, width)
 

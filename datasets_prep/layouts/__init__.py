@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datasets_prep.layouts import (
+    ade20k,
     apolloscape,
     blendedmvs,
     diml,
+    diw,
     eth3d,
+    folder,
     hrwsi,
     irs,
     kitti,
     megadepth,
     movies,
     nyuv2,
+    nyuv2_labelled,
+    pascal_context,
     redweb,
     sintel,
     tartanair,
@@ -37,7 +42,13 @@ LAYOUTS: dict[str, Layout] = {
     "kitti": kitti.LAYOUT,
     "kitti_161": kitti.LAYOUT,
     "nyuv2": nyuv2.LAYOUT,
+    "nyuv2_labelled": nyuv2_labelled.LAYOUT,
     "sintel": sintel.LAYOUT,
     "tum": tum.LAYOUT,
+    "diw": diw.LAYOUT,
+    "ade20k": ade20k.LAYOUT,
+    "pascal_context_59": pascal_context.LAYOUT,
+    "pascal_context_60": pascal_context.LAYOUT,
+    "folder": folder.LAYOUT,
 }
 """Dataset name → its layout."""

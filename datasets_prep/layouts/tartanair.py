@@ -23,7 +23,7 @@ def tartanair_depth(scene: Scene) -> NDArray[np.float32]:
 
 
 def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    environment, difficulty = f"rendered{index // 4:03d}", ("Easy", "Hard")[index % 2]
+    environment, difficulty = f"rendered{index:03d}", ("Easy", "Hard")[index % 2]
     # The archives unpack to a doubled environment folder.
     trajectory = root / environment / environment / difficulty / f"P{index // 2 % 2:03d}"
     scenes = render_views(seed, VIEWS, height, width, KINDS)

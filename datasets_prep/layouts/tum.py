@@ -1,4 +1,7 @@
-"""Generated files in the layout of TUM RGB-D; the format's facts are in `sources.tum`."""
+"""Generated files in the layouts of TUM RGB-D; the formats' facts are in `sources.tum`.
+
+Every third scene is written as the package of chosen frames, the others as sequences.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.formats import encode_png
+from datasets_prep.hdf5 import encode_hdf5_arrays
 from datasets_prep.layouts.layout import VIEWS, Layout, with_alpha, write_file
 from datasets_prep.scenes import Scene, render_scene, render_views
 
@@ -37,8 +41,21 @@ def _write_frame(folder: Path, number: int, image: bytes, depth: bytes | None) -
 
 def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
     folder = root / f"rgbd_dataset_freiburg3_rendered_{index}"
+    if index % 3 == 2:
+        _write_chosen(root / "tum_hdf5", index, render_views(seed, VIEWS, height, width, KINDS))
+        return
     for number, scene in enumerate(render_views(seed, VIEWS, height, width, KINDS)):
         _write_frame(folder, number, encode_png(scene.image), encode_png(tum_map(scene)))
+
+
+def _write_chosen(folder: Path, index: int, scenes: list[Scene]) -> None:
+    """Frames of the package: images as floats, depth in metres, both in one file."""
+    for number, scene in enumerate(scenes):
+        arrays = {
+            "gt/img_1": (scene.image / 255).astype(np.float32),
+            "gt/gt_depth": np.where(scene.depth < 13, scene.depth, 0).astype(np.float32),
+        }
+        write_file(folder / f"rendered_{index}_{number:04d}.h5", encode_hdf5_arrays(arrays))
 
 
 def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:

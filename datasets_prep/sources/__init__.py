@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.apolloscape import ApolloScape
 from datasets_prep.sources.blendedmvs import BlendedMVS
 from datasets_prep.sources.diml import DIML, DIMLOutdoor
+from datasets_prep.sources.diw import DIW
 from datasets_prep.sources.eth3d import ETH3D
+from datasets_prep.sources.folder import FolderSource
 from datasets_prep.sources.hrwsi import HRWSI
 from datasets_prep.sources.irs import IRS
 from datasets_prep.sources.kitti import KITTI, KITTI161
 from datasets_prep.sources.megadepth import MegaDepth
 from datasets_prep.sources.movies import Movies
 from datasets_prep.sources.nyuv2 import NYUv2
+from datasets_prep.sources.nyuv2_labelled import NYUv2Labelled
+from datasets_prep.sources.pascal_context import PascalContext59, PascalContext60
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.sintel import Sintel
 from datasets_prep.sources.source import Source
@@ -32,6 +37,10 @@ _MIX_6 = (
     BlendedMVS(),
     IRS(),
 )
-_EVALUATION = (ETH3D(), KITTI(), KITTI161(), NYUv2(), Sintel(), TUM())
+_EVALUATION = (DIW(), ETH3D(), KITTI(), KITTI161(), NYUv2(), NYUv2Labelled(), Sintel(), TUM())
+_SEGMENTATION = (ADE20K(), PascalContext59(), PascalContext60())
+_OWN = (FolderSource(),)
 
-SOURCES: dict[str, Source] = {source.name: source for source in (*_MIX_6, *_EVALUATION)}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (*_MIX_6, *_EVALUATION, *_SEGMENTATION, *_OWN)
+}

@@ -18,7 +18,9 @@ errors of the reconstruction. Sky is never reconstructed and not known.
 Some files hold an ordinal map under the same name: labels for foreground and background, not depth. They have
 negative values, or only a few small whole numbers, and are refused.
 
-Splits: the authors' lists are pickles for their own code, and not read. A scene is a group.
+Splits: the authors' lists, `{train,val,test}_list/{landscape,portrait}/imgs_MD.p`, which are pickled lists of
+paths and are read without executing them; text with a path a line is read too. Without lists none; a scene is
+a group.
 
 Known defects: maps that are all 0 (refused); grey and RGBA photos.
 """
@@ -38,6 +40,7 @@ _FILE = re.compile(
     r"(?:.*/)?(?P<scene>\d{4})/(?P<dense>dense\d+)/"
     r"(?:imgs/(?P<image>[^/]+)\.(?:jpg|png|JPG|jpeg|JPEG|PNG)|depths/(?P<depth>[^/]+)\.h5)"
 )
+_LIST = re.compile(r"(?:.*/)?(?P<split>train|val|test)_list/(?:\w+/)?imgs_MD\.p")
 _POSITIVE = 1e-8
 _MOST_LABELS = 8
 
@@ -48,6 +51,7 @@ class MegaDepth(Source):
     name = "megadepth"
     target_kind = "up-to-scale"
     layout = "<scene>/dense<number>/imgs/<name>.jpg\n<scene>/dense<number>/depths/<name>.h5"
+    lists_start_with_slash = True
 
     def list(self, root: Folder) -> Listing:
         """Pair photos and depth by scene, reconstruction and name."""
@@ -69,6 +73,16 @@ class MegaDepth(Source):
             else:
                 listing.samples.append(Sample(f"{scene}/{dense}/{name}", files, group=scene))
         return listing
+
+    def split_of_list(self, path: str) -> str | None:
+        """The authors' lists of images."""
+        match = _LIST.fullmatch(path)
+        return match["split"] if match else None
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """Scene, reconstruction and name of a photo."""
+        match = _FILE.fullmatch(columns[0])
+        return f"{match['scene']}/{match['dense']}/{match['image']}" if match and match["image"] else None
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth, without its nearest and farthest outliers."""

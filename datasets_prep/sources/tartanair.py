@@ -17,7 +17,8 @@ Invalid pixels: 0 and values that are not finite. Sky has a large finite depth (
 there pixels with label 182 of `seg_left/<6 digits>_left_seg.npy` are invalid (not sky: the label also covers
 a few other things), and frames without that file are left out.
 
-Splits: none official for depth. A trajectory is a group.
+Splits: none official for depth. An environment is a group, with all its trajectories: they fly through the
+same place, and a network that has seen one has seen the others.
 
 TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused by name.
 """
@@ -100,7 +101,8 @@ class TartanAir(Source):
         else:
             if not has_dome:
                 files.pop("seg", None)
-            listing.samples.append(Sample(f"{trajectory}/{frame}", files, group=trajectory))
+            environment = trajectory.split("/")[0]
+            listing.samples.append(Sample(f"{trajectory}/{frame}", files, group=environment))
             return
         listing.rejected.append(Rejection(files.get("image", files.get("depth", "")), reason))
 

@@ -3,20 +3,25 @@
 Where: https://cvg.cit.tum.de/data/datasets/rgbd-dataset (J. Sturm et al., "A Benchmark for the Evaluation of
 RGB-D SLAM Systems", IROS 2012). Licence: CC BY 4.0.
 
-Layout: `rgbd_dataset_<sequence>/rgb/<time>.png` and `…/depth/<time>.png`, times in seconds since 1970. Any
-folders above are accepted. 640×480. The papers evaluate on 1,815 frames of the sequences with moving people
-(freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), a choice of Z. Li et al., "Learning
-the Depths of Moving People by Watching Frozen People", CVPR 2019, who publish it as HDF5; this source gives
-every frame of the sequences that lie in the folder.
+Two layouts, which may lie in one folder; any folders above are accepted:
 
-Colour and depth are not taken at the same moment: each image gets the nearest depth map within 20
-milliseconds, each map goes to one image at most, nearest pairs first, as the authors' script does. Images
+* The chosen frames. The papers evaluate on 1,815 frames of the sequences with moving people
+  (freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), a choice of Z. Li et al., "Learning
+  the Depths of Moving People by Watching Frozen People", CVPR 2019, in `tum_hdf5.tgz` of
+  https://github.com/google/mannequinchallenge: a file `<name>.h5` a frame, with `/gt/img_1` (H, W, 3), floats
+  in [0, 1], and `/gt/gt_depth` (H, W) in metres. Images are stored as PNG.
+* Whole sequences: `rgbd_dataset_<sequence>/rgb/<time>.png` and `…/depth/<time>.png`, times in seconds since
+  1970. 640×480. Every frame of the sequences that lie in the folder is given.
+
+In the second, colour and depth are not taken at the same moment: each image gets the nearest depth map within
+20 milliseconds, each map goes to one image at most, nearest pairs first, as the authors' script does. Images
 without one are left out.
 
-Values: 16-bit PNG, planar depth in metres times 5,000. Invalid pixels: 0. Sky does not occur. Evaluation
-leaves out what is beyond 10 m.
+Values: planar depth in metres, or in 16-bit PNG metres times 5,000. Invalid pixels: 0. Sky does not occur.
+Evaluation leaves out what is beyond 10 m.
 
-Splits: all frames are `test`. A sequence is a group.
+Splits: all frames are `test`, which keeps its native bytes. A sequence, or a folder of chosen frames, is a
+group.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import re
 import numpy as np
 
 from datasets_prep import formats
+from datasets_prep.hdf5 import decode_hdf5_array
 from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
 from datasets_prep.storage import Folder
 
@@ -36,24 +42,31 @@ MAX_SECONDS_APART = 0.02
 _FILE = re.compile(
     r"(?:.*/)?(?P<sequence>rgbd_dataset_[^/]+)/(?:rgb/(?P<image>\d+\.\d+)|depth/(?P<depth>\d+\.\d+))\.png"
 )
+_CHOSEN = re.compile(r"(?:(?:.*/)?(?P<folder>[^/]*tum_hdf5[^/]*)/)(?P<name>[^/]+)\.(?:h5|hdf5)")
 
 
 class TUM(Source):
-    """TUM RGB-D sequences as published; see the module's docstring."""
+    """TUM RGB-D, chosen frames and sequences as published; see the module's docstring."""
 
     name = "tum"
     target_kind = "metric"
-    layout = "rgbd_dataset_<sequence>/rgb/<time>.png\nrgbd_dataset_<sequence>/depth/<time>.png"
+    layout = (
+        "rgbd_dataset_<sequence>/rgb/<time>.png, rgbd_dataset_<sequence>/depth/<time>.png\ntum_hdf5/<name>.h5"
+    )
     native_splits = frozenset({"test"})
 
     def list(self, root: Folder) -> Listing:
-        """Pair images and depth maps by time within each sequence."""
+        """Pair images and depth maps by time within each sequence; chosen frames come as pairs."""
         sequences: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+        listing = Listing()
         for path in root.files():
             if match := _FILE.fullmatch(path):
                 images, depths = sequences.setdefault(match["sequence"], ({}, {}))
                 (images if match["image"] else depths)[match["image"] or match["depth"]] = path
-        listing = Listing()
+            elif match := _CHOSEN.fullmatch(path):
+                files = {"image": path, "depth": path}
+                sample_id = f"{match['folder']}/{match['name']}"
+                listing.samples.append(Sample(sample_id, files, group=match["folder"], split="test"))
         for sequence, (images, depths) in sorted(sequences.items()):
             partners = _nearest_in_time(list(images), list(depths))
             for time in sorted(images, key=float):
@@ -68,6 +81,8 @@ class TUM(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read an image and its depth in metres."""
+        if sample.files["image"] == sample.files["depth"]:
+            return _read_chosen(root.read_bytes(sample.files["depth"]))
         stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
         if stored.dtype != np.uint16:
             raise BadSample("depth PNG has 8 bits, TUM RGB-D stores depth in 16")
@@ -75,6 +90,22 @@ class TUM(Source):
         formats.image_size(image)
         depth = stored.astype(np.float32) / np.float32(UNITS_OF_METRE)
         return RawSample(image, depth, "depth", valid=stored > 0)
+
+
+def _read_chosen(data: bytes) -> RawSample:
+    """A frame of the HDF5 package."""
+    depth = decode_hdf5_array(data, "depth", "gt/gt_depth", 2)
+    if depth.dtype.kind != "f":
+        raise BadSample(f"depth HDF5: /gt/gt_depth has type {depth.dtype}, expected metres")
+    colour = decode_hdf5_array(data, "image", "gt/img_1", 3)
+    if colour.shape[2] != 3:
+        raise BadSample(f"image HDF5: /gt/img_1 has shape {colour.shape}, expected three channels")
+    if colour.dtype != np.uint8:
+        colour = np.round(np.clip(np.nan_to_num(colour), 0, 1) * 255).astype(np.uint8)
+    metres = depth.astype(np.float32)
+    valid = np.isfinite(metres) & (metres > 0)
+    metres[~valid] = 0
+    return RawSample(formats.encode_png(colour), metres, "depth", valid)
 
 
 def _nearest_in_time(images: list[str], depths: list[str]) -> dict[str, str]:

@@ -1,0 +1,218 @@
+"""A user's own photos with depth: two folders and a short description.
+
+Layout: `images/<name>.{jpg,png}` and `depth/<name>.{png,npy,exr,pfm,tif}` with the same names, and
+`dataset.yaml`. Names may have folders in them (`images/kitchen/0001.jpg`, `depth/kitchen/0001.png`); the
+folder is then a scene, which no random split tears apart. `splits/{train,val,test}.txt` may list names, one a
+line, with or without the suffix.
+
+`dataset.yaml`:
+
+    name: my_robot          # of the prepared dataset: small letters, digits, _
+    quantity: depth         # or inverse_depth, or disparity (the same, of a stereo pair)
+    metric: true            # whether `scale` makes metres of stored depth (1/metres of inverse depth)
+    scale: 0.001            # what one stored unit is; here stored millimetres
+    invalid: [0]            # stored values that mean "no ground truth"
+    sky: null               # a stored value that means "infinitely far", or null
+
+Only `name`, `quantity` and `metric` are needed, `scale` where `metric` is true. Depth of unknown scale is
+known up to scale; inverse depth of unknown scale up to scale and shift. With focal length f (pixels) and
+baseline b (metres), metric disparity in pixels has the scale 1 / (f · b).
+
+Values: PNG of 8 or 16 bits, NPY of numbers, EXR (channel `Z`, `Y`, `G` or `R`, or the only one), PFM, TIFF.
+
+Invalid pixels: those with a value of `invalid`, those that are not finite, and depth that is not positive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from datasets_prep import formats
+from datasets_prep.sources.source import (
+    BadSample,
+    Listing,
+    RawSample,
+    Rejection,
+    Sample,
+    Source,
+    TargetKind,
+    WrongLayout,
+)
+from datasets_prep.storage import Folder
+from datasets_prep.tiff import decode_tiff
+
+DESCRIPTION_NAME = "dataset.yaml"
+
+_FILE = re.compile(
+    r"images/(?P<image>.+)\.(?:jpg|jpeg|png|JPG|JPEG|PNG)|depth/(?P<depth>.+)\.(?:png|npy|exr|pfm|tiff?)"
+)
+_LIST = re.compile(r"splits/(?P<split>train|val|test)\.txt")
+_EXR_CHANNELS = ("Z", "Y", "G", "R")
+
+
+class Description(BaseModel):
+    """What `dataset.yaml` says; see the module's docstring."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
+    quantity: Literal["depth", "inverse_depth", "disparity"]
+    metric: bool
+    scale: float | None = Field(None, gt=0, allow_inf_nan=False)
+    invalid: tuple[float, ...] = (0.0,)
+    sky: float | None = None
+
+    @model_validator(mode="after")
+    def _metric_has_scale(self) -> Description:
+        if self.metric != (self.scale is not None):
+            raise ValueError("scale: needed where metric is true, and only there")
+        return self
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What is known of the depth."""
+        if self.metric:
+            return "metric"
+        return "up-to-scale" if self.quantity == "depth" else "affine"
+
+
+class FolderSource(Source):
+    """A user's own dataset; see the module's docstring."""
+
+    name = "folder"
+    target_kind: TargetKind = "up-to-scale"
+    layout = (
+        "dataset.yaml, which says what the depth is\n"
+        "images/<name>.{jpg,png}\ndepth/<name>.{png,npy,exr,pfm,tif}\nsplits/{train,val,test}.txt, if any"
+    )
+
+    def __init__(self, description: Description | None = None) -> None:
+        self._description = description
+        if description is not None:
+            self.name, self.target_kind = description.name, description.target_kind
+            self.fingerprint = hashlib.sha256(description.model_dump_json().encode()).hexdigest()
+
+    def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
+        """The source that the folder's description makes of it."""
+        super().opened(root, options)
+        return FolderSource(read_description(root))
+
+    def list(self, root: Folder) -> Listing:
+        """Pair images and depth by name."""
+        listing, paths = Listing(), root.files()
+        if DESCRIPTION_NAME not in paths:
+            return listing
+        samples: dict[str, dict[str, str]] = {}
+        for path in paths:
+            if match := _FILE.fullmatch(path):
+                role = str(match.lastgroup)
+                files = samples.setdefault(match[role], {})
+                if role in files:
+                    listing.rejected.append(Rejection(path, f"second file of the name of {files[role]}"))
+                else:
+                    files[role] = path
+        for name, files in sorted(samples.items()):
+            if "depth" not in files:
+                listing.rejected.append(Rejection(files["image"], f"no depth/{name}.*"))
+            elif "image" not in files:
+                listing.rejected.append(Rejection(files["depth"], f"no images/{name}.*"))
+            else:
+                listing.samples.append(Sample(name, files, group=name.rpartition("/")[0] or name))
+        return listing
+
+    def split_of_list(self, path: str) -> str | None:
+        """The files in `splits`."""
+        match = _LIST.fullmatch(path)
+        return match["split"] if match else None
+
+    def listed(self, columns: tuple[str, ...]) -> str | None:
+        """A name, with `images/` before it and a suffix behind it or without."""
+        match = _FILE.fullmatch(columns[0]) or _FILE.fullmatch(f"images/{columns[0]}")
+        return match["image"] if match and match["image"] else columns[0]
+
+    def read(self, root: Folder, sample: Sample) -> RawSample:
+        """Read an image and its depth or inverse depth in the description's unit."""
+        description = self._description or read_description(root)
+        path = sample.files["depth"]
+        decode = _DECODERS[path.rpartition(".")[2]]
+        stored = decode(root.read_bytes(path), "depth")
+        sky = stored == description.sky if description.sky is not None else None
+        valid = np.isfinite(stored) & ~np.isin(stored, np.array(description.invalid, stored.dtype))
+        if sky is not None:
+            valid &= ~sky
+        if description.quantity == "depth":
+            valid &= stored > 0
+        target = np.where(valid, stored, 0).astype(np.float32) * np.float32(description.scale or 1.0)
+        image = root.read_bytes(sample.files["image"])
+        formats.image_size(image)
+        quantity: Literal["depth", "inverse_depth"] = (
+            "depth" if description.quantity == "depth" else "inverse_depth"
+        )
+        return RawSample(image, target, quantity, valid, sky)
+
+
+def read_description(root: Folder) -> Description:
+    """The folder's `dataset.yaml`.
+
+    Raises:
+        WrongLayout: if it is missing or wrong, naming the key.
+    """
+    where = f"{root.uri}/{DESCRIPTION_NAME}"
+    try:
+        content = yaml.safe_load(root.read_text(DESCRIPTION_NAME))
+    except FileNotFoundError as error:
+        raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise WrongLayout(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise WrongLayout(f"{where}: expected keys with values, got {type(content).__name__}")
+    try:
+        return Description(**{str(key): value for key, value in content.items()})
+    except ValidationError as error:
+        raise WrongLayout(f"{where}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; there are: {', '.join(Description.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key}: {message}, got {problem['input']!r}" if key else message
+
+
+def _decode_npy(data: bytes, role: str) -> NDArray[np.float32]:
+    values = formats.decode_npy(data, role)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values.squeeze(0 if values.shape[0] == 1 else 2)
+    if values.ndim != 2 or not values.size:
+        raise BadSample(f"{role} NPY holds {values.shape} {values.dtype}, expected a map")
+    return values.astype(np.float32)
+
+
+def _decode_png(data: bytes, role: str) -> NDArray[np.float32]:
+    return formats.decode_grey_png(data, role).astype(np.float32)
+
+
+def _decode_exr(data: bytes, role: str) -> NDArray[np.float32]:
+    return formats.decode_exr(data, role, _EXR_CHANNELS)
+
+
+_DECODERS: dict[str, Callable[[bytes, str], NDArray[Any]]] = {
+    "png": _decode_png,
+    "npy": _decode_npy,
+    "exr": _decode_exr,
+    "pfm": formats.decode_pfm,
+    "tif": decode_tiff,
+    "tiff": decode_tiff,
+}
