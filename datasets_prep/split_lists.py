@@ -32,7 +32,7 @@ MAX_LIST_BYTES = 256 * 2**20
 """Longer files are no lists: the largest known, of WSVD, has 60 MB."""
 
 _LEFT_OUT = ""
-_PICKLE_MARKS = (b"(lp", b"\x80\x02]", b"\x80\x03]", b"\x80\x04")
+_PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
 
 
 @dataclass(frozen=True, slots=True)
