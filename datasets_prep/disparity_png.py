@@ -47,7 +47,8 @@ def decode_disparity(data: bytes, role: str = "depth") -> NDArray[np.float32]:
         raise BadSample(f"{role} PNG has 8 bits, expected 16")
     text = _text_chunks(data)
     offset, scale = (_number(text, key, role) for key in ("offset", "scale"))
-    values: NDArray[np.float32] = (offset + scale * steps.astype(np.float64)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values: NDArray[np.float32] = (offset + scale * steps.astype(np.float64)).astype(np.float32)
     if not np.isfinite(values).all():
         raise BadSample(f"{role} PNG has offset {offset:g} and scale {scale:g}, which overflow")
     return values

@@ -40,10 +40,9 @@ def dis_flow(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Flow, F
 
 def _dis(first: NDArray[Any], second: NDArray[Any]) -> Flow:
     # A new object each time: it keeps the last flow, and the result must not depend on it.
-    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    method: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     method.setFinestScale(0)
-    start = np.zeros((*first.shape, 2), np.float32)
-    return np.asarray(method.calc(first, second, start), np.float32)
+    return np.asarray(method.calc(first, second, None), np.float32)
 
 
 class RaftFlow:
@@ -94,7 +93,6 @@ def _padded(pair: Any) -> Any:
 
 def _load(model: Any, path: Path) -> None:
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -105,8 +103,6 @@ def _load(model: Any, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         model.load_state_dict(state)
-    except (SafetensorError, RuntimeError, OSError, AttributeError, TypeError, ValueError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # each damage has its own, from EOFError to pickle.UnpicklingError
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(f"{path} holds no weights of torchvision's raft_large: {reason}") from error
-    except Exception as error:  # pickle.UnpicklingError and what damaged archives raise
-        raise UserError(f"{path} is no file of weights: {type(error).__name__}") from error

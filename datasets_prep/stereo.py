@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,26 +23,28 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from numpy.typing import NDArray
 
 from datasets_prep.errors import NotFound, UserError
+from datasets_prep.optical_flow import RaftFlow
+from datasets_prep.retries import StorageFailed
 from datasets_prep.shot_cuts import THUMBNAIL_WIDTH, clips_of_shot, find_cuts
 from datasets_prep.sources.source import BadSample, Rejection
+from datasets_prep.stereo_lists import ListedPieces, read_movie_lists, read_wsvd_lists
 from datasets_prep.stereo_piece import PieceWork, RaftActor
 from datasets_prep.stereo_plan import (
     RECORDS,
     BadVideoFolder,
-    ListedPieces,
     Piece,
     StereoDataset,
     StereoSettings,
     StereoVideo,
     find_videos,
     pieces_of_clip,
-    read_movie_lists,
-    read_wsvd_lists,
     sampling_rate,
     without_first_and_last,
 )
@@ -94,58 +97,86 @@ class StereoProgress:
     rejected: int
 
 
-def run_stereo(
-    dataset: StereoDataset,
-    videos: str,
-    out: str,
-    settings: StereoSettings,
-    lists: str | None = None,
-    sky: str | None = None,
-) -> Iterator[StereoProgress]:
-    """Compute the disparity of a folder of stereo videos; Ray must be running.
+@dataclass(frozen=True, slots=True)
+class StereoPlan:
+    """What a job is to do; made without Ray and without writing anything.
+
+    Attributes:
+        dataset: movies or wsvd.
+        settings: with the dataset's own values.
+        folder: of the videos.
+        videos: all that are there.
+        listed: what the authors' lists name of them; None to take clips of all shots.
+        sky: folder of sky masks, or None.
+        masks: name of a frame → size of its sky mask's file.
+    """
+
+    dataset: StereoDataset
+    settings: StereoSettings
+    folder: Folder
+    videos: list[StereoVideo]
+    listed: ListedPieces | None
+    sky: Folder | None
+    masks: dict[str, int]
+
+
+def plan_stereo(
+    dataset: str, videos: str, settings: StereoSettings, lists: str | None = None, sky: str | None = None
+) -> StereoPlan:
+    """Find the videos and read the lists. Decodes no frame.
 
     Args:
+        dataset: movies or wsvd.
         videos: the folder of videos, see `stereo_plan`; a path or a URI, as all folders.
-        out: folder of the tree.
         lists: folder of the authors' lists: frames to take of films (without it, clips of all shots), or
             clips of WSVD, which need it.
         sky: folder of masks `<name of the frame>.png`, not 0 where sky is.
+
+    Raises:
+        NotFound: if a folder, or the file of weights, is not there.
+        UserError: if that file holds other weights.
+        BadVideoFolder: if there is no such dataset, or videos or lists cannot be used as they are.
+        BadClipList: if a list of WSVD's is damaged or hostile.
+    """
+    known = _find_dataset(dataset)
+    resolved, folder = settings.of(known), Folder(videos)
+    found = find_videos(known, folder, resolved)
+    if settings.flow == "raft" and settings.raft_weights is not None:
+        RaftFlow(settings.raft_weights, settings.raft_updates, "cpu")  # an actor's error would be a traceback
+    masks = {path.removesuffix(".png"): size for path, size in _existing(sky).files().items()} if sky else {}
+    return StereoPlan(
+        known, resolved, folder, found, _listed(known, lists, found), Folder(sky) if sky else None, masks
+    )
+
+
+def run_stereo(plan: StereoPlan, out: str) -> Iterator[StereoProgress]:
+    """Carry out a plan; Ray must be running.
+
+    Args:
+        out: folder of the tree; a path or a URI.
 
     Yields:
         the progress after each piece; exhaust the iterator to finish the job, then `read_report`.
 
     Raises:
-        NotFound: if a folder is not there.
-        BadVideoFolder: if videos or lists cannot be used as they are.
         NothingUsable: if `out` was made with other settings, or no frame passed.
+        StorageFailed: if pieces could not be read or written; the others are finished, run it again.
     """
-    resolved, folder, tree = settings.of(dataset), Folder(videos), Folder(out)
-    found = find_videos(dataset, folder, resolved)
-    listed = _listed(dataset, lists, found)
-    masks = _masks(sky)
-    _claim(tree, dataset, resolved)
-    if listed is None:
-        used = without_first_and_last(found)
-        cuts = _find_all_cuts(used, folder, tree, resolved)
-        listed = ListedPieces(_pieces_of_shots(used, cuts, resolved), _undecodable(used, cuts), {})
+    tree = Folder(out)
+    _claim(tree, plan)
+    listed = plan.listed if plan.listed is not None else _shots_of(plan, tree)
     for split, names in listed.splits.items():
         _write_once(tree, f"lists/{split}.txt", "".join(f"{name}\n" for name in names))
-    pieces = {piece.record_name(resolved, masks): piece for piece in listed.pieces}
-    finished = _refuse_other_work(tree, pieces)
+    pieces = {piece.record_name(plan.settings, plan.masks): piece for piece in listed.pieces}
+    finished = _finished_records(tree, pieces)
     total, rejected = sum(len(piece.numbers) for piece in pieces.values()), 0
     reasons: dict[str, str | None] = {}
-    for record in itertools.chain(
-        _read_records(tree, finished),
-        _run_pieces(
-            {name: piece for name, piece in pieces.items() if name not in finished},
-            PieceWork(folder.uri, tree.uri, sky, resolved),
-            masks,
-        ),
-    ):
+    waiting = {name: piece for name, piece in pieces.items() if name not in finished}
+    for record in itertools.chain(_read_records(tree, finished), _run_pieces(plan, waiting, tree)):
         reasons.update(record)
         rejected += sum(reason is not None for reason in record.values())
         yield StereoProgress(total, len(reasons), rejected)
-    _close(tree, dataset, resolved, len(found), listed.missing, reasons)
+    _close(tree, plan, listed.missing, reasons)
 
 
 def read_report(out: str) -> StereoReport:
@@ -153,12 +184,10 @@ def read_report(out: str) -> StereoReport:
     return StereoReport(**json.loads(Folder(out).read_text(REPORT_NAME)))
 
 
-def find_stereo_dataset(name: str) -> StereoDataset:
-    """The dataset of that name whose ground truth is computed.
+# ---- before the work
 
-    Raises:
-        BadVideoFolder: naming those that there are.
-    """
+
+def _find_dataset(name: str) -> StereoDataset:
     known: tuple[StereoDataset, ...] = get_args(StereoDataset)
     for dataset in known:
         if dataset == name:
@@ -166,33 +195,26 @@ def find_stereo_dataset(name: str) -> StereoDataset:
     raise BadVideoFolder(f"{name!r} is no dataset of stereo videos; there are: {', '.join(known)}")
 
 
-# ---- before the work
+def _existing(uri: str) -> Folder:
+    folder = Folder(uri)
+    if not folder.exists():
+        raise NotFound(f"no such folder: {uri}")
+    return folder
 
 
 def _listed(dataset: StereoDataset, lists: str | None, videos: Sequence[StereoVideo]) -> ListedPieces | None:
-    if lists is None:
-        if dataset == "wsvd":
-            raise BadVideoFolder("wsvd: the authors' lists of clips are needed; give their folder as --lists")
-        return None
-    folder = Folder(lists)
-    if not folder.exists():
-        raise NotFound(f"no such folder: {lists}")
-    return read_movie_lists(folder, videos) if dataset == "movies" else read_wsvd_lists(folder, videos)
+    if lists is not None:
+        read = read_movie_lists if dataset == "movies" else read_wsvd_lists
+        return read(_existing(lists), videos)
+    if dataset == "wsvd":
+        raise BadVideoFolder("wsvd: the authors' lists of clips are needed; give their folder as --lists")
+    return None
 
 
-def _masks(sky: str | None) -> dict[str, int]:
-    """Name of a frame → size of its sky mask's file."""
-    if sky is None:
-        return {}
-    folder = Folder(sky)
-    if not folder.exists():
-        raise NotFound(f"no such folder: {sky}")
-    return {path.removesuffix(".png"): size for path, size in folder.files().items() if path.endswith(".png")}
-
-
-def _claim(tree: Folder, dataset: StereoDataset, settings: StereoSettings) -> None:
+def _claim(tree: Folder, plan: StereoPlan) -> None:
     """Note the settings in the tree; refuse one that was made with others: it would become a mixture."""
-    content = json.dumps({"dataset": dataset, **settings.model_dump(mode="json")}, indent=1) + "\n"
+    settings = plan.settings.model_dump(mode="json")
+    content = json.dumps({"dataset": plan.dataset, **settings}, indent=1) + "\n"
     if tree.exists(SETTINGS_NAME) and tree.read_text(SETTINGS_NAME) != content:
         raise NothingUsable(
             f"{tree.uri} was made with other settings, see its {SETTINGS_NAME}; give another folder as --out"
@@ -206,7 +228,7 @@ def _write_once(tree: Folder, name: str, content: str) -> None:
         tree.write_text(name, content)
 
 
-def _refuse_other_work(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
+def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
     """The records of pieces that are finished.
 
     Raises:
@@ -218,7 +240,7 @@ def _refuse_other_work(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
         if wanted.get(_without_digest(name), name) != name:
             raise NothingUsable(
                 f"{tree.uri}/{name} is of another video, list or sky mask of that name; "
-                "give another folder as --out"
+                "remove it and the frames that it names, or give another folder as --out"
             )
         if name in pieces:
             finished.append(name)
@@ -237,57 +259,71 @@ def _without_digest(record_name: str) -> str:
 # ---- shots
 
 
+def _shots_of(plan: StereoPlan, tree: Folder) -> ListedPieces:
+    """The clips of all shots of films."""
+    videos = without_first_and_last(plan.videos)
+    cuts = _find_all_cuts(videos, plan, tree)
+    pieces: list[Piece] = []
+    damaged: list[Rejection] = []
+    for video in videos:
+        found = cuts[video.folder]
+        for start, stop in itertools.pairwise(found["bounds"]):
+            for clip in clips_of_shot(start, stop, found["rate"], sampling_rate(video, plan.settings)):
+                pieces += pieces_of_clip(video, video.folder, clip)
+        if found["problem"] is not None:
+            damaged.append(Rejection(video.path, found["problem"]))
+    return ListedPieces(pieces, damaged, {})
+
+
 def _find_all_cuts(
-    videos: Sequence[StereoVideo], folder: Folder, tree: Folder, settings: StereoSettings
+    videos: Sequence[StereoVideo], plan: StereoPlan, tree: Folder
 ) -> dict[str, dict[str, Any]]:
-    """Record of the cuts of every video by its folder; found once, then read from the tree."""
+    """The cuts of every video by its folder; found once, then read from the tree."""
     names = {video.folder: f"{CUTS}/{video.folder}-{video.size}.json" for video in videos}
-    there = _files_below(tree, CUTS)
+    there = set(_files_below(tree, CUTS))
     rows = [
         {"video": pickle.dumps(video), "name": names[video.folder]}
         for video in videos
         if names[video.folder] not in there
     ]
     if rows:
-        task = partial(_record_cuts, videos=folder.uri, out=tree.uri, threshold=settings.cut_threshold)
-        for _ in ray.data.from_items(rows, override_num_blocks=len(rows)).map(task).iter_rows():
-            pass
+        task = partial(
+            _record_cuts, videos=plan.folder.uri, out=tree.uri, threshold=plan.settings.cut_threshold
+        )
+        tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
+        _require_none([row["failure"] for row in tasks.iter_rows() if row["failure"]], len(rows), "videos")
     return {video.folder: json.loads(tree.read_text(names[video.folder])) for video in videos}
 
 
 def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float) -> dict[str, str]:
+    """Find the cuts of a video, up to where it is damaged; returns what storage failed to do."""
     video: StereoVideo = pickle.loads(row["video"])
-    bounds: list[int] = []
-    rate, problem = 0, None
+    found: dict[str, Any] = {"rate": 0, "bounds": [], "problem": None}
+
+    def thumbnails(opened: Video) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        try:
+            yield from opened.thumbnails(video.start, video.stop, THUMBNAIL_WIDTH)
+        except BadSample as error:
+            found["problem"] = str(error)
+
     try:
         with Video(Folder(videos), video.path) as opened:
-            rate = round(opened.frame_rate)
-            bounds = find_cuts(opened.thumbnails(video.start, video.stop, THUMBNAIL_WIDTH), threshold)
+            found["rate"] = round(opened.frame_rate)
+            found["bounds"] = find_cuts(thumbnails(opened), threshold)
     except BadSample as error:
-        problem = str(error)
-    content = {"rate": rate, "bounds": bounds, "problem": problem}
-    Folder(out).write_text(row["name"], json.dumps(content) + "\n")
-    return {"name": row["name"]}
+        found["problem"] = str(error)
+    except OSError as error:
+        return {"failure": f"{video.path}: {error}"}
+    Folder(out).write_text(row["name"], json.dumps(found) + "\n")
+    return {"failure": ""}
 
 
-def _pieces_of_shots(
-    videos: Sequence[StereoVideo], cuts: Mapping[str, dict[str, Any]], settings: StereoSettings
-) -> list[Piece]:
-    pieces: list[Piece] = []
-    for video in videos:
-        bounds, rate = cuts[video.folder]["bounds"], cuts[video.folder]["rate"]
-        for start, stop in itertools.pairwise(bounds):
-            for clip in clips_of_shot(start, stop, rate, sampling_rate(video, settings)):
-                pieces += pieces_of_clip(video, video.folder, clip)
-    return pieces
-
-
-def _undecodable(videos: Sequence[StereoVideo], cuts: Mapping[str, dict[str, Any]]) -> list[Rejection]:
-    return [
-        Rejection(video.path, problem)
-        for video in videos
-        if (problem := cuts[video.folder]["problem"]) is not None
-    ]
+def _require_none(failures: Sequence[str], count: int, what: str) -> None:
+    if failures:
+        raise StorageFailed(
+            f"{len(failures)} of {count} {what} could not be read or written, the first: {failures[0]} "
+            "(run the command again: what is finished is kept)"
+        )
 
 
 # ---- pieces, in Ray tasks
@@ -301,25 +337,37 @@ def _read_records(tree: Folder, names: Sequence[str]) -> Iterator[dict[str, str 
 
 
 def _run_pieces(
-    pieces: Mapping[str, Piece], work: PieceWork, masks: Mapping[str, int]
+    plan: StereoPlan, pieces: Mapping[str, Piece], tree: Folder
 ) -> Iterator[dict[str, str | None]]:
     """Work on pieces, by their records' names; yields the records as they are finished."""
     rows = [
-        {"name": name, "piece": pickle.dumps(piece), "masked": [frame in masks for frame in piece.names]}
+        {"name": name, "piece": pickle.dumps(piece), "masked": [frame in plan.masks for frame in piece.names]}
         for name, piece in pieces.items()
     ]
     if not rows:
         return
+    work = PieceWork(plan.folder.uri, tree.uri, plan.sky.uri if plan.sky else None, plan.settings)
     dataset: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    if work.settings.flow == "dis":
+    if plan.settings.flow == "dis":
         dataset = dataset.map(work.whole)
     else:
         dataset = dataset.map(work.decode).map_batches(
-            RaftActor, fn_constructor_args=(work.settings,), batch_size=1, **_raft_pool()
+            RaftActor, fn_constructor_args=(_located(plan.settings),), batch_size=1, **_raft_pool()
         )
         dataset = dataset.map(work.write)
+    failures = []
     for row in dataset.iter_rows():
-        yield json.loads(row["record"])
+        if row["failure"]:
+            failures.append(row["failure"])
+        else:
+            yield json.loads(row["record"])
+    _require_none(failures, len(rows), "pieces")
+
+
+def _located(settings: StereoSettings) -> StereoSettings:
+    """The same with an absolute path of weights: actors have a working directory of their own."""
+    path = settings.raft_weights
+    return settings.model_copy(update={"raft_weights": path and os.path.abspath(path)})
 
 
 def _raft_pool() -> dict[str, Any]:
@@ -336,12 +384,7 @@ def _raft_pool() -> dict[str, Any]:
 
 
 def _close(
-    tree: Folder,
-    dataset: StereoDataset,
-    settings: StereoSettings,
-    videos: int,
-    missing: Sequence[Rejection],
-    reasons: Mapping[str, str | None],
+    tree: Folder, plan: StereoPlan, missing: Sequence[Rejection], reasons: Mapping[str, str | None]
 ) -> None:
     """Write the table of what was left out, then the report."""
     frames, entries = 0, [{"source_path": entry.path, "reason": entry.reason} for entry in missing]
@@ -355,9 +398,9 @@ def _close(
     with tree.writing(REJECTED_NAME) as path:
         pq.write_table(pa.Table.from_pylist(entries, _REJECTED_SCHEMA), path)
     report = StereoReport(
-        dataset=dataset,
-        settings=settings.model_dump(mode="json"),
-        videos=videos,
+        dataset=plan.dataset,
+        settings=plan.settings.model_dump(mode="json"),
+        videos=len(plan.videos),
         missing=[entry.path for entry in missing],
         frames=frames,
         rejected=dict(sorted(counts.items())),

@@ -43,22 +43,34 @@ class PieceWork:
         return self.write({**row, **measure(row["left"], row["right"], dis_flow, self.settings)})
 
     def decode(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add the views `left` and `right`, (N, H, W, 3) uint8, and why they are fewer than the names."""
+        """Add the views `left` and `right`, (N, H, W, 3) uint8.
+
+        `problem` is why they are fewer than the names, `failure` what storage failed to do.
+        """
         piece: Piece = pickle.loads(row["piece"])
         pairs: list[Views] = []
-        problem = ""
+        problem, failure = "", ""
         try:
             pairs.extend(read_views(Folder(self.videos), piece))
         except BadSample as error:
             problem = str(error)
+        except OSError as error:
+            failure = f"{piece.video.path}: {error}"
         left, right = (
             np.stack([pair[side] for pair in pairs]) if pairs else np.zeros((0, 1, 1, 3), np.uint8)
             for side in (0, 1)
         )
-        return {**row, "left": left, "right": right, "problem": problem}
+        return {**row, "left": left, "right": right, "problem": problem, "failure": failure}
 
     def write(self, row: dict[str, Any]) -> dict[str, str]:
-        """Write the frames that passed, then the record of the piece."""
+        """Write the frames that passed, then the record of the piece; returns it, or the `failure`."""
+        try:
+            record = "" if row["failure"] else self._write(row)
+        except (OSError, BadVideoFolder) as error:
+            return {"record": "", "failure": f"{row['name']}: {error}"}
+        return {"record": record, "failure": str(row["failure"])}
+
+    def _write(self, row: dict[str, Any]) -> str:
         piece: Piece = pickle.loads(row["piece"])
         reasons = json.loads(row["reasons"])
         reasons += [row["problem"]] * (len(piece.names) - len(reasons))
@@ -71,7 +83,7 @@ class PieceWork:
                 write_frame(tree, name, row["left"][index], disparity, self.settings.jpeg_quality)
         record = json.dumps(dict(zip(piece.names, reasons, strict=True)), indent=1) + "\n"
         tree.write_text(row["name"], record)
-        return {"record": record}
+        return record
 
     def _with_sky(self, disparity: Disparity, name: str) -> Disparity:
         assert self.sky is not None

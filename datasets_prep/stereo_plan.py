@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.sources.movies import SPLIT_OF_FILM
-from datasets_prep.sources.source import BadSample, Rejection
+from datasets_prep.sources.source import BadSample
 from datasets_prep.stereo_disparity import RejectionRules
 from datasets_prep.stereo_views import Packing
 from datasets_prep.storage import Folder
 from datasets_prep.videos import SUFFIXES, Video
-from datasets_prep.wsvd_lists import read_clips, video_id
+from datasets_prep.wsvd_lists import video_id
 
 StereoDataset = Literal["movies", "wsvd"]
 
@@ -44,9 +43,7 @@ FRAMES_A_PIECE = 10
 _MAX_GAP = 48
 """Frames of a piece lie no farther apart: else seeking anew is cheaper than decoding on."""
 
-_LIST_LINE = re.compile(r"(?P<folder>[^/]+/chapter\d+)/out(?P<number>\d{8})(?:\.(?:jpg|png))?")
 _FILM_FILE = re.compile(r"(?P<film>[^/]+)(?:/chapter(?P<chapter>\d+))?\.(?:" + "|".join(SUFFIXES) + ")")
-_WSVD_LIST = re.compile(r"wsvd_(?P<split>train|test)_clip_frame_ids\.pkl")
 
 
 class BadVideoFolder(UserError):
@@ -287,90 +284,6 @@ def pieces_of_clip(video: StereoVideo, folder: str, numbers: Iterable[int]) -> I
 def _piece(video: StereoVideo, folder: str, numbers: Sequence[int]) -> Piece:
     names = tuple(f"{folder}/out{number - video.start + 1:08d}" for number in numbers)
     return Piece(video, tuple(numbers), names)
-
-
-@dataclass(frozen=True, slots=True)
-class ListedPieces:
-    """What lists of frames come to.
-
-    Attributes:
-        pieces: of the videos that are there.
-        missing: videos that are named and not there.
-        splits: split → names of its videos, where the lists say so.
-    """
-
-    pieces: list[Piece]
-    missing: list[Rejection]
-    splits: dict[str, list[str]]
-
-
-def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
-    """The frames that the authors' lists name (`hugo/chapter2/out00000042` a line), from all `.txt` files.
-
-    Frame 1 of a chapter is its first.
-
-    Raises:
-        BadVideoFolder: if there is no list, or a line names no frame.
-    """
-    numbers: dict[str, set[int]] = {}
-    paths = [path for path in lists.files() if path.endswith(".txt")]
-    if not paths:
-        raise BadVideoFolder(
-            f"no list of frames in {lists.uri}; expected train.txt, validation.txt, test.txt"
-        )
-    for path in paths:
-        for count, line in enumerate(lists.read_text(path).splitlines(), 1):
-            match = _LIST_LINE.fullmatch(line.strip())
-            if match and int(match["number"]) > 0:
-                numbers.setdefault(match["folder"], set()).add(int(match["number"]) - 1)
-            elif line.strip():
-                raise BadVideoFolder(
-                    f"{lists.uri}/{path}, line {count}: expected film/chapter2/out00000042, got {line[:80]!r}"
-                )
-    by_folder = {video.folder: video for video in videos}
-    pieces = [
-        piece
-        for folder, found in sorted(numbers.items())
-        if (video := by_folder.get(folder)) is not None
-        for piece in pieces_of_clip(video, folder, (video.start + number for number in found))
-    ]
-    missing = [
-        Rejection(folder, f"no video of this chapter, for which {len(found)} frames are listed")
-        for folder, found in sorted(numbers.items())
-        if folder not in by_folder
-    ]
-    return ListedPieces(pieces, missing, {})
-
-
-def read_wsvd_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
-    """The clips of the authors' `wsvd_{train,test}_clip_frame_ids.pkl`; at least one must be there.
-
-    Raises:
-        BadVideoFolder: if there is none.
-        BadClipList: if one is damaged or hostile.
-    """
-    by_id = {video.folder: video for video in videos}
-    pieces: list[Piece] = []
-    missing: dict[str, Rejection] = {}
-    splits: dict[str, list[str]] = {}
-    for path in lists.files():
-        if not (match := _WSVD_LIST.fullmatch(posixpath.basename(path))):
-            continue
-        listed = read_clips(lists.read_bytes(path), f"{lists.uri}/{path}")
-        splits[match["split"]] = sorted({video.name for video in listed})
-        for entry in listed:
-            if entry.name not in by_id:
-                reason = f"no video of this id, for which {len(entry.clips)} clips are listed"
-                missing[entry.name] = Rejection(entry.name, reason)
-                continue
-            for count, numbers in enumerate(entry.clips, 1):
-                video = by_id[entry.name]
-                pieces += pieces_of_clip(video, f"{entry.name}/clip{count:04d}", numbers)
-    if not splits:
-        raise BadVideoFolder(
-            f"no list of clips in {lists.uri}; expected wsvd_train_clip_frame_ids.pkl or wsvd_test_…"
-        )
-    return ListedPieces(pieces, [missing[name] for name in sorted(missing)], splits)
 
 
 def _digest(content: object) -> str:

@@ -40,16 +40,20 @@ class Video:
         self.path = path
         self._file = folder.fs.open(folder.path_of(path), "rb")
         try:
-            self._container = av.open(self._file, "r")
-            self._stream = self._container.streams.video[0]
-        except (av.FFmpegError, IndexError, ValueError) as error:
+            # Titles in other encodings than UTF-8 are no reason to refuse a video.
+            self._container = av.open(self._file, "r", metadata_errors="replace")
+        except (av.FFmpegError, ValueError) as error:
             self._file.close()
             raise BadSample(f"video cannot be opened: {_message(error)}") from error
-        self._stream.codec_context.thread_count = 1
-        pixels = (self._stream.width or 0) * (self._stream.height or 0)
-        if not 0 < pixels <= MAX_FRAME_PIXELS or not self._stream.average_rate:
+        except OSError:
+            self._file.close()
+            raise
+        problem = _problem_of(self._container)
+        if problem:
             self.close()
-            raise BadSample("video damaged: no frame size, an absurd one, or no frame rate")
+            raise BadSample(f"video cannot be opened: {problem}")
+        self._stream = self._container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
 
     def __enter__(self) -> Video:
         return self
@@ -149,6 +153,20 @@ class Video:
             raise BadSample("video damaged: it has a frame without time")
         seconds = (frame.pts - (self._stream.start_time or 0)) * frame.time_base
         return round(seconds * self.frame_rate)
+
+
+def _problem_of(container: av.container.InputContainer) -> str | None:
+    """What a file without pictures, or with a damaged header, lacks."""
+    if not container.streams.video:
+        return "no video in it"
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        return "unknown codec"
+    if not 0 < (stream.width or 0) * (stream.height or 0) <= MAX_FRAME_PIXELS:
+        return f"frames of {stream.width}x{stream.height} pixels"
+    if not stream.average_rate or not stream.time_base:
+        return "no frame rate"
+    return None
 
 
 def _message(error: Exception) -> str:

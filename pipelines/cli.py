@@ -121,17 +121,17 @@ def stereo(
     ] = None,
 ) -> None:
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
-    from datasets_prep.stereo import find_stereo_dataset, read_report, run_stereo
+    from datasets_prep.stereo import plan_stereo, read_report, run_stereo
     from datasets_prep.stereo_plan import StereoSettings
     from pipelines.config import load_section, to_yaml
     from pipelines.ray_session import connect
 
-    out = _lasting(out)
-    known = find_stereo_dataset(dataset)
-    settings = load_section("stereo", StereoSettings, config, overrides or []).of(known)
-    console.print(to_yaml(settings), end="", highlight=False)
+    out = lasting(out)
+    settings = load_section("stereo", StereoSettings, config, overrides or [])
+    plan = plan_stereo(dataset, videos, settings, lists, sky)
+    console.print(to_yaml(plan.settings), end="", highlight=False)
     connect()
-    _watch_frames(run_stereo(known, videos, out, settings, lists, sky), dataset)
+    _watch_frames(run_stereo(plan, out), dataset)
     report = read_report(out)
     typer.echo(
         f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing"

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from datasets_prep import formats
-from datasets_prep.disparity_png import decode_disparity, decode_uncertainty
+from datasets_prep import disparity_png, formats
 from datasets_prep.sources.source import (
     BadSample,
     Listing,
@@ -79,8 +78,8 @@ class StereoTree(Source):
         Raises:
             BadSample: also if the image is neither of the disparity's size nor some whole multiple of it.
         """
-        disparity = decode_disparity(root.read_bytes(sample.files["depth"]))
-        uncertainty = decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))
+        disparity = disparity_png.decode_disparity(root.read_bytes(sample.files["depth"]))
+        uncertainty = disparity_png.decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))
         height, width = disparity.shape
         if uncertainty.shape != disparity.shape:
             other_height, other_width = uncertainty.shape
