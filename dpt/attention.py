@@ -33,13 +33,8 @@ def attention_maps(
     Raises:
         ValueError: if the backbone has no such layers.
     """
-    backbone = model.backbone
-    if not isinstance(backbone, ViTBackbone):
-        raise ValueError(f"no attention maps of {model.config.backbone}")
+    backbone = check_layers(model, layers or ())
     layers = backbone.layers if layers is None else layers
-    unknown = [layer for layer in layers if not 1 <= layer <= len(backbone.vit.blocks)]
-    if unknown:
-        raise ValueError(f"no layer {unknown[0]}; this backbone has 1 to {len(backbone.vit.blocks)}")
     _, patches = backbone.embed(images)
     height, width = patches.shape[1:3]
     prefix = backbone.prefix_tokens
@@ -51,6 +46,21 @@ def attention_maps(
             maps[layer] = _attention_of(block, tokens, rows.to(tokens.device))[:, :, prefix:]
         tokens = block(tokens)
     return torch.stack([maps[layer] for layer in layers], dim=1).unflatten(-1, (height, width))
+
+
+def check_layers(model: DPT, layers: Sequence[int]) -> ViTBackbone:
+    """The backbone of `model`, if it has attention maps of `layers`.
+
+    Raises:
+        ValueError: if it has not.
+    """
+    backbone = model.backbone
+    if not isinstance(backbone, ViTBackbone):
+        raise ValueError(f"no attention maps of {model.config.backbone}")
+    unknown = [layer for layer in layers if not 1 <= layer <= len(backbone.vit.blocks)]
+    if unknown:
+        raise ValueError(f"no layer {unknown[0]}; this backbone has 1 to {len(backbone.vit.blocks)}")
+    return backbone
 
 
 def _attention_of(block: torch.nn.Module, tokens: Tensor, rows: Tensor) -> Tensor:

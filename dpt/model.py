@@ -85,6 +85,16 @@ class ModelConfig:
         if len(self.channels) != 4:
             raise ValueError(f"channels: four numbers are needed, one a stage, not {self.channels}")
 
+    @property
+    def metric(self) -> bool:
+        """Whether predictions are in metres or 1/m, not up to an unknown scale and shift."""
+        return self.predicts_depth or (self.scale, self.shift) != (1.0, 0.0)
+
+    @property
+    def predicts_depth(self) -> bool:
+        """Whether predictions are depth in metres, not inverse depth."""
+        return self.invert or self.max_depth is not None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON."""
         plain = {

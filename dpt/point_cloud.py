@@ -1,7 +1,6 @@
 """From a depth map to coloured points in space."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -28,8 +27,26 @@ def unproject(depth: np.ndarray, field_of_view: float) -> np.ndarray:
     return np.stack([depth * x, depth * y[:, None], depth], axis=-1).astype(np.float32)
 
 
-def write_ply(path: Path | str, points: np.ndarray, colours: np.ndarray) -> None:
-    """Write the finite ones of (..., 3) points and their (..., 3) uint8 RGB colours as a binary PLY file."""
+def relative_depth(inverse_depth: np.ndarray, farthest: float = 20.0) -> np.ndarray:
+    """Depth of a prediction that is known up to scale and shift, in units of its nearest point.
+
+    The unknown shift is taken as 0, so shapes are plausible, not exact. What is more than `farthest` times as
+    far as the nearest point is left out: near zero, inverse depth says nothing about where it ends.
+
+    Args:
+        inverse_depth: (H, W), non-negative, larger is nearer.
+        farthest: the largest depth of the result.
+
+    Returns:
+        (H, W) float32, from 1 to `farthest`, else NaN.
+    """
+    nearest = np.nanmax(inverse_depth, initial=0.0)
+    kept = (inverse_depth > 0) & (inverse_depth * farthest >= nearest)
+    return np.divide(nearest, inverse_depth, out=np.full(inverse_depth.shape, np.nan, np.float32), where=kept)
+
+
+def encode_ply(points: np.ndarray, colours: np.ndarray) -> bytes:
+    """The finite ones of (..., 3) points and their (..., 3) uint8 RGB colours as a binary PLY file."""
     points, colours = points.reshape(-1, 3), colours.reshape(-1, 3)
     finite = np.isfinite(points).all(axis=1)
     names = ("x", "y", "z", "red", "green", "blue")
@@ -40,4 +57,4 @@ def write_ply(path: Path | str, points: np.ndarray, colours: np.ndarray) -> None
     types = ["float"] * 3 + ["uchar"] * 3
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
     header += [f"property {kind} {name}" for kind, name in zip(types, names, strict=True)]
-    Path(path).write_bytes("\n".join([*header, "end_header", ""]).encode() + vertices.tobytes())
+    return "\n".join([*header, "end_header", ""]).encode() + vertices.tobytes()

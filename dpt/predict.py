@@ -45,44 +45,79 @@ def predict_batch(
     rule: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
-) -> np.ndarray:
-    """Predict N images of one size at once: N arrays (H, W, 3) uint8 RGB -> (N, H, W) float32.
+) -> list[np.ndarray]:
+    """Predict N images at once that go through the network at one size, see `input_size`.
 
-    Arguments as `predict_inverse_depth`.
+    Arguments as `predict_inverse_depth`; N arrays (H, W, 3) uint8 RGB -> N arrays (H, W) float32, each of the
+    size of its image.
     """
     if model.config.task != "depth":
         raise ValueError(f"this is a {model.config.task} model")
-    for image in images:
-        if (
-            image.dtype != np.uint8
-            or image.ndim != 3
-            or image.shape[2] != 3
-            or image.shape != images[0].shape
-        ):
-            raise ValueError(f"images must be (H, W, 3) uint8 of one size, not {image.shape} {image.dtype}")
-    height, width = images[0].shape[:2]
-    size = network_size(
-        height, width, target or model.config.image_size, rule or model.config.resize_rule, model.size_divisor
-    )
-    device = torch.device(device) if device is not None else next(model.parameters()).device
-    pixels = torch.from_numpy(np.stack([resize_image(image, *size) for image in images])).to(device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        prediction = model.to(device)(normalise(pixels, model.mean, model.std))[:, None]
-    if size != (height, width):
-        prediction = F.interpolate(prediction, size=(height, width), mode="bicubic", align_corners=False)
-        prediction = prediction.clamp(min=0)  # the cubic kernel undershoots at edges
-    return prediction[:, 0].cpu().numpy()
+    if device is not None:
+        model = model.to(device)
+    pixels = network_input(model, images, target, rule)
+    with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+        predictions = model(pixels)[:, None]
+    return [_at_size(one, image.shape[:2]) for one, image in zip(predictions, images, strict=True)]
 
 
-def colourise(inverse_depth: np.ndarray, colour_map: str = "inferno") -> np.ndarray:
-    """Paint (H, W) inverse depth as (H, W, 3) uint8 RGB, bright is near.
+def input_size(
+    model: DPT, image: np.ndarray, target: int | None = None, rule: str | None = None
+) -> tuple[int, int]:
+    """(height, width) at which an image goes through `model`; see `dpt.transforms.network_size`."""
+    height, width = image.shape[:2]
+    target, rule = target or model.config.image_size, rule or model.config.resize_rule
+    return network_size(height, width, target, rule, model.size_divisor)
 
-    The range is that of the 2nd to the 98th percentile of the finite pixels; others are black.
+
+def network_input(
+    model: DPT, images: Sequence[np.ndarray], target: int | None = None, rule: str | None = None
+) -> torch.Tensor:
+    """N arrays (H, W, 3) uint8 RGB -> what the network takes, (N, 3, h, w) float32 on its device.
+
+    Raises:
+        ValueError: if they are not uint8 RGB, or do not all go through the network at one size.
     """
+    for image in images:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"images must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    sizes = {input_size(model, image, target, rule) for image in images}
+    if len(sizes) != 1:
+        raise ValueError(f"images of a batch must go through the network at one size, not at {sorted(sizes)}")
+    (size,) = sizes
+    pixels = torch.from_numpy(np.stack([resize_image(image, *size) for image in images]))
+    return normalise(pixels.to(next(model.parameters()).device), model.mean, model.std)
+
+
+def _at_size(prediction: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """(1, h, w) -> (H, W) float32 on the CPU, resampled bicubically as released."""
+    if prediction.shape[1:] != size:
+        prediction = F.interpolate(prediction[None], size=size, mode="bicubic", align_corners=False)[0]
+        prediction = prediction.clamp(min=0)  # the cubic kernel undershoots at edges
+    return prediction[0].cpu().numpy()
+
+
+def display_range(inverse_depth: np.ndarray) -> tuple[float, float]:
+    """The 2nd and the 98th percentile of the finite pixels; (0, 0) without any."""
+    finite = inverse_depth[np.isfinite(inverse_depth)]
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = np.percentile(finite, (2, 98))
+    return float(low), float(high)
+
+
+def colourise(
+    inverse_depth: np.ndarray, colour_map: str = "inferno", limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Paint (H, W) inverse depth as (H, W, 3) uint8 RGB, bright is near; not finite pixels are black.
+
+    Args:
+        inverse_depth: (H, W) floating point.
+        colour_map: a name of Matplotlib's.
+        limits: values that get the first and the last colour; the `display_range` by default.
+    """
+    low, high = limits or display_range(inverse_depth)
     finite = np.isfinite(inverse_depth)
-    if not finite.any():
-        return np.zeros((*inverse_depth.shape, 3), np.uint8)
-    low, high = np.percentile(inverse_depth[finite], (2, 98))
-    values = (np.where(finite, inverse_depth, low) - low) / max(high - low, np.finfo(np.float32).tiny)
+    values = (np.where(finite, inverse_depth, low) - low) / max(high - low, float(np.finfo(np.float32).tiny))
     colours = matplotlib.colormaps[colour_map](np.clip(values, 0, 1), bytes=True)[..., :3]
     return colours * finite[..., None]

@@ -5,15 +5,18 @@ Nothing is unpickled: `torch.load` is only called with ``weights_only=True``.
 
 import json
 import math
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dpt.backbones import ViTBackbone
 from dpt.layouts import LAYOUTS
 from dpt.model import DPT, ModelConfig, resolve_config
 
@@ -44,8 +47,8 @@ def load_model(folder: Path | str) -> DPT:
         ValueError: if weights and config do not belong together, listing every key that differs.
     """
     folder = Path(folder)
-    model = _blank(ModelConfig.from_dict(json.loads((folder / CONFIG).read_text())))
-    load_exactly(model, load_file(folder / WEIGHTS), str(folder))
+    model = _blank(ModelConfig.from_dict(_read_config(folder)))
+    load_exactly(model, read_tensors(folder / WEIGHTS), str(folder))
     return model.eval()
 
 
@@ -77,7 +80,7 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
         return load_model(path)
     settings: dict[str, Any] = {}
     if path.is_dir():
-        settings = _hugging_face_settings(json.loads((path / CONFIG).read_text()))
+        settings = _hugging_face_settings(_read_config(path))
         path = path / HUGGING_FACE_WEIGHTS
     tensors = read_tensors(path)
     return from_tensors(tensors, path.name, model, **settings | overrides)
@@ -127,10 +130,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     runs begin every key with ``module.``.
     """
     tensors: Any
-    if path.suffix == ".safetensors":
-        tensors = load_file(path)
-    else:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise ValueError(f"{path} is no readable checkpoint: {reason}") from error
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f"{path} is no mapping from names to tensors")
     for wrapper in ("model", "state_dict"):
         if isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
@@ -148,11 +157,13 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
         ValueError: if that implementation cannot express the model.
     """
     config = model.config
-    tensors = LAYOUTS["hugging-face"].write(model.state_dict(), config)
-    foreign = [key for key in tensors if not re.match(r"(dpt|neck|head|auxiliary_head)\.", key)]
+    refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
     plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
-    if foreign or not plain or model.backbone.readout_tokens != 1:
-        raise ValueError(f"transformers has no DPT with the backbone {config.backbone} or these settings")
+    if not plain or not isinstance(model.backbone, ViTBackbone) or model.backbone.readout_tokens != 1:
+        raise ValueError(refusal)
+    tensors = LAYOUTS["hugging-face"].write(model.state_dict(), config)
+    if not all(re.match(r"(dpt|neck|head|auxiliary_head)\.", key) for key in tensors):
+        raise ValueError(refusal)
     # two parts that no forward pass there uses, but that it expects to find
     width = tensors["dpt.embeddings.cls_token"].shape[-1]
     tensors["dpt.layernorm.weight"], tensors["dpt.layernorm.bias"] = torch.ones(width), torch.zeros(width)
@@ -163,6 +174,16 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
         if key.startswith(f"{deepest}2")
     }
     _save(tensors, _hugging_face_config(model), Path(folder), HUGGING_FACE_WEIGHTS)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{folder / CONFIG} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{folder / CONFIG} is no JSON object")
+    return config
 
 
 def _blank(config: ModelConfig) -> DPT:

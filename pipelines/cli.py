@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasets_prep.errors import UserError
-from pipelines import cli_registry, cli_stereo
+from pipelines import cli_predict, cli_registry, cli_stereo
 
 if TYPE_CHECKING:
     from datasets_prep.shard_plan import IngestPlan
@@ -233,7 +233,7 @@ def evaluate(
     from pipelines.evaluate import evaluate as run_evaluation
     from pipelines.evaluate import mean_over_datasets
     from pipelines.models import note_evaluation
-    from pipelines.predict import find_model
+    from pipelines.networks import find_model
 
     settings = load_section("evaluate", EvaluateConfig, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
@@ -262,32 +262,8 @@ def _print_results(results: dict[str, dict[str, float]]) -> None:
     console.print(table)
 
 
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    model: Model,
-    out: Annotated[str, typer.Option(help="Folder for the results; a path or s3://…")],
-    config: Config = None,
-    override: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="KEY=VALUE", help="Config override, e.g. side=512. Repeat for more."),
-    ] = None,
-) -> None:
-    """Predict images: float .npy, 16-bit PNG and colour-mapped PNG of each."""
-    from pipelines.config import PredictConfig, load_section, to_yaml
-    from pipelines.predict import find_images, find_model
-    from pipelines.predict import predict as run_prediction
-
-    settings = load_section("predict", PredictConfig, config, override or [])
-    console.print(to_yaml(settings), end="", highlight=False)
-    failed = 0
-    for path, problem in run_prediction(settings, find_model(model), find_images(images), out):
-        failed += problem is not None
-        typer.echo(
-            problem or f"{path} → {out.rstrip('/')}/{path.stem}{{.npy,.png,_colour.png}}", err=bool(problem)
-        )
-    if failed:
-        raise typer.Exit(1)
+for command in (cli_predict.predict, cli_predict.convert):
+    app.command()(command)
 
 
 for registered in (cli_registry.publish, cli_registry.models, cli_registry.promote, cli_registry.rollback):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -31,6 +31,9 @@ CONFIG_FOLDER = Path(__file__).parent / "configs"
 
 class ConfigError(UserError):
     """A config that cannot be used; the message names the key, one problem a line."""
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Section(BaseModel):
@@ -213,11 +216,31 @@ class EvaluateConfig(Section):
 
 
 class PredictConfig(Section):
-    """How images are predicted; `side`, `rule` and `device` are as in `EvaluateConfig`."""
+    """How images are predicted; `side`, `rule` and `device` are as in `EvaluateConfig`.
+
+    Attributes:
+        dtype: of the arithmetic; results are float32 always. float16 on GPUs only.
+        batch_size: how many images are predicted at once that go through the network at one size.
+        write: what is written for each image: numbers, a 16-bit picture, a coloured picture.
+        colours: a colour map of Matplotlib's.
+        ply: horizontal field of view of the camera in degrees; if given, a point cloud is written too.
+        attention: layers, counted from 1, whose attention maps are drawn.
+        references: tokens whose attention is drawn, as shares of height and width; the paper's are the upper
+            left and the lower right one.
+        frames: write for every frame of a video what is written for images.
+    """
 
     side: int | None = Field(None, ge=32)
     rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(1, ge=1)
+    write: tuple[Literal["npy", "png", "colour"], ...] = ("npy", "png", "colour")
+    colours: str = "inferno"
+    ply: float | None = Field(None, gt=0.0, lt=180.0)
+    attention: tuple[int, ...] = ()
+    references: tuple[tuple[Share, Share], ...] = Field(((0.0, 0.0), (1.0, 1.0)), min_length=1)
+    frames: bool = False
 
 
 class DemoConfig(Section):

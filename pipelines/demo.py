@@ -32,9 +32,10 @@ from pipelines import tracking
 from pipelines.config import DemoConfig, Experiment, load_experiment
 from pipelines.evaluate import evaluate, mean_over_datasets
 from pipelines.loading import evaluation_batches
-from pipelines.predict import find_model, write_prediction
+from pipelines.networks import find_model
 from pipelines.publish import publish
 from pipelines.ray_session import connect
+from pipelines.results import write_prediction
 from pipelines.train import TrainResult, train
 from pipelines.training_loop import build_model
 
@@ -118,7 +119,7 @@ class Demo:
         network = dpt.load_model(find_model(uri)).eval()
         settings = self._experiment.predict
         prediction = predict_inverse_depth(network, image, settings.side, settings.rule)
-        write_prediction(Folder(folder), "held_out", prediction)
+        write_prediction(Folder(folder), "held_out", prediction, network.config)
         sheet = contact_sheet(
             [[image, colourise(truth), colourise(prediction)]],
             [f"{dataset.name}: {sample.sample_ids[0]}  (image, ground truth, prediction)"],

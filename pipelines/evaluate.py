@@ -143,7 +143,7 @@ def _predict(
     """Predict a batch: (B, H, W) float32 at the images' own size."""
     training = model.training
     model.eval()
-    prediction = predict_batch(model, list(batch.images.numpy()), side, rule)
+    prediction = np.stack(predict_batch(model, list(batch.images.numpy()), side, rule))
     model.train(training)
     return prediction
 

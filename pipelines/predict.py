@@ -1,134 +1,269 @@
-"""`dpt predict`: images of any size → inverse depth as numbers and as pictures.
+"""`dpt predict`: images and videos of any size → depth as numbers, pictures, point clouds, attention maps.
 
-For `room.jpg` there will be `room.npy` (float32, as the model gives it), `room.png` (16 bits, that image's
-range stretched over 0 to 65535, larger is nearer) and `room_colour.png`.
+Images that go through the network at one size are predicted together. What cannot be read is reported, and
+the rest go on. What is written for each image is told by
+`pipelines.results`; of a video `clip.mp4` it is `clip_colour.mp4`, and of its frames, on request, what is
+written for images, in `clip/`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import dpt
-from datasets_prep.errors import NotFound, UserError
+from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
-from dpt.predict import colourise, predict_inverse_depth
-from pipelines import tracking
+from dpt.attention import check_layers
+from dpt.predict import colourise, display_range, input_size, predict_batch
+from pipelines.attention_figure import attention_figure
 from pipelines.config import ConfigError, PredictConfig
+from pipelines.inputs import Input, find_inputs
+from pipelines.networks import BadModel
+from pipelines.results import (
+    ATTENTION,
+    POINTS,
+    SUFFIXES,
+    encode,
+    encode_png,
+    encode_points,
+    inverse_depth_of,
+    write_result,
+)
+from pipelines.videos import BadVideo, Frame, read_frames, writing_video
 
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+STANDARD_OUTPUT = "-"
+VIDEO = "_colour.mp4"
+_WAITING = 4
+"""Batches' worth of images that wait for others of their size before one goes on incomplete."""
+_STEADINESS = 0.9
+"""Share of a video's colour range that stays from frame to frame, lest it flickers."""
+
+Image = NDArray[np.uint8]
 
 
 class BadImage(UserError):
     """A file that is no readable image; the message names it."""
 
 
-def find_model(reference: str) -> Path:
-    """The local folder of a model: a registry address (`models:/dpt@champion`) or a path.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an input: the files that were written, or the problem."""
+
+    source: Input
+    written: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: str) -> Iterator[Outcome]:
+    """Predict and write results; yields one outcome an input, in about the order of `paths`.
+
+    Args:
+        settings: what to write and how to compute.
+        model: of depth or inverse depth.
+        paths: see `pipelines.inputs.find_inputs`.
+        out: folder for the results; a path or URI.
 
     Raises:
-        TrackingError, NotFound: if there is none.
+        ConfigError, BadModel, NotFound, AmbiguousResults: before anything is predicted.
     """
-    if reference.startswith(tracking.MODEL_SCHEME):
-        return tracking.fetch_model(reference)
-    folder = Path(reference)
-    if not (folder / "config.json").is_file() or not (folder / "weights.safetensors").is_file():
-        raise NotFound(
-            f"no model at {reference}: expected a folder with config.json and weights.safetensors, "
-            f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
-        )
-    return folder
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Image files, given those or folders of them.
-
-    Raises:
-        NotFound: if a path does not exist, or a folder has no image.
-        BadImage: if two files would write the same results.
-    """
-    images: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise NotFound(f"no such image: {path}")
-        inside = (
-            sorted(p for p in path.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
-            if path.is_dir()
-            else [path]
-        )
-        if not inside:
-            raise NotFound(f"no image in folder {path} (looked for {', '.join(sorted(_IMAGE_SUFFIXES))})")
-        images += inside
-    names = Counter(image.stem for image in images)
-    doubled = [name for name, count in names.items() if count > 1]
-    if doubled:
-        raise BadImage(
-            f"{names[doubled[0]]} images are called {doubled[0]!r}: their results would overwrite each other"
-        )
-    return images
-
-
-def predict(
-    config: PredictConfig, model: Path, images: Sequence[Path], out: str
-) -> Iterator[tuple[Path, str | None]]:
-    """Predict images one by one and write the results into a folder.
-
-    Yields:
-        each image, with the reason if it could not be read.
-    """
-    device = resolve_device(config.device)
-    network = dpt.load_model(model).to(device).eval()
+    predictor = Predictor(settings, model)
     folder = Folder(out)
-    for path in images:
-        try:
-            image = read_image(path)
-        except BadImage as error:
-            yield path, str(error)
+    local = Path(folder.path) if folder.is_local else None
+    inputs = find_inputs(paths, lambda source: results_of(source, settings), local)
+    waiting = _Waiting(settings.batch_size)
+    for source in inputs:
+        if source.is_video:
+            yield _predict_video(predictor, source, folder)
             continue
-        write_prediction(folder, path.stem, predict_inverse_depth(network, image, config.side, config.rule))
-        yield path, None
+        try:
+            image = read_image(source)
+        except BadImage as error:
+            yield Outcome(source, problem=str(error))
+            continue
+        for batch in waiting.add(source, image, predictor.input_size(image)):
+            yield from _predict_images(predictor, batch, folder)
+    for batch in waiting.rest():
+        yield from _predict_images(predictor, batch, folder)
+
+
+def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -> bytes:
+    """The one file that `settings.write` names, for the one image that `paths` names.
+
+    Raises:
+        UserError: if it is not one image and one file, or the image cannot be read.
+    """
+    predictor = Predictor(settings, model)
+    inputs = find_inputs(paths, lambda source: results_of(source, settings))
+    if len(inputs) != 1 or inputs[0].is_video or len(results_of(inputs[0], settings)) != 1:
+        raise UserError("--out - takes one image, and one of --write npy, png, colour")
+    image = read_image(inputs[0])
+    return encode(settings.write[0], predictor([image])[0], model.config, settings.colours)
+
+
+def results_of(source: Input, settings: PredictConfig) -> list[str]:
+    """Relative paths of what is written for an input (for a video, without what is for its frames)."""
+    return [source.name + VIDEO] if source.is_video else _results_of_image(source.name, settings)
+
+
+def _results_of_image(name: str, settings: PredictConfig) -> list[str]:
+    suffixes = [SUFFIXES[form] for form in settings.write]
+    suffixes += [POINTS] if settings.ply is not None else []
+    suffixes += [ATTENTION] if settings.attention else []
+    return [name + suffix for suffix in suffixes]
+
+
+class Predictor:
+    """A model on its device, with all that decides how images go through it.
+
+    Raises:
+        ConfigError, BadModel: if settings and model do not go together.
+    """
+
+    def __init__(self, settings: PredictConfig, model: dpt.DPT) -> None:
+        self.settings, self.config = settings, model.config
+        device = resolve_device(settings.device)
+        if model.config.task != "depth":
+            raise BadModel(f"this is a {model.config.task} model; dpt predict takes models of depth")
+        if settings.colours not in matplotlib.colormaps:
+            raise ConfigError(
+                f"predict.colours: Matplotlib has no {settings.colours!r}; some are: inferno, viridis, gray"
+            )
+        if settings.dtype == "float16" and device.type == "cpu":
+            raise ConfigError("predict.dtype: float16 is for GPUs; on a CPU take bfloat16 or float32")
+        try:
+            if settings.attention:
+                check_layers(model, settings.attention)
+        except ValueError as error:
+            raise ConfigError(f"predict.attention: {error}") from error
+        self.model = model.to(device).eval()
+
+    def __call__(self, images: Sequence[Image]) -> list[NDArray[np.float32]]:
+        """Images that go through the network at one size -> predictions of their own sizes."""
+        settings = self.settings
+        return predict_batch(
+            self.model, images, settings.side, settings.rule, dtype=getattr(torch, settings.dtype)
+        )
+
+    def input_size(self, image: Image) -> tuple[int, int]:
+        """(height, width) at which an image goes through the network."""
+        return input_size(self.model, image, self.settings.side, self.settings.rule)
+
+    def write(self, folder: Folder, name: str, image: Image, prediction: NDArray[np.float32]) -> list[str]:
+        """Write what is to be written of an image; returns the relative paths."""
+        settings = self.settings
+        contents = [encode(form, prediction, self.config, settings.colours) for form in settings.write]
+        if settings.ply is not None:
+            contents.append(encode_points(prediction, image, self.config, settings.ply))
+        if settings.attention:
+            figure = attention_figure(
+                self.model, image, settings.attention, settings.references, settings.side, settings.rule
+            )
+            contents.append(encode_png(figure[..., ::-1]))
+        names = _results_of_image(name, settings)
+        for result, content in zip(names, contents, strict=True):
+            write_result(folder, result, content)
+        return names
+
+
+class _Waiting:
+    """Images that wait for others of their size, so that batches are full where they can be."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._groups: dict[tuple[int, int], list[tuple[Input, Image]]] = {}
+
+    def add(self, source: Input, image: Image, size: tuple[int, int]) -> Iterator[list[tuple[Input, Image]]]:
+        group = self._groups.setdefault(size, [])
+        group.append((source, image))
+        if len(group) == self._batch_size:
+            yield self._groups.pop(size)
+        elif sum(map(len, self._groups.values())) >= _WAITING * self._batch_size:
+            yield self._groups.pop(max(self._groups, key=lambda size: len(self._groups[size])))
+
+    def rest(self) -> Iterator[list[tuple[Input, Image]]]:
+        yield from self._groups.values()
+
+
+def _predict_images(
+    predictor: Predictor, batch: Sequence[tuple[Input, Image]], folder: Folder
+) -> Iterator[Outcome]:
+    predictions = predictor([image for _, image in batch])
+    for (source, image), prediction in zip(batch, predictions, strict=True):
+        yield Outcome(source, tuple(predictor.write(folder, source.name, image, prediction)))
+
+
+def _predict_video(predictor: Predictor, source: Input, folder: Folder) -> Outcome:
+    """Paint a video; a broken one leaves no painted video, but the frames before the break."""
+    name = source.name + VIDEO
+    limits: tuple[float, float] | None = None
+    number = 0
+    try:
+        with folder.writing(name) as path, writing_video(path) as video:
+            for frames in _batches(read_frames(source.path), predictor.settings.batch_size):
+                predictions = predictor([frame.image for frame in frames])
+                for frame, prediction in zip(frames, predictions, strict=True):
+                    inverse_depth = inverse_depth_of(prediction, predictor.config)
+                    limits = _steadied(limits, display_range(inverse_depth))
+                    painted = colourise(inverse_depth, predictor.settings.colours, limits)
+                    video.write(painted, frame.time, frame.time_base)
+                    if predictor.settings.frames:
+                        predictor.write(folder, f"{source.name}/{number:06}", frame.image, prediction)
+                    number += 1
+    except BadVideo as error:
+        return Outcome(source, problem=str(error))
+    return Outcome(source, (name, f"{source.name}/") if predictor.settings.frames else (name,))
+
+
+def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
+    batch: list[Frame] = []
+    for frame in frames:
+        batch.append(frame)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _steadied(before: tuple[float, float] | None, now: tuple[float, float]) -> tuple[float, float]:
+    if before is None:
+        return now
+    low, high = (_STEADINESS * old + (1 - _STEADINESS) * new for old, new in zip(before, now, strict=True))
+    return low, high
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of this process for `auto`, `cpu` or `cuda`.
+    """`auto`, `cpu` or `cuda` → the device to use on this machine.
 
     Raises:
-        ConfigError: if a GPU is demanded and there is none.
+        ConfigError: if a GPU is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda is asked for, but this machine has no GPU that PyTorch can use")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as a person sees it (EXIF orientation applied): (H, W, 3) uint8 RGB.
+def read_image(source: Input) -> Image:
+    """Read an image as a person sees it (EXIF orientation applied): (H, W, 3) uint8 RGB.
 
     Raises:
         BadImage: naming the file.
     """
-    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    where = "standard input" if source.is_standard_input else str(source.path)
+    data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:  # among others, more pixels than OpenCV decodes
+        raise BadImage(f"{where} is no readable image: {error.err}") from error
     if decoded is None:
-        raise BadImage(f"{path} is no readable image")
+        raise BadImage(f"{where} is no readable image")
     return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
-
-
-def write_prediction(folder: Folder, name: str, inverse_depth: NDArray[np.float32]) -> None:
-    """Write a prediction's three files, each whole or not at all."""
-    with folder.writing(f"{name}.npy") as path, path.open("wb") as file:
-        np.save(file, inverse_depth, allow_pickle=False)
-    low, high = float(inverse_depth.min()), float(inverse_depth.max())
-    stretched = (inverse_depth - low) * (65535 / (high - low)) if high > low else np.zeros_like(inverse_depth)
-    _write_png(folder, f"{name}.png", np.round(stretched).astype(np.uint16))
-    _write_png(folder, f"{name}_colour.png", colourise(inverse_depth)[..., ::-1])
-
-
-def _write_png(folder: Folder, name: str, picture: NDArray[np.uint16] | NDArray[np.uint8]) -> None:
-    _, data = cv2.imencode(".png", picture)
-    with folder.writing(name) as path:
-        path.write_bytes(data.tobytes())

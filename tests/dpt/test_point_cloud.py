@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from dpt.point_cloud import unproject, write_ply
+from dpt.point_cloud import encode_ply, relative_depth, unproject
 
 
 def test_a_wall_has_the_width_that_the_field_of_view_covers():
@@ -25,11 +25,10 @@ def test_impossible_angles_are_refused(angle):
         unproject(np.ones((2, 2)), angle)
 
 
-def test_files_hold_the_finite_points(tmp_path):
+def test_files_hold_the_finite_points():
     points = np.array([[[1, 2, 3], [np.inf, 0, 0]], [[4, 5, 6], [np.nan, 1, 1]]], np.float32)
     colours = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    write_ply(tmp_path / "cloud.ply", points, colours)
-    header, body = (tmp_path / "cloud.ply").read_bytes().split(b"end_header\n")
+    header, body = encode_ply(points, colours).split(b"end_header\n")
     assert header.decode().splitlines() == [
         "ply",
         "format binary_little_endian 1.0",
@@ -46,3 +45,11 @@ def test_files_hold_the_finite_points(tmp_path):
     assert list(body[12:15]) == [0, 1, 2]
     assert np.frombuffer(body[15:27], "<f4").tolist() == [4, 5, 6]
     assert list(body[27:]) == [6, 7, 8]
+
+
+def test_relative_depth_starts_at_one_and_leaves_out_what_is_far():
+    inverse_depth = np.array([[8.0, 4.0, 0.5], [0.3, 0.0, np.nan]], np.float32)
+    depth = relative_depth(inverse_depth)
+    assert depth.dtype == np.float32
+    np.testing.assert_array_equal(depth, np.array([[1, 2, 16], [np.nan, np.nan, np.nan]], np.float32))
+    assert np.isnan(relative_depth(np.zeros((2, 2), np.float32))).all()

@@ -1,3 +1,5 @@
+import itertools
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -5,91 +7,190 @@ import numpy as np
 import pytest
 
 import dpt
-from datasets_prep.storage import Folder
+from dpt.predict import predict_inverse_depth
 from pipelines.config import ConfigError, PredictConfig
-from pipelines.predict import (
-    BadImage,
-    find_images,
-    find_model,
-    predict,
-    read_image,
-    resolve_device,
-    write_prediction,
-)
+from pipelines.inputs import Input
+from pipelines.networks import BadModel
+from pipelines.predict import BadImage, predict, predict_one, read_image, resolve_device
+from pipelines.videos import read_frames, writing_video
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
-    return tmp_path / "model"
+@pytest.fixture(scope="module")
+def model() -> dpt.DPT:
+    return dpt.create_model("dpt_tiny").eval()
 
 
-def photo(path: Path, height: int, width: int) -> Path:
+def photo(path: Path, height: int, width: int, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
     return path
 
 
+def results(settings: PredictConfig, model: dpt.DPT, out: Path, *paths: Path) -> dict[Path, str | None]:
+    """What `predict` tells: path → problem, or None."""
+    return {o.source.path: o.problem for o in predict(settings, model, list(map(str, paths)), str(out))}
+
+
 @pytest.mark.parametrize("size", [(50, 70), (33, 200), (1, 1), (300, 40)])
-def test_any_size_is_predicted_at_its_own_size(model: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_any_size_is_predicted_at_its_own_size(model: dpt.DPT, tmp_path: Path, size: tuple[int, int]) -> None:
     path = photo(tmp_path / "in" / "a.png", *size)
-    assert list(predict(PredictConfig(side=64), model, [path], str(tmp_path / "out"))) == [(path, None)]
-    inverse_depth = np.load(tmp_path / "out" / "a.npy")
-    assert (inverse_depth.shape, inverse_depth.dtype) == (size, np.float32)
+    assert results(PredictConfig(side=64), model, tmp_path / "out", path) == {path: None}
+    prediction = np.load(tmp_path / "out" / "a.npy")
+    assert (prediction.shape, prediction.dtype) == (size, np.float32)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.npy", "a.png", "a_colour.png"]
 
 
-def test_a_bad_image_is_named_and_the_others_go_on(model: Path, tmp_path: Path) -> None:
+def test_a_bad_image_is_named_and_the_others_go_on(model: dpt.DPT, tmp_path: Path) -> None:
     good = photo(tmp_path / "in" / "good.jpg", 40, 40)
     bad, empty = tmp_path / "in" / "bad.jpg", tmp_path / "in" / "empty.jpg"
     bad.write_bytes(b"no image")
     empty.write_bytes(b"")
-    results = dict(predict(PredictConfig(), model, [bad, empty, good], str(tmp_path / "out")))
-    assert results == {
+    assert results(PredictConfig(), model, tmp_path / "out", bad, empty, good) == {
         bad: f"{bad} is no readable image",
         empty: f"{empty} is no readable image",
         good: None,
     }
 
 
-def test_folders_are_searched_for_images(tmp_path: Path) -> None:
-    first, second = photo(tmp_path / "in" / "a.JPG", 8, 8), photo(tmp_path / "in" / "b.png", 8, 8)
-    (tmp_path / "in" / "notes.txt").write_text("no image")
-    assert find_images([tmp_path / "in"]) == [first, second]
+def test_batches_hold_images_of_one_network_size(
+    model: dpt.DPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [(64, 64), (64, 128), (60, 62), (64, 64), (64, 130), (128, 64)]
+    paths = [photo(tmp_path / f"{n}.png", *shape, seed=n) for n, shape in enumerate(shapes)]
+    batches: list[tuple[int, ...]] = []
+    handle = model.register_forward_pre_hook(lambda module, inputs: batches.append(tuple(inputs[0].shape)))
+    found = results(PredictConfig(batch_size=2, write=("npy",)), model, tmp_path / "out", *paths)
+    handle.remove()
+    assert set(found) == set(paths)
+    assert sorted(batches) == [(1, 3, 64, 64), (1, 3, 128, 64), (2, 3, 64, 64), (2, 3, 64, 128)]
+    for path in paths:
+        expected = predict_inverse_depth(model, read_image(Input(path, "")))
+        np.testing.assert_allclose(np.load(tmp_path / "out" / f"{path.stem}.npy"), expected, rtol=1e-4)
 
 
-def test_what_cannot_be_found_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no such image: .*nothing"):
-        find_images([tmp_path / "nothing.jpg"])
-    with pytest.raises(FileNotFoundError, match=r"no image in folder .* \(looked for \.bmp"):
-        find_images([tmp_path])
-    with pytest.raises(FileNotFoundError, match="no model at"):
-        find_model(str(tmp_path))
+def test_only_so_many_images_wait_for_others_of_their_size(model: dpt.DPT, tmp_path: Path) -> None:
+    paths = [photo(tmp_path / f"{n}.png", 64, 64 * n) for n in range(1, 12)]
+    outcomes = predict(
+        PredictConfig(batch_size=2, write=("npy",)), model, [str(path) for path in paths], str(tmp_path / "o")
+    )
+    first = next(outcomes).source.path
+    # no two are of one size, so all of them would wait for ever
+    assert first in paths[:8]
+    assert len(list(outcomes)) == 10
 
 
-def test_results_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
-    images = [photo(tmp_path / folder / "a.png", 8, 8) for folder in ("x", "y")]
-    with pytest.raises(BadImage, match="2 images are called 'a'"):
-        find_images(images)
+def test_what_is_written_is_what_was_asked_for(model: dpt.DPT, tmp_path: Path) -> None:
+    path = photo(tmp_path / "in" / "a.png", 48, 64)
+    settings = PredictConfig(write=("colour",), colours="gray", ply=60.0, attention=(1, 4), dtype="bfloat16")
+    (outcome,) = predict(settings, model, [str(path)], str(tmp_path / "out"))
+    assert outcome.written == ("a_colour.png", "a.ply", "a_attention.png")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(outcome.written)
+    colour = cv2.imread(str(tmp_path / "out" / "a_colour.png"))
+    assert colour is not None
+    assert (colour[..., 0] == colour[..., 1]).all()
+    assert (tmp_path / "out" / "a.ply").read_bytes().startswith(b"ply\nformat binary_little_endian 1.0\n")
 
 
-def test_the_16_bit_picture_is_linear_in_inverse_depth(tmp_path: Path) -> None:
-    inverse_depth = np.linspace(3, 9, 200, dtype=np.float32).reshape(10, 20)
-    write_prediction(Folder(tmp_path), "a", inverse_depth)
-    stored = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED).astype(np.float64)
-    np.testing.assert_allclose(3 + 6 * stored / 65535, inverse_depth, atol=1e-4)
+def test_attention_figures_have_a_row_a_token_and_a_column_a_layer(model: dpt.DPT, tmp_path: Path) -> None:
+    path = photo(tmp_path / "in" / "a.png", 64, 64)
+    sizes = {}
+    for layers, references in itertools.product([(1,), (1, 2, 3)], [((0.3, 0.4),), ((0.0, 0.0), (1.0, 1.0))]):
+        settings = PredictConfig(write=(), attention=layers, references=references)
+        list(predict(settings, model, [str(path)], str(tmp_path / "out")))
+        figure = cv2.imread(str(tmp_path / "out" / "a_attention.png"))
+        assert figure is not None
+        sizes[len(layers), len(references)] = figure.shape[:2]
+    assert sizes[3, 2][0] == sizes[1, 2][0] == 2 * sizes[1, 1][0]
+    assert sizes[3, 1][1] == sizes[3, 2][1] == 2 * sizes[1, 1][1]
 
 
-def test_a_constant_prediction_is_written_as_zeros(tmp_path: Path) -> None:
-    write_prediction(Folder(tmp_path), "a", np.full((4, 4), 2.5, np.float32))
-    assert (cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED) == 0).all()
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: inferno"),
+        ({"attention": (3, 9)}, "predict.attention: no layer 9; this backbone has 1 to 4"),
+        ({"dtype": "float16", "device": "cpu"}, "predict.dtype: float16 is for GPUs"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_first(
+    model: dpt.DPT, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    path = photo(tmp_path / "a.png", 32, 32)
+    with pytest.raises(ConfigError, match=message):
+        results(PredictConfig.model_validate(settings), model, tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_of_other_tasks_are_refused(tmp_path: Path) -> None:
+    segmentation = dpt.create_model("dpt_tiny", task="segmentation", batch_norm=True)
+    with pytest.raises(BadModel, match="this is a segmentation model"):
+        results(PredictConfig(), segmentation, tmp_path / "out", photo(tmp_path / "a.png", 32, 32))
+
+
+def video(path: Path, frames: int, height: int, width: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ramp = np.linspace(0, 255, width, dtype=np.uint8)
+    with writing_video(path) as writer:
+        for number in range(frames):
+            picture = np.broadcast_to(np.roll(ramp, 4 * number)[None, :, None], (height, width, 3))
+            writer.write(picture, number, Fraction(1, 10))
+    return path
+
+
+def test_videos_are_painted_frame_by_frame(model: dpt.DPT, tmp_path: Path) -> None:
+    clip = video(tmp_path / "in" / "clip.mp4", 5, 46, 62)
+    still = photo(tmp_path / "in" / "still.png", 32, 32)
+    settings = PredictConfig(batch_size=2, frames=True, write=("npy",))
+    assert results(settings, model, tmp_path / "out", tmp_path / "in") == {clip: None, still: None}
+    painted = list(read_frames(tmp_path / "out" / "clip_colour.mp4"))
+    assert [frame.image.shape for frame in painted] == [(46, 62, 3)] * 5
+    assert [frame.time * frame.time_base for frame in painted] == [
+        frame.time * frame.time_base for frame in read_frames(clip)
+    ]
+    assert sorted(p.name for p in (tmp_path / "out" / "clip").iterdir()) == [f"{n:06}.npy" for n in range(5)]
+    frame = list(read_frames(clip))[3].image
+    expected = predict_inverse_depth(model, frame)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "clip" / "000003.npy"), expected, rtol=1e-4)
+
+
+def test_a_video_that_breaks_off_is_named_and_leaves_no_half_video(model: dpt.DPT, tmp_path: Path) -> None:
+    broken, good = tmp_path / "in" / "broken.mp4", video(tmp_path / "in" / "good.mp4", 2, 32, 32)
+    broken.write_bytes(b"no video")
+    found = results(PredictConfig(), model, tmp_path / "out", tmp_path / "in")
+    assert found[good] is None
+    assert str(found[broken]).startswith(f"{broken} is no readable video: ")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good_colour.mp4"]
+
+
+def test_one_image_becomes_one_file_of_bytes(model: dpt.DPT, tmp_path: Path) -> None:
+    path = photo(tmp_path / "a.png", 40, 60)
+    data = predict_one(PredictConfig(write=("colour",)), model, [str(path)])
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    assert picture.shape == (40, 60, 3)
+    other = photo(tmp_path / "b.png", 40, 60)
+    for settings, paths in (
+        (PredictConfig(), [path]),
+        (PredictConfig(write=("npy",)), [path, other]),
+        (PredictConfig(write=("npy",)), [video(tmp_path / "clip.mp4", 1, 32, 32)]),
+    ):
+        with pytest.raises(ValueError, match="takes one image, and one of"):
+            predict_one(settings, model, [str(path) for path in paths])
 
 
 def test_colours_are_red_green_blue(tmp_path: Path) -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 2] = 255
     cv2.imwrite(str(tmp_path / "red.png"), red)
-    np.testing.assert_array_equal(read_image(tmp_path / "red.png")[0, 0], [255, 0, 0])
+    np.testing.assert_array_equal(read_image(Input(tmp_path / "red.png", ""))[0, 0], [255, 0, 0])
+
+
+def test_an_image_with_absurd_dimensions_is_a_bad_image(tmp_path: Path) -> None:
+    data = bytearray(photo(tmp_path / "a.png", 4, 4).read_bytes())
+    data[16:24] = b"\x00\x0f\xff\xff" * 2  # width and height of the header
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(BadImage, match=r"a\.png is no readable image"):
+        read_image(Input(tmp_path / "a.png", ""))
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,71 @@
+"""Figures A4 and A5 of the supplement: where in the image some tokens attend to, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import dpt
+from datasets_prep.contact_sheet import contact_sheet
+from dpt.attention import attention_maps
+from dpt.predict import colourise, network_input
+
+_HEIGHT = 192
+_RED, _WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def attention_figure(
+    model: dpt.DPT,
+    image: NDArray[np.uint8],
+    layers: Sequence[int],
+    references: Sequence[tuple[float, float]],
+    side: int | None = None,
+    rule: str | None = None,
+) -> NDArray[np.uint8]:
+    """A row for each reference token: the image with the token marked, then a map for each layer.
+
+    Args:
+        model: with a ViT backbone, in evaluation mode.
+        image: (H, W, 3) uint8 RGB.
+        layers: counted from 1.
+        references: positions as shares of height and width, (0, 0) is the upper left corner.
+        side, rule: size at which the image goes through the network, see `dpt.transforms.network_size`.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+
+    Raises:
+        ValueError: see `dpt.attention.attention_maps`.
+    """
+    pixels = network_input(model, [image], side, rule)
+    grid = [length // model.backbone.patch_size for length in pixels.shape[-2:]]
+    tokens = [
+        (min(int(row * grid[0]), grid[0] - 1), min(int(column * grid[1]), grid[1] - 1))
+        for row, column in references
+    ]
+    maps = attention_maps(model, pixels, layers, tokens)[0].cpu().numpy()
+    width = max(1, round(image.shape[1] * _HEIGHT / image.shape[0]))
+    small = np.asarray(cv2.resize(image, (width, _HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
+    rows, titles = [], []
+    for number, token in enumerate(tokens):
+        centre = [(index + 0.5) / count for index, count in zip(token, grid, strict=True)]
+        rows.append([_marked(small, *centre), *(_painted(one, small) for one in maps[:, number])])
+        titles.append(
+            f"attention of the token at row {centre[0]:.2f}, column {centre[1]:.2f}; "
+            f"layers {', '.join(map(str, layers))}"
+        )
+    return contact_sheet(rows, titles, _HEIGHT)
+
+
+def _marked(image: NDArray[np.uint8], row: float, column: float) -> NDArray[np.uint8]:
+    centre = (int(column * image.shape[1]), int(row * image.shape[0]))
+    marked = cv2.circle(image.copy(), centre, 7, _WHITE, thickness=-1, lineType=cv2.LINE_AA)
+    return np.asarray(cv2.circle(marked, centre, 5, _RED, thickness=-1, lineType=cv2.LINE_AA), np.uint8)
+
+
+def _painted(attention: NDArray[np.float32], like: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    smooth = cv2.resize(attention, (like.shape[1], like.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return colourise(np.asarray(smooth, np.float32), "viridis")

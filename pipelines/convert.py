@@ -1,0 +1,52 @@
+"""`dpt convert`: published weights in any layout → a folder of ours, or of Hugging Face's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import dpt
+from datasets_prep.errors import UserError
+from pipelines.networks import BadModel, load_network
+
+WRITERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
+    "ours": dpt.save_model,
+    "huggingface": dpt.save_hugging_face,
+}
+
+
+def convert(source: str, destination: Path, layout: str = "ours", name: str | None = None) -> dpt.DPT:
+    """Read weights and write them to a new folder, whole or not at all; returns the model.
+
+    Args:
+        source: see `pipelines.networks.load_network`.
+        destination: a folder that does not exist yet.
+        layout: `ours` (weights.safetensors and config.json, which every command takes), or `huggingface`
+            (what `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation).
+        name: in the table of models, where a file does not tell.
+
+    Raises:
+        UserError: if `destination` exists, or for another layout.
+        TrackingError, NotFound, BadModel: see `load_network`; BadModel also if the layout cannot express it.
+    """
+    if layout not in WRITERS:
+        raise UserError(f"no layout {layout!r} to write; there are: {', '.join(WRITERS)}")
+    if destination.exists():
+        raise UserError(f"{destination} exists; give a folder that does not")
+    model = load_network(source, name)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{destination.name}.partial-", dir=destination.parent
+    ) as partial:
+        written = Path(partial) / "model"
+        try:
+            WRITERS[layout](model, written)
+        except ValueError as error:
+            raise BadModel(f"{source}: {error}") from error
+        try:
+            os.rename(written, destination)  # fails where somebody else has put files meanwhile
+        except OSError as error:
+            raise UserError(f"{destination} cannot be created: {error.strerror}") from error
+    return model

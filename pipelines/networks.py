@@ -1,0 +1,55 @@
+"""Models by reference: a registered one, a folder of ours, or any published checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dpt
+from datasets_prep.errors import NotFound, UserError
+from pipelines import tracking
+
+
+class BadModel(UserError):
+    """Weights that cannot be read, or do not belong to a known model; the message names file and reason."""
+
+
+def find_model(reference: str) -> Path:
+    """The local folder of a model: a registry address (`models:/dpt@champion`) or a path.
+
+    Raises:
+        TrackingError, NotFound: if there is none.
+    """
+    if reference.startswith(tracking.MODEL_SCHEME):
+        return tracking.fetch_model(reference)
+    folder = Path(reference)
+    if not (folder / "config.json").is_file() or not (folder / "weights.safetensors").is_file():
+        raise NotFound(
+            f"no model at {reference}: expected a folder with config.json and weights.safetensors, "
+            f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
+        )
+    return folder
+
+
+def load_network(reference: str, name: str | None = None) -> dpt.DPT:
+    """A model in evaluation mode on the CPU.
+
+    Args:
+        reference: a registry address, or all that `dpt.load_weights` takes: a folder or checkpoint of ours,
+            of the authors', of Hugging Face's or of Depth Anything's, `https://…` or `hf-hub:OWNER/NAME`.
+        name: in the table of models, where a file does not tell.
+
+    Raises:
+        TrackingError, NotFound: if there is none.
+        BadModel: if it cannot be read.
+    """
+    if reference.startswith(tracking.MODEL_SCHEME):
+        return dpt.load_model(tracking.fetch_model(reference))
+    try:
+        return dpt.load_weights(reference, name)
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"no model at {reference}: expected a folder, a checkpoint, hf-hub:OWNER/NAME, "
+            f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
+        ) from error
+    except ValueError as error:
+        raise BadModel(f"{reference}: {error}") from error

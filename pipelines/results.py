@@ -1,0 +1,92 @@
+"""How a prediction is written down: as numbers, as pictures, as a point cloud.
+
+room.npy            (H, W) float32, as the model gives it
+room.png            16 bits: inverse depth stretched over 0 to 65535, larger is nearer; of models that
+                    predict metres, 256 times the depth, as KITTI stores it
+room_colour.png     inverse depth in a colour map, bright is near
+room.ply            coloured points in space
+room_attention.png  attention maps
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.storage import Folder
+from dpt.model import ModelConfig
+from dpt.point_cloud import encode_ply, relative_depth, unproject
+from dpt.predict import colourise
+
+Form = Literal["npy", "png", "colour"]
+FORMS: tuple[Form, ...] = get_args(Form)
+SUFFIXES = {"npy": ".npy", "png": ".png", "colour": "_colour.png"}
+POINTS, ATTENTION = ".ply", "_attention.png"
+METRIC_PNG_SCALE = 256
+_MOST = np.iinfo(np.uint16).max
+
+
+def encode(form: Form, prediction: NDArray[np.float32], model: ModelConfig, colours: str) -> bytes:
+    """The bytes of one of the three files of a (H, W) float32 prediction."""
+    if form == "npy":
+        buffer = io.BytesIO()
+        np.save(buffer, prediction, allow_pickle=False)
+        return buffer.getvalue()
+    if form == "png":
+        return encode_png(_sixteen_bits(prediction, model))
+    return encode_png(colourise(inverse_depth_of(prediction, model), colours)[..., ::-1])
+
+
+def encode_points(
+    prediction: NDArray[np.float32], image: NDArray[np.uint8], model: ModelConfig, field_of_view: float
+) -> bytes:
+    """A PLY file of the points that a camera of this horizontal field of view (degrees) sees.
+
+    In metres where the model is metric, else in units of the nearest point.
+    """
+    if not model.metric:
+        depth = relative_depth(prediction)
+    else:
+        inverse = np.maximum(inverse_depth_of(prediction, model), np.finfo(np.float32).tiny)
+        depth = np.where(prediction > 0, 1 / inverse, np.nan).astype(np.float32)
+    return encode_ply(unproject(depth, field_of_view), image)
+
+
+def inverse_depth_of(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.float32]:
+    """What a model predicts, as inverse depth."""
+    if not model.predicts_depth:
+        return prediction
+    return np.divide(1, prediction, out=np.full_like(prediction, np.nan), where=prediction > 0)
+
+
+def write_prediction(
+    folder: Folder, name: str, prediction: NDArray[np.float32], model: ModelConfig, colours: str = "inferno"
+) -> None:
+    """Write a prediction's three files, each whole or not at all."""
+    for form in FORMS:
+        write_result(folder, name + SUFFIXES[form], encode(form, prediction, model, colours))
+
+
+def write_result(folder: Folder, name: str, data: bytes) -> None:
+    """Write one file, whole or not at all."""
+    with folder.writing(name) as path:
+        path.write_bytes(data)
+
+
+def encode_png(picture: NDArray[np.uint16] | NDArray[np.uint8]) -> bytes:
+    """A PNG file of a grey (H, W) or blue-green-red (H, W, 3) picture."""
+    _, data = cv2.imencode(".png", picture)
+    return data.tobytes()
+
+
+def _sixteen_bits(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.uint16]:
+    if model.predicts_depth:
+        return np.round(np.clip(prediction * METRIC_PNG_SCALE, 0, _MOST)).astype(np.uint16)
+    low, high = float(prediction.min()), float(prediction.max())
+    if high <= low:
+        return np.zeros(prediction.shape, np.uint16)
+    return np.round((prediction - low) * (_MOST / (high - low))).astype(np.uint16)

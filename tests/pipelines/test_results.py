@@ -1,0 +1,78 @@
+import dataclasses
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets_prep.storage import Folder
+from dpt.model import MODELS
+from pipelines.results import encode, encode_points, inverse_depth_of, write_prediction
+
+RELATIVE = MODELS["dpt_tiny"].config
+METRIC_INVERSE = dataclasses.replace(RELATIVE, scale=0.5, shift=0.1)
+DEPTH = dataclasses.replace(METRIC_INVERSE, invert=True)
+
+
+def points_of(ply: bytes) -> np.ndarray:
+    body = ply.split(b"end_header\n")[1]
+    records = np.frombuffer(body, [(axis, "<f4") for axis in "xyz"] + [(c, "u1") for c in "rgb"])
+    return np.stack([records[axis] for axis in "xyz"], axis=1)
+
+
+def test_the_16_bit_picture_is_linear_in_inverse_depth(tmp_path: Path) -> None:
+    inverse_depth = np.linspace(3, 9, 200, dtype=np.float32).reshape(10, 20)
+    write_prediction(Folder(tmp_path), "a", inverse_depth, RELATIVE)
+    picture = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    np.testing.assert_allclose(3 + 6 * picture.astype(np.float64) / 65535, inverse_depth, atol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.png", "a_colour.png"]
+
+
+def test_a_constant_prediction_is_written_as_zeros(tmp_path: Path) -> None:
+    write_prediction(Folder(tmp_path), "a", np.full((4, 4), 2.5, np.float32), RELATIVE)
+    picture = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    assert (picture == 0).all()
+
+
+def test_metric_depth_is_stored_as_kitti_stores_it() -> None:
+    depth = np.array([[0.0, 1.5], [80.0, 1000.0]], np.float32)
+    picture = cv2.imdecode(np.frombuffer(encode("png", depth, DEPTH, "gray"), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert picture is not None
+    assert picture.tolist() == [[0, 384], [80 * 256, 65535]]
+
+
+@pytest.mark.parametrize("config", [RELATIVE, DEPTH])
+def test_near_is_bright_whatever_is_predicted(config: object) -> None:
+    nearness = np.linspace(0.1, 1, 16, dtype=np.float32).reshape(4, 4)
+    prediction = nearness if config is RELATIVE else 1 / nearness
+    data = encode("colour", prediction, config, "gray")  # type: ignore[arg-type]
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
+    assert (np.diff(picture.ravel().astype(int)) >= 0).all()
+    assert picture[0, 0] == 0
+    assert picture[-1, -1] == 255
+
+
+def test_numbers_are_as_the_model_gives_them() -> None:
+    prediction = np.random.default_rng(0).random((3, 5), np.float32)
+    np.testing.assert_array_equal(np.load(io.BytesIO(encode("npy", prediction, DEPTH, ""))), prediction)
+
+
+def test_points_are_in_metres_where_the_model_is_metric() -> None:
+    image = np.zeros((2, 2, 3), np.uint8)
+    depth = np.array([[1.0, 2.0], [4.0, 8.0]], np.float32)
+    assert points_of(encode_points(depth, image, DEPTH, 90.0))[:, 2].tolist() == [1, 2, 4, 8]
+    assert points_of(encode_points(1 / depth, image, METRIC_INVERSE, 90.0))[:, 2].tolist() == [1, 2, 4, 8]
+    # up to scale, the nearest point is at 1; nothing is behind 20 times that
+    assert points_of(encode_points(7 / depth, image, RELATIVE, 90.0))[:, 2].tolist() == [1, 2, 4, 8]
+    far = np.array([[1.0, 0.5], [0.01, 0.0]], np.float32)
+    assert points_of(encode_points(far, image, RELATIVE, 90.0))[:, 2].tolist() == [1, 2]
+
+
+def test_depth_of_zero_is_unknown_not_infinitely_near() -> None:
+    inverse = inverse_depth_of(np.array([[0.0, 2.0]], np.float32), DEPTH)
+    assert np.isnan(inverse[0, 0])
+    assert inverse[0, 1] == 0.5
