@@ -34,8 +34,8 @@ from datasets_prep.manifest import (
     Shard,
     open_dataset,
 )
-from datasets_prep.pixel_columns import pixel_columns
 from datasets_prep.retries import StorageFailed
+from datasets_prep.row import make_row
 from datasets_prep.shard_file import (
     AVERAGED_COLUMNS,
     ShardWriter,
@@ -44,7 +44,7 @@ from datasets_prep.shard_file import (
     writing_shard,
 )
 from datasets_prep.shard_plan import IngestPlan, IngestSettings, ShardPlan, open_source
-from datasets_prep.sources.source import BadSample, Sample, Source, WrongLayout
+from datasets_prep.sources.source import BadSample, Source, WrongLayout
 from datasets_prep.storage import DigestingFolder, Folder
 
 ROUNDS = 3
@@ -201,41 +201,12 @@ def _add_rows(
     """Read, normalise and add a shard's samples; what cannot be used is noted."""
     for sample in plan.samples:
         try:
-            shard.add(_row(source, root, sample, plan.split, settings))
+            shard.add(make_row(source, root, sample, plan.split, settings))
         except BadSample as error:  # noqa: PERF203 (each turn reads files)
             path = sample.files["image"]
             shard.quarantine.append(
                 {"sample_id": sample.sample_id, "source_path": path, "reason": str(error)}
             )
-
-
-def _row(
-    source: Source, root: DigestingFolder, sample: Sample, split: str, settings: IngestSettings
-) -> dict[str, Any]:
-    root.take_digest()
-    try:
-        raw = source.read(root, sample)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise BadSample(f"{type(error).__name__}: {error}") from error
-    digest = root.take_digest()
-    pixels = pixel_columns(
-        raw,
-        source,
-        split,
-        side=settings.side,
-        rule=settings.resize,
-        jpeg_quality=settings.jpeg_quality,
-        min_valid_share=settings.min_valid_share,
-        min_dynamic_range=settings.min_dynamic_range,
-    )
-    return {
-        "sample_id": sample.sample_id,
-        "dataset": source.name,
-        "split": split,
-        "source_path": sample.files["image"],
-        "source_digest": digest,
-        **pixels,
-    }
 
 
 # ---- the end

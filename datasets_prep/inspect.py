@@ -2,71 +2,114 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datasets_prep.contact_sheet import contact_sheet
 from datasets_prep.formats import encode_png
-from datasets_prep.manifest import PreparedDataset, Shard
-from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
-from dpt.predict import colourise
+from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset, Shard
+from datasets_prep.row_pictures import pictures_of_row
+from datasets_prep.schema import SCHEMA
+from datasets_prep.shard_file import digest_file
 
-_STATISTICS = ("height", "width", "valid_share", "sky_share", "inverse_depth_median")
+_STATISTICS = (
+    *("height", "width", "valid_share", "sky_share"),
+    *("inverse_depth_min", "inverse_depth_median", "inverse_depth_max"),
+)
 _QUANTILES = {"minimum": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "maximum": 1.0}
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Samples that were left out for the like reason: how many, and one of them."""
+
+    count: int
+    reason: str
+    example: str
 
 
 @dataclass(slots=True)
 class Inspection:
-    """What was found: `rows` holds a line of text cells a statistic, under `columns`."""
+    """What was found.
 
+    Attributes:
+        name: the dataset's.
+        dataset: what it is, in a line.
+        columns: titles of the quantiles over all samples.
+        rows: statistic → its quantiles, as text; statistics that no sample has are left out.
+        quarantine: what was left out, the most frequent reasons first.
+        problems: what is not as the manifest says, one line each.
+        sound: the part of the dataset that is as the manifest says.
+    """
+
+    name: str
     dataset: str
     columns: list[str]
     rows: dict[str, list[str]]
-    problems: list[str] = field(default_factory=list)
+    quarantine: list[LeftOut]
+    problems: list[str]
+    sound: PreparedDataset
 
 
 def verify(prepared: PreparedDataset) -> Inspection:
     """Compare every shard with the manifest, byte for byte, and collect statistics over all samples."""
     problems: list[str] = []
+    sound: list[Shard] = []
     statistics: dict[str, list[NDArray[Any]]] = {name: [] for name in _STATISTICS}
     for shard in prepared.manifest.shards:
         table = _verified_table(prepared, shard, problems)
         if table is not None:
+            sound.append(shard)
             for name in _STATISTICS:
-                statistics[name].append(table.column(name).to_numpy())
-    counts = ", ".join(f"{count} {split}" for split, count in prepared.manifest.samples.items())
-    size = sum(shard.bytes for shard in prepared.manifest.shards) / 2**20
-    title = (
-        f"{prepared.name}: {counts}; {prepared.manifest.quarantined} quarantined; "
-        f"{prepared.manifest.target_kind}; {size:.1f} MiB in {len(prepared.manifest.shards)} shards"
+                statistics[name].append(pc.drop_null(table.column(name)).to_numpy())
+    values = {name: np.concatenate(parts) for name, parts in statistics.items() if parts}
+    return Inspection(
+        name=prepared.name,
+        dataset=_describe(prepared),
+        columns=list(_QUANTILES),
+        rows={name: _quantiles(found) for name, found in values.items() if found.size},
+        quarantine=_read_quarantine(prepared, problems),
+        problems=problems,
+        sound=replace(prepared, manifest=replace(prepared.manifest, shards=sound)),
     )
-    rows = {name: _quantiles(np.concatenate(values)) for name, values in statistics.items() if values}
-    return Inspection(title, list(_QUANTILES), rows, problems)
+
+
+def _describe(prepared: PreparedDataset) -> str:
+    manifest = prepared.manifest
+    counts = ", ".join(f"{count} {split}" for split, count in manifest.samples.items())
+    size = sum(shard.bytes for shard in manifest.shards) / 2**20
+    return (
+        f"{prepared.name}: {counts}; {manifest.quarantined} quarantined; "
+        f"{manifest.target_kind}; {size:.1f} MiB in {len(manifest.shards)} shards"
+    )
 
 
 def _verified_table(prepared: PreparedDataset, shard: Shard, problems: list[str]) -> pa.Table | None:
     """The statistics columns of a shard, or None and a problem noted if it cannot be trusted."""
     try:
-        content = prepared.folder.read_bytes(shard.name)
+        with prepared.folder.fs.open(prepared.folder.path_of(shard.name)) as file:
+            if digest_file(file) != (shard.bytes, shard.sha256):
+                problems.append(f"{shard.name} differs from its digest in the manifest")
+                return None
+            parquet = pq.ParquetFile(file)
+            if not parquet.schema_arrow.equals(SCHEMA):
+                problems.append(f"{shard.name} has another schema: {parquet.schema_arrow.names}")
+                return None
+            return parquet.read(columns=list(_STATISTICS))
     except FileNotFoundError:
         problems.append(f"{shard.name} is missing")
         return None
-    if hashlib.sha256(content).hexdigest() != shard.sha256:
-        problems.append(f"{shard.name} differs from its digest in the manifest")
-        return None
-    file = pq.ParquetFile(pa.BufferReader(content))
-    if not file.schema_arrow.equals(SCHEMA):
-        problems.append(f"{shard.name} has another schema: {file.schema_arrow.names}")
-        return None
-    return file.read(columns=list(_STATISTICS))
 
 
 def _quantiles(values: NDArray[Any]) -> list[str]:
@@ -74,10 +117,32 @@ def _quantiles(values: NDArray[Any]) -> list[str]:
     return [f"{value:.0f}" if value == round(value) and abs(value) > 1 else f"{value:.3f}" for value in found]
 
 
+def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[LeftOut]:
+    """Reasons that differ in numbers only are one reason."""
+    try:
+        with prepared.folder.fs.open(prepared.folder.path_of(QUARANTINE_NAME)) as file:
+            entries = pq.read_table(file).to_pylist()
+    except FileNotFoundError:
+        problems.append(f"{QUARANTINE_NAME} is missing")
+        return []
+    except pa.ArrowInvalid as error:
+        problems.append(f"{QUARANTINE_NAME} is damaged: {error}")
+        return []
+    counts = Counter(_NUMBER.sub("#", entry["reason"]) for entry in entries)
+    first = {_NUMBER.sub("#", entry["reason"]): entry for entry in reversed(entries)}
+    return [
+        LeftOut(count, first[kind]["reason"], first[kind]["source_path"])
+        for kind, count in counts.most_common()
+    ]
+
+
+# ---- what it looks like
+
+
 def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed: int = 0) -> Path:
-    """Draw random samples (image, inverse depth, validity; grey is sky) into a PNG; returns its path."""
-    rows = _random_rows(prepared, samples, seed)
-    pictures = [_pictures_of(row) for row in rows]
+    """Draw random samples (image, ground truth, validity; grey is sky) into a PNG; returns its path."""
+    rows = random_rows(prepared, samples, seed)
+    pictures = [pictures_of_row(row) for row in rows]
     # Two samples a line, as in a book.
     lines = [list(chain.from_iterable(pictures[i : i + 2])) for i in range(0, len(pictures), 2)]
     titles = ["   |   ".join(row["sample_id"] for row in rows[i : i + 2]) for i in range(0, len(rows), 2)]
@@ -86,12 +151,12 @@ def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed
     return path
 
 
-def _random_rows(prepared: PreparedDataset, samples: int, seed: int) -> list[dict[str, Any]]:
+def random_rows(prepared: PreparedDataset, samples: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows drawn without replacement, each from its own row group as long as there are enough of these."""
     groups = [(shard, i) for shard in prepared.manifest.shards for i in range(len(shard.row_groups))]
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(groups))[:samples]
-    per_group = -(-samples // len(chosen))
+    per_group = -(-samples // max(1, len(chosen)))
     rows: list[dict[str, Any]] = []
     for index in chosen:
         shard, group = groups[index]
@@ -100,9 +165,3 @@ def _random_rows(prepared: PreparedDataset, samples: int, seed: int) -> list[dic
         picked = generator.permutation(table.num_rows)[:per_group]
         rows += table.take(picked).to_pylist()
     return rows[:samples]
-
-
-def _pictures_of(row: dict[str, Any]) -> list[NDArray[np.uint8]]:
-    inverse_depth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(np.float32)
-    validity = np.where(np.isnan(inverse_depth), 0, np.where(inverse_depth == 0, 128, 255)).astype(np.uint8)
-    return [decode_image(row["image"]), colourise(inverse_depth), np.repeat(validity[..., None], 3, axis=2)]

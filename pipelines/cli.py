@@ -10,7 +10,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -18,10 +18,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasets_prep.errors import UserError
-from pipelines import cli_predict, cli_registry, cli_stereo
-
-if TYPE_CHECKING:
-    from datasets_prep.shard_plan import IngestPlan
+from pipelines import cli_prepare, cli_registry
+from pipelines.cli_options import Config, Overrides, lasting
 
 app = typer.Typer(
     name="dpt",
@@ -34,27 +32,6 @@ app = typer.Typer(
 console = Console()
 
 
-def _lasting(path: str) -> str:
-    """Refuse a relative path inside a submitted job: it would lie in the job's directory, and go with it."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in path and not os.path.isabs(path):
-        raise UserError(
-            f"{path}: inside a Ray job give an absolute path or a URI, or it is lost with the job"
-        )
-    return path
-
-
-Config = Annotated[
-    Optional[str],  # noqa: UP045 (Typer reads annotations at run time, also on Python 3.10)
-    typer.Option(
-        "--config", "-c", help="A YAML file, or a built-in one: paper, demo.", show_default="the paper's"
-    ),
-]
-Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Config overrides, e.g. seed=1. `dpt config JOB` lists the keys."
-    ),
-]
 Data = Annotated[
     list[str], typer.Option("--data", "-d", help="A prepared dataset, or a folder of them. Repeat for more.")
 ]
@@ -104,98 +81,63 @@ def datasets() -> None:
     console.print(table)
 
 
-app.command()(cli_stereo.stereo)
-
-
 @app.command()
-def prepare(
-    dataset: Annotated[str, typer.Argument(help="Which dataset, e.g. redweb; `dpt datasets` lists them.")],
-    raw: Annotated[str, typer.Option(help="Its folder, in the published layout; a path or s3://…")],
-    out: Annotated[str, typer.Option(help="Where to put DATASET/; a path or s3://…")],
+def stereo(
+    dataset: Annotated[str, typer.Argument(help="movies or wsvd.")],
+    videos: Annotated[str, typer.Option(help="Folder of stereo videos; a path or s3://…")],
+    out: Annotated[str, typer.Option(help="Where to put the raw dataset; a path or s3://…")],
     overrides: Overrides = None,
     config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    lists: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder of the authors' lists of frames; wsvd needs it.", show_default="all shots"),
+    ] = None,
+    sky: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Folder of sky masks, FRAME.png, not 0 where sky is.", show_default="none"),
+    ] = None,
 ) -> None:
-    """Turn a raw dataset into shards of image, inverse depth and validity."""
-    from datasets_prep.ingest import ingest, is_finished
-    from datasets_prep.manifest import open_dataset
-    from datasets_prep.shard_plan import IngestSettings, plan_ingest
+    """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
+    from datasets_prep.stereo import find_stereo_dataset, read_report, run_stereo
+    from datasets_prep.stereo_plan import StereoSettings
     from pipelines.config import load_section, to_yaml
     from pipelines.ray_session import connect
 
-    raw, out = _lasting(raw), _lasting(out)
-    settings = load_section("prepare", IngestSettings, config, overrides or [])
+    out = lasting(out)
+    known = find_stereo_dataset(dataset)
+    settings = load_section("stereo", StereoSettings, config, overrides or []).of(known)
     console.print(to_yaml(settings), end="", highlight=False)
-    plan = plan_ingest(dataset, raw, settings)
-    _show_plan(plan)
-    if dry_run:
-        return
-    if not is_finished(plan, out):
-        connect()
-    _watch(ingest(plan, out), plan)
-    done = open_dataset(f"{out.rstrip('/')}/{dataset}")
-    samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
-    console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
-    if done.manifest.quarantined:
-        typer.echo(f"what was left out, and why: {done.folder.uri}/quarantine.parquet")
-    typer.echo(f"manifest: {done.folder.uri}/manifest.json")
-
-
-def _show_plan(plan: IngestPlan) -> None:
+    connect()
+    _watch_frames(run_stereo(known, videos, out, settings, lists, sky), dataset)
+    report = read_report(out)
     typer.echo(
-        f"{plan.source}: {plan.samples} samples in {len(plan.shards)} shards, "
-        f"{len(plan.rejected)} left out while listing, version {plan.version}"
+        f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing"
     )
+    for reason, count in report.rejected.items():
+        typer.echo(f"left out: {count} frames: {reason}")
+    typer.echo(f"what was left out, and why: {out.rstrip('/')}/rejected.parquet")
+    typer.echo(f"next: dpt prepare {dataset} --raw {out} --out shards")
 
 
-def _watch(progress: Any, plan: IngestPlan) -> None:
+def _watch_frames(progress: Any, dataset: str) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (
+    left_out = TextColumn("frames, {task.fields[rejected]} left out,")
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("samples, {task.fields[rate]:.1f} images/s, {task.fields[quarantined]} quarantined,"),
+        left_out,
         TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(plan.source, total=plan.samples, rate=0.0, quarantined=len(plan.rejected))
+        console=console,
+    ) as bar:
+        task = bar.add_task(dataset, total=None, rejected=0)
         for state in progress:
-            seconds = bar.tasks[0].elapsed or 1.0
-            rate = state.samples_done / seconds
-            bar.update(task, completed=state.samples_done, rate=rate, quarantined=state.quarantined)
+            bar.update(task, total=state.frames, completed=state.done, rejected=state.rejected)
 
 
-@app.command()
-def inspect(
-    dataset: Annotated[str, typer.Argument(help="A prepared dataset's folder; a path or s3://…")],
-    out: Annotated[str, typer.Option(help="Folder for the contact sheet.")] = "inspection",
-    samples: Annotated[int, typer.Option(min=1, help="How many random samples to show.")] = 12,
-) -> None:
-    """Verify shards against their manifest, print statistics and draw a contact sheet."""
-    from datasets_prep.inspect import draw_contact_sheet, verify
-    from datasets_prep.manifest import open_datasets
-
-    damaged = False
-    for prepared in open_datasets([dataset]):
-        report = verify(prepared)
-        damaged |= bool(report.problems)
-        _print_report(report)
-        path = draw_contact_sheet(prepared, Path(out) / f"{prepared.name}.png", samples)
-        typer.echo(f"contact sheet: {path}")
-    if damaged:
-        raise typer.Exit(1)
-
-
-def _print_report(report: Any) -> None:
-    table = Table(title=report.dataset, title_justify="left")
-    for column in ("", *report.columns):
-        table.add_column(column, justify="right" if column else "left")
-    for name, values in report.rows.items():
-        table.add_row(name, *values)
-    console.print(table)
-    for problem in report.problems:
-        typer.echo(f"damaged: {problem}", err=True)
+for shards_command in (cli_prepare.prepare, cli_prepare.inspect):
+    app.command()(shards_command)
 
 
 @app.command()
@@ -211,7 +153,7 @@ def train(
     from pipelines.config import TrainConfig, load_section, to_yaml
     from pipelines.train import train as run_training
 
-    storage = _lasting(storage)
+    storage = lasting(storage)
     settings = load_section("train", TrainConfig, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
     result = run_training(settings, data, name, storage, resume, show=typer.echo)
@@ -233,7 +175,7 @@ def evaluate(
     from pipelines.evaluate import evaluate as run_evaluation
     from pipelines.evaluate import mean_over_datasets
     from pipelines.models import note_evaluation
-    from pipelines.networks import find_model
+    from pipelines.predict import find_model
 
     settings = load_section("evaluate", EvaluateConfig, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
@@ -262,8 +204,32 @@ def _print_results(results: dict[str, dict[str, float]]) -> None:
     console.print(table)
 
 
-for command in (cli_predict.predict, cli_predict.convert):
-    app.command()(command)
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Model,
+    out: Annotated[str, typer.Option(help="Folder for the results; a path or s3://…")],
+    config: Config = None,
+    override: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="KEY=VALUE", help="Config override, e.g. side=512. Repeat for more."),
+    ] = None,
+) -> None:
+    """Predict images: float .npy, 16-bit PNG and colour-mapped PNG of each."""
+    from pipelines.config import PredictConfig, load_section, to_yaml
+    from pipelines.predict import find_images, find_model
+    from pipelines.predict import predict as run_prediction
+
+    settings = load_section("predict", PredictConfig, config, override or [])
+    console.print(to_yaml(settings), end="", highlight=False)
+    failed = 0
+    for path, problem in run_prediction(settings, find_model(model), find_images(images), out):
+        failed += problem is not None
+        typer.echo(
+            problem or f"{path} → {out.rstrip('/')}/{path.stem}{{.npy,.png,_colour.png}}", err=bool(problem)
+        )
+    if failed:
+        raise typer.Exit(1)
 
 
 for registered in (cli_registry.publish, cli_registry.models, cli_registry.promote, cli_registry.rollback):
