@@ -29,7 +29,7 @@ from mlflow import MlflowClient
 from mlflow.data.dataset import Dataset
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -44,6 +44,7 @@ from pipelines.config import to_yaml
 EXPERIMENT = "dpt"
 MODEL_SCHEME = "models:/"
 _ANSWER_SECONDS = 10
+_PARAMS_A_REQUEST = 100
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -102,8 +103,9 @@ class Run:
     def log_config(self, config: BaseModel, name: str) -> None:
         """Log a resolved config: as parameters, to compare runs by, and whole, as `<name>.yaml`."""
         client = self._client
-        for key, value in _flatten(config.model_dump(mode="json")):
-            client.log_param(self.run_id, key, value)
+        values = [Param(key, str(value)) for key, value in _flatten(config.model_dump(mode="json"))]
+        for start in range(0, len(values), _PARAMS_A_REQUEST):
+            client.log_batch(self.run_id, params=values[start : start + _PARAMS_A_REQUEST])
         client.log_text(self.run_id, to_yaml(config), f"{name}.yaml")
 
     def log_change(self, difference: str) -> None:

@@ -27,11 +27,18 @@ import pytest
 
 from datasets_prep.manifest import open_dataset
 from datasets_prep.synthetic import write_dataset
+from pipelines import tracking
+from pipelines.publish import publish
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 UPLOADED = "_ray_pkg_"
 """Part of the folder's name that a node unpacks a job's working directory into."""
+
+TINY = (
+    *("model.name=dpt_tiny", "model.pretrained=false", "batch_size=2", "crop=32", "precision=float32"),
+    *("loader_workers=0", "log_every=5", "checkpoint_every=5", "validate_every=1000000", "device=cpu"),
+)
 
 WITNESS = """
 # Python imports this module when it starts. It notes which file each module of the project is run from.
@@ -102,37 +109,55 @@ def cluster() -> Iterator[Cluster]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def test_a_job_runs_the_uploaded_tree_and_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
-    raw, out = tmp_path / "raw", tmp_path / "shards"
-    write_dataset("redweb", raw, scenes=8, height=96, width=128)
+@dataclass(frozen=True)
+class Prepared:
+    """What a job of `dpt prepare` said, and the folder that it wrote."""
+
+    said: str
+    shards: Path
+
+
+@pytest.fixture(scope="module")
+def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("prepared")
+    write_dataset("redweb", folder / "raw", scenes=8, height=96, width=128)
+    prepare = ["prepare", "redweb", "--raw", str(folder / "raw"), "--out", str(folder / "shards")]
+    command = [sys.executable, "-m", "pipelines.cli", *prepare, "side=64", "samples_per_shard=4"]
+    with submitted(cluster.address, cluster.environment, command) as job:
+        said = job.communicate(timeout=180)[0]
+    assert job.returncode == 0, said
+    return Prepared(said, folder / "shards")
+
+
+def test_a_job_runs_the_uploaded_tree(cluster: Cluster, prepared: Prepared) -> None:
+    assert "7 train, 1 val, 0 quarantined" in prepared.said
+    dataset = open_dataset(str(prepared.shards / "redweb"))
+    assert [shard.rows for shard in dataset.manifest.split("train")] == [4, 3]
+    version = prepared.shards / "redweb" / dataset.manifest.version
+    assert all((version / shard.name).is_file() for shard in dataset.manifest.shards)
+    check_ran_from_upload(cluster)
+
+
+def test_a_job_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
     stranger = {name: value for name, value in cluster.environment.items() if "TOKEN" not in name}
     stranger["HOME"] = str(tmp_path)
-    prepare = ["prepare", "redweb", "--raw", str(raw), "--out", str(out), "side=64", "samples_per_shard=4"]
-
+    forged = stranger | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    touch = ["touch", str(tmp_path / "mark")]
     with ExitStack() as stack:  # at the same time: much of each is waiting
-        job = stack.enter_context(
-            submitted(cluster.address, cluster.environment, [sys.executable, "-m", "pipelines.cli", *prepare])
-        )
-        touch = ["touch", str(tmp_path / "mark")]
-        refused = [
-            stack.enter_context(submitted(cluster.address, stranger | mode, touch))
-            for mode in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": secrets.token_hex(32)})
+        attempts = [
+            stack.enter_context(submitted(cluster.address, environment, touch))
+            for environment in (stranger | {"RAY_AUTH_MODE": "disabled"}, forged)
         ]
-        for attempt in refused:
+        ours = stack.enter_context(dpt_submit(cluster.address, forged, ["config", "train"]))
+        for attempt in attempts:
             said = attempt.communicate(timeout=120)[0]
             assert attempt.returncode != 0
             assert "AuthenticationError" in said
-        said = job.communicate(timeout=180)[0]
-
-    assert job.returncode == 0, said
-    assert "7 train, 1 val, 0 quarantined" in said
+        said = ours.communicate(timeout=120)[0]
+    assert ours.returncode == 1
+    assert said.startswith(f"dpt: {cluster.address} refuses the token: set RAY_AUTH_MODE=token")
+    assert len(said.splitlines()) == 1
     assert not (tmp_path / "mark").exists()
-    prepared = open_dataset(str(out / "redweb"))
-    assert [shard.rows for shard in prepared.manifest.split("train")] == [4, 3]
-    assert all(
-        (out / "redweb" / prepared.manifest.version / s.name).is_file() for s in prepared.manifest.shards
-    )
-    check_ran_from_upload(cluster)
 
 
 def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path: Path) -> None:
@@ -153,6 +178,57 @@ def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path:
     assert fails.returncode != 0
     assert f"dpt: no such folder: {absent}" in complained
     assert {UPLOADED in line for line in cluster.seen.read_text().splitlines()} == {True}
+
+
+def test_training_goes_the_whole_way_from_a_laptop(
+    cluster: Cluster,
+    prepared: Prepared,
+    mlflow_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = cluster.environment | {"MLFLOW_TRACKING_URI": mlflow_server}
+    runs = tmp_path / "runs"
+    train = ["train", "--data", str(prepared.shards), "--storage", str(runs), "--name", "first", *TINY]
+
+    with dpt_submit(cluster.address, environment, [*train, "steps=1000000"]) as follower:
+        job = follow_until(follower, "step 10/1000000").split("job ")[1].split(" ")[0]
+        wait_until_file(runs / "first" / "step_00000005" / "state.json")
+        follower.send_signal(signal.SIGINT)
+        said = follower.communicate(timeout=60)[0]
+    assert follower.returncode != 0
+    assert f"job {job} goes on; follow it by `RAY_API_SERVER_ADDRESS={cluster.address} ray job logs" in said
+    stop = subprocess.run(
+        [*RAY, "job", "stop", "--address", cluster.address, job],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert "was stopped" in stop.stdout, stop.stdout + stop.stderr
+
+    done = max(int(folder.name.removeprefix("step_")) for folder in (runs / "first").glob("step_*"))
+    resumed = [*train, f"steps={done + 5}", "--resume", "--allow-changes"]
+    with dpt_submit(cluster.address, environment, resumed, "--no-check") as follower:
+        said = follower.communicate(timeout=400)[0]
+    assert follower.returncode == 0, said
+    assert f"step {done + 5}/{done + 5}" in said
+    assert f"step {done}/" not in said
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    publish("first", "dpt", "champion")
+    fetched = tracking.fetch_model("models:/dpt@champion") / "weights.safetensors"
+    last = runs / "first" / f"step_{done + 5:08d}" / "weights.safetensors"
+    assert fetched.read_bytes() == last.read_bytes()
+
+
+def test_what_the_cluster_cannot_reach_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    train = ["train", "--data", str(tmp_path / "absent"), "--storage", str(tmp_path), "--name", "x"]
+    with dpt_submit(cluster.address, cluster.environment | {"MLFLOW_TRACKING_URI": nowhere}, train) as job:
+        said = job.communicate(timeout=120)[0]
+    assert job.returncode == 1
+    assert said.startswith(f"dpt: from the cluster: {tmp_path}/absent: no such folder; {nowhere}: Connect")
+    assert len(said.splitlines()) == 1
 
 
 def check_ran_from_upload(cluster: Cluster) -> None:
@@ -182,6 +258,44 @@ def submitted(
     finally:
         kill_session(process.pid)
         process.communicate(timeout=10)
+
+
+@contextmanager
+def dpt_submit(
+    address: str, environment: dict[str, str], command: list[str], *options: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`dpt submit` of a command."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", "submit", "--address", address, *options, "--", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        kill_session(process.pid)
+        process.communicate(timeout=10)
+
+
+def follow_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read what a process says up to the line with a text; returns all of it."""
+    said = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        said += line
+        if text in line:
+            return said
+    raise AssertionError(f"it never said {text!r}: {said}")
+
+
+def wait_until_file(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.is_file():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.1)
 
 
 def free_ports(count: int) -> list[int]:
