@@ -1,0 +1,189 @@
+"""A user's own folder: its description, units, invalid pixels, formats and splits."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets_prep import formats
+from datasets_prep.layouts.folder import SUFFIXES, UNIT_METRES, encode_map, folder_map
+from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.sources.folder import FolderSource, read_description
+from datasets_prep.sources.source import BadSample, WrongLayout
+from datasets_prep.split_lists import list_samples
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import VIEWS
+
+GOOD = "name: mine\nquantity: depth\nmetric: true\nscale: 0.001\n"
+BLACK = formats.encode_jpeg(np.zeros((1, 3, 3), np.uint8))
+
+
+def write(root, values=((0, 1000, 2500),), description=GOOD, name="a", suffix="npy"):
+    for path, data in {
+        f"images/{name}.jpg": BLACK,
+        f"depth/{name}.{suffix}": encode_map(np.array(values, np.float32), suffix),
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    (root / "dataset.yaml").write_text(description)
+    return Folder(root)
+
+
+def read_one(root):
+    source = FolderSource().opened(root, {})
+    return source, source.read(root, source.list(root).samples[0])
+
+
+def test_every_format_gives_the_scenes_metres(written):
+    tree = written("folder", 2)
+    source = FolderSource().opened(tree.root, {})
+    seen = set()
+    for sample in source.list(tree.root).samples:
+        if sample.sample_id in tree.traps:
+            continue
+        scene = tree.scenes[int("/" in sample.sample_id)][int(sample.sample_id[-4:])]
+        raw = source.read(tree.root, sample)
+        stored = folder_map(scene)
+        np.testing.assert_array_equal(raw.valid, (stored > 0) & ~scene.sky)
+        np.testing.assert_array_equal(raw.sky, scene.sky & (stored > 0))
+        np.testing.assert_allclose(raw.target[raw.valid], stored[raw.valid] * UNIT_METRES)
+        seen.add(sample.files["depth"].rpartition(".")[2])
+    assert seen == set(SUFFIXES)
+    assert len(SUFFIXES) <= VIEWS
+
+
+def test_folders_inside_are_scenes(written):
+    groups = {sample.group for sample in FolderSource().list(written("folder", 2).root).samples}
+    assert {"place 1", "traps"} < groups
+    assert len(groups) == 2 + VIEWS
+
+
+@pytest.mark.parametrize(
+    ("description", "kind"),
+    [
+        (GOOD, "metric"),
+        ("name: x\nquantity: depth\nmetric: false", "up-to-scale"),
+        ("name: x\nquantity: disparity\nmetric: false", "affine"),
+        ("name: x\nquantity: inverse_depth\nmetric: false", "affine"),
+        ("name: x\nquantity: disparity\nmetric: true\nscale: 0.02", "metric"),
+    ],
+)
+def test_the_description_says_what_is_known(tmp_path, description, kind):
+    assert FolderSource().opened(write(tmp_path, description=description), {}).target_kind == kind
+
+
+def test_scale_and_invalid_values(tmp_path):
+    description = GOOD + "invalid: [-1, 65535]\nsky: 7\n"
+    root = write(tmp_path, [[0, -1, 65535, 7, 2000, np.nan, np.inf]], description)
+    _, raw = read_one(root)
+    assert raw.valid.tolist() == [[False, False, False, False, True, False, False]]
+    assert raw.sky.tolist() == [[False, False, False, True, False, False, False]]
+    assert raw.target[0, 4] == 2
+
+
+def test_disparity_of_zero_is_far_unless_it_is_invalid(tmp_path):
+    kind = "name: x\nquantity: disparity\nmetric: false\n"
+    _, raw = read_one(write(tmp_path, [[0, 1, 2]], kind + "invalid: []\n"))
+    assert raw.quantity == "inverse_depth"
+    assert raw.valid.all()
+    _, raw = read_one(write(tmp_path, [[0, 1, 2]], kind))
+    assert raw.valid.tolist() == [[False, True, True]]
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("quantity: depth\nmetric: false", "name: missing"),
+        (GOOD.replace("mine", "My Robot"), "name: .*pattern.*'My Robot'"),
+        (GOOD.replace("depth", "height"), "quantity: .*'depth', 'inverse_depth' or 'disparity'.*'height'"),
+        (GOOD.replace("0.001", "0"), "scale: .*greater than 0, got 0"),
+        (GOOD.replace("0.001", ".inf"), "scale: .*finite"),
+        (GOOD.replace("true", "false"), "scale: needed where metric is true, and only there"),
+        ("name: x\nquantity: depth\nmetric: true", "scale: needed where metric is true"),
+        (GOOD + "units: mm", r"units: unknown key; there are: name, quantity, metric, scale, invalid, sky"),
+        (GOOD + "invalid: zero", "invalid: .*got 'zero'"),
+        ("- a\n- b", "expected keys with values, got list"),
+        ("name: {", "is not YAML"),
+        ("", "expected keys with values, got NoneType"),
+    ],
+)
+def test_a_wrong_description_is_refused_naming_the_key(tmp_path, description, message):
+    with pytest.raises(WrongLayout, match=rf"dataset\.yaml.*{message}"):
+        read_description(write(tmp_path, description=description))
+
+
+def test_a_folder_without_description_is_none(tmp_path):
+    root = write(tmp_path)
+    (tmp_path / "dataset.yaml").unlink()
+    with pytest.raises(WrongLayout, match=r"^no .*dataset.yaml: it says what the depth is"):
+        plan_ingest("folder", root.uri, IngestSettings())
+
+
+def test_the_name_and_the_version_come_from_the_description(tmp_path):
+    root = write(tmp_path)
+    first = plan_ingest("folder", root.uri, IngestSettings())
+    assert (first.source, first.dataset, first.target_kind) == ("folder", "mine", "metric")
+    (tmp_path / "dataset.yaml").write_text(f"# my robot\n{GOOD}")
+    assert plan_ingest("folder", root.uri, IngestSettings()).version == first.version
+    (tmp_path / "dataset.yaml").write_text(GOOD.replace("0.001", "0.002"))
+    assert plan_ingest("folder", root.uri, IngestSettings()).version != first.version
+
+
+def test_splits_by_name_with_or_without_suffix(tmp_path):
+    for name in ("a", "b/c", "d"):
+        root = write(tmp_path, name=name)
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "train.txt").write_text("a\r\nimages/b/c.jpg\n")
+    (tmp_path / "splits" / "test.txt").write_text("d.jpg\n")
+    source = FolderSource().opened(Folder(root.uri), {})
+    splits = {s.sample_id: s.split for s in list_samples(source, Folder(root.uri)).samples}
+    assert splits == {"a": "train", "b/c": "train", "d": "test"}
+
+
+def test_two_images_of_one_name(tmp_path):
+    write(tmp_path)
+    (tmp_path / "images" / "a.png").write_bytes(formats.encode_png(np.zeros((1, 3, 3), np.uint8)))
+    listing = FolderSource().list(Folder(tmp_path))
+    assert len(listing.samples) == 1
+    assert [r.reason for r in listing.rejected] == ["second file of the name of images/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "data", "message"),
+    [
+        ("tif", b"II*\0garbage", "depth TIFF damaged"),
+        ("tif", "RGB", "depth TIFF has pixels of kind RGB"),
+        ("npy", formats.encode_npy(np.zeros((2, 2, 3), np.float32)), r"depth NPY holds \(2, 2, 3\)"),
+        ("png", formats.encode_png(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), "colour picture"),
+    ],
+)
+def test_maps_that_are_none_are_refused(tmp_path, suffix, data, message):
+    if data == "RGB":
+        stream = io.BytesIO()
+        Image.new("RGB", (3, 2)).save(stream, "TIFF")
+        data = stream.getvalue()
+    root = write(tmp_path, suffix=suffix)
+    (tmp_path / "depth" / f"a.{suffix}").write_bytes(data)
+    with pytest.raises(BadSample, match=message):
+        read_one(root)
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (2, 3, 1)])
+def test_an_npy_map_may_have_one_channel(tmp_path, shape):
+    root = write(tmp_path)
+    (tmp_path / "depth" / "a.npy").write_bytes(formats.encode_npy(np.ones(shape, np.float32)))
+    assert read_one(root)[1].target.shape == (2, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "I", "F"])
+def test_tiff_of_every_kind_of_number(tmp_path, mode):
+    dtype = {"L": np.uint8, "I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    values = np.array([[0, 100, 200]], dtype)
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "TIFF")
+    root = write(tmp_path, suffix="tif")
+    (tmp_path / "depth" / "a.tif").write_bytes(stream.getvalue())
+    np.testing.assert_allclose(read_one(root)[1].target, [[0, 0.1, 0.2]], rtol=1e-6)

@@ -1,0 +1,165 @@
+"""ADE20K and Pascal Context: numbering of classes, forms of masks, splits, and a real mask."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from datasets_prep import formats
+from datasets_prep.errors import BadSample
+from datasets_prep.layouts import ade20k, pascal_context
+from datasets_prep.layouts.label_map import label_map
+from datasets_prep.matlab import encode_matlab_arrays
+from datasets_prep.sources.ade20k import ADE20K
+from datasets_prep.sources.pascal_context import PascalContext59, PascalContext60
+from datasets_prep.sources.source import IGNORED_LABEL, WrongLayout
+from datasets_prep.split_lists import list_samples
+from datasets_prep.storage import Folder
+
+SCENES = 4
+REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "ade20k"
+PHOTO = formats.encode_jpeg(np.zeros((2, 3, 3), np.uint8))
+
+
+def put(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def good(source, tree):
+    return [s for s in list_samples(source, tree.root).samples if s.sample_id not in tree.traps]
+
+
+def context(root, name, data, photo=True):
+    put(root / name, data)
+    if photo:
+        put(root / "JPEGImages" / f"{Path(name).stem}.jpg", PHOTO)
+    return Folder(root)
+
+
+# ADE20K
+
+
+def test_ade20k_counts_from_zero_and_ignores_other(written):
+    tree = written("ade20k", SCENES)
+    samples = good(ADE20K(), tree)
+    assert [s.split for s in samples] == ["train", "train", "train", "val"]
+    for sample in samples:
+        scene = tree.scenes[int(sample.sample_id[-8:]) - 1][0]
+        stored = label_map(scene, ade20k.CLASSES, 0).astype(int)
+        expected = np.where(stored == 0, IGNORED_LABEL, stored - 1)
+        np.testing.assert_array_equal(ADE20K().read(tree.root, sample).labels, expected)
+
+
+def test_ade20k_every_label(tmp_path):
+    stored = np.array([[0, 1, 2], [149, 150, 0]], np.uint8)
+    put(tmp_path / "images/training/ADE_train_00000001.jpg", PHOTO)
+    put(tmp_path / "annotations/training/ADE_train_00000001.png", formats.encode_png(stored))
+    root = Folder(tmp_path)
+    labels = ADE20K().read(root, ADE20K().list(root).samples[0]).labels
+    assert labels.tolist() == [[255, 0, 1], [148, 149, 255]]
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
+def test_real_ade20k_photo():
+    root = Folder(REAL)
+    [sample] = ADE20K().list(root).samples
+    assert (sample.sample_id, sample.split) == ("ADE_val_00000001", "val")
+    raw = ADE20K().read(root, sample)
+    assert formats.image_size(raw.image) == raw.labels.shape
+    classes = set(np.unique(raw.labels).tolist()) - {IGNORED_LABEL}
+    assert classes <= set(range(150))
+    assert len(classes) > 3
+
+
+# Pascal Context
+
+
+@pytest.mark.parametrize(
+    ("source", "background"), [(PascalContext60(), 0), (PascalContext59(), IGNORED_LABEL)]
+)
+def test_pascal_context_in_both_forms(written, source, background):
+    tree = written(source.name, SCENES)
+    samples = good(source, tree)
+    assert [s.split for s in samples] == ["train", "train", "train", "val"]
+    assert {Path(s.files["label"]).suffix for s in samples} == {".png", ".mat"}
+    offset = 60 - source.classes
+    for sample in samples:
+        stored = label_map(tree.scenes[int(sample.sample_id[-6:])][0], pascal_context.CLASSES, 0).astype(int)
+        if sample.files["label"].endswith(".mat"):
+            stored[:2, :2] = 0  # a class of the whole set that is not frequent
+        expected = np.where(stored == 0, background, stored - offset)
+        np.testing.assert_array_equal(source.read(tree.root, sample).labels, expected)
+
+
+def test_pascal_context_numbers_the_frequent_classes_in_order(tmp_path):
+    # Aeroplane, bag, bed and wood are the first three and the last of the 59 in the order of names.
+    stored = np.array([[2, 9, 18], [458, 1, 0]], np.uint16)
+    root = context(tmp_path, "trainval/2008_000002.mat", encode_matlab_arrays({"LabelMap": stored}))
+    sample = PascalContext60().list(root).samples[0]
+    assert PascalContext60().read(root, sample).labels.tolist() == [[1, 2, 3], [59, 0, 0]]
+    assert PascalContext59().read(root, sample).labels.tolist() == [[0, 1, 2], [58, 255, 255]]
+
+
+def test_pascal_context_prefers_the_converted_mask(tmp_path):
+    context(tmp_path, "trainval/a.mat", b"")
+    root = context(tmp_path, "SegmentationClassContext/a.png", formats.encode_png(np.ones((2, 3), np.uint8)))
+    assert PascalContext60().list(root).samples[0].files["label"] == "SegmentationClassContext/a.png"
+
+
+def test_photos_without_a_mask_are_no_defect(tmp_path):
+    context(tmp_path, "SegmentationClassContext/a.png", formats.encode_png(np.ones((2, 3), np.uint8)))
+    put(tmp_path / "JPEGImages" / "b.jpg", PHOTO)
+    listing = PascalContext60().list(Folder(tmp_path))
+    assert len(listing.samples) == 1
+    assert not listing.rejected
+
+
+def test_the_form_that_needs_drawing_is_refused_by_name(tmp_path):
+    put(tmp_path / "trainval_merged.json", b"{}")
+    put(tmp_path / "JPEGImages" / "b.jpg", PHOTO)
+    with pytest.raises(WrongLayout, match=r"trainval_merged.json cannot be drawn .*SegmentationClassContext"):
+        PascalContext60().list(Folder(tmp_path))
+
+
+def test_lists_of_pascal_context(tmp_path):
+    for name in "ab":
+        context(
+            tmp_path, f"SegmentationClassContext/{name}.png", formats.encode_png(np.ones((2, 3), np.uint8))
+        )
+    put(tmp_path / "ImageSets/SegmentationContext/train.txt", b"a\n")
+    put(tmp_path / "ImageSets/SegmentationContext/val.txt", b"b\n")
+    put(tmp_path / "ImageSets/Main/train.txt", b"b\n")
+    found = list_samples(PascalContext60(), Folder(tmp_path))
+    assert {s.sample_id: s.split for s in found.samples} == {"a": "train", "b": "val"}
+
+
+def compressed_zeros(shape):
+    stream = io.BytesIO()
+    scipy.io.savemat(stream, {"LabelMap": np.zeros(shape, np.uint8)}, do_compression=True)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "label MATLAB file"),
+        (b"MATLAB 5.0 MAT-file" * 20, "label MATLAB file"),
+        (
+            encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}),
+            r"no numeric variable LabelMap.*'Other'",
+        ),
+        (encode_matlab_arrays({"LabelMap": np.full((2, 3), 460, np.uint16)}), "up to 460, expected 0 to 459"),
+        (encode_matlab_arrays({"LabelMap": np.ones((2, 3))}), "holds float64"),
+        (encode_matlab_arrays({"LabelMap": np.array([["a"]], object)}), "no numeric variable"),
+        (compressed_zeros((10_000, 10_000)), "no numeric variable"),
+    ],
+)
+def test_masks_that_are_none_are_refused(tmp_path, data, message):
+    root = context(tmp_path, "trainval/a.mat", data)
+    with pytest.raises(BadSample, match=message):
+        PascalContext60().read(root, PascalContext60().list(root).samples[0])
