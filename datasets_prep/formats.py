@@ -311,50 +311,6 @@ def encode_exr(channels: dict[str, NDArray[np.float32]]) -> bytes:
     return stream.getvalue()
 
 
-def decode_hdf5_map(data: bytes, role: str, name: str) -> NDArray[np.float32]:
-    """Decode a two-dimensional floating-point or integer dataset of an HDF5 file.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the file is damaged, has no such map, or the map's values lie in other files.
-    """
-    import h5py  # type: ignore[import-untyped, unused-ignore]
-
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            # A link may lead into any other file of this machine.
-            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise BadSample(f"{role} HDF5 has no dataset /{name}, but {sorted(file)[:8]}")
-            stored = file[name]
-            if not isinstance(stored, h5py.Dataset) or stored.ndim != 2 or stored.dtype.kind not in "fiu":
-                raise BadSample(f"{role} HDF5: /{name} is no map but {stored}")
-            if stored.is_virtual or stored.external:
-                raise BadSample(f"{role} HDF5: the values of /{name} lie in other files")
-            height, width = stored.shape
-            _check_size(height, width, role)
-            values: NDArray[np.float32] = stored[()].astype(np.float32)
-            return values
-    except BadSample:
-        raise
-    except Exception as error:  # the library's errors are of many kinds, RuntimeError to KeyError
-        raise BadSample(f"{role} HDF5 damaged: {error}") from error
-
-
-def encode_hdf5_map(values: NDArray[np.float32], name: str) -> bytes:
-    """Encode an (H, W) map as an HDF5 file with one chunked, compressed dataset and no time stamps."""
-    import h5py  # type: ignore[import-untyped, unused-ignore]
-
-    stream = io.BytesIO()
-    chunks = tuple(min(64, side) for side in values.shape)
-    with h5py.File(stream, "w") as file:
-        file.create_dataset(
-            name, data=values, chunks=chunks, compression="gzip", compression_opts=9, track_times=False
-        )
-    return stream.getvalue()
-
-
 def _check_size(height: int, width: int, role: str) -> None:
     if height < 1 or width < 1:
         raise BadSample(f"{role} declares {width}x{height} pixels")

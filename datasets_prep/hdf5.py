@@ -6,6 +6,7 @@ storage), and declare chunks of any size. Nothing of the kind is followed here.
 
 from __future__ import annotations
 
+import atexit
 import io
 import math
 from functools import lru_cache, partial
@@ -14,12 +15,17 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import MAX_PIXELS
 from datasets_prep.retries import StorageFailed, persistently
-from datasets_prep.sources.source import BadSample
 from datasets_prep.storage import Folder
 
-_MAX_CHUNK_BYTES = 256 * 2**20
+MAX_BYTES = 8 * MAX_PIXELS
+"""Of an array that is read: the largest picture in double precision."""
+
+MAX_CHUNKS = 100_000
+"""Of an array that is read: each costs a look-up, even where nothing is stored. Real files have hundreds."""
+
 _BUFFER_BYTES = 256 * 2**10
 
 
@@ -39,7 +45,9 @@ def decode_hdf5_array(data: bytes, role: str, name: str, ndim: int) -> NDArray[A
 
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
-            values: NDArray[Any] = trusted_dataset(file, role, name, ndim)[()]
+            stored = trusted_dataset(file, role, name, ndim)
+            _check_cost(stored, role, stored.shape)
+            values: NDArray[Any] = stored[()]
             return values
     except BadSample:
         raise
@@ -75,10 +83,16 @@ def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
         raise BadSample(f"{role} HDF5: /{name} is no array of {ndim} dimensions but {place}")
     if place.is_virtual or place.external:
         raise BadSample(f"{role} HDF5: the values of /{name} lie in other files")
-    piece = place.chunks or place.shape[-2:]
-    if math.prod(place.shape[-2:]) > MAX_PIXELS or math.prod(piece) * place.dtype.itemsize > _MAX_CHUNK_BYTES:
-        raise BadSample(f"{role} HDF5: /{name} declares {place.shape} in pieces of {piece}")
     return place
+
+
+def _check_cost(stored: Any, role: str, shape: tuple[int, ...]) -> None:
+    """Refuse to read `shape` out of a dataset whose header asks for too much memory or time."""
+    chunk = stored.chunks or tuple(max(1, side) for side in shape)
+    chunks = math.prod(-(-side // step) for side, step in zip(shape, chunk[-len(shape) :], strict=True))
+    largest = max(math.prod(shape), math.prod(chunk)) * stored.dtype.itemsize
+    if not math.prod(shape) or largest > MAX_BYTES or chunks > MAX_CHUNKS:
+        raise BadSample(f"{role} HDF5: {stored.name} declares {stored.shape} in pieces of {chunk}")
 
 
 class LargeHdf5:
@@ -113,8 +127,9 @@ class LargeHdf5:
     def item(self, name: str, ndim: int, index: int) -> NDArray[Any]:
         """One entry along the first axis of a dataset; raises as `shape`."""
         try:
-            values: NDArray[Any] = np.asarray(trusted_dataset(self._file, self._where, name, ndim)[index])
-            return values
+            stored = trusted_dataset(self._file, self._where, name, ndim)
+            _check_cost(stored, self._where, stored.shape[1:])
+            return np.asarray(stored[index])
         except Exception as error:
             self._fail(error)
 
@@ -158,6 +173,10 @@ class _Address:
 @lru_cache(maxsize=2)
 def _opened(address: _Address) -> LargeHdf5:
     return LargeHdf5(address.folder, address.relative)
+
+
+# HDF5 closes what is still open when the process ends, and asks for bytes when no Python is left: a crash.
+atexit.register(_opened.cache_clear)
 
 
 class _Pieces(io.RawIOBase):

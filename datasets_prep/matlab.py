@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import MAX_PIXELS
-from datasets_prep.sources.source import BadSample
 
 
 def decode_matlab_array(data: bytes, role: str, name: str) -> NDArray[Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.formats import encode_hdf5_map, encode_jpeg, encode_png
+from datasets_prep.formats import encode_jpeg, encode_png
+from datasets_prep.hdf5 import encode_hdf5_arrays
 from datasets_prep.layouts.layout import VIEWS, Layout, grey, with_alpha, write_file
 from datasets_prep.scenes import Scene, render_scene, render_views
 
@@ -31,24 +32,24 @@ def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> 
     for number, scene in enumerate(render_views(seed, VIEWS, height, width, KINDS)):
         suffix = ("jpg", "JPG")[number % 2]
         write_file(place / "imgs" / f"{seed % 10**8 + number}_o.{suffix}", encode_jpeg(scene.image))
-        depth = encode_hdf5_map(megadepth_map(scene, seed), "depth")
+        depth = encode_hdf5_arrays({"depth": megadepth_map(scene, seed)})
         write_file(place / "depths" / f"{seed % 10**8 + number}_o.h5", depth)
 
 
 def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
     scene = render_scene(seed, height, width, KINDS)
     image, metres = encode_jpeg(scene.image), megadepth_map(scene, seed)
-    depth = encode_hdf5_map(metres, "depth")
+    depth = encode_hdf5_arrays({"depth": metres})
     ordinal = np.where(scene.sky, -1, np.where(scene.depth < 10, 2, 1)).astype(np.float32)
     ordinal[0, 0] = -1
     files = {
         "missing partner": (image, None),
         "truncated image": (image[: len(image) // 2], depth),
         "truncated depth": (image, depth[: len(depth) // 2]),
-        "mismatched size": (image, encode_hdf5_map(metres[: height // 2], "depth")),
-        "empty depth": (image, encode_hdf5_map(np.zeros_like(metres), "depth")),
-        "ordinal depth": (image, encode_hdf5_map(ordinal, "depth")),
-        "ordinal depth without signs": (image, encode_hdf5_map(np.abs(ordinal), "depth")),
+        "mismatched size": (image, encode_hdf5_arrays({"depth": metres[: height // 2]})),
+        "empty depth": (image, encode_hdf5_arrays({"depth": np.zeros_like(metres)})),
+        "ordinal depth": (image, encode_hdf5_arrays({"depth": ordinal})),
+        "ordinal depth without signs": (image, encode_hdf5_arrays({"depth": np.abs(ordinal)})),
         "grey image": (encode_jpeg(grey(scene.image)), depth),
         "RGBA image": (encode_png(with_alpha(scene.image)), depth),
     }

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep import formats
+from datasets_prep.hdf5 import decode_hdf5_array
 from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
 from datasets_prep.storage import Folder
 
@@ -86,7 +87,8 @@ class MegaDepth(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth, without its nearest and farthest outliers."""
-        depth = formats.decode_hdf5_map(root.read_bytes(sample.files["depth"]), "depth", "depth")
+        data = root.read_bytes(sample.files["depth"])
+        depth = decode_hdf5_array(data, "depth", "depth", 2).astype(np.float32)
         valid = np.isfinite(depth) & (depth > _POSITIVE)
         _refuse_ordinal(depth)
         if not valid.any():

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from datasets_prep import formats
+from datasets_prep.hdf5 import decode_hdf5_array, encode_hdf5_arrays
 from datasets_prep.sources.source import BadSample
 
 
@@ -363,8 +364,8 @@ _DECODERS = {
         formats.encode_exr({"G": _SMALL.astype(np.float32)}),
     ),
     "hdf5": (
-        lambda data: formats.decode_hdf5_map(data, "depth", "depth"),
-        formats.encode_hdf5_map(_SMALL.astype(np.float32), "depth"),
+        lambda data: decode_hdf5_array(data, "depth", "depth", 2),
+        encode_hdf5_arrays({"depth": _SMALL.astype(np.float32)}),
     ),
     "sintel": (
         lambda data: formats.decode_sintel_depth(data, "depth"),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-
-import h5py
 import numpy as np
 import pytest
 
 from datasets_prep import formats
+from datasets_prep.hdf5 import encode_hdf5_arrays
 from datasets_prep.layouts.megadepth import megadepth_map
 from datasets_prep.sources.megadepth import MegaDepth
 from datasets_prep.sources.source import BadSample
@@ -22,7 +20,7 @@ def write(root, depth, scene="0015", dense="dense0", name="1_o"):
     place = root / scene / dense
     files = {
         f"imgs/{name}.jpg": formats.encode_jpeg(np.zeros((*depth.shape, 3), np.uint8)),
-        f"depths/{name}.h5": formats.encode_hdf5_map(depth, "depth"),
+        f"depths/{name}.h5": encode_hdf5_arrays({"depth": depth}),
     }
     for path, data in files.items():
         (place / path).parent.mkdir(parents=True, exist_ok=True)
@@ -103,61 +101,3 @@ def test_dense_folders_are_not_limited(tmp_path):
     samples = MegaDepth().list(Folder(tmp_path)).samples
     assert [s.sample_id for s in samples] == ["5018/dense0/1_o", "5018/dense1/1_o", "5018/dense17/1_o"]
     assert {s.group for s in samples} == {"5018"}
-
-
-# HDF5
-
-
-def hdf5(build) -> bytes:
-    stream = io.BytesIO()
-    with h5py.File(stream, "w") as file:
-        build(file)
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("build", "reason"),
-    [
-        (lambda file: file.create_dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
-        (lambda file: file.create_dataset("depth", data=np.ones((2, 2, 3))), "is no map"),
-        (lambda file: file.create_dataset("depth", data=[[b"a", b"b"]]), "is no map"),
-        (lambda file: file.create_group("depth"), "is no map"),
-        (lambda file: file.__setitem__("depth", h5py.ExternalLink("/etc/passwd", "/depth")), "no dataset"),
-        (lambda file: file.__setitem__("depth", h5py.SoftLink("/other")), "no dataset"),
-        (
-            lambda file: file.create_dataset(
-                "depth", (1, 4), "<f4", external=[("/etc/passwd", 0, 16)], chunks=None
-            ),
-            "lie in other files",
-        ),
-        (
-            lambda file: file.create_dataset("depth", (200_000, 200_000), "f4", chunks=(64, 64)),
-            "more than 50 megapixels",
-        ),
-    ],
-)
-def test_other_hdf5_files_are_refused_with_their_reason(build, reason):
-    with pytest.raises(BadSample, match=f"^depth.*{reason}"):
-        formats.decode_hdf5_map(hdf5(build), "depth", "depth")
-
-
-def test_virtual_dataset_is_refused():
-    layout = h5py.VirtualLayout((2, 2), "f4")
-    layout[:] = h5py.VirtualSource("/tmp/other.h5", "depth", (2, 2))
-    data = hdf5(lambda file: file.create_virtual_dataset("depth", layout))
-    with pytest.raises(BadSample, match="lie in other files"):
-        formats.decode_hdf5_map(data, "depth", "depth")
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
-def test_truncated_hdf5_is_refused(share):
-    values = np.random.default_rng(0).random((200, 300)).astype(np.float32)
-    data = formats.encode_hdf5_map(values, "depth")
-    np.testing.assert_array_equal(formats.decode_hdf5_map(data, "depth", "depth"), values)
-    with pytest.raises(BadSample, match=r"^depth HDF5 damaged"):
-        formats.decode_hdf5_map(data[: int(share * len(data))], "depth", "depth")
-
-
-def test_hdf5_is_written_the_same_every_time():
-    values = np.random.default_rng(0).random((70, 90)).astype(np.float32)
-    assert formats.encode_hdf5_map(values, "depth") == formats.encode_hdf5_map(values, "depth")
