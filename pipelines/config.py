@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from datasets_prep.errors import UserError
 from datasets_prep.shard_plan import IngestSettings
 from datasets_prep.stereo_plan import StereoSettings
+from pipelines.sampling import Sampling
 from pipelines.schedule import Schedule
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
@@ -33,6 +34,7 @@ class ConfigError(UserError):
     """A config that cannot be used; the message names the key, one problem a line."""
 
 
+Executor = Literal["local", "ray"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -114,7 +116,39 @@ class CapsSection(Section):
     nearest: float = Field(10.0, gt=1.0)
 
 
-class TrainConfig(Section):
+class MixSection(Section):
+    """How often each dataset is drawn.
+
+    Attributes:
+        weights: dataset → share of the samples; if empty, `balance` decides.
+        balance: `datasets` are drawn alike, as in the paper, or each according to its `size`.
+    """
+
+    weights: dict[str, float] = Field(default_factory=dict)
+    balance: Literal["datasets", "size"] = "datasets"
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> MixSection:
+        if self.weights and (min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0):
+            raise ValueError(f"weights: must be positive, got {self.weights}")
+        if self.weights and self.balance == "size":
+            raise ValueError("weights: cannot be given together with balance=size")
+        return self
+
+
+class StageSection(MixSection):
+    """A stretch of a run that draws from some of its datasets only.
+
+    Attributes:
+        steps: its length.
+        datasets: their names; empty for all.
+    """
+
+    steps: int = Field(ge=1)
+    datasets: tuple[str, ...] = ()
+
+
+class TrainConfig(MixSection):
     """How a model is trained.
 
     Attributes:
@@ -122,7 +156,10 @@ class TrainConfig(Section):
         batch_size: global, over all workers.
         crop: side of the square random crops in pixels.
         flip: mirror half of the samples.
-        weights: dataset → share of the samples; empty for all datasets alike, as in the paper.
+        sampling: `multinomial` draws each sample's dataset for itself, as the paper does; `stratified` gives
+            every batch the shares as nearly as whole samples allow.
+        stages: what comes first of the `steps`, such as the paper's pretraining on curated datasets; the
+            rest draws from all datasets.
         train_split, val_split: names of the shards' splits; without the second nothing is validated.
         seed: decides order, crops, flips and initial decoder weights.
         workers: training processes; one GPU each where `device` is a GPU. Two numbers, [fewest, most], let
@@ -134,7 +171,9 @@ class TrainConfig(Section):
         activation_checkpointing: recompute the backbone in the backward pass to save memory.
         device: `auto` takes GPUs if the cluster has any.
         precision: of the forward and backward pass; losses and weights are float32 always.
-        loader_workers: processes beside each training process that read and decode; 0 for none.
+        loader_workers: processes that read and decode for each training process; 0 for none.
+        executor: where they are: beside it (`local`), or as tasks of Ray Data on any CPUs of the cluster
+            (`ray`).
         log_every, validate_every, checkpoint_every: in steps.
         keep_checkpoints: how many of the newest are kept, besides that of the best validation.
         caps: which pixels count in validation.
@@ -151,7 +190,8 @@ class TrainConfig(Section):
     batch_size: int = Field(16, ge=1)
     crop: int = Field(384, ge=32)
     flip: bool = True
-    weights: dict[str, float] = Field(default_factory=dict)
+    sampling: Sampling = "multinomial"
+    stages: tuple[StageSection, ...] = ()
     train_split: str = "train"
     val_split: str = "val"
     seed: int = Field(0, ge=0)
@@ -163,6 +203,7 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     loader_workers: int = Field(4, ge=0)
+    executor: Executor = "local"
     log_every: int = Field(100, ge=1)
     validate_every: int = Field(18_000, ge=1)
     checkpoint_every: int = Field(3_600, ge=1)
@@ -189,9 +230,8 @@ class TrainConfig(Section):
             raise ValueError("parallel: fsdp needs optimizer.objective=average; it has no whole gradient")
         if self.crop % 32:
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
-        bad = [name for name, weight in self.weights.items() if weight < 0]
-        if bad or (self.weights and not sum(self.weights.values()) > 0):
-            raise ValueError(f"weights: must be positive, got {self.weights}")
+        if sum(stage.steps for stage in self.stages) >= self.steps:
+            raise ValueError(f"stages: they take all {self.steps} steps, none are left for the full mix")
         return self
 
 
@@ -378,7 +418,10 @@ def _explain(section: type[BaseModel], problem: Any) -> str:
 
 def _keys_at(section: type[BaseModel], location: Sequence[str]) -> list[str]:
     for part in location:
+        if part.isdigit():  # the place in a tuple, whose items were looked up already
+            continue
         child = section.model_fields[part].annotation
+        child = get_args(child)[0] if get_origin(child) is tuple else child
         if not (isinstance(child, type) and issubclass(child, BaseModel)):
             return []
         section = child

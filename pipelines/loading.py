@@ -1,245 +1,101 @@
-"""The sample plan executed: shards → decoded, cropped, flipped batches.
+"""A rank's batches: shards → decoded, cropped, mirrored samples, in the order of the sample plan.
 
 Every rank computes its own slice of every global batch from the plan, so nobody hands out work and nothing
-depends on timing. Worker processes beside a rank each take a whole block of consecutive steps: a block's
-samples of one dataset lie in few row groups, which are read once for all of them.
+depends on timing. Who decodes is one setting, and changes nothing of what comes out:
+
+* `local`: DataLoader worker processes beside the rank.
+* `ray`: Ray Data tasks on any CPUs of the cluster (`pipelines.ray_loading`), for nodes whose GPUs take more
+  than their cores can decode.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from datasets_prep.manifest import PreparedDataset, open_datasets
-from datasets_prep.schema import decode_image, decode_inverse_depth
-from pipelines.sampling import SamplePlan, augmentation_draws
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from pipelines.blocks import Batch, Block, BlockMaker, LoaderSettings
+from pipelines.config import Executor
+from pipelines.decoding import decode_evaluation_row
+from pipelines.ray_loading import ray_blocks
+from pipelines.shard_reader import EVALUATION_COLUMNS, ShardReader
 
-BLOCK_SAMPLES = 64
-"""Samples that a loading process handles at a time: more share more reads, fewer start sooner."""
+__all__ = ["Batch", "LoaderSettings", "evaluation_batches", "training_batches"]
 
-_COLUMNS = ["sample_id", "image", "inverse_depth", "height", "width", "scale"]
-
-
-@dataclass(slots=True)
-class Batch:
-    """Samples of equal size.
-
-    Attributes:
-        images: (B, H, W, 3) uint8 RGB.
-        inverse_depth: (B, H, W) float16 in [0, 1], NaN where invalid.
-        scale: (B,) float64, `inverse_depth · scale` is in 1/metres; NaN where the dataset is not metric.
-        dataset: (B,) int64, index into the run's datasets, sorted by name.
-        sample_ids: B names.
-    """
-
-    images: torch.Tensor
-    inverse_depth: torch.Tensor
-    scale: torch.Tensor
-    dataset: torch.Tensor
-    sample_ids: list[str]
+EVALUATION_PIXELS = 8 * 2**20
+"""Pixels of an evaluation batch at most (but one image at least): native images have up to 24 million."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoaderSettings:
-    """What one rank's stream of batches is a function of.
-
-    Attributes:
-        uris: the datasets' version folders, sorted by dataset name.
-        split: which split of them.
-        weights: share of each dataset, or None for all alike.
-        batch_size: of the global batch, over all ranks.
-        steps: number of steps of the whole run.
-        start: the first step to produce.
-        rank, world_size: which slice of each global batch.
-    """
-
-    uris: Sequence[str]
-    split: str
-    weights: Sequence[float] | None
-    seed: int
-    batch_size: int
-    crop: int
-    flip: bool
-    steps: int
-    start: int
-    rank: int
-    world_size: int
-
-
-class ShardReader:
-    """Rows of one split of several prepared datasets, by row group, with open handles.
-
-    Args:
-        datasets: as `open_datasets` gives them.
-        split: which split.
-        cached_groups: row groups kept in memory (2 to 3 MB each).
-    """
-
-    def __init__(self, datasets: Sequence[PreparedDataset], split: str, cached_groups: int = 64) -> None:
-        self._shards = [(d.folder, d.manifest.split(split)) for d in datasets]
-        self.row_groups = [
-            [rows for shard in shards for rows in shard.row_groups] for _, shards in self._shards
-        ]
-        self._starts = [
-            np.cumsum([0] + [len(shard.row_groups) for shard in shards]) for _, shards in self._shards
-        ]
-        self._open: dict[tuple[int, int], pq.ParquetFile] = {}
-        self._cache: OrderedDict[tuple[int, int], list[dict[str, Any]]] = OrderedDict()
-        self._cached_groups = cached_groups
-        self._files = ExitStack()
-
-    def close(self) -> None:
-        """Close all files."""
-        self._files.close()
-
-    def read_group(self, dataset: int, group: int) -> list[dict[str, Any]]:
-        """All rows of a dataset's row group, images and inverse depth still encoded."""
-        key = (dataset, group)
-        if key not in self._cache:
-            self._cache[key] = self._read(dataset, group)
-            if len(self._cache) > self._cached_groups:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
-
-    def _read(self, dataset: int, group: int) -> list[dict[str, Any]]:
-        shard = int(np.searchsorted(self._starts[dataset], group, side="right")) - 1
-        file = self._file(dataset, shard)
-        table: pa.Table = file.read_row_group(group - int(self._starts[dataset][shard]), columns=_COLUMNS)
-        rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
-
-    def _file(self, dataset: int, shard: int) -> pq.ParquetFile:
-        if (dataset, shard) not in self._open:
-            folder, shards = self._shards[dataset]
-            handle = self._files.enter_context(folder.fs.open(folder.path_of(shards[shard].name)))
-            self._open[dataset, shard] = pq.ParquetFile(handle, page_checksum_verification=True)
-        return self._open[dataset, shard]
-
-
-def decode_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """A row's image (H, W, 3) uint8 and inverse depth (H, W) float16.
-
-    Raises:
-        ValueError: naming the sample, if its bytes are damaged.
-    """
-    try:
-        image = decode_image(row["image"])
-        inverse_depth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"])
-    except ValueError as error:
-        raise ValueError(f"sample {row['sample_id']}: {error}") from error
-    return image, inverse_depth
-
-
-def crop_and_flip(
-    image: NDArray[np.uint8],
-    inverse_depth: NDArray[np.float16],
-    side: int,
-    draws: NDArray[np.float64],
-    flip: bool,
-) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """A random square crop, mirrored half of the time if `flip`; what is too small is padded as invalid.
-
-    Args:
-        image: (H, W, 3).
-        inverse_depth: (H, W).
-        draws: three numbers in [0, 1): vertical position, horizontal position, flip.
-
-    Returns:
-        (side, side, 3) uint8 and (side, side) float16.
-    """
-    height, width = inverse_depth.shape
-    top, left = (
-        int(draw * (max(0, size - side) + 1)) for draw, size in zip(draws, (height, width), strict=False)
-    )
-    image = image[top : top + side, left : left + side]
-    inverse_depth = inverse_depth[top : top + side, left : left + side]
-    if flip and draws[2] < 0.5:
-        image, inverse_depth = image[:, ::-1], inverse_depth[:, ::-1]
-    missing = [(0, side - size) for size in inverse_depth.shape]
-    if any(after for _, after in missing):
-        image = np.pad(image, [*missing, (0, 0)])
-        inverse_depth = np.pad(inverse_depth, missing, constant_values=np.nan)
-    return image, inverse_depth
-
-
-class PlanBlocks(IterableDataset[list[Batch]]):
-    """A rank's batches, a block of consecutive steps at a time, dealt out to loading processes in turn."""
-
-    def __init__(self, settings: LoaderSettings) -> None:
-        self._settings = settings
-
-    def __iter__(self) -> Iterator[list[Batch]]:
-        s = self._settings
-        reader = ShardReader(open_datasets(list(s.uris)), s.split)
-        plan = SamplePlan(reader.row_groups, s.seed, s.weights)
-        block = steps_per_block(s)
-        worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        for start in range(s.start + first * block, s.steps, stride * block):
-            yield [self._batch(reader, plan, step) for step in range(start, min(start + block, s.steps))]
-
-    def _batch(self, reader: ShardReader, plan: SamplePlan, step: int) -> Batch:
-        s = self._settings
-        local = s.batch_size // s.world_size
-        start = step * s.batch_size + s.rank * local
-        draws = plan.draws(start, start + local)
-        random = augmentation_draws(s.seed, start, start + local)
-        rows, pixels = [], []
-        for i in range(local):
-            group = reader.read_group(int(draws.dataset[i]), int(draws.row_group[i]))
-            rows.append(group[int(draws.row[i])])
-            pixels.append(crop_and_flip(*decode_row(rows[-1]), s.crop, random[i], s.flip))
-        return make_batch(pixels, rows, draws.dataset)
-
-
-def steps_per_block(settings: LoaderSettings) -> int:
-    """Steps in one block of a rank."""
-    return max(1, BLOCK_SAMPLES // (settings.batch_size // settings.world_size))
-
-
-def make_batch(
-    pixels: Sequence[tuple[NDArray[np.uint8], NDArray[np.float16]]],
-    rows: Sequence[dict[str, Any]],
-    dataset: NDArray[np.int64],
-) -> Batch:
-    """Stack samples of equal size."""
-    scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
-    return Batch(
-        images=torch.from_numpy(np.stack([image for image, _ in pixels])),
-        inverse_depth=torch.from_numpy(np.stack([inverse_depth for _, inverse_depth in pixels])),
-        scale=torch.tensor(scale, dtype=torch.float64),
-        dataset=torch.from_numpy(np.asarray(dataset, np.int64)),
-        sample_ids=[row["sample_id"] for row in rows],
-    )
-
-
-def training_batches(settings: LoaderSettings, processes: int) -> Iterator[Batch]:
+def training_batches(
+    settings: LoaderSettings, processes: int, executor: Executor = "local"
+) -> Iterator[Batch]:
     """A rank's slice of the global batches `start` to `steps`, in order.
 
     Args:
-        processes: loading processes beside the rank; 0 loads in this one.
+        processes: loading processes beside the rank, 0 loads in this one; with `ray`, tasks at a time, at
+            least 1.
+        executor: who reads and decodes.
+
+    Raises:
+        ValueError: naming the sample, if its bytes are damaged.
+        OSError: if a shard cannot be read.
     """
+    blocks = (
+        ray_blocks(settings, max(1, processes)) if executor == "ray" else _local_blocks(settings, processes)
+    )
+    first, last = settings.slice
+    for block in blocks:
+        yield from block.batches(last - first, settings.crop)
+
+
+def _local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
     loader = DataLoader(
-        PlanBlocks(settings),
+        _PlanBlocks(settings),
         batch_size=None,
+        collate_fn=_unchanged,
         num_workers=processes,
         # A training process has threads (Ray, gloo); forking it could copy a lock that is held.
         multiprocessing_context="spawn" if processes else None,
         prefetch_factor=2 if processes else None,
+        pin_memory=torch.cuda.is_available(),
     )
-    for block in loader:
-        yield from block
+    for item in loader:
+        yield Block(*item)
+
+
+class _PlanBlocks(IterableDataset[tuple[Any, ...]]):
+    """A rank's blocks, dealt out to loading processes in turn."""
+
+    def __init__(self, settings: LoaderSettings) -> None:
+        self._settings = settings
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        s = self._settings
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        maker = BlockMaker(s, _shared_memory if worker else _own_memory)
+        for first in range(s.start + number * s.steps_per_block, s.steps, count * s.steps_per_block):
+            block = maker.block(s, first)
+            # A tuple, because that is what DataLoader knows how to pin.
+            yield block.pixels, block.scale, block.dataset, block.sample_ids
+
+
+def _unchanged(item: Any) -> Any:
+    """Instead of DataLoader's default, which makes tensors of arrays: each would cross on its own."""
+    return item
+
+
+def _own_memory(size: int) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.uint8)
+
+
+def _shared_memory(size: int) -> torch.Tensor:
+    """Memory that the training process maps instead of copying, as DataLoader's own collation has it."""
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
 
 
 def evaluation_batches(
@@ -249,15 +105,22 @@ def evaluation_batches(
 
     Args:
         index: what `Batch.dataset` shall say.
-        batch_size: at most so many samples a batch.
+        batch_size: at most so many samples a batch, fewer where they are large (`EVALUATION_PIXELS`).
+
+    Raises:
+        NotADataset: if the dataset has no depth maps, or no such split.
     """
-    reader = ShardReader([dataset], split, cached_groups=1)
+    if dataset.manifest.target_kind in ("ordinal", "labels"):
+        raise NotADataset(
+            f"{dataset.name} has {dataset.manifest.target_kind} as ground truth, depth maps are needed here"
+        )
+    reader = ShardReader([dataset], split, EVALUATION_COLUMNS)
     waiting: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for group in range(rank, len(reader.row_groups[0]), world_size):
-        for row in reader.read_group(0, group):
+        for row in reader.rows(0, group):
             same = waiting.setdefault((row["height"], row["width"]), [])
             same.append(row)
-            if len(same) == batch_size:
+            if len(same) == min(batch_size, max(1, EVALUATION_PIXELS // (row["height"] * row["width"]))):
                 yield _whole_batch(same, index)
                 same.clear()
     for same in waiting.values():
@@ -266,5 +129,13 @@ def evaluation_batches(
     reader.close()
 
 
-def _whole_batch(rows: list[dict[str, Any]], index: int) -> Batch:
-    return make_batch([decode_row(row) for row in rows], rows, np.full(len(rows), index))
+def _whole_batch(rows: Sequence[dict[str, Any]], index: int) -> Batch:
+    images, inverse_depths = zip(*(decode_evaluation_row(row) for row in rows), strict=True)
+    scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
+    return Batch(
+        images=torch.from_numpy(np.stack(images)),
+        inverse_depth=torch.from_numpy(np.stack(inverse_depths)),
+        scale=torch.tensor(scale, dtype=torch.float64),
+        dataset=torch.full((len(rows),), index),
+        sample_ids=[row["sample_id"] for row in rows],
+    )

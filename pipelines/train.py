@@ -30,14 +30,15 @@ from pipelines.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.progress import open_board, showing
 from pipelines.ray_session import connect, cpus_per_worker, on_cluster, wants_gpu
+from pipelines.stages import run_stages
 from pipelines.training_loop import Setup, build_model, train_loop
 
 RUN_FILE = "run.json"
 
 _FREE_KEYS = {
     "workers", "parallel", "compile", "channels_last", "activation_checkpointing", "device", "loader_workers",
-    "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "max_failures", "max_skipped",
-    "hang_minutes",
+    "executor", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "max_failures",
+    "max_skipped", "hang_minutes",
 }  # fmt: skip
 """Settings that change where, how fast and how watched a run is, but (up to rounding) not its curve."""
 
@@ -190,11 +191,9 @@ def check_fits(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> None
     Raises:
         ConfigError, NotADataset: naming what does not.
     """
-    names = [dataset.name for dataset in datasets]
-    if config.weights and set(config.weights) != set(names):
-        raise ConfigError(f"weights: given for {sorted(config.weights)}, but the datasets are {names}")
     for dataset in datasets:
         dataset.manifest.split(config.train_split)
+    run_stages(config, datasets)
     with torch.device("meta"):
         model = build_model(config.model.model_copy(update={"pretrained": False}), config.crop)
     if config.crop % model.size_divisor:

@@ -35,6 +35,7 @@ from pipelines.metric_journal import MetricJournal
 from pipelines.parallel import gathered, share_model
 from pipelines.progress import StopWatcher
 from pipelines.schedule import learning_rate_factor
+from pipelines.stages import run_stages
 from pipelines.throughput import training_operations
 from pipelines.tracking import Run
 from pipelines.training_report import TrainingReport
@@ -135,7 +136,7 @@ class _TrainingProcess:
             config, self._setup.uris, self._datasets, start, self._rank, self._world_size
         )
         step = start
-        batches = training_batches(settings, config.loader_workers)
+        batches = training_batches(settings, config.loader_workers, config.executor)
         for step, batch in enumerate(self._report.timed(batches), start=start + 1):
             self._live()
             set_learning_rates(self._optimizer, config, step - 1)
@@ -255,12 +256,11 @@ def loader_settings(
     return LoaderSettings(
         uris=uris,
         split=config.train_split,
-        weights=[config.weights[d.name] for d in datasets] if config.weights else None,
+        stages=run_stages(config, datasets),
         seed=config.seed,
         batch_size=config.batch_size,
         crop=config.crop,
         flip=config.flip,
-        steps=config.steps,
         start=start,
         rank=rank,
         world_size=world_size,

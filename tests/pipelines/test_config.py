@@ -51,7 +51,7 @@ def test_overrides_reach_into_free_dictionaries() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stepz=3"], r"train\.stepz: unknown key; did you mean steps\? there are: model, loss, .*steps"),
+        (["stepz=3"], r"train\.stepz: unknown key; did you mean steps\? there are: .*model, loss, .*steps"),
         (["model.nme=x"], r"train\.model\.nme: unknown key; did you mean name\? there are: name, pretrained"),
         (["steps=many"], r"train\.steps: input should be a valid integer.*got 'many'"),
         (["steps=1.5"], r"train\.steps: .*integer.*got 1\.5"),

@@ -1,22 +1,19 @@
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 
 from datasets_prep.manifest import open_datasets
-from pipelines.loading import (
-    Batch,
-    LoaderSettings,
-    ShardReader,
-    crop_and_flip,
-    decode_row,
-    evaluation_batches,
-    steps_per_block,
-    training_batches,
-)
+from pipelines.config import Executor
+from pipelines.loading import Batch, LoaderSettings, evaluation_batches, training_batches
+from pipelines.sampling import Stage
 
 
 @pytest.fixture
@@ -24,12 +21,11 @@ def settings(shards_folder: Path) -> LoaderSettings:
     return LoaderSettings(
         uris=[d.folder.uri for d in open_datasets([str(shards_folder)])],
         split="train",
-        weights=None,
+        stages=[Stage(steps=12, shares=[1, 1], sampling="stratified"), Stage(steps=8)],
         seed=3,
         batch_size=8,
         crop=32,
         flip=True,
-        steps=20,
         start=0,
         rank=0,
         world_size=1,
@@ -48,37 +44,73 @@ def digest(batches: list[Batch]) -> str:
     return state.hexdigest()
 
 
-def global_batches(settings: LoaderSettings, world_size: int, processes: int) -> list[Batch]:
+def global_batches(
+    settings: LoaderSettings, world_size: int, processes: int = 0, executor: Executor = "local"
+) -> list[Batch]:
     """What all ranks together are given, each step's slices one after the other."""
     ranks = [
-        list(training_batches(replace(settings, rank=rank, world_size=world_size), processes))
+        list(training_batches(replace(settings, rank=rank, world_size=world_size), processes, executor))
         for rank in range(world_size)
     ]
     return [batch for step in zip(*ranks, strict=True) for batch in step]
 
 
-def test_the_batches_do_not_depend_on_ranks_or_processes(settings: LoaderSettings) -> None:
-    one = global_batches(settings, world_size=1, processes=0)
-    assert len(one) == settings.steps
-    expected = digest(one)
-    assert digest(global_batches(settings, world_size=2, processes=0)) == expected
-    assert digest(global_batches(settings, world_size=4, processes=0)) == expected
-    assert digest(global_batches(settings, world_size=1, processes=2)) == expected
+@pytest.fixture
+def whole(settings: LoaderSettings) -> list[Batch]:
+    """The run as one rank without loading processes is given it."""
+    batches = global_batches(settings, world_size=1)
+    assert len(batches) == settings.steps
+    return batches
 
 
-@pytest.mark.parametrize("start", [1, 7, 8, 19])
-def test_a_restart_goes_on_exactly_where_it_stopped(settings: LoaderSettings, start: int) -> None:
-    whole = global_batches(settings, world_size=1, processes=0)
-    rest = global_batches(replace(settings, start=start), world_size=1, processes=0)
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_the_batches_do_not_depend_on_ranks(
+    settings: LoaderSettings, whole: list[Batch], world_size: int
+) -> None:
+    assert digest(global_batches(settings, world_size)) == digest(whole)
+
+
+def test_the_batches_do_not_depend_on_processes(settings: LoaderSettings, whole: list[Batch]) -> None:
+    assert digest(global_batches(settings, world_size=1, processes=2)) == digest(whole)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_batches_do_not_depend_on_the_executor(
+    settings: LoaderSettings,
+    whole: list[Batch],
+    world_size: int,
+    monkeypatch: pytest.MonkeyPatch,
+    ray_session: None,
+) -> None:
+    # Blocks and datasets so short that there are several.
+    monkeypatch.setattr("pipelines.ray_loading.DATASET_TASKS", 4)
+    short = replace(settings, block_samples=8)
+    assert digest(global_batches(short, world_size, 2, "ray")) == digest(whole)
+
+
+@pytest.mark.parametrize("start", [1, 7, 11, 12, 13, 19])
+def test_a_restart_goes_on_exactly_where_it_stopped(
+    settings: LoaderSettings, whole: list[Batch], start: int
+) -> None:
+    rest = global_batches(replace(settings, start=start), world_size=1)
     assert digest(rest) == digest(whole[start:])
 
 
+def test_a_restart_on_ray_goes_on_exactly_where_it_stopped(
+    settings: LoaderSettings, whole: list[Batch], ray_session: None
+) -> None:
+    rest = global_batches(replace(settings, start=13), world_size=2, executor="ray")
+    assert digest(rest) == digest(whole[13:])
+
+
 def test_nothing_is_left_to_do_after_the_last_step(settings: LoaderSettings) -> None:
-    assert list(training_batches(replace(settings, start=settings.steps), 0)) == []
+    finished = replace(settings, start=settings.steps)
+    assert list(training_batches(finished, 0)) == []
+    assert list(training_batches(finished, 1, "ray")) == []
 
 
 def test_every_row_is_drawn_once_a_pass(settings: LoaderSettings) -> None:
-    only = replace(settings, weights=[1.0, 0.0], batch_size=15, steps=3)
+    only = replace(settings, stages=[Stage(3, [1.0, 0.0])], batch_size=15)
     for batch in training_batches(only, 0):
         assert len(set(batch.sample_ids)) == 15
 
@@ -93,37 +125,47 @@ def test_a_batch_has_the_declared_shapes_and_kinds(settings: LoaderSettings) -> 
     np.testing.assert_array_equal(batch.scale.isnan().numpy(), ~metric.numpy())
 
 
+def test_slices_of_ranks_that_do_not_divide_the_batch_differ_by_one(settings: LoaderSettings) -> None:
+    slices = [replace(settings, rank=rank, world_size=3).slice for rank in range(3)]
+    assert slices == [(0, 2), (2, 5), (5, 8)]
+
+
 def test_a_block_is_some_steps_whatever_the_batch(settings: LoaderSettings) -> None:
-    assert steps_per_block(settings) == 8
-    assert steps_per_block(replace(settings, batch_size=256)) == 1
-    assert steps_per_block(replace(settings, world_size=4)) == 32
+    assert replace(settings, block_samples=64).steps_per_block == 8
+    assert replace(settings, block_samples=64, batch_size=1000).steps_per_block == 1
+    assert replace(settings, block_samples=64, world_size=4).steps_per_block == 32
 
 
-@pytest.mark.parametrize("draws", [(0.0, 0.0, 0.9), (0.999, 0.999, 0.9), (0.5, 0.25, 0.1)])
-def test_crops_stay_inside_and_move_image_and_target_alike(draws: tuple[float, float, float]) -> None:
-    rows, columns = np.mgrid[:20, :30]
-    image = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
-    target = (rows * 30 + columns).astype(np.float16)
-    cropped, cropped_target = crop_and_flip(image, target, 16, np.asarray(draws), flip=True)
-    assert cropped.shape == (16, 16, 3)
-    expected = cropped[..., 0].astype(int) * 30 + cropped[..., 1]
-    np.testing.assert_array_equal(cropped_target, expected.astype(np.float16))
-    mirrored = cropped[0, 0, 1] > cropped[0, -1, 1]
-    assert mirrored == (draws[2] < 0.5)
+def test_training_that_holds_every_cpu_is_fed_all_the_same(
+    settings: LoaderSettings, whole: list[Batch], ray_session: None
+) -> None:
+    cpus = int(ray.cluster_resources()["CPU"])
+    everything = ray.util.placement_group([{"CPU": cpus}])
+    ray.get(everything.ready())
+    try:
+        assert digest(global_batches(settings, 1, 2, "ray")) == digest(whole)
+    finally:
+        ray.util.remove_placement_group(everything)
 
 
-def test_without_flip_nothing_is_mirrored() -> None:
-    image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
-    same, _ = crop_and_flip(image, np.zeros((4, 4), np.float16), 4, np.zeros(3), flip=False)
-    np.testing.assert_array_equal(same, image)
+def test_a_loading_process_that_fails_names_the_sample(
+    settings: LoaderSettings, tmp_path: Path, shards_folder: Path, ray_session: None
+) -> None:
+    damaged = damaged_copy(shards_folder, tmp_path)
+    broken = replace(settings, uris=[d.folder.uri for d in open_datasets([str(damaged)])])
+    for executor in ("local", "ray"):
+        with pytest.raises(Exception, match="sample rendered"):
+            list(training_batches(broken, 0, executor))  # type: ignore[arg-type]
 
 
-def test_what_is_too_small_is_padded_as_invalid() -> None:
-    image = np.full((10, 40, 3), 7, np.uint8)
-    padded, target = crop_and_flip(image, np.ones((10, 40), np.float16), 32, np.full(3, 0.9), flip=False)
-    assert padded.shape == (32, 32, 3)
-    assert np.isnan(target[10:]).all()
-    assert (target[:10] == 1).all()
+def damaged_copy(shards: Path, to: Path) -> Path:
+    """The same datasets, but the images of one have lost their ends."""
+    shutil.copytree(shards, to, dirs_exist_ok=True)
+    for path in to.glob("tartanair/*/train-*.parquet"):
+        table = pq.read_table(path)
+        cut = pa.array([image.as_py()[:100] for image in table["image"]], pa.binary())
+        pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", cut), path)
+    return to
 
 
 def test_evaluation_sees_each_image_once_whatever_the_number_of_workers(shards_folder: Path) -> None:
@@ -141,11 +183,3 @@ def one_by_one(dataset: object, world_size: int) -> list[str]:
         for batch in evaluation_batches(dataset, "val", 0, rank, world_size, batch_size=3)  # type: ignore[arg-type]
         for sample_id in batch.sample_ids
     ]
-
-
-def test_a_damaged_row_is_named(shards_folder: Path) -> None:
-    reader = ShardReader(open_datasets([str(shards_folder)]), "train")
-    row = reader.read_group(0, 0)[0]
-    with pytest.raises(ValueError, match=f"sample {row['sample_id']}: .*JPEG|sample {row['sample_id']}"):
-        decode_row({**row, "image": row["image"][:50]})
-    reader.close()

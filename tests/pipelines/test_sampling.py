@@ -5,9 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.sampling import BLOCK, Draws, SamplePlan, augmentation_draws
+from pipelines.mixture import BLOCK
+from pipelines.sampling import Draws, SamplePlan, Sampling, Stage
 
 ROW_GROUPS = [[8] * 100 + [3], [8] * 5, [8] * 30 + [1]]
+SAMPLINGS: list[Sampling] = ["multinomial", "stratified"]
+
+
+def drawn(
+    row_groups: list[list[int]], start: int, stop: int, seed: int = 1, sampling: Sampling = "multinomial"
+) -> Draws:
+    """Samples of a run of one stage, in batches of 16."""
+    return SamplePlan(row_groups, [Stage(1, None, sampling)], 16, seed).draws(np.arange(start, stop))
 
 
 def flat_rows(row_groups: list[list[int]], draws: Draws, dataset: int) -> np.ndarray:
@@ -17,31 +26,9 @@ def flat_rows(row_groups: list[list[int]], draws: Draws, dataset: int) -> np.nda
     return starts[draws.row_group[chosen]] + draws.row[chosen]
 
 
-def test_datasets_are_drawn_alike_whatever_their_size() -> None:
-    draws = SamplePlan(ROW_GROUPS, seed=1).draws(0, 3 * BLOCK)
-    counts = np.bincount(draws.dataset)
-    expected = BLOCK
-    deviation = np.sqrt(3 * BLOCK * (1 / 3) * (2 / 3))
-    assert (np.abs(counts - expected) < 4 * deviation).all()
-
-
-def test_the_draws_of_datasets_are_independent_of_each_other() -> None:
-    draws = SamplePlan([[8]] * 4, seed=5).draws(0, BLOCK)
-    pairs = np.bincount(4 * draws.dataset[:-1] + draws.dataset[1:], minlength=16)
-    expected = (BLOCK - 1) / 16
-    chi_squared = ((pairs - expected) ** 2 / expected).sum()
-    # 15 degrees of freedom: 99.99 % lie below 44.3.
-    assert chi_squared < 44.3
-
-
-def test_weights_are_kept() -> None:
-    draws = SamplePlan(ROW_GROUPS, seed=1, weights=[1, 0, 3]).draws(0, 2 * BLOCK)
-    share = np.bincount(draws.dataset, minlength=3) / (2 * BLOCK)
-    np.testing.assert_allclose(share, [0.25, 0, 0.75], atol=0.01)
-
-
-def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order() -> None:
-    draws = SamplePlan(ROW_GROUPS, seed=2).draws(0, BLOCK)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order(sampling: Sampling) -> None:
+    draws = drawn(ROW_GROUPS, 0, BLOCK, 2, sampling)
     for dataset, groups in enumerate(ROW_GROUPS):
         size = sum(groups)
         rows = flat_rows(ROW_GROUPS, draws, dataset)
@@ -53,7 +40,7 @@ def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order() -> None:
 
 
 def test_consecutive_draws_of_a_dataset_share_row_groups() -> None:
-    draws = SamplePlan(ROW_GROUPS, seed=2).draws(0, 3000)
+    draws = drawn(ROW_GROUPS, 0, 3000, 2)
     groups = draws.row_group[draws.dataset == 0]
     assert np.count_nonzero(np.diff(groups)) < len(groups) / 7
 
@@ -64,28 +51,40 @@ def test_consecutive_draws_of_a_dataset_share_row_groups() -> None:
     row_groups=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=4),
     start=st.integers(0, 3 * BLOCK),
     length=st.integers(0, 200),
+    sampling=st.sampled_from(SAMPLINGS),
 )
 def test_any_slice_is_what_the_whole_has_there(
-    seed: int, row_groups: list[list[int]], start: int, length: int
+    seed: int, row_groups: list[list[int]], start: int, length: int, sampling: Sampling
 ) -> None:
-    part = SamplePlan(row_groups, seed).draws(start, start + length)
-    whole = SamplePlan(row_groups, seed).draws(max(0, start - 1000), start + length + 500)
-    first = start - max(0, start - 1000)
+    part = drawn(row_groups, start, start + length, seed, sampling)
+    first = max(0, start - 1000)
+    whole = drawn(row_groups, first, start + length + 500, seed, sampling)
+    inside = slice(start - first, start - first + length)
     for name in ("dataset", "row_group", "row"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[first : first + length])
+        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[inside])
     for dataset, row_group, row in zip(part.dataset, part.row_group, part.row, strict=True):
         assert 0 <= row < row_groups[dataset][row_group]
 
 
+def test_the_slices_of_all_ranks_are_the_whole() -> None:
+    positions = np.arange(5 * BLOCK).reshape(-1, 16)
+    plan = SamplePlan(ROW_GROUPS, [Stage(1)], 16, seed=9)
+    whole = plan.draws(positions.ravel()).row.reshape(-1, 16)
+    for ranks in (slice(0, 5), slice(5, 10), slice(10, 16)):
+        share = plan.draws(positions[:, ranks].ravel()).row
+        np.testing.assert_array_equal(share, whole[:, ranks].ravel())
+
+
 def test_another_seed_is_another_order() -> None:
-    one, other = (SamplePlan(ROW_GROUPS, seed).draws(0, 500) for seed in (1, 2))
+    one, other = (drawn(ROW_GROUPS, 0, 500, seed) for seed in (1, 2))
     assert not np.array_equal(one.dataset, other.dataset)
 
 
-def test_a_late_start_needs_no_memory_of_what_came_before() -> None:
-    plan = SamplePlan(ROW_GROUPS, seed=1)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_a_late_start_needs_no_memory_of_what_came_before(sampling: Sampling) -> None:
+    plan = SamplePlan(ROW_GROUPS, [Stage(1, None, sampling)], 16, seed=1)
     tracemalloc.start()
-    draws = plan.draws(64_000_000, 64_000_064)
+    draws = plan.draws(np.arange(64_000_000, 64_000_064))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(draws.dataset) == 64
@@ -94,14 +93,29 @@ def test_a_late_start_needs_no_memory_of_what_came_before() -> None:
 
 def test_a_dataset_without_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="dataset 1 has no rows"):
-        SamplePlan([[8], []], seed=0)
+        SamplePlan([[8], []], [Stage(1)], 16, seed=0)
+    SamplePlan([[8], []], [Stage(1, [1.0, 0.0])], 16, seed=0)
 
 
-def test_augmentation_is_uniform_and_the_same_from_any_start() -> None:
-    draws = augmentation_draws(7, 0, 100_000)
-    assert draws.min() >= 0
-    assert draws.max() < 1
-    np.testing.assert_allclose(draws.mean(axis=0), 0.5, atol=0.005)
-    np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(3), atol=0.02)
-    np.testing.assert_array_equal(augmentation_draws(7, 500, 600), draws[500:600])
-    assert not np.array_equal(augmentation_draws(8, 0, 10), draws[:10])
+# ---- stages
+
+CURATED_THEN_ALL = [Stage(100, [1, 0, 1], "stratified"), Stage(50)]
+
+
+def test_each_stage_draws_its_own_datasets() -> None:
+    draws = SamplePlan(ROW_GROUPS, CURATED_THEN_ALL, 16, seed=4).draws(np.arange(150 * 16))
+    np.testing.assert_array_equal(np.bincount(draws.dataset[:1600], minlength=3), [800, 0, 800])
+    assert (np.bincount(draws.dataset[1600:], minlength=3) > 100).all()
+
+
+def test_a_later_stage_starts_anywhere_as_it_is_in_the_whole() -> None:
+    whole = SamplePlan(ROW_GROUPS, CURATED_THEN_ALL, 16, seed=4).draws(np.arange(150 * 16))
+    for start in (1590, 1600, 1601, 2000):
+        part = SamplePlan(ROW_GROUPS, CURATED_THEN_ALL, 16, seed=4).draws(np.arange(start, 150 * 16))
+        for name in ("dataset", "row_group", "row"):
+            np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[start:])
+
+
+def test_two_like_stages_are_not_the_same_samples() -> None:
+    draws = SamplePlan(ROW_GROUPS, [Stage(100), Stage(100)], 16, seed=4).draws(np.arange(200 * 16))
+    assert not np.array_equal(draws.dataset[:1600], draws.dataset[1600:])

@@ -1,0 +1,89 @@
+"""A shard row → a training crop: decoded, then cropped and mirrored straight into a batch's memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth
+
+
+def decode_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """A row's image (H, W, 3) uint8 and inverse depth (H, W) float16.
+
+    Raises:
+        ValueError: naming the sample, if its bytes are damaged or it has no inverse depth.
+    """
+    if row["inverse_depth"] is None:
+        raise ValueError(f"sample {row['sample_id']}: it has no inverse depth to train on")
+    try:
+        image = decode_image(row["image"])
+        inverse_depth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"])
+    except ValueError as error:
+        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+    if image.shape[:2] != inverse_depth.shape:
+        shapes = f"image is {image.shape[:2]}, inverse depth is {inverse_depth.shape}"
+        raise ValueError(f"sample {row['sample_id']}: {shapes}")
+    return image, inverse_depth
+
+
+def decode_evaluation_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    """As `decode_row`, but inverse depth is float32 where the row has depth at its native resolution.
+
+    It is divided by its maximum, as stored inverse depth is; `scale` is that maximum where it is metric.
+
+    Raises:
+        ValueError: naming the sample, if its bytes are damaged.
+    """
+    if row["depth"] is None:
+        return decode_row(row)
+    try:
+        image = decode_image(row["image"])
+        inverse_depth = 1 / decode_depth(row["depth"], row["height"], row["width"])
+    except ValueError as error:
+        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+    return image, inverse_depth / np.nanmax(inverse_depth)
+
+
+def crop_and_flip(
+    image: NDArray[np.uint8],
+    inverse_depth: NDArray[np.float16],
+    draws: NDArray[np.float64],
+    flip: bool,
+    image_out: NDArray[np.uint8],
+    inverse_depth_out: NDArray[np.float16],
+) -> None:
+    """A random square crop, mirrored half of the time if `flip`; what is too small is padded as invalid.
+
+    Args:
+        image: (H, W, 3).
+        inverse_depth: (H, W).
+        draws: three numbers in [0, 1): vertical position, horizontal position, flip.
+        image_out: (side, side, 3), contiguous; written to.
+        inverse_depth_out: (side, side), contiguous; written to.
+    """
+    side = len(inverse_depth_out)
+    height, width = inverse_depth.shape
+    top, left = (
+        int(draw * (max(0, size - side) + 1)) for draw, size in zip(draws, (height, width), strict=False)
+    )
+    mirror = flip and bool(draws[2] < 0.5)
+    window = np.s_[top : top + side, left : left + side]
+    inside = np.s_[: min(side, height), : min(side, width)]
+    if min(height, width) < side:
+        image_out.fill(0)
+        inverse_depth_out.fill(np.nan)
+    _copy(image[window], image_out[inside], mirror)
+    # OpenCV moves float16 as the 16-bit integers that it is stored as.
+    _copy(inverse_depth[window].view(np.int16), inverse_depth_out[inside].view(np.int16), mirror)
+
+
+def _copy(source: NDArray[Any], target: NDArray[Any], mirror: bool) -> None:
+    if not mirror:
+        target[...] = source
+        return
+    # NumPy copies a mirrored row byte by byte: for RGB that takes as long as decoding the JPEG.
+    cv2.flip(source, 1, dst=target)

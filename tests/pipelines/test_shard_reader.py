@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from datasets_prep.manifest import PreparedDataset, open_datasets
+from datasets_prep.storage import Folder
+from pipelines.shard_reader import ShardReader
+
+
+@pytest.fixture
+def datasets(shards_folder: Path) -> list[PreparedDataset]:
+    return open_datasets([str(shards_folder)])
+
+
+def every_row(reader: ShardReader) -> list[str]:
+    """Sample ids, in order."""
+    return [
+        row["sample_id"]
+        for dataset, groups in enumerate(reader.row_groups)
+        for group in range(len(groups))
+        for row in reader.rows(dataset, group)
+    ]
+
+
+def expected_rows(datasets: list[PreparedDataset]) -> list[str]:
+    paths = [d.folder.path_of(s.name) for d in datasets for s in d.manifest.split("train")]
+    return [name for path in paths for name in pq.read_table(path)["sample_id"].to_pylist()]
+
+
+def test_rows_are_those_of_all_shards_in_order(datasets: list[PreparedDataset]) -> None:
+    assert every_row(ShardReader(datasets, "train")) == expected_rows(datasets)
+
+
+def test_a_row_is_what_the_shard_has(datasets: list[PreparedDataset]) -> None:
+    path = datasets[1].folder.path_of(datasets[1].manifest.split("train")[0].name)
+    expected = pq.read_table(path).slice(1, 1).to_pylist()[0]
+    row = ShardReader(datasets, "train", ("sample_id", "image", "height", "scale", "depth")).row(1, 0, 1)
+    assert row == {name: expected[name] for name in ("sample_id", "image", "height", "scale", "depth")}
+
+
+def test_remote_shards_read_the_same(datasets: list[PreparedDataset]) -> None:
+    remote = Folder("memory://shard-reader")
+    for shard in datasets[0].manifest.shards:
+        with remote.writing(shard.name) as path:
+            path.write_bytes(datasets[0].folder.read_bytes(shard.name))
+    away = PreparedDataset(remote, datasets[0].manifest)
+    assert every_row(ShardReader([away], "train")) == expected_rows(datasets[:1])
+
+
+def test_memory_and_open_files_are_bounded(
+    datasets: list[PreparedDataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.shard_reader._OPEN_FILES", 2)
+    reader = ShardReader(datasets, "train", cached_bytes=50_000)
+    rng = np.random.default_rng(0)
+    ids = {}
+    for _ in range(60):
+        dataset = int(rng.integers(2))
+        group = int(rng.integers(len(reader.row_groups[dataset])))
+        row = reader.row(dataset, group, 0)
+        assert ids.setdefault((dataset, group), row["sample_id"]) == row["sample_id"]
+        assert len(reader._files) <= 2
+        assert reader._held() <= 50_000 or len(reader._groups) == 1
+    assert len(ids) > 4
