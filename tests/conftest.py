@@ -28,7 +28,13 @@ def ray_session() -> Iterator[None]:
     """A Ray of this process's own, on loopback."""
     import ray
 
-    ray.init(num_cpus=2, _node_ip_address="127.0.0.1", log_to_driver=False, object_store_memory=200 * 2**20)
+    ray.init(
+        "local",
+        num_cpus=2,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        object_store_memory=200 * 2**20,
+    )
     yield
     ray.shutdown()
 

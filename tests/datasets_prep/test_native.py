@@ -1,0 +1,142 @@
+"""Rows for evaluation keep bytes, resolution and precision; segmentation rows keep classes."""
+
+from __future__ import annotations
+
+import blosc2
+import numpy as np
+import pytest
+
+from datasets_prep.errors import BadSample
+from datasets_prep.formats import decode_rgb, encode_jpeg, encode_png
+from datasets_prep.native import native_depth_columns
+from datasets_prep.pixel_columns import pixel_columns
+from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
+from datasets_prep.segmentation import label_columns
+from datasets_prep.sources import SOURCES
+from datasets_prep.sources.source import IGNORED_LABEL, RawLabels, RawSample
+
+RULES = {
+    "side": 8,
+    "rule": "shorter",
+    "jpeg_quality": 95,
+    "min_valid_share": 0.01,
+    "min_dynamic_range": 1.01,
+}
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def raw_sample(**changes: object) -> RawSample:
+    depth = np.linspace(1, 7, 600, dtype=np.float32).reshape(20, 30)
+    values = {
+        "image": encode_png(PICTURE),
+        "target": depth,
+        "quantity": "depth",
+        "valid": depth > 1.5,
+    }
+    return RawSample(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("image", [encode_png(PICTURE), encode_jpeg(PICTURE)])
+def test_image_bytes_and_every_bit_of_depth_are_kept(image: bytes) -> None:
+    raw = raw_sample(image=image)
+    row = native_depth_columns(raw, "metric", 0.01)
+    assert row["image"] == image
+    np.testing.assert_array_equal(decode_image(row["image"]), decode_rgb(image))
+    depth = decode_depth(row["depth"], row["height"], row["width"])
+    assert depth.dtype == np.float32
+    np.testing.assert_array_equal(depth, np.where(raw.valid, raw.target, np.nan))
+
+
+def test_depth_is_read_without_our_code() -> None:
+    row = native_depth_columns(raw_sample(), "metric", 0.01)
+    values = np.frombuffer(blosc2.decompress2(row["depth"]), np.float32).reshape(row["height"], row["width"])
+    np.testing.assert_array_equal(values, decode_depth(row["depth"], 20, 30))
+
+
+def test_statistics_mean_what_they_mean_for_training_rows() -> None:
+    raw = raw_sample()
+    native = native_depth_columns(raw, "metric", 0.01)
+    trained = pixel_columns(raw, SOURCES["tum"], "train", **{**RULES, "rule": "none"})
+    for name in ("valid_share", "inverse_depth_min", "inverse_depth_median", "inverse_depth_max", "scale"):
+        assert native[name] == pytest.approx(trained[name], rel=1e-3)
+
+
+def test_the_split_decides(tmp_path: object) -> None:
+    test = pixel_columns(raw_sample(), SOURCES["kitti"], "test", **RULES)
+    train = pixel_columns(raw_sample(), SOURCES["kitti"], "train", **RULES)
+    assert (test["height"], test["width"]) == (20, 30)
+    assert "inverse_depth" not in test
+    assert (train["height"], train["width"]) == (8, 12)
+    assert "depth" not in train
+
+
+def test_without_resizing_training_rows_keep_their_size() -> None:
+    row = pixel_columns(raw_sample(), SOURCES["kitti"], "train", **{**RULES, "rule": "none"})
+    assert (row["height"], row["width"]) == (20, 30)
+    assert decode_image(row["image"]).shape == (20, 30, 3)
+    stored = decode_inverse_depth(row["inverse_depth"], 20, 30).astype(np.float64) * row["scale"]
+    raw = raw_sample()
+    np.testing.assert_allclose(1 / stored[raw.valid], raw.target[raw.valid], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": np.ones((10, 30), np.float32), "valid": np.ones((10, 30), bool)}, "size mismatch"),
+        ({"valid": np.zeros((20, 30), bool)}, "only 0.00% of the pixels"),
+        ({"image": encode_png(PICTURE)[:-20]}, "^image PNG truncated"),
+    ],
+)
+def test_damaged_samples_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(BadSample, match=message):
+        native_depth_columns(raw_sample(**changes), "metric", 0.01)
+
+
+def test_another_size_of_stored_depth_is_refused() -> None:
+    row = native_depth_columns(raw_sample(), "metric", 0.01)
+    with pytest.raises(ValueError, match=r"depth declares 2400 bytes .* 20x31 float32 needs 2480"):
+        decode_depth(row["depth"], 20, 31)
+
+
+# Labels
+
+
+def raw_labels() -> RawLabels:
+    labels = np.repeat(np.arange(30, dtype=np.uint8)[None] // 3, 20, axis=0)
+    labels[:2] = IGNORED_LABEL
+    return RawLabels(encode_jpeg(PICTURE), labels)
+
+
+def test_labels_are_resized_without_new_classes() -> None:
+    row = label_columns(raw_labels(), **{k: RULES[k] for k in LABEL_RULES}, native=False)
+    labels = decode_label(row["label"])
+    assert labels.shape == decode_image(row["image"]).shape[:2] == (8, 12)
+    assert set(np.unique(labels)) == {*range(10), IGNORED_LABEL}
+    assert row["valid_share"] == pytest.approx(0.9)
+
+
+def test_labels_for_evaluation_keep_image_bytes_and_size() -> None:
+    raw = raw_labels()
+    row = pixel_columns(raw, SOURCES["ade20k"], "val", **RULES)
+    assert row["image"] == raw.image
+    np.testing.assert_array_equal(decode_label(row["label"]), raw.labels)
+
+
+LABEL_RULES = ("side", "rule", "jpeg_quality", "min_valid_share")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((10, 30), np.uint8), "image is 30x20, label map is 30x10"),
+        (np.full((20, 30), IGNORED_LABEL, np.uint8), "only 0.00% of the pixels are labelled"),
+    ],
+)
+def test_label_maps_that_cannot_be_used(labels: np.ndarray, message: str) -> None:
+    with pytest.raises(BadSample, match=message):
+        pixel_columns(RawLabels(encode_jpeg(PICTURE), labels), SOURCES["ade20k"], "train", **RULES)
+
+
+def test_a_label_of_16_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="label PNG has 16 bits"):
+        decode_label(encode_png(np.ones((2, 3), np.uint16)))
