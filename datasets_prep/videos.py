@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from datasets_prep.sources.source import BadSample
 from datasets_prep.storage import Folder
 
-SUFFIXES = ("mkv", "mp4", "webm", "m4v", "mov", "avi", "ts", "m2ts")
-"""Endings of file names that are taken for videos."""
+SUFFIXES = ("mkv", "mp4", "webm", "m4v", "mov", "avi")
+"""Endings of file names that are taken for videos. MPEG transport streams are none of them: without an index,
+seeking in them loses frames at both ends."""
 
 MAX_FRAME_PIXELS = 8192 * 4320
 """Larger frames are refused: no stereo film has them, and a damaged header could ask for any memory."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -157,8 +158,6 @@ def encode_video(
 
 def _mark_chapters(output: av.container.OutputContainer, chapters: Sequence[tuple[int, int]]) -> None:
     if chapters:
-        from fractions import Fraction
-
         base = Fraction(1, FRAMES_A_SECOND)
         output.set_chapters(
             [

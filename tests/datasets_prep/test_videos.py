@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -52,6 +54,22 @@ def test_every_frame_is_found_by_seeking_to_it(folder):
     assert found == list(range(FRAMES))
 
 
+def test_frames_that_are_stored_out_of_order_are_found_at_a_rate_of_ntsc(tmp_path):
+    with av.open(str(tmp_path / "a.mkv"), "w") as output:
+        stream = output.add_stream("mpeg4", rate=Fraction(24000, 1001), options={"bf": "2", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 10**6
+        for frame in numbered_frames():
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        output.mux(stream.encode())
+    with av.open(str(tmp_path / "a.mkv")) as stored:
+        decoding_order = [packet.pts for packet in stored.demux(video=0) if packet.pts is not None]
+    assert decoding_order != sorted(decoding_order)
+    with Video(Folder(tmp_path), "a.mkv") as video:
+        assert video.frame_rate == Fraction(24000, 1001)
+        found = [number_of(next(video.frames([number]))) for number in range(FRAMES)]
+    assert found == list(range(FRAMES))
+
+
 def test_rate_and_chapters(folder):
     with Video(folder, "a.video") as video:
         assert video.frame_rate == 24
@@ -85,8 +103,6 @@ def test_what_is_no_video_is_refused(content, tmp_path):
 
 
 def test_a_video_without_pictures_is_refused(tmp_path):
-    import av
-
     with av.open(str(tmp_path / "sound.mkv"), "w") as output:
         stream = output.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
