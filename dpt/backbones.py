@@ -170,6 +170,10 @@ class ConvolutionalBackbone(nn.Module):
         super().__init__()
         if list(taps) != ["R0", "R1", "R2", "R3"]:
             raise ValueError(f"taps of a convolutional backbone are R0, R1, R2, R3, not {list(taps)}")
+        if network.feature_info.reduction() != [4, 8, 16, 32]:
+            raise ValueError(
+                f"backbone: stages at strides 4, 8, 16 and 32 are needed, not {network.feature_info.reduction()}"
+            )
         self.channels: list[int] = network.feature_info.channels()
         self.cnn: Any = network
 
@@ -232,14 +236,22 @@ def create_backbone(
     """
     name, arguments = _known(name), dict(arguments or {})
     if all(isinstance(tap, str) for tap in taps):
-        network = timm.create_model(
-            name, pretrained=pretrained, features_only=True, out_indices=(1, 2, 3, 4), **arguments
-        )
-        return ConvolutionalBackbone(network, taps)
-    vit = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True, **arguments)
+        arguments |= {"features_only": True, "out_indices": (1, 2, 3, 4)}
+        return ConvolutionalBackbone(_built(name, pretrained, arguments), taps)
+    vit = _built(name, pretrained, arguments | {"num_classes": 0, "dynamic_img_size": True})
     if isinstance(vit, VisionTransformer) and vit.pos_embed is not None:
         return ViTBackbone(vit, taps, interpolation, final_norm)
     return IntermediatesBackbone(vit, taps, final_norm)
+
+
+def _built(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    except (TypeError, IndexError) as error:
+        needed = (
+            "takes images of any size, or a convolutional network whose stages 1 to 4 have strides 4 to 32"
+        )
+        raise ValueError(f"backbone: {name} is neither a transformer that {needed} ({error})") from error
 
 
 def _known(name: str) -> str:

@@ -110,6 +110,7 @@ def test_the_final_norm_is_applied_only_where_asked():
 @pytest.mark.parametrize(
     ("backbone", "size", "taps", "readout"),
     [
+        ("vit_small_patch14_dinov2", (70, 98), (3, 6, 9, 12), "project"),
         ("vit_small_patch14_reg4_dinov2", (70, 98), (3, 6, 9, 12), "project"),
         ("vit_small_patch16_dinov3", (64, 96), (3, 6, 9, 12), "project"),
         ("eva02_tiny_patch14_224", (56, 84), (3, 6, 9, 12), "project"),
@@ -130,6 +131,19 @@ def test_any_timm_backbone_trains_without_dead_parameters(backbone, size, taps, 
 def test_a_backbone_without_readout_token_needs_ignore():
     with pytest.raises(ValueError, match="no readout token"):
         dpt.create_model("dpt_tiny", backbone="vit_base_patch16_siglip_224", readout="add")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("beit_base_patch16_224", "neither a transformer that takes images of any size"),
+        ("convnext_atto", "whose stages 1 to 4 have strides 4 to 32"),
+        ("samvit_base_patch16", r"strides 4, 8, 16 and 32 are needed, not \[16, 16, 16, 16\]"),
+    ],
+)
+def test_backbones_that_cannot_be_tapped_are_refused(name, reason):
+    with torch.device("meta"), pytest.raises(ValueError, match=reason):
+        dpt.create_model("dpt_tiny", backbone=name)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"])

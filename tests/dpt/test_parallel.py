@@ -1,0 +1,67 @@
+"""Every parameter takes part in every step, so DistributedDataParallel need not search for unused ones."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+import dpt
+
+SHALLOW = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2}
+MODELS = {
+    "transformer": {},
+    "hybrid": {
+        "backbone": "vit_base_r50_s16_384",
+        "backbone_arguments": SHALLOW,
+        "taps": ("R0", "R1", 1, 2),
+        "channels": (256, 512, 64, 64),
+    },
+    "convolutional": {"backbone": "resnet18", "fusion": "midas"},
+    "segmentation": {"task": "segmentation", "classes": 5, "auxiliary": True, "batch_norm": True},
+}
+
+
+def loss_of(output):
+    return sum(part.square().mean() for part in (output if isinstance(output, tuple) else (output,)))
+
+
+def steps_of(kind, images):
+    """Gradients of two steps; the second fails under DistributedDataParallel if the first left one out."""
+    torch.manual_seed(0)
+    model = dpt.create_model("dpt_tiny", **MODELS[kind]).train()
+    for module in model.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.Dropout)):
+            module.eval()  # what they do depends on the rank's images, and on chance
+    network = DistributedDataParallel(model) if dist.is_initialized() else model
+    for _ in range(2):
+        model.zero_grad()
+        loss_of(network(images)).backward()
+    return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def _rank(rank, address, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    gradients = {kind: steps_of(kind, batch()[rank::2]) for kind in MODELS}
+    if rank == 0:
+        torch.save(gradients, folder / "gradients.pt")
+    dist.destroy_process_group()
+
+
+def batch():
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_rank, args=(f"file://{folder}/rendezvous", folder), nprocs=2)
+    return torch.load(folder / "gradients.pt")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_two_ranks_give_the_gradient_of_one(kind, gradients):
+    expected = steps_of(kind, batch())
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(gradients[kind], expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
