@@ -170,10 +170,9 @@ class ConvolutionalBackbone(nn.Module):
         super().__init__()
         if list(taps) != ["R0", "R1", "R2", "R3"]:
             raise ValueError(f"taps of a convolutional backbone are R0, R1, R2, R3, not {list(taps)}")
-        if network.feature_info.reduction() != [4, 8, 16, 32]:
-            raise ValueError(
-                f"backbone: stages at strides 4, 8, 16 and 32 are needed, not {network.feature_info.reduction()}"
-            )
+        strides = network.feature_info.reduction()
+        if strides != [4, 8, 16, 32]:
+            raise ValueError(f"backbone: stages at strides 4, 8, 16 and 32 are needed, not {strides}")
         self.channels: list[int] = network.feature_info.channels()
         self.cnn: Any = network
 
@@ -248,10 +247,8 @@ def _built(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
     try:
         return timm.create_model(name, pretrained=pretrained, **arguments)
     except (TypeError, IndexError) as error:
-        needed = (
-            "takes images of any size, or a convolutional network whose stages 1 to 4 have strides 4 to 32"
-        )
-        raise ValueError(f"backbone: {name} is neither a transformer that {needed} ({error})") from error
+        needed = "a transformer that takes images of any size, or a network of convolutional stages"
+        raise ValueError(f"backbone: {name} is not {needed} ({error})") from error
 
 
 def _known(name: str) -> str:

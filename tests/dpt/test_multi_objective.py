@@ -144,7 +144,7 @@ def test_ranks_agree_with_one_process(tmp_path):
 
 
 def test_every_image_goes_through_the_model_once_a_step():
-    """What a step costs beside plain averaging is `benchmarks/model.py`'s to measure; its work is counted here."""
+    """What a step costs beside plain averaging, `benchmarks/model.py` measures; its work is counted here."""
     torch.manual_seed(0)
     model, loss = dpt.create_model("dpt_tiny"), ScaleShiftInvariantLoss()
     images, targets = torch.randn(8, 3, 64, 64), torch.rand(8, 64, 64)
