@@ -163,3 +163,50 @@ def test_a_jpeg_of_the_right_size_keeps_its_bytes_and_a_png_becomes_jpeg() -> No
     picture = cv2.GaussianBlur(picture, (0, 0), 3)
     encoded = normalize(raw_sample(image=encode_png(picture)), "metric", **{**RULES, "side": 48})
     assert np.abs(decode_image(encoded["image"]).astype(int) - picture).mean() < 3
+
+
+def tilted(span: float, height: int = 48, width: int = 64) -> np.ndarray:
+    """Depth whose 98th percentile of inverse depth is about `span` times the 2nd."""
+    rows = np.linspace(1.0, 1.0 / span, height)
+    return np.repeat(1 / rows[:, None], width, axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["metric", "up-to-scale"])
+def test_flat_maps_are_refused_by_their_dynamic_range(kind: str) -> None:
+    sample = raw_sample(target=tilted(1.3))
+    assert normalize(sample, kind, **{**RULES, "min_dynamic_range": 1.2})  # type: ignore[arg-type]
+    with pytest.raises(BadSample, match=r"ground truth is flat: .* a factor of 1\.\d+, at least 1.5 needed"):
+        normalize(sample, kind, **{**RULES, "min_dynamic_range": 1.5})  # type: ignore[arg-type]
+
+
+def test_a_few_outliers_do_not_make_a_map_deep() -> None:
+    wall = np.full((48, 64), 3.0, np.float32)
+    wall[0, :20] = 1.0
+    with pytest.raises(BadSample, match="ground truth is flat"):
+        normalize(raw_sample(target=wall), "metric", **{**RULES, "side": 48})
+
+
+@pytest.mark.parametrize(("outliers", "flat"), [(0.0, True), (2.0, True), (None, False)])
+def test_affine_maps_are_flat_where_nothing_but_outliers_differs(outliers: float | None, flat: bool) -> None:
+    values = np.full((48, 64), 1.0, np.float32)
+    if outliers is None:
+        values = np.linspace(0.5, 0.6, values.size, dtype=np.float32).reshape(values.shape)
+    else:
+        values[0, :20] = outliers
+    sample, rules = raw_sample(target=values, quantity="inverse_depth"), {**RULES, "side": 48}
+    if flat:
+        with pytest.raises(BadSample, match="ground truth is flat"):
+            normalize(sample, "affine", **rules)
+    else:
+        assert normalize(sample, "affine", **rules)
+
+
+def test_a_wall_before_the_sky_is_not_flat() -> None:
+    sky = np.zeros((48, 64), bool)
+    sky[:10] = True
+    sample = raw_sample(target=np.full((48, 64), 3.0, np.float32), sky=sky, valid=~sky)
+    assert normalize(sample, "metric", **RULES)["sky_share"] > 0.1
+
+
+def test_without_a_resize_rule_sizes_are_kept() -> None:
+    assert resized_shape(375, 1242, 384, "none") == (375, 1242)

@@ -9,7 +9,7 @@ import pytest
 
 from datasets_prep import formats
 from datasets_prep.sources.apolloscape import ApolloScape
-from datasets_prep.sources.source import BadSample
+from datasets_prep.sources.source import BadSample, WrongLayout
 from datasets_prep.storage import Folder
 
 SCENES = 4
@@ -96,3 +96,27 @@ def test_real_map_is_valid_exactly_in_its_masks(tmp_path):
     )
     np.testing.assert_array_equal(raw.valid, near | far)
     assert 2 <= raw.target[raw.valid].min() < raw.target.max() <= 163
+
+
+@pytest.mark.parametrize(("factor", "unit"), [(200, 1.0), (1, 1 / 200)])
+def test_with_the_files_factor_depth_is_metric(written, factor, unit):
+    tree = written("apolloscape", SCENES)
+    source = ApolloScape().opened(tree.root, {"disparity_factor": factor})
+    assert source.target_kind == "metric"
+    sample = next(s for s in source.list(tree.root).samples if s.sample_id not in tree.traps)
+    [scene] = tree.scenes[int(sample.sample_id[-5:])]
+    raw = source.read(tree.root, sample)
+    within = (scene.depth > 3) & (scene.depth < 60)
+    np.testing.assert_allclose(1 / raw.target[within], unit * scene.depth[within], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"disparity_factor": 100}, "options.disparity_factor: expected 1 or 200, got 100"),
+        ({"factor": 200}, "options: apolloscape has disparity_factor only, got .'factor'."),
+    ],
+)
+def test_wrong_options_are_refused(written, options, message):
+    with pytest.raises(WrongLayout, match=message):
+        ApolloScape().opened(written("apolloscape", 1).root, options)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from datasets_prep import formats
+from datasets_prep.hdf5 import encode_hdf5_arrays
 from datasets_prep.layouts.eth3d import eth3d_map
+from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import BadSample
+from datasets_prep.sources.source import BadSample, WrongLayout
 from datasets_prep.sources.tum import TUM
-from datasets_prep.split_lists import list_samples
+from datasets_prep.split_lists import list_samples, read_lists
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS
 
@@ -178,6 +180,26 @@ def test_kitti_lists_of_every_form(tmp_path, lines):
     assert [s.sample_id for s in chosen] == [f"{DRIVE}/image_02/0000000069"]
 
 
+def test_kitti_with_the_training_list_too_leaves_out_the_rest_of_the_test_drives(tmp_path):
+    for number in (1, 2, 3):
+        kitti_frame(tmp_path / "data", number, split="train")
+    kitti_frame(tmp_path / "data", 4, split="val")
+    frame = f"2011_09_26/{DRIVE}/image_02/data"
+    (tmp_path / "test.txt").write_text(f"2011_09_26/{DRIVE} 1 l\n")
+    lines = (f"{frame}/{n:010d}.png {d} 721.5" for n, d in ((2, "a.png"), (9, "None")))
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    lists = read_lists({split: str(tmp_path / f"{split}.txt") for split in ("train", "test")})
+    listing = list_samples(SOURCES["kitti"], Folder(tmp_path / "data"), lists)
+    assert {int(s.sample_id[-10:]): s.split for s in listing.samples} == {1: "test", 2: "train", 4: "val"}
+    assert len(listing.rejected) == 2
+
+
+def test_kitti_161_without_the_list_is_empty_and_says_why(tmp_path):
+    kitti_frame(tmp_path, 69)
+    with pytest.raises(WrongLayout, match=r"First file left out: .*: 1 samples are in no list"):
+        plan_ingest("kitti_161", str(tmp_path), IngestSettings())
+
+
 @needs_real
 def test_real_kitti_lists_name_697_and_652_frames(tmp_path):
     """Depth for all frames of the authors' lists: 697 frames, 652 of them with depth in the second list."""
@@ -279,6 +301,39 @@ def test_tum_images_get_the_nearest_map_once(tmp_path):
 def test_tum_times_are_numbers_not_text(tmp_path):
     tum_files(tmp_path, ["9.995000", "10.500000"], ["10.001000", "10.490000"])
     assert pairs(tmp_path) == ({"9.995000": "10.001000", "10.500000": "10.490000"}, [])
+
+
+def chosen_frame(root, colour, depth, name="tum_hdf5/a.h5"):
+    put(root / name, encode_hdf5_arrays({"gt/img_1": colour, "gt/gt_depth": depth}))
+    folder = Folder(root)
+    [sample] = TUM().list(folder).samples
+    return sample, TUM().read(folder, sample)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_tum_chosen_frames(tmp_path, dtype):
+    colour = np.random.default_rng(0).integers(0, 256, (4, 5, 3)).astype(np.uint8)
+    depth = np.array([[0, np.nan, 1.5, -1, 9]] * 4, np.float32)
+    stored = colour if dtype == np.uint8 else (colour / 255).astype(np.float32)
+    sample, raw = chosen_frame(tmp_path, stored, depth)
+    assert (sample.sample_id, sample.split, sample.group) == ("tum_hdf5/a", "test", "tum_hdf5")
+    np.testing.assert_array_equal(formats.decode_rgb(raw.image), colour)
+    assert raw.valid[0].tolist() == [False, False, True, False, True]
+    assert raw.target[0].tolist() == [0, 0, 1.5, 0, 9]
+
+
+@pytest.mark.parametrize(
+    ("colour", "depth", "message"),
+    [
+        (np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint16), "depth HDF5: /gt/gt_depth has type uint16"),
+        (np.zeros((3, 2, 3)), np.zeros((2, 3, 1)), "depth HDF5: /gt/gt_depth is no array of 2 dimensions"),
+        (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is no array of 3 dimensions"),
+        (np.zeros((3, 2, 4)), np.ones((2, 3)), "image HDF5: /gt/img_1 has shape"),
+    ],
+)
+def test_tum_frames_of_another_kind_are_refused(tmp_path, colour, depth, message):
+    with pytest.raises(BadSample, match=message):
+        chosen_frame(tmp_path, colour, depth)
 
 
 @needs_real

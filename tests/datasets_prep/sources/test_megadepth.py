@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from datasets_prep.hdf5 import encode_hdf5_arrays
 from datasets_prep.layouts.megadepth import megadepth_map
 from datasets_prep.sources.megadepth import MegaDepth
 from datasets_prep.sources.source import BadSample
+from datasets_prep.split_lists import list_samples
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS, scene_seed
 
@@ -101,3 +104,24 @@ def test_dense_folders_are_not_limited(tmp_path):
     samples = MegaDepth().list(Folder(tmp_path)).samples
     assert [s.sample_id for s in samples] == ["5018/dense0/1_o", "5018/dense1/1_o", "5018/dense17/1_o"]
     assert {s.group for s in samples} == {"5018"}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_lists_of_the_authors_give_the_split(tmp_path, protocol):
+    lists = {
+        "train_list/landscape": ["0015/dense0/imgs/1_o.jpg", "0015/dense0/imgs/gone.jpg"],
+        "train_list/portrait": ["/0016/dense0/imgs/1_o.jpg"],
+        "val_list/landscape": ["0017/dense0/imgs/1_o.jpg"],
+    }
+    for scene in ("0015", "0016", "0017", "0018"):
+        write(tmp_path / "phoenix/S6/zl548/MegaDepth_v1", np.ones((2, 2), np.float32), scene)
+    for folder, names in lists.items():
+        (tmp_path / "final_list" / folder).mkdir(parents=True)
+        (tmp_path / "final_list" / folder / "imgs_MD.p").write_bytes(pickle.dumps(names, protocol))
+    listing = list_samples(MegaDepth(), Folder(tmp_path))
+    splits = {sample.group: sample.split for sample in listing.samples}
+    assert splits == {"0015": "train", "0016": "train", "0017": "val"}
+    assert sorted(r.reason.split(",")[0] for r in listing.rejected) == [
+        "1 of 2 entries name no sample that is here",
+        "1 samples are in no list",
+    ]
