@@ -62,7 +62,8 @@ class Movies(StereoTree):
     layout = (
         "image_left/<film>/chapter<N>/out<8 digits>.jpg\n"
         "disparity/<film>/chapter<N>/out<8 digits>.png\n"
-        "uncertainty/<film>/chapter<N>/out<8 digits>.png"
+        "uncertainty/<film>/chapter<N>/out<8 digits>.png\n"
+        "(dpt stereo movies makes them of videos)"
     )
     pattern = tree_pattern(r"chapter\d+")
     split_of_video = SPLIT_OF_FILM

@@ -47,7 +47,8 @@ class WSVD(StereoTree):
         "image_left/<YouTube id>/clip<4 digits>/out<8 digits>.jpg\n"
         "disparity/<YouTube id>/clip<4 digits>/out<8 digits>.png\n"
         "uncertainty/<YouTube id>/clip<4 digits>/out<8 digits>.png\n"
-        "lists/{train,test}.txt"
+        "lists/{train,test}.txt\n"
+        "(dpt stereo wsvd makes them of videos)"
     )
     pattern = tree_pattern(r"clip\d{4,}")
 
