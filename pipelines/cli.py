@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasets_prep.errors import UserError
-from pipelines import cli_prepare, cli_registry
+from pipelines import cli_predict, cli_prepare, cli_registry, cli_stereo
 from pipelines.cli_options import Config, Overrides, lasting
 
 app = typer.Typer(
@@ -81,59 +81,7 @@ def datasets() -> None:
     console.print(table)
 
 
-@app.command()
-def stereo(
-    dataset: Annotated[str, typer.Argument(help="movies or wsvd.")],
-    videos: Annotated[str, typer.Option(help="Folder of stereo videos; a path or s3://…")],
-    out: Annotated[str, typer.Option(help="Where to put the raw dataset; a path or s3://…")],
-    overrides: Overrides = None,
-    config: Config = None,
-    lists: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Folder of the authors' lists of frames; wsvd needs it.", show_default="all shots"),
-    ] = None,
-    sky: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Folder of sky masks, FRAME.png, not 0 where sky is.", show_default="none"),
-    ] = None,
-) -> None:
-    """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
-    from datasets_prep.stereo import find_stereo_dataset, read_report, run_stereo
-    from datasets_prep.stereo_plan import StereoSettings
-    from pipelines.config import load_section, to_yaml
-    from pipelines.ray_session import connect
-
-    out = lasting(out)
-    known = find_stereo_dataset(dataset)
-    settings = load_section("stereo", StereoSettings, config, overrides or []).of(known)
-    console.print(to_yaml(settings), end="", highlight=False)
-    connect()
-    _watch_frames(run_stereo(known, videos, out, settings, lists, sky), dataset)
-    report = read_report(out)
-    typer.echo(
-        f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing"
-    )
-    for reason, count in report.rejected.items():
-        typer.echo(f"left out: {count} frames: {reason}")
-    typer.echo(f"what was left out, and why: {out.rstrip('/')}/rejected.parquet")
-    typer.echo(f"next: dpt prepare {dataset} --raw {out} --out shards")
-
-
-def _watch_frames(progress: Any, dataset: str) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    left_out = TextColumn("frames, {task.fields[rejected]} left out,")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        left_out,
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task(dataset, total=None, rejected=0)
-        for state in progress:
-            bar.update(task, total=state.frames, completed=state.done, rejected=state.rejected)
+app.command()(cli_stereo.stereo)
 
 
 for shards_command in (cli_prepare.prepare, cli_prepare.inspect):
@@ -148,6 +96,9 @@ def train(
     config: Config = None,
     storage: Annotated[str, typer.Option(help="Where runs keep checkpoints; a path or s3://…")] = "runs",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Go on even if config or data changed since its start.")
+    ] = False,
 ) -> None:
     """Train a model on prepared datasets and log it to MLflow."""
     from pipelines.config import TrainConfig, load_section, to_yaml
@@ -156,7 +107,7 @@ def train(
     storage = lasting(storage)
     settings = load_section("train", TrainConfig, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
-    result = run_training(settings, data, name, storage, resume, show=typer.echo)
+    result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
     typer.echo(f"checkpoint: {result.checkpoint}")
     typer.echo(f"model: {result.model_uri}; to register it: dpt publish {name} --alias champion")
 
@@ -175,7 +126,7 @@ def evaluate(
     from pipelines.evaluate import evaluate as run_evaluation
     from pipelines.evaluate import mean_over_datasets
     from pipelines.models import note_evaluation
-    from pipelines.predict import find_model
+    from pipelines.networks import find_model
 
     settings = load_section("evaluate", EvaluateConfig, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
@@ -204,32 +155,8 @@ def _print_results(results: dict[str, dict[str, float]]) -> None:
     console.print(table)
 
 
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    model: Model,
-    out: Annotated[str, typer.Option(help="Folder for the results; a path or s3://…")],
-    config: Config = None,
-    override: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--set", metavar="KEY=VALUE", help="Config override, e.g. side=512. Repeat for more."),
-    ] = None,
-) -> None:
-    """Predict images: float .npy, 16-bit PNG and colour-mapped PNG of each."""
-    from pipelines.config import PredictConfig, load_section, to_yaml
-    from pipelines.predict import find_images, find_model
-    from pipelines.predict import predict as run_prediction
-
-    settings = load_section("predict", PredictConfig, config, override or [])
-    console.print(to_yaml(settings), end="", highlight=False)
-    failed = 0
-    for path, problem in run_prediction(settings, find_model(model), find_images(images), out):
-        failed += problem is not None
-        typer.echo(
-            problem or f"{path} → {out.rstrip('/')}/{path.stem}{{.npy,.png,_colour.png}}", err=bool(problem)
-        )
-    if failed:
-        raise typer.Exit(1)
+for command in (cli_predict.predict, cli_predict.convert):
+    app.command()(command)
 
 
 for registered in (cli_registry.publish, cli_registry.models, cli_registry.promote, cli_registry.rollback):
