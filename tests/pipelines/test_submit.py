@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import ray
+import s3fs
+from moto.server import ThreadedMotoServer
 from ray.job_submission import JobStatus
 
 from pipelines import probe, submit
@@ -254,6 +256,36 @@ def test_a_probe_leaves_no_object_behind() -> None:
 
     assert probe.unwritable("memory://probed/runs") is None
     assert fsspec.filesystem("memory").find("/probed") == []
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An S3 of the test's own with an empty bucket, `there`."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("there")
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_a_bucket_is_asked(bucket: None) -> None:
+    found = probe.probe(
+        Targets(reads=["s3://there", "s3://there/absent"], writes=["s3://there/runs", "s3://absent/runs"])
+    )
+    absent, unwritable = (problem for problem in found.problems if problem.startswith("s3://"))
+    assert absent == "s3://there/absent: no such folder"
+    assert unwritable.startswith("s3://absent/runs: FileNotFoundError: ")
+    assert s3fs.S3FileSystem().find("there") == []
 
 
 @pytest.mark.parametrize(
