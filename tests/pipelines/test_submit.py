@@ -152,6 +152,56 @@ def test_a_lost_connection_says_how_to_go_on() -> None:
         following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
 
 
+class Recorded(Cluster):
+    """A cluster that remembers what was started, and whose user presses Ctrl-C."""
+
+    started: list[list[str]]
+    problems: list[str]
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def probe(self, targets: Targets, runtime_env: object) -> Findings:
+        return Findings(f"{sys.version_info.major}.{sys.version_info.minor}", self.problems)
+
+    def start(self, command: list[str], runtime_env: object) -> str:
+        self.started.append(command)
+        return "j1"
+
+    def follow(self, job: str, show: object) -> int:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
+    kind = type("Fresh", (Recorded,), {"started": [], "problems": []})
+    monkeypatch.setattr(submit, "Cluster", kind)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    return kind
+
+
+TRAIN = ["train", "--data", "/x", "--storage", "/runs"], {"data": ["/x"], "storage": "/runs"}
+
+
+def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None:
+    recorded.problems.append("/x: no such folder")
+    with pytest.raises(SubmitError, match="from the cluster: /x: no such folder"):
+        submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=print)
+    assert recorded.started == []
+    assert submit.submit(*TRAIN, "http://head:8265", [], check=False, wait=False, show=print) == 0
+    assert recorded.started == [["dpt", *TRAIN[0]]]
+
+
+def test_whoever_does_not_wait_is_told_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
+    said: list[str] = []
+    assert submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=False, show=said.append) == 0
+    with pytest.raises(KeyboardInterrupt):
+        submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=said.append)
+    ray_job = "RAY_API_SERVER_ADDRESS=http://head:8265 ray job"
+    for text in (said[0], said[-1]):
+        assert f"job j1 goes on; follow it by `{ray_job} logs -f j1`, stop it by `{ray_job} stop j1`" in text
+
+
 # ---- the command
 
 
