@@ -2,19 +2,21 @@
 
     python benchmarks/model.py                         # CPU, float32: forward and training step
     python benchmarks/model.py --dtype bfloat16
-    python benchmarks/model.py --device cuda           # also latency and throughput for Table 9, compiled,
-    bfloat16
+    python benchmarks/model.py --device cuda --dtype bfloat16  # also Table 9's models, compiled
 
-Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest
-and the median call. Shares are of the matrix rate that the same run measures: the best of three sizes of A @
-B.
+Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest and
+the median call, and of the processor time, which other programs disturb less, the median. Peak memory is what
+a call needs beyond what is held before it. Shares are of the matrix rate that the same run measures: the best
+of three sizes of A @ B.
 """
 
 import argparse
+import ctypes
 import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,18 @@ def main() -> None:
         bench.table_9()
 
 
+@dataclass(frozen=True)
+class Times:
+    """Seconds of the same call, again and again: as a clock shows them, and of all processors together."""
+
+    wall: list[float]
+    processor: list[float]
+
+    def summary(self) -> tuple[float, float, float]:
+        """Fastest and median, and median processor time."""
+        return min(self.wall), statistics.median(self.wall), statistics.median(self.processor)
+
+
 class Bench:
     """What all measurements share."""
 
@@ -92,20 +106,22 @@ class Bench:
         rates = []
         for side in (1024, 2048, 4096):
             a, b = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
-            rates.append(2 * side**3 / min(self.seconds({"product": lambda: a @ b})["product"]))  # noqa: B023
+            times = self.times({"product": lambda: a @ b})["product"]  # noqa: B023
+            rates.append(2 * side**3 / min(times.wall))
         return max(rates)
 
-    def seconds(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
+    def times(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, "Times"]:
         """Times of alternating calls, after one of each that does not count."""
-        times: dict[str, list[float]] = {name: [] for name in calls}
+        times = {name: Times([], []) for name in calls}
         for turn in range(self.repeats + 1):
             for name, call in calls.items():
                 self.wait()
-                start = time.perf_counter()
+                wall, processor = time.perf_counter(), time.process_time()
                 call()
                 self.wait()
                 if turn:
-                    times[name].append(time.perf_counter() - start)
+                    times[name].wall.append(time.perf_counter() - wall)
+                    times[name].processor.append(time.process_time() - processor)
         return times
 
     def wait(self) -> None:
@@ -121,7 +137,7 @@ class Bench:
         """One model in both implementations: forward, its parts, and a training step."""
         from transformers import DPTConfig, DPTForDepthEstimation
 
-        theirs = DPTForDepthEstimation(DPTConfig(**THEIRS[name])).eval()
+        theirs = DPTForDepthEstimation(DPTConfig(**THEIRS[name], image_size=self.images.shape[-1])).eval()
         state = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
         ours = from_tensors(state, "model.safetensors").to(self.device)
         theirs = theirs.to(self.device)
@@ -153,24 +169,24 @@ class Bench:
         valid = torch.ones_like(target, dtype=torch.bool)
 
         def call() -> None:
-            module.zero_grad(set_to_none=True)
             with self.cast():
                 prediction = model(self.images)
             loss(prediction.float(), target, valid).mean().backward()
+            module.zero_grad(set_to_none=True)
 
         return call
 
     def report(self, title: str, calls: Mapping[str, Callable[[], object]]) -> None:
         """Print times, peak memory and the ratio of the first call to the second."""
-        times = self.seconds(calls)
-        memory = {name: self.peak_memory(call) for name, call in calls.items()}
-        (first, second) = (statistics.median(times[name]) for name in calls)
-        print(f"{title:28} {'fastest':>10} {'median':>10} {'peak memory':>12}")
-        for name, values in times.items():
-            mebibytes = memory[name] / 2**20
-            print(f"  {name:26} {min(values):9.3f}s {statistics.median(values):9.3f}s {mebibytes:8,.0f} MiB")
-        best = [min(values) for values in times.values()]
-        print(f"  {'ratio':26} {best[0] / best[1]:9.2f}  {first / second:9.2f}\n", flush=True)
+        times = self.times(calls)
+        rows = {name: [*times[name].summary(), self.peak_memory(call)] for name, call in calls.items()}
+        print(f"{title:28} {'fastest':>10} {'median':>10} {'processor':>10} {'peak memory':>12}")
+        for name, (fastest, median, processor, memory) in rows.items():
+            mebibytes = memory / 2**20
+            print(f"  {name:26} {fastest:9.3f}s {median:9.3f}s {processor:9.3f}s {mebibytes:8,.0f} MiB")
+        first, second = rows.values()
+        ratios = [one / other if other else float("nan") for one, other in zip(first, second, strict=True)]
+        print(f"  {'ratio':26} " + "  ".join(f"{ratio:9.2f}" for ratio in ratios) + "\n", flush=True)
 
     def peak_memory(self, call: Callable[[], object]) -> float:
         """Bytes that a call needs at its peak beyond what is held before it."""
@@ -180,6 +196,7 @@ class Bench:
             held = torch.cuda.memory_allocated()
             call()
             return torch.cuda.max_memory_allocated() - held
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls left behind would hide what this one needs
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest resident size so far
         before = resident("VmRSS")
         call()
@@ -198,11 +215,11 @@ class Bench:
                 "fusion": lambda: model.fusion(maps),
                 "head": lambda: model.head(features, size),
             }
-            times = self.seconds(calls)
+            times = self.times(calls)
             for part, call in calls.items():
                 with FlopCounterMode(display=False) as counter:
                     call()
-                fastest, operations = min(times[part]), counter.get_total_flops()
+                fastest, operations = min(times[part].wall), counter.get_total_flops()
                 share = operations / fastest / self.peak
                 giga = operations / 1e9
                 print(f"    {part:12} {fastest:7.3f}s {giga:8.1f} GFLOP {share:6.0%} of the matrix rate")
@@ -264,7 +281,7 @@ class Bench:
                 with torch.autocast("cuda", torch.bfloat16):
                     model(images)
 
-            rates[batch] = batch / statistics.median(self.seconds({"call": call})["call"])
+            rates[batch] = batch / statistics.median(self.times({"call": call})["call"].wall)
         return rates
 
 
