@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FREE_GIB := 12
 
-.PHONY: demo test faults lint setup help
+.PHONY: demo test faults fuzz lint setup help
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: setup lint ## The whole test suite.
 
 faults: setup ## Every round of killing jobs at random moments (ten minutes).
 	@$(BIN)/python -m pytest -q tests/faults
+
+fuzz: setup ## Thousands of hostile files of every format that is read (half an hour).
+	@$(BIN)/python -m tests.fuzz.campaign
 
 lint: setup ## ruff and mypy.
 	@echo "lint: ruff, mypy"

@@ -105,14 +105,14 @@ class _PlainUnpickler(pickle._Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
+        raise pickle.UnpicklingError(f"it names {f'{module}.{name}'!r:.80}")
 
 
 def _strings_of_pickle(data: bytes, where: str) -> list[str]:
     try:
         content: Any = _PlainUnpickler(io.BytesIO(data), encoding="latin-1").load()
     except Exception as error:  # damaged pickles raise whatever they run into
-        raise WrongLayout(f"{where} is a pickle that is no plain list of strings: {error}") from error
+        raise WrongLayout(f"{where} is a pickle that is no plain list of strings: {error!s:.200}") from error
     if not isinstance(content, list) or not all(isinstance(entry, str) for entry in content):
         raise WrongLayout(f"{where} is a pickle that is no plain list of strings")
     # A few bytes can name one long text many times.

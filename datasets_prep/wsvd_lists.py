@@ -123,7 +123,8 @@ class _Reader(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> _Name:
         """A record of the name, if a NumPy array needs it; nothing is imported."""
         if (module, name) not in _NAMES:
-            raise BadClipList(f"the pickle wants {module}.{name}, which is not allowed in a list of clips")
+            wanted = f"{module}.{name}".encode("unicode_escape").decode()
+            raise BadClipList(f"the pickle wants {wanted:.80}, which is not allowed in a list of clips")
         return _Name(_NAMES[module, name])
 
     def _record_call(self) -> None:

@@ -170,8 +170,8 @@ def read_description(root: Folder) -> Description:
         content = yaml.safe_load(root.read_text(DESCRIPTION_NAME))
     except FileNotFoundError as error:
         raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise WrongLayout(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        raise WrongLayout(f"{where} is not YAML: {' '.join(str(error).split()):.200}") from error
     if not isinstance(content, dict):
         raise WrongLayout(f"{where}: expected keys with values, got {type(content).__name__}")
     try:
@@ -182,13 +182,13 @@ def read_description(root: Folder) -> Description:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
-    key = ".".join(str(part) for part in problem["loc"])
+    key = f"{'.'.join(str(part) for part in problem['loc']):.80}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; there are: {', '.join(Description.model_fields)}"
     if problem["type"] == "missing":
         return f"{key}: missing"
-    return f"{key}: {message}, got {problem['input']!r}" if key else message
+    return f"{key}: {message}, got {problem['input']!r:.80}" if key else message
 
 
 def _decode_npy(data: bytes, role: str) -> NDArray[np.float32]:
