@@ -284,9 +284,16 @@ class PredictConfig(Section):
 
 
 class DemoConfig(Section):
-    """What `dpt demo` generates: images of each dataset, and their size in pixels."""
+    """What `dpt demo` generates.
+
+    Attributes:
+        images: of each dataset that it trains on.
+        others: scenes (of videos: clips) of each that it only ingests.
+        height, width: of all images in pixels.
+    """
 
     images: int = Field(80, ge=10)
+    others: int = Field(8, ge=2)
     height: int = Field(288, ge=64)
     width: int = Field(384, ge=64)
     seed: int = Field(0, ge=0)

@@ -25,6 +25,7 @@ from datasets_prep.ingest import ingest_all
 from datasets_prep.inspect import draw_contact_sheet
 from datasets_prep.manifest import open_dataset
 from datasets_prep.shard_plan import plan_ingest
+from datasets_prep.stereo import plan_stereo, read_report, run_stereo
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict import colourise, predict_inverse_depth
@@ -39,8 +40,17 @@ from pipelines.results import write_prediction
 from pipelines.train import TrainResult, train
 from pipelines.training_loop import build_model
 
-DATASETS = ("redweb", "hrwsi", "blendedmvs", "tartanair")
-"""The paper's three curated datasets, and a metric one with sky."""
+TRAINED = ("redweb", "hrwsi", "blendedmvs", "tartanair")
+"""What the demo trains on: the paper's three curated datasets, and a metric one with sky."""
+
+OTHERS = ("diml", "megadepth", "apolloscape", "irs")
+"""What it ingests besides: a few images each."""
+
+STEREO = ("movies", "wsvd")
+"""Stereo videos, whose ground truth is computed before they are ingested."""
+
+DATASETS = (*TRAINED, *OTHERS, *STEREO)
+"""MIX 6."""
 
 Results = dict[str, dict[str, float]]
 
@@ -66,27 +76,42 @@ class Demo:
     def generate(self) -> None:
         """Render the raw datasets, a Ray task for some scenes of each."""
         settings = self._experiment.demo
-        self.say(f"generate: {settings.images} images each in the native layouts of {', '.join(DATASETS)}")
+        self.say(f"generate: {settings.images} images each in the native layouts of {', '.join(TRAINED)}")
+        self.say(
+            f"generate: {settings.others} scenes each of {', '.join(OTHERS)}, videos of {', '.join(STEREO)}"
+        )
         cores = int(ray.cluster_resources()["CPU"])
         tasks = []
         for name in DATASETS:
-            root, scenes = self._out / "raw" / name, scenes_for(name, settings.images)
+            images = settings.images if name in TRAINED else settings.others
+            root, scenes = self._raw(name), scenes_for(name, images)
             tasks += [
                 _render.remote(name, root, range(first, scenes, cores), settings) for first in range(cores)
             ]
             write_lists(name, root, scenes, settings.seed)
         ray.get(tasks)
 
+    def stereo(self) -> None:
+        """Compute the ground truth of the stereo videos."""
+        for name in STEREO:
+            raw, out = self._raw(name), str(self._computed(name))
+            lists = str(raw / "lists") if name == "wsvd" else None
+            for _ in run_stereo(plan_stereo(name, str(raw / "videos"), self._experiment.stereo, lists), out):
+                pass
+            report = read_report(out)
+            left_out = sum(report.rejected.values())
+            self.say(f"stereo {name}: disparity of {report.frames} frames, {left_out} left out")
+
     def prepare(self) -> list[str]:
-        """Ingest them; returns the prepared datasets."""
+        """Ingest all; returns the prepared datasets to train on."""
         shards = str(self._out / "shards")
         for name in DATASETS:
-            plan = plan_ingest(name, str(self._out / "raw" / name), self._experiment.prepare)
-            prepared = ingest_all(plan, shards)
+            raw = self._computed(name) if name in STEREO else self._raw(name)
+            prepared = ingest_all(plan_ingest(name, str(raw), self._experiment.prepare), shards)
             counts = ", ".join(f"{count} {split}" for split, count in prepared.manifest.samples.items())
             self.say(f"prepare {name}: {counts}, {prepared.manifest.quarantined} quarantined")
             draw_contact_sheet(prepared, self.shown(f"shards_{name}.png"), samples=6)
-        return [f"{shards}/{name}" for name in DATASETS]
+        return [f"{shards}/{name}" for name in TRAINED]
 
     def evaluate(self, model: Path, data: Sequence[str], what: str) -> Results:
         """Evaluate a model on the held-out scenes."""
@@ -130,6 +155,12 @@ class Demo:
         self.say(f"predict a held-out image with {uri}")
         return path
 
+    def _raw(self, name: str) -> Path:
+        return self._out / "raw" / name
+
+    def _computed(self, name: str) -> Path:
+        return self._out / "raw" / f"{name}_computed"
+
     def shown(self, name: str) -> Path:
         """Where a picture to look at goes."""
         self._out.mkdir(parents=True, exist_ok=True)
@@ -154,6 +185,7 @@ def run_demo(out: Path, config: str, console: Console) -> None:
     tracking_uri = tracking.connect()
     demo.say(f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking_uri}")
     demo.generate()
+    demo.stereo()
     data = demo.prepare()
     before = demo.untrained(data)
     trained = demo.train(data)
@@ -178,8 +210,9 @@ def _print_summary(
     first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
     console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
     console.print("Look at:", highlight=False)
-    for name in DATASETS:
-        console.print(f"  {demo.shown(f'shards_{name}.png')}", highlight=False, soft_wrap=True)
+    console.print(
+        f"  {demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)", highlight=False, soft_wrap=True
+    )
     console.print(f"  {picture}", highlight=False, soft_wrap=True)
     mlflow = Path(sys.executable).with_name("mlflow")
     console.print(f"  {mlflow} ui --backend-store-uri {tracking_uri}", highlight=False, soft_wrap=True)
