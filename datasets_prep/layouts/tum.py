@@ -1,6 +1,6 @@
 """Generated files in the layouts of TUM RGB-D; the formats' facts are in `sources.tum`.
 
-Every third scene is written as the package of chosen frames, the others as sequences.
+Every second scene is written as the package of chosen frames, the others as sequences.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _write_frame(folder: Path, number: int, image: bytes, depth: bytes | None) -
 
 def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
     folder = root / f"rgbd_dataset_freiburg3_rendered_{index}"
-    if index % 3 == 2:
+    if index % 2:
         _write_chosen(root / "tum_hdf5", index, render_views(seed, VIEWS, height, width, KINDS))
         return
     for number, scene in enumerate(render_views(seed, VIEWS, height, width, KINDS)):

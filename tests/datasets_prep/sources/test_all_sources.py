@@ -238,7 +238,9 @@ def test_image_that_is_no_picture_is_refused(name, written, tmp_path):
     tree, source = written(name, SCENES), SOURCES[name]
     sample = next(s for s in source.list(tree.root).samples if s.sample_id not in tree.traps)
     if is_packed(sample):
-        (tmp_path / sample.files["image"]).write_bytes(b"<html>")
+        copy = tmp_path / sample.files["image"]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(b"<html>")
         with pytest.raises(BadSample, match="HDF5 damaged"):
             source.read(Folder(tmp_path), sample)
         return
