@@ -22,6 +22,7 @@ from datasets_prep.ablation_split import ablation_split
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.file_listing import FileListing
 from datasets_prep.normalize import ResizeRule
+from datasets_prep.oversized import without_oversized
 from datasets_prep.sample_order import shuffled_order, with_held_out
 from datasets_prep.samples import Sample, Samples, from_table, pack, unpack
 from datasets_prep.schema import SCHEMA_VERSION
@@ -151,6 +152,8 @@ def plan_ingest(
         root = root.with_files(files)
     source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
     listing = _listing(source, root, lists, settings.split_rule)
+    if not source.reads_pieces:
+        listing = without_oversized(listing, root.files())
     if not listing.samples:
         raise WrongLayout(_wrong_layout_message(source, root, listing))
     table = listing.samples.table()

@@ -117,25 +117,31 @@ class Folder:
             return []
         return sorted(posixpath.basename(p.rstrip("/")) for p in self.fs.ls(self.path, detail=False))
 
-    def read_bytes(self, relative: str) -> bytes:
+    def read_bytes(self, relative: str, most: int | None = None) -> bytes:
         """A file's whole content.
 
+        Args:
+            most: refuse a file of more bytes. It costs a request; samples' sizes are known from the listing.
+
         Raises:
+            UserError: if the file is larger than `most`.
             FileNotFoundError, IsADirectoryError, PermissionError: if the file is not to be had.
             StorageFailed: if it may be, but storage fails. So may it if a remote store lets nobody in:
                 credentials end in the middle of a job.
         """
         path = self.path_of(relative)
         try:
+            if most is not None and (size := persistently("read", path, partial(self.fs.size, path))) > most:
+                raise UserError(f"{path} has {size} bytes, expected at most {most}")
             return bytes(persistently("read", path, partial(self.fs.cat_file, path)))
         except PermissionError as error:
             if self.is_local:
                 raise
             raise StorageFailed(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
-    def read_text(self, relative: str) -> str:
-        """A file's whole content as UTF-8 (a leading byte-order mark is dropped)."""
-        return self.read_bytes(relative).decode("utf-8-sig")
+    def read_text(self, relative: str, most: int | None = None) -> str:
+        """A file's whole content as UTF-8 (a leading byte-order mark is dropped); `most` as `read_bytes`."""
+        return self.read_bytes(relative, most).decode("utf-8-sig")
 
     def note_read(self, content: bytes) -> None:
         """Tell a folder that keeps account what was read by other means: a piece of a large file."""
@@ -185,9 +191,9 @@ class DigestingFolder(Folder):
         super().__init__(uri)
         self._state = hashlib.sha256()
 
-    def read_bytes(self, relative: str) -> bytes:
+    def read_bytes(self, relative: str, most: int | None = None) -> bytes:
         """A file's whole content, which also goes into the digest (preceded by its length)."""
-        content = super().read_bytes(relative)
+        content = super().read_bytes(relative, most)
         self.note_read(content)
         return content
 

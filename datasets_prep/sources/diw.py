@@ -26,6 +26,9 @@ from datasets_prep.sources.source import BadSample, Listing, RawPointPair, Rejec
 from datasets_prep.storage import Folder
 
 _TABLE = re.compile(r"(?:(?P<folder>.*)/)?DIW_(?P<split>train|val|test)\.csv")
+_MAX_TABLE_BYTES = 64 * 2**20
+"""The largest table has 40 MB."""
+
 _RELATION = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5}),([<>]),(\d{1,5}),(\d{1,5})")
 
 
@@ -42,7 +45,11 @@ class DIW(Source):
         listing, paths = Listing(), set(root.files())
         for path in sorted(paths):
             if match := _TABLE.fullmatch(path):
-                lines = root.read_bytes(path).decode("utf-8", errors="replace").splitlines()
+                lines = (
+                    root.read_bytes(path, most=_MAX_TABLE_BYTES)
+                    .decode("utf-8", errors="replace")
+                    .splitlines()
+                )
                 entries = [line.strip() for line in lines if line.strip()]
                 for name, relation in zip(entries[::2], entries[1::2], strict=False):
                     self._add(listing, paths, (match["folder"] or "", match["split"]), name, relation)

@@ -50,6 +50,7 @@ from datasets_prep.storage import Folder
 from datasets_prep.tiff import decode_tiff
 
 DESCRIPTION_NAME = "dataset.yaml"
+_MAX_DESCRIPTION_BYTES = 2**20
 
 _FILE = re.compile(
     r"images/(?P<image>.+)\.(?:jpg|jpeg|png|JPG|JPEG|PNG)|depth/(?P<depth>.+)\.(?:png|npy|exr|pfm|tiff?)"
@@ -103,7 +104,9 @@ class FolderSource(Source):
     def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
         """The source that the folder's description makes of it."""
         super().opened(root, options)
-        return FolderSource(read_description(root))
+        description = read_description(root)
+        _require_own_name(description.name)
+        return FolderSource(description)
 
     def list(self, root: Folder) -> Listing:
         """Pair images and depth by name."""
@@ -167,7 +170,7 @@ def read_description(root: Folder) -> Description:
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
     try:
-        content = yaml.safe_load(root.read_text(DESCRIPTION_NAME))
+        content = yaml.safe_load(root.read_text(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
     except FileNotFoundError as error:
         raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # also numbers of thousands of digits
@@ -178,6 +181,15 @@ def read_description(root: Folder) -> Description:
         return Description(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
         raise WrongLayout(f"{where}: {_first_problem(error)}") from error
+
+
+def _require_own_name(name: str) -> None:
+    """Two datasets of one name would be taken for two versions of one."""
+    # Imported here: that package imports this module to register it.
+    from datasets_prep.sources import SOURCES
+
+    if name in SOURCES:
+        raise WrongLayout(f"{DESCRIPTION_NAME}: name: {name!r} is taken by a published dataset")
 
 
 def _first_problem(error: ValidationError) -> str:

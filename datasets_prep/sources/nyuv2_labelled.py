@@ -32,6 +32,7 @@ from datasets_prep.storage import Folder
 
 _PHOTOS = "nyu_depth_v2_labeled.mat"
 _SPLITS = re.compile(r"(?:.*/)?(?:\w+_)?splits\.mat")
+_MAX_SPLITS_BYTES = 2**20
 _VARIABLES = {"trainNdxs": "train", "testNdxs": "test"}
 
 
@@ -39,6 +40,7 @@ class NYUv2Labelled(Source):
     """NYU Depth v2, labelled part, as published; see the module's docstring."""
 
     name = "nyuv2_labelled"
+    reads_pieces = True
     target_kind = "metric"
     layout = f"{_PHOTOS}\nsplits.mat"
     native_splits = frozenset({"test"})
@@ -58,7 +60,7 @@ class NYUv2Labelled(Source):
             raise WrongLayout(f"no splits.mat beside {path}; it says which photos are for testing")
         try:
             photos = open_hdf5(root, path).shape("images", 4)[0]
-            splits = _splits(root.read_bytes(beside[0]))
+            splits = _splits(root.read_bytes(beside[0], most=_MAX_SPLITS_BYTES))
         except BadSample as error:
             raise WrongLayout(f"{path}: {error}") from error
         for number in range(1, photos + 1):

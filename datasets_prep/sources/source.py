@@ -139,6 +139,7 @@ class Source(ABC):
         native_splits: splits for evaluation, whose image bytes and ground truth are kept as they are.
         only_listed: whether only samples that a list names belong to the dataset.
         lists_start_with_slash: whether the authors' lists put a slash before paths in the dataset's folder.
+        reads_pieces: whether files may have any size, because only pieces of them are read.
         fingerprint: what else decides the rows, besides the files and the settings; "" where nothing does.
     """
 
@@ -149,6 +150,7 @@ class Source(ABC):
     native_splits: ClassVar[frozenset[str]] = frozenset()
     only_listed: ClassVar[bool] = False
     lists_start_with_slash: ClassVar[bool] = False
+    reads_pieces: ClassVar[bool] = False
     fingerprint: str = ""
 
     def opened(self, root: Folder, options: Mapping[str, object]) -> Source:

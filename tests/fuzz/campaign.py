@@ -85,7 +85,7 @@ def hostile_cases(subjects: Sequence[Subject], heavy: bool) -> Iterator[Case]:
         yield Case(subject, variant, build(subject.content))
     if heavy:
         for subject in subjects:
-            yield Case(subject, "grown to 3 GiB", subject.content, size=GROWN)
+            yield Case(subject, f"grown to {GROWN} bytes", subject.content, size=GROWN)
 
 
 def random_cases(

@@ -45,6 +45,7 @@ TEXT_LIGHT: dict[str, Variant] = {
     "code": lambda data: b"!!python/object/apply:os.system ['touch \"$FUZZ_CANARY\"']\n" + data,
 }
 TEXT_HEAVY: dict[str, Variant] = {
-    "one line of 30 MB": lambda data: data.replace(b"\n", b" ") * (30_000_000 // max(1, len(data))),
+    "one line of 20 MB": lambda data: data.replace(b"\n", b" ") * (20_000_000 // max(1, len(data))),
     "500,000 lines": lambda data: data + b"\n" + b"a/b/c_1 2 l\n" * 500_000,
+    "eight million lines": lambda data: data + b"\n" + b"ab\n" * 8_000_000,
 }

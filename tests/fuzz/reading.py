@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets_prep.formats import MAX_PIXELS
-from datasets_prep.pixel_columns import pixel_columns
+from datasets_prep.oversized import without_oversized
+from datasets_prep.row import make_row
+from datasets_prep.samples import Sample, Samples
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
 from datasets_prep.shard_plan import IngestSettings, open_source
-from datasets_prep.sources.source import BadSample, RawLabels, RawPointPair, RawSample, Sample
+from datasets_prep.sources.source import BadSample, Listing
 from datasets_prep.split_lists import list_samples, read_lists
-from datasets_prep.storage import Folder
+from datasets_prep.storage import DigestingFolder, Folder
 from datasets_prep.videos import Video
 from datasets_prep.wsvd_lists import read_clips
 
@@ -54,26 +55,15 @@ def confined(outside: str) -> Iterator[None]:
 
 
 def read_sample(root: str, outside: str, source: str, sample: Sample) -> None:
-    """Read one sample and make its row."""
+    """Read one sample and make its row, if it may be read at all."""
     with confined(outside):
-        folder = Folder(root)
+        folder = DigestingFolder(root)
         opened = open_source(source, root, SETTINGS)
-        try:
-            raw = opened.read(folder, sample)
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            raise BadSample(f"{type(error).__name__}: {error}") from error
-        _check_raw(raw)
-        row = pixel_columns(
-            raw,
-            opened,
-            sample.split or "train",
-            side=SETTINGS.side,
-            rule=SETTINGS.resize,
-            jpeg_quality=SETTINGS.jpeg_quality,
-            min_valid_share=SETTINGS.min_valid_share,
-            min_dynamic_range=SETTINGS.min_dynamic_range,
-        )
-        _check_row(row)
+        if not opened.reads_pieces:
+            listing = without_oversized(Listing(Samples([sample])), folder.files())
+            if listing.rejected:
+                raise BadSample(listing.rejected[0].reason)
+        _check_row(make_row(opened, folder, sample, sample.split or "train", SETTINGS))
 
 
 def read_list(root: str, outside: str, source: str, path: str) -> None:
@@ -139,22 +129,6 @@ def _decode_row(row: dict[str, Any]) -> None:
         raise BadSample(f"{type(error).__name__}: {error}") from error
     assert image.ndim == 3
     assert values.shape == shape
-
-
-def _check_raw(raw: RawSample | RawLabels | RawPointPair) -> None:
-    assert raw.image
-    if isinstance(raw, RawSample):
-        maps = {"target": np.float32, "valid": np.bool_} | ({} if raw.sky is None else {"sky": np.bool_})
-    else:
-        maps = {"labels": np.uint8} if isinstance(raw, RawLabels) else {}
-    shapes = set()
-    for name, dtype in maps.items():
-        values = getattr(raw, name)
-        assert values.dtype == dtype
-        assert 0 < values.size <= MAX_PIXELS
-        shapes.add(values.shape)
-    assert len(shapes) <= 1
-    assert all(len(shape) == 2 for shape in shapes)
 
 
 def _check_row(row: dict[str, Any]) -> None:
