@@ -187,3 +187,9 @@ def test_tiff_of_every_kind_of_number(tmp_path, mode):
     root = write(tmp_path, suffix="tif")
     (tmp_path / "depth" / "a.tif").write_bytes(stream.getvalue())
     np.testing.assert_allclose(read_one(root)[1].target, [[0, 0.1, 0.2]], rtol=1e-6)
+
+
+def test_the_name_of_a_published_dataset_is_refused(tmp_path):
+    root = write(tmp_path, description=GOOD.replace("mine", "redweb"))
+    with pytest.raises(WrongLayout, match="name: 'redweb' is taken by a published dataset"):
+        FolderSource().opened(root, {})
