@@ -1,11 +1,22 @@
+import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from datasets_prep.inspect import draw_contact_sheet, verify
+from datasets_prep.inspect import draw_contact_sheet, random_rows, verify
+from datasets_prep.inspection_page import write_page
 from datasets_prep.manifest import PreparedDataset, open_dataset
+from datasets_prep.row import make_row
+from datasets_prep.row_pictures import pictures_of_row
+from datasets_prep.schema import SCHEMA
+from datasets_prep.shard_plan import IngestSettings, open_source, plan_ingest
+from datasets_prep.storage import DigestingFolder
+from datasets_prep.synthetic import write_dataset
 
 
 @pytest.fixture
@@ -33,6 +44,70 @@ def test_damage_is_found_whatever_it_is(copied: PreparedDataset) -> None:
         "train-00001.parquet differs from its digest in the manifest",
         "val-00000.parquet is missing",
     ]
+
+
+def test_only_sound_shards_are_drawn_from(copied: PreparedDataset) -> None:
+    folder = Path(copied.folder.path)
+    for shard in copied.manifest.shards[1:]:
+        (folder / shard.name).write_bytes(b"PAR1 and no more")
+    report = verify(copied)
+    assert len(report.problems) == len(copied.manifest.shards) - 1
+    rows = random_rows(report.sound, 50)
+    assert len(rows) == copied.manifest.shards[0].rows
+    (folder / copied.manifest.shards[0].name).unlink()
+    assert random_rows(verify(copied).sound, 50) == []
+
+
+def test_reasons_that_differ_in_numbers_are_told_once(copied: PreparedDataset) -> None:
+    entries = [
+        {"sample_id": name, "source_path": f"{name}.jpg", "reason": reason}
+        for name, reason in [
+            ("a", "image truncated at 12 bytes"),
+            ("b", "no map"),
+            ("c", "image truncated at 7 bytes"),
+        ]
+    ]
+    pq.write_table(pa.Table.from_pylist(entries), Path(copied.folder.path) / "quarantine.parquet")
+    found = [(entry.count, entry.reason, entry.example) for entry in verify(copied).quarantine]
+    assert found == [(2, "image truncated at 12 bytes", "a.jpg"), (1, "no map", "b.jpg")]
+
+
+def test_the_page_shows_samples_statistics_reasons_and_problems(
+    copied: PreparedDataset, tmp_path: Path
+) -> None:
+    hostile = {"sample_id": "x", "source_path": "<script>.jpg", "reason": "no <b>map</b>"}
+    pq.write_table(pa.Table.from_pylist([hostile]), Path(copied.folder.path) / "quarantine.parquet")
+    (Path(copied.folder.path) / "val-00000.parquet").unlink()
+    report = verify(copied)
+    rows = random_rows(report.sound, 5)
+    text = write_page(tmp_path / "page" / "inspection.html", [(report, rows)]).read_text()
+    assert len(re.findall(r'src="data:image/jpeg;base64,/9j/', text)) == 3 * 5
+    assert all(row["sample_id"] in text for row in rows)
+    assert "inverse_depth_median" in text
+    assert "val-00000.parquet is missing" in text
+    assert "no &lt;b&gt;map&lt;/b&gt;" in text
+    assert "<script" not in text
+    assert not re.search(r"(?:src|href)=.?(?:http|//)", text), "the page must need nothing else"
+    ElementTree.fromstring(
+        re.sub(r"<(meta|img|br)([^>]*)>", r"<\1\2/>", text.removeprefix("<!doctype html>"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "truth"),
+    [("eth3d", "depth"), ("diw", "point_pair"), ("ade20k", "label"), ("redweb", "inverse_depth")],
+)
+def test_every_kind_of_ground_truth_is_drawn(tmp_path: Path, name: str, truth: str) -> None:
+    write_dataset(name, tmp_path / "raw", scenes=2, height=96, width=128)
+    settings = IngestSettings(side=64)
+    shard = plan_ingest(name, str(tmp_path / "raw"), settings).shards[0]
+    source, root = open_source(name, str(tmp_path / "raw"), settings), DigestingFolder(tmp_path / "raw")
+    row = dict.fromkeys(SCHEMA.names) | make_row(source, root, shard.samples[0], shard.split, settings)
+    assert row[truth] is not None
+    image, target, validity = pictures_of_row(row)
+    assert image.shape == target.shape == validity.shape
+    assert target.std() > 5
+    assert validity.max() == 255
 
 
 @pytest.mark.parametrize("samples", [1, 5, 50])

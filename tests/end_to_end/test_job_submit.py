@@ -22,13 +22,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from datasets_prep.manifest import open_dataset
 from datasets_prep.synthetic import write_dataset
 from pipelines import tracking
 from pipelines.publish import publish
+from tests.sessions import kill_session
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -320,21 +320,3 @@ def wait_until_up(
             return
         time.sleep(0.2)
     raise AssertionError(f"no answer from {address}: {log.read_text()}")
-
-
-def kill_session(leader: int) -> None:
-    """SIGKILL every process of a session: the leader and all that Ray started for it, and nothing else."""
-    deadline = time.monotonic() + 10
-    while alive := [pid for pid in psutil.pids() if is_alive_in_session(pid, leader)]:
-        assert time.monotonic() < deadline, f"processes {alive} survive SIGKILL"
-        for pid in alive:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.001)
-
-
-def is_alive_in_session(pid: int, leader: int) -> bool:
-    try:
-        return os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return False

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
 from datasets_prep.storage import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.sessions import kill_session, running
 
 SETTINGS = ("side=64", "samples_per_shard=2")
 ROUNDS = 10
@@ -43,8 +38,9 @@ def moments(round_number: int) -> list[Moment]:
     """Two kills. The first round's hit the writing of shards, later ones also start-up and the end."""
     rng = random.Random(f"kills of round {round_number}")
     if round_number == 0:
-        return [Moment(rng.randint(1, 4), rng.uniform(0, 0.005)) for _ in range(2)]
-    files = [rng.randint(0, 5), rng.randint(0, 12)]
+        # The first file of a first run is the listing of the raw folder.
+        return [Moment(rng.randint(1, 4) + first, rng.uniform(0, 0.005)) for first in (1, 0)]
+    files = [rng.randint(0, 6), rng.randint(0, 12)]
     return [Moment(count, rng.uniform(0, 0.05) if count else rng.uniform(0, 6)) for count in files]
 
 
@@ -129,15 +125,20 @@ def files_begun(out: Path) -> set[Path]:
 # ---- the command, in a session of its own
 
 
+def command(raw: Path, out: Path) -> list[str]:
+    arguments = ("prepare", "redweb", *SETTINGS, "--raw", str(raw), "--out", str(out))
+    return [sys.executable, "-m", "pipelines.cli", *arguments]
+
+
 def run_to_the_end(raw: Path, out: Path) -> None:
-    with running(raw, out) as (process, log):
+    with running(command(raw, out)) as (process, log):
         assert process.wait(timeout=180) == 0, log.read_text()
 
 
 def run_until_killed(raw: Path, out: Path, moment: Moment) -> None:
     (out / "redweb").mkdir(exist_ok=True)
     before = files_begun(out)
-    with running(raw, out) as (process, log):
+    with running(command(raw, out)) as (process, log):
         deadline = time.monotonic() + 180
         while len(begun := files_begun(out) - before) < moment.files:
             if any(path.name == LATEST_NAME for path in begun):
@@ -148,46 +149,3 @@ def run_until_killed(raw: Path, out: Path, moment: Moment) -> None:
         time.sleep(moment.delay)
         kill_session(process.pid)
         assert process.wait(timeout=10) == -signal.SIGKILL, log.read_text()
-
-
-@contextmanager
-def running(raw: Path, out: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """`dpt prepare` with a Ray of its own; when the block ends, no process of it is left."""
-    # Not pytest's folder: Ray's sockets must have short paths.
-    scratch = Path(tempfile.mkdtemp(prefix="dpt-"))
-    log = scratch / "log"
-    environment = {**os.environ, "RAY_TMPDIR": str(scratch)}
-    environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, "-m", "pipelines.cli", "prepare", "redweb", *SETTINGS]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*command, "--raw", str(raw), "--out", str(out)],
-            env=environment,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process, log
-    finally:
-        kill_session(process.pid)
-        process.wait(timeout=10)
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def kill_session(leader: int) -> None:
-    """SIGKILL every process of a session: the leader and all that Ray started for it, and nothing else."""
-    deadline = time.monotonic() + 10
-    while alive := [pid for pid in psutil.pids() if is_alive_in_session(pid, leader)]:
-        assert time.monotonic() < deadline, f"processes {alive} survive SIGKILL"
-        for pid in reversed(alive):  # youngest first: the workers, in the middle of what they do
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.001)
-
-
-def is_alive_in_session(pid: int, leader: int) -> bool:
-    try:
-        return os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return False

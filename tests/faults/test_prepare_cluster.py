@@ -1,0 +1,165 @@
+"""`dpt prepare` on a cluster of three nodes that loses a process must end with the bytes of a clean run.
+
+A worker, a raylet or the driver is killed with SIGKILL at a seeded moment. What Ray can mend it mends; where
+the job ends all the same, it is run again, as a user would.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import pytest
+
+from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
+from datasets_prep.storage import PARTIAL_MARK
+from datasets_prep.synthetic import write_dataset
+from tests.sessions import kill_session, running, session_processes
+
+SETTINGS = ("side=512", "samples_per_shard=2")
+TRIALS = 20
+QUICK = 1
+"""Trials of the quick suite: a raylet, and with it its worker."""
+
+TIMEOUT = 180
+Victim = Literal["worker", "raylet", "driver"]
+VICTIMS: tuple[Victim, ...] = ("raylet", "worker", "driver")
+
+ON_A_CLUSTER = """
+import logging, sys
+import ray
+from ray.cluster_utils import Cluster
+
+# A dead node is noticed in seconds, not in half a minute.
+health = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000}
+common = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+head = {**common, "include_dashboard": False, "_system_config": health}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+for _ in range(2):
+    cluster.add_node(**common)
+ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+assert len(ray.nodes()) == 3, ray.nodes()
+print("cluster is up", flush=True)
+from pipelines.cli import app
+app(sys.argv[1:], standalone_mode=False)
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Whom to kill, and when: `delay` seconds after the run began its `files`-th file."""
+
+    victim: Victim
+    files: int
+    delay: float
+    choice: float
+
+    @staticmethod
+    def seeded(number: int) -> Trial:
+        rng = random.Random(f"trial {number} on a cluster")
+        victim = VICTIMS[number % len(VICTIMS)]
+        return Trial(victim, rng.randint(1, 10), rng.uniform(0, 0.1), rng.random())
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("raw")
+    write_dataset("redweb", root, scenes=24, height=96, width=128, traps=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What one undisturbed run on one machine writes."""
+    out = tmp_path_factory.mktemp("clean")
+    run_again(raw, out)
+    return contents(out)
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(n, marks=() if n < QUICK else pytest.mark.slow) for n in range(TRIALS)]
+)
+def test_the_bytes_are_those_of_a_clean_run(
+    number: int, raw: Path, clean: dict[str, bytes], tmp_path: Path
+) -> None:
+    trial = Trial.seeded(number)
+    with running([sys.executable, "-c", ON_A_CLUSTER, *arguments(raw, tmp_path)]) as (process, log):
+        wait_for_files(tmp_path, trial.files, process, log)
+        time.sleep(trial.delay)
+        killed = kill(trial, process.pid)
+        with suppress(psutil.TimeoutExpired):
+            psutil.Process(process.pid).wait(TIMEOUT if trial.victim == "worker" else 90)
+        mended = process.poll() == 0
+        left = contents(tmp_path)
+        if trial.victim == "worker":
+            assert mended, log.read_text()
+    print(f"{trial}: killed {killed}, {'mended by Ray' if mended else 'run again'}, {len(left)} files")
+    check_only_whole_files(left, clean)
+    if not mended:
+        run_again(raw, tmp_path)
+    after = contents(tmp_path)
+    assert sorted(after) == sorted(clean)
+    assert [name for name in clean if after[name] != clean[name]] == []
+
+
+def arguments(raw: Path, out: Path) -> list[str]:
+    return ["prepare", "redweb", *SETTINGS, "--raw", str(raw), "--out", str(out)]
+
+
+def run_again(raw: Path, out: Path) -> None:
+    with running([sys.executable, "-m", "pipelines.cli", *arguments(raw, out)]) as (process, log):
+        assert process.wait(timeout=TIMEOUT) == 0, log.read_text()
+
+
+def wait_for_files(out: Path, count: int, process: psutil.Popen, log: Path) -> None:
+    """Until so many files are there or being written."""
+    deadline = time.monotonic() + TIMEOUT
+    while len(contents_names(out)) < count:
+        assert process.poll() is None, f"ended before anything could be killed: {log.read_text()}"
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.001)
+
+
+def kill(trial: Trial, leader: int) -> str:
+    """SIGKILL a process of the trial's kind; returns its name."""
+    if trial.victim == "driver":
+        kill_session(leader)
+        return "the driver, and with it its cluster"
+    wanted = "ray::" if trial.victim == "worker" else "raylet"
+    found = [process for process in session_processes(leader) if name_of(process).startswith(wanted)]
+    busy = [process for process in found if "Map" in name_of(process)] or found
+    chosen = busy[int(trial.choice * len(busy))]
+    name = name_of(chosen)
+    chosen.send_signal(signal.SIGKILL)
+    return name
+
+
+def name_of(process: psutil.Process) -> str:
+    """What a process calls itself: `ray::Map(write_shard)`, `raylet`; empty if it is gone."""
+    try:
+        return (process.cmdline() or [process.name()])[0].rsplit("/", 1)[-1]
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""
+
+
+def contents_names(out: Path) -> set[str]:
+    return {str(path.relative_to(out)).split(PARTIAL_MARK)[0] for path in out.rglob("*") if path.suffix}
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def check_only_whole_files(left: dict[str, bytes], expected: dict[str, bytes]) -> None:
+    """Whatever bears its final name is whole, and the manifest comes after all that it names."""
+    finished = sorted(name for name in left if PARTIAL_MARK not in name)
+    assert [name for name in finished if left[name] != expected.get(name)] == []
+    if any(name.endswith(MANIFEST_NAME) for name in finished):
+        assert {Path(name).name for name in set(expected) - set(finished)} <= {LATEST_NAME}
