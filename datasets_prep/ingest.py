@@ -94,6 +94,7 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
         done += result["rows"] + len(result["quarantine"])
         quarantined += len(result["quarantine"])
         yield Progress(done, quarantined)
+    folder.remove_partial_files()  # of workers that died while Ray went on
     _close(plan, folder, version_folder, sorted(results, key=lambda r: str(r["name"])))
 
 

@@ -1,18 +1,25 @@
 import hashlib
 import json
+import pickle
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
-from datasets_prep.ingest import ingest, ingest_all
+from datasets_prep import ingest as ingest_module
+from datasets_prep.ingest import ingest, ingest_all, write_shard
 from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
+from datasets_prep.retries import StorageFailed
 from datasets_prep.samples import Samples
 from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
-from datasets_prep.shard_plan import IngestSettings, find_source, plan_ingest
+from datasets_prep.shard_plan import IngestPlan, IngestSettings, ShardPlan, find_source, plan_ingest
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.source import Listing, WrongLayout
@@ -244,3 +251,78 @@ def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path: Path) -> None:
     rows, columns = ((np.arange(n) + 0.5) * o / n for n, o in ((384, 480), (512, 640)))
     expected = depth[rows.astype(int)[:, None], columns.astype(int)[None, :]]
     np.testing.assert_allclose(metres, expected, rtol=2e-3)
+
+
+# ---- storage that fails
+
+
+def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
+    """A stand-in for a round of tasks: the named shards fail so many times."""
+
+    def run_round(_: IngestPlan, __: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+        for shard in shards:
+            if failing.get(shard.name, 0) > 0:
+                failing[shard.name] -= 1
+                yield {"name": shard.name, "split": shard.split, "failure": "s3 is down"}
+            else:
+                yield {"name": shard.name, "split": shard.split, "rows": shard.count}
+
+    return run_round
+
+
+def test_a_shard_that_storage_failed_is_tried_again(
+    raw_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+    failing = {"train-00001.parquet": ingest_module.ROUNDS - 1, "val-00000.parquet": 1}
+    monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, failing))
+    results = list(ingest_module._run_tasks(plan, "out"))
+    assert sorted(result["name"] for result in results) == sorted(shard.name for shard in plan.shards)
+    assert sum(result["rows"] for result in results) == plan.samples
+
+
+def test_storage_that_fails_for_good_ends_the_job_with_its_reason(
+    raw_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+    monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, {"train-00001.parquet": 99}))
+    with pytest.raises(
+        StorageFailed, match=r"1 of 6 shards cannot be written; train-00001.parquet: s3 is down"
+    ):
+        list(ingest_module._run_tasks(plan, "out"))
+
+
+def test_failing_storage_never_quarantines_a_sample(
+    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("datasets_prep.retries.PAUSES", ())
+    monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
+    shard = plan.shards[0]
+    done = write_shard(
+        {"shard": pickle.dumps(shard)},
+        source=plan.source,
+        raw=plan.raw,
+        out=str(tmp_path),
+        version=plan.version,
+        settings=plan.settings.model_dump(),
+    )
+    result = json.loads(done["result"])
+    assert "Input/output error" in result["failure"]
+    assert "quarantine" not in result
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_jobs_on_one_output_do_not_disturb_each_other(
+    raw_folder: Path, shards_folder: Path, tmp_path: Path
+) -> None:
+    plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+    with ThreadPoolExecutor(2) as pool:
+        for prepared in pool.map(lambda _: ingest_all(plan, str(tmp_path)), range(2)):
+            assert prepared.manifest.samples == {"train": 15, "val": 5}
+    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")

@@ -21,6 +21,7 @@ from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
 from datasets_prep.inspect import verify
+from datasets_prep.listing_cache import LISTING_NAME
 from datasets_prep.manifest import open_dataset
 from datasets_prep.storage import Folder
 
@@ -119,8 +120,9 @@ def prepare(raw: str, out: str) -> str:
 
 
 def contents(uri: str) -> dict[str, bytes]:
+    """All files but the listing of the raw folder, which says where that is."""
     folder = Folder(uri)
-    return {path: folder.read_bytes(path) for path in folder.files()}
+    return {path: folder.read_bytes(path) for path in folder.files() if path != LISTING_NAME}
 
 
 def test_the_bytes_are_those_of_a_local_run_and_nothing_is_lost(

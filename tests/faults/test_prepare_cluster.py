@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -94,8 +95,8 @@ def test_the_bytes_are_those_of_a_clean_run(
         wait_for_files(tmp_path, trial.files, process, log)
         time.sleep(trial.delay)
         killed = kill(trial, process.pid)
-        with suppress(psutil.TimeoutExpired):
-            psutil.Process(process.pid).wait(TIMEOUT if trial.victim == "worker" else 90)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(TIMEOUT if trial.victim == "worker" else 90)
         mended = process.poll() == 0
         left = contents(tmp_path)
         if trial.victim == "worker":
@@ -118,7 +119,7 @@ def run_again(raw: Path, out: Path) -> None:
         assert process.wait(timeout=TIMEOUT) == 0, log.read_text()
 
 
-def wait_for_files(out: Path, count: int, process: psutil.Popen, log: Path) -> None:
+def wait_for_files(out: Path, count: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until so many files are there or being written."""
     deadline = time.monotonic() + TIMEOUT
     while len(contents_names(out)) < count:

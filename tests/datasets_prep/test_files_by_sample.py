@@ -1,0 +1,47 @@
+import re
+
+import pyarrow as pa
+import pytest
+
+from datasets_prep import files_by_sample as module
+from datasets_prep.file_listing import LISTING_SCHEMA, FileListing
+from datasets_prep.files_by_sample import collect_files
+
+PATTERN = re.compile(r"(?:.*/)?(?P<scene>[a-z]+)/(?:(?P<image>\w+)\.jpg|(?P<depth>\w+)\.png)")
+
+
+def listing(*paths: str) -> FileListing:
+    ordered = sorted(paths)
+    return FileListing(pa.table({"path": ordered, "bytes": [1] * len(ordered)}, LISTING_SCHEMA))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    files, copies = collect_files(
+        listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg"),
+        PATTERN,
+        "scene",
+    )
+    assert copies == []
+    assert list(files.items()) == [
+        (("a", "10"), {"image": "a/10.jpg"}),
+        (("a", "2"), {"image": "a/2.jpg", "depth": "a/2.png"}),
+        (("b", "1"), {"image": "b/1.jpg", "depth": "b/1.png"}),
+    ]
+
+
+def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
+    files, copies = collect_files(
+        listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png"), PATTERN, "scene"
+    )
+    assert copies == [("x/a/1.jpg", "a/1.jpg"), ("y/a/1.jpg", "a/1.jpg"), ("y/b/2.png", "b/2.png")]
+    assert dict(files.items()) == {
+        ("a", "1"): {"image": "a/1.jpg", "depth": "a/1.png"},
+        ("b", "2"): {"depth": "b/2.png"},
+    }
+
+
+def test_a_folder_of_other_files_has_no_samples() -> None:
+    files, copies = collect_files(listing("readme.txt"), PATTERN, "scene")
+    assert (list(files.items()), copies) == ([], [])

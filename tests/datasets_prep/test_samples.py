@@ -1,0 +1,44 @@
+import pytest
+
+from datasets_prep import samples as module
+from datasets_prep.samples import Sample, Samples, from_table, pack, to_table, unpack
+
+
+def make(count: int) -> list[Sample]:
+    return [
+        Sample(
+            f"scene/{i}",
+            {"image": f"a/{i}.jpg", "depth": f"b/{i}.png"} if i % 2 else {"image": f"a/{i}.jpg"},
+            group="scene",
+            split=(None, "train", "val")[i % 3],
+            annotation="" if i % 5 else f"says {i}",
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
+def test_what_goes_in_comes_out_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    given = make(count)
+    packed = Samples(given)
+    assert len(packed) == count
+    assert list(packed) == given
+    assert [packed[i] for i in range(count)] == given
+    assert packed[2:6] == given[2:6]
+    assert from_table(packed.table()) == given
+    assert packed == Samples(given)
+    assert packed != Samples(make(count + 1))
+    with pytest.raises(IndexError):
+        packed[count]
+
+
+def test_the_last_sample_is_found_from_the_end() -> None:
+    assert Samples(make(5))[-1] == make(5)[-1]
+
+
+def test_packing_many_alike_takes_little() -> None:
+    given = make(8192)
+    packed = pack(to_table(given))
+    assert from_table(unpack(packed)) == given
+    assert len(packed) < 20 * len(given)
