@@ -118,6 +118,20 @@ def test_the_whole_way(
     ]
 
 
+def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(
+    place: Path, shards_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hopeless = ("max_loss=1e-9", "max_skipped=3", "steps=50")
+    arguments = ("train", "--data", shards_folder, "--name", "hopeless", *TINY, *hopeless)
+    assert dpt(monkeypatch, *arguments) == 1
+    said = capsys.readouterr()
+    assert "step 1 is left out: loss out of bounds, samples " in said.out
+    assert "3 steps in a row were left out; their samples: " in said.err
+    run = find_run("hopeless")
+    assert run.info.status == "FAILED"
+    assert run.data.metrics["skipped_steps"] == 2
+
+
 def find_run(name: str) -> mlflow.entities.Run:
     experiment = MlflowClient().get_experiment_by_name("dpt")
     return MlflowClient().search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")[0]
@@ -170,10 +184,10 @@ def train_until_checkpoint_and_kill(arguments: list[object], run: Path) -> None:
         stderr=subprocess.PIPE,
     )
     state = run / "step_00000100" / "state.json"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not state.exists():
         assert process.poll() is None, f"training ended: {process.stderr.read().decode()[-2000:]}"
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        assert time.monotonic() < deadline, "no checkpoint in five minutes"
         time.sleep(0.1)
     family = psutil.Process(process.pid).children(recursive=True)
     for member in (psutil.Process(process.pid), *family):
