@@ -39,7 +39,7 @@ def pixel_columns(
             native=native,
         )
     if native:
-        return native_depth_columns(raw, source.target_kind, min_valid_share)
+        return native_depth_columns(raw, source.target_kind)
     return normalize(
         raw,
         source.target_kind,

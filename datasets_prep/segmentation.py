@@ -23,9 +23,10 @@ def label_columns(
 
     Args:
         side, rule: the output's size, unless `native`.
+        min_valid_share: the least share of labelled pixels, unless `native`.
 
     Raises:
-        BadSample: with the reason, if image or labels are damaged, of different sizes, or too little labelled.
+        BadSample: with the reason, if image or labels are damaged, differ in size, or little is labelled.
     """
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]
@@ -33,7 +34,7 @@ def label_columns(
         rows, columns = raw.labels.shape
         raise BadSample(f"size mismatch: image is {width}x{height}, label map is {columns}x{rows}")
     share = float(np.mean(raw.labels != IGNORED_LABEL))
-    if share < min_valid_share:
+    if not native and share < min_valid_share:
         raise BadSample(f"only {share:.2%} of the pixels are labelled, at least {min_valid_share:.2%} needed")
     shape = (height, width) if native else resized_shape(height, width, side, rule)
     rows, columns = nearest_indices((height, width), shape)

@@ -24,7 +24,7 @@ def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
     Raises:
         BadSample: if the file is damaged, too large or has several channels.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -39,5 +39,7 @@ def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
             return np.asarray(picture).astype(np.float32)
     except BadSample:
         raise
+    except UnidentifiedImageError as error:  # whose message holds an address in memory
+        raise BadSample(f"{role} is no TIFF, or damaged from its start") from error
     except Exception as error:  # the library's errors are of many kinds, KeyError to struct.error
         raise BadSample(f"{role} TIFF damaged: {error}") from error

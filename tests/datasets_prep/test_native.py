@@ -39,7 +39,7 @@ def raw_sample(**changes: object) -> RawSample:
 @pytest.mark.parametrize("image", [encode_png(PICTURE), encode_jpeg(PICTURE)])
 def test_image_bytes_and_every_bit_of_depth_are_kept(image: bytes) -> None:
     raw = raw_sample(image=image)
-    row = native_depth_columns(raw, "metric", 0.01)
+    row = native_depth_columns(raw, "metric")
     assert row["image"] == image
     np.testing.assert_array_equal(decode_image(row["image"]), decode_rgb(image))
     depth = decode_depth(row["depth"], row["height"], row["width"])
@@ -48,14 +48,14 @@ def test_image_bytes_and_every_bit_of_depth_are_kept(image: bytes) -> None:
 
 
 def test_depth_is_read_without_our_code() -> None:
-    row = native_depth_columns(raw_sample(), "metric", 0.01)
+    row = native_depth_columns(raw_sample(), "metric")
     values = np.frombuffer(blosc2.decompress2(row["depth"]), np.float32).reshape(row["height"], row["width"])
     np.testing.assert_array_equal(values, decode_depth(row["depth"], 20, 30))
 
 
 def test_statistics_mean_what_they_mean_for_training_rows() -> None:
     raw = raw_sample()
-    native = native_depth_columns(raw, "metric", 0.01)
+    native = native_depth_columns(raw, "metric")
     trained = pixel_columns(raw, SOURCES["tum"], "train", **{**RULES, "rule": "none"})
     for name in ("valid_share", "inverse_depth_min", "inverse_depth_median", "inverse_depth_max", "scale"):
         assert native[name] == pytest.approx(trained[name], rel=1e-3)
@@ -83,17 +83,25 @@ def test_without_resizing_training_rows_keep_their_size() -> None:
     ("changes", "message"),
     [
         ({"target": np.ones((10, 30), np.float32), "valid": np.ones((10, 30), bool)}, "size mismatch"),
-        ({"valid": np.zeros((20, 30), bool)}, "only 0.00% of the pixels"),
+        ({"valid": np.zeros((20, 30), bool)}, "ground truth is empty"),
         ({"image": encode_png(PICTURE)[:-20]}, "^image PNG truncated"),
     ],
 )
 def test_damaged_samples_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(BadSample, match=message):
-        native_depth_columns(raw_sample(**changes), "metric", 0.01)
+        native_depth_columns(raw_sample(**changes), "metric")
+
+
+def test_a_single_valid_pixel_is_ground_truth() -> None:
+    valid = np.zeros((20, 30), bool)
+    valid[3, 4] = True
+    row = native_depth_columns(raw_sample(valid=valid), "metric")
+    assert np.argwhere(~np.isnan(decode_depth(row["depth"], 20, 30))).tolist() == [[3, 4]]
+    assert row["valid_share"] == 1 / 600
 
 
 def test_another_size_of_stored_depth_is_refused() -> None:
-    row = native_depth_columns(raw_sample(), "metric", 0.01)
+    row = native_depth_columns(raw_sample(), "metric")
     with pytest.raises(ValueError, match=r"depth declares 2400 bytes .* 20x31 float32 needs 2480"):
         decode_depth(row["depth"], 20, 31)
 
