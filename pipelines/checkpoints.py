@@ -91,7 +91,7 @@ def take_snapshot(
         tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_WHOLE))}
     if average:
         tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_WHOLE))
-    moments = get_optimizer_state_dict(model, optimizer, options=_WHOLE)["state"]
+    moments: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE)["state"]
     tensors[OPTIMIZER_FILE] = _copied(
         {f"{name}|{key}": torch.as_tensor(v) for name, state in moments.items() for key, v in state.items()}
     )
@@ -162,10 +162,10 @@ def restore(
     """Put a verified local checkpoint into a model, its optimiser and its moving average."""
     averaged = load_file(folder / WEIGHTS_FILE)
     trained = load_file(folder / TRAINED_FILE) if average else averaged
-    set_model_state_dict(model, trained, options=StateDictOptions(full_state_dict=True))
+    set_model_state_dict(model, dict(trained), options=StateDictOptions(full_state_dict=True))
     if average:
         average.load(averaged)
-    moments: dict[str, dict[str, Tensor]] = {}
+    moments: dict[str, Any] = {}
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, moment = key.rsplit("|", 1)
         moments.setdefault(name, {})[moment] = value

@@ -12,7 +12,7 @@ from datasets_prep.errors import UserError
 Config = Annotated[
     Optional[str],  # noqa: UP045 (Typer reads annotations at run time, also on Python 3.10)
     typer.Option(
-        "--config", "-c", help="A YAML file, or a built-in one: paper, mix6, demo.", show_default="the paper's"
+        "--config", "-c", help="A YAML file, or built in: paper, mix6, demo.", show_default="the paper's"
     ),
 ]
 Overrides = Annotated[

@@ -112,7 +112,7 @@ def _fit(config: TrainConfig, setup: Setup, name: str, storage: str, show: Calla
         train_loop_config={"setup": setup, "board": board},
         torch_config=TorchConfig(timeout_s=round(60 * config.hang_minutes)),
         scaling_config=ScalingConfig(
-            num_workers=config.workers,
+            num_workers=config.workers,  # type: ignore[arg-type] # Ray Train V2 takes a range too
             use_gpu=setup.use_gpu,
             resources_per_worker=_resources(setup.use_gpu, setup.threads),
         ),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -222,7 +221,7 @@ class _TrainingProcess:
         Python's own watchdog thread ends it even if the interpreter is stuck, and says where; Ray Train then
         starts the ranks again from the newest checkpoint.
         """
-        faulthandler.dump_traceback_later(60 * self._config.hang_minutes, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(60 * self._config.hang_minutes, exit=True, file=2)
 
     def _say(self, line: str) -> None:
         if self._rank == 0:

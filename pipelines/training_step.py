@@ -144,7 +144,7 @@ class TrainingStep:
         if isinstance(self._parallel, FSDPModule):
             self._parallel.set_requires_gradient_sync(last)
         elif isinstance(self._parallel, DistributedDataParallel) and not last:
-            return self._parallel.no_sync()  # type: ignore[return-value]
+            return self._parallel.no_sync()
         return nullcontext()
 
     def _clip(self) -> Tensor:

@@ -1,10 +1,6 @@
 """Raw files → shards → training → registry → prediction, through the command line, as a user goes."""
 
-import contextlib
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from io import BytesIO
 from pathlib import Path
@@ -13,12 +9,12 @@ import cv2
 import mlflow
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from mlflow import MlflowClient
 
 from datasets_prep.manifest import open_dataset
 from pipelines import cli
+from tests.sessions import kill_session, running
 
 TINY = (
     "model.name=dpt_tiny",
@@ -176,21 +172,11 @@ def test_a_killed_run_is_resumed_with_the_same_curve(
 
 def train_until_checkpoint_and_kill(arguments: list[object], run: Path) -> None:
     """Start training in a process with a Ray of its own; kill it once the first checkpoint is committed."""
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", *map(str, arguments)],
-        env={**environment, "RAY_TMPDIR": tempfile.mkdtemp(prefix="dpt-ray-", dir="/tmp")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
     state = run / "step_00000100" / "state.json"
     deadline = time.monotonic() + 300
-    while not state.exists():
-        assert process.poll() is None, f"training ended: {process.stderr.read().decode()[-2000:]}"
-        assert time.monotonic() < deadline, "no checkpoint in five minutes"
-        time.sleep(0.1)
-    family = psutil.Process(process.pid).children(recursive=True)
-    for member in (psutil.Process(process.pid), *family):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.communicate()
+    with running([sys.executable, "-m", "pipelines.cli", *map(str, arguments)]) as (process, log):
+        while not state.exists():
+            assert process.poll() is None, f"training ended: {log.read_text()[-2000:]}"
+            assert time.monotonic() < deadline, "no checkpoint in five minutes"
+            time.sleep(0.1)
+        kill_session(process.pid)

@@ -6,20 +6,20 @@ signals hit real processes. The curve is read back from MLflow, where no point m
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
+
+from tests.sessions import kill_session, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 60, 10
 SETTINGS = (
@@ -37,7 +37,7 @@ class Place:
     """Where the runs of this file live: shards, MLflow, checkpoints."""
 
     def __init__(self, folder: Path, shards: Path, template: Path) -> None:
-        self.folder, self.shards = folder, shards
+        self.runs, self.shards = folder / "runs", shards
         shutil.copy(template, folder / "mlflow.db")
         self.tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
 
@@ -51,45 +51,19 @@ class Place:
 
     def checkpoints(self, name: str) -> list[int]:
         """Steps of the whole checkpoints."""
-        states = (self.folder / "runs" / name).glob("step_*/state.json")
+        states = (self.runs / name).glob("step_*/state.json")
         return sorted(int(path.parent.name.removeprefix("step_")) for path in states)
 
-    @contextmanager
-    def training(
-        self, name: str, *more: str, **environment: str
-    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """A run in a session of its own, which is killed when the block ends before it does."""
-        log = self.folder / f"{name}.log"
-        arguments = ("train", "--data", str(self.shards), "--name", name, *SETTINGS, *more)
-        known = {key: value for key, value in os.environ.items() if not key.startswith("RAY_ADDRESS")}
-        scratch = tempfile.mkdtemp(prefix="dpt-ray-", dir="/tmp")
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.cli", *arguments],
-                cwd=self.folder,
-                env={
-                    **known,
-                    "MLFLOW_TRACKING_URI": self.tracking_uri,
-                    "RAY_TMPDIR": scratch,
-                    "OMP_NUM_THREADS": "1",
-                    **environment,
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            yield process, log
-        finally:
-            kill_family(process.pid)
-            process.wait(10)
-            shutil.rmtree(scratch, ignore_errors=True)
+    def training(self, name: str, *more: str) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
+        """A run in a session of its own."""
+        arguments = ("train", "--data", str(self.shards), "--name", name, "--storage", str(self.runs))
+        return running([sys.executable, "-m", "pipelines.cli", *arguments, *SETTINGS, *more])
 
-    def train_to_the_end(self, name: str, *more: str, **environment: str) -> str:
+    def train_to_the_end(self, name: str, *more: str) -> str:
         """Run until it ends by itself; returns what it printed."""
-        with self.training(name, *more, **environment) as (process, log):
+        with self.training(name, *more) as (process, log):
             assert process.wait(PATIENCE) == 0, log.read_text()
-        return log.read_text()
+            return log.read_text()
 
     def wait_for_checkpoint(self, name: str, step: int, process: subprocess.Popen[bytes], log: Path) -> None:
         """Wait until the run has saved a checkpoint at that step or later."""
@@ -106,28 +80,20 @@ def wait_until(condition: Callable[[], bool], log: Path) -> None:
         time.sleep(0.02)
 
 
-def kill_family(pid: int) -> None:
-    with suppress(psutil.NoSuchProcess):
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-
-
 def ranks(pid: int) -> list[psutil.Process]:
     """The training processes below a driver."""
-    return [p for p in psutil.Process(pid).children(recursive=True) if "RayTrainWorker" in title(p)]
-
-
-def title(process: psutil.Process) -> str:
-    with suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline())
-    return ""
+    return [process for process in session_processes(pid) if "RayTrainWorker" in "".join(process.cmdline())]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, mlflow_template: Path) -> Place:
-    return Place(tmp_path_factory.mktemp("disturbed"), shards_folder, mlflow_template)
+def place(
+    tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, mlflow_template: Path
+) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("disturbed"), shards_folder, mlflow_template)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield place
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +111,7 @@ def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:
         for rank in ranks(process.pid):
             rank.kill()
         assert process.wait(PATIENCE) == 0, log.read_text()
-    assert "going on from step" in log.read_text(), "it was not disturbed"
+        assert "going on from step" in log.read_text(), "it was not disturbed"
     assert place.curve("rank") == undisturbed
 
 
@@ -156,10 +122,10 @@ def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_
         place.wait_for_checkpoint("stopped", 20, process, log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 1, log.read_text()
-    assert "was told to stop and has saved where it is" in log.read_text()
+        assert "was told to stop and has saved where it is" in log.read_text()
     newest = place.checkpoints("stopped")[-1]
     assert newest < STEPS, "it was not stopped"
-    weights = place.folder / "runs" / "stopped" / f"step_{newest:08d}" / "weights.safetensors"
+    weights = place.runs / "stopped" / f"step_{newest:08d}" / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
@@ -176,8 +142,7 @@ def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_
 def test_a_killed_driver_is_resumed_with_another_number_of_workers(place: Place, undisturbed: Curve) -> None:
     with place.training("driver") as (process, log):
         place.wait_for_checkpoint("driver", 20, process, log)
-        kill_family(process.pid)
-        process.wait(10)
+        kill_session(process.pid)
     place.train_to_the_end("driver", "--resume", "workers=2")
     curve = place.curve("driver")
     assert [step for step, _ in curve] == [step for step, _ in undisturbed]
@@ -192,7 +157,7 @@ def test_a_hung_rank_is_taken_for_dead(place: Place) -> None:
         place.wait_for_checkpoint("hung", 20, process, log)
         ranks(process.pid)[0].suspend()
         assert process.wait(PATIENCE) == 0, log.read_text()
-    assert "going on from step" in log.read_text(), "it was not disturbed"
+        assert "going on from step" in log.read_text(), "it was not disturbed"
     assert place.curve("hung") == place.curve("two")
 
 
