@@ -93,7 +93,8 @@ class Block:
     """A rank's share of consecutive steps.
 
     Attributes:
-        pixels: (bytes,) uint8: the inverse depth of all samples, float16, then all their images.
+        pixels: (bytes,) uint8: the inverse depth of all samples, float16, then all their images. Who made the
+            block says how long they stay.
         scale: (n,) float64.
         dataset: (n,) int64.
         sample_ids: n names.
@@ -105,13 +106,13 @@ class Block:
     sample_ids: list[str]
 
     def batches(self, size: int, crop: int) -> Iterator[Batch]:
-        """The block's batches of `size` samples, views of its memory."""
+        """The block's batches of `size` samples, copied: its own memory is soon written to again."""
         inverse_depth, images = views(self.pixels, len(self.sample_ids), crop)
         for start in range(0, len(self.sample_ids), size):
             part = slice(start, start + size)
             yield Batch(
-                images[part],
-                inverse_depth[part],
+                _copied(images[part]),
+                _copied(inverse_depth[part]),
                 torch.from_numpy(self.scale[part]),
                 torch.from_numpy(self.dataset[part]),
                 self.sample_ids[part],
@@ -123,6 +124,34 @@ def views(pixels: torch.Tensor, samples: int, crop: int) -> tuple[torch.Tensor, 
     values = samples * crop * crop
     inverse_depth = pixels[: 2 * values].view(torch.float16).view(samples, crop, crop)
     return inverse_depth, pixels[2 * values :].view(samples, crop, crop, 3)
+
+
+def _copied(pixels: torch.Tensor) -> torch.Tensor:
+    """A copy in memory that a GPU can fetch from by itself, if there is one."""
+    return torch.empty_like(pixels, pin_memory=torch.cuda.is_available()).copy_(pixels)
+
+
+class MemoryRing:
+    """Memory for blocks, used again and again: fresh pages cost as much time as half of the decoding.
+
+    Args:
+        length: after so many blocks the memory of the first is used again.
+        make: makes memory: so many bytes, uint8.
+    """
+
+    def __init__(self, length: int, make: Callable[[int], torch.Tensor]) -> None:
+        self._ring: list[torch.Tensor | None] = [None] * length
+        self._make = make
+        self._next = 0
+
+    def __call__(self, size: int) -> torch.Tensor:
+        """Memory of so many bytes."""
+        place = self._next % len(self._ring)
+        self._next += 1
+        memory = self._ring[place]
+        if memory is None or len(memory) < size:
+            memory = self._ring[place] = self._make(size)
+        return memory[:size]
 
 
 class BlockMaker:

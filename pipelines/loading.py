@@ -3,7 +3,7 @@
 Every rank computes its own slice of every global batch from the plan, so nobody hands out work and nothing
 depends on timing. Who decodes is one setting, and changes nothing of what comes out:
 
-* `local`: DataLoader worker processes beside the rank.
+* `local`: DataLoader worker processes beside the rank (`pipelines.local_loading`).
 * `ray`: Ray Data tasks on any CPUs of the cluster (`pipelines.ray_loading`), for nodes whose GPUs take more
   than their cores can decode.
 """
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets_prep.manifest import NotADataset, PreparedDataset
-from pipelines.blocks import Batch, Block, BlockMaker, LoaderSettings
+from pipelines.blocks import Batch, LoaderSettings
 from pipelines.config import Executor
 from pipelines.decoding import decode_evaluation_row
+from pipelines.local_loading import local_blocks
 from pipelines.ray_loading import ray_blocks
 from pipelines.shard_reader import EVALUATION_COLUMNS, ShardReader
 
@@ -45,57 +45,11 @@ def training_batches(
         OSError: if a shard cannot be read.
     """
     blocks = (
-        ray_blocks(settings, max(1, processes)) if executor == "ray" else _local_blocks(settings, processes)
+        ray_blocks(settings, max(1, processes)) if executor == "ray" else local_blocks(settings, processes)
     )
     first, last = settings.slice
     for block in blocks:
         yield from block.batches(last - first, settings.crop)
-
-
-def _local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
-    loader = DataLoader(
-        _PlanBlocks(settings),
-        batch_size=None,
-        collate_fn=_unchanged,
-        num_workers=processes,
-        # A training process has threads (Ray, gloo); forking it could copy a lock that is held.
-        multiprocessing_context="spawn" if processes else None,
-        prefetch_factor=2 if processes else None,
-        pin_memory=torch.cuda.is_available(),
-    )
-    for item in loader:
-        yield Block(*item)
-
-
-class _PlanBlocks(IterableDataset[tuple[Any, ...]]):
-    """A rank's blocks, dealt out to loading processes in turn."""
-
-    def __init__(self, settings: LoaderSettings) -> None:
-        self._settings = settings
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        s = self._settings
-        worker = get_worker_info()
-        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        maker = BlockMaker(s, _shared_memory if worker else _own_memory)
-        for first in range(s.start + number * s.steps_per_block, s.steps, count * s.steps_per_block):
-            block = maker.block(s, first)
-            # A tuple, because that is what DataLoader knows how to pin.
-            yield block.pixels, block.scale, block.dataset, block.sample_ids
-
-
-def _unchanged(item: Any) -> Any:
-    """Instead of DataLoader's default, which makes tensors of arrays: each would cross on its own."""
-    return item
-
-
-def _own_memory(size: int) -> torch.Tensor:
-    return torch.empty(size, dtype=torch.uint8)
-
-
-def _shared_memory(size: int) -> torch.Tensor:
-    """Memory that the training process maps instead of copying, as DataLoader's own collation has it."""
-    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
 
 
 def evaluation_batches(

@@ -3,7 +3,7 @@
 Each rank has an ordered dataset of its own, made from its slice of the plan, so ranks need no agreement, and
 starting at any step is starting the dataset there. (Splitting one dataset among ranks would let their blocks'
 sizes decide who gets what.) A task makes some blocks after each other; each travels as one row whose pixels
-lie in Ray's object store, and the batches are views of that.
+lie in Ray's object store, and is copied from there batch by batch.
 
 The tasks are read tasks of a custom datasource: one operator, hence nothing else that could wait for a CPU
 that these hold.
@@ -26,7 +26,8 @@ import torch
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from pipelines.blocks import Block, BlockMaker, LoaderSettings
+from pipelines.blocks import Block, BlockMaker, LoaderSettings, MemoryRing
+from pipelines.local_loading import own_memory
 
 TASK_BLOCKS = 2
 """Blocks that a task makes: starting one costs some milliseconds of the consumer's core."""
@@ -105,7 +106,8 @@ def _read(settings: LoaderSettings, start: int, stop: int) -> Iterator[pa.Table]
 @lru_cache(maxsize=1)
 def _maker(settings: bytes) -> BlockMaker:
     """Kept from task to task of a worker process, with its open files; the ranks of a run share it."""
-    return BlockMaker(pickle.loads(settings), lambda size: torch.empty(size, dtype=torch.uint8))
+    # Ray copies a block into its store before it asks for the next; two make that sure.
+    return BlockMaker(pickle.loads(settings), MemoryRing(2, own_memory))
 
 
 def _table(block: Block) -> pa.Table:
