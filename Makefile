@@ -18,7 +18,7 @@ test: setup lint ## The whole test suite.
 	@echo "test: running the suite on 2 processes"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
-faults: setup ## Every round of killing jobs at random moments (ten minutes).
+faults: setup ## Every round of killing jobs at random moments (half an hour).
 	@$(BIN)/python -m pytest -q tests/faults
 
 fuzz: setup ## Thousands of hostile files of every format that is read (half an hour).

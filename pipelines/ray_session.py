@@ -23,6 +23,9 @@ _LOCAL_RAY = {
 """Environment of a Ray that this process starts itself; a cluster has its own."""
 
 
+_STORAGE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+
+
 def connect() -> None:
     """Make sure that this process is connected to Ray; does nothing if it is."""
     if ray.is_initialized():
@@ -30,10 +33,22 @@ def connect() -> None:
     if not on_cluster():
         for name, value in _LOCAL_RAY.items():
             os.environ.setdefault(name, value)
-    ray.init(logging_level=logging.ERROR)
+    storage = storage_variables()
+    ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": storage} if storage else None)
     ray.data.DataContext.get_current().enable_progress_bars = False
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def storage_variables() -> dict[str, str]:
+    """Where object storage is, for the workers of a cluster that was started without knowing.
+
+    Credentials are not passed on: a job's environment is no place for secrets, and nodes have their own.
+    Inside a submitted job the job's own environment reaches the workers already.
+    """
+    if not on_cluster() or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    return {name: os.environ[name] for name in _STORAGE_VARIABLES if name in os.environ}
 
 
 def on_cluster() -> bool:
