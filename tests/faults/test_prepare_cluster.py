@@ -50,6 +50,9 @@ assert len(ray.nodes()) == 3, ray.nodes()
 print("cluster is up", flush=True)
 from pipelines.cli import app
 app(sys.argv[1:], standalone_mode=False)
+# In this order: a driver whose nodes end before it tries to win back what they held.
+ray.shutdown()
+cluster.shutdown()
 """
 
 
