@@ -1,0 +1,103 @@
+"""Feeding side by side with peers: images a second, first batch, memory. One run, same machine, same images.
+
+    python -m venv PEERS
+    python -c "import site; print(site.getsitepackages()[0])" > PEERS/lib/python3.11/site-packages/ours.pth
+    PEERS/bin/pip install -r benchmarks/requirements-peers.txt
+    python benchmarks/loading.py --peers PEERS/bin/python
+
+The second line, run by this project's Python, lets the peers use its PyTorch instead of a second one. Ten
+datasets of rendered scenes at 384 × 512; crops of 384, flip, batches of 16; uint8 images and float16 depth.
+Every contestant runs in processes of its own, in turn, and the table has the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from loading_data import make_shards
+
+HERE = Path(__file__).parent
+OURS = ("limit", "local", "ray")
+PEERS = ("litdata", "webdataset", "mosaicml", "dataloader", "files", "huggingface")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peers", type=Path, help="Python of the peers' environment; without it only ours run"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("benchmark-data"), help="folder that is made and kept"
+    )
+    parser.add_argument("--rows", type=int, default=64, help="samples of each dataset")
+    parser.add_argument("--samples", type=int, default=4000, help="that are timed each round")
+    parser.add_argument("--warmup", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--memory-samples", type=int, default=20_000, help="0 leaves memory out")
+    arguments = parser.parse_args()
+    shards = make_shards(arguments.data.absolute(), arguments.rows)
+    bench = Bench(arguments, shards)
+    bench.rates()
+    if arguments.memory_samples:
+        bench.memory()
+
+
+class Bench:
+    """What all measurements share."""
+
+    def __init__(self, arguments: argparse.Namespace, shards: Path) -> None:
+        self.arguments, self.shards = arguments, shards
+
+    def rates(self) -> None:
+        """Print the table of all contestants."""
+        names = [*OURS, *(PEERS if self.arguments.peers else ())]
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(self.arguments.rounds):
+            for name in names:
+                results[name].append(self.run(name, self.arguments.samples))
+        limit = statistics.median(one["rate"] for one in results["limit"])
+        print(f"{self.arguments.processes} processes, median of {self.arguments.rounds} rounds")
+        print(f"{'':14} {'images/s':>9} {'of the limit':>13} {'first batch':>12}")
+        for name in names:
+            rate = statistics.median(one["rate"] for one in results[name])
+            first = statistics.median(one["first"] for one in results[name])
+            print(f"{name:14} {rate:9.0f} {rate / limit:13.2f} {first:11.1f}s", flush=True)
+
+    def memory(self) -> None:
+        """Print how the memory of our executors changes over many samples."""
+        samples = self.arguments.memory_samples
+        for name in ("local", "ray"):
+            held = self.run(name, samples, "--memory")["memory"]
+            parts = [statistics.mean(held[start : start + 10]) / 2**20 for start in range(0, 50, 10)]
+            line = ", ".join(f"{part:.0f}" for part in parts)
+            spread = max(parts) / min(parts) - 1
+            print(f"{name}: MiB in each fifth of {samples} samples: {line} (spread {spread:.0%})", flush=True)
+
+    def run(self, name: str, samples: int, *flags: str) -> dict[str, Any]:
+        """Run one contestant; returns what it reports."""
+        python = sys.executable if name in OURS else str(self.arguments.peers)
+        script = HERE / ("loading_ours.py" if name in OURS else "loading_peers.py")
+        command = [python, script, name, self.shards, "--samples", samples, *flags]
+        command += ["--warmup", self.arguments.warmup, "--processes", self.arguments.processes]
+        environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "OMP_NUM_THREADS": "1"}
+        finished = subprocess.run(
+            list(map(str, command)), env=environment, capture_output=True, text=True, check=False
+        )
+        if finished.returncode:
+            raise SystemExit(f"{name} failed:\n{finished.stderr[-2000:]}")
+        result: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
+        return result
+
+
+if __name__ == "__main__":
+    main()

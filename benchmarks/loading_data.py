@@ -1,0 +1,113 @@
+"""The data of the loading benchmark: ten prepared datasets of rendered scenes, 384 × 512.
+
+The shards are what `dpt prepare` writes, row group by row group; the same rows are also what every peer's
+format is made of, so that all of them decode the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, Manifest, Shard
+from datasets_prep.normalize import normalize
+from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
+from datasets_prep.sources.source import RawSample
+from datasets_prep.storage import Folder
+from datasets_prep.synthetic import render_scene
+
+DATASETS = 10
+SHARDS = 4
+"""Shards of a dataset: some peers give each loading process files of its own."""
+
+HEIGHT, WIDTH = 384, 512
+_BLOBS = ("image", "inverse_depth")
+
+_IMAGE_NOISE, _DEPTH_NOISE = 6.0, 0.0005
+"""Standard deviations, in levels of 256 and as a share of the depth: rendered pictures are smooth, and with
+such noise a row has about as many bytes (200 KB) as one of a photograph with measured depth."""
+
+
+def make_shards(root: Path, rows: int) -> Path:
+    """Ten datasets of `rows` samples each below `root`, made unless they are there; returns their folder."""
+    folder = root / f"shards-{rows}"
+    for index in range(DATASETS):
+        if not (folder / _name(index) / LATEST_NAME).exists():
+            with ProcessPoolExecutor() as pool:
+                rendered = list(pool.map(_row, [index] * rows, range(rows)))
+            _write(folder, index, rendered)
+    return folder
+
+
+def read_rows(shards: Path) -> Iterator[dict[str, Any]]:
+    """Every row of all datasets, images and inverse depth still encoded."""
+    for path in sorted(shards.glob("*/*/*.parquet")):
+        yield from pq.ParquetFile(path).read().to_pylist()
+
+
+def _name(dataset: int) -> str:
+    return f"rendered{dataset}"
+
+
+def _row(dataset: int, number: int) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    seed = 1000 * dataset + number
+    scene, random = render_scene(seed, HEIGHT, WIDTH), np.random.default_rng(seed)
+    image = scene.image + random.normal(0, _IMAGE_NOISE, scene.image.shape)
+    depth = scene.depth * (1 + random.normal(0, _DEPTH_NOISE, scene.depth.shape)).astype(np.float32)
+    bgr = np.clip(image[..., ::-1], 0, 255).astype(np.uint8)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    raw = RawSample(jpeg.tobytes(), depth, "depth", ~scene.sky, scene.sky)
+    pixels = normalize(
+        raw,
+        "metric",
+        side=HEIGHT,
+        rule="shorter",
+        jpeg_quality=95,
+        min_valid_share=0.0,
+        min_dynamic_range=1.0,
+    )
+    return {
+        "sample_id": f"{_name(dataset)}/{number:05}",
+        "dataset": _name(dataset),
+        "split": "train",
+        "source_path": f"{number:05}.jpg",
+        "source_digest": hashlib.sha256(raw.image).hexdigest(),
+        **pixels,
+    }
+
+
+def _write(folder: Path, dataset: int, rows: list[dict[str, Any]]) -> None:
+    """Shards and manifest, and then the file that says that all are finished."""
+    version = folder / _name(dataset) / "rendered"
+    version.mkdir(parents=True, exist_ok=True)
+    size = -(-len(rows) // SHARDS)
+    shards = [
+        _write_shard(version / f"train-{number:05}.parquet", rows[number * size : (number + 1) * size])
+        for number in range(SHARDS)
+    ]
+    manifest = Manifest(_name(dataset), "metric", "rendered", {}, {"train": len(rows)}, 0, {}, shards)
+    Folder(version).write_text(MANIFEST_NAME, manifest.to_json())
+    Folder(folder / _name(dataset)).write_text(LATEST_NAME, '{"version": "rendered"}\n')
+
+
+def _write_shard(path: Path, rows: list[dict[str, Any]]) -> Shard:
+    pq.write_table(
+        pa.Table.from_pylist(rows, SCHEMA),
+        path,
+        row_group_size=ROW_GROUP_ROWS,
+        compression={name: "none" if name in _BLOBS else "zstd" for name in SCHEMA.names},
+        use_dictionary=["dataset", "split", "target_kind"],
+        write_page_checksum=True,
+    )
+    metadata, content = pq.read_metadata(path), path.read_bytes()
+    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    return Shard(path.name, "train", len(rows), groups, len(content), hashlib.sha256(content).hexdigest())

@@ -1,0 +1,100 @@
+"""Our contestants of the loading benchmark, each in a process of its own; `benchmarks/loading.py` runs them.
+
+`limit` is what no loader can pass: as many plain processes as may load, each decoding and cropping samples
+that lie in its memory, into one buffer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from loading_data import read_rows
+from loading_timing import report
+
+from datasets_prep.manifest import open_datasets
+from pipelines.blocks import Batch, LoaderSettings
+from pipelines.decoding import crop_and_flip, decode_row
+from pipelines.sampling import Stage
+
+CROP, BATCH = 384, 16
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=("limit", "local", "ray"))
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--processes", type=int, required=True)
+    parser.add_argument("--warmup", type=int, required=True)
+    parser.add_argument("--samples", type=int, required=True)
+    parser.add_argument("--memory", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.name == "limit":
+        print(json.dumps({"first": 0.0, "rate": limit(arguments), "memory": []}))
+        return
+    if arguments.name == "ray":
+        start_ray()
+    report(
+        ours(arguments.shards, arguments.processes, arguments.name),
+        BATCH,
+        arguments.warmup,
+        arguments.samples,
+        arguments.memory,
+    )
+
+
+def ours(shards: Path, processes: int, executor: Literal["local", "ray"]) -> Iterator[Batch]:
+    # Here, because it imports Ray, which loading processes would do after every start.
+    from pipelines.loading import training_batches
+
+    settings = LoaderSettings(
+        uris=[dataset.folder.uri for dataset in open_datasets([str(shards)])],
+        split="train",
+        stages=[Stage(1_000_000)],
+        seed=0,
+        batch_size=BATCH,
+        crop=CROP,
+        flip=True,
+        start=0,
+        rank=0,
+        world_size=1,
+    )
+    yield from training_batches(settings, processes, executor)
+
+
+def start_ray() -> None:
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+    import ray
+
+    ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+
+
+def limit(arguments: argparse.Namespace) -> float:
+    """Images a second of all processes together."""
+    share = arguments.samples // arguments.processes
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(arguments.processes) as pool:
+        seconds = pool.starmap(_bare, [(arguments.shards, share)] * arguments.processes, chunksize=1)
+    return sum(share / each for each in seconds)
+
+
+def _bare(shards: Path, samples: int) -> float:
+    rows = list(read_rows(shards))
+    draws = np.random.default_rng(0).random((samples, 3))
+    image, inverse_depth = np.empty((CROP, CROP, 3), np.uint8), np.empty((CROP, CROP), np.float16)
+    start = time.perf_counter()
+    for number in range(samples):
+        row = rows[number % len(rows)]
+        crop_and_flip(*decode_row(row), draws[number], True, image, inverse_depth)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
