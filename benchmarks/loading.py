@@ -13,6 +13,7 @@ Every contestant runs in processes of its own, in turn, and the table has the me
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -78,7 +79,8 @@ class Bench:
         samples = self.arguments.memory_samples
         for name in ("local", "ray"):
             held = self.run(name, samples, "--memory")["memory"]
-            parts = [statistics.mean(held[start : start + 10]) / 2**20 for start in range(0, 50, 10)]
+            ends = [len(held) * fifth // 5 for fifth in range(6)]
+            parts = [statistics.mean(held[a:b]) / 2**20 for a, b in itertools.pairwise(ends)]
             line = ", ".join(f"{part:.0f}" for part in parts)
             spread = max(parts) / min(parts) - 1
             print(f"{name}: MiB in each fifth of {samples} samples: {line} (spread {spread:.0%})", flush=True)
