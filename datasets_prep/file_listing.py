@@ -146,7 +146,10 @@ class _Columns:
         table = pa.Table.from_batches(self._batches, LISTING_SCHEMA)
         self._batches.clear()
         order = pc.sort_indices(table, [("path", "ascending")])
-        return table.take(order)
+        ordered = table.take(order).combine_chunks()
+        del table, order
+        pa.default_memory_pool().release_unused()  # what sorting took is as much again
+        return ordered
 
 
 def _walk_local(folder: str, columns: _Columns) -> None:

@@ -99,8 +99,15 @@ class Samples(Sequence[Sample]):
 
     def table(self) -> pa.Table:
         """All of them, unpacked: of `SAMPLE_SCHEMA`, in one chunk."""
-        tables = [unpack(packed) for packed in self._packed]
-        return pa.concat_tables([*tables, to_table(self._last)]).combine_chunks()
+        last = to_table(self._last)
+        # A column at a time, the largest first: unpacking is cheap, and two copies of all would be large.
+        names = sorted(SAMPLE_SCHEMA.names, key=lambda name: name != "files")
+        columns = {name: self._column(name, last) for name in names}
+        return pa.table([columns[name] for name in SAMPLE_SCHEMA.names], schema=SAMPLE_SCHEMA)
+
+    def _column(self, name: str, last: pa.Table) -> pa.Array:
+        parts = [chunk for packed in self._packed for chunk in unpack(packed).column(name).chunks]
+        return pa.concat_arrays([*parts, *last.column(name).chunks])
 
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:

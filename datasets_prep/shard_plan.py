@@ -156,6 +156,7 @@ def plan_ingest(
         listing = without_oversized(listing, root.files())
     if not listing.samples:
         raise WrongLayout(_wrong_layout_message(source, root, listing))
+    pa.default_memory_pool().release_unused()
     table = listing.samples.table()
     listing.samples = Samples()
     order = _order(source_name, table, settings)
