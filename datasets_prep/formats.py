@@ -292,7 +292,7 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
     if name is None and len(found) == 1:
         name = next(iter(found))
     if name is None:
-        raise BadSample(f"{role} EXR has channels {sorted(found)}, expected {' or '.join(channels)}")
+        raise BadSample(f"{role} EXR has channels {sorted(found)!r:.200}, expected {' or '.join(channels)}")
     values = found[name].pixels
     if values is None or values.shape != (height, width):
         raise BadSample(f"{role} EXR damaged: channel {name} does not cover {width}x{height}")

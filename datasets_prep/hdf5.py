@@ -77,10 +77,10 @@ def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
     place = file
     for part in name.split("/"):
         if not isinstance(place, h5py.Group) or not isinstance(place.get(part, getlink=True), h5py.HardLink):
-            raise BadSample(f"{role} HDF5 has no dataset /{name}, but {sorted(file)[:8]}")
+            raise BadSample(f"{role} HDF5 has no dataset /{name}, but {sorted(file)!r:.200}")
         place = place[part]
     if not isinstance(place, h5py.Dataset) or place.ndim != ndim or place.dtype.kind not in "fiu":
-        raise BadSample(f"{role} HDF5: /{name} is no array of {ndim} dimensions but {place}")
+        raise BadSample(f"{role} HDF5: /{name} is no array of {ndim} dimensions but {place!s:.200}")
     if place.is_virtual or place.external:
         raise BadSample(f"{role} HDF5: the values of /{name} lie in other files")
     return place

@@ -88,8 +88,7 @@ def damage_png(data: bytes, donors: Sequence[bytes], rng: Rng) -> bytes:
             kinds = (b"PLTE", b"tRNS", b"gAMA", b"iCCP", b"zTXt", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"IHDR")
             chunks.insert(at + 1, (kinds[int(rng.integers(len(kinds)))], rng.bytes(int(rng.integers(40)))))
         elif action == 3 and kind == b"IDAT":
-            rows = zlib.decompressobj().decompress(content, 2**22)
-            chunks[at] = kind, zlib.compress(damage(rows, donors, rng), 1)
+            chunks[at] = kind, _damaged_stream(content, donors, rng)
         elif action == 4:
             field = int(rng.integers(8, 13))  # depth, colour, compression, filter, interlace
             values = (0, 1, 2, 3, 4, 6, 8, 16, 255)
@@ -118,6 +117,15 @@ def damage_shard(data: bytes, donors: Sequence[bytes], rng: Rng) -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, table.schema), stream)
     return stream.getvalue()
+
+
+def _damaged_stream(stream: bytes, donors: Sequence[bytes], rng: Rng) -> bytes:
+    """Damage below the compression, unless the stream is broken already."""
+    try:
+        rows = zlib.decompressobj().decompress(stream, 2**22)
+    except zlib.error:
+        return damage(stream, donors, rng)
+    return zlib.compress(damage(rows, donors, rng), 1)
 
 
 def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
