@@ -1,8 +1,8 @@
 """MATLAB files of version 5, as label maps and lists of indices come in them.
 
 Read here rather than by SciPy, whose reader ends the process with a segmentation fault on damaged files (some
-in a thousand, where the damage is below the compression). Only what such files need is understood: matrices of
-real numbers, compressed or not, little-endian. The format: "MAT-File Format", MathWorks, chapter 1.
+in a thousand, where the damage is below the compression). Only what such files need is understood: matrices
+of real numbers, compressed or not, little-endian. The format: "MAT-File Format", MathWorks, chapter 1.
 """
 
 from __future__ import annotations

@@ -24,11 +24,14 @@ from pathlib import Path
 import numpy as np
 
 from tests.fuzz import hostile
-from tests.fuzz.damage import damage, damage_png, damage_shard, damage_text
+from tests.fuzz.damage import damage, damage_matlab, damage_png, damage_shard, damage_text
 from tests.fuzz.file_format import is_text
 from tests.fuzz.hostile_maps import CANARY_VARIABLE
 from tests.fuzz.subjects import Subject, damaged_copy, find_subjects
 from tests.fuzz.watched_worker import Outcome, WatchedWorker
+
+_INSIDE = {"PNG": damage_png, "Parquet": damage_shard, "MAT": damage_matlab}
+"""Formats with checksums or compression around what is to be damaged too."""
 
 GROWN = 3 * 2**30
 """Size of a file of holes: more than a reader may take."""
@@ -106,11 +109,8 @@ def random_cases(
 def _damaged(name: str, content: bytes, donors: Sequence[bytes], rng: np.random.Generator) -> bytes:
     if is_text(name):
         return damage_text(content, donors, rng)
-    if name == "Parquet" and rng.random() < 0.7:
-        return damage_shard(content, donors, rng)
-    if name.startswith("PNG") and rng.random() < 0.6:
-        return damage_png(content, donors, rng)
-    return damage(content, donors, rng)
+    kind = name.split()[0]
+    return (_INSIDE[kind] if kind in _INSIDE and rng.random() < 0.6 else damage)(content, donors, rng)
 
 
 def try_cases(
@@ -122,7 +122,6 @@ def try_cases(
         outcome = _try(case, worker, scratch)
         report.add(case, number, outcome)
         if outcome.verdict == "failed" and findings is not None:
-            findings.mkdir(parents=True, exist_ok=True)
             (findings / f"{name.replace(' ', '_').replace('.', '')}-{number:05d}.bin").write_bytes(
                 case.content
             )
@@ -174,6 +173,8 @@ def main() -> int:
                 report = try_cases(name, cases, worker, scratch, findings)
             print(report.line(), *report.findings[:10], sep="\n  ", flush=True)
             failed += report.verdicts["failed"]
+    if not failed:
+        findings.rmdir()
     print(f"{failed} failures" + (f", kept in {findings}" if failed else ""))
     return 1 if failed else 0
 

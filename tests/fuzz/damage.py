@@ -17,6 +17,7 @@ Rng = np.random.Generator
 _EXTREMES = (0, 1, 2, 127, 128, 255, 256, 32767, 32768, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 _HUGE_NUMBERS = (b"0", b"-1", b"1e9", b"99999", b"65535", b"2147483647", b"4294967296", b"9" * 40, b"nan")
 _PNG_HEADER = 8
+_MATLAB_COMPRESSED = 15
 _WORDS = (
     *(
         b"\r\n",
@@ -117,6 +118,15 @@ def damage_shard(data: bytes, donors: Sequence[bytes], rng: Rng) -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, table.schema), stream)
     return stream.getvalue()
+
+
+def damage_matlab(data: bytes, donors: Sequence[bytes], rng: Rng) -> bytes:
+    """Damage below the compression of a MATLAB file's first element."""
+    kind, size = struct.unpack_from("<2I", data.ljust(136, b"\0"), 128)
+    if kind != _MATLAB_COMPRESSED:
+        return damage(data, donors, rng)
+    stream = _damaged_stream(data[136 : 136 + size], donors, rng)
+    return data[:128] + struct.pack("<2I", kind, len(stream)) + stream
 
 
 def _damaged_stream(stream: bytes, donors: Sequence[bytes], rng: Rng) -> bytes:
