@@ -117,8 +117,6 @@ def test_a_checkpoint_that_cannot_be_written_is_given_up_and_the_next_gets_its_t
 def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
     failing.failures = 3
     failing.save(snapshot(10))
-    with pytest.raises(
-        CheckpointNotSaved, match="the last checkpoint could not be written to .*step_00000010"
-    ):
+    with pytest.raises(CheckpointNotSaved, match=r"last checkpoint could not be written to .*step_00000010"):
         failing.close(10)
     assert failing.newest() is None
