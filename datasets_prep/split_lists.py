@@ -32,6 +32,9 @@ MAX_LIST_BYTES = 24 * 2**20
 """Longer files are no lists: the largest known, of IRS, has 13 MB. In memory a list takes up to fifty times
 its size."""
 
+MAX_LIST_LINES = 1_000_000
+"""A list of more lines is none either: the longest known, of MegaDepth, has 130,000."""
+
 _LEFT_OUT = ""
 _PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
 
@@ -88,13 +91,15 @@ def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
     """The columns of each entry of a list file.
 
     Raises:
-        WrongLayout: if it is larger than any list, or a pickle of something else than strings.
+        WrongLayout: if it is longer than any list, or a pickle of something else than strings.
     """
     if len(data) > MAX_LIST_BYTES:
         raise WrongLayout(f"{where} has {len(data)} bytes, which is no list file")
     if data.startswith(_PICKLE_MARKS):
         return [(text.strip(),) for text in _strings_of_pickle(data, where)]
     lines = data.decode("utf-8-sig", errors="replace").splitlines()
+    if len(lines) > MAX_LIST_LINES:
+        raise WrongLayout(f"{where} has {len(lines)} lines, which is no list file")
     return [tuple(columns) for line in lines if (columns := line.split()) and columns[0][0] != "#"]
 
 

@@ -22,12 +22,21 @@ import posixpath
 import re
 
 from datasets_prep import formats
-from datasets_prep.sources.source import BadSample, Listing, RawPointPair, Rejection, Sample, Source
+from datasets_prep.sources.source import (
+    BadSample,
+    Listing,
+    RawPointPair,
+    Rejection,
+    Sample,
+    Source,
+    WrongLayout,
+)
 from datasets_prep.storage import Folder
 
 _TABLE = re.compile(r"(?:(?P<folder>.*)/)?DIW_(?P<split>train|val|test)\.csv")
 _MAX_TABLE_BYTES = 64 * 2**20
-"""The largest table has 40 MB."""
+_MAX_TABLE_LINES = 2_000_000
+"""The largest table has 40 MB in 842,000 lines."""
 
 _RELATION = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5}),([<>]),(\d{1,5}),(\d{1,5})")
 
@@ -45,12 +54,10 @@ class DIW(Source):
         listing, paths = Listing(), set(root.files())
         for path in sorted(paths):
             if match := _TABLE.fullmatch(path):
-                lines = (
-                    root.read_bytes(path, most=_MAX_TABLE_BYTES)
-                    .decode("utf-8", errors="replace")
-                    .splitlines()
-                )
-                entries = [line.strip() for line in lines if line.strip()]
+                table = root.read_bytes(path, most=_MAX_TABLE_BYTES).decode("utf-8", errors="replace")
+                entries = [line.strip() for line in table.splitlines() if line.strip()]
+                if len(entries) > _MAX_TABLE_LINES:
+                    raise WrongLayout(f"{path} has {len(entries)} lines, more than {_MAX_TABLE_LINES}")
                 for name, relation in zip(entries[::2], entries[1::2], strict=False):
                     self._add(listing, paths, (match["folder"] or "", match["split"]), name, relation)
                 if len(entries) % 2:

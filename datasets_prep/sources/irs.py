@@ -39,7 +39,7 @@ METRE_PIXELS = 48.0
 
 _FILE = re.compile(
     r"(?:.*/)?(?P<scene>(?:Home|Office|Restaurant|Store)/[^/]+)/"
-    r"(?:l_(?P<image>\d+)\.png|d_(?P<depth>\d+)\.exr)"
+    r"(?:l_(?P<image>\d{1,9})\.png|d_(?P<depth>\d{1,9})\.exr)"
 )
 _CHANNELS = ("G", "R")
 

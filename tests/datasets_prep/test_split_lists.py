@@ -181,3 +181,14 @@ def test_lists_in_the_folder_are_not_asked_where_some_are_given(tmp_path: Path) 
     (tmp_path / "mine.txt").write_text(groups[0])
     found = list_samples(source, root, read_lists({"test": str(tmp_path / "mine.txt")}))
     assert {s.group: s.split for s in found.samples} == {groups[0]: "test", groups[1]: None, groups[2]: None}
+
+
+def test_a_list_of_too_many_lines_is_refused() -> None:
+    with pytest.raises(WrongLayout, match=r"^list\.txt has 1000001 lines, which is no list file$"):
+        parse_list(b"a\n" * 1_000_001, "list.txt")
+
+
+def test_a_pickle_that_names_one_text_without_end_is_refused() -> None:
+    data = pickle.dumps(["x" * 2**20] * 1000, protocol=2)
+    with pytest.raises(WrongLayout, match=r"^list\.p unfolds to 1048576000 characters"):
+        parse_list(data, "list.p")

@@ -9,6 +9,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats import encode_jpeg
 from datasets_prep.native import point_pair_columns
 from datasets_prep.sources.diw import DIW
+from datasets_prep.sources.source import WrongLayout
 from datasets_prep.storage import Folder
 
 SCENES = 4
@@ -90,3 +91,9 @@ def test_points_outside_the_photo_are_refused(tmp_path, line):
     pair = DIW().read(root, DIW().list(root).samples[0])
     with pytest.raises(BadSample, match=r"point [AB] at row -?\d+, column \d+ lies outside"):
         point_pair_columns(pair)
+
+
+def test_a_table_of_too_many_lines_is_refused(tmp_path):
+    root = write(tmp_path, ["a"] * 2_000_001)
+    with pytest.raises(WrongLayout, match=r"DIW_test\.csv has 2000001 lines, more than 2000000$"):
+        DIW().list(root)

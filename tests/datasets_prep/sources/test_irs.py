@@ -136,3 +136,7 @@ def test_exr_with_absurdly_many_channels_is_refused():
     channels = {f"c{number:03d}": np.zeros((400, 500), np.float32) for number in range(600)}
     with pytest.raises(BadSample, match="more than 50 megapixels"):
         formats.decode_exr(formats.encode_exr(channels), "depth", ("G",))
+
+
+def test_a_list_with_an_endless_number_names_nothing():
+    assert IRS().listed((f"Home/x/l_{'9' * 5000}.png",)) is None
