@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datasets_prep.sources.source import Rejection
 from datasets_prep.stereo_plan import BadVideoFolder, Piece, StereoVideo, pieces_of_clip
 from datasets_prep.storage import Folder
-from datasets_prep.wsvd_lists import read_clips
+from datasets_prep.wsvd_lists import MAX_LIST_BYTES, read_clips
 
 _LIST_LINE = re.compile(r"(?P<folder>[^/]+/chapter\d+)/out(?P<number>\d{8})(?:\.(?:jpg|png))?")
 _WSVD_LIST = re.compile(r"wsvd_(?P<split>train|test)_clip_frame_ids\.pkl")
@@ -46,7 +46,7 @@ def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPiec
             f"no list of frames in {lists.uri}; expected train.txt, validation.txt, test.txt"
         )
     for path in paths:
-        for count, line in enumerate(lists.read_text(path).splitlines(), 1):
+        for count, line in enumerate(lists.read_text(path, most=MAX_LIST_BYTES).splitlines(), 1):
             match = _LIST_LINE.fullmatch(line.strip())
             if match and int(match["number"]) > 0:
                 numbers.setdefault(match["folder"], set()).add(int(match["number"]) - 1)
@@ -83,7 +83,7 @@ def read_wsvd_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPiece
     for path in lists.files():
         if not (match := _WSVD_LIST.fullmatch(posixpath.basename(path))):
             continue
-        listed = read_clips(lists.read_bytes(path), f"{lists.uri}/{path}")
+        listed = read_clips(lists.read_bytes(path, most=MAX_LIST_BYTES), f"{lists.uri}/{path}")
         splits[match["split"]] = sorted({video.name for video in listed})
         for entry in listed:
             if entry.name not in by_id:

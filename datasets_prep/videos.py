@@ -7,6 +7,7 @@ clip in the middle of a film is read by seeking to the key frame before it.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
@@ -43,12 +44,11 @@ class Video:
         try:
             # Titles in other encodings than UTF-8 are no reason to refuse a video.
             self._container = av.open(self._file, "r", metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, OSError) as error:
             self._file.close()
+            if not _is_damage(error):
+                raise
             raise BadSample(f"video cannot be opened: {_message(error)}") from error
-        except OSError:
-            self._file.close()
-            raise
         problem = _problem_of(self._container)
         if problem:
             self.close()
@@ -136,7 +136,9 @@ class Video:
                     return
                 first = False
                 yield found, frame
-        except av.FFmpegError as error:
+        except (av.FFmpegError, ValueError, OSError) as error:
+            if isinstance(error, BadSample) or not _is_damage(error):
+                raise
             raise BadSample(f"video damaged: {_message(error)}") from error
 
     def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -168,6 +170,12 @@ def _problem_of(container: av.container.InputContainer) -> str | None:
     if not stream.average_rate or not stream.time_base:
         return "no frame rate"
     return None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is the file's: also where it names a place before its own start, which no disk has."""
+    beyond = isinstance(error, OSError) and error.errno == errno.EINVAL
+    return beyond or isinstance(error, (av.FFmpegError, ValueError))
 
 
 def _message(error: Exception) -> str:

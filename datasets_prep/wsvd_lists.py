@@ -21,6 +21,9 @@ import numpy as np
 
 from datasets_prep.errors import UserError
 
+MAX_LIST_BYTES = 128 * 2**20
+"""The largest published list has 60 MB."""
+
 MAX_FRAMES = 10_000_000
 """A list that names more frames is refused; the published ones name about 1.5 million."""
 

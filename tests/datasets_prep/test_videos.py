@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from contextlib import suppress
 from fractions import Fraction
@@ -150,3 +151,16 @@ def test_videos_are_read_from_remote_folders(folder):
     remote.fs.pipe(remote.path_of("a.video"), folder.read_bytes("a.video"))
     with Video(remote, "a.video") as video:
         assert [number_of(frame) for frame in video.frames([30, 31])] == [30, 31]
+
+
+@pytest.mark.parametrize(("code", "expected"), [(errno.EINVAL, BadSample), (errno.EIO, OSError)])
+def test_a_place_before_the_start_is_damage_and_a_failing_disk_is_not(tmp_path, monkeypatch, code, expected):
+    class Stubborn(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            raise OSError(code, "no")
+
+    data = encode_video(numbered_frames(5), "mp4")
+    root = Folder(tmp_path)
+    monkeypatch.setattr(root.fs, "open", lambda *_: Stubborn(data))
+    with pytest.raises(expected), Video(root, "a.mp4"):
+        pass

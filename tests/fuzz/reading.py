@@ -25,7 +25,7 @@ from datasets_prep.sources.source import BadSample, Listing
 from datasets_prep.split_lists import list_samples, read_lists
 from datasets_prep.storage import DigestingFolder, Folder
 from datasets_prep.videos import Video
-from datasets_prep.wsvd_lists import read_clips
+from datasets_prep.wsvd_lists import MAX_LIST_BYTES, read_clips
 
 cv2.setNumThreads(1)
 
@@ -93,7 +93,7 @@ def _list(source: str, folder: Folder, lists: dict[str, str]) -> None:
 def read_list_of_clips(root: str, outside: str, path: str) -> None:
     """Read the pickled list of a dataset's videos and frames."""
     with confined(outside):
-        for video in read_clips(Folder(root).read_bytes(path), path):
+        for video in read_clips(Folder(root).read_bytes(path, most=MAX_LIST_BYTES), path):
             assert isinstance(video.name, str)
             assert "/" not in video.name
             assert all(type(number) is int for clip in video.clips for number in clip)
