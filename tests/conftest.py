@@ -91,7 +91,7 @@ def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactor
         yield address
     finally:
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

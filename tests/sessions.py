@@ -31,7 +31,7 @@ def running(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], P
         yield process, log
     finally:
         kill_session(process.pid)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -42,7 +42,7 @@ def session_processes(leader: int) -> list[psutil.Process]:
 
 def kill_session(leader: int) -> None:
     """SIGKILL every process of a session, and nothing else."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive := [pid for pid in psutil.pids() if _is_alive_in_session(pid, leader)]:
         assert time.monotonic() < deadline, f"processes {alive} survive SIGKILL"
         for pid in reversed(alive):  # youngest first: the workers, in the middle of what they do

@@ -132,14 +132,14 @@ def command(raw: Path, out: Path) -> list[str]:
 
 def run_to_the_end(raw: Path, out: Path) -> None:
     with running(command(raw, out)) as (process, log):
-        assert process.wait(timeout=180) == 0, log.read_text()
+        assert process.wait(timeout=400) == 0, log.read_text()
 
 
 def run_until_killed(raw: Path, out: Path, moment: Moment) -> None:
     (out / "redweb").mkdir(exist_ok=True)
     before = files_begun(out)
     with running(command(raw, out)) as (process, log):
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while len(begun := files_begun(out) - before) < moment.files:
             if any(path.name == LATEST_NAME for path in begun):
                 break  # all is written: fewer files were left to write than we wanted to see
@@ -148,4 +148,4 @@ def run_until_killed(raw: Path, out: Path, moment: Moment) -> None:
             time.sleep(0.001)
         time.sleep(moment.delay)
         kill_session(process.pid)
-        assert process.wait(timeout=10) == -signal.SIGKILL, log.read_text()
+        assert process.wait(timeout=60) == -signal.SIGKILL, log.read_text()

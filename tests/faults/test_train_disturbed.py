@@ -28,7 +28,7 @@ SETTINGS = (
     f"checkpoint_every={CHECKPOINT_EVERY}", "optimizer.backbone_lr=1e-4", "optimizer.decoder_lr=1e-4",
     "optimizer.ema=0.9", "max_failures=8",
 )  # fmt: skip
-PATIENCE = 240.0
+PATIENCE = 400.0
 
 Curve = list[tuple[int, float]]
 

@@ -54,7 +54,7 @@ def test_config_prints_every_resolved_key() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config", "trian"], "dpt: no job 'trian'; there are: prepare, train"),
+        (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
         (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
         (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
         (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
