@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FREE_GIB := 12
 
-.PHONY: demo test faults fuzz lint setup help
+.PHONY: demo test faults proofs fuzz lint setup help
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: setup lint ## The whole test suite.
 
 faults: setup ## Every round of killing jobs at random moments (half an hour).
 	@$(BIN)/python -m pytest -q tests/faults
+
+proofs: setup ## The proofs that `make test` leaves out: the largest models, stereo videos on S3.
+	@$(BIN)/python -m pytest -q -m slow --ignore=tests/faults
 
 fuzz: setup ## Thousands of hostile files of every format that is read (half an hour).
 	@$(BIN)/python -m tests.fuzz.campaign

@@ -21,6 +21,7 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device
+from ray.train.v2._internal.execution import context as reporting
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
@@ -80,7 +81,9 @@ def build_model(section: ModelSection, crop: int) -> dpt.DPT:
 
 def train_loop(arguments: dict[str, Any]) -> None:
     """What each training process runs."""
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    # Ray Train names the logger that repeats every report by its file.
+    for noisy in ("ray.train", reporting.__file__):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     # DDP remarks on the layout of a few one-row gradients, where it costs nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
     setup: Setup = arguments["setup"]

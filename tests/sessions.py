@@ -14,6 +14,29 @@ from pathlib import Path
 
 import psutil
 
+ON_A_CLUSTER = """
+import logging, sys
+import ray
+from ray.cluster_utils import Cluster
+
+# A dead node is noticed in seconds, not in half a minute.
+health = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000}
+common = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+head = {**common, "include_dashboard": False, "_system_config": health}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+for _ in range(2):
+    cluster.add_node(**common)
+ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+assert len(ray.nodes()) == 3, ray.nodes()
+print("cluster is up", flush=True)
+from pipelines.cli import app
+app(sys.argv[1:], standalone_mode=False)
+# In this order: a driver whose nodes end before it tries to win back what they held.
+ray.shutdown()
+cluster.shutdown()
+"""
+"""A command of `dpt` on a cluster of three nodes of one core each, all of them in the command's session."""
+
 
 @contextmanager
 def running(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
@@ -56,3 +79,11 @@ def _is_alive_in_session(pid: int, leader: int) -> bool:
         return os.getsid(pid) == leader and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
+
+
+def name_of(process: psutil.Process) -> str:
+    """What a process calls itself: `ray::Map(write_shard)`, `raylet`; empty if it is gone."""
+    try:
+        return (process.cmdline() or [process.name()])[0].rsplit("/", 1)[-1]
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return ""

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
 import pytest
 
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
 from datasets_prep.storage import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
-from tests.sessions import kill_session, running, session_processes
+from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 SETTINGS = ("side=512", "samples_per_shard=2")
 TRIALS = 20
@@ -32,28 +31,6 @@ QUICK = 1
 TIMEOUT = 180
 Victim = Literal["worker", "raylet", "driver"]
 VICTIMS: tuple[Victim, ...] = ("raylet", "worker", "driver")
-
-ON_A_CLUSTER = """
-import logging, sys
-import ray
-from ray.cluster_utils import Cluster
-
-# A dead node is noticed in seconds, not in half a minute.
-health = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000}
-common = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-head = {**common, "include_dashboard": False, "_system_config": health}
-cluster = Cluster(initialize_head=True, head_node_args=head)
-for _ in range(2):
-    cluster.add_node(**common)
-ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-assert len(ray.nodes()) == 3, ray.nodes()
-print("cluster is up", flush=True)
-from pipelines.cli import app
-app(sys.argv[1:], standalone_mode=False)
-# In this order: a driver whose nodes end before it tries to win back what they held.
-ray.shutdown()
-cluster.shutdown()
-"""
 
 
 @dataclass(frozen=True)
@@ -143,14 +120,6 @@ def kill(trial: Trial, leader: int) -> str:
     name = name_of(chosen)
     chosen.send_signal(signal.SIGKILL)
     return name
-
-
-def name_of(process: psutil.Process) -> str:
-    """What a process calls itself: `ray::Map(write_shard)`, `raylet`; empty if it is gone."""
-    try:
-        return (process.cmdline() or [process.name()])[0].rsplit("/", 1)[-1]
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return ""
 
 
 def contents_names(out: Path) -> set[str]:

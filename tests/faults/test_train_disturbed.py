@@ -19,7 +19,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.sessions import kill_session, running, session_processes
+from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 60, 10
 SETTINGS = (
@@ -56,8 +56,12 @@ class Place:
 
     def training(self, name: str, *more: str) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
         """A run in a session of its own."""
-        arguments = ("train", "--data", str(self.shards), "--name", name, "--storage", str(self.runs))
-        return running([sys.executable, "-m", "pipelines.cli", *arguments, *SETTINGS, *more])
+        return running([sys.executable, "-m", "pipelines.cli", *self.arguments(name, *more)])
+
+    def arguments(self, name: str, *more: str) -> list[str]:
+        """Of the command line."""
+        where = ("--data", str(self.shards), "--storage", str(self.runs))
+        return ["train", "--name", name, *where, *SETTINGS, *more]
 
     def train_to_the_end(self, name: str, *more: str) -> str:
         """Run until it ends by itself; returns what it printed."""
@@ -82,7 +86,19 @@ def wait_until(condition: Callable[[], bool], log: Path) -> None:
 
 def ranks(pid: int) -> list[psutil.Process]:
     """The training processes below a driver."""
-    return [process for process in session_processes(pid) if "RayTrainWorker" in "".join(process.cmdline())]
+    return [process for process in session_processes(pid) if "RayTrainWorker" in name_of(process)]
+
+
+def training_below(raylet: psutil.Process) -> list[psutil.Process]:
+    """The training processes of a node."""
+    return [process for process in raylet.children() if "RayTrainWorker" in name_of(process)]
+
+
+def check_nearly_same(curve: Curve, expected: Curve) -> None:
+    """The same steps with the same losses, up to what another number of workers rounds otherwise."""
+    assert [step for step, _ in curve] == [step for step, _ in expected]
+    for (step, loss), (_, known) in zip(curve, expected, strict=True):
+        assert loss == pytest.approx(known, abs=1e-4), step
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +160,21 @@ def test_a_killed_driver_is_resumed_with_another_number_of_workers(place: Place,
         place.wait_for_checkpoint("driver", 20, process, log)
         kill_session(process.pid)
     place.train_to_the_end("driver", "--resume", "workers=2")
-    curve = place.curve("driver")
-    assert [step for step, _ in curve] == [step for step, _ in undisturbed]
-    for (_, loss), (_, expected) in zip(curve, undisturbed, strict=True):
-        assert loss == pytest.approx(expected, abs=1e-4)
+    check_nearly_same(place.curve("driver"), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_a_machine_goes_on_with_fewer_workers(place: Place, undisturbed: Curve) -> None:
+    command = [sys.executable, "-c", ON_A_CLUSTER, *place.arguments("elastic", "workers=[1, 2]")]
+    with running(command) as (process, log):
+        place.wait_for_checkpoint("elastic", 20, process, log)
+        raylets = [p for p in session_processes(process.pid) if name_of(p) == "raylet"]
+        victim = max(raylets, key=lambda raylet: len(training_below(raylet)))
+        assert training_below(victim), "no raylet has a rank"
+        victim.kill()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert "going on from step" in log.read_text(), "it was not disturbed"
+    check_nearly_same(place.curve("elastic"), undisturbed)
 
 
 @pytest.mark.slow
