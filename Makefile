@@ -16,7 +16,7 @@ demo: setup ## The whole way on rendered scenes: generate, prepare, train, evalu
 
 test: setup lint ## The whole test suite.
 	@echo "test: running the suite on 2 processes"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow"
 
 faults: setup ## Every round of killing jobs at random moments (half an hour).
 	@$(BIN)/python -m pytest -q tests/faults

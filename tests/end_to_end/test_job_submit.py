@@ -273,12 +273,14 @@ def dpt_submit(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         yield process
     finally:
         kill_session(process.pid)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def follow_until(process: subprocess.Popen[str], text: str) -> str:

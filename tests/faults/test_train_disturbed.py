@@ -131,6 +131,7 @@ def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:
     assert place.curve("rank") == undisturbed
 
 
+@pytest.mark.slow
 def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_is_damaged_later(
     place: Place, undisturbed: Curve
 ) -> None:
