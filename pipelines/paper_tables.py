@@ -148,8 +148,8 @@ TABLE_1 = Table(
     ),
     reference="MiDaS, MIX 5",
 )
-"""Zero-shot transfer. Printed changes come from unrounded values, and differ from those of the printed ones by
-up to 0.4; that of DPT-Hybrid on TUM, -23.2, by 0.6: its values give -23.8."""
+"""Zero-shot transfer. Printed changes come from unrounded values, and differ from those of the printed ones
+by up to 0.4; that of DPT-Hybrid on TUM, -23.2, by 0.6: its values give -23.8."""
 
 
 def _metric_columns(dataset: str, heading: str, last: tuple[str, str]) -> tuple[Column, ...]:
