@@ -13,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from math import isfinite
 from pathlib import Path
 
 from datasets_prep.errors import UserError
@@ -31,8 +33,8 @@ from pipelines.checkpoints import (
 )
 
 _STEP = re.compile(r"step_(\d{8,})")
-_ATTEMPTS = 3
-_PAUSE_SECONDS = 1.0
+_PAUSES = (1.0, 4.0)
+"""Seconds to wait before writing a checkpoint again; remote storage is asked patiently each time."""
 
 
 class CheckpointNotSaved(UserError):
@@ -66,8 +68,14 @@ class CheckpointStore:
 
     def newest(self) -> TrainingState | None:
         """The newest checkpoint that is whole; says which ones are passed over, and why."""
-        found = (self._verified(step) for step in reversed(self.steps()))
-        return next((state for state in found if state is not None), None)
+        steps = self.steps()
+        for step in reversed(steps):
+            state = self._verified(step)
+            if state is not None:
+                return state
+        if steps:
+            self._say(f"no checkpoint in {self._folder.uri} is whole: starting anew")
+        return None
 
     def _verified(self, step: int) -> TrainingState | None:
         try:
@@ -114,21 +122,22 @@ class CheckpointStore:
         self._executor.shutdown()
 
     def _save(self, snapshot: Snapshot) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
-            problem = self._try_to_save(snapshot)
-            if problem is None:
-                return
-            time.sleep(_PAUSE_SECONDS * attempt)
         name = checkpoint_name(snapshot.state.step)
-        self._say(f"checkpoint {name} is given up: {type(problem).__name__}: {problem}")
-
-    def _try_to_save(self, snapshot: Snapshot) -> Exception | None:
-        try:
-            self._write(snapshot)
-            self._thin_out(snapshot.state)
-        except Exception as error:  # whatever storage raises, the run is worth more than one checkpoint
-            return error
-        return None
+        write = partial(self._write, snapshot)
+        problem = _problem_of(write)
+        for pause in _PAUSES:
+            if problem is None:
+                break
+            time.sleep(pause)
+            problem = _problem_of(write)
+        if problem is not None:
+            # What is there of it is of no use, and takes the room of the next one.
+            _problem_of(partial(remove, self._folder / name))
+            self._say(f"checkpoint {name} is given up: {problem}")
+            return
+        problem = _problem_of(partial(self._thin_out, snapshot.state))
+        if problem is not None:  # they are tried again after the next one
+            self._say(f"checkpoints before {name} cannot be removed: {problem}")
 
     def _write(self, snapshot: Snapshot) -> None:
         """Write all files, each whole or not at all, and last the state that makes them a checkpoint."""
@@ -140,16 +149,17 @@ class CheckpointStore:
         folder.write_text(STATE_FILE, state_text(snapshot.state))
 
     def _thin_out(self, state: TrainingState) -> None:
-        """Remove all but the newest and the best."""
+        """Remove all but the newest and the best: also what is not whole, or was passed over as damaged."""
         scores = self._known_scores()
         scores[state.step] = state.score
-        rated = {step: score for step, score in scores.items() if score is not None}
-        kept = set(sorted(scores)[-self._keep :])
+        whole = sorted(step for step in scores if step <= state.step)
+        kept = set(whole[-self._keep :])
+        rated = {step: score for step in whole if (score := scores[step]) is not None and isfinite(score)}
         if rated:
             kept.add(min(rated, key=lambda step: (rated[step], step)))
-        for step in set(scores) - kept:
+        for step in set(self.steps()) - kept:
             remove(self._folder / checkpoint_name(step))
-            del scores[step]
+            scores.pop(step, None)
 
     def _known_scores(self) -> dict[int, float | None]:
         if self._scores is None:
@@ -165,6 +175,15 @@ class CheckpointStore:
             return read_state(folder.read_text(STATE_FILE), folder.uri).score
         except DamagedCheckpoint:
             return None
+
+
+def _problem_of(operation: Callable[[], None]) -> str | None:
+    """Why an operation failed, for whatever storage raises, the run is worth more than one checkpoint."""
+    try:
+        operation()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def remove(folder: Folder) -> None:

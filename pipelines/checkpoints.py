@@ -51,6 +51,7 @@ class TrainingState:
     Attributes:
         step: number of steps done.
         identity: what decides the run's curve: config and digests of the data.
+        run: address of its MLflow run, which a restart goes on with.
         score: validation AbsRel at this step, if it was validated; lower is better.
         skipped: how many steps were left out because their loss or gradient was no use.
         unsent: metrics that the tracking server has not yet taken.
@@ -59,6 +60,7 @@ class TrainingState:
 
     step: int
     identity: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, str] = field(default_factory=dict)
     score: float | None = None
     skipped: int = 0
     unsent: list[list[Any]] = field(default_factory=list)

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 POLL_SECONDS = 0.5
 
@@ -49,8 +50,9 @@ class ProgressBoard:
 
 
 def open_board() -> Any:
-    """Start a board; returns its actor handle."""
-    return ray.remote(num_cpus=0)(ProgressBoard).remote()
+    """Start a board; returns its actor handle. It is where the driver is: no other machine's end ends it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressBoard).remote()
 
 
 @contextmanager
@@ -72,23 +74,6 @@ def showing(board: Any, show: Callable[[str], None]) -> Iterator[None]:
         thread.join()
         for line in ray.get(board.take.remote()):
             show(line)
-
-
-class StopWatcher:
-    """Knows, without asking in every step, whether the driver wants the run to stop."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self.stop_requested = False
-        threading.Thread(target=self._watch, name="stop", daemon=True).start()
-
-    def _watch(self) -> None:
-        while not self.stop_requested:
-            time.sleep(POLL_SECONDS)
-            try:
-                self.stop_requested = ray.get(self._board.stop_requested.remote())
-            except ray.exceptions.RayError:  # the driver is gone, and the board with it: Ray ends us too
-                return
 
 
 class Pace:

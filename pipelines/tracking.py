@@ -16,7 +16,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -120,9 +120,23 @@ class Run:
         """The last value of every metric."""
         return dict(self._client.get_run(self.run_id).data.metrics)
 
+    def reopen(self) -> None:
+        """Mark the run as running again.
+
+        Raises:
+            TrackingError: if the server does not answer or has no such run.
+        """
+        _require_answer(self.tracking_uri)
+        try:
+            self._client.update_run(self.run_id, status="RUNNING")
+        except MlflowException as error:
+            raise TrackingError(_refusal(self.tracking_uri, error)) from error
+
     def finish(self, status: str) -> None:
-        """Close the run: `FINISHED`, `FAILED` or `KILLED`."""
-        self._client.set_terminated(self.run_id, status)
+        """Close the run: `FINISHED`, `FAILED` or `KILLED`, unless MLflow is away: then it stays as it is."""
+        with suppress(TrackingError, MlflowException):
+            _require_answer(self.tracking_uri)
+            self._client.set_terminated(self.run_id, status)
 
 
 class _PreparedInput(Dataset):
@@ -216,11 +230,15 @@ def start_run(name: str, job: str, config: BaseModel, datasets: Sequence[Prepare
 
 
 @contextmanager
-def finishing(run: Run) -> Iterator[None]:
-    """Close a run with the status that its block ends with."""
+def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
+    """Close a run with the status that its block ends with.
+
+    Args:
+        killed_by: what means, besides Ctrl-C, that it was ended on purpose.
+    """
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, killed_by):
         run.finish("KILLED")
         raise
     except BaseException:

@@ -99,7 +99,7 @@ def train(
     threads = 1 if use_gpu else cpus_per_worker(config.most_workers)
     uris = [d.folder.uri for d in datasets]
     setup = Setup(config.model_dump(), uris, folder.uri, run, identity, use_gpu, threads)
-    with tracking.finishing(run):
+    with tracking.finishing(run, killed_by=TrainingStopped):
         _fit(config, setup, name, Folder(storage).uri, show)
         return _log_result(config, folder, run, show)
 
@@ -217,25 +217,44 @@ def _find_or_start_run(
     show: Callable[[str], None],
 ) -> tracking.Run:
     """Start the MLflow run of a new training run, or find that of an old one."""
-    if folder.exists(RUN_FILE):
-        known = json.loads(folder.read_text(RUN_FILE))
-        if not resume:
-            raise RunExists(
-                f"run {name} exists in {folder.uri}: go on with it by --resume, or choose another --name"
-            )
+    known = _known_run(folder, show)
+    if known is None:
+        run = tracking.start_run(name, "train", config, datasets)
+    elif not resume:
+        raise RunExists(
+            f"run {name} exists in {folder.uri}: go on with it by --resume, or choose another --name"
+        )
+    else:
         difference = _difference(known["identity"], identity)
         if difference and not allow_changes:
             raise RunExists(
                 f"run {name} was started differently: {difference} (--allow-changes goes on all the same)"
             )
         run = tracking.Run(**known["run"])
-        if difference:
-            show(f"going on with changes: {difference}")
-            run.log_change(difference)
-    else:
-        run = tracking.start_run(name, "train", config, datasets)
+        _reopen(run, show)
+        if not difference:
+            return run
+        show(f"going on with changes: {difference}")
+        run.log_change(difference)
     folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": asdict(run)}, indent=1))
     return run
+
+
+def _known_run(folder: Folder, show: Callable[[str], None]) -> dict[str, Any] | None:
+    """What a run was started with and its MLflow run; should `run.json` be lost, its checkpoints know."""
+    if folder.exists(RUN_FILE):
+        known: dict[str, Any] = json.loads(folder.read_text(RUN_FILE))
+        return known
+    state = CheckpointStore(folder, 1, show).newest()
+    return None if state is None else {"identity": state.identity, "run": state.run}
+
+
+def _reopen(run: tracking.Run, show: Callable[[str], None]) -> None:
+    """Mark a run as running again; training does not need MLflow for that."""
+    try:
+        run.reopen()
+    except tracking.TrackingError as error:
+        show(f"{error}; its metrics are kept and sent later")
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

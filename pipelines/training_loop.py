@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage import Folder
 from dpt.ema import MovingAverage
-from pipelines.checkpoint_store import CheckpointStore
+from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore
 from pipelines.checkpoints import TrainingState, restore, take_snapshot
 from pipelines.config import ConfigError, ModelSection, TrainConfig
+from pipelines.interruptions import Interruptions
 from pipelines.loading import LoaderSettings, training_batches
 from pipelines.metric_journal import MetricJournal
 from pipelines.parallel import gathered, share_model
-from pipelines.progress import StopWatcher
 from pipelines.schedule import learning_rate_factor
 from pipelines.stages import run_stages
 from pipelines.throughput import training_operations
@@ -133,7 +133,7 @@ class _TrainingProcess:
             self._model, self._parallel, self._optimizer, self._average, config, len(self._datasets),
             self._rank, self._world_size,
         )  # fmt: skip
-        stop = StopWatcher(self._board)
+        watch = Interruptions(self._board, self._rank, self._world_size, get_device(), self._say)
         settings = loader_settings(
             config, self._setup.uris, self._datasets, start, self._rank, self._world_size
         )
@@ -144,13 +144,11 @@ class _TrainingProcess:
             set_learning_rates(self._optimizer, config, step - 1)
             self._report.count(step, train(batch, step), batch)
             ends = step == config.steps
-            stops = self._anyone(stop.stop_requested) or self._report.gives_up
-            logs = step % config.log_every == 0 or ends
-            if logs:
+            stops, saves = watch.after_step(self._report.gives_up)
+            if step % config.log_every == 0 or ends:
                 self._report.log(step)
             score = self._validate(step) if step % config.validate_every == 0 or ends else None
-            preempted = logs and self._preempted()
-            if step % config.checkpoint_every == 0 or ends or stops or preempted:
+            if step % config.checkpoint_every == 0 or ends or stops or saves:
                 self._save(step, score)
             if stops:
                 break
@@ -183,24 +181,18 @@ class _TrainingProcess:
         if self._rank and self._config.parallel == "ddp":
             return
         unsent = self._journal.unsent() if self._journal else []
-        state = TrainingState(step, self._setup.identity, score, self._report.skipped, unsent)
+        run = asdict(self._setup.run)
+        state = TrainingState(step, self._setup.identity, run, score, self._report.skipped, unsent)
         config = self._model.config.to_dict()
         snapshot = take_snapshot(self._parallel, self._optimizer, self._average, config, state)
         if self._rank == 0:
             self._store.save(snapshot)
 
-    def _preempted(self) -> bool:
-        """Whether the cloud has announced that it takes one of the run's machines; agreed between ranks."""
-        info = ray.train.get_preemption_info()
-        if info is not None:
-            self._say(f"a machine of ranks {info.preempted_ranks} is about to be taken: saving")
-        return info is not None
-
     def _finish(self, step: int) -> None:
         if self._rank == 0:
             self._live()
             if step > self._state.step:
-                self._store.close(step)
+                self._close_store(step)
             assert self._journal is not None
             left = self._journal.close(_LAST_METRICS_SECONDS)
             if left:
@@ -210,13 +202,12 @@ class _TrainingProcess:
                 reason = f"{self._config.max_skipped} steps in a row were left out; their samples: {names}"
                 ray.get(self._board.fail.remote(reason))
 
-    def _anyone(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank."""
-        if self._world_size == 1:
-            return flag
-        verdict = torch.tensor([float(flag)], device=get_device())
-        torch.distributed.all_reduce(verdict, torch.distributed.ReduceOp.MAX)
-        return bool(verdict.item())
+    def _close_store(self, step: int) -> None:
+        """Wait for the last checkpoint; that it cannot be saved is nothing that a restart would mend."""
+        try:
+            self._store.close(step)
+        except CheckpointNotSaved as error:
+            ray.get(self._board.fail.remote(str(error)))
 
     def _live(self) -> None:
         """Put off the end of this process by the time after which it is taken for hung.

@@ -8,26 +8,27 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 ON_A_CLUSTER = """
-import logging, sys
+import logging, os, sys
 import ray
 from ray.cluster_utils import Cluster
 
 # A dead node is noticed in seconds, not in half a minute.
 health = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000}
+head_cpus, workers = int(os.environ.get("HEAD_CPUS", "1")), int(os.environ.get("WORKER_NODES", "2"))
 common = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-head = {**common, "include_dashboard": False, "_system_config": health}
+head = {**common, "num_cpus": head_cpus, "include_dashboard": False, "_system_config": health}
 cluster = Cluster(initialize_head=True, head_node_args=head)
-for _ in range(2):
+for _ in range(workers):
     cluster.add_node(**common)
 ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
-assert len(ray.nodes()) == 3, ray.nodes()
+assert len(ray.nodes()) == workers + 1, ray.nodes()
 print("cluster is up", flush=True)
 from pipelines.cli import app
 app(sys.argv[1:], standalone_mode=False)
@@ -35,16 +36,23 @@ app(sys.argv[1:], standalone_mode=False)
 ray.shutdown()
 cluster.shutdown()
 """
-"""A command of `dpt` on a cluster of three nodes of one core each, all of them in the command's session."""
+"""A command of `dpt` on a cluster of three nodes of one core each (HEAD_CPUS and WORKER_NODES change that),
+all of them in the command's session."""
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A running command and its log; when the block ends, no process of its session is left."""
+def running(
+    command: Sequence[str], more: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A running command and its log; when the block ends, no process of its session is left.
+
+    Args:
+        more: of its environment.
+    """
     # Not pytest's folder: Ray's sockets must have short paths.
     scratch = Path(tempfile.mkdtemp(prefix="dpt-"))
     log = scratch / "log"
-    environment = {**os.environ, "RAY_TMPDIR": str(scratch)}
+    environment = {**os.environ, "RAY_TMPDIR": str(scratch), **(more or {})}
     environment.pop("RAY_ADDRESS", None)
     with log.open("wb") as sink:
         process = subprocess.Popen(

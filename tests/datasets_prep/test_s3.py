@@ -6,86 +6,28 @@ import os
 import random
 import subprocess
 import sys
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from s3fs import S3FileSystem
-from werkzeug.serving import make_server
 
 from datasets_prep.inspect import verify
 from datasets_prep.listing_cache import LISTING_NAME
 from datasets_prep.manifest import open_dataset
 from datasets_prep.storage import Folder
+from tests.faulty_s3 import FaultyS3, serving
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
 FAULT_SHARE = 0.05
-ERRORS = {
-    "InternalError": "500 Internal Server Error",
-    "ServiceUnavailable": "503 Service Unavailable",
-    "SlowDown": "503 Slow Down",
-}
-FAULTS = (*ERRORS, "slow", "cut off")
-
-
-class FaultyS3:
-    """A WSGI application: moto's S3, of whose answers a seeded share are errors, slow, or break off."""
-
-    def __init__(self) -> None:
-        self._s3 = DomainDispatcherApplication(create_backend_app)
-        self._rng = random.Random(3)
-        self._lock = threading.Lock()
-        self.share = 0.0
-        self.faults: Counter[str] = Counter()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        fault = self._draw()
-        if fault in ERRORS:
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response(ERRORS[fault], [("Content-Type", "application/xml")])
-            return [f"<Error><Code>{fault}</Code><Message>{ERRORS[fault]}</Message></Error>".encode()]
-        if fault == "slow":
-            time.sleep(0.5)
-        answer: Iterable[bytes] = self._s3(environ, start_response)
-        if fault == "cut off" and environ["REQUEST_METHOD"] == "GET":
-            whole = b"".join(answer)
-            return [whole[: len(whole) // 2]]  # the header has announced all of it
-        return answer
-
-    def _draw(self) -> str | None:
-        with self._lock:
-            fault = self._rng.choice(FAULTS) if self._rng.random() < self.share else None
-            if fault:
-                self.faults[fault] += 1
-            return fault
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[FaultyS3]:
-    """The endpoint, which `AWS_ENDPOINT_URL` names as long as it runs; with buckets `raw` and `shards`."""
-    app = FaultyS3()
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        S3FileSystem.clear_instance_cache()
-        for bucket in ("raw", "shards"):
-            S3FileSystem().mkdir(bucket)
+    with serving(("raw", "shards")) as app:
         yield app
-        S3FileSystem.clear_instance_cache()
-    server.shutdown()
-    thread.join()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datasets_prep.storage import Folder
-from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore
+from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore, checkpoint_name
 from pipelines.checkpoints import Snapshot, TrainingState
 
 
@@ -78,20 +78,21 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said_so(
 
 
 class FailingStore(CheckpointStore):
-    """Storage that refuses the first so many writes."""
+    """Storage that is full after the first file, for the first so many writes."""
 
     failures = 0
 
     def _write(self, snapshot: Snapshot) -> None:
         if self.failures > 0:
             self.failures -= 1
+            (self._folder / checkpoint_name(snapshot.state.step)).write_text("weights.safetensors", "half")
             raise OSError(28, "No space left on device")
         super()._write(snapshot)
 
 
 @pytest.fixture
 def failing(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> FailingStore:
-    monkeypatch.setattr("pipelines.checkpoint_store._PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("pipelines.checkpoint_store._PAUSES", (0.001, 0.001))
     return FailingStore(Folder(tmp_path), 3, lines.append)
 
 
@@ -120,3 +121,57 @@ def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
     with pytest.raises(CheckpointNotSaved, match=r"last checkpoint could not be written to .*step_00000010"):
         failing.close(10)
     assert failing.newest() is None
+
+
+def test_what_is_given_up_leaves_no_file_behind(failing: FailingStore, tmp_path: Path) -> None:
+    failing.failures = 3
+    failing.save(snapshot(10))
+    failing.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_passed_over_is_removed_and_costs_no_whole_checkpoint_its_place(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    store = store_in(Folder(tmp_path), lines)
+    for step in (10, 20, 30):
+        store.save(snapshot(step))
+    store.close(30)
+    (tmp_path / "step_00000015").mkdir()  # killed while it was written
+    for step in (20, 30):
+        (tmp_path / f"step_{step:08d}" / "weights.safetensors").write_bytes(b"damaged")
+    resumed = store_in(Folder(tmp_path), lines, keep=1)
+    assert resumed.newest() is None
+    assert "no checkpoint in" in lines[-1]
+    resumed.save(snapshot(12))
+    resumed.close(12)
+    assert resumed.steps() == [12]
+
+
+def test_old_checkpoints_that_stay_are_removed_after_the_next_one(
+    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_in(Folder(tmp_path), lines, keep=1)
+    store.save(snapshot(10))
+    store.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.checkpoint_store.remove", refuse)
+        store.save(snapshot(20))
+        store.wait()
+    assert lines == ["checkpoints before step_00000020 cannot be removed: PermissionError: not yours"]
+    assert store.steps() == [10, 20]
+    store.save(snapshot(30))
+    store.close(30)
+    assert store.steps() == [30]
+
+
+def refuse(folder: Folder) -> None:
+    raise PermissionError("not yours")
+
+
+def test_a_score_that_is_no_number_is_not_the_best(folder: Folder, lines: list[str]) -> None:
+    store = store_in(folder, lines, keep=1)
+    for step, score in ((10, float("nan")), (20, 0.3), (30, 0.4)):
+        store.save(snapshot(step, score))
+        store.wait()
+    assert store.steps() == [20, 30]

@@ -1,0 +1,155 @@
+"""Training runs to be disturbed: the command as users run it, in a process and with a Ray of its own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from datasets_prep.storage import Folder
+from tests.sessions import ON_A_CLUSTER, name_of, running, session_processes
+
+STEPS, CHECKPOINT_EVERY = 40, 8
+DISTURBED_AT = 16
+"""The checkpoint after which runs are disturbed."""
+
+SETTINGS = (
+    "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
+    "loader_workers=0", f"steps={STEPS}", "log_every=1", f"validate_every={STEPS}",
+    f"checkpoint_every={CHECKPOINT_EVERY}", "optimizer.backbone_lr=1e-4", "optimizer.decoder_lr=1e-4",
+    "optimizer.ema=0.9", "max_failures=8",
+)  # fmt: skip
+GOING_ON = "going on from step"
+PATIENCE = 400.0
+
+Curve = list[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs live: their shards, MLflow database and checkpoints.
+
+    Attributes:
+        storage: what the command is told; `runs` is the same place for the test.
+        before: what comes before the command.
+        environment: more of it for every run.
+    """
+
+    shards: Path
+    database: Path
+    storage: str
+    runs: str
+    before: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def new(folder: Path, shards: Path, template: Path) -> Place:
+        """An empty one."""
+        shutil.copy(template, folder / "mlflow.db")
+        return Place(shards, folder / "mlflow.db", str(folder / "runs"), str(folder / "runs"))
+
+    @property
+    def tracking_uri(self) -> str:
+        """Of the database."""
+        return f"sqlite:///{self.database}"
+
+    def curve(self, name: str) -> Curve:
+        """The run's losses as MLflow has them, with whatever is double."""
+        client = MlflowClient(self.tracking_uri)
+        experiment = client.get_experiment_by_name("dpt")
+        (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+        history = client.get_metric_history(run.info.run_id, "loss")
+        return sorted((point.step, point.value) for point in history)
+
+    def folder(self, name: str) -> Folder:
+        """The run's folder."""
+        return Folder(self.runs) / name
+
+    def checkpoints(self, name: str) -> list[int]:
+        """Steps of the whole checkpoints."""
+        folder = self.folder(name)
+        found = [child for child in folder.children() if child.startswith("step_")]
+        return sorted(int(child[5:]) for child in found if folder.exists(f"{child}/state.json"))
+
+    def training(
+        self, name: str, *more: str, nodes: int = 0, environment: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
+        """A run in a session of its own.
+
+        Args:
+            nodes: if given, on a cluster of so many, each with one core, and a head without any.
+        """
+        start = ("-c", ON_A_CLUSTER) if nodes else ("-m", "pipelines.cli")
+        where = ("--data", str(self.shards), "--storage", self.storage)
+        arguments = ("train", "--name", name, *where, *SETTINGS, *more)
+        ours = {
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # the test waits for them
+            "HEAD_CPUS": "0",
+            "WORKER_NODES": str(nodes),
+        }
+        more_environment = {**ours, **self.environment, **(environment or {})}
+        return running([*self.before, sys.executable, *start, *arguments], more_environment)
+
+    def train_to_the_end(self, name: str, *more: str, nodes: int = 0) -> str:
+        """Run until it ends by itself; returns what it printed."""
+        with self.training(name, *more, nodes=nodes) as (process, log):
+            return self.end_of(process, log)
+
+    def end_of(self, process: subprocess.Popen[bytes], log: Path, code: int = 0) -> str:
+        """Wait until a run ends with that exit code; returns what it printed."""
+        try:
+            found: int | None = process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            found = None
+        printed = log.read_text()
+        assert found == code, f"{found}: {printed}"
+        return printed
+
+    def wait_for_checkpoint(
+        self, name: str, process: subprocess.Popen[bytes], log: Path, step: int = DISTURBED_AT
+    ) -> None:
+        """Wait until the run has saved a checkpoint at that step or later, and is still running."""
+        wait_until(lambda: any(s >= step for s in self.checkpoints(name)) or process.poll() is not None, log)
+        assert process.poll() is None, f"ended too soon to be disturbed: {log.read_text()}"
+
+
+def wait_until(condition: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def ranks(leader: int) -> list[psutil.Process]:
+    """The training processes of a session."""
+    return [process for process in session_processes(leader) if "RayTrainWorker" in name_of(process)]
+
+
+def raylets_with_ranks(leader: int) -> list[psutil.Process]:
+    """The raylets of the nodes that train."""
+    raylets = [process for process in session_processes(leader) if name_of(process) == "raylet"]
+    return [r for r in raylets if any("RayTrainWorker" in name_of(child) for child in r.children())]
+
+
+def check_nearly_same(curve: Curve, expected: Curve, tolerance: float = 1e-4) -> None:
+    """The same steps with the same losses, up to what another number of workers rounds otherwise."""
+    assert [step for step, _ in curve] == [step for step, _ in expected]
+    for (step, loss), (_, known) in zip(curve, expected, strict=True):
+        assert loss == pytest.approx(known, abs=tolerance), step
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

@@ -1,0 +1,124 @@
+"""Every option of training in short real runs: it ends, and what is resumed is the same bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import tracking
+from pipelines.checkpoints import digest_of
+from pipelines.config import TrainConfig
+from pipelines.train import train
+
+STEPS, RESUMED_AT = 6, 3
+Options = Mapping[str, Any]
+
+PLAIN: Options = {
+    "model": {"name": "dpt_tiny", "pretrained": False},
+    "optimizer": {"backbone_lr": 1e-4, "decoder_lr": 1e-4, "objective": "average"},
+    "steps": STEPS, "checkpoint_every": RESUMED_AT, "validate_every": STEPS, "log_every": 1,
+    "batch_size": 4, "crop": 64, "precision": "float32", "loader_workers": 0,
+}  # fmt: skip
+
+NEUTRAL: Mapping[str, Options] = {
+    "channels-last": {"channels_last": True},
+    "activation checkpointing": {"activation_checkpointing": True},
+    "accumulation": {"optimizer": {"accumulate": 3}},
+    "two copies": {"workers": 2},
+    "two shards": {"workers": 2, "parallel": "fsdp"},
+    "one shard": {"parallel": "fsdp"},
+    "shards of micro-batches, with an average": {
+        "workers": 2, "parallel": "fsdp", "activation_checkpointing": True,
+        "optimizer": {"accumulate": 2, "ema": 0.9},
+    },
+}  # fmt: skip
+"""Options that change how the same numbers are computed."""
+
+OTHER: Mapping[str, Options] = {
+    "moving average": {"optimizer": {"ema": 0.9}},
+    "clipping": {"optimizer": {"clip_norm": 0.01}},
+    "clipped shards": {"workers": 2, "parallel": "fsdp", "optimizer": {"clip_norm": 0.01}},
+    "cosine": {"optimizer": {"schedule": "cosine", "warmup": 2}},
+    "poly": {"optimizer": {"schedule": "poly"}},
+    "bfloat16": {"precision": "bfloat16"},
+    "many objectives": {"optimizer": {"objective": "multi_objective"}, "workers": 2},
+    "stratified": {"sampling": "stratified"},
+    "two stages": {"stages": [{"steps": 4, "datasets": ["redweb"]}]},
+    "Ray Data": {"executor": "ray"},
+}
+"""Options that train otherwise."""
+
+EVERYTHING: Options = {
+    "channels_last": True, "activation_checkpointing": True, "loader_workers": 1,
+    "optimizer": {"accumulate": 2, "ema": 0.9, "clip_norm": 0.01, "schedule": "cosine", "warmup": 2},
+}  # fmt: skip
+SHARDED: Options = {**EVERYTHING, "parallel": "fsdp", "workers": 2}
+
+
+def config(options: Options) -> TrainConfig:
+    optimizer = {**PLAIN["optimizer"], **options.get("optimizer", {})}
+    return TrainConfig(**{**PLAIN, **options, "optimizer": optimizer})
+
+
+class Runs:
+    """Trains, with MLflow in a database of the test's own."""
+
+    def __init__(self, folder: Path, shards: Path) -> None:
+        self._folder, self._shards = folder, str(shards)
+
+    def losses(self, name: str, options: Options, resume: bool = False) -> dict[int, float]:
+        result = train(config(options), [self._shards], name, str(self._folder), resume, show=print)
+        history = MlflowClient().get_metric_history(result.run.run_id, "loss")
+        assert sorted(point.step for point in history) == list(range(1, STEPS + 1))
+        return {point.step: point.value for point in history}
+
+    def check_resumed(self, name: str, options: Options) -> None:
+        """The second half, trained again, must end with the same files."""
+        last = self._folder / name / f"step_{STEPS:08d}"
+        before = {path.name: digest_of(path) for path in last.iterdir() if path.name != "state.json"}
+        shutil.rmtree(last)
+        self.losses(name, options, resume=True)
+        assert {path.name: digest_of(path) for path in last.iterdir() if path.name != "state.json"} == before
+        assert {"weights.safetensors", "optimizer.safetensors"} <= before.keys()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    # Takes seconds a run, and is another test's matter.
+    monkeypatch.setattr(tracking, "log_model", lambda run, folder: "models:/none")
+    return Runs(tmp_path, shards_folder)
+
+
+@pytest.mark.parametrize("options", [EVERYTHING, SHARDED], ids=["copy", "shards"])
+def test_everything_at_once(runs: Runs, options: Options) -> None:
+    runs.losses("whole", options)
+    runs.check_resumed("whole", options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", NEUTRAL.values(), ids=NEUTRAL)
+def test_an_option_that_changes_no_number(runs: Runs, options: Options) -> None:
+    plain, found = runs.losses("plain", {}), runs.losses("other", options)
+    assert found == pytest.approx(plain, abs=1e-4)
+    runs.check_resumed("other", options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OTHER.values(), ids=OTHER)
+def test_an_option_that_trains_otherwise(runs: Runs, options: Options) -> None:
+    runs.losses("other", options)
+    runs.check_resumed("other", options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"workers": 2, "parallel": "fsdp"}], ids=["copy", "shards"])
+def test_a_compiled_model_learns_what_others_learn(runs: Runs, options: Options) -> None:
+    compiled = {**options, "compile": True}
+    plain, found = runs.losses("plain", options), runs.losses("compiled", compiled)
+    assert found == pytest.approx(plain, abs=1e-3)
+    runs.check_resumed("compiled", compiled)
