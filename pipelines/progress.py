@@ -52,7 +52,7 @@ class ProgressBoard:
 def open_board() -> Any:
     """Start a board; returns its actor handle. It is where the driver is: no other machine's end ends it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressBoard).remote()
+    return ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 @contextmanager
