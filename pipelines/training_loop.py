@@ -122,8 +122,8 @@ class _TrainingProcess:
         self._state = self._resume()
         self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if rank == 0 else None
         self._report = TrainingReport(
-            config, self._datasets, setup.run, self._journal, self._say, get_device(), operations,
-            rank, world_size, self._state.step, self._state.skipped,
+            config, self._datasets, self._journal, self._say, get_device(), operations, rank, world_size,
+            self._state.step, self._state.skipped,
         )  # fmt: skip
 
     def run(self) -> None:

@@ -20,7 +20,6 @@ from pipelines.loading import Batch
 from pipelines.metric_journal import MetricJournal
 from pipelines.progress import Pace
 from pipelines.throughput import matrix_rate
-from pipelines.tracking import Run
 from pipelines.training_step import StepResult
 
 _SHOWN_PREDICTIONS = 4
@@ -44,7 +43,6 @@ class TrainingReport:
         self,
         config: TrainConfig,
         datasets: Sequence[PreparedDataset],
-        run: Run,
         journal: MetricJournal | None,
         say: Callable[[str], None],
         device: torch.device,
@@ -54,7 +52,7 @@ class TrainingReport:
         start: int,
         skipped: int,
     ) -> None:
-        self._config, self._datasets, self._run = config, datasets, run
+        self._config, self._datasets = config, datasets
         self._journal, self._say, self._device = journal, say, device
         self._rank, self._world_size, self._operations = rank, world_size, operations
         self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
@@ -166,10 +164,8 @@ class TrainingReport:
 
     def _show_predictions(self, step: int, model: dpt.DPT) -> None:
         picture = sample_predictions(model, self._validated, self._config.val_split, _SHOWN_PREDICTIONS)
-        try:
-            self._run.log_picture(picture, f"predictions/step_{step:08d}.png")
-        except Exception as error:  # a picture is not worth a run
-            self._say(f"MLflow takes no picture of step {step}: {type(error).__name__}")
+        assert self._journal is not None, "rank 0 has one"
+        self._journal.log_picture(picture, f"predictions/step_{step:08d}.png")
 
     def _log(self, metrics: dict[str, float], step: int) -> None:
         assert self._journal is not None, "rank 0 has one"

@@ -1,5 +1,6 @@
 import threading
 
+import numpy as np
 import pytest
 
 from pipelines import metric_journal
@@ -12,6 +13,7 @@ class Server:
 
     def __init__(self) -> None:
         self.points: list[tuple[str, int, float]] = []
+        self.pictures: list[str] = []
         self.failures: list[str] = []
         self.asked = threading.Event()
         self.away = False
@@ -26,6 +28,11 @@ class Server:
         self.points += [(point.name, point.step, point.value) for point in points]
         if how == "after":
             raise TimeoutError("no answer")
+
+    def log_picture(self, picture: np.ndarray, path: str) -> None:
+        if path == "refused":
+            raise PermissionError("no artifacts for you")
+        self.pictures.append(path)
 
     def logged_steps(self, name: str) -> set[int]:
         if self.away:
@@ -105,3 +112,17 @@ def test_what_could_not_be_sent_travels_in_the_checkpoint(server: Server) -> Non
     assert second.close(60) == []
     # The first journal's thread is still trying, as a process that lives on would; nothing doubles.
     assert sorted(server.points) == sorted(expected(1, 3))
+
+
+def test_pictures_follow_the_metrics_and_none_holds_them_up(server: Server) -> None:
+    lines: list[str] = []
+    server.away = True
+    journal = MetricJournal(server, [], lines.append)  # type: ignore[arg-type]
+    log_steps(journal, 1, 1)
+    for path in (*map(str, range(20)), "refused", "last"):
+        journal.log_picture(np.zeros((2, 2, 3), np.uint8), path)
+    server.away = False
+    assert journal.close(60) == []
+    assert server.points == expected(1, 1)
+    assert server.pictures == ["14", "15", "16", "17", "18", "19", "last"]
+    assert lines[-1] == "MLflow takes no refused: PermissionError"
