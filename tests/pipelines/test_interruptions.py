@@ -1,0 +1,89 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from ray.train import PreemptionInfo
+
+from pipelines import interruptions
+from pipelines.interruptions import AGAIN_SECONDS, LOOK_SECONDS, Interruptions
+from pipelines.progress import open_board, showing
+
+CPU = torch.device("cpu")
+
+
+def alone(board: object, say: Callable[[str], None] = print) -> Interruptions:
+    return Interruptions(board, 0, 1, CPU, say)
+
+
+def test_the_drivers_wish_to_stop_is_heard(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
+    board = open_board()
+    watch = alone(board)
+    assert watch.after_step() == (False, False)
+    board.request_stop.remote()
+    deadline = time.monotonic() + 60
+    while not watch.after_step()[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Watcher:
+    stop_requested = False
+
+
+@pytest.fixture
+def without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruptions, "_StopWatcher", lambda board: Watcher())
+
+
+def test_a_notice_is_answered_at_once_and_again_after_a_while(
+    without_driver: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, notice, lines = [100.0], [None], []
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("ray.train.get_preemption_info", lambda: notice[0])
+    watch = alone(None, lines.append)
+
+    def saves_after(seconds: float) -> bool:
+        now[0] += seconds
+        return watch.after_step()[1]
+
+    assert not saves_after(0)
+    notice[0] = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [2, 3]})
+    assert not saves_after(LOOK_SECONDS / 2)
+    assert saves_after(LOOK_SECONDS / 2)
+    assert lines == ["the machine of rank 2, 3 is about to be taken: saving"]
+    assert not saves_after(LOOK_SECONDS)
+    assert saves_after(AGAIN_SECONDS - LOOK_SECONDS)
+
+
+def _rank(rank: int, rendezvous: str, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    interruptions._StopWatcher = lambda board: Watcher()  # type: ignore[assignment, misc]
+    ray.train.get_preemption_info = lambda: None
+    watch = Interruptions(None, rank, 2, CPU, print)
+    # A reason of one rank's own, in its second step.
+    torch.save([watch.after_step(rank == 1 and step == 1)[0] for step in range(3)], folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_stop_in_the_same_step(tmp_path: Path) -> None:
+    mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [[False, True, False]] * 2
+
+
+def test_lines_come_to_the_driver_whose_machine_has_the_board(ray_session: None) -> None:
+    lines: list[str] = []
+    board = open_board()
+    with showing(board, lines.append):
+        for number in range(3):
+            board.write.remote(f"line {number}")
+    assert lines == ["line 0", "line 1", "line 2"]
+    assert ray.get(board.failure.remote()) is None
+    ray.get(board.fail.remote("no use"))
+    assert ray.get(board.failure.remote()) == "no use"
