@@ -30,11 +30,13 @@ for _ in range(workers):
 ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
 assert len(ray.nodes()) == workers + 1, ray.nodes()
 print("cluster is up", flush=True)
-from pipelines.cli import app
-app(sys.argv[1:], standalone_mode=False)
-# In this order: a driver whose nodes end before it tries to win back what they held.
-ray.shutdown()
-cluster.shutdown()
+from pipelines.cli import main
+try:
+    main()
+finally:
+    # In this order: a driver whose nodes end before it tries to win back what they held.
+    ray.shutdown()
+    cluster.shutdown()
 """
 """A command of `dpt` on a cluster of three nodes of one core each (HEAD_CPUS and WORKER_NODES change that),
 all of them in the command's session."""

@@ -21,20 +21,14 @@ def undisturbed(place: Place) -> Curve:
 
 
 @pytest.fixture(scope="session")
-def undisturbed_on_cluster(place: Place) -> Curve:
-    """The same with the threads of a node of one core, which round otherwise."""
-    return whole_curve(place, "undisturbed_on_cluster", nodes=1)
-
-
-@pytest.fixture(scope="session")
 def undisturbed_by_two(place: Place) -> Curve:
     """The same with two ranks."""
     return whole_curve(place, "undisturbed_by_two", "workers=2")
 
 
-def whole_curve(place: Place, name: str, *more: str, nodes: int = 0) -> Curve:
+def whole_curve(place: Place, name: str, *more: str) -> Curve:
     """The curve of a run, which has every step once, and not one loss all the way."""
-    place.train_to_the_end(name, *more, nodes=nodes)
+    place.train_to_the_end(name, *more)
     curve = place.curve(name)
     assert [step for step, _ in curve] == list(range(1, STEPS + 1))
     assert len({loss for _, loss in curve}) > STEPS // 2

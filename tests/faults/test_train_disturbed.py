@@ -81,12 +81,12 @@ def kill_driver(place: Place, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_machine_is_replaced(place: Place, undisturbed_on_cluster: Curve) -> None:
-    with place.training("raylet", nodes=2) as (process, log):
+def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
+    with place.training("raylet") as (process, log):
         place.wait_for_checkpoint("raylet", process, log)
         kill_a_machine(process.pid)
         assert GOING_ON in place.end_of(process, log), "it was not disturbed"
-    assert place.curve("raylet") == undisturbed_on_cluster
+    assert place.curve("raylet") == undisturbed
 
 
 @pytest.mark.slow
@@ -132,8 +132,8 @@ def test_a_machine_that_will_be_taken_is_saved_from_in_time(place: Place) -> Non
     noticing = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
     # Longer than the other runs: a notice is looked for every five seconds.
     longer = ("steps=300", "checkpoint_every=100", "validate_every=300", "log_every=5")
-    place.train_to_the_end("unnoticed", *longer, nodes=1)
-    with place.training("noticed", *longer, nodes=2, environment=noticing) as (process, log):
+    place.train_to_the_end("unnoticed", *longer)
+    with place.training("noticed", *longer, environment=noticing) as (process, log):
         wait_until(lambda: "step 5/300" in log.read_text() or process.poll() is not None, log)
         (machine,) = raylets_with_ranks(process.pid)
         announce(machine, seconds=60)

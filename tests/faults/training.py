@@ -1,4 +1,4 @@
-"""Training runs to be disturbed: the command as users run it, in a process and with a Ray of its own."""
+"""Training runs to be disturbed: the command as users run it, in a session and with a cluster of its own."""
 
 from __future__ import annotations
 
@@ -81,27 +81,25 @@ class Place:
         return sorted(int(child[5:]) for child in found if folder.exists(f"{child}/state.json"))
 
     def training(
-        self, name: str, *more: str, nodes: int = 0, environment: Mapping[str, str] | None = None
+        self, name: str, *more: str, nodes: int = 2, environment: Mapping[str, str] | None = None
     ) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
         """A run in a session of its own.
 
         Args:
-            nodes: if given, on a cluster of so many, each with one core, and a head without any.
+            nodes: of its cluster, each with one core, besides a head without any.
         """
-        start = ("-c", ON_A_CLUSTER) if nodes else ("-m", "pipelines.cli")
         where = ("--data", str(self.shards), "--storage", self.storage)
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)
         ours = {
             "MLFLOW_TRACKING_URI": self.tracking_uri,
-            "OMP_NUM_THREADS": "1",
             "RAY_worker_niceness": "0",  # the test waits for them
             "HEAD_CPUS": "0",
             "WORKER_NODES": str(nodes),
         }
         more_environment = {**ours, **self.environment, **(environment or {})}
-        return running([*self.before, sys.executable, *start, *arguments], more_environment)
+        return running([*self.before, sys.executable, "-c", ON_A_CLUSTER, *arguments], more_environment)
 
-    def train_to_the_end(self, name: str, *more: str, nodes: int = 0) -> str:
+    def train_to_the_end(self, name: str, *more: str, nodes: int = 2) -> str:
         """Run until it ends by itself; returns what it printed."""
         with self.training(name, *more, nodes=nodes) as (process, log):
             return self.end_of(process, log)

@@ -89,6 +89,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    monkeypatch.setattr("pipelines.train.cpus_per_worker", lambda workers: 1)
     # Takes seconds a run, and is another test's matter.
     monkeypatch.setattr(tracking, "log_model", lambda run, folder: "models:/none")
     return Runs(tmp_path, shards_folder)
