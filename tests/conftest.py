@@ -2,18 +2,13 @@
 
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from tests.mlflow_server import MlflowServer
 
 # Tests say how Ray authenticates, never its default: that changes between versions. Loopback needs none.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -69,44 +64,11 @@ def mlflow_database(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture(scope="module")
 def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an MLflow server of the module's own, on loopback, which also keeps the artifacts."""
-    folder = tmp_path_factory.mktemp("mlflow-server")
-    shutil.copy(mlflow_template, folder / "mlflow.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {"--host": "127.0.0.1", "--port": str(port), "--workers": "1"}
-    options |= {
-        "--backend-store-uri": f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination": f"{folder}",
-    }
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *(word for pair in options.items() for word in pair)],
-            cwd=folder,
-            # Its job queue is half a dozen processes more, for what no test asks of it.
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_healthy(address, process, folder / "log")
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=60)
-
-
-def wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no answer from {address}: {log.read_text()}")
+    """The address of an MLflow server of the module's own."""
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow-server"), mlflow_template)
+    server.start()
+    yield server.address
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -57,14 +57,9 @@ class Place:
         shutil.copy(template, folder / "mlflow.db")
         return Place(shards, folder / "mlflow.db", str(folder / "runs"), str(folder / "runs"))
 
-    @property
-    def tracking_uri(self) -> str:
-        """Of the database."""
-        return f"sqlite:///{self.database}"
-
     def curve(self, name: str) -> Curve:
         """The run's losses as MLflow has them, with whatever is double."""
-        client = MlflowClient(self.tracking_uri)
+        client = MlflowClient(f"sqlite:///{self.database}")
         experiment = client.get_experiment_by_name("dpt")
         (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
         history = client.get_metric_history(run.info.run_id, "loss")
@@ -91,7 +86,7 @@ class Place:
         where = ("--data", str(self.shards), "--storage", self.storage)
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)
         ours = {
-            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
             "RAY_worker_niceness": "0",  # the test waits for them
             "HEAD_CPUS": "0",
             "WORKER_NODES": str(nodes),
