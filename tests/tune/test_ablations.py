@@ -13,8 +13,6 @@ from tune.records import LATENCY, MEAN, PARAMETERS, TABLES
 ROWS = [
     pytest.param(table, row, id=f"{table.name}-{row.title}") for table in PAPER.values() for row in table.rows
 ]
-    pytest.param(table, row, id=f"{table.name}-{row.title}") for table in PAPER.values() for row in table.rows
-]
 COMPARED = [PAPER[name] for name in ("skip", "readout", "backbone")]
 
 
