@@ -21,6 +21,7 @@ from loading_timing import report
 
 from datasets_prep.manifest import open_datasets
 from pipelines.blocks import Batch, LoaderSettings
+from pipelines.crops import RelativeDepthCrops
 from pipelines.decoding import crop_and_flip, decode_row
 from pipelines.sampling import Stage
 
@@ -60,8 +61,7 @@ def ours(shards: Path, processes: int, executor: Literal["local", "ray"]) -> Ite
         stages=[Stage(1_000_000)],
         seed=0,
         batch_size=BATCH,
-        crop=CROP,
-        flip=True,
+        crops=RelativeDepthCrops((CROP, CROP), flip=True),
         start=0,
         rank=0,
         world_size=1,

@@ -35,11 +35,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import dpt
 from datasets_prep.manifest import open_datasets
 from datasets_prep.schema import ROW_GROUP_ROWS
+from pipelines.crops import RelativeDepthCrops
 from pipelines.loading import LoaderSettings, training_batches
 from pipelines.ray_loading import TASK_BLOCKS
 from pipelines.sampling import SamplePlan, Stage
 
 CROP = 384
+CROPS = RelativeDepthCrops((CROP, CROP), flip=True)
 MIX_DATASETS = 10
 STEPS_OF_THE_PAPER, BATCH_OF_THE_PAPER = 60 * 72_000, 16
 ENDLESS = [Stage(1 << 40)]
@@ -119,7 +121,7 @@ def feed_on(nodes: int, shards: Path, images: int) -> list[Fed]:
     uris = [dataset.folder.uri for dataset in open_datasets([str(shards)])]
     batch = 16 * nodes
     settings = [
-        LoaderSettings(uris, "train", [Stage(images // 16)], 0, batch, CROP, True, 0, rank, nodes)
+        LoaderSettings(uris, "train", [Stage(images // 16)], 0, batch, CROPS, 0, rank, nodes)
         for rank in range(nodes)
     ]
     return ray.get([feed.remote(one) for one in settings])
@@ -176,7 +178,7 @@ def reads_per_image(row_groups: Sequence[np.ndarray], ranks: int, batch: int, bl
 
 def endless_feed(rank: int, ranks: int, batch: int) -> LoaderSettings:
     """Settings of a rank's feed, without data to read."""
-    return LoaderSettings([], "train", ENDLESS, 0, batch, CROP, True, 0, rank, ranks)
+    return LoaderSettings([], "train", ENDLESS, 0, batch, CROPS, 0, rank, ranks)
 
 
 # ---- the budget

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets_prep.manifest import open_datasets
-from pipelines.decoding import crop_and_flip, decode_row
+from pipelines.crops import Crops
 from pipelines.random_streams import augmentation_draws
 from pipelines.sampling import SamplePlan, Stage
 from pipelines.shard_reader import ShardReader
@@ -27,15 +27,16 @@ class Batch:
 
     Attributes:
         images: (B, H, W, 3) uint8 RGB.
-        inverse_depth: (B, H, W) float16 in [0, 1], NaN where invalid; float32 where the ground truth is kept
-            at its native resolution, for evaluation.
-        scale: (B,) float64, `inverse_depth · scale` is in 1/metres; NaN where the dataset is not metric.
+        target: (B, H, W), what the task makes of the ground truth. For relative depth: inverse depth in
+            [0, 1], NaN where invalid, float16; float32 where the ground truth is kept at its native
+            resolution, for evaluation.
+        scale: (B,) float64, inverse depth times `scale` is in 1/metres; NaN where the dataset is not metric.
         dataset: (B,) int64, index into the run's datasets, sorted by name.
         sample_ids: B names.
     """
 
     images: torch.Tensor
-    inverse_depth: torch.Tensor
+    target: torch.Tensor
     scale: torch.Tensor
     dataset: torch.Tensor
     sample_ids: list[str]
@@ -49,10 +50,9 @@ class LoaderSettings:
         uris: the datasets' version folders, sorted by dataset name.
         split: which split of them.
         stages: the run's, which say how many steps it has and how datasets are mixed in each.
-        seed: of order, crops and flips.
+        seed: of order and augmentation.
         batch_size: of the global batch, over all ranks.
-        crop: side of the square crops in pixels.
-        flip: mirror half of the samples.
+        crops: what becomes of a row.
         start: the first step to produce.
         rank, world_size: which slice of each global batch; slices differ by one sample at most.
         block_samples: samples of a block, about. More share more reads, as each of two blocks that need a
@@ -64,8 +64,7 @@ class LoaderSettings:
     stages: Sequence[Stage]
     seed: int
     batch_size: int
-    crop: int
-    flip: bool
+    crops: Crops
     start: int
     rank: int
     world_size: int
@@ -93,8 +92,8 @@ class Block:
     """A rank's share of consecutive steps.
 
     Attributes:
-        pixels: (bytes,) uint8: the inverse depth of all samples, float16, then all their images. Who made the
-            block says how long they stay.
+        pixels: (bytes,) uint8: the targets of all samples, then all their images. Who made the block says how
+            long they stay.
         scale: (n,) float64.
         dataset: (n,) int64.
         sample_ids: n names.
@@ -105,25 +104,32 @@ class Block:
     dataset: NDArray[np.int64]
     sample_ids: list[str]
 
-    def batches(self, size: int, crop: int) -> Iterator[Batch]:
+    def batches(self, size: int, crops: Crops) -> Iterator[Batch]:
         """The block's batches of `size` samples, copied: its own memory is soon written to again."""
-        inverse_depth, images = views(self.pixels, len(self.sample_ids), crop)
+        targets, images = views(self.pixels, len(self.sample_ids), crops)
         for start in range(0, len(self.sample_ids), size):
             part = slice(start, start + size)
             yield Batch(
                 _copied(images[part]),
-                _copied(inverse_depth[part]),
+                _copied(targets[part]),
                 torch.from_numpy(self.scale[part]),
                 torch.from_numpy(self.dataset[part]),
                 self.sample_ids[part],
             )
 
 
-def views(pixels: torch.Tensor, samples: int, crop: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverse depth (n, crop, crop) float16 and images (n, crop, crop, 3) uint8 in a block's memory."""
-    values = samples * crop * crop
-    inverse_depth = pixels[: 2 * values].view(torch.float16).view(samples, crop, crop)
-    return inverse_depth, pixels[2 * values :].view(samples, crop, crop, 3)
+def views(pixels: torch.Tensor, samples: int, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets (n, h, w) and images (n, h, w, 3) uint8 in a block's memory."""
+    height, width = crops.size
+    end = samples * height * width * crops.target_dtype.itemsize
+    targets = pixels[:end].view(crops.target_dtype).view(samples, height, width)
+    return targets, pixels[end:].view(samples, height, width, 3)
+
+
+def block_bytes(samples: int, crops: Crops) -> int:
+    """Bytes of the memory of a block of so many samples."""
+    height, width = crops.size
+    return samples * height * width * (crops.target_dtype.itemsize + 3)
 
 
 def _copied(pixels: torch.Tensor) -> torch.Tensor:
@@ -163,7 +169,8 @@ class BlockMaker:
 
     def __init__(self, settings: LoaderSettings, allocate: Callable[[int], torch.Tensor]) -> None:
         self._allocate = allocate
-        self._reader = ShardReader(open_datasets(list(settings.uris)), settings.split)
+        columns = settings.crops.columns
+        self._reader = ShardReader(open_datasets(list(settings.uris)), settings.split, columns)
         self._plan = SamplePlan(self._reader.row_groups, settings.stages, settings.batch_size, settings.seed)
 
     def block(self, s: LoaderSettings, first: int) -> Block:
@@ -171,13 +178,13 @@ class BlockMaker:
         steps = np.arange(first, min(first + s.steps_per_block, s.steps))
         positions = (steps[:, None] * s.batch_size + np.arange(*s.slice)).ravel()
         draws = self._plan.draws(positions)
-        random = augmentation_draws(s.seed, positions)
-        pixels = self._allocate(5 * len(positions) * s.crop * s.crop)
-        inverse_depth, images = (view.numpy() for view in views(pixels, len(positions), s.crop))
+        random = augmentation_draws(s.seed, positions, s.crops.draws)
+        pixels = self._allocate(block_bytes(len(positions), s.crops))
+        targets, images = (view.numpy() for view in views(pixels, len(positions), s.crops))
         scale, sample_ids = np.full(len(positions), np.nan), []
         for i, place in enumerate(zip(draws.dataset, draws.row_group, draws.row, strict=True)):
             row = self._reader.row(*place)
-            crop_and_flip(*decode_row(row), random[i], s.flip, images[i], inverse_depth[i])
+            s.crops(row, random[i], images[i], targets[i])
             sample_ids.append(row["sample_id"])
             if row["scale"] is not None:
                 scale[i] = row["scale"]

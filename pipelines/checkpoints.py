@@ -52,7 +52,8 @@ class TrainingState:
         step: number of steps done.
         identity: what decides the run's curve: config and digests of the data.
         run: address of its MLflow run, which a restart goes on with.
-        score: validation AbsRel at this step, if it was validated; lower is better.
+        score: of the validation at this step, if there was one; lower is better. AbsRel, or the negative of
+            a metric of which larger is better.
         skipped: how many steps were left out because their loss or gradient was no use.
         unsent: metrics that the tracking server has not yet taken.
         files: digests of the checkpoint's other files.

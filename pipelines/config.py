@@ -34,6 +34,7 @@ class ConfigError(UserError):
     """A config that cannot be used; the message names the key, one problem a line."""
 
 
+TaskName = Literal["depth"]
 Executor = Literal["local", "ray"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -51,11 +52,14 @@ class ModelSection(Section):
         name: one of `dpt.list_models()`.
         pretrained: start from ImageNet weights of the backbone (paper section 4.1); they are downloaded.
         overrides: anything else that `dpt.create_model` takes: taps, readout, features, …
+        start: a trained model to start from, its network as well as its weights: a registered one, or any
+            file or folder that `dpt predict --model` takes. The other settings say nothing then.
     """
 
     name: str = "dpt_large"
     pretrained: bool = True
     overrides: dict[str, Any] = Field(default_factory=dict)
+    start: str | None = None
 
 
 class LossSection(Section):
@@ -152,9 +156,10 @@ class TrainConfig(MixSection):
     """How a model is trained.
 
     Attributes:
+        task: what is learned: `depth` up to scale and shift.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
-        crop: side of the square random crops in pixels.
+        crop: side of the square random crops in pixels, or [height, width] of others.
         flip: mirror half of the samples.
         sampling: `multinomial` draws each sample's dataset for itself, as the paper does; `stratified` gives
             every batch the shares as nearly as whole samples allow.
@@ -183,12 +188,13 @@ class TrainConfig(MixSection):
         hang_minutes: a worker that finishes no step for so long is taken for dead.
     """
 
+    task: TaskName = "depth"
     model: ModelSection = ModelSection()
     loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
     steps: int = Field(60 * 72_000, ge=1)
     batch_size: int = Field(16, ge=1)
-    crop: int = Field(384, ge=32)
+    crop: int | tuple[int, int] = 384
     flip: bool = True
     sampling: Sampling = "multinomial"
     stages: tuple[StageSection, ...] = ()
@@ -219,6 +225,11 @@ class TrainConfig(MixSection):
         """The largest number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
+    @property
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of the crops."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         fewest = self.workers if isinstance(self.workers, int) else self.workers[0]
@@ -228,7 +239,7 @@ class TrainConfig(MixSection):
             )
         if self.parallel == "fsdp" and self.optimizer.objective == "multi_objective":
             raise ValueError("parallel: fsdp needs optimizer.objective=average; it has no whole gradient")
-        if self.crop % 32:
+        if any(side < 32 or side % 32 for side in self.crop_size):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
         if sum(stage.steps for stage in self.stages) >= self.steps:
             raise ValueError(f"stages: they take all {self.steps} steps, none are left for the full mix")

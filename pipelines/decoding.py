@@ -56,24 +56,23 @@ def crop_and_flip(
     image_out: NDArray[np.uint8],
     inverse_depth_out: NDArray[np.float16],
 ) -> None:
-    """A random square crop, mirrored half of the time if `flip`; what is too small is padded as invalid.
+    """A random crop, mirrored half of the time if `flip`; what is too small is padded as invalid.
 
     Args:
         image: (H, W, 3).
         inverse_depth: (H, W).
         draws: three numbers in [0, 1): vertical position, horizontal position, flip.
-        image_out: (side, side, 3), contiguous; written to.
-        inverse_depth_out: (side, side), contiguous; written to.
+        image_out: (h, w, 3), contiguous; written to.
+        inverse_depth_out: (h, w), contiguous; written to.
     """
-    side = len(inverse_depth_out)
-    height, width = inverse_depth.shape
-    top, left = (
-        int(draw * (max(0, size - side) + 1)) for draw, size in zip(draws, (height, width), strict=False)
-    )
+    height, width = inverse_depth_out.shape
+    there, wide = inverse_depth.shape
+    top = int(draws[0] * (max(0, there - height) + 1))
+    left = int(draws[1] * (max(0, wide - width) + 1))
     mirror = flip and bool(draws[2] < 0.5)
-    window = np.s_[top : top + side, left : left + side]
-    inside = np.s_[: min(side, height), : min(side, width)]
-    if min(height, width) < side:
+    window = np.s_[top : top + height, left : left + width]
+    inside = np.s_[: min(height, there), : min(width, wide)]
+    if there < height or wide < width:
         image_out.fill(0)
         inverse_depth_out.fill(np.nan)
     _copy(image[window], image_out[inside], mirror)

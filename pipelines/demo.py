@@ -32,13 +32,13 @@ from dpt.predict import colourise, predict_inverse_depth
 from pipelines import tracking
 from pipelines.config import DemoConfig, Experiment, load_experiment
 from pipelines.evaluate import evaluate, mean_over_datasets
+from pipelines.initial_model import build_model
 from pipelines.loading import evaluation_batches
 from pipelines.networks import find_model
 from pipelines.publish import publish
 from pipelines.ray_session import connect
 from pipelines.results import write_prediction
 from pipelines.train import TrainResult, train
-from pipelines.training_loop import build_model
 
 TRAINED = ("redweb", "hrwsi", "blendedmvs", "tartanair")
 """What the demo trains on: the paper's three curated datasets, and a metric one with sky."""
@@ -122,7 +122,7 @@ class Demo:
     def untrained(self, data: Sequence[str]) -> Results:
         """Evaluate the model as it is before training: same architecture, same initial weights."""
         torch.manual_seed(self._experiment.train.seed)
-        model = build_model(self._experiment.train.model, self._experiment.train.crop)
+        model = build_model(self._experiment.train.model, self._experiment.train.crop_size)
         with tempfile.TemporaryDirectory(prefix="dpt-demo-") as folder:
             dpt.save_model(model, Path(folder))
             return self.evaluate(Path(folder), data, "untrained")
@@ -139,7 +139,7 @@ class Demo:
         dataset = open_dataset(data[-1])
         split = self._experiment.evaluate.split
         sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
-        image, truth = sample.images[0].numpy(), sample.inverse_depth[0].float().numpy()
+        image, truth = sample.images[0].numpy(), sample.target[0].float().numpy()
         folder = self._out / "prediction"
         network = dpt.load_model(find_model(uri)).eval()
         settings = self._experiment.predict

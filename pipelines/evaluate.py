@@ -9,7 +9,7 @@ datasets.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dpt.predict import colourise, predict_batch
 from pipelines.config import CapsSection, EvaluateConfig
 from pipelines.loading import Batch, evaluation_batches
 from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+from pipelines.tasks.task import merged
 
 _BATCH_SIZE = 8
 
@@ -102,19 +103,11 @@ def evaluate_share(
     sums = MetricSums()
     for batch in evaluation_batches(dataset, split, 0, rank, world_size, _BATCH_SIZE):
         prediction = torch.from_numpy(_predict(model, batch, side, rule))
-        target = batch.inverse_depth.float()
+        target = batch.target.float()
         sums.update(
             depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), _normalised_caps(batch, caps))
         )
     return sums
-
-
-def merged(parts: Iterable[MetricSums]) -> MetricSums:
-    """The sums of all workers in one."""
-    total = MetricSums()
-    for part in parts:
-        total.merge(part)
-    return total
 
 
 def mean_over_datasets(results: dict[str, dict[str, float]], metric: str) -> float:
@@ -131,7 +124,7 @@ def sample_predictions(
     for dataset in datasets:
         batch = next(evaluation_batches(dataset, split, 0, 0, 1, batch_size=1))
         prediction = _predict(model, batch)[0]
-        truth = batch.inverse_depth[0].float().numpy()
+        truth = batch.target[0].float().numpy()
         rows.append([batch.images[0].numpy(), colourise(truth), colourise(prediction)])
         titles.append(f"{dataset.name}: {batch.sample_ids[0]}  (image, ground truth, prediction)")
     return contact_sheet(rows[:count], titles[:count])

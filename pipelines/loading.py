@@ -49,7 +49,7 @@ def training_batches(
     )
     first, last = settings.slice
     for block in blocks:
-        yield from block.batches(last - first, settings.crop)
+        yield from block.batches(last - first, settings.crops)
 
 
 def evaluation_batches(
@@ -88,7 +88,7 @@ def _whole_batch(rows: Sequence[dict[str, Any]], index: int) -> Batch:
     scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
     return Batch(
         images=torch.from_numpy(np.stack(images)),
-        inverse_depth=torch.from_numpy(np.stack(inverse_depths)),
+        target=torch.from_numpy(np.stack(inverse_depths)),
         scale=torch.tensor(scale, dtype=torch.float64),
         dataset=torch.full((len(rows),), index),
         sample_ids=[row["sample_id"] for row in rows],

@@ -36,11 +36,11 @@ def stage_seed(seed: int, stage: int) -> int:
     return int(hash64(seed, np.asarray([_STAGES + stage], np.uint64))[0])
 
 
-def augmentation_draws(seed: int, positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The random numbers that decide how the samples at `positions` of the run are augmented.
+def augmentation_draws(seed: int, positions: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """The `count` random numbers that decide how each of the samples at `positions` of the run is augmented.
 
     Returns:
-        (n, 3) float64 in [0, 1): vertical and horizontal crop position, and flip.
+        (n, count) float64 in [0, 1).
     """
-    counters = (3 * positions[:, None] + np.arange(3)).astype(np.uint64)
+    counters = (count * positions[:, None] + np.arange(count)).astype(np.uint64)
     return (hash64(seed, counters) >> np.uint64(11)).astype(np.float64) / float(1 << 53)

@@ -26,7 +26,7 @@ import torch
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from pipelines.blocks import Block, BlockMaker, LoaderSettings, MemoryRing
+from pipelines.blocks import Block, BlockMaker, LoaderSettings, MemoryRing, block_bytes
 from pipelines.local_loading import own_memory
 
 TASK_BLOCKS = 2
@@ -80,7 +80,7 @@ class _Plan(Datasource):
         """Bytes of all samples, decoded."""
         s = self._settings
         first, last = s.slice
-        return 5 * (self._stop - s.start) * (last - first) * s.crop**2
+        return block_bytes((self._stop - s.start) * (last - first), s.crops)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None

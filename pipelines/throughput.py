@@ -29,10 +29,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
-def training_operations(model: dpt.DPT, crop: int) -> float:
-    """Floating-point operations of a training step on one square image, activation checkpointing left out."""
+def training_operations(model: dpt.DPT, crop: tuple[int, int]) -> float:
+    """Floating-point operations of a training step on one crop, activation checkpointing left out."""
     training = model.training
-    image = torch.zeros(1, 3, crop, crop, device=next(model.parameters()).device)
+    image = torch.zeros(1, 3, *crop, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(image)
     model.train(training)

@@ -22,16 +22,19 @@ import torch.distributed
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
+import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage import Folder
 from pipelines import tracking
 from pipelines.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.config import ConfigError, TrainConfig
+from pipelines.initial_model import build_model, keep, trained_model
 from pipelines.progress import open_board, showing
 from pipelines.ray_session import connect, cpus_per_worker, on_cluster, wants_gpu
 from pipelines.stages import run_stages
-from pipelines.training_loop import Setup, build_model, train_loop
+from pipelines.tasks.registry import task_of
+from pipelines.training_loop import Setup, train_loop
 
 RUN_FILE = "run.json"
 
@@ -83,23 +86,24 @@ def train(
         show: called with each line of progress.
 
     Raises:
-        NotADataset, ConfigError, RunExists: before anything is started.
+        NotADataset, ConfigError, RunExists, NotFound, BadModel: before anything is started.
         TrainingStopped: after SIGTERM; the run has saved where it is.
         TrainingFailed: if it ends early for a reason that a restart does not mend.
     """
-    datasets = open_datasets(list(data))
-    check_fits(config, datasets)
+    datasets, folder = open_datasets(list(data)), Folder(storage) / name
+    trained = trained_model(config.model, folder)
+    check_fits(config, datasets, trained)
     connect()
     use_gpu = wants_gpu(config.device)
     if not use_gpu and on_cluster():
         show("no GPU in the cluster now: training on CPUs (device=cuda waits for one)")
-    folder = Folder(storage) / name
     identity = identity_of(config, datasets)
     run = _find_or_start_run(config, datasets, folder, name, identity, resume, allow_changes, show)
     threads = 1 if use_gpu else cpus_per_worker(config.most_workers)
     uris = [d.folder.uri for d in datasets]
-    setup = Setup(config.model_dump(), uris, folder.uri, run, identity, use_gpu, threads)
     with tracking.finishing(run, killed_by=TrainingStopped):
+        start = keep(config, task_of(config), trained, datasets, folder)
+        setup = Setup(config.model_dump(), uris, folder.uri, run, identity, start, use_gpu, threads)
         _fit(config, setup, name, Folder(storage).uri, show)
         return _log_result(config, folder, run, show)
 
@@ -182,11 +186,21 @@ def _log_result(
 def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dict[str, Any]:
     """What decides a run's curve: the settings that do, and the digests of the data."""
     settings = json.loads(config.model_dump_json(exclude=_FREE_KEYS))
+    # As it was written when there was one task, and no start but from the beginning: such runs can go on.
+    if config.task == "depth":
+        del settings["task"]
+    if config.model.start is None:
+        del settings["model"]["start"]
     return {"config": settings, "manifests": {d.name: d.manifest.digest for d in datasets}}
 
 
-def check_fits(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> None:
+def check_fits(
+    config: TrainConfig, datasets: Sequence[PreparedDataset], trained: dpt.DPT | None = None
+) -> None:
     """Find out before anything is started whether model, data and config go together.
+
+    Args:
+        trained: the model that the run starts from, if that has been trained.
 
     Raises:
         ConfigError, NotADataset: naming what does not.
@@ -194,12 +208,17 @@ def check_fits(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> None
     for dataset in datasets:
         dataset.manifest.split(config.train_split)
     run_stages(config, datasets)
+    model = trained or _untrained_shell(config)
+    if any(side % model.size_divisor for side in config.crop_size):
+        name = config.model.start or config.model.name
+        raise ConfigError(f"crop: {config.crop} is not divisible by {model.size_divisor}, as {name} needs")
+    task_of(config).check(model, datasets)
+
+
+def _untrained_shell(config: TrainConfig) -> dpt.DPT:
+    """The config's network without memory for its weights."""
     with torch.device("meta"):
-        model = build_model(config.model.model_copy(update={"pretrained": False}), config.crop)
-    if config.crop % model.size_divisor:
-        raise ConfigError(
-            f"crop: {config.crop} is not divisible by {model.size_divisor}, as {config.model.name} needs"
-        )
+        return build_model(config.model.model_copy(update={"pretrained": False}), config.crop_size)
 
 
 def _resources(use_gpu: bool, threads: int) -> dict[str, float]:

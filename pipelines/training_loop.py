@@ -29,13 +29,15 @@ from datasets_prep.storage import Folder
 from dpt.ema import MovingAverage
 from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore
 from pipelines.checkpoints import TrainingState, restore, take_snapshot
-from pipelines.config import ConfigError, ModelSection, TrainConfig
+from pipelines.config import TrainConfig
+from pipelines.initial_model import build_model, load_kept
 from pipelines.interruptions import Interruptions
 from pipelines.loading import LoaderSettings, training_batches
 from pipelines.metric_journal import MetricJournal
 from pipelines.parallel import gathered, share_model
 from pipelines.schedule import learning_rate_factor
 from pipelines.stages import run_stages
+from pipelines.tasks.registry import task_of
 from pipelines.throughput import training_operations
 from pipelines.tracking import Run
 from pipelines.training_report import TrainingReport
@@ -54,6 +56,7 @@ class Setup:
         folder: the run's own.
         run: its MLflow run.
         identity: what decides its curve, as every checkpoint records it.
+        start: folder of the model that it starts from, if that is not the config's network, untrained.
         threads: PyTorch threads of a process without GPU.
     """
 
@@ -62,21 +65,9 @@ class Setup:
     folder: str
     run: Run
     identity: dict[str, Any]
+    start: str | None
     use_gpu: bool
     threads: int
-
-
-def build_model(section: ModelSection, crop: int) -> dpt.DPT:
-    """The model of a config; it remembers the size of its training crops as its own inference size.
-
-    Raises:
-        ConfigError: if there is no such model or override.
-    """
-    settings = {"image_size": crop, **section.overrides}
-    try:
-        return dpt.create_model(section.name, pretrained=section.pretrained, **settings)
-    except ValueError as error:
-        raise ConfigError(f"model: {error}") from error
 
 
 def train_loop(arguments: dict[str, Any]) -> None:
@@ -107,15 +98,16 @@ class _TrainingProcess:
         self._live()
         # Decoder weights are drawn here; the same on every rank, and DDP broadcasts rank 0's anyway.
         torch.manual_seed(config.seed)
-        self._model = build_model(config.model, config.crop)
+        self._task = task_of(config)
+        self._model = self._initial_model()
         self._model.set_checkpointing(config.activation_checkpointing)
-        operations = training_operations(self._model, config.crop) if rank == 0 else 0.0
+        operations = training_operations(self._model, config.crop_size) if rank == 0 else 0.0
         if config.channels_last:
             self._model.to(memory_format=torch.channels_last)
         if config.compile:
             self._model.compile()
         self._parallel = share_model(self._model, config.parallel, world_size)
-        self._optimizer = build_optimizer(self._model, config)
+        self._optimizer = self._task.optimizer(self._model)
         decay = config.optimizer.ema
         self._average = MovingAverage(self._model, decay) if decay else None
         self._store = CheckpointStore(Folder(setup.folder), config.keep_checkpoints, self._say)
@@ -154,6 +146,11 @@ class _TrainingProcess:
                 break
         self._finish(step)
 
+    def _initial_model(self) -> dpt.DPT:
+        if self._setup.start is not None:
+            return load_kept(self._setup.start).train()
+        return build_model(self._config.model, self._config.crop_size)
+
     def _resume(self) -> TrainingState:
         """Restore the newest whole checkpoint; rank 0 chooses it for all."""
         chosen = [self._store.newest() if self._rank == 0 else None]
@@ -169,11 +166,12 @@ class _TrainingProcess:
         return state
 
     def _validate(self, step: int) -> float | None:
+        """The score of a checkpoint, lower is better; all ranks validate."""
         self._live()
         with self._average.swapped_in() if self._average else nullcontext(), gathered(self._model):
             score = self._report.validate(step, self._model)
-        ray.train.report({"step": step} | ({} if score is None else {"abs_rel": score}))
-        return score
+        ray.train.report({"step": step} | ({} if score is None else {self._task.metric: score}))
+        return score if score is None or not self._task.larger_is_better else -score
 
     def _save(self, step: int, score: float | None) -> None:
         """Copy the run's state; rank 0 writes it while training goes on."""
@@ -222,15 +220,8 @@ class _TrainingProcess:
             self._board.write.remote(line)
 
 
-def build_optimizer(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam with the two learning rates of the paper; each group remembers its own as `initial_lr`."""
-    settings = config.optimizer
-    groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
-    return torch.optim.Adam([{**group, "initial_lr": group["lr"]} for group in groups], betas=settings.betas)
-
-
 def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int) -> None:
-    """Give backbone and decoder their learning rates for the step after `done` steps."""
+    """Give every parameter group its learning rate for the step after `done` steps."""
     settings = config.optimizer
     factor = learning_rate_factor(done, config.steps, settings.schedule, settings.warmup)
     for group in optimizer.param_groups:
@@ -252,8 +243,7 @@ def loader_settings(
         stages=run_stages(config, datasets),
         seed=config.seed,
         batch_size=config.batch_size,
-        crop=config.crop,
-        flip=config.flip,
+        crops=task_of(config).crops,
         start=start,
         rank=rank,
         world_size=world_size,

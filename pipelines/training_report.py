@@ -15,10 +15,11 @@ import torch.distributed
 import dpt
 from datasets_prep.manifest import PreparedDataset
 from pipelines.config import TrainConfig
-from pipelines.evaluate import evaluate_share, merged, sample_predictions
 from pipelines.loading import Batch
 from pipelines.metric_journal import MetricJournal
 from pipelines.progress import Pace
+from pipelines.tasks.registry import task_of
+from pipelines.tasks.task import merged
 from pipelines.throughput import matrix_rate
 from pipelines.training_step import StepResult
 
@@ -53,6 +54,7 @@ class TrainingReport:
         skipped: int,
     ) -> None:
         self._config, self._datasets = config, datasets
+        self._task = task_of(config)
         self._journal, self._say, self._device = journal, say, device
         self._rank, self._world_size, self._operations = rank, world_size, operations
         self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
@@ -142,28 +144,31 @@ class TrainingReport:
         return rates
 
     def validate(self, step: int, model: dpt.DPT) -> float | None:
-        """AbsRel and δ of every dataset with a validation split; returns the mean AbsRel, on all ranks."""
+        """Metrics of every dataset with a validation split; returns the deciding one's mean, on all ranks."""
         if not self._validated:
             return None
         before = time.perf_counter()
         metrics: dict[str, float] = {}
         for dataset in self._validated:
-            share = evaluate_share(
-                model, dataset, self._config.val_split, self._config.caps, self._rank, self._world_size
+            share = self._task.evaluate_share(
+                model, dataset, self._config.val_split, self._rank, self._world_size
             )
             sums = merged(self._gather(share))
             metrics |= {f"{name}/{dataset.name}": value for name, value in sums.result().items()}
-        mean = sum(metrics[f"abs_rel/{d.name}"] for d in self._validated) / len(self._validated)
+        deciding = {d.name: metrics[f"{self._task.metric}/{d.name}"] for d in self._validated}
+        mean = sum(deciding.values()) / len(deciding)
         if self._rank == 0:
-            self._log({**metrics, "abs_rel/mean": mean}, step)
-            each = "  ".join(f"{d.name} {metrics[f'abs_rel/{d.name}']:.4f}" for d in self._validated)
-            self._say(f"step {step}/{self._config.steps}  AbsRel {mean:.4f} ({each})")
+            self._log({**metrics, f"{self._task.metric}/mean": mean}, step)
+            each = "  ".join(f"{name} {value:.4f}" for name, value in deciding.items())
+            self._say(f"step {step}/{self._config.steps}  {self._task.title} {mean:.4f} ({each})")
             self._show_predictions(step, model)
         self._since += time.perf_counter() - before
         return mean
 
     def _show_predictions(self, step: int, model: dpt.DPT) -> None:
-        picture = sample_predictions(model, self._validated, self._config.val_split, _SHOWN_PREDICTIONS)
+        picture = self._task.sample_predictions(
+            model, self._validated, self._config.val_split, _SHOWN_PREDICTIONS
+        )
         assert self._journal is not None, "rank 0 has one"
         self._journal.log_picture(picture, f"predictions/step_{step:08d}.png")
 

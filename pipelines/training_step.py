@@ -22,11 +22,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dpt
 from dpt.ema import MovingAverage
-from dpt.losses import ScaleShiftInvariantLoss
 from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
 from dpt.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.loading import Batch
+from pipelines.tasks.registry import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,7 @@ class TrainingStep:
         self._config, self._datasets = config, datasets
         self._rank, self._world_size = rank, world_size
         self._device = next(model.parameters()).device
-        self._criterion = ScaleShiftInvariantLoss(
-            config.loss.trim, config.loss.gradient_weight, config.loss.gradient_scales
-        )
+        self._task = task_of(config)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share of a batch, as step number `step` of the run (from 1)."""
@@ -128,16 +126,15 @@ class TrainingStep:
 
     def _losses(self, model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:
         """Loss of each chosen image, (n,) float32."""
-        images, target = batch.images[chosen], batch.inverse_depth[chosen]
+        images, target = batch.images[chosen], batch.target[chosen]
         pixels = normalise(images.to(self._device, non_blocking=True), self._model.mean, self._model.std)
         if self._config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        target = target.to(self._device, non_blocking=True).float()
+        target = target.to(self._device, non_blocking=True)
         mixed = self._config.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext():
-            prediction = model(pixels)
-        losses: Tensor = self._criterion(prediction.float(), target.nan_to_num(0.0), ~target.isnan())
-        return losses
+            output = model(pixels)
+        return self._task.losses(output, target)
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients once a step, in its last micro-batch."""

@@ -107,3 +107,10 @@ def test_a_resolved_config_reads_back_as_itself(tmp_path: Path) -> None:
 def test_other_jobs_read_their_own_section(tmp_path: Path) -> None:
     settings = load_section("prepare", IngestSettings, "demo", ["seed=3"])
     assert settings == load_experiment("demo").prepare.model_copy(update={"seed": 3})
+
+
+def test_crops_are_squares_or_have_a_height_and_a_width() -> None:
+    assert TrainConfig(crop=64).crop_size == (64, 64)
+    assert load_section("train", TrainConfig, None, ["crop=[352, 704]"]).crop_size == (352, 704)
+    with pytest.raises(ConfigError, match=r"crop: \(352, 700\) is not divisible by 32"):
+        load_section("train", TrainConfig, None, ["crop=[352, 700]"])

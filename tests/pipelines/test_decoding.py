@@ -52,3 +52,14 @@ def test_a_damaged_row_is_named(shards_folder: Path) -> None:
     with pytest.raises(ValueError, match=f"sample {row['sample_id']}: .*JPEG|sample {row['sample_id']}"):
         decode_row({**row, "image": row["image"][:50]})
     reader.close()
+
+
+def test_a_rectangular_crop_keeps_image_and_target_together() -> None:
+    rows, columns = np.mgrid[:20, :30]
+    image = np.stack([rows, columns, rows], axis=-1).astype(np.uint8)
+    image_out, target_out = np.empty((8, 24, 3), np.uint8), np.empty((8, 24), np.float16)
+    crop_and_flip(
+        image, (rows + columns).astype(np.float16), np.asarray([0.5, 0.9, 0.9]), True, image_out, target_out
+    )
+    np.testing.assert_array_equal(target_out, image_out[..., 0].astype(np.float16) + image_out[..., 1])
+    assert (image_out[0, 0, 0], image_out[0, 0, 1]) == (6, 6)

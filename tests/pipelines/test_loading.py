@@ -12,6 +12,7 @@ import torch
 
 from datasets_prep.manifest import open_datasets
 from pipelines.config import Executor
+from pipelines.crops import RelativeDepthCrops
 from pipelines.loading import Batch, LoaderSettings, evaluation_batches, training_batches
 from pipelines.sampling import Stage
 
@@ -24,8 +25,7 @@ def settings(shards_folder: Path) -> LoaderSettings:
         stages=[Stage(steps=12, shares=[1, 1], sampling="stratified"), Stage(steps=8)],
         seed=3,
         batch_size=8,
-        crop=32,
-        flip=True,
+        crops=RelativeDepthCrops((32, 32), flip=True),
         start=0,
         rank=0,
         world_size=1,
@@ -39,7 +39,7 @@ def digest(batches: list[Batch]) -> str:
         for i, sample_id in enumerate(batch.sample_ids):
             state.update(sample_id.encode())
             state.update(batch.images[i].numpy().tobytes())
-            state.update(batch.inverse_depth[i].numpy().tobytes())
+            state.update(batch.target[i].numpy().tobytes())
             state.update(batch.scale[i].numpy().tobytes())
     return state.hexdigest()
 
@@ -120,7 +120,7 @@ def test_every_row_is_drawn_once_a_pass(settings: LoaderSettings) -> None:
 def test_a_batch_has_the_declared_shapes_and_kinds(settings: LoaderSettings) -> None:
     batch = next(training_batches(settings, 0))
     assert (batch.images.shape, batch.images.dtype) == ((8, 32, 32, 3), torch.uint8)
-    assert (batch.inverse_depth.shape, batch.inverse_depth.dtype) == ((8, 32, 32), torch.float16)
+    assert (batch.target.shape, batch.target.dtype) == ((8, 32, 32), torch.float16)
     metric = batch.dataset == 1
     assert metric.any()
     assert not metric.all()

@@ -16,6 +16,7 @@ from datasets_prep.storage import Folder
 from datasets_prep.synthetic import write_dataset
 from dpt.metrics import depth_metrics
 from pipelines import loading
+from pipelines.crops import RelativeDepthCrops
 from pipelines.loading import LoaderSettings, evaluation_batches, training_batches
 from pipelines.sampling import Stage
 
@@ -38,9 +39,9 @@ def test_batches_hold_the_sources_depth_to_the_last_bits(sintel: tuple[Path, Pre
     samples = {sample.sample_id: sample for sample in source.list(root).samples}
     seen = 0
     for batch in evaluation_batches(prepared, "test", 0, 0, 1, batch_size=8):
-        assert batch.inverse_depth.dtype == torch.float32
+        assert batch.target.dtype == torch.float32
         for sample_id, inverse, scale in zip(
-            batch.sample_ids, batch.inverse_depth.numpy(), batch.scale.numpy(), strict=True
+            batch.sample_ids, batch.target.numpy(), batch.scale.numpy(), strict=True
         ):
             truth = source.read(root, samples[sample_id])
             assert inverse.shape == truth.target.shape == (48, 64)
@@ -54,8 +55,8 @@ def test_batches_hold_the_sources_depth_to_the_last_bits(sintel: tuple[Path, Pre
 
 def test_a_perfect_prediction_has_no_error(sintel: tuple[Path, PreparedDataset]) -> None:
     batch = next(evaluation_batches(sintel[1], "test", 0, 0, 1, batch_size=2))
-    target, caps = batch.inverse_depth.nan_to_num(0.0), 72.0 * batch.scale
-    metrics = depth_metrics(3 * target + 0.5, target, ~batch.inverse_depth.isnan(), caps)
+    target, caps = batch.target.nan_to_num(0.0), 72.0 * batch.scale
+    metrics = depth_metrics(3 * target + 0.5, target, ~batch.target.isnan(), caps)
     assert metrics["abs_rel"].max() < 1e-3
 
 
@@ -77,8 +78,7 @@ def test_evaluation_rows_are_no_training_data(sintel: tuple[Path, PreparedDatase
         stages=[Stage(steps=1)],
         seed=0,
         batch_size=2,
-        crop=32,
-        flip=False,
+        crops=RelativeDepthCrops((32, 32), flip=False),
         start=0,
         rank=0,
         world_size=1,

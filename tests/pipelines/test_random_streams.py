@@ -4,13 +4,13 @@ from pipelines.random_streams import augmentation_draws, random_stream, stage_se
 
 
 def test_augmentation_is_uniform_and_the_same_from_any_start() -> None:
-    draws = augmentation_draws(7, np.arange(100_000))
+    draws = augmentation_draws(7, np.arange(100_000), 3)
     assert draws.min() >= 0
     assert draws.max() < 1
     np.testing.assert_allclose(draws.mean(axis=0), 0.5, atol=0.005)
     np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(3), atol=0.02)
-    np.testing.assert_array_equal(augmentation_draws(7, np.arange(500, 600)), draws[500:600])
-    assert not np.array_equal(augmentation_draws(8, np.arange(10)), draws[:10])
+    np.testing.assert_array_equal(augmentation_draws(7, np.arange(500, 600), 3), draws[500:600])
+    assert not np.array_equal(augmentation_draws(8, np.arange(10), 3), draws[:10])
 
 
 def test_streams_differ_by_seed_purpose_and_position() -> None:

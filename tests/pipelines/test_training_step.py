@@ -10,7 +10,8 @@ import dpt
 from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
 from pipelines.loading import Batch
-from pipelines.training_loop import build_optimizer
+from pipelines.tasks.relative_depth import RelativeDepth
+from pipelines.tasks.relative_depth import adam as build_optimizer
 from pipelines.training_step import TrainingStep, step_seed
 
 
@@ -29,7 +30,7 @@ def batch(chosen: slice = slice(0, 4)) -> Batch:
     images = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
     return Batch(
         images=images[chosen],
-        inverse_depth=torch.rand(4, 64, 64, generator=generator).half()[chosen],
+        target=torch.rand(4, 64, 64, generator=generator).half()[chosen],
         scale=torch.ones(4)[chosen],
         dataset=torch.tensor([0, 1, 1, 0])[chosen],
         sample_ids=["a", "b", "c", "d"][chosen],
@@ -97,14 +98,16 @@ def test_a_step_with_a_useless_loss_changes_nothing(objective: str, poison: floa
     assert not step(batch(), 1).skipped
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
-    healthy = step._criterion
+    task = step._task
+    assert isinstance(task, RelativeDepth)
+    healthy = task.criterion
 
     def poisoned(prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         # The sample whose target begins like that of "c".
-        guilty = target[:, 0, 0] == batch().inverse_depth[2, 0, 0].float()
+        guilty = target[:, 0, 0] == batch().target[2, 0, 0].float()
         return torch.where(guilty, torch.tensor(poison), healthy(prediction, target, valid))
 
-    step._criterion = poisoned
+    task.criterion = poisoned
     result = step(batch(), 2)
     assert result.skipped
     assert result.offending == ["c"]
@@ -112,7 +115,7 @@ def test_a_step_with_a_useless_loss_changes_nothing(objective: str, poison: floa
         assert torch.equal(tensor, before[name]), name
     for state, moment in zip(optimizer.state.values(), moments, strict=True):
         assert torch.equal(state["exp_avg"], moment)
-    step._criterion = healthy
+    task.criterion = healthy
     assert not step(batch(), 3).skipped
 
 

@@ -1,0 +1,1 @@
+"""What a training run learns: its crops, losses, optimiser and validation; one file a task."""

@@ -1,0 +1,14 @@
+"""All tasks by the name that a config gives them."""
+
+from __future__ import annotations
+
+from pipelines.config import TrainConfig
+from pipelines.tasks.relative_depth import RelativeDepth
+from pipelines.tasks.task import Task
+
+TASKS: dict[str, type[Task]] = {"depth": RelativeDepth}
+
+
+def task_of(config: TrainConfig) -> Task:
+    """The task of a run."""
+    return TASKS[config.task](config)

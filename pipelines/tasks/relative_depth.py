@@ -1,0 +1,82 @@
+"""Depth up to scale and shift, from any mixture of datasets (paper section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import dpt
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from dpt.losses import ScaleShiftInvariantLoss
+from dpt.metrics import MetricSums
+from pipelines.config import ConfigError, TrainConfig
+from pipelines.crops import Crops, RelativeDepthCrops
+from pipelines.evaluate import evaluate_share, sample_predictions
+from pipelines.tasks.task import Task
+
+
+class RelativeDepth(Task):
+    """Inverse depth up to scale and shift, by the trimmed loss with gradient matching."""
+
+    metric = "abs_rel"
+    title = "AbsRel"
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        loss = config.loss
+        self.criterion = ScaleShiftInvariantLoss(loss.trim, loss.gradient_weight, loss.gradient_scales)
+
+    @property
+    def crops(self) -> Crops:
+        """Square or rectangular random crops, mirrored."""
+        return RelativeDepthCrops(self.config.crop_size, self.config.flip)
+
+    def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
+        """Depth maps are needed, and a model that gives inverse depth."""
+        require_depth_maps(datasets)
+        if model.config.task != "depth":
+            raise ConfigError(f"model: this is a {model.config.task} model, but the task is depth")
+        if model.config.predicts_depth:
+            raise ConfigError("model: it predicts metric depth; task=depth needs one of inverse depth")
+
+    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
+        """Adam with two learning rates."""
+        return adam(model, self.config)
+
+    def losses(self, output: Any, target: Tensor) -> Tensor:
+        """Of inverse depth (B, H, W), NaN where the target is invalid."""
+        target = target.float()
+        losses: Tensor = self.criterion(output.float(), target.nan_to_num(0.0), ~target.isnan())
+        return losses
+
+    def evaluate_share(
+        self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
+    ) -> MetricSums:
+        """Zero-shot metrics, after alignment (`pipelines.evaluate`)."""
+        return evaluate_share(model, dataset, split, self.config.caps, rank, world_size)
+
+    def sample_predictions(
+        self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
+    ) -> NDArray[np.uint8]:
+        """Images, inverse depth and predicted inverse depth."""
+        return sample_predictions(model, datasets, split, count)
+
+
+def require_depth_maps(datasets: Sequence[PreparedDataset]) -> None:
+    """Raises NotADataset, naming the first dataset whose ground truth is no depth map."""
+    for dataset in datasets:
+        kind = dataset.manifest.target_kind
+        if kind in ("ordinal", "labels"):
+            raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")
+
+
+def adam(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam with the two learning rates of the paper; each group remembers its own as `initial_lr`."""
+    settings = config.optimizer
+    groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
+    return torch.optim.Adam([{**group, "initial_lr": group["lr"]} for group in groups], betas=settings.betas)
