@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets_prep.errors import UserError
 from datasets_prep.shard_plan import IngestSettings
@@ -224,6 +224,14 @@ class TrainConfig(MixSection):
     def most_workers(self) -> int:
         """The largest number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @field_validator("crop", mode="before")
+    @classmethod
+    def _one_side_or_two(cls, crop: Any) -> Any:
+        sides = crop if isinstance(crop, list | tuple) and len(crop) == 2 else [crop]
+        if not all(isinstance(side, int) for side in sides):
+            raise ValueError(f"expected one whole number, or [height, width], got {crop!r}")
+        return crop
 
     @property
     def crop_size(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dpt
@@ -53,6 +53,7 @@ def keep(
     model: dpt.DPT | None,
     datasets: Sequence[PreparedDataset],
     run: Folder,
+    say: Callable[[str], None],
 ) -> str | None:
     """Make the run's copy of the model that it starts from, if it is not there yet.
 
@@ -67,7 +68,7 @@ def keep(
         if model is None and not task.prepares_model:
             return None
         model = model or build_model(config.model, config.crop_size)
-        _save(task.starting_model(model, datasets), folder)
+        _save(task.starting_model(model, datasets, say), folder)
     return folder.uri
 
 

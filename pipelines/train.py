@@ -102,7 +102,7 @@ def train(
     threads = 1 if use_gpu else cpus_per_worker(config.most_workers)
     uris = [d.folder.uri for d in datasets]
     with tracking.finishing(run, killed_by=TrainingStopped):
-        start = keep(config, task_of(config), trained, datasets, folder)
+        start = keep(config, task_of(config), trained, datasets, folder, show)
         setup = Setup(config.model_dump(), uris, folder.uri, run, identity, start, use_gpu, threads)
         _fit(config, setup, name, Folder(storage).uri, show)
         return _log_result(config, folder, run, show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -73,11 +73,14 @@ class Task(ABC):
             ConfigError, NotADataset: naming what does not fit.
         """
 
-    def starting_model(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> dpt.DPT:
+    def starting_model(
+        self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
+    ) -> dpt.DPT:
         """The model that training starts from, made of one that comes from elsewhere; called by the driver.
 
         Args:
             model: as `config.model` names it, on the CPU.
+            say: takes a line for the user.
         """
         return model
 

@@ -28,13 +28,13 @@ def test_a_run_keeps_the_model_that_it_starts_from(tmp_path: Path, trained: tupl
     run = Folder(str(tmp_path / "run"))
     settings = config(path)
     model = trained_model(settings.model, run)
-    uri = keep(settings, task_of(settings), model, [], run)
+    uri = keep(settings, task_of(settings), model, [], run, print)
     assert uri is not None
     # What becomes of the original no longer matters.
     (Path(path) / "weights.safetensors").unlink()
     again = trained_model(settings.model, run)
     assert again is not None
-    assert keep(settings, task_of(settings), again, [], run) == uri
+    assert keep(settings, task_of(settings), again, [], run, print) == uri
     for found in (load_kept(uri), again):
         for name, tensor in found.state_dict().items():
             assert torch.equal(tensor, original.state_dict()[name])
@@ -43,7 +43,7 @@ def test_a_run_keeps_the_model_that_it_starts_from(tmp_path: Path, trained: tupl
 def test_without_a_trained_model_nothing_is_kept(tmp_path: Path) -> None:
     run = Folder(str(tmp_path))
     assert trained_model(config().model, run) is None
-    assert keep(config(), task_of(config()), None, [], run) is None
+    assert keep(config(), task_of(config()), None, [], run, print) is None
     assert list(tmp_path.iterdir()) == []
 
 
