@@ -15,6 +15,9 @@ from datasets_prep.normalize import ResizeRule, encode_resized, nearest_indices,
 from datasets_prep.schema import encode_label
 from datasets_prep.sources.source import IGNORED_LABEL, BadSample, RawLabels
 
+CLASSES = {"ade20k": 150, "pascal_context_59": 59, "pascal_context_60": 60}
+"""Segmentation set → number of its classes; labels are 0 to that number less one, or 255."""
+
 
 def label_columns(
     raw: RawLabels, *, side: int, rule: ResizeRule, jpeg_quality: int, min_valid_share: float, native: bool

@@ -157,31 +157,62 @@ class MetricSums:
 class SegmentationCounts:
     """Confusion counts for pixel accuracy and mean intersection over union (section 4.2).
 
+    They are whole numbers of pixels, so images, batches and workers may be added in any order.
+
     Args:
         classes: number of classes.
         ignore_index: label of pixels that do not count.
+
+    Attributes:
+        confusion: (K, K) int64: pixels with the label of a row that were predicted as a column's class.
+        images: number of images that were added.
     """
 
     def __init__(self, classes: int, ignore_index: int = 255):
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
+        self.images = 0
         self.ignore_index = ignore_index
 
     def update(self, prediction: Tensor, labels: Tensor) -> None:
-        """Add (B, H, W) int64 predicted classes and labels."""
+        """Add (B, H, W) integer predicted classes and labels.
+
+        Raises:
+            ValueError: if the shapes differ, or there are numbers that are no class.
+        """
+        if prediction.shape != labels.shape:
+            raise ValueError(f"predictions are {tuple(prediction.shape)}, labels {tuple(labels.shape)}")
         counted = labels != self.ignore_index
         classes = len(self.confusion)
-        pairs = classes * labels[counted] + prediction[counted]
-        self.confusion += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes).cpu()
+        found, wanted = prediction[counted].long(), labels[counted].long()
+        for what, values in (("label", wanted), ("predicted class", found)):
+            wrong = values[(values < 0) | (values >= classes)]
+            if wrong.numel():
+                raise ValueError(f"{what} {int(wrong[0])} is none of {classes} classes, 0 to {classes - 1}")
+        pairs = torch.bincount(classes * wanted + found, minlength=classes**2)
+        self.confusion += pairs.reshape(classes, classes).cpu()
+        self.images += len(labels)
 
     def merge(self, other: "SegmentationCounts") -> None:
         """Add the pixels of another worker."""
         self.confusion += other.confusion
+        self.images += other.images
+
+    def class_iou(self) -> Tensor:
+        """(K,) float64 intersection over union; NaN for a class in neither labels nor predictions."""
+        correct = self.confusion.diagonal().double()
+        return correct / (self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - correct)
 
     def result(self) -> dict[str, float]:
-        """``pix_acc`` over all pixels and ``miou`` over the classes that occur in labels or predictions."""
-        correct = self.confusion.diagonal().double()
-        union = self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - correct
+        """``pix_acc`` over all pixels and ``miou`` over the classes that occur in labels or predictions.
+
+        Both are NaN where no pixel was counted. With them ``images`` and ``pixels``, and ``classes``: how
+        many classes the mean is over.
+        """
+        iou = self.class_iou()
         return {
-            "pix_acc": float(correct.sum() / self.confusion.sum()),
-            "miou": float((correct / union)[union > 0].mean()),
+            "pix_acc": float(self.confusion.diagonal().sum().double() / self.confusion.sum()),
+            "miou": float(iou.nanmean()),
+            "images": float(self.images),
+            "pixels": float(self.confusion.sum()),
+            "classes": float((~iou.isnan()).sum()),
         }

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dpt.backbones import Backbone, TapName, create_backbone, natural_choices
+from dpt.class_names import class_names
 from dpt.fusion import FusionDecoder
 from dpt.heads import DepthHead, SegmentationHead
 from dpt.reassemble import READOUTS, Reassemble
@@ -39,6 +40,7 @@ class ModelConfig:
         fusion: ``"dpt"``, or ``"midas"`` for the decoder of MiDaS v2.1.
         task: ``"depth"`` or ``"segmentation"``.
         classes: number of classes for segmentation.
+        class_names: what they are called, in order; empty if that is not known.
         auxiliary: add the auxiliary segmentation head (section 4.2).
         batch_norm: normalise in the fusion blocks; the paper does for segmentation only.
         scale, shift: applied to the network's inverse depth d as ``scale · d + shift``, which makes it
@@ -60,6 +62,7 @@ class ModelConfig:
     fusion: str = "dpt"
     task: str = "depth"
     classes: int = 150
+    class_names: tuple[str, ...] = ()
     auxiliary: bool = False
     batch_norm: bool = False
     scale: float = 1.0
@@ -76,7 +79,7 @@ class ModelConfig:
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("taps", "channels", "mean", "std"):
+        for name in ("taps", "channels", "class_names", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check_choice("readout", self.readout, READOUTS)
         _check_choice("fusion", self.fusion, ("dpt", "midas"))
@@ -84,6 +87,8 @@ class ModelConfig:
         _check_choice("position_interpolation", self.position_interpolation, ("bilinear", "bicubic"))
         if len(self.channels) != 4:
             raise ValueError(f"channels: four numbers are needed, one a stage, not {self.channels}")
+        if self.class_names and len(self.class_names) != self.classes:
+            raise ValueError(f"class_names: {len(self.class_names)} names for {self.classes} classes")
 
     @property
     def metric(self) -> bool:
@@ -150,7 +155,13 @@ _NYU = dataclasses.replace(_HYBRID, scale=0.000305, shift=0.1378, invert=True, i
 
 def _ade20k(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(
-        config, task="segmentation", classes=150, auxiliary=True, batch_norm=True, image_size=480
+        config,
+        task="segmentation",
+        classes=150,
+        class_names=class_names("ade20k"),
+        auxiliary=True,
+        batch_norm=True,
+        image_size=480,
     )
 
 

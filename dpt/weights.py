@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dpt.backbones import ViTBackbone
+from dpt.class_names import class_names
 from dpt.layouts import LAYOUTS
 from dpt.model import DPT, ModelConfig, resolve_config
 
@@ -254,9 +255,12 @@ def _settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         (key for key in tensors if re.match(r"(scratch\.output_conv|head\.head)\.1\.weight", key)), None
     )
     if head is not None:
+        classes = len(tensors[head.replace(".1.", ".4.")])
         settings |= {
             "task": "segmentation",
-            "classes": len(tensors[head.replace(".1.", ".4.")]),
+            "classes": classes,
+            # The published ones with so many are of ADE20K.
+            "class_names": class_names("ade20k") if classes == 150 else (),
             "auxiliary": any(key.startswith("aux") for key in tensors),
             "batch_norm": True,
             "image_size": 480,
@@ -272,7 +276,17 @@ def _hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     layers = [index + 1 for index in config.get("backbone_out_indices") or ()]
     if layers:
         settings["taps"] = ("R0", "R1", *layers[2:]) if config.get("is_hybrid") else tuple(layers)
-    return settings
+    names = _hugging_face_names(config)
+    return settings | ({"class_names": names} if names else {})
+
+
+def _hugging_face_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the classes of a segmentation model are called; nothing where they only have numbers."""
+    if "DPTForSemanticSegmentation" not in (config.get("architectures") or ()):
+        return ()
+    labels = config.get("id2label") or {}
+    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
 
 
 def _hugging_face_config(model: DPT) -> dict[str, Any]:
@@ -310,6 +324,7 @@ def _hugging_face_config(model: DPT) -> dict[str, Any]:
         }
     if segmentation:
         plain["use_auxiliary_head"] = config.auxiliary
-        plain["id2label"] = {str(index): f"LABEL_{index}" for index in range(config.classes)}
+        names = config.class_names or [f"LABEL_{index}" for index in range(config.classes)]
+        plain["id2label"] = {str(index): name for index, name in enumerate(names)}
         plain["label2id"] = {label: int(index) for index, label in plain["id2label"].items()}
     return plain

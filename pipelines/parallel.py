@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 import dpt
+from pipelines.synchronised_norm import synchronise_norms
 
 
 def share_model(model: dpt.DPT, parallel: str, world_size: int) -> nn.Module:
@@ -23,9 +24,8 @@ def share_model(model: dpt.DPT, parallel: str, world_size: int) -> nn.Module:
         what is to be called for training: a wrapper, or the model itself.
     """
     moved = prepare_model(model, parallel_strategy=None)
-    if world_size > 1 and next(model.parameters()).is_cuda:
-        # Batch statistics of the whole batch, not of a rank's share; there is no such thing on CPUs.
-        moved = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if world_size > 1:
+        synchronise_norms(model)
     if parallel == "fsdp":
         for module in model.backbone.modules():
             if isinstance(module, nn.ModuleList):

@@ -1,6 +1,7 @@
 """Proof that our models are the published ones: the same weights give the same numbers as `transformers`."""
 
 import gc
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ import transformers
 from torch import nn
 
 import dpt
-from dpt.weights import from_tensors
+from dpt.weights import _hugging_face_config, _hugging_face_settings, from_tensors
 
 LARGE = {
     "hidden_size": 1024,
@@ -171,6 +172,17 @@ def test_segmentation_agrees(name, settings):
     ours.training = True  # returns the auxiliary logits; its parts stay in evaluation mode
     for output, expected in zip(ours(images), (logits, auxiliary), strict=True):
         assert_same(output, expected)
+
+
+@pytest.mark.parametrize("names", [("wall", "sky", "tree"), ()])
+def test_names_of_classes_go_there_and_back(names):
+    with torch.device("meta"):
+        model = dpt.create_model(
+            "dpt_base", task="segmentation", classes=3, batch_norm=True, class_names=names
+        )
+    config = json.loads(json.dumps(_hugging_face_config(model)))
+    assert transformers.DPTConfig(**config).num_labels == 3
+    assert _hugging_face_settings(config).get("class_names", ()) == names
 
 
 @torch.no_grad()

@@ -178,3 +178,70 @@ def test_segmentation_counts():
     result = counts[0].result()
     np.testing.assert_allclose(result["pix_acc"], (p == t).mean(), rtol=1e-12)
     np.testing.assert_allclose(result["miou"], np.mean(ious), rtol=1e-12)
+
+
+def random_maps(seed: int = 0, classes: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions and labels (5, 8, 9) in which the last class never occurs, and some pixels do not count."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (5, 8, 9)
+    labels = torch.randint(0, classes - 1, shape, generator=generator)
+    guesses = torch.randint(0, classes - 1, shape, generator=generator)
+    prediction = torch.where(torch.rand(shape, generator=generator) < 0.6, labels, guesses)
+    labels[torch.rand(shape, generator=generator) < 0.1] = 255
+    return prediction, labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_segmentation_counts_against_torchmetrics(seed: int) -> None:
+    prediction, labels = random_maps(seed)
+    counts = SegmentationCounts(6)
+    counts.update(prediction, labels)
+    result = counts.result()
+    theirs = torchmetrics.classification.MulticlassJaccardIndex(6, average=None, ignore_index=255)
+    iou = theirs(prediction, labels).double()
+    assert counts.class_iou()[5].isnan()
+    torch.testing.assert_close(counts.class_iou()[:5], iou[:5], rtol=1e-6, atol=0)
+    assert result["miou"] == pytest.approx(float(iou[:5].mean()), rel=1e-6)
+    accuracy = torchmetrics.classification.MulticlassAccuracy(6, average="micro", ignore_index=255)
+    assert result["pix_acc"] == pytest.approx(float(accuracy(prediction, labels)), rel=1e-6)
+    assert (result["classes"], result["images"]) == (5, 5)
+    assert result["pixels"] == int((labels != 255).sum())
+
+
+def test_segmentation_counts_are_the_same_however_images_are_spread() -> None:
+    prediction, labels = random_maps()
+    whole = SegmentationCounts(6)
+    whole.update(prediction, labels)
+    total = SegmentationCounts(6)
+    for part in ([4], [1, 0], [], [3, 2]):
+        share = SegmentationCounts(6)
+        for image in part:
+            share.update(prediction[image, None].to(torch.uint8), labels[image, None].to(torch.uint8))
+        total.merge(share)
+    assert torch.equal(total.confusion, whole.confusion)
+    assert total.result() == whole.result()
+
+
+def test_segmentation_counts_of_nothing_are_nan_not_zero() -> None:
+    counts = SegmentationCounts(3)
+    counts.update(torch.zeros(2, 4, 4, dtype=torch.int64), torch.full((2, 4, 4), 255))
+    assert math.isnan(counts.result()["miou"])
+    assert math.isnan(counts.result()["pix_acc"])
+    assert counts.result()["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "message"),
+    [
+        (0, 3, "label 3 is none of 3 classes, 0 to 2"),
+        (7, 0, "predicted class 7"),
+        (-1, 0, "predicted class -1"),
+    ],
+)
+def test_segmentation_counts_refuse_what_is_no_class(prediction: int, label: int, message: str) -> None:
+    counts = SegmentationCounts(3)
+    with pytest.raises(ValueError, match=message):
+        counts.update(torch.full((1, 2, 2), prediction), torch.full((1, 2, 2), label))
+    assert int(counts.confusion.sum()) == 0
+    with pytest.raises(ValueError, match="predictions are"):
+        counts.update(torch.zeros(1, 2, 2), torch.zeros(1, 2, 3))

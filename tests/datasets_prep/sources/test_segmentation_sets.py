@@ -14,11 +14,14 @@ from datasets_prep.errors import BadSample
 from datasets_prep.layouts import ade20k, pascal_context
 from datasets_prep.layouts.label_map import label_map
 from datasets_prep.matlab import encode_matlab_arrays
+from datasets_prep.segmentation import CLASSES
+from datasets_prep.sources import SOURCES
 from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.pascal_context import PascalContext59, PascalContext60
 from datasets_prep.sources.source import IGNORED_LABEL, WrongLayout
 from datasets_prep.split_lists import list_samples
 from datasets_prep.storage import Folder
+from dpt.class_names import CLASS_SETS, class_names
 
 SCENES = 4
 REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "ade20k"
@@ -163,3 +166,10 @@ def test_masks_that_are_none_are_refused(tmp_path, data, message):
     root = context(tmp_path, "trainval/a.mat", data)
     with pytest.raises(BadSample, match=message):
         PascalContext60().read(root, PascalContext60().list(root).samples[0])
+
+
+def test_every_set_has_as_many_classes_as_names() -> None:
+    labelled = {name for name, source in SOURCES.items() if source.target_kind == "labels"}
+    assert labelled == set(CLASSES) == set(CLASS_SETS)
+    for name, classes in CLASSES.items():
+        assert len(class_names(name)) == classes

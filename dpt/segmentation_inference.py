@@ -1,0 +1,146 @@
+"""From images to label maps: one pass over the whole image, or sliding windows at several scales.
+
+The paper (section 4.2) evaluates as Zhang et al. do (ResNeSt, 2020): at every scale the image is resized so
+that its longer side is the scale times 520 pixels, cut in overlapping windows of the training crop's size
+(480), each predicted as it is and mirrored; what overlaps is averaged, and the scales are averaged at the
+image's own size. Class probabilities are averaged here, so every window and scale weighs the same.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dpt.model import DPT
+from dpt.predict import network_input
+from dpt.transforms import normalise
+
+PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Those of Zhang et al."""
+
+BASE_TO_CROP = 520 / 480
+"""Longer side at scale 1, in sides of the training crop."""
+
+_STRIDE = 2 / 3
+"""Distance of neighbouring windows, in sides of a window."""
+
+_WINDOWS_AT_ONCE = 4
+_PIXELS_AT_ONCE = 1 << 18
+"""Pixels of a label map that are decided at once: all classes of a large image do not fit in memory."""
+
+
+@torch.inference_mode()
+def predict_classes(
+    model: DPT,
+    images: Sequence[NDArray[np.uint8]],
+    scales: Sequence[float] = (),
+    flip: bool = False,
+    target: int | None = None,
+    rule: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[NDArray[np.uint8]]:
+    """Predict the class of every pixel of N images.
+
+    Args:
+        model: of segmentation, in evaluation mode.
+        images: (H, W, 3) uint8 RGB; without `scales` they must go through the network at one size
+            (`dpt.predict.input_size`).
+        scales: of sliding windows, e.g. `PAPER_SCALES`; without any, each image goes through the network
+            once, as a whole.
+        flip: predict the mirrored image too, and average.
+        target, rule: size of the whole image in the network, see `dpt.transforms.network_size`; the model's
+            own by default. Windows have the model's size.
+        dtype: precision of the arithmetic, by autocast.
+
+    Returns:
+        N arrays (H, W) uint8, each of the size of its image.
+
+    Raises:
+        ValueError: if the model does not predict classes, the images are not uint8 RGB, or are of sizes that
+            do not go together.
+    """
+    if model.config.task != "segmentation":
+        raise ValueError(f"this is a {model.config.task} model")
+    if not scales:
+        pixels = network_input(model, images, target, rule)
+        batch = _probabilities(model, pixels, flip, dtype)
+        return [_decide([one], image.shape[:2]) for one, image in zip(batch, images, strict=True)]
+    return [
+        _decide([_at_scale(model, image, scale, flip, dtype) for scale in scales], image.shape[:2])
+        for image in images
+    ]
+
+
+def window_starts(length: int, window: int) -> list[int]:
+    """Where windows begin along a side of `length` pixels; the last may reach beyond its end."""
+    stride = int(window * _STRIDE)
+    return [stride * number for number in range(math.ceil(max(0, length - window) / stride) + 1)]
+
+
+def scaled_size(height: int, width: int, crop: int, scale: float) -> tuple[int, int]:
+    """Size of an image at a scale: its longer side is `scale` × 520/480 × `crop`, its aspect is kept."""
+    longer = math.ceil(round(BASE_TO_CROP * crop) * scale)
+    factor = longer / max(height, width)
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dtype: torch.dtype) -> Tensor:
+    """Class probabilities (K, h, w) of an image at one scale, from windows."""
+    window = model.config.image_size
+    height, width = scaled_size(*image.shape[:2], window, scale)
+    device = next(model.parameters()).device
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=True)
+    rows, columns = window_starts(height, window), window_starts(width, window)
+    # What lies beyond the image is black, as in training.
+    beyond = (0, columns[-1] + window - width, 0, rows[-1] + window - height)
+    pixels = normalise(F.pad(pixels, beyond), model.mean, model.std)
+    places = [(row, column) for row in rows for column in columns]
+    total = pixels.new_zeros(model.config.classes, *pixels.shape[2:])
+    covered = pixels.new_zeros(pixels.shape[2:])
+    for some in _batches(places, _WINDOWS_AT_ONCE):
+        windows = torch.cat([pixels[:, :, r : r + window, c : c + window] for r, c in some])
+        for (r, c), found in zip(some, _probabilities(model, windows, flip, dtype), strict=True):
+            total[:, r : r + window, c : c + window] += found
+            covered[r : r + window, c : c + window] += 1
+    return (total / covered)[:, :height, :width]
+
+
+def _probabilities(model: DPT, pixels: Tensor, flip: bool, dtype: torch.dtype) -> Tensor:
+    """(B, 3, h, w) normalised images -> (B, K, h, w) float32 probabilities of the classes."""
+    with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(pixels)
+        mirrored = model(pixels.flip(-1)) if flip else None
+    found: Tensor = logits.float().softmax(dim=1)
+    return found if mirrored is None else (found + mirrored.float().softmax(dim=1).flip(-1)) / 2
+
+
+def _decide(scores: Sequence[Tensor], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The class of the highest sum of scores, each (K, h, w) and resized to (H, W) = `size`, band by band."""
+    height, width = size
+    band = max(1, _PIXELS_AT_ONCE // width)
+    parts = []
+    for first in range(0, height, band):
+        rows = torch.arange(first, min(first + band, height), device=scores[0].device)
+        total = torch.stack([_resized_rows(one, rows, height, width) for one in scores]).sum(dim=0)
+        parts.append(total.argmax(dim=0).to(torch.uint8).cpu())
+    return torch.cat(parts).numpy()
+
+
+def _resized_rows(scores: Tensor, rows: Tensor, height: int, width: int) -> Tensor:
+    """Some rows of (K, h, w) resized to (K, height, width), bilinearly with aligned corners."""
+    positions = rows * ((scores.shape[1] - 1) / max(1, height - 1))
+    above = positions.floor().long().clamp(max=scores.shape[1] - 1)
+    below = (above + 1).clamp(max=scores.shape[1] - 1)
+    share = (positions - above).to(scores.dtype)[:, None]
+    band = torch.lerp(scores[:, above], scores[:, below], share)
+    return F.interpolate(band[None], size=(len(rows), width), mode="bilinear", align_corners=True)[0]
+
+
+def _batches(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    for start in range(0, len(places), size):
+        yield places[start : start + size]

@@ -1,0 +1,91 @@
+"""Batch normalisation over the whole batch, whatever the number of ranks and the device.
+
+PyTorch's own (`nn.SyncBatchNorm`) is for accelerators only. On CPUs, where training is for tests and small
+models, a few lines with PyTorch's collectives do the same, so that a run's curve does not depend on its
+number of workers there either.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+
+def synchronise_norms(model: nn.Module) -> None:
+    """Let all batch normalisation of a model, in place, take its statistics over all ranks' images.
+
+    Parameters and buffers stay the very same tensors, under the same names. On CPUs a norm that timm has
+    fused with an activation keeps the statistics of its own rank; no model of the table has one.
+    """
+    if next(model.parameters()).device.type != "cpu":
+        from timm.layers import convert_sync_batchnorm  # seconds, for what CPUs have no use for
+
+        convert_sync_batchnorm(model)
+        return
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm2d:
+                setattr(parent, name, _shared(child))
+
+
+def _shared(norm: nn.BatchNorm2d) -> CpuSyncBatchNorm:
+    shared = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine)
+    shared.weight, shared.bias = norm.weight, norm.bias
+    for name, buffer in norm.named_buffers():
+        setattr(shared, name, buffer)
+    return shared.train(norm.training)
+
+
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` whose batch is that of all ranks, which may have unequal shares of it.
+
+    All ranks must run it equally often.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        if not self.training or not torch.distributed.is_initialized():
+            return super().forward(x)
+        # In float64 the variance may be a difference of sums.
+        wide = x.double()
+        count = wide.new_full((1,), x.numel() / x.shape[1])
+        sums = _SumOverRanks.apply(
+            torch.cat([wide.sum(dim=(0, 2, 3)), wide.square().sum(dim=(0, 2, 3)), count])
+        )
+        total, squares, number = sums.split([x.shape[1], x.shape[1], 1])
+        mean = total / number
+        variance = squares / number - mean.square()
+        self._track(mean.detach(), variance.detach(), float(number))
+        scale = (variance + self.eps).rsqrt() * self.weight
+        normalised = (wide - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
+        return normalised.to(x.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor, number: float) -> None:
+        """Move the running statistics, as `nn.BatchNorm2d` does: of the variance, the unbiased one."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        unbiased = variance * (number / max(1.0, number - 1))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over all ranks; what each rank's loss wants of it is summed over all ranks, too."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        torch.distributed.all_reduce(gradient)
+        return gradient
