@@ -1,0 +1,301 @@
+"""Line and dot charts that follow a page's colours, light or dark, and are PNG and SVG files as well.
+
+Matplotlib draws each once, in colours that stand for the page's; in the page they become the page's CSS
+variables. Lines are named at their ends, not in a legend.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK, MUTED, LINE = "#1c1d1f", "#62656a", "#e3e0d8"
+SERIES = ("#2b6cb8", "#d1621f", "#1f8a63", "#a8449a", "#a8810c", "#5b57c2", "#b23a48", "#4f7d8c")
+_BACKGROUND = "#ffffff"
+_VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", _BACKGROUND: "--raised"}
+_VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
+"""Colour in the file → variable of `datasets_prep/page.css` in the page."""
+
+_DASHES = ("solid", (0, (5, 2)), (0, (1, 1.4)))
+_WIDTH, _FONT = 5.6, 9.5
+_PNG_DPI = 200
+_LABEL_GAP = 11.5
+"""Points between two labels, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+        name: written at its end.
+        x, y: (N,) points, in order; y that is not finite is left out.
+        low, high: (N,) ends of a band around it.
+        faint: a reference, drawn thin and dashed in the colour of the line of the same name.
+    """
+
+    name: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    faint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """A row of a dot chart: our value with its deviation, and the reference; either may be missing."""
+
+    name: str
+    value: float | None
+    deviation: float | None
+    reference: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawn chart.
+
+    Attributes:
+        name: of its files.
+        title: of the figure in the page.
+        caption: what it shows, plain text.
+    """
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+    def html(self) -> str:
+        """A <figure> with the chart as SVG in the page's colours."""
+        description = escape(f"{self.title}. {self.caption}")
+        svg = _in_page_colours(
+            self._drawn("svg").decode("utf-8"), f'class="chart" aria-label="{description}"'
+        )
+        return (
+            f"<figure><h3>{escape(self.title)}</h3>{svg}"
+            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
+        )
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `name`.svg and `name`.png; returns their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{self.name}.{form}" for form in ("svg", "png")]
+        for path in paths:
+            path.write_bytes(self._drawn(path.suffix[1:]))
+        return paths
+
+    def _drawn(self, form: str) -> bytes:
+        buffer = io.BytesIO()
+        nameless = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+            self.figure.savefig(
+                buffer, format=form, dpi=_PNG_DPI, metadata=nameless if form == "svg" else None
+            )
+        return buffer.getvalue()
+
+
+def line_chart(
+    name: str,
+    title: str,
+    caption: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    ticks: Sequence[float] | None = None,
+    zero: bool = False,
+) -> Chart:
+    """Lines over x, each named at its end.
+
+    Args:
+        ticks: values of x to mark; chosen by default.
+        zero: draw a line at y = 0.
+    """
+    figure, axes = _axes(_WIDTH, 3.6)
+    colours = _colours([line.name for line in lines])
+    if zero:
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+    ends = []
+    for line in lines:
+        colour, dash = colours[line.name]
+        seen = np.isfinite(line.y)
+        x, y = line.x[seen], line.y[seen]
+        if not x.size:
+            continue
+        if line.low is not None and line.high is not None:
+            axes.fill_between(x, line.low[seen], line.high[seen], color=colour, alpha=0.14, linewidth=0)
+        style = {"linestyle": (0, (2, 2)), "linewidth": 1.1} if line.faint else {"linestyle": dash}
+        axes.plot(x, y, color=colour, marker="o" if x.size < 12 and not line.faint else "", **style)
+        if not line.faint:
+            ends.append((float(x[-1]), float(y[-1]), line.name, colour))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if ticks is not None:
+        axes.set_xticks(list(ticks), [f"{tick:g}" for tick in ticks])
+    _label_ends(figure, axes, ends)
+    return Chart(name, title, caption, figure)
+
+
+def dot_chart(
+    name: str, title: str, caption: str, rows: Sequence[Dots], x_label: str, names: tuple[str, str]
+) -> Chart:
+    """A row for each thing: a filled dot with its deviation, a ring for the reference.
+
+    Args:
+        names: what the filled dots and what the rings are, for the legend.
+    """
+    figure, axes = _axes(_WIDTH, 1.0 + 0.34 * len(rows))
+    heights = range(len(rows), 0, -1)
+    for height, row in zip(heights, rows, strict=True):
+        if row.value is not None and row.reference is not None:
+            axes.plot([row.value, row.reference], [height] * 2, color=LINE, linewidth=2.5, zorder=1)
+        if row.reference is not None:
+            axes.plot(
+                row.reference,
+                height,
+                "o",
+                color=SERIES[1],
+                markerfacecolor=_BACKGROUND,
+                markersize=7,
+                mew=1.6,
+            )
+        if row.value is not None:
+            axes.errorbar(
+                row.value, height, xerr=row.deviation, color=SERIES[0], fmt="o", markersize=7, elinewidth=1.3
+            )
+    axes.set_yticks(list(heights), [row.name for row in rows], color=INK)
+    axes.set_ylim(0.4, len(rows) + 0.6)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x", color=LINE, linewidth=0.8)
+    axes.set_xlabel(x_label)
+    ours, paper = names
+    axes.plot([], [], "o", color=SERIES[0], markersize=7, label=ours)
+    axes.plot([], [], "o", color=SERIES[1], markerfacecolor=_BACKGROUND, markersize=7, mew=1.6, label=paper)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=MUTED, handletextpad=0.2
+    )
+    return Chart(name, title, caption, figure)
+
+
+def scatter_chart(
+    name: str, title: str, caption: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str
+) -> Chart:
+    """A named dot for each (x, y)."""
+    figure, axes = _axes(_WIDTH, 3.6)
+    colours = _colours(list(points))
+    for label, (x, y) in points.items():
+        axes.plot(x, y, "o", color=colours[label][0], markersize=7)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.margins(x=0.25, y=0.15)
+    for label, (x, y) in points.items():
+        axes.annotate(
+            label,
+            (x, y),
+            xytext=(0, 7),
+            textcoords="offset points",
+            color=colours[label][0],
+            ha="center",
+            va="bottom",
+        )
+    return Chart(name, title, caption, figure)
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    style = {
+        "font.size": _FONT,
+        "font.family": "sans-serif",
+        "axes.edgecolor": MUTED,
+        "axes.labelcolor": MUTED,
+        "axes.facecolor": "none",
+        "axes.linewidth": 0.8,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 4.5,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "text.color": INK,
+        "xtick.major.size": 3,
+        "ytick.major.size": 0,
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(width, height), facecolor=_BACKGROUND, layout="constrained")
+        axes = figure.subplots()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(visible=True, axis="y", color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _colours(names: Sequence[str]) -> Mapping[str, tuple[str, object]]:
+    """A colour for each name, in their order; after the last colour, the first again with dashes."""
+    found = list(dict.fromkeys(names))
+    return {
+        name: (SERIES[i % len(SERIES)], _DASHES[i // len(SERIES) % len(_DASHES)])
+        for i, name in enumerate(found)
+    }
+
+
+def _label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write names right of the lines' ends, moved apart where they would overlap."""
+    if not ends:
+        return
+    figure.draw_without_rendering()
+    to_points = 72 / figure.dpi
+    places = [axes.transData.transform((x, y)) * to_points for x, y, _, _ in ends]
+    right = max(place[0] for place in places)
+    box = axes.get_window_extent()
+    heights = _apart([float(place[1]) for place in places], box.y0 * to_points, box.y1 * to_points)
+    for (x, y, name, colour), place, height in zip(ends, places, heights, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            xytext=(right - place[0] + 7, height - place[1]),
+            textcoords="offset points",
+            color=colour,
+            fontsize=_FONT,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _apart(wanted: Sequence[float], bottom: float, top: float) -> list[float]:
+    """Heights nearest to those wanted (least squares), in their order, far enough from each other.
+
+    They start above `bottom`, and end below `top` as far as there is room.
+    """
+    order = np.argsort(wanted, kind="stable")
+    # Blocks of touching labels, each at the mean of what its members want: pool adjacent violators.
+    blocks: list[list[float]] = []
+    for rank, index in enumerate(order):
+        blocks.append([wanted[index] - rank * _LABEL_GAP])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    placed = np.array([np.mean(block) for block in blocks for _ in block])
+    placed = np.maximum(np.minimum(placed, top - (len(wanted) - 1) * _LABEL_GAP), bottom)
+    heights = [0.0] * len(wanted)
+    for rank, index in enumerate(order):
+        heights[index] = float(placed[rank]) + rank * _LABEL_GAP
+    return heights
+
+
+def _in_page_colours(svg: str, attributes: str) -> str:
+    """Matplotlib's file → an <svg> for the page: its colours variables, its font the page's, no foreign names."""
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg role="img" {attributes} \1>', svg, count=1)
+    svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg).replace("xlink:href", "href")
+    svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    pattern = re.compile("|".join(_VARIABLES))
+    return pattern.sub(lambda found: f"var({_VARIABLES[found[0]]})", svg)

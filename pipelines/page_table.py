@@ -1,0 +1,129 @@
+"""Tables of numbers, once as data: for people as HTML that sorts by any column, and as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from itertools import groupby
+from typing import Literal
+
+Tone = Literal["", "better", "worse", "missing", "failed"]
+
+MISSING = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's title; neighbours of one `group` share a header above. `text` aligns to the left."""
+
+    title: str
+    group: str = ""
+    text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what it says.
+        key: what it is sorted by; None for nothing to sort by, which goes last.
+        detail: said after it, smaller.
+        best: printed bold, as the paper prints the best of a column.
+        tone: how good the news is.
+    """
+
+    text: str
+    key: float | str | None = None
+    detail: str = ""
+    best: bool = False
+    tone: Tone = ""
+
+    @classmethod
+    def of(cls, text: str) -> Cell:
+        """A cell of text, sorted by that."""
+        return cls(text, text)
+
+    @classmethod
+    def absent(cls, why: str = MISSING) -> Cell:
+        """A cell where there is nothing."""
+        return cls(why, None, tone="missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; every row has a cell for every column, and the first one names the row."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: list[list[Cell]] = field(default_factory=list)
+
+    def html(self) -> str:
+        """As HTML that a keyboard can scroll and sort."""
+        rows = "\n".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in self.rows)
+        return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(self.title)}">'
+            f'<table class="sortable"><caption>{escape(self.title)}</caption>\n'
+            f"<thead>{self._groups()}<tr>{''.join(self._headers())}</tr></thead>\n"
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+    def markdown(self) -> str:
+        """As a Markdown table with one line of headers."""
+        titles = [f"{column.group} {column.title}".strip() for column in self.columns]
+        lines = [titles, [":--" if column.text else "--:" for column in self.columns]]
+        lines += [[_markdown_of(cell) for cell in row] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+    def _groups(self) -> str:
+        if not any(column.group for column in self.columns):
+            return ""
+        headers = []
+        for index, (title, members) in enumerate(groupby(self.columns, key=lambda column: column.group)):
+            kind = "group first" if title and index else "group"
+            scope = ' scope="colgroup"' if title else ""
+            headers.append(f'<th class="{kind}" colspan="{len(list(members))}"{scope}>{escape(title)}</th>')
+        return f"<tr>{''.join(headers)}</tr>"
+
+    def _headers(self) -> Iterator[str]:
+        for index, column in enumerate(self.columns):
+            yield (
+                f'<th scope="col" data-column="{index}" aria-sort="none"{_classes(self._kinds(index))}>'
+                f'<button type="button">{escape(column.title)}</button></th>'
+            )
+
+    def _cells(self, row: list[Cell]) -> Iterator[str]:
+        for index, (cell, column) in enumerate(zip(row, self.columns, strict=True)):
+            kinds = [*self._kinds(index), *(["best"] if cell.best else []), cell.tone]
+            if column.text and index and len(cell.text) > _LONG:
+                kinds.append("wrap")
+            key = "" if cell.key is None or _is_nan(cell.key) else escape(str(cell.key))
+            name = 'th scope="row"' if index == 0 else "td"
+            detail = f" <small>{escape(cell.detail)}</small>" if cell.detail else ""
+            yield (
+                f'<{name} data-key="{key}"{_classes(kinds)}>{escape(cell.text)}{detail}</{name.split()[0]}>'
+            )
+
+    def _kinds(self, index: int) -> list[str]:
+        column = self.columns[index]
+        starts = index > 0 and column.group and column.group != self.columns[index - 1].group
+        return [*(["text"] if column.text else []), *(["first"] if starts else [])]
+
+
+_LONG = 40
+
+
+def _classes(kinds: Sequence[str]) -> str:
+    names = " ".join(kind for kind in kinds if kind)
+    return f' class="{names}"' if names else ""
+
+
+def _is_nan(key: float | str) -> bool:
+    return isinstance(key, float) and math.isnan(key)
+
+
+def _markdown_of(cell: Cell) -> str:
+    text = f"{cell.text} {cell.detail}".strip().replace("|", "\\|").replace("\n", " ")
+    return f"**{text}**" if cell.best else text

@@ -1,0 +1,155 @@
+"""A sweep in MLflow that nobody ran: numbers from a seed, logged under the names of `tune.records`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, Param
+
+from dpt.predict import colourise
+from pipelines import tracking
+from tune import records
+from tune.ablations import PAPER
+from tune.comparison import reference
+
+DATASETS = ("blendedmvs", "hrwsi", "redweb")
+SIDES = (384, 448, 512, 576, 640)
+STEPS = (100, 200, 300, 400)
+HOURS = 0.25
+
+
+def value_of(title: str, dataset: str, seed: int) -> float:
+    """The made-up AbsRel of a row: around the paper's, by a rule that tests can repeat."""
+    paper = next(
+        (row.paper[dataset] for table in PAPER.values() for row in table.rows
+         if row.title == title and dataset in row.paper), 0.09
+    )  # fmt: skip
+    generator = np.random.default_rng([seed, *title.encode(), *dataset.encode()])
+    return float(paper * 1.04 + generator.normal(0, 0.0006))
+
+
+def make_sweep(
+    name: str,
+    tables: Sequence[str],
+    seeds: Sequence[int],
+    failed: Mapping[tuple[str, int], str] = {},
+    left_out: Sequence[str] = (),
+    with_pictures: bool = True,
+    value: Callable[[str, str, int], float] = value_of,
+) -> str:
+    """Log a sweep; returns the parent's id.
+
+    Args:
+        failed: (row title, seed) → MLflow status of trials that did not finish.
+        left_out: titles of rows that have no runs.
+    """
+    tracking.connect()
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
+    common = {"git_commit": "0123456789abcdef0123456789abcdef01234567", "version.torch": "2.9.0"}
+    parent = client.create_run(
+        experiment, run_name=name, tags={records.JOB: records.SWEEP_JOB, records.SWEEP: name, **common}
+    )
+    variants: dict[str, dict[str, str]] = {}
+    for table in tables:
+        for row in PAPER[table].rows:
+            key = "-".join(f"{k.rpartition('.')[2]}={v}" for k, v in sorted(row.changes.items()))
+            if row.title not in left_out:
+                variants.setdefault(key, {})[table] = row.title
+    for key, rows in variants.items():
+        for seed in seeds:
+            _trial(
+                client, experiment, parent.info.run_id, name, key, seed, rows, failed, with_pictures, value
+            )
+    client.set_terminated(parent.info.run_id)
+    return str(parent.info.run_id)
+
+
+def _trial(
+    client: MlflowClient,
+    experiment: str,
+    parent: str,
+    sweep: str,
+    variant: str,
+    seed: int,
+    rows: Mapping[str, str],
+    failed: Mapping[tuple[str, int], str],
+    with_pictures: bool,
+    value: Callable[[str, str, int], float],
+) -> None:
+    title = next(iter(rows.values()))
+    tags = {
+        records.PARENT: parent,
+        records.JOB: records.TRAIN_JOB,
+        records.SWEEP: sweep,
+        records.VARIANT: variant,
+        records.SEED: str(seed),
+        records.LATENCY_DEVICE: "Made-up Processor",
+        **{records.table_tag(table): row for table, row in rows.items()},
+    }
+    run = client.create_run(experiment, run_name=records.trial_name(sweep, variant, seed), tags=tags)
+    run_id = run.info.run_id
+    with mlflow.start_run(run_id=run_id):
+        for dataset in DATASETS:
+            source = resolve_dataset_source("s3://bucket/shards")
+            mlflow.log_input(MetaDataset(source, name=dataset, digest=f"{dataset[:2]}0123456789abcdef"))
+    status = failed.get((title, seed), "FINISHED")
+    client.log_batch(run_id, params=[Param("steps", "400"), Param("batch_size", "8")])
+    client.log_batch(run_id, metrics=_metrics(title, seed, rows, value, whole=status == "FINISHED"))
+    if with_pictures and status == "FINISHED":
+        _pictures(client, run_id, title)
+    client.set_terminated(run_id, status)
+
+
+def _metrics(
+    title: str, seed: int, rows: Mapping[str, str], value: Callable[[str, str, int], float], whole: bool
+) -> list[Metric]:
+    last = {dataset: value(title, dataset, seed) for dataset in DATASETS}
+    last[records.MEAN] = sum(last.values()) / len(last)
+    found = []
+    for step in STEPS if whole else STEPS[:2]:
+        factor = 1 + 0.8 * (1 - step / STEPS[-1])
+        found += [Metric(records.abs_rel(name), v * factor, step, step) for name, v in last.items()]
+        found += [Metric("loss", 0.2 * factor, step, step), Metric("images_per_second", 12.5, step, step)]
+    if whole:
+        end = STEPS[-1]
+        found.append(Metric(records.TRAIN_HOURS, HOURS, end, end))
+        found.append(Metric(records.PARAMETERS, 100.0 + len(title), end, end))
+        found.append(Metric(records.LATENCY, 20.0 + len(title), end, end))
+        for number, side in enumerate(SIDES if "resolution" in rows else ()):
+            found += [
+                Metric(records.abs_rel_at(side, name), v * (1 + 0.01 * number * len(title)), end, end)
+                for name, v in last.items()
+            ]
+    return found
+
+
+def _pictures(client: MlflowClient, run_id: str, title: str) -> None:
+    y, x = np.mgrid[0:96, 0:128] / 96
+    for number, dataset in enumerate(DATASETS):
+        truth = np.hypot(y - 0.5, x - 0.3 - 0.2 * number).astype(np.float32)
+        noise = np.random.default_rng(len(title)).normal(0, 0.05, truth.shape)
+        image = (255 * np.stack([x / 1.4, y, 1 - y], axis=-1)).astype(np.uint8)
+        for what, picture in (
+            (records.IMAGE, image),
+            (records.TRUTH, colourise(-truth)),
+            (records.PREDICTION, colourise(cv2.GaussianBlur(-truth + noise, (0, 0), 3).astype(np.float32))),
+        ):
+            client.log_image(run_id, picture, artifact_file=records.picture_path(dataset, 0, what))
+
+
+def reference_means(table: str) -> dict[str, float | None]:
+    """Row → the mean that ours is compared with."""
+    return {row.title: reference(row, records.MEAN) for row in PAPER[table].rows}
+
+
+def folder_of(uri: str) -> Path:
+    """The folder of an SQLite database."""
+    return Path(uri.removeprefix("sqlite:///")).parent

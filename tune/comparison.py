@@ -1,0 +1,230 @@
+"""A table of a sweep beside the paper's: which trials belong to which row, means over seeds, agreement of ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from tune import records
+from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.sweep_results import SweepResults, Trial
+
+_PRINTED = 1e-4
+"""Half of what figures of four digits, and their mean, may be off, twice over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A mean over seeds; `deviation` is the sample standard deviation, None of one seed."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowResults:
+    """A row of a table with its trials.
+
+    Attributes:
+        row: what the paper has.
+        trials: one a seed, whatever became of them.
+        planned: seeds that there should be.
+    """
+
+    row: Row
+    trials: tuple[Trial, ...]
+    planned: tuple[int, ...]
+
+    @property
+    def title(self) -> str:
+        """The row's."""
+        return self.row.title
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """Seed → value, of the trials that count and have a finite one."""
+        found = {t.seed: t.metrics.get(metric, math.nan) for t in self.trials if t.counts}
+        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+
+    def value(self, metric: str) -> Value | None:
+        """The mean over seeds; None without any."""
+        return summarised(list(self.by_seed(metric).values()))
+
+    @property
+    def missing(self) -> list[str]:
+        """What became of each seed that has no figures: `seed 2 failed`."""
+        states = {trial.seed: trial.state for trial in self.trials if not trial.counts}
+        there = {trial.seed for trial in self.trials}
+        states |= {seed: "not started" for seed in self.planned if seed not in there}
+        return [f"seed {seed} {state}" for seed, state in sorted(states.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class TableResults:
+    """A table with its rows, in the paper's order."""
+
+    table: Table
+    rows: tuple[RowResults, ...]
+
+    def datasets(self) -> tuple[str, ...]:
+        """Datasets with figures: the paper's in its order if any row has them, then others by name."""
+        prefix = records.abs_rel("")
+        ours = {
+            metric.removeprefix(prefix)
+            for row in self.rows
+            for trial in row.trials
+            for metric in trial.metrics
+            if metric.startswith(prefix)
+        } - {records.MEAN}
+        paper = {name for row in self.rows for name in row.row.paper} & set(DATASETS)
+        return (
+            *(name for name in DATASETS if name in ours | paper),
+            *sorted(ours - set(DATASETS)),
+        )
+
+    @property
+    def same_datasets(self) -> bool:
+        """Whether our means are over the paper's datasets."""
+        paper = {name for row in self.rows for name in row.row.paper} & set(DATASETS)
+        return paper == set(self.datasets()) and all(
+            row.value(records.abs_rel(name)) for row in self.rows if row.value(_MEAN) for name in paper
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How our order of rows agrees with the paper's.
+
+    Attributes:
+        tau: Kendall's τ-b, from -1 (reversed) over 0 to 1 (the same); NaN with fewer than two rows.
+        alike, pairs: pairs of rows that both order alike, of those that the paper orders.
+    """
+
+    tau: float
+    alike: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A row against the best, seed by seed.
+
+    Attributes:
+        title: of the row that is worse.
+        difference: by how much, mean over the seeds both have.
+        seeds: how many these are.
+        p: of a two-sided paired t-test, by Holm's correction for all rows of the table; NaN of fewer than two
+            seeds, or of differences that are all equal.
+    """
+
+    title: str
+    difference: float
+    seeds: int
+    p: float
+
+
+_MEAN = records.abs_rel(records.MEAN)
+
+
+def tables_of(sweep: SweepResults) -> list[TableResults]:
+    """The tables that a sweep was of, the paper's first, with all rows that were to be run."""
+    tagged = [name for trial in sweep.trials for name in trial.rows]
+    asked = _planned_tables(sweep)
+    names = list(dict.fromkeys([*asked, *tagged]))
+    names.sort(key=lambda name: records.TABLES.index(name) if name in PAPER else len(records.TABLES))
+    return [_table(sweep, name, asked.get(name, ())) for name in names]
+
+
+def _planned_tables(sweep: SweepResults) -> dict[str, Sequence[str]]:
+    """Table → titles of the rows that the plan has; empty titles if it does not say."""
+    return {}
+
+
+def _table(sweep: SweepResults, name: str, titles: Sequence[str]) -> TableResults:
+    seeds = tuple(sorted({trial.seed for trial in sweep.trials}))
+    known = {row.title: row for row in PAPER[name].rows} if name in PAPER else {}
+    tagged = [trial.rows[name] for trial in sweep.trials if name in trial.rows]
+    order = list(dict.fromkeys([*known, *titles, *tagged]))
+    rows = tuple(
+        RowResults(
+            row=known.get(title, Row(title, {})),
+            trials=tuple(trial for trial in sweep.trials if trial.rows.get(name) == title),
+            planned=seeds,
+        )
+        for title in order
+    )
+    table = PAPER.get(name, Table(name, "", name, ()))
+    return TableResults(replace(table, rows=tuple(row.row for row in rows)), rows)
+
+
+def reference(row: Row, column: str) -> float | None:
+    """What ours is compared with: the printed figure, or the true mean where the printed one is a slip."""
+    printed = row.paper.get(column)
+    recomputed = row.recomputed_mean() if column == records.MEAN else None
+    if printed is not None and recomputed is not None and abs(printed - recomputed) > _PRINTED:
+        return recomputed
+    return printed
+
+
+def summarised(values: Sequence[float]) -> Value | None:
+    """Mean and deviation of some values; None of none."""
+    if not values:
+        return None
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Value(float(np.mean(values)), deviation, len(values))
+
+
+def agreement(results: TableResults) -> Agreement | None:
+    """Whether our rows rank as the paper's by the mean AbsRel; None if there are not two rows to compare."""
+    both = [
+        (paper, ours.mean)
+        for row in results.rows
+        if (paper := reference(row.row, records.MEAN)) is not None and (ours := row.value(_MEAN))
+    ]
+    if len(both) < 2:
+        return None
+    paper, ours = zip(*both, strict=True)
+    signs = [
+        (np.sign(paper[i] - paper[j]), np.sign(ours[i] - ours[j]))
+        for i, j in combinations(range(len(both)), 2)
+    ]
+    ordered = [pair for pair in signs if pair[0]]
+    tau = float(stats.kendalltau(paper, ours).statistic)
+    return Agreement(tau, sum(bool(a == b) for a, b in ordered), len(ordered))
+
+
+def against_the_best(results: TableResults) -> tuple[str, list[Paired]] | None:
+    """Our best row's title, and every other row against it; None without two rows that have figures."""
+    found = {row.title: row.by_seed(_MEAN) for row in results.rows}
+    found = {title: values for title, values in found.items() if values}
+    if len(found) < 2:
+        return None
+    best = min(found, key=lambda title: float(np.mean(list(found[title].values()))))
+    compared = [_paired(title, values, found[best]) for title, values in found.items() if title != best]
+    adjusted = holm([pair.p for pair in compared])
+    return best, [replace(pair, p=p) for pair, p in zip(compared, adjusted, strict=True)]
+
+
+def _paired(title: str, values: Mapping[int, float], best: Mapping[int, float]) -> Paired:
+    seeds = sorted(values.keys() & best.keys())
+    differences = np.array([values[seed] - best[seed] for seed in seeds], np.float64)
+    if not seeds:
+        return Paired(title, math.nan, 0, math.nan)
+    varied = len(seeds) > 1 and float(np.ptp(differences)) > 0
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue) if varied else math.nan
+    return Paired(title, float(differences.mean()), len(seeds), p)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Holm's correction of p values for all of them being asked at once; NaN stays, and counts for none."""
+    finite = sorted((value, index) for index, value in enumerate(values) if math.isfinite(value))
+    adjusted, largest = list(values), 0.0
+    for rank, (value, index) in enumerate(finite):
+        largest = max(largest, min(1.0, value * (len(finite) - rank)))
+        adjusted[index] = largest
+    return adjusted

@@ -1,0 +1,233 @@
+"""`dpt report SWEEP`: our ablations beside the paper's, from MLflow alone, as a page, Markdown, CSV and charts.
+
+report.html         everything, in one file that loads nothing
+report.md           the tables and remarks, with the charts beside it
+tables.csv          every figure: table, row, dataset, paper, ours, deviation, seeds
+trials.csv          every training
+charts/*.svg, *.png
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from html import escape
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from datasets_prep.page import document, header, section, write_document
+from pipelines import page
+from pipelines.charts import Chart
+from pipelines.page_table import Table
+from tune import records
+from tune.comparison import TableResults, agreement, tables_of
+from tune.report_charts import charts_of, cost_chart, resolution_chart
+from tune.report_pictures import picture_rows
+from tune.report_remarks import finding, progress, remarks, settings
+from tune.report_tables import accuracy_table, data_table, resolution_table, speed_table, trial_table
+from tune.sweep_results import SweepResults, read_sweep
+
+ARTIFACT_FOLDER = "report"
+"""Of the sweep's run in MLflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section of the report, for the page and for Markdown."""
+
+    anchor: str
+    title: str
+    text: Sequence[str] = ()
+    problems: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    remarks: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    pictures: Sequence[tuple[str, str]] = field(default=())
+
+
+def write_report(name: str, out: Path) -> Path:
+    """Write the report of a sweep into a folder and attach it to the sweep's run; returns the page's path.
+
+    Raises:
+        TrackingError: if there is no such sweep.
+    """
+    sweep = read_sweep(name)
+    tables = tables_of(sweep)
+    parts = list(_parts(sweep, tables))
+    for chart in (chart for part in parts for chart in part.charts):
+        chart.write(out / "charts")
+    write_document(out / "report.md", _markdown(sweep, parts))
+    write_document(out / "tables.csv", _figures_csv(tables))
+    write_document(out / "trials.csv", _trials_csv(sweep))
+    path = write_document(out / "report.html", _html(sweep, tables, parts))
+    client = MlflowClient()
+    for file in ("report.html", "report.md", "tables.csv", "trials.csv"):
+        client.log_artifact(sweep.run_id, str(out / file), ARTIFACT_FOLDER)
+    if (out / "charts").is_dir():
+        client.log_artifacts(sweep.run_id, str(out / "charts"), f"{ARTIFACT_FOLDER}/charts")
+    return path
+
+
+def _parts(sweep: SweepResults, tables: Sequence[TableResults]) -> Iterator[Part]:
+    for results in tables:
+        yield _table_part(sweep, results)
+    shown = picture_rows(sweep)
+    if shown:
+        yield Part(
+            "pictures",
+            "Predictions",
+            text=["The same validation images through every variant; bright is near."],
+            pictures=[(title, page.picture_grid(pictures)) for title, pictures in shown],
+        )
+    yield Part(
+        "run",
+        "What was run",
+        text=settings(sweep),
+        tables=[data_table(sweep), trial_table(sweep)],
+    )
+
+
+def _table_part(sweep: SweepResults, results: TableResults) -> Part:
+    table = results.table
+    title = f"{table.number}: {_TITLES.get(table.name, table.name)}" if table.number else table.name
+    text = [f"{table.caption}."] if table.caption != table.name else []
+    if table.claims:
+        text.append(f"The paper: “{table.claims}”")
+    problems = [f"{row.title}: {'; '.join(row.missing)}" for row in results.rows if row.missing]
+    if table.name == "resolution":
+        charts, shown = [chart for chart in [resolution_chart(results)] if chart], resolution_table(results)
+    elif table.name == "speed":
+        charts, shown = [chart for chart in [cost_chart(sweep)] if chart], speed_table(results)
+    else:
+        charts, shown = list(charts_of(results)), accuracy_table(results)
+    return Part(table.name, title, text, problems, tables=[shown], remarks=remarks(results), charts=charts)
+
+
+_TITLES = {
+    "skip": "skip connections",
+    "readout": "readout token",
+    "backbone": "backbones",
+    "resolution": "inference resolution",
+    "speed": "parameters and latency",
+}
+
+
+def _html(sweep: SweepResults, tables: Sequence[TableResults], parts: Sequence[Part]) -> str:
+    links = {part.anchor: part.title.partition(": ")[2].capitalize() or part.title for part in parts}
+    top = header("Ablations of dense prediction transformers", sweep.name, escape(finding(sweep)), links)
+    sections = "\n".join(section(part.anchor, part.title, _section(part)) for part in parts)
+    written = datetime.now(timezone.utc)
+    foot = (
+        f"<footer><p>Built from MLflow on {written:%d %B %Y}; the sweep’s run is "
+        f"<code>{escape(sweep.run_id)}</code>. The paper: Ranftl, Bochkovskiy, Koltun, "
+        "<i>Vision Transformers for Dense Prediction</i>, ICCV 2021.</p></footer>"
+    )
+    body = f"{top}\n{page.tiles(_tiles(sweep, tables))}\n<main>{sections}</main>\n{foot}"
+    return document(f"Ablations: {sweep.name}", body)
+
+
+def _section(part: Part) -> str:
+    text = "".join(f"<p>{escape(line)}</p>" for line in part.text)
+    pictures = "".join(f"<h3>{escape(title)}</h3>{grid}" for title, grid in part.pictures)
+    tables = "\n".join(table.html() for table in part.tables)
+    problems = page.notes(part.problems, "problems")
+    return f"{text}{problems}{tables}{page.notes(part.remarks)}{page.charts(part.charts)}{pictures}"
+
+
+def _tiles(sweep: SweepResults, tables: Sequence[TableResults]) -> list[tuple[str, str, str]]:
+    found = [
+        (results.table.number or results.table.name, ranks.tau)
+        for results in tables
+        if results.table.trained and results.table.name != "resolution" and (ranks := agreement(results))
+    ]
+    done, all_of_them, hours = progress(sweep)
+    agreed = ", ".join(f"{tau:.2f}" for _, tau in found)
+    commit = sweep.tags.get("git_commit", "unknown")
+    return [
+        ("Trainings finished", f"{done} of {all_of_them}", f"{hours:.2f} hours of training"),
+        ("Variants", str(len({trial.variant for trial in sweep.trials})), _seed_words(sweep)),
+        ("Rank agreement τ", agreed or "–", ", ".join(name for name, _ in found) or "nothing to compare yet"),
+        (
+            "Started",
+            f"{datetime.fromtimestamp(sweep.started / 1000, timezone.utc):%d %b %Y}",
+            f"commit {commit[:10]}{' with changes' if commit.endswith('-dirty') else ''}",
+        ),
+    ]
+
+
+def _seed_words(sweep: SweepResults) -> str:
+    seeds = sorted({trial.seed for trial in sweep.trials})
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}" if seeds else ""
+
+
+# ---- the other forms
+
+
+def _markdown(sweep: SweepResults, parts: Sequence[Part]) -> str:
+    lines = [f"# Ablations: {sweep.name}", "", finding(sweep), ""]
+    for part in parts:
+        lines += [f"## {part.title}", "", *(f"{line}\n" for line in part.text)]
+        lines += [*(f"- **{line}**" for line in part.problems), ""]
+        for table in part.tables:
+            lines += [f"{table.title}\n", table.markdown()]
+        lines += [*(f"- {line}" for line in part.remarks), ""]
+        lines += [f"![{chart.title}](charts/{chart.name}.png)\n" for chart in part.charts]
+    return "\n".join(lines)
+
+
+def _figures_csv(tables: Sequence[TableResults]) -> str:
+    rows = [("table", "row", "metric", "paper", "ours", "deviation", "seeds")]
+    for results in tables:
+        for row in results.rows:
+            metrics = sorted(
+                {metric for trial in row.trials for metric in trial.metrics if _reported(metric)}
+            )
+            named = {
+                records.abs_rel(name) if "/" not in name and name not in _SPEED else name
+                for name in row.row.paper
+            }
+            for metric in sorted({*metrics, *named}):
+                paper = row.row.paper.get(metric.removeprefix(records.abs_rel("")))
+                ours = row.value(metric)
+                rows.append(
+                    (
+                        results.table.name,
+                        row.title,
+                        metric,
+                        _plain(paper),
+                        _plain(ours.mean if ours else None),
+                        _plain(ours.deviation if ours else None),
+                        str(ours.seeds if ours else 0),
+                    )
+                )
+    return _csv(rows)
+
+
+_SPEED = (records.PARAMETERS, records.LATENCY)
+
+
+def _reported(metric: str) -> bool:
+    return metric.startswith((records.abs_rel(""), "resolution_")) or metric in (*_SPEED, records.TRAIN_HOURS)
+
+
+def _trials_csv(sweep: SweepResults) -> str:
+    metrics = sorted({metric for trial in sweep.trials for metric in trial.metrics})
+    rows = [("variant", "seed", "status", "run_id", *metrics)]
+    for trial in sweep.trials:
+        values = (_plain(trial.metrics.get(metric)) for metric in metrics)
+        rows.append((trial.variant, str(trial.seed), trial.state, trial.run_id, *values))
+    return _csv(rows)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else repr(float(value))
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()

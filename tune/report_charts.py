@@ -1,0 +1,126 @@
+"""The charts of a sweep's report: ours beside the paper's, learning curves, Figure 4, accuracy over latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.charts import Chart, Dots, Line, dot_chart, line_chart, scatter_chart
+from tune import records
+from tune.comparison import RowResults, TableResults, reference
+from tune.report_tables import relative_change, sides_of
+from tune.sweep_results import SweepResults, history
+
+_MEAN = records.abs_rel(records.MEAN)
+_POINTS = 150
+"""A curve of more is drawn as that many means."""
+
+
+def charts_of(results: TableResults) -> Iterator[Chart]:
+    """The charts of a table of trained models."""
+    rows = [
+        Dots(
+            row.title,
+            value.mean if (value := row.value(_MEAN)) else None,
+            value.deviation if value else None,
+            reference(row.row, records.MEAN) if results.same_datasets else None,
+        )
+        for row in results.rows
+    ]
+    if any(row.value is not None for row in rows):
+        yield dot_chart(
+            f"{results.table.name}_mean",
+            "Mean AbsRel",
+            "Bars are the deviation over seeds. Lower is better.",
+            rows,
+            "AbsRel, mean over datasets",
+            ("ours", "the paper"),
+        )
+    for metric, name, title, label in (
+        (_MEAN, "validation", "Validation", "mean AbsRel"),
+        ("loss", "loss", "Training loss", "loss"),
+    ):
+        lines = [line for row in results.rows if (line := _curve(row, metric))]
+        if lines:
+            yield line_chart(
+                f"{results.table.name}_{name}",
+                title,
+                f"{'AbsRel on the validation images' if metric == _MEAN else 'The loss'} over training, mean "
+                "over seeds; shaded from the lowest to the highest seed.",
+                lines,
+                "step",
+                label,
+            )
+
+
+def resolution_chart(results: TableResults) -> Chart | None:
+    """Figure 4; None without figures at two sides."""
+    sides = sides_of(results)
+    lines = []
+    for row in results.rows:
+        values = [relative_change(row, side, sides[0]) for side in sides]
+        if len(sides) > 1 and any(values):
+            means = np.array([value.mean if value else np.nan for value in values])
+            spread = np.array([(value.deviation or 0.0) if value else np.nan for value in values])
+            lines.append(Line(row.title, np.array(sides, np.float64), means, means - spread, means + spread))
+    if not lines:
+        return None
+    return line_chart(
+        "resolution",
+        "Figure 4: inference resolution",
+        f"By how much the mean AbsRel rises when images are larger than the {sides[0]} pixels of training.",
+        lines,
+        "side of the images in pixels",
+        "change of AbsRel in percent",
+        ticks=sides,
+        zero=True,
+    )
+
+
+def cost_chart(sweep: SweepResults) -> Chart | None:
+    """Mean AbsRel over parameters of every variant with both; None of fewer than two."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for trial in sweep.trials:
+        pair = trial.metrics.get(records.PARAMETERS), trial.metrics.get(_MEAN)
+        if trial.counts and None not in pair:
+            title = next(
+                (trial.rows[name] for name in ("backbone", *trial.rows) if name in trial.rows), trial.variant
+            )
+            points.setdefault(title, []).append((float(pair[0] or 0), float(pair[1] or 0)))
+    if len(points) < 2:
+        return None
+    return scatter_chart(
+        "cost",
+        "Accuracy and size",
+        "Mean AbsRel over seeds against parameters: lower left is better.",
+        {title: tuple(np.mean(found, axis=0)) for title, found in points.items()},
+        "million parameters",
+        "mean AbsRel",
+    )
+
+
+def _curve(row: RowResults, metric: str) -> Line | None:
+    """The mean over seeds, at the steps that all of them have."""
+    curves = [history(trial, metric) for trial in row.trials if trial.counts and metric in trial.metrics]
+    if not curves:
+        return None
+    steps = sorted(set.intersection(*(set(found.tolist()) for found, _ in curves)))
+    if not steps:
+        return None
+    values = np.stack([found[np.isin(at, steps)] for at, found in curves])
+    x, values = _thinned(np.array(steps, np.float64), values)
+    return Line(row.title, x, values.mean(0), values.min(0), values.max(0))
+
+
+def _thinned(
+    steps: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(N,) steps and (S, N) values → means of neighbours, at most so many as are worth drawing."""
+    count = min(len(steps), _POINTS)
+    parts = np.array_split(np.arange(len(steps)), count)
+    return (
+        np.array([steps[part].mean() for part in parts]),
+        np.stack([values[:, part].mean(axis=1) for part in parts], axis=1),
+    )

@@ -1,0 +1,109 @@
+"""What a sweep's report says in words: how far it is, agreement with the paper, significance, settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pipelines.config import TrainConfig
+from tune import records
+from tune.comparison import Paired, TableResults, against_the_best, agreement
+from tune.sweep_results import SweepResults
+
+_ALPHA = 0.05
+_COMPARED_SETTINGS = ("steps", "batch_size", "crop", "model.pretrained")
+_SHOWN_PACKAGES = ("torch", "timm", "ray", "mlflow")
+
+
+def progress(sweep: SweepResults) -> tuple[int, int, float]:
+    """Trainings that are finished, all of them, and the hours they took together."""
+    done = sum(trial.counts for trial in sweep.trials)
+    hours = sum(trial.metrics.get(records.TRAIN_HOURS, 0.0) for trial in sweep.trials)
+    return done, len(sweep.trials), hours
+
+
+def finding(sweep: SweepResults) -> str:
+    """The sweep in a sentence or two."""
+    done, all_of_them, _ = progress(sweep)
+    names = ", ".join(dict.fromkeys(dataset.name for dataset in sweep.data())) or "no data yet"
+    state = (
+        f"All {done} trainings are finished"
+        if done == all_of_them
+        else f"{done} of {all_of_them} trainings are finished; what is missing is marked"
+    )
+    return f"{state}. Trained and validated on {names}."
+
+
+def remarks(results: TableResults) -> list[str]:
+    """Agreement of ranks, significance over seeds, and what to know of the paper's figures."""
+    found = []
+    if results.table.trained and results.table.name != "resolution":
+        found = [*_agreement(results), *_significance(results)]
+        if any(row.row.paper for row in results.rows) and not results.same_datasets:
+            found.append(
+                "Ours is a mean over other datasets than the paper’s, so the means have no difference; "
+                "their order can be compared."
+            )
+    return [*found, *results.table.notes]
+
+
+def settings(sweep: SweepResults) -> list[str]:
+    """Where and how it was run, and in what it differs from the paper's training."""
+    commit = sweep.tags.get("git_commit", "unknown")
+    versions = ", ".join(
+        f"{name} {sweep.tags[f'version.{name}']}"
+        for name in _SHOWN_PACKAGES
+        if f"version.{name}" in sweep.tags
+    )
+    lines = [f"Commit {commit}{f'; {versions}' if versions else ''}."]
+    differences = [text for key in _COMPARED_SETTINGS if (text := _difference(sweep, key))]
+    if differences:
+        lines.append(
+            f"Not the paper’s training: {'; '.join(differences)}. Compare orders and signs, not figures."
+        )
+    return lines
+
+
+def _difference(sweep: SweepResults, key: str) -> str:
+    ours = sorted({trial.parameters[key] for trial in sweep.trials if key in trial.parameters})
+    value = TrainConfig().model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return "" if ours in ([], [str(value)]) else f"{key} {' or '.join(ours)} instead of {value}"
+
+
+def _agreement(results: TableResults) -> list[str]:
+    found = agreement(results)
+    if found is None or math.isnan(found.tau):
+        return ["Ranks are not compared: fewer than two rows have figures of ours and of the paper’s."]
+    return [
+        f"Ranks by mean AbsRel: Kendall’s τ = {found.tau:.2f}; of {found.pairs} pairs of rows that the paper "
+        f"orders, {found.alike} are in the same order here."
+    ]
+
+
+def _significance(results: TableResults) -> list[str]:
+    found = against_the_best(results)
+    if found is None:
+        return []
+    best, pairs = found
+    tested = [pair for pair in pairs if not math.isnan(pair.p)]
+    if not tested:
+        return (
+            [f"Best is {best}. One seed: whether it would be with others, nobody knows."]
+            if all(pair.seeds < 2 for pair in pairs)
+            else [f"Best is {best}; its differences from the others are the same with every seed."]
+        )
+    sure = [pair for pair in tested if pair.p < _ALPHA]
+    unsure = [pair for pair in tested if pair.p >= _ALPHA]
+    seeds = max(pair.seeds for pair in tested)
+    lines = [f"Best over {seeds} seeds is {best} (paired t-test over seeds, Holm-corrected)."]
+    if sure:
+        lines.append(f"Significantly worse: {_listed(sure)}.")
+    if unsure:
+        lines.append(f"Not told apart from it: {_listed(unsure)}.")
+    return lines
+
+
+def _listed(pairs: Sequence[Paired]) -> str:
+    return "; ".join(f"{pair.title} (+{pair.difference:.4f}, p = {pair.p:.2g})" for pair in pairs)

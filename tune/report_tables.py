@@ -1,0 +1,245 @@
+"""The tables of a sweep's report: paper, ours, difference; Figure 4 in percent; Table 9; the trials themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pipelines.page_table import MISSING, Cell, Column, Table, Tone
+from tune import records
+from tune.comparison import RowResults, TableResults, Value, reference, summarised
+from tune.sweep_results import SweepResults, Trial
+
+HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
+"""Datasets as the paper writes them."""
+
+_SIDE = re.compile(r"resolution_(\d+)/")
+_MEAN = records.abs_rel(records.MEAN)
+
+
+def heading(dataset: str) -> str:
+    """A dataset's name, as the paper writes it if it does."""
+    return HEADINGS.get(dataset, dataset)
+
+
+def accuracy_table(results: TableResults) -> Table:
+    """AbsRel of every dataset and their mean: the paper's, ours with its deviation over seeds, the difference."""
+    names = [*results.datasets(), records.MEAN]
+    compared = [name for name in names if any(name in row.row.paper for row in results.rows)]
+    columns = [Column("row", text=True)]
+    for name in names:
+        group = heading(name)
+        columns += [Column("paper", group)] if name in compared else []
+        columns += [Column("ours", group)]
+        columns += [Column("difference", group)] if name in compared else []
+    columns.append(Column("seeds"))
+    paper_best = {name: _lowest([row.row.paper.get(name) for row in results.rows]) for name in compared}
+    our_best = {
+        name: _lowest([_mean_of(row, records.abs_rel(name)) for row in results.rows]) for name in names
+    }
+    table = Table(_title(results, "AbsRel after affine alignment; lower is better"), columns)
+    for row in results.rows:
+        cells = [Cell.of(row.title)]
+        for name in names:
+            ours = row.value(records.abs_rel(name))
+            if name in compared:
+                cells.append(_paper_cell(row, name, paper_best[name]))
+            cells.append(_our_cell(row, ours, our_best[name]))
+            if name in compared:
+                same = name != records.MEAN or results.same_datasets
+                cells.append(_difference(reference(row.row, name), ours) if same else Cell.absent())
+        table.rows.append([*cells, _seeds(row)])
+    return table
+
+
+def sides_of(results: TableResults) -> list[int]:
+    """Sides of the images that were predicted, in pixels; the first is the one that the others are relative to."""
+    found = {
+        int(match[1])
+        for row in results.rows
+        for trial in row.trials
+        for metric in trial.metrics
+        if (match := _SIDE.match(metric))
+    }
+    return sorted(found)
+
+
+def relative_change(row: RowResults, side: int, base: int, dataset: str = records.MEAN) -> Value | None:
+    """By how many percent AbsRel is higher at `side` pixels than at `base`: a mean over seeds."""
+    here, there = (row.by_seed(records.abs_rel_at(pixels, dataset)) for pixels in (side, base))
+    return summarised([100 * (here[seed] / there[seed] - 1) for seed in here if there.get(seed)])
+
+
+def resolution_table(results: TableResults) -> Table:
+    """Figure 4 as numbers: AbsRel at the training resolution, and its change in percent at larger ones."""
+    sides = sides_of(results)
+    title = _title(results, "change of the mean AbsRel in percent; lower is better")
+    if not sides:
+        return Table(
+            title, [Column("row", text=True), Column("seeds")], [[*_nothing(r, 0)] for r in results.rows]
+        )
+    base, *larger = sides
+    columns = [Column("row", text=True), Column(f"AbsRel at {base} px")]
+    columns += [Column(f"{side} px", "Change at") for side in larger] + [Column("seeds")]
+    best = {
+        side: _lowest([v.mean if (v := relative_change(r, side, base)) else None for r in results.rows])
+        for side in larger
+    }
+    table = Table(title, columns)
+    for row in results.rows:
+        at_base = row.value(records.abs_rel_at(base, records.MEAN))
+        cells = [Cell.of(row.title), _our_cell(row, at_base, None)]
+        for side in larger:
+            change = relative_change(row, side, base)
+            cells.append(
+                Cell.absent(_why(row))
+                if change is None
+                else Cell(
+                    f"{_signed(change.mean, 1)} %",
+                    change.mean,
+                    "" if change.deviation is None else f"± {change.deviation:.1f}",
+                    best=change.mean == best[side],
+                )
+            )
+        table.rows.append([*cells, _seeds(row)])
+    return table
+
+
+def speed_table(results: TableResults) -> Table:
+    """Table 9: parameters and latency; the paper's processor was another one, so latencies have ratios too."""
+    devices = sorted({t.tags[records.LATENCY_DEVICE] for r in results.rows for t in r.trials
+                      if records.LATENCY_DEVICE in t.tags})  # fmt: skip
+    title = _title(results, f"latency measured on {', '.join(devices) or 'no device yet'}")
+    groups = ((records.PARAMETERS, "Parameters [million]", 1), (records.LATENCY, "Latency [ms]", 1))
+    columns = [Column("model", text=True)]
+    for _, group, _ in groups:
+        columns += [Column("paper", group), Column("ours", group), Column("difference", group)]
+    table = Table(title, columns)
+    for row in results.rows:
+        cells = [Cell.of(row.title)]
+        for metric, _, digits in groups:
+            paper, ours = row.row.paper.get(metric), row.value(metric)
+            cells.append(Cell.absent() if paper is None else Cell(f"{paper:.0f}", paper))
+            cells.append(
+                Cell.absent(_why(row)) if ours is None else Cell(f"{ours.mean:.{digits}f}", ours.mean)
+            )
+            cells.append(_percent(paper, ours))
+        table.rows.append(cells)
+    return table
+
+
+def trial_table(sweep: SweepResults) -> Table:
+    """Every training that was run: how it ended, its mean AbsRel, speed and hours."""
+    columns = [Column("variant", text=True), Column("seed"), Column("ended", text=True), Column("AbsRel")]
+    columns += [Column("images/s"), Column("hours"), Column("MLflow run", text=True)]
+    table = Table("Trainings of this sweep", columns)
+    for trial in sweep.trials:
+        table.rows.append(
+            [
+                Cell(trial.variant, trial.variant),
+                Cell(str(trial.seed), trial.seed),
+                Cell(trial.state, trial.state, tone="" if trial.counts else "failed"),
+                _number(trial, _MEAN, 4),
+                _number(trial, "images_per_second", 1),
+                _number(trial, records.TRAIN_HOURS, 3),
+                Cell.of(trial.run_id),
+            ]
+        )
+    return table
+
+
+def data_table(sweep: SweepResults) -> Table:
+    """The prepared datasets that the trainings took in."""
+    table = Table(
+        "Data of this sweep",
+        [
+            Column("dataset", text=True),
+            Column("samples", text=True),
+            Column("digest of the manifest", text=True),
+        ],
+    )
+    for dataset in sweep.data():
+        samples = ", ".join(f"{count} {split}" for split, count in dataset.samples.items()) or MISSING
+        table.rows.append([Cell.of(dataset.name), Cell.of(samples), Cell.of(dataset.digest)])
+    return table
+
+
+def _title(results: TableResults, what: str) -> str:
+    return f"{results.table.number or results.table.name}: {what}"
+
+
+def _paper_cell(row: RowResults, name: str, best: float | None) -> Cell:
+    printed, compared = row.row.paper.get(name), reference(row.row, name)
+    if printed is None:
+        return Cell.absent()
+    slip = f"({compared:.4f})" if compared is not None and compared != printed else ""
+    # What the paper prints in bold; where a table says nothing of that, its best.
+    bold = name in row.row.bold or (best == printed and not row.row.bold)
+    return Cell(f"{printed:.4f}", printed, slip, best=bold)
+
+
+def _our_cell(row: RowResults, ours: Value | None, best: float | None) -> Cell:
+    if ours is None:
+        return Cell(_why(row), None, tone="failed" if row.missing else "missing")
+    detail = "" if ours.deviation is None else f"± {ours.deviation:.4f}"
+    return Cell(f"{ours.mean:.4f}", ours.mean, detail, best=ours.mean == best)
+
+
+def _difference(paper: float | None, ours: Value | None) -> Cell:
+    if paper is None or ours is None:
+        return Cell.absent()
+    difference = ours.mean - paper
+    return Cell(
+        _signed(difference, 4),
+        difference,
+        f"{_signed(100 * difference / paper, 1)} %",
+        tone=_tone(difference),
+    )
+
+
+def _percent(paper: float | None, ours: Value | None) -> Cell:
+    if not paper or ours is None:
+        return Cell.absent()
+    change = 100 * (ours.mean / paper - 1)
+    return Cell(f"{_signed(change, 1)} %", change)
+
+
+def _seeds(row: RowResults) -> Cell:
+    done, planned = sum(trial.counts for trial in row.trials), len(row.planned)
+    return Cell(f"{done} of {planned}", done, "; ".join(row.missing), tone="failed" if row.missing else "")
+
+
+def _nothing(row: RowResults, between: int) -> list[Cell]:
+    return [Cell.of(row.title), *[Cell.absent()] * between, _seeds(row)]
+
+
+def _why(row: RowResults) -> str:
+    """Why there is no figure, in a word."""
+    states = {trial.state for trial in row.trials if not trial.counts}
+    if not row.trials:
+        return "not run"
+    return next(iter(states)) if len(states) == 1 else (", ".join(sorted(states)) or MISSING)
+
+
+def _number(trial: Trial, metric: str, digits: int) -> Cell:
+    value = trial.metrics.get(metric)
+    return Cell.absent() if value is None else Cell(f"{value:.{digits}f}", value)
+
+
+def _mean_of(row: RowResults, metric: str) -> float | None:
+    value = row.value(metric)
+    return None if value is None else value.mean
+
+
+def _lowest(values: Sequence[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _signed(value: float, digits: int) -> str:
+    """With a sign, a true minus; nothing but zeros has none."""
+    text = f"{value:+.{digits}f}"
+    return text.lstrip("+-") if not float(text) else text.replace("-", "−")
+
+
+def _tone(difference: float) -> Tone:
+    return "better" if difference < 0 else "worse" if difference > 0 else ""
