@@ -57,11 +57,13 @@ def _section(inspection: Inspection, rows: list[dict[str, Any]]) -> str:
 def _statistics(inspection: Inspection) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in inspection.columns)
     lines = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{escape(value)}</td>" for value in values)}</tr>'
+        f'<tr><th scope="row">{escape(name)}</th>'
+        f"{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>"
         for name, values in inspection.rows.items()
     )
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="Statistics of {escape(inspection.name)}">'
+        '<div class="scroll" role="region" tabindex="0" '
+        f'aria-label="Statistics of {escape(inspection.name)}">'
         f'<table><thead><tr><th class="text" scope="col">over samples</th>{head}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>"
     )

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: style, script and pictures are part of the file, so that it can be sent and kept.
+"""One self-contained HTML page: style, script and pictures are part of the file; it can be sent and kept.
 
 Every page of the project has this look: `dpt inspect`'s, the reports of sweeps and of models. It follows the
 reader's choice of light or dark, fits a telephone, and loads nothing.

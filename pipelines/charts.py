@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,8 +28,10 @@ _VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERI
 """Colour in the file → variable of `datasets_prep/page.css` in the page."""
 
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.4)))
-_WIDTH, _FONT = 5.6, 9.5
+_WIDTH, _HEIGHT, _FONT = 4.7, 3.2, 9.5
 _PNG_DPI = 200
+_RING: dict[str, Any] = {"marker": "o", "color": SERIES[1], "markersize": 7, "linestyle": "none"}
+_RING |= {"markerfacecolor": _BACKGROUND, "markeredgewidth": 1.6}
 _LABEL_GAP = 11.5
 """Points between two labels, at least."""
 
@@ -80,9 +83,8 @@ class Chart:
     def html(self) -> str:
         """A <figure> with the chart as SVG in the page's colours."""
         description = escape(f"{self.title}. {self.caption}")
-        svg = _in_page_colours(
-            self._drawn("svg").decode("utf-8"), f'class="chart" aria-label="{description}"'
-        )
+        attributes = f'class="chart" role="img" aria-label="{description}"'
+        svg = _in_page_colours(self._drawn("svg").decode("utf-8"), attributes)
         return (
             f"<figure><h3>{escape(self.title)}</h3>{svg}"
             f"<figcaption>{escape(self.caption)}</figcaption></figure>"
@@ -122,7 +124,7 @@ def line_chart(
         ticks: values of x to mark; chosen by default.
         zero: draw a line at y = 0.
     """
-    figure, axes = _axes(_WIDTH, 3.6)
+    figure, axes = _axes(_WIDTH, _HEIGHT)
     colours = _colours([line.name for line in lines])
     if zero:
         axes.axhline(0, color=MUTED, linewidth=0.8)
@@ -155,7 +157,7 @@ def dot_chart(
     Args:
         names: what the filled dots and what the rings are, for the legend.
     """
-    figure, axes = _axes(_WIDTH, 1.0 + 0.34 * len(rows))
+    figure, axes = _axes(_WIDTH, max(1.0 + 0.3 * len(rows), 0.7 * _HEIGHT))
     heights = range(len(rows), 0, -1)
     for height, row in zip(heights, rows, strict=True):
         if row.value is not None and row.reference is not None:
@@ -181,7 +183,7 @@ def dot_chart(
     axes.set_xlabel(x_label)
     ours, paper = names
     axes.plot([], [], "o", color=SERIES[0], markersize=7, label=ours)
-    axes.plot([], [], "o", color=SERIES[1], markerfacecolor=_BACKGROUND, markersize=7, mew=1.6, label=paper)
+    axes.plot([], [], label=paper, **_RING)
     axes.legend(
         loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=MUTED, handletextpad=0.2
     )
@@ -192,7 +194,7 @@ def scatter_chart(
     name: str, title: str, caption: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str
 ) -> Chart:
     """A named dot for each (x, y)."""
-    figure, axes = _axes(_WIDTH, 3.6)
+    figure, axes = _axes(_WIDTH, _HEIGHT)
     colours = _colours(list(points))
     for label, (x, y) in points.items():
         axes.plot(x, y, "o", color=colours[label][0], markersize=7)
@@ -255,7 +257,8 @@ def _label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, s
     places = [axes.transData.transform((x, y)) * to_points for x, y, _, _ in ends]
     right = max(place[0] for place in places)
     box = axes.get_window_extent()
-    heights = _apart([float(place[1]) for place in places], box.y0 * to_points, box.y1 * to_points)
+    bottom, top = box.y0 * to_points + _FONT / 2, box.y1 * to_points
+    heights = _apart([float(place[1]) for place in places], bottom, top)
     for (x, y, name, colour), place, height in zip(ends, places, heights, strict=True):
         axes.annotate(
             name,
@@ -290,10 +293,10 @@ def _apart(wanted: Sequence[float], bottom: float, top: float) -> list[float]:
 
 
 def _in_page_colours(svg: str, attributes: str) -> str:
-    """Matplotlib's file → an <svg> for the page: its colours variables, its font the page's, no foreign names."""
+    """Matplotlib's file → an <svg> for the page, in its colours (as variables) and its font."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf'<svg role="img" {attributes} \1>', svg, count=1)
+    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg {attributes} \1>", svg, count=1)
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg).replace("xlink:href", "href")
     svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)

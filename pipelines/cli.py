@@ -203,6 +203,41 @@ def _parameters_of(command: list[str]) -> dict[str, Any]:
     return group.commands[name].make_context(name, arguments).params
 
 
+@app.command()
+def report(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP|MODEL", help="Name of a sweep of dpt tune, or a model as predict takes it."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder for the page, its tables and charts.")] = "report",
+    data: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--data", "-d", help="A prepared dataset to show a model's predictions of. Repeat for more."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many images of each dataset.")] = 4,
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Split of these datasets.", show_default="val, or the last one"),
+    ] = None,
+) -> None:
+    """Set a sweep's ablations, or a model's measurements, beside the paper's: one page, from MLflow."""
+    from pipelines.model_report import write_model_report
+    from pipelines.networks import names_a_model
+    from tune.report import write_report
+
+    if names_a_model(what):
+        path = write_model_report(what, Path(out), data or [], images, split)
+    elif data:
+        raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
+    else:
+        path = write_report(what, Path(out))
+    typer.echo(f"page: {path}")
+
+
 @app.command("config")
 def show_config(
     job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate or predict.")],

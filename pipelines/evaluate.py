@@ -105,7 +105,7 @@ def evaluate_share(
         prediction = torch.from_numpy(_predict(model, batch, side, rule))
         target = batch.target.float()
         sums.update(
-            depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), _normalised_caps(batch, caps))
+            depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), normalised_caps(batch, caps))
         )
     return sums
 
@@ -141,7 +141,7 @@ def _predict(
     return prediction
 
 
-def _normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:
+def normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:
     """The caps in the unit of stored depth, in which 1 is the nearest valid point: (B,) float64."""
     metric = caps.metres * batch.scale
     return torch.where(batch.scale.isnan(), torch.full_like(metric, caps.nearest), metric)

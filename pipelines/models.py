@@ -220,6 +220,34 @@ def note_evaluation(run: tracking.Run, model: str) -> None:
     client.set_tag(run.run_id, EVALUATED_TAG, model)
 
 
+def measurements_of(reference: str) -> list[Measurement]:
+    """What was measured of a model, newest first.
+
+    Args:
+        reference: a registered one (`models:/NAME@ALIAS`, `models:/NAME/VERSION`), or what `dpt evaluate` was
+            given as its model.
+
+    Raises:
+        TrackingError: if there is no such registered model, version or alias.
+    """
+    tracking.connect()
+    client = MlflowClient()
+    address = reference.removeprefix(tracking.MODEL_SCHEME)
+    name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
+    if reference.startswith(tracking.MODEL_SCHEME) and name:
+        number = find_version(name, wanted)
+        return next(found.measurements for found in list_models(name) if found.version == number)
+    quoted = reference.replace("'", "")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None, "connecting makes it"
+    runs = client.search_runs(
+        [experiment.experiment_id],
+        f"attributes.run_name = 'evaluate {quoted}' AND attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    return [_measurement(run) for run in runs]
+
+
 def _require_not_worse(name: str, version: int, holder: int, metric: str) -> None:
     sign = _sign(metric)
     versions = {found.version: found for found in list_models(name)}

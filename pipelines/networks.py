@@ -13,6 +13,11 @@ class BadModel(UserError):
     """Weights that cannot be read, or do not belong to a known model; the message names file and reason."""
 
 
+def names_a_model(reference: str) -> bool:
+    """Whether this is the address of a model, or a file or folder that is there."""
+    return reference.startswith((tracking.MODEL_SCHEME, "hf-hub:", "https://")) or Path(reference).exists()
+
+
 def find_model(reference: str) -> Path:
     """The local folder of a model: a registry address (`models:/dpt@champion`) or a path.
 

@@ -19,7 +19,7 @@ PICTURE_WIDTH = 360
 def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
     """Key figures: what it is, the figure, and a smaller line below."""
     items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f'<small>{escape(more)}</small>' if more else ''}</dd></div>"
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, value, more in figures
     )
     return f'<dl class="tiles">{items}</dl>'
@@ -36,7 +36,8 @@ def picture_grid(pictures: Iterable[tuple[str, Picture]]) -> str:
 
 def wide_picture(picture: Picture, caption: str) -> str:
     """One captioned picture over the whole width."""
-    return f'<figure class="picture">{image(picture, caption)}<figcaption>{escape(caption)}</figcaption></figure>'
+    text = f"<figcaption>{escape(caption)}</figcaption>"
+    return f'<figure class="picture">{image(picture, caption)}{text}</figure>'
 
 
 def charts(found: Iterable[Chart]) -> str:

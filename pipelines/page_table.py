@@ -11,7 +11,7 @@ from typing import Literal
 
 Tone = Literal["", "better", "worse", "missing", "failed"]
 
-MISSING = "–"
+MISSING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,9 @@ class Table:
         """As HTML that a keyboard can scroll and sort."""
         rows = "\n".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in self.rows)
         return (
+            f'<p class="caption" aria-hidden="true">{escape(self.title)}</p>\n'
             f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(self.title)}">'
-            f'<table class="sortable"><caption>{escape(self.title)}</caption>\n'
+            f'<table class="sortable" aria-label="{escape(self.title)}">\n'
             f"<thead>{self._groups()}<tr>{''.join(self._headers())}</tr></thead>\n"
             f"<tbody>{rows}</tbody></table></div>"
         )

@@ -66,7 +66,7 @@ class Browser:
         return path
 
     def requested(self) -> list[str]:
-        """Addresses that pages asked for since the last call; data URIs and the browser's own pages left out."""
+        """Addresses that pages asked for since the last call, but data URIs and the browser's own."""
         entries = [
             json.loads(entry["message"])["message"] for entry in self._post("se/log", {"type": "performance"})
         ]

@@ -1,4 +1,4 @@
-"""A table of a sweep beside the paper's: which trials belong to which row, means over seeds, agreement of ranks."""
+"""A table of a sweep beside the paper's: trials of each row, means over seeds, agreement of ranks."""
 
 from __future__ import annotations
 
@@ -57,11 +57,17 @@ class RowResults:
 
     @property
     def missing(self) -> list[str]:
-        """What became of each seed that has no figures: `seed 2 failed`."""
+        """What became of seeds that have no figures: `seed 2 failed`, `seeds 0, 1 not started`."""
         states = {trial.seed: trial.state for trial in self.trials if not trial.counts}
         there = {trial.seed for trial in self.trials}
         states |= {seed: "not started" for seed in self.planned if seed not in there}
-        return [f"seed {seed} {state}" for seed, state in sorted(states.items())]
+        alike: dict[str, list[int]] = {}
+        for seed, state in sorted(states.items()):
+            alike.setdefault(state, []).append(seed)
+        return [
+            f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} {state}"
+            for state, seeds in alike.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)

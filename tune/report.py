@@ -1,4 +1,4 @@
-"""`dpt report SWEEP`: our ablations beside the paper's, from MLflow alone, as a page, Markdown, CSV and charts.
+"""`dpt report SWEEP`: our ablations beside the paper's, from MLflow alone: a page, Markdown, CSV, charts.
 
 report.html         everything, in one file that loads nothing
 report.md           the tables and remarks, with the charts beside it
@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from datasets_prep.page import document, header, section, write_document
 from pipelines import page
 from pipelines.charts import Chart
-from pipelines.page_table import Table
+from pipelines.page_table import MISSING, Table
 from tune import records
 from tune.comparison import TableResults, agreement, tables_of
 from tune.report_charts import charts_of, cost_chart, resolution_chart
@@ -122,7 +122,7 @@ def _html(sweep: SweepResults, tables: Sequence[TableResults], parts: Sequence[P
     sections = "\n".join(section(part.anchor, part.title, _section(part)) for part in parts)
     written = datetime.now(timezone.utc)
     foot = (
-        f"<footer><p>Built from MLflow on {written:%d %B %Y}; the sweep’s run is "
+        f"<footer><p>Built from MLflow on {written:%d %B %Y}; the sweep's run is "
         f"<code>{escape(sweep.run_id)}</code>. The paper: Ranftl, Bochkovskiy, Koltun, "
         "<i>Vision Transformers for Dense Prediction</i>, ICCV 2021.</p></footer>"
     )
@@ -150,7 +150,11 @@ def _tiles(sweep: SweepResults, tables: Sequence[TableResults]) -> list[tuple[st
     return [
         ("Trainings finished", f"{done} of {all_of_them}", f"{hours:.2f} hours of training"),
         ("Variants", str(len({trial.variant for trial in sweep.trials})), _seed_words(sweep)),
-        ("Rank agreement τ", agreed or "–", ", ".join(name for name, _ in found) or "nothing to compare yet"),
+        (
+            "Rank agreement τ",
+            agreed or MISSING,
+            ", ".join(name for name, _ in found) or "nothing to compare yet",
+        ),
         (
             "Started",
             f"{datetime.fromtimestamp(sweep.started / 1000, timezone.utc):%d %b %Y}",
@@ -183,16 +187,10 @@ def _figures_csv(tables: Sequence[TableResults]) -> str:
     rows = [("table", "row", "metric", "paper", "ours", "deviation", "seeds")]
     for results in tables:
         for row in results.rows:
-            metrics = sorted(
-                {metric for trial in row.trials for metric in trial.metrics if _reported(metric)}
-            )
-            named = {
-                records.abs_rel(name) if "/" not in name and name not in _SPEED else name
-                for name in row.row.paper
-            }
-            for metric in sorted({*metrics, *named}):
-                paper = row.row.paper.get(metric.removeprefix(records.abs_rel("")))
-                ours = row.value(metric)
+            printed = {_metric_of(column): value for column, value in row.row.paper.items()}
+            ours_too = {metric for trial in row.trials for metric in trial.metrics if _reported(metric)}
+            for metric in sorted(printed.keys() | ours_too):
+                paper, ours = printed.get(metric), row.value(metric)
                 rows.append(
                     (
                         results.table.name,
@@ -205,6 +203,11 @@ def _figures_csv(tables: Sequence[TableResults]) -> str:
                     )
                 )
     return _csv(rows)
+
+
+def _metric_of(column: str) -> str:
+    """A column of the paper's tables, as a metric."""
+    return column if column in _SPEED else records.abs_rel(column)
 
 
 _SPEED = (records.PARAMETERS, records.LATENCY)

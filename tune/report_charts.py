@@ -1,4 +1,4 @@
-"""The charts of a sweep's report: ours beside the paper's, learning curves, Figure 4, accuracy over latency."""
+"""The charts of a sweep's report: ours beside the paper's, learning curves, Figure 4, accuracy over size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipelines.charts import Chart, Dots, Line, dot_chart, line_chart, scatter_chart
 from tune import records
+from tune.ablations import BACKBONE
 from tune.comparison import RowResults, TableResults, reference
 from tune.report_tables import relative_change, sides_of
 from tune.sweep_results import SweepResults, history
@@ -80,15 +81,14 @@ def resolution_chart(results: TableResults) -> Chart | None:
 
 
 def cost_chart(sweep: SweepResults) -> Chart | None:
-    """Mean AbsRel over parameters of every variant with both; None of fewer than two."""
+    """Mean AbsRel over parameters of the backbones that have both; None of fewer than two."""
     points: dict[str, list[tuple[float, float]]] = {}
     for trial in sweep.trials:
-        pair = trial.metrics.get(records.PARAMETERS), trial.metrics.get(_MEAN)
-        if trial.counts and None not in pair:
-            title = next(
-                (trial.rows[name] for name in ("backbone", *trial.rows) if name in trial.rows), trial.variant
-            )
-            points.setdefault(title, []).append((float(pair[0] or 0), float(pair[1] or 0)))
+        if BACKBONE.name not in trial.rows:
+            continue
+        size, error = trial.metrics.get(records.PARAMETERS), trial.metrics.get(_MEAN)
+        if trial.counts and size is not None and error is not None:
+            points.setdefault(trial.rows[BACKBONE.name], []).append((size, error))
     if len(points) < 2:
         return None
     return scatter_chart(

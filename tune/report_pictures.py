@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from tune import records
 from tune.sweep_results import SweepResults, Trial, pictures
 
-_NAME = re.compile(
-    rf"{records.PICTURES}/(.+)_(\d+)_({records.IMAGE}|{records.TRUTH}|{records.PREDICTION})\.png"
-)
+_KINDS = "|".join((records.IMAGE, records.TRUTH, records.PREDICTION))
+_NAME = re.compile(rf"{records.PICTURES}/(.+)_(\d+)_({_KINDS})\.png")
 _LABELS = {records.IMAGE: "image", records.TRUTH: "ground truth"}
 
 Picture = NDArray[np.uint8]

@@ -41,7 +41,7 @@ def remarks(results: TableResults) -> list[str]:
         found = [*_agreement(results), *_significance(results)]
         if any(row.row.paper for row in results.rows) and not results.same_datasets:
             found.append(
-                "Ours is a mean over other datasets than the paper’s, so the means have no difference; "
+                "Ours is a mean over other datasets than the paper's, so the means have no difference; "
                 "their order can be compared."
             )
     return [*found, *results.table.notes]
@@ -50,16 +50,13 @@ def remarks(results: TableResults) -> list[str]:
 def settings(sweep: SweepResults) -> list[str]:
     """Where and how it was run, and in what it differs from the paper's training."""
     commit = sweep.tags.get("git_commit", "unknown")
-    versions = ", ".join(
-        f"{name} {sweep.tags[f'version.{name}']}"
-        for name in _SHOWN_PACKAGES
-        if f"version.{name}" in sweep.tags
-    )
+    known = {name: sweep.tags.get(f"version.{name}") for name in _SHOWN_PACKAGES}
+    versions = ", ".join(f"{name} {version}" for name, version in known.items() if version)
     lines = [f"Commit {commit}{f'; {versions}' if versions else ''}."]
     differences = [text for key in _COMPARED_SETTINGS if (text := _difference(sweep, key))]
     if differences:
         lines.append(
-            f"Not the paper’s training: {'; '.join(differences)}. Compare orders and signs, not figures."
+            f"Not the paper's training: {'; '.join(differences)}. Compare orders and signs, not figures."
         )
     return lines
 
@@ -75,9 +72,9 @@ def _difference(sweep: SweepResults, key: str) -> str:
 def _agreement(results: TableResults) -> list[str]:
     found = agreement(results)
     if found is None or math.isnan(found.tau):
-        return ["Ranks are not compared: fewer than two rows have figures of ours and of the paper’s."]
+        return ["Ranks are not compared: fewer than two rows have figures of ours and of the paper's."]
     return [
-        f"Ranks by mean AbsRel: Kendall’s τ = {found.tau:.2f}; of {found.pairs} pairs of rows that the paper "
+        f"Ranks by mean AbsRel: Kendall's τ = {found.tau:.2f}; of {found.pairs} pairs of rows that the paper "
         f"orders, {found.alike} are in the same order here."
     ]
 

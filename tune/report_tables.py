@@ -1,4 +1,4 @@
-"""The tables of a sweep's report: paper, ours, difference; Figure 4 in percent; Table 9; the trials themselves."""
+"""The tables of a sweep's report: paper, ours, difference; Figure 4 in percent; Table 9; the trials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def heading(dataset: str) -> str:
 
 
 def accuracy_table(results: TableResults) -> Table:
-    """AbsRel of every dataset and their mean: the paper's, ours with its deviation over seeds, the difference."""
+    """AbsRel of every dataset and their mean: the paper's, ours ± deviation over seeds, the difference."""
     names = [*results.datasets(), records.MEAN]
     compared = [name for name in names if any(name in row.row.paper for row in results.rows)]
     columns = [Column("row", text=True)]
@@ -53,7 +53,7 @@ def accuracy_table(results: TableResults) -> Table:
 
 
 def sides_of(results: TableResults) -> list[int]:
-    """Sides of the images that were predicted, in pixels; the first is the one that the others are relative to."""
+    """Sides of the images that were predicted, in pixels; the others are relative to the first."""
     found = {
         int(match[1])
         for row in results.rows
@@ -75,9 +75,8 @@ def resolution_table(results: TableResults) -> Table:
     sides = sides_of(results)
     title = _title(results, "change of the mean AbsRel in percent; lower is better")
     if not sides:
-        return Table(
-            title, [Column("row", text=True), Column("seeds")], [[*_nothing(r, 0)] for r in results.rows]
-        )
+        columns = [Column("row", text=True), Column("seeds")]
+        return Table(title, columns, [[Cell.of(row.title), _seeds(row)] for row in results.rows])
     base, *larger = sides
     columns = [Column("row", text=True), Column(f"AbsRel at {base} px")]
     columns += [Column(f"{side} px", "Change at") for side in larger] + [Column("seeds")]
@@ -97,7 +96,7 @@ def resolution_table(results: TableResults) -> Table:
                 else Cell(
                     f"{_signed(change.mean, 1)} %",
                     change.mean,
-                    "" if change.deviation is None else f"± {change.deviation:.1f}",
+                    f"± {change.deviation:.1f}" if change.deviation else "",
                     best=change.mean == best[side],
                 )
             )
@@ -106,9 +105,9 @@ def resolution_table(results: TableResults) -> Table:
 
 
 def speed_table(results: TableResults) -> Table:
-    """Table 9: parameters and latency; the paper's processor was another one, so latencies have ratios too."""
-    devices = sorted({t.tags[records.LATENCY_DEVICE] for r in results.rows for t in r.trials
-                      if records.LATENCY_DEVICE in t.tags})  # fmt: skip
+    """Table 9: parameters and latency, on a processor that is named: the paper's was another one."""
+    tags = [trial.tags for row in results.rows for trial in row.trials]
+    devices = sorted({found[records.LATENCY_DEVICE] for found in tags if records.LATENCY_DEVICE in found})
     title = _title(results, f"latency measured on {', '.join(devices) or 'no device yet'}")
     groups = ((records.PARAMETERS, "Parameters [million]", 1), (records.LATENCY, "Latency [ms]", 1))
     columns = [Column("model", text=True)]
@@ -120,9 +119,7 @@ def speed_table(results: TableResults) -> Table:
         for metric, _, digits in groups:
             paper, ours = row.row.paper.get(metric), row.value(metric)
             cells.append(Cell.absent() if paper is None else Cell(f"{paper:.0f}", paper))
-            cells.append(
-                Cell.absent(_why(row)) if ours is None else Cell(f"{ours.mean:.{digits}f}", ours.mean)
-            )
+            cells.append(_our_cell(row, ours, None, digits))
             cells.append(_percent(paper, ours))
         table.rows.append(cells)
     return table
@@ -178,11 +175,11 @@ def _paper_cell(row: RowResults, name: str, best: float | None) -> Cell:
     return Cell(f"{printed:.4f}", printed, slip, best=bold)
 
 
-def _our_cell(row: RowResults, ours: Value | None, best: float | None) -> Cell:
+def _our_cell(row: RowResults, ours: Value | None, best: float | None, digits: int = 4) -> Cell:
     if ours is None:
         return Cell(_why(row), None, tone="failed" if row.missing else "missing")
-    detail = "" if ours.deviation is None else f"± {ours.deviation:.4f}"
-    return Cell(f"{ours.mean:.4f}", ours.mean, detail, best=ours.mean == best)
+    detail = f"± {ours.deviation:.{digits}f}" if ours.deviation else ""
+    return Cell(f"{ours.mean:.{digits}f}", ours.mean, detail, best=ours.mean == best)
 
 
 def _difference(paper: float | None, ours: Value | None) -> Cell:
@@ -206,11 +203,7 @@ def _percent(paper: float | None, ours: Value | None) -> Cell:
 
 def _seeds(row: RowResults) -> Cell:
     done, planned = sum(trial.counts for trial in row.trials), len(row.planned)
-    return Cell(f"{done} of {planned}", done, "; ".join(row.missing), tone="failed" if row.missing else "")
-
-
-def _nothing(row: RowResults, between: int) -> list[Cell]:
-    return [Cell.of(row.title), *[Cell.absent()] * between, _seeds(row)]
+    return Cell(f"{done} of {planned}", done, tone="failed" if row.missing else "")
 
 
 def _why(row: RowResults) -> str:
@@ -238,7 +231,7 @@ def _lowest(values: Sequence[float | None]) -> float | None:
 def _signed(value: float, digits: int) -> str:
     """With a sign, a true minus; nothing but zeros has none."""
     text = f"{value:+.{digits}f}"
-    return text.lstrip("+-") if not float(text) else text.replace("-", "−")
+    return text.lstrip("+-") if not float(text) else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _tone(difference: float) -> Tone:

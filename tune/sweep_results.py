@@ -115,7 +115,9 @@ def read_sweep(name: str) -> SweepResults:
     run_id = find_sweep(name)
     if run_id is None:
         known = ", ".join(sweep_names()) or "none"
-        raise TrackingError(f"no sweep {name!r} in {mlflow.get_tracking_uri()}; there are: {known}")
+        raise TrackingError(
+            f"no sweep {name!r} in {mlflow.get_tracking_uri()}, and no model there; sweeps there are: {known}"
+        )
     run = MlflowClient().get_run(run_id)
     children = _search(f"tags.`{records.PARENT}` = '{run_id}'")
     # Of doubles, which a server may have kept, the newest that is whole.

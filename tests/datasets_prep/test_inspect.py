@@ -88,9 +88,7 @@ def test_the_page_shows_samples_statistics_reasons_and_problems(
     assert "no &lt;b&gt;map&lt;/b&gt;" in text
     assert "<script" not in text
     assert not re.search(r"(?:src|href)=.?(?:http|//)", text), "the page must need nothing else"
-    ElementTree.fromstring(
-        re.sub(r"<(meta|img|br)([^>]*)>", r"<\1\2/>", text.removeprefix("<!doctype html>"))
-    )
+    ElementTree.fromstring(text.removeprefix("<!doctype html>"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""`dpt report MODEL`: what was measured of a model beside the paper's figures, and what it does: one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+import dpt
+from datasets_prep.manifest import open_datasets
+from datasets_prep.page import document, header, section, write_document
+from pipelines import page, paper_tables
+from pipelines.charts import Line, line_chart
+from pipelines.model_pictures import Sample, attention_of, by_resolution, samples_of, show
+from pipelines.models import Measurement, measurements_of
+from pipelines.networks import load_network
+from pipelines.page_table import Cell, Column, Table
+from pipelines.predict import resolve_device
+
+_TABLES = (
+    paper_tables.TABLE_1,
+    paper_tables.TABLE_2,
+    paper_tables.TABLE_3,
+    paper_tables.TABLE_4,
+    paper_tables.TABLE_5,
+)
+_NO_METRICS = {"images", "empty_images", "pixels"}
+
+
+def write_model_report(
+    reference: str, out: Path, data: Sequence[str] = (), images: int = 4, split: str | None = None
+) -> Path:
+    """Write the page of a model, and its charts as files; returns the page's path.
+
+    Args:
+        reference: of a model, as `pipelines.networks.load_network` takes it.
+        data: prepared datasets with depth maps, or folders of them, to show predictions of.
+        images: how many images of each.
+        split: of these datasets; by default what is not trained on.
+
+    Raises:
+        TrackingError, NotFound, BadModel, NotADataset: if there is no such model, or data.
+    """
+    network = load_network(reference).to(resolve_device("auto")).eval()
+    sections = {"measured": ("Measured", _measured(measurements_of(reference), reference))}
+    if data and network.config.task == "depth":
+        samples = samples_of(open_datasets(list(data)), images, split)
+        shown = [show(network, sample) for sample in samples]
+        figures = "".join(
+            f"<h3>{escape(one.name)}</h3>{page.picture_grid(one.pictures.items())}"
+            f'<p class="note">AbsRel {one.abs_rel:.4f}</p>'
+            for one in shown
+        )
+        sections["predictions"] = ("Predictions", _PICTURES + figures)
+        sections["attention"] = ("Attention", _attention(network, samples[0]))
+        sections["resolution"] = ("Inference resolution", _resolution(network, samples, out))
+    links = {anchor: title for anchor, (title, _) in sections.items()}
+    top = header("A dense prediction transformer", reference, escape(_kind(network)), links)
+    body = "\n".join(section(anchor, title, text) for anchor, (title, text) in sections.items())
+    foot = f"<footer><p>Written on {datetime.now(timezone.utc):%d %B %Y}.</p></footer>"
+    tiles = page.tiles(_tiles(network))
+    text = document(f"Model: {reference}", f"{top}\n{tiles}\n<main>{body}</main>\n{foot}")
+    return write_document(out / "report.html", text)
+
+
+_PICTURES = (
+    "<p>Predictions are aligned to the ground truth by scale and shift, image by image; bright is near. Where "
+    "there is no ground truth, or it is farther than the cap, ground truth and error are black.</p>"
+)
+
+
+def _kind(network: dpt.DPT) -> str:
+    what = {"depth": "predicts depth", "segmentation": "labels every pixel"}[network.config.task]
+    return f"{network.config.backbone}; {'predicts metres' if network.config.metric else what}."
+
+
+def _tiles(network: dpt.DPT) -> list[tuple[str, str, str]]:
+    config = network.config
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    taps = ", ".join(map(str, config.taps))
+    return [
+        ("Parameters", f"{parameters / 1e6:.1f} million", ""),
+        ("Input", f"{config.image_size} px", config.resize_rule.replace("_", " ")),
+        ("Taps", taps, f"readout: {config.readout}"),
+    ]
+
+
+# ---- what was measured
+
+
+def _measured(measurements: Sequence[Measurement], reference: str) -> str:
+    ours = {key: value for found in reversed(measurements) for key, value in found.metrics.items()}
+    if not ours:
+        return (
+            "<p>MLflow knows of no evaluation of this model yet: "
+            f"<code>dpt evaluate --model {escape(reference)} …</code> makes one.</p>"
+        )
+    tables = [table for known in _TABLES if (table := beside_the_paper(known, ours))]
+    return "\n".join(table.html() for table in [*tables, _all(ours)])
+
+
+def beside_the_paper(known: paper_tables.Table, ours: dict[str, float]) -> Table | None:
+    """A table of the paper with a row of ours below; None if none of its columns was measured."""
+    keys = [f"{column.metric}/{column.dataset}" for column in known.columns]
+    if not any(key in ours for key in keys):
+        return None
+    columns = [Column("model", text=True)]
+    columns += [Column(column.label, column.heading) for column in known.columns]
+    values = [
+        ours[key] * column.unit if key in ours else None
+        for key, column in zip(keys, known.columns, strict=True)
+    ]
+    rows = [("this model", tuple(values)), *((row.name, row.values) for row in known.rows)]
+    table = Table(f"Table {known.number}: {known.title}, beside the paper's", columns)
+    best = [
+        (min if column.lower_is_better else max)(
+            (row[1][index] for row in rows if row[1][index] is not None), default=None
+        )
+        for index, column in enumerate(known.columns)
+    ]
+    for name, row in rows:
+        cells = [
+            Cell.absent() if value is None else Cell(column.text(value), value, best=value == top)
+            for value, column, top in zip(row, known.columns, best, strict=True)
+        ]
+        table.rows.append([Cell.of(name), *cells])
+    return table
+
+
+def _all(ours: dict[str, float]) -> Table:
+    """Every metric that has a dataset's name, a dataset a row."""
+    pairs = {tuple(key.split("/", 1)): value for key, value in ours.items()}
+    datasets = sorted({dataset for _, dataset in pairs}, key=lambda name: (name == "mean", name))
+    metrics = sorted({metric for metric, _ in pairs} - _NO_METRICS)
+    table = Table("All measurements", [Column("dataset", text=True), *(Column(name) for name in metrics)])
+    for dataset in datasets:
+        values = [pairs.get((metric, dataset)) for metric in metrics]
+        cells = [Cell.absent() if value is None else Cell(f"{value:.4f}", value) for value in values]
+        table.rows.append([Cell.of(dataset), *cells])
+    return table
+
+
+# ---- what it does
+
+
+def _attention(network: dpt.DPT, sample: Sample) -> str:
+    picture = attention_of(network, sample)
+    if picture is None:
+        return f"<p>{escape(network.config.backbone)} has no tokens that attend to each other.</p>"
+    text = (
+        "<p>Where the marked tokens attend to in the tapped layers, averaged over heads; as in Figures A4 "
+        "and A5 of the supplement.</p>"
+    )
+    return text + page.wide_picture(picture, sample.name)
+
+
+def _resolution(network: dpt.DPT, samples: Sequence[Sample], out: Path) -> str:
+    found = by_resolution(network, samples)
+    sides = np.array(list(found), np.float64)
+    change = 100 * (np.array(list(found.values())) / found[min(found)] - 1)
+    chart = line_chart(
+        "resolution",
+        "Larger images than in training",
+        f"Change of the mean AbsRel of the {len(samples)} images above, from {min(found)} pixels on.",
+        [Line("this model", sides, change)],
+        "side of the images in pixels",
+        "change of AbsRel in percent",
+        ticks=list(found),
+        zero=True,
+    )
+    chart.write(out / "charts")
+    columns = [Column(title) for title in ("side", "AbsRel", "change")]
+    table = Table("AbsRel by side of the network's input", columns)
+    for side, value, percent in zip(found, found.values(), change, strict=True):
+        table.rows.append(
+            [Cell(f"{side} px", side), Cell(f"{value:.4f}", value), Cell(f"{percent:+.1f} %", float(percent))]
+        )
+    return page.charts([chart]) + table.html()

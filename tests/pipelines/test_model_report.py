@@ -1,0 +1,106 @@
+"""The page of a model: its numbers against arithmetic done here, and what it does with prepared images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import dpt
+from datasets_prep.manifest import open_datasets
+from pipelines import cli, tracking
+from pipelines.config import EvaluateConfig
+from pipelines.model_pictures import by_resolution, samples_of, show
+from pipelines.model_report import beside_the_paper, write_model_report
+from pipelines.paper_tables import TABLE_1
+from tests.browser import browsing
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    dpt.save_model(dpt.create_model("dpt_tiny", image_size=64), folder)
+    return folder
+
+
+def evaluated(model: str, metrics: dict[str, float]) -> None:
+    run = tracking.start_run(f"evaluate {model}", "evaluate", EvaluateConfig(), [])
+    run.log_metrics(metrics, step=0)
+    run.finish("FINISHED")
+
+
+def test_ours_stands_beside_the_papers_in_its_unit() -> None:
+    table = beside_the_paper(TABLE_1, {"abs_rel/eth3d": 0.0884, "delta1_error/kitti": 0.0812, "loss/x": 1})
+    assert table is not None
+    ours, first = table.rows[:2]
+    assert [cell.text for cell in ours[1:5]] == ["\N{EN DASH}", "0.088", "\N{EN DASH}", "8.12"]
+    assert [cell.best for cell in ours[1:5]] == [False, True, False, True]
+    assert [cell.text for cell in first[:3]] == ["DPT-Large, MIX 6", "10.82", "0.089"]
+    assert not first[2].best
+    assert first[1].best
+    assert beside_the_paper(TABLE_1, {"abs_rel/redweb": 0.1}) is None
+
+
+def test_errors_are_those_of_a_plain_alignment(model: Path, shards_folder: Path) -> None:
+    network = dpt.load_model(model).eval()
+    [sample] = samples_of(open_datasets([str(shards_folder / "tartanair")]), 1, "val")
+    shown = show(network, sample)
+    truth = sample.truth.astype(np.float64)
+    counted = np.isfinite(truth) & (truth > 1 / sample.cap)
+    prediction = dpt.predict.predict_inverse_depth(network, sample.image).astype(np.float64)
+    design = np.stack([prediction[counted], np.ones(counted.sum())], axis=1)
+    (scale, shift), *_ = np.linalg.lstsq(design, truth[counted], rcond=None)
+    depth = 1 / np.maximum(scale * prediction + shift, 1 / sample.cap)
+    errors = np.abs(depth[counted] * truth[counted] - 1)
+    assert shown.abs_rel == pytest.approx(errors.mean(), rel=1e-6)
+    assert list(shown.pictures)[:3] == ["image", "ground truth", "prediction, aligned"]
+    assert all(picture.shape == sample.image.shape for picture in shown.pictures.values())
+    assert by_resolution(network, [sample])[64] == pytest.approx(shown.abs_rel)
+
+
+def test_the_command_writes_one_page(
+    model: Path, shards_folder: Path, mlflow_database: str, tmp_path: Path
+) -> None:
+    evaluated(str(model), {"abs_rel/eth3d": 0.5})
+    evaluated(str(model), {"abs_rel/eth3d": 0.0884, "abs_rel/mean": 0.0884})
+    out = tmp_path / "out"
+    command = ["report", str(model), "--out", str(out), "--data", str(shards_folder), "--images", "2"]
+    result = CliRunner().invoke(cli.app, command)
+    assert result.exit_code == 0, result.output
+    text = (out / "report.html").read_text()
+    assert ">0.088<" in text, "the newest"
+    assert "Table 1: zero-shot transfer" in text
+    assert len(re.findall(r'src="data:image/jpeg', text)) == 2 * 2 * 4 + 1
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
+    assert {path.name for path in (out / "charts").iterdir()} == {"resolution.svg", "resolution.png"}
+    assert mlflow.get_tracking_uri() == mlflow_database
+
+
+def test_a_model_that_nobody_evaluated_says_so(model: Path, mlflow_database: str, tmp_path: Path) -> None:
+    page = write_model_report(str(model), tmp_path / "out")
+    assert "knows of no evaluation of this model yet" in page.read_text()
+
+
+def test_data_without_a_model_is_refused(mlflow_database: str) -> None:
+    result = CliRunner().invoke(cli.app, ["report", "nothing", "--data", "shards"])
+    assert result.exit_code == 1
+    assert "--data belongs to the report of a model" in str(result.exception)
+
+
+def test_it_looks_right_in_a_browser(
+    model: Path, shards_folder: Path, mlflow_database: str, tmp_path: Path
+) -> None:
+    page = write_model_report(str(model), tmp_path / "out", [str(shards_folder)], images=1)
+    with browsing() as window:
+        window.open(page)
+        assert window.requested() == [page.absolute().as_uri()]
+        assert window.complaints() == []
+        for width in (1280, 390):
+            window.look("dark", width)
+            assert window.run("return document.documentElement.scrollWidth") <= width
+        broken = "return [...document.images].filter(i => !i.naturalWidth).length"
+        assert window.run(broken) == 0

@@ -1,0 +1,88 @@
+"""Statistics of tables, against counting and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats
+
+from tune.ablations import PAPER, Row, Table
+from tune.comparison import RowResults, TableResults, against_the_best, agreement, holm, reference, summarised
+from tune.sweep_results import Trial
+
+
+def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None = None) -> Trial:
+    return Trial("id", "n", "v", seed, {}, status, stopped, {"abs_rel/mean": value}, {}, {}, ())
+
+
+def results(rows: dict[str, tuple[float, list[float]]]) -> TableResults:
+    """Row → the paper's mean, ours a seed."""
+    found = tuple(
+        RowResults(
+            Row(title, {}, {"mean": paper}), tuple(trial(seed, v) for seed, v in enumerate(ours)), (0, 1, 2)
+        )
+        for title, (paper, ours) in rows.items()
+    )
+    return TableResults(Table("t", "", "t", tuple(row.row for row in found)), found)
+
+
+def test_the_slip_of_table_6_is_not_compared_with() -> None:
+    rows = PAPER["skip"].rows
+    assert reference(rows[-1], "mean") == pytest.approx((0.0742 + 0.0751 + 0.0857) / 3, abs=5e-5)
+    for row in (*rows[:-1], *PAPER["readout"].rows, *PAPER["backbone"].rows):
+        assert reference(row, "mean") == row.paper["mean"]
+
+
+def test_only_whole_trainings_count() -> None:
+    trials = (trial(0, 0.1), trial(1, 0.2, "FAILED"), trial(2, 0.3, stopped="40"), trial(3, math.nan))
+    row = RowResults(Row("r", {}), trials, (0, 1, 2, 3, 4, 5))
+    assert row.by_seed("abs_rel/mean") == {0: 0.1}
+    assert row.missing == ["seed 1 failed", "seed 2 stopped early at step 40", "seeds 4, 5 not started"]
+
+
+def test_summaries() -> None:
+    assert summarised([]) is None
+    one, three = summarised([0.5]), summarised([1.0, 2.0, 6.0])
+    assert one is not None
+    assert (one.mean, one.deviation, one.seeds) == (0.5, None, 1)
+    assert three is not None
+    assert (three.mean, three.seeds) == (3.0, 3)
+    assert three.deviation == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+
+
+def test_kendalls_tau_by_counting() -> None:
+    found = agreement(results({"a": (1, [10.0]), "b": (2, [30.0]), "c": (3, [20.0]), "d": (4, [40.0])}))
+    assert found is not None
+    assert (found.alike, found.pairs) == (5, 6)
+    assert found.tau == pytest.approx((5 - 1) / 6)
+    reversed_ = agreement(results({"a": (1, [3.0]), "b": (2, [2.0]), "c": (3, [1.0])}))
+    assert reversed_ is not None
+    assert reversed_.tau == pytest.approx(-1)
+    assert agreement(results({"a": (1, [3.0])})) is None
+
+
+def test_rows_are_paired_by_seed() -> None:
+    found = against_the_best(results({"a": (1, [0.1, 0.2, 0.3]), "b": (1, [0.12, 0.23, 0.31])}))
+    assert found is not None
+    best, [pair] = found
+    assert best == "a"
+    # t = mean / (s / √n) of the differences 0.02, 0.03, 0.01.
+    t = 0.02 / (0.01 / math.sqrt(3))
+    assert pair.difference == pytest.approx(0.02)
+    assert pair.p == pytest.approx(2 * stats.t.sf(t, df=2), rel=1e-6)
+
+
+def test_one_seed_has_no_p() -> None:
+    found = against_the_best(results({"a": (1, [0.1]), "b": (1, [0.2])}))
+    assert found is not None
+    assert math.isnan(found[1][0].p)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    adjusted = holm([0.02, math.nan, 0.01])
+    assert adjusted[0] == pytest.approx(0.02)
+    assert math.isnan(adjusted[1])
+    assert adjusted[2] == pytest.approx(0.02)
