@@ -67,8 +67,8 @@ def write_model_report(
 
 
 _PICTURES = (
-    "<p>Predictions are aligned to the ground truth by scale and shift, image by image; bright is near. Where "
-    "there is no ground truth, or it is farther than the cap, ground truth and error are black.</p>"
+    "<p>Predictions are aligned to the ground truth by scale and shift, image by image; bright is near. "
+    "Where there is no ground truth, or it is farther than the cap, ground truth and error are black.</p>"
 )
 
 
