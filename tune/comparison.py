@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -140,32 +141,43 @@ _MEAN = records.abs_rel(records.MEAN)
 def tables_of(sweep: SweepResults) -> list[TableResults]:
     """The tables that a sweep was of, the paper's first, with all rows that were to be run."""
     tagged = [name for trial in sweep.trials for name in trial.rows]
-    asked = _planned_tables(sweep)
-    names = list(dict.fromkeys([*asked, *tagged]))
+    planned = {table["name"]: table for table in sweep.plan.get("tables", [])}
+    names = list(dict.fromkeys([*planned, *tagged]))
     names.sort(key=lambda name: records.TABLES.index(name) if name in PAPER else len(records.TABLES))
-    return [_table(sweep, name, asked.get(name, ())) for name in names]
+    return [_table(sweep, name, planned.get(name, {})) for name in names]
 
 
-def _planned_tables(sweep: SweepResults) -> dict[str, Sequence[str]]:
-    """Table → titles of the rows that the plan has; empty titles if it does not say."""
-    return {}
-
-
-def _table(sweep: SweepResults, name: str, titles: Sequence[str]) -> TableResults:
-    seeds = tuple(sorted({trial.seed for trial in sweep.trials}))
-    known = {row.title: row for row in PAPER[name].rows} if name in PAPER else {}
+def _table(sweep: SweepResults, name: str, planned: Mapping[str, Any]) -> TableResults:
+    """A table as the plan has it; without a plan the paper's, or what the trials tell of a user's own."""
+    table = _planned_table(name, planned) if planned else PAPER.get(name, Table(name, "", name, ()))
+    known = {row.title: row for row in table.rows}
     tagged = [trial.rows[name] for trial in sweep.trials if name in trial.rows]
-    order = list(dict.fromkeys([*known, *titles, *tagged]))
+    seeds = tuple(sorted({trial.seed for trial in sweep.trials}))
     rows = tuple(
         RowResults(
             row=known.get(title, Row(title, {})),
-            trials=tuple(trial for trial in sweep.trials if trial.rows.get(name) == title),
-            planned=seeds,
+            trials=_trials_of(sweep, table, title),
+            planned=seeds if table.trained else seeds[:1],
         )
-        for title in order
+        for title in dict.fromkeys([*known, *tagged])
     )
-    table = PAPER.get(name, Table(name, "", name, ()))
     return TableResults(replace(table, rows=tuple(row.row for row in rows)), rows)
+
+
+def _planned_table(name: str, planned: Mapping[str, Any]) -> Table:
+    rows = tuple(
+        Row(row["title"], row.get("changes", {}), row.get("paper", {}), frozenset(row.get("bold", ())))
+        for row in planned["rows"]
+    )
+    text = {key: planned.get(key, "") for key in ("number", "caption", "claims")}
+    return Table(name, rows=rows, notes=tuple(planned.get("notes", ())), trained=planned["trained"], **text)
+
+
+def _trials_of(sweep: SweepResults, table: Table, title: str) -> tuple[Trial, ...]:
+    """Trials of a row; where nothing is trained those that were measured, whatever became of other seeds."""
+    found = tuple(trial for trial in sweep.trials if trial.rows.get(table.name) == title)
+    measured = tuple(trial for trial in found if records.PARAMETERS in trial.metrics)
+    return measured if measured and not table.trained else found
 
 
 def reference(row: Row, column: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipelines.tracking import TrackingError
 from tune import records
 
 FINISHED = "FINISHED"
+_NOT_STARTED = "SCHEDULED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Trial:
         """How it ended, in words."""
         if self.stopped_early is not None:
             return f"stopped early at step {self.stopped_early}"
-        return {"SCHEDULED": "not started"}.get(self.status, self.status.lower())
+        return {_NOT_STARTED: "not started"}.get(self.status, self.status.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class SweepResults:
     """A sweep and its trials, by variant and seed.
 
     Attributes:
-        plan: what `records.SWEEP_FILE` says; empty if there is none.
+        plan: what `records.SWEEP_FILE` says: `tables`, `variants`, `seeds` and more; empty if there is none.
+        trials: those that the plan has and nobody started are among them.
         started: milliseconds since 1970.
     """
 
@@ -126,13 +128,16 @@ def read_sweep(name: str) -> SweepResults:
         earlier = trials.get((trial.variant, trial.seed))
         if earlier is None or trial.counts or not earlier.counts:
             trials[trial.variant, trial.seed] = trial
+    plan = _plan(run_id)
+    for trial in _planned(plan):
+        trials.setdefault((trial.variant, trial.seed), trial)
     return SweepResults(
         name=name,
         run_id=run_id,
         status=run.info.status,
         started=run.info.start_time,
         tags=run.data.tags,
-        plan=_plan(run_id),
+        plan=plan,
         trials=tuple(trials[key] for key in sorted(trials)),
     )
 
@@ -203,6 +208,15 @@ def _trial(run: Run) -> Trial:
         tags=tags,
         data=tuple(_dataset(entry.dataset) for entry in inputs),
     )
+
+
+def _planned(plan: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trials of a plan: variants with every seed; with the first where none of its tables is trained."""
+    trained = {table["name"] for table in plan.get("tables", []) if table["trained"]}
+    for variant in plan.get("variants", []):
+        rows, seeds = variant["rows"], plan["seeds"]
+        for seed in seeds if trained & rows.keys() else seeds[:1]:
+            yield Trial("", "", variant["key"], seed, rows, _NOT_STARTED, None, {}, {}, {}, ())
 
 
 def _dataset(entity: Any) -> Dataset:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mlflow
 import numpy as np
+import yaml
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
@@ -16,7 +18,7 @@ from mlflow.entities import Metric, Param
 from dpt.predict import colourise
 from pipelines import tracking
 from tune import records
-from tune.ablations import PAPER
+from tune.ablations import PAPER, Table
 from tune.comparison import reference
 
 DATASETS = ("blendedmvs", "hrwsi", "redweb")
@@ -41,6 +43,7 @@ def make_sweep(
     seeds: Sequence[int],
     failed: Mapping[tuple[str, int], str] = {},
     left_out: Sequence[str] = (),
+    not_started: Set[str] = frozenset(),
     with_pictures: bool = True,
     value: Callable[[str, str, int], float] = value_of,
 ) -> str:
@@ -48,7 +51,8 @@ def make_sweep(
 
     Args:
         failed: (row title, seed) → MLflow status of trials that did not finish.
-        left_out: titles of rows that have no runs.
+        left_out: titles of rows that were not asked for.
+        not_started: titles of rows that have no runs.
     """
     tracking.connect()
     client = MlflowClient()
@@ -63,13 +67,31 @@ def make_sweep(
             key = "-".join(f"{k.rpartition('.')[2]}={v}" for k, v in sorted(row.changes.items()))
             if row.title not in left_out:
                 variants.setdefault(key, {})[table] = row.title
+    plan = {
+        "tables": [_plain(PAPER[table], left_out) for table in tables],
+        "variants": [{"key": key, "rows": rows} for key, rows in variants.items()],
+        "seeds": list(seeds),
+    }
+    client.log_text(parent.info.run_id, yaml.safe_dump(plan), records.SWEEP_FILE)
     for key, rows in variants.items():
+        if not_started & set(rows.values()):
+            continue
         for seed in seeds:
             _trial(
                 client, experiment, parent.info.run_id, name, key, seed, rows, failed, with_pictures, value
             )
     client.set_terminated(parent.info.run_id)
     return str(parent.info.run_id)
+
+
+def _plain(table: Table, left_out: Sequence[str]) -> dict[str, Any]:
+    """A table as `records.SWEEP_FILE` has it."""
+    rows = [row for row in table.rows if row.title not in left_out]
+    return {
+        **{key: getattr(table, key) for key in ("name", "number", "caption", "claims", "trained")},
+        "notes": list(table.notes),
+        "rows": [{"title": r.title, "paper": dict(r.paper), "bold": sorted(r.bold)} for r in rows],
+    }
 
 
 def _trial(
