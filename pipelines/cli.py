@@ -225,15 +225,17 @@ def report(
     ] = None,
 ) -> None:
     """Set a sweep's ablations, or a model's measurements, beside the paper's: one page, from MLflow."""
-    from pipelines.model_report import write_model_report
     from pipelines.networks import names_a_model
-    from tune.report import write_report
 
     if names_a_model(what):
+        from pipelines.model_report import write_model_report
+
         path = write_model_report(what, Path(out), data or [], images, split)
     elif data:
         raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
     else:
+        from tune.report import write_report
+
         path = write_report(what, Path(out))
     typer.echo(f"page: {path}")
 
