@@ -113,12 +113,11 @@ def beside_the_paper(known: paper_tables.Table, ours: dict[str, float]) -> Table
         ours[key] * column.unit if key in ours else None
         for key, column in zip(keys, known.columns, strict=True)
     ]
-    rows = [("this model", tuple(values)), *((row.name, row.values) for row in known.rows)]
+    rows: list[tuple[str, Sequence[float | None]]] = [("this model", values)]
+    rows += [(row.name, row.values) for row in known.rows]
     table = Table(f"Table {known.number}: {known.title}, beside the paper's", columns)
     best = [
-        (min if column.lower_is_better else max)(
-            (row[1][index] for row in rows if row[1][index] is not None), default=None
-        )
+        _best([row[index] for _, row in rows], column.lower_is_better)
         for index, column in enumerate(known.columns)
     ]
     for name, row in rows:
@@ -128,6 +127,13 @@ def beside_the_paper(known: paper_tables.Table, ours: dict[str, float]) -> Table
         ]
         table.rows.append([Cell.of(name), *cells])
     return table
+
+
+def _best(values: Sequence[float | None], lower_is_better: bool) -> float | None:
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    return min(there) if lower_is_better else max(there)
 
 
 def _all(ours: dict[str, float]) -> Table:
