@@ -44,7 +44,11 @@ def accuracy_table(results: TableResults) -> Table:
             ours = row.value(records.abs_rel(name))
             if name in compared:
                 cells.append(_paper_cell(row, name, paper_best[name]))
-            cells.append(_our_cell(row, ours, our_best[name]))
+            cells.append(
+                Cell.absent()
+                if ours is None and name != records.MEAN
+                else _our_cell(row, ours, our_best[name])
+            )
             if name in compared:
                 same = name != records.MEAN or results.same_datasets
                 cells.append(_difference(reference(row.row, name), ours) if same else Cell.absent())
