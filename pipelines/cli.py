@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasets_prep.errors import UserError
-from pipelines import cli_predict, cli_prepare, cli_registry, cli_stereo
+from pipelines import cli_finetune, cli_predict, cli_prepare, cli_registry, cli_stereo
 from pipelines.cli_options import Config, Overrides, lasting
 
 app = typer.Typer(
@@ -110,6 +110,9 @@ def train(
     result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
     typer.echo(f"checkpoint: {result.checkpoint}")
     typer.echo(f"model: {result.model_uri}; to register it: dpt publish {name} --alias champion")
+
+
+app.command()(cli_finetune.finetune)
 
 
 @app.command()

@@ -34,9 +34,11 @@ class ConfigError(UserError):
     """A config that cannot be used; the message names the key, one problem a line."""
 
 
-TaskName = Literal["depth"]
+TaskName = Literal["depth", "metric_depth"]
+MetricRegion = Literal["all", "garg", "eigen"]
 Executor = Literal["local", "ray"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Limits = tuple[float, float]
 
 
 class Section(BaseModel):
@@ -74,6 +76,54 @@ class LossSection(Section):
     trim: float = Field(0.2, ge=0.0, lt=1.0)
     gradient_weight: float = Field(0.5, ge=0.0)
     gradient_scales: int = Field(4, ge=1)
+
+
+class MetricDepthSection(Section):
+    """Fine-tuning on depth in metres (paper section 4.1); `nyu.yaml` and `kitti.yaml` have theirs.
+
+    The augmentation is that of BTS (Lee et al. 2019), which the paper compares with; it does not say its own.
+
+    Attributes:
+        cap: the largest depth in metres that counts in an evaluation.
+        region: of the images, in which ground truth counts: `all`, KITTI's `garg` or NYUv2's `eigen` crop.
+        kb_crop: use the crop of KITTI's benchmark only, 352×1216 at the lower middle, here and there.
+        border: top, left, bottom and right end of what training uses of an image; NYUv2's have blank borders.
+        image_size: the model's own inference size from now on; None keeps what it has.
+        silog_weight: λ of the scale-invariant error (Eigen et al. 2014, equation 4).
+        gradient_weight, gradient_scales: of gradient matching between logarithms of depth; 0 for sparse
+            ground truth, as the paper has it for KITTI.
+        rotation: turn crops by up to so many degrees.
+        coloured: share of the crops whose colours are changed,
+        gamma, brightness, colour: within these limits; `colour` for each channel.
+    """
+
+    cap: float = Field(80.0, gt=0.0)
+    region: MetricRegion = "all"
+    kb_crop: bool = False
+    border: tuple[int, int, int, int] | None = None
+    image_size: int | None = Field(None, ge=32)
+    silog_weight: float = Field(0.5, ge=0.0, le=1.0)
+    gradient_weight: float = Field(0.5, ge=0.0)
+    gradient_scales: int = Field(4, ge=1)
+    rotation: float = Field(1.0, ge=0.0, le=45.0)
+    coloured: Share = 0.5
+    gamma: Limits = (0.9, 1.1)
+    brightness: Limits = (0.9, 1.1)
+    colour: Limits = (0.9, 1.1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> MetricDepthSection:
+        if self.kb_crop and self.border is not None:
+            raise ValueError("border: cannot be given together with kb_crop")
+        if self.border is not None:
+            top, left, bottom, right = self.border
+            if not (0 <= top < bottom and 0 <= left < right):
+                raise ValueError(f"border: {self.border} is not top, left, bottom, right")
+        for name in ("gamma", "brightness", "colour"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: {low} to {high} are no positive limits, the smaller first")
+        return self
 
 
 class OptimizerSection(Section):
@@ -156,7 +206,7 @@ class TrainConfig(MixSection):
     """How a model is trained.
 
     Attributes:
-        task: what is learned: `depth` up to scale and shift.
+        task: what is learned: `depth` up to scale and shift, or `metric_depth`, in metres.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
         crop: side of the square random crops in pixels, or [height, width] of others.
@@ -191,6 +241,7 @@ class TrainConfig(MixSection):
     task: TaskName = "depth"
     model: ModelSection = ModelSection()
     loss: LossSection = LossSection()
+    metric_depth: MetricDepthSection = MetricDepthSection()
     optimizer: OptimizerSection = OptimizerSection()
     steps: int = Field(60 * 72_000, ge=1)
     batch_size: int = Field(16, ge=1)
@@ -333,20 +384,25 @@ AnySection = TypeVar("AnySection", bound=BaseModel)
 
 
 def load_section(
-    job: str, section: type[AnySection], config: str | None, overrides: Sequence[str]
+    job: str,
+    section: type[AnySection],
+    config: str | None,
+    overrides: Sequence[str],
+    preset: str | None = None,
 ) -> AnySection:
-    """A job's config: defaults, then its section of a config file, then `KEY=VALUE` overrides.
+    """A job's config: defaults, a preset, then its section of a config file, then `KEY=VALUE` overrides.
 
     Args:
         job: name of the section in `Experiment`.
         section: its type, which the result has.
         config: path of a YAML file, name of a built-in one, or None.
         overrides: `key=value` texts; the value is YAML.
+        preset: as `config`; what that says goes over it, key by key.
 
     Raises:
         ConfigError: naming every bad key.
     """
-    content = load_experiment_dict(config)
+    content = _over(load_experiment_dict(preset), load_experiment_dict(config))
     values = content.get(job) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{job}: expected a section with keys, got {values!r}")
@@ -385,6 +441,17 @@ def load_experiment_dict(config: str | None) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected sections with keys, got {type(content).__name__}")
     return content
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Two nested dicts in one; where both have a value, that of `above`."""
+    both = {
+        key: _over(below[key], value)
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+        else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
 
 
 def to_yaml(section: BaseModel) -> str:

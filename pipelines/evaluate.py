@@ -4,6 +4,9 @@ Protocol (paper section 4.3, after MiDaS): the prediction, resized to the ground
 least squares in inverse depth, image by image; both are inverted and compared as depth where the ground truth
 is valid and nearer than a cap. A dataset's figure is the mean over its images; the overall one the mean over
 datasets.
+
+Models of metric depth are evaluated without alignment, by the protocol of their dataset
+(`pipelines.metric_protocol`).
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from dpt.metrics import MetricSums, depth_metrics
 from dpt.predict import colourise, predict_batch
 from pipelines.config import CapsSection, EvaluateConfig
 from pipelines.loading import Batch, evaluation_batches
+from pipelines.metric_evaluation import evaluate_metric
+from pipelines.metric_protocol import PROTOCOLS, MetricProtocol
 from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
 from pipelines.tasks.task import merged
 
@@ -45,6 +50,13 @@ def evaluate(config: EvaluateConfig, model: Path, data: Sequence[str]) -> dict[s
         NotADataset: if a dataset has no such split.
     """
     datasets = open_datasets(list(data))
+    network = dpt.load_model(model)
+    if network.config.metric:
+        protocols = {d.name: PROTOCOLS.get(d.name, MetricProtocol(config.caps.metres)) for d in datasets}
+        size = (config.side, config.rule)
+        return evaluate_metric(
+            network, datasets, config.split, protocols, config.workers, config.device, size
+        )
     expected = {d.name: sum(shard.rows for shard in d.manifest.split(config.split)) for d in datasets}
     connect()
     use_gpu = wants_gpu(config.device)

@@ -10,11 +10,12 @@ depends on timing. Who decodes is one setting, and changes nothing of what comes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from pipelines.blocks import Batch, LoaderSettings
@@ -25,6 +26,9 @@ from pipelines.ray_loading import ray_blocks
 from pipelines.shard_reader import EVALUATION_COLUMNS, ShardReader
 
 __all__ = ["Batch", "LoaderSettings", "evaluation_batches", "training_batches"]
+
+Decode = Callable[[dict[str, Any]], tuple[NDArray[np.uint8], NDArray[np.floating]]]
+"""A row → its image (H, W, 3) and target (H, W)."""
 
 EVALUATION_PIXELS = 8 * 2**20
 """Pixels of an evaluation batch at most (but one image at least): native images have up to 24 million."""
@@ -53,13 +57,20 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: PreparedDataset, split: str, index: int, rank: int, world_size: int, batch_size: int
+    dataset: PreparedDataset,
+    split: str,
+    index: int,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    decode: Decode = decode_evaluation_row,
 ) -> Iterator[Batch]:
     """A rank's share of all samples of one dataset's split, each once, uncropped, equal sizes together.
 
     Args:
         index: what `Batch.dataset` shall say.
         batch_size: at most so many samples a batch, fewer where they are large (`EVALUATION_PIXELS`).
+        decode: gives a row's image and target.
 
     Raises:
         NotADataset: if the dataset has no depth maps, or no such split.
@@ -75,20 +86,20 @@ def evaluation_batches(
             same = waiting.setdefault((row["height"], row["width"]), [])
             same.append(row)
             if len(same) == min(batch_size, max(1, EVALUATION_PIXELS // (row["height"] * row["width"]))):
-                yield _whole_batch(same, index)
+                yield _whole_batch(same, index, decode)
                 same.clear()
     for same in waiting.values():
         if same:
-            yield _whole_batch(same, index)
+            yield _whole_batch(same, index, decode)
     reader.close()
 
 
-def _whole_batch(rows: Sequence[dict[str, Any]], index: int) -> Batch:
-    images, inverse_depths = zip(*(decode_evaluation_row(row) for row in rows), strict=True)
+def _whole_batch(rows: Sequence[dict[str, Any]], index: int, decode: Decode) -> Batch:
+    images, targets = zip(*(decode(row) for row in rows), strict=True)
     scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
     return Batch(
         images=torch.from_numpy(np.stack(images)),
-        target=torch.from_numpy(np.stack(inverse_depths)),
+        target=torch.from_numpy(np.stack(targets)),
         scale=torch.tensor(scale, dtype=torch.float64),
         dataset=torch.full((len(rows),), index),
         sample_ids=[row["sample_id"] for row in rows],

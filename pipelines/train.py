@@ -189,6 +189,8 @@ def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dic
     # As it was written when there was one task, and no start but from the beginning: such runs can go on.
     if config.task == "depth":
         del settings["task"]
+    if config.task != "metric_depth":
+        del settings["metric_depth"]
     if config.model.start is None:
         del settings["model"]["start"]
     return {"config": settings, "manifests": {d.name: d.manifest.digest for d in datasets}}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pipelines.config import TrainConfig
+from pipelines.tasks.metric_depth import MetricDepth
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"depth": RelativeDepth}
+TASKS: dict[str, type[Task]] = {"depth": RelativeDepth, "metric_depth": MetricDepth}
 
 
 def task_of(config: TrainConfig) -> Task:

@@ -1,0 +1,129 @@
+"""How predictions in metres are compared with ground truth in Tables 2 and 3: regions, caps, metrics.
+
+The protocol is that of Eigen et al. (2014) as the authors of BTS (Lee et al. 2019) evaluate it, whose figures
+the paper prints beside its own. A prediction is limited to the range that counts; ground truth outside of it,
+or outside of the dataset's region, does not count. Every image has a figure, a dataset their mean.
+
+The paper heads three columns of both tables "δ > 1.25", but what it prints is the share of pixels with
+max(p/t, t/p) below 1.25ᵏ, of which larger is better; they are `delta1` to `delta3` here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datasets_prep.errors import UserError
+from dpt.metrics import metric_depth_metrics
+from pipelines.config import MetricRegion
+
+KB_HEIGHT, KB_WIDTH = 352, 1216
+"""The images of KITTI's depth benchmark: the lowest rows and the middle columns."""
+
+EIGEN_ROWS, EIGEN_COLUMNS = (45, 471), (41, 601)
+"""NYUv2's photos of 640x480 inside of their border (Eigen et al. 2014)."""
+
+GARG_ROWS, GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
+"""Shares of height and width where KITTI's lasers reach (Garg et al. 2016)."""
+
+LEAST_METRES = 1e-3
+
+METRICS = {
+    "delta1": "δ < 1.25",
+    "delta2": "δ < 1.25²",
+    "delta3": "δ < 1.25³",
+    "abs_rel": "AbsRel",
+    "sq_rel": "SqRel",
+    "rmse": "RMSE",
+    "rmse_log": "RMSE log",
+    "log10": "log10",
+    "silog": "SILog",
+}
+"""What is reported, as `dpt.metrics.metric_depth_metrics` calls it, and its title."""
+
+
+class ProtocolError(UserError):
+    """Predictions or images that the protocol does not fit; the message names the image or the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricProtocol:
+    """What counts in a dataset.
+
+    Attributes:
+        cap: the largest depth in metres.
+        region: of the image: `garg`, `eigen`, or `all` of it.
+        kb_crop: the network sees KITTI's benchmark crop only, and only that is compared.
+    """
+
+    cap: float
+    region: MetricRegion = "all"
+    kb_crop: bool = False
+
+
+PROTOCOLS = {
+    "kitti": MetricProtocol(80.0, "garg", kb_crop=True),
+    "kitti_161": MetricProtocol(80.0, "garg", kb_crop=True),
+    "nyuv2": MetricProtocol(10.0, "eigen"),
+    "nyuv2_labelled": MetricProtocol(10.0, "eigen"),
+}
+"""The published ones, by dataset."""
+
+
+def kb_window(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of KITTI's benchmark crop; of smaller images what there is."""
+    top, left = max(0, height - KB_HEIGHT), max(0, (width - KB_WIDTH) // 2)
+    return slice(top, height), slice(left, min(width, left + KB_WIDTH))
+
+
+def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of an image in which ground truth counts.
+
+    Raises:
+        ProtocolError: if the region is that of photos of another size.
+    """
+    if region == "all":
+        return slice(0, height), slice(0, width)
+    if region == "garg":
+        rows, columns = ([int(share * n) for share in shares] for shares, n in
+                         ((GARG_ROWS, height), (GARG_COLUMNS, width)))  # fmt: skip
+        return slice(*rows), slice(*columns)
+    if (height, width) != (480, 640):
+        raise ProtocolError(f"the Eigen crop is that of photos of 640x480, here is one of {width}x{height}")
+    return slice(*EIGEN_ROWS), slice(*EIGEN_COLUMNS)
+
+
+def protocol_metrics(
+    prediction: Tensor, depth: Tensor, protocol: MetricProtocol, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Metrics of images of one size.
+
+    Args:
+        prediction: (B, H, W) metres; with `kb_crop`, what is outside of that crop may hold anything.
+        depth: (B, H, W) metres, NaN where there is no ground truth.
+        names: of the images.
+
+    Returns:
+        As `metric_depth_metrics`: (B,) each.
+
+    Raises:
+        ProtocolError: naming the image, if a prediction that counts is not a number; if the images are not
+            those that the region is of.
+    """
+    height, width = depth.shape[1:]
+    counted = torch.zeros_like(depth, dtype=torch.bool)
+    rows, columns = region_window(protocol.region, height, width)
+    counted[:, rows, columns] = True
+    if protocol.kb_crop:
+        seen = torch.zeros_like(counted)
+        rows, columns = kb_window(height, width)
+        seen[:, rows, columns] = True
+        counted &= seen
+    counted &= (depth > LEAST_METRES) & (depth < protocol.cap)
+    bad = (prediction.isnan() & counted).flatten(1).any(dim=1)
+    if bad.any():
+        raise ProtocolError(f"the model predicts NaN in image {names[int(bad.int().argmax())]}")
+    return metric_depth_metrics(prediction.clamp(LEAST_METRES, protocol.cap), depth, counted)

@@ -1,0 +1,37 @@
+"""Metrics of depth in metres as a table, beside the rows of the paper where it has some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from pipelines.metric_protocol import METRICS
+from pipelines.official_splits import of_how_many
+from pipelines.paper_tables import TABLE_2, TABLE_3
+
+_PAPER = {"nyuv2": TABLE_2, "kitti": TABLE_3}
+
+
+def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Table:
+    """All metrics of a dataset; those that the paper prints have its rows above."""
+    images = of_how_many(dataset, split, metrics["images"])
+    paper = _PAPER.get(dataset)
+    title = f"{dataset}, {split}: {images} images"
+    table = Table(title=f"{title}; Table {paper.number} of the paper" if paper else title)
+    table.add_column("")
+    for heading in METRICS.values():
+        table.add_column(heading, justify="right")
+    if paper:
+        places = {column.metric: index for index, column in enumerate(paper.columns)}
+        for row in paper.rows:
+            table.add_row(
+                row.name, *(_printed(row.values[places[m]]) if m in places else "" for m in METRICS)
+            )
+        table.add_section()
+    table.add_row("this model", *(f"{metrics[metric]:.3f}" for metric in METRICS))
+    return table
+
+
+def _printed(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,103 @@
+"""Depth in metres, starting from a network of relative depth (paper section 4.1, Tables 2 and 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import dpt
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from dpt.losses import SILogLoss, gradient_matching
+from dpt.metrics import MetricSums
+from pipelines.config import ConfigError, TrainConfig
+from pipelines.crops import Crops
+from pipelines.metric_alignment import average_alignment
+from pipelines.metric_crops import MetricDepthCrops
+from pipelines.metric_evaluation import metric_pictures, metric_share, require_metric_data
+from pipelines.metric_protocol import MetricProtocol
+from pipelines.tasks.relative_depth import adam
+from pipelines.tasks.task import Task
+
+
+class MetricDepth(Task):
+    """Depth in metres by the scale-invariant error in log space, from a globally aligned network."""
+
+    metric = "abs_rel"
+    title = "AbsRel"
+    prepares_model = True
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.settings = config.metric_depth
+        self.criterion = SILogLoss(self.settings.silog_weight)
+        self.protocol = MetricProtocol(self.settings.cap, self.settings.region, self.settings.kb_crop)
+
+    @property
+    def crops(self) -> Crops:
+        """Turned, mirrored and coloured crops with depth in metres."""
+        return MetricDepthCrops(self.config.crop_size, self.config.flip, self.settings)
+
+    def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
+        """Metric depth at the images' own size, and a network that ends in inverse depth."""
+        require_metric_data(datasets)
+        for dataset in datasets:
+            rule = dataset.manifest.settings.get("resize")
+            if rule != "none" and (self.settings.kb_crop or self.settings.border):
+                raise NotADataset(
+                    f"{dataset.name} was resized (resize={rule}), but kb_crop and border count the pixels of "
+                    "the original images: prepare it with resize=none"
+                )
+        if model.config.task != "depth":
+            raise ConfigError(f"model: this is a {model.config.task} model, but the task is metric_depth")
+        if model.config.max_depth is not None:
+            raise ConfigError("model: it ends in a sigmoid of depth; one of inverse depth is needed")
+
+    def starting_model(
+        self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
+    ) -> dpt.DPT:
+        """The network with the average scale and shift over the training set; those it had are forgotten."""
+        size = self.settings.image_size or model.config.image_size
+        relative = dataclasses.replace(model.config, scale=1.0, shift=0.0, invert=False, image_size=size)
+        model.config = relative
+        found = average_alignment(model, datasets, self.config)
+        left_out = f", {found.flat} without a scale left out" if found.flat else ""
+        say(
+            f"average robust alignment over {found.images} images{left_out}: "
+            f"1/depth = {found.scale:.6g} · prediction + {found.shift:.6g}"
+        )
+        model.config = dataclasses.replace(relative, scale=found.scale, shift=found.shift, invert=True)
+        return model
+
+    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
+        """Adam with two learning rates."""
+        return adam(model, self.config)
+
+    def losses(self, output: Any, target: Tensor) -> Tensor:
+        """Of depth (B, H, W) in metres, NaN where the target is invalid."""
+        valid = ~target.isnan()
+        depth, target = output.float(), target.nan_to_num(1.0)
+        losses: Tensor = self.criterion(depth, target, valid)
+        if self.settings.gradient_weight:
+            # Between logarithms, as Li and Snavely (2018) introduced it.
+            residual = (depth.clamp(min=self.criterion.minimum).log() - target.log()).masked_fill(~valid, 0.0)
+            matching = gradient_matching(residual, valid, self.settings.gradient_scales)
+            losses = losses + self.settings.gradient_weight * matching
+        return losses
+
+    def evaluate_share(
+        self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
+    ) -> MetricSums:
+        """Metrics of depth as it is, without alignment (`pipelines.metric_protocol`)."""
+        return metric_share(model, dataset, split, self.protocol, rank, world_size)
+
+    def sample_predictions(
+        self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
+    ) -> NDArray[np.uint8]:
+        """Images, ground truth and predictions, both as inverse depth."""
+        return metric_pictures(model, datasets, split, self.protocol, count)
