@@ -65,12 +65,18 @@ class MetricDepthCrops:
 
 
 def training_window(settings: MetricDepthSection, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of an image that training uses."""
+    """Rows and columns of an image that training uses.
+
+    Raises:
+        ValueError: if the image lies outside of the border.
+    """
     if settings.kb_crop:
         return kb_window(height, width)
     if settings.border is None:
         return slice(0, height), slice(0, width)
     top, left, bottom, right = settings.border
+    if top >= height or left >= width:
+        raise ValueError(f"border {settings.border} leaves nothing of an image of {width}x{height}")
     return slice(top, min(bottom, height)), slice(left, min(right, width))
 
 

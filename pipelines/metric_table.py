@@ -16,8 +16,10 @@ _PAPER = {"nyuv2": TABLE_2, "kitti": TABLE_3}
 def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Table:
     """All metrics of a dataset; those that the paper prints have its rows above."""
     images = of_how_many(dataset, split, metrics["images"])
+    if metrics["empty_images"]:
+        images += f" ({metrics['empty_images']:.0f} more without ground truth that counts)"
     paper = _PAPER.get(dataset)
-    title = f"{dataset}, {split}: {images} images"
+    title = f"{dataset}, {split}: images: {images}"
     table = Table(title=f"{title}; Table {paper.number} of the paper" if paper else title)
     table.add_column("")
     for heading in METRICS.values():

@@ -89,7 +89,7 @@ def test_kitti_becomes_metric_and_stays_so(
 
     assert run(monkeypatch, *command, "--allow-missing") == 0
     said = capsys.readouterr().out
-    assert f"{counts['test']} of 652 images; Table 3" in said
+    assert f"{counts['test']} of 652; Table 3" in said
     assert re.search(r"DPT-Hybrid +│ +0\.959", said)
     stated = re.search(r"1/depth = (\S+) · prediction \+ (\S+)", said)
     assert stated
@@ -147,7 +147,7 @@ def test_nyu_is_dense_and_has_its_own_border(
     command = ("finetune", "nyu", "--data", "shards", "--model", "relative", "--name", "room", *TINY, SMALL)
     assert run(monkeypatch, *command, "--allow-missing") == 0
     said = capsys.readouterr().out
-    assert "of 654 images; Table 2" in said
+    assert "of 654; Table 2" in said
     assert json.loads((place / "runs/room/step_00000004/config.json").read_text())["invert"] is True
 
 

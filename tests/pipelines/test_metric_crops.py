@@ -115,6 +115,11 @@ def test_training_uses_the_window_of_its_dataset() -> None:
     assert training_window(PLAIN, 480, 640) == (slice(0, 480), slice(0, 640))
 
 
+def test_a_border_that_leaves_nothing_of_an_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves nothing of an image of 64x48"):
+        training_window(MetricDepthSection(border=(50, 0, 60, 60)), 48, 64)
+
+
 def test_depth_without_metric_scale_is_refused_naming_the_sample() -> None:
     with pytest.raises(ValueError, match="sample one: its depth has no metric scale"):
         made(MetricDepthCrops((32, 32), True, PLAIN), [], row(scale=None))
