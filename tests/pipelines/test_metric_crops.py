@@ -1,14 +1,18 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datasets_prep.formats import encode_jpeg
+from datasets_prep.formats import decode_grey_png, encode_jpeg
+from datasets_prep.normalize import normalize
 from datasets_prep.schema import encode_inverse_depth
-from pipelines.config import MetricDepthSection
+from datasets_prep.sources.source import RawSample
+from pipelines.config import MetricDepthSection, TrainConfig, load_section
 from pipelines.metric_crops import MetricDepthCrops, change_colours, metres, training_window, turned_crop
 
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 PLAIN = MetricDepthSection(rotation=0.0, coloured=0.0)
 
 
@@ -135,3 +139,31 @@ def test_loading_processes_need_neither_ray_nor_mlflow() -> None:
     code = "import sys, pipelines.crops, pipelines.metric_crops; print({'ray', 'mlflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real files are not here")
+@pytest.mark.parametrize(
+    ("preset", "picture", "depth", "unit", "size"),
+    [
+        ("kitti", "kitti/rgb/0000000005.png", "kitti/depth/0000000005.png", 256.0, (352, 704)),
+        ("nyu", "nyuv2_sync/rgb/rgb_00000.jpg", "nyuv2_sync/depth/sync_depth_00000.png", 1000.0, (416, 544)),
+    ],
+)
+def test_real_frames_give_crops_of_the_published_size_with_their_own_depth(
+    preset: str, picture: str, depth: str, unit: float, size: tuple[int, int]
+) -> None:
+    config = load_section("train", TrainConfig, preset, ["metric_depth.rotation=0"])
+    stored = decode_grey_png((SAMPLES / depth).read_bytes(), "depth")
+    raw = RawSample((SAMPLES / picture).read_bytes(), (stored / unit).astype(np.float32), "depth", stored > 0)
+    columns = normalize(
+        raw, "metric", side=384, rule="none", jpeg_quality=95, min_valid_share=0.01, min_dynamic_range=1.0
+    )
+    crops = MetricDepthCrops(config.crop_size, config.flip, config.metric_depth)
+    assert crops.size == size
+    _, target = made(crops, [0.999, 0.999, 0.9], {"sample_id": preset, **columns})
+    # The last crop of what training uses: the lower right corner of the window.
+    rows, columns_used = training_window(config.metric_depth, *stored.shape)
+    window = stored[rows, columns_used][-size[0] :, -size[1] :]
+    expected = np.where(window > 0, window / unit, np.nan)
+    np.testing.assert_allclose(target, expected, rtol=6e-4)
+    assert np.isfinite(target).mean() > (0.1 if preset == "kitti" else 0.9)
