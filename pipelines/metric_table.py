@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pipelines.metric_protocol import METRICS
@@ -20,7 +21,13 @@ def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Tabl
         images += f" ({metrics['empty_images']:.0f} more without ground truth that counts)"
     paper = _PAPER.get(dataset)
     title = f"{dataset}, {split}: images: {images}"
-    table = Table(title=f"{title}; Table {paper.number} of the paper" if paper else title)
+    # Ten columns have to fit into a terminal of eighty.
+    table = Table(
+        title=f"{title}; Table {paper.number} of the paper" if paper else title,
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
     table.add_column("")
     for heading in METRICS.values():
         table.add_column(heading, justify="right")

@@ -90,7 +90,7 @@ def test_kitti_becomes_metric_and_stays_so(
     assert run(monkeypatch, *command, "--allow-missing") == 0
     said = capsys.readouterr().out
     assert f"{counts['test']} of 652; Table 3" in said
-    assert re.search(r"DPT-Hybrid +│ +0\.959", said)
+    assert re.search(r"DPT-Hybrid +0\.959 +0\.995 +0\.999 +0\.062 +2\.573 +0\.092", said)
     stated = re.search(r"1/depth = (\S+) · prediction \+ (\S+)", said)
     assert stated
 
