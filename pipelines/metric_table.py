@@ -25,10 +25,13 @@ def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Tabl
     table = Table(
         title=f"{title}; Table {paper.number} of the paper" if paper else title,
         box=SIMPLE_HEAD,
-        collapse_padding=True,
+        padding=(0, 1, 0, 0),
         pad_edge=False,
+        caption="δ: share of pixels below, larger is better; the paper's headings say above"
+        if paper
+        else None,
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in METRICS.values():
         table.add_column(heading, justify="right")
     if paper:
