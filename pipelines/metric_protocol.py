@@ -32,9 +32,9 @@ GARG_ROWS, GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
 LEAST_METRES = 1e-3
 
 METRICS = {
-    "delta1": "δ<1.25",
-    "delta2": "δ<1.25²",
-    "delta3": "δ<1.25³",
+    "delta1": "δ₁",
+    "delta2": "δ₂",
+    "delta3": "δ₃",
     "abs_rel": "AbsRel",
     "sq_rel": "SqRel",
     "rmse": "RMSE",

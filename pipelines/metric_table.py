@@ -11,6 +11,7 @@ from pipelines.metric_protocol import METRICS
 from pipelines.official_splits import of_how_many
 from pipelines.paper_tables import TABLE_2, TABLE_3
 
+_CAPTION = "δₖ: pixels with max(p/t, t/p) < 1.25ᵏ, larger is better (headed δ > 1.25 in the paper)"
 _PAPER = {"nyuv2": TABLE_2, "kitti": TABLE_3}
 
 
@@ -18,7 +19,7 @@ def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Tabl
     """All metrics of a dataset; those that the paper prints have its rows above."""
     images = of_how_many(dataset, split, metrics["images"])
     if metrics["empty_images"]:
-        images += f" ({metrics['empty_images']:.0f} more without ground truth that counts)"
+        images += f" ({metrics['empty_images']:.0f} without ground truth)"
     paper = _PAPER.get(dataset)
     title = f"{dataset}, {split}: images: {images}"
     # Ten columns have to fit into a terminal of eighty.
@@ -27,9 +28,7 @@ def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Tabl
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
-        caption="δ: share of pixels below, larger is better; the paper's headings say above"
-        if paper
-        else None,
+        caption=_CAPTION,
     )
     table.add_column("", no_wrap=True)
     for heading in METRICS.values():
