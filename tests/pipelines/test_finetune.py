@@ -163,6 +163,8 @@ def write_folder(root: Path, metric: bool) -> None:
     scale = "scale: 0.001\n" if metric else ""
     text = f"name: my_robot\nquantity: depth\nmetric: {str(metric).lower()}\n{scale}"
     (root / "dataset.yaml").write_text(text)
+    (root / "splits").mkdir()
+    (root / "splits" / "val.txt").write_text("3\n7\n")
 
 
 def test_a_folder_of_ones_own_goes_the_whole_way_and_can_be_resumed(
@@ -171,7 +173,7 @@ def test_a_folder_of_ones_own_goes_the_whole_way_and_can_be_resumed(
     write_folder(place / "robot", metric=True)
     command = ("finetune", "robot", "--model", "relative", "--name", "own", *TINY)
     assert run(monkeypatch, *command) == 0
-    assert "my_robot, " in capsys.readouterr().out
+    assert "my_robot, val: images: 2" in capsys.readouterr().out
     # Its start is its own: the model that it came from may be gone.
     (place / "relative" / "weights.safetensors").unlink()
     (place / "runs/own/step_00000004/state.json").unlink()
