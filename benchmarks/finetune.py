@@ -5,8 +5,8 @@
 
 A small network learns relative depth from rendered scenes in the layout of TartanAir. Then two networks of
 the same kind are trained alike for so many steps on other scenes in the layout of KITTI, whose ground truth
-is sparse and metric: one starts from the relative model, one from random weights. Both start with their
-average robust scale and shift over the training set. Printed are metrics of Table 3 on held-out scenes.
+is sparse and metric: one starts from the relative model with its average robust scale and shift over the
+training set, one from random weights. Printed are metrics of Table 3 on held-out scenes.
 """
 
 from __future__ import annotations

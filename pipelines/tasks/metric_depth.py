@@ -25,6 +25,11 @@ from pipelines.tasks.relative_depth import adam
 from pipelines.tasks.task import Task
 
 
+_FARTHEST = 10.0
+"""Depth in the loss ends at so many times the cap. The inverse of an aligned prediction that is not positive is
+1e8 m, with no gradient of its own; a few such pixels would rule the mean that all others are compared with."""
+
+
 class MetricDepth(Task):
     """Depth in metres by the scale-invariant error in log space, from a globally aligned network."""
 
@@ -61,10 +66,16 @@ class MetricDepth(Task):
     def starting_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
     ) -> dpt.DPT:
-        """The network with the average scale and shift over the training set; those it had are forgotten."""
+        """The network with the average scale and shift over the training set; those it had are forgotten.
+
+        One that has not been trained has nothing to align: it learns inverse depth in 1/metres as it is.
+        """
         size = self.settings.image_size or model.config.image_size
         relative = dataclasses.replace(model.config, scale=1.0, shift=0.0, invert=False, image_size=size)
         model.config = relative
+        if self.config.model.start is None:
+            model.config = dataclasses.replace(relative, invert=True)
+            return model
         found = average_alignment(model, datasets, self.config)
         left_out = f", {found.flat} without a scale left out" if found.flat else ""
         say(
@@ -81,7 +92,8 @@ class MetricDepth(Task):
     def losses(self, output: Any, target: Tensor) -> Tensor:
         """Of depth (B, H, W) in metres, NaN where the target is invalid."""
         valid = ~target.isnan()
-        depth, target = output.float(), target.nan_to_num(1.0)
+        depth = output.float().clamp(max=_FARTHEST * self.settings.cap)
+        target = target.nan_to_num(1.0)
         losses: Tensor = self.criterion(depth, target, valid)
         if self.settings.gradient_weight:
             # Between logarithms, as Li and Snavely (2018) introduced it.

@@ -66,6 +66,22 @@ def test_a_crop_without_ground_truth_has_no_loss_and_no_gradient() -> None:
     assert (prediction.grad == 0).all()
 
 
+def test_predictions_without_a_gradient_do_not_rule_the_others() -> None:
+    target = torch.full((1, 8, 8), 20.0)
+    prediction = torch.full((1, 8, 8), 20.0)
+    prediction[0, 0, 0] = 1e8
+    task = MetricDepth(config(gradient_weight=0.0))
+    farthest = np.log(10 * 80 / 20)
+    expected = farthest**2 / 64 - 0.5 * (farthest / 64) ** 2
+    assert task.losses(prediction, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_that_is_not_trained_is_not_aligned() -> None:
+    model = MetricDepth(config(image_size=96)).starting_model(dpt.create_model("dpt_tiny"), [], print)
+    settings = model.config
+    assert (settings.scale, settings.shift, settings.invert, settings.image_size) == (1.0, 0.0, True, 96)
+
+
 def test_relative_data_is_refused(shards_folder: Path) -> None:
     with pytest.raises(NotADataset, match=r"redweb has no metric scale \(its ground truth is affine\)"):
         check_fits(config(), open_datasets([str(shards_folder / "redweb")]))
