@@ -25,8 +25,8 @@ from pipelines.tasks.relative_depth import adam
 from pipelines.tasks.task import Task
 
 _FARTHEST = 10.0
-"""Depth in the loss ends at so many times the cap. Where an aligned prediction is not positive, its inverse is
-1e8 m and has no gradient; a few such pixels would rule the mean that all others are compared with."""
+"""Depth in the loss ends at so many times the cap. Where an aligned prediction is not positive, its inverse
+is 1e8 m and has no gradient; a few such pixels would rule the mean that all others are compared with."""
 
 
 class MetricDepth(Task):
