@@ -55,6 +55,7 @@ class TrainingState:
         score: of the validation at this step, if there was one; lower is better. AbsRel, or the negative of
             a metric of which larger is better.
         skipped: how many steps were left out because their loss or gradient was no use.
+        seen: dataset → number of its samples that were drawn.
         unsent: metrics that the tracking server has not yet taken.
         files: digests of the checkpoint's other files.
     """
@@ -64,6 +65,7 @@ class TrainingState:
     run: dict[str, str] = field(default_factory=dict)
     score: float | None = None
     skipped: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
     unsent: list[list[Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 

@@ -102,7 +102,8 @@ class _TrainingProcess:
         self._model = self._initial_model()
         self._model.set_checkpointing(config.activation_checkpointing)
         operations = training_operations(self._model, config.crop_size) if rank == 0 else 0.0
-        if config.channels_last:
+        if config.channels_last and config.parallel == "ddp":
+            # Sharded weights must be contiguous; the order of the images is enough for all that follows.
             self._model.to(memory_format=torch.channels_last)
         if config.compile:
             self._model.compile()
@@ -115,7 +116,7 @@ class _TrainingProcess:
         self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if rank == 0 else None
         self._report = TrainingReport(
             config, self._datasets, self._journal, self._say, get_device(), operations, rank, world_size,
-            self._state.step, self._state.skipped,
+            self._state,
         )  # fmt: skip
 
     def run(self) -> None:
@@ -176,11 +177,12 @@ class _TrainingProcess:
     def _save(self, step: int, score: float | None) -> None:
         """Copy the run's state; rank 0 writes it while training goes on."""
         self._live()
+        seen = self._report.seen_samples()
         if self._rank and self._config.parallel == "ddp":
             return
         unsent = self._journal.unsent() if self._journal else []
         run = asdict(self._setup.run)
-        state = TrainingState(step, self._setup.identity, run, score, self._report.skipped, unsent)
+        state = TrainingState(step, self._setup.identity, run, score, self._report.skipped, seen, unsent)
         config = self._model.config.to_dict()
         snapshot = take_snapshot(self._parallel, self._optimizer, self._average, config, state)
         if self._rank == 0:

@@ -14,6 +14,7 @@ import torch.distributed
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
+from pipelines.checkpoints import TrainingState
 from pipelines.config import TrainConfig
 from pipelines.loading import Batch
 from pipelines.metric_journal import MetricJournal
@@ -36,8 +37,7 @@ class TrainingReport:
         journal: takes rank 0's metrics; None on other ranks.
         say: takes a line for the user; called on rank 0.
         operations: floating-point operations of a step on one image.
-        start: steps done before.
-        skipped: how many of them were left out.
+        state: what was done before.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class TrainingReport:
         operations: float,
         rank: int,
         world_size: int,
-        start: int,
-        skipped: int,
+        state: TrainingState,
     ) -> None:
         self._config, self._datasets = config, datasets
         self._task = task_of(config)
         self._journal, self._say, self._device = journal, say, device
         self._rank, self._world_size, self._operations = rank, world_size, operations
         self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
-        self._pace = Pace(start, config.steps)
+        self._pace = Pace(state.step, config.steps)
+        self._seen_before = state.seen
         self._seen = torch.zeros(len(datasets), dtype=torch.float64)
-        self.skipped = skipped
+        self.skipped = state.skipped
         self.skipped_in_a_row: list[str] = []
         self._row = 0
         if rank == 0:
@@ -107,28 +107,49 @@ class TrainingReport:
         """Whether too many steps in a row were left out; the same on all ranks."""
         return self._row >= self._config.max_skipped
 
+    def seen_samples(self) -> dict[str, int]:
+        """Dataset → number of its samples that the run has drawn; all ranks must ask."""
+        seen = self._sum(self._seen.clone()).tolist()
+        return {
+            d.name: self._seen_before.get(d.name, 0) + int(count)
+            for d, count in zip(self._datasets, seen, strict=True)
+        }
+
     def log(self, step: int) -> None:
         """Log the means since the last time."""
         count = max(1, len(self._losses))
         total = torch.stack(self._losses).sum() if self._losses else torch.tensor(float("nan"))
         loss = (self._sum(total.double().reshape(1)) / self._world_size / count).item()
-        seen = self._sum(self._seen.clone())
+        seen = self.seen_samples()
         if self._rank == 0:
             seconds = time.perf_counter() - self._since
             images = self._steps * self._config.batch_size
+            shares = {name: count / sum(seen.values()) for name, count in seen.items()}
             metrics = self._rates(images / seconds, seconds) | {
-                f"share/{d.name}": s
-                for d, s in zip(self._datasets, (seen / seen.sum()).tolist(), strict=True)
+                f"share/{name}": share for name, share in shares.items()
             }
             if self._losses:
                 metrics["loss"] = loss
             self._log(metrics, step)
-            self._say(
-                f"step {step}/{self._config.steps}  loss {loss:.4f}  {images / seconds:.1f} images/s  "
-                f"data wait {metrics['data_wait_share']:.0%}  "
-                f"matrix rate {metrics['matrix_rate_share']:.0%}  left {self._pace.remaining(step)}"
-            )
+            self._say(self._line(step, loss, metrics, shares))
         self._clear()
+
+    def _line(self, step: int, loss: float, metrics: dict[str, float], shares: dict[str, float]) -> str:
+        """The progress line."""
+        memory = [f"GPU {metrics['gpu_memory_gib']:.1f} GiB"] if "gpu_memory_gib" in metrics else []
+        mixture = " ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        parts = [
+            f"step {step}/{self._config.steps}",
+            f"loss {loss:.4f}",
+            f"{metrics['images_per_second']:.1f} images/s",
+            f"{metrics['step_seconds']:.2f} s a step",
+            f"data wait {metrics['data_wait_share']:.0%}",
+            f"matrix rate {metrics['matrix_rate_share']:.0%}",
+            *memory,
+            f"left {self._pace.remaining(step)}",
+            f"seen {mixture}",
+        ]
+        return "  ".join(parts)
 
     def _rates(self, images_per_second: float, seconds: float) -> dict[str, float]:
         """Metrics of the system itself."""

@@ -87,7 +87,6 @@ class Place:
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)
         ours = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
-            "RAY_worker_niceness": "0",  # the test waits for them
             "HEAD_CPUS": "0",
             "WORKER_NODES": str(nodes),
         }
