@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
@@ -37,10 +37,10 @@ class MovingAverage:
             self._swap()
 
     @torch.no_grad()
-    def load(self, saved: dict[str, Tensor]) -> None:
-        """Take over saved averages, by parameter name; buffers among them are ignored."""
-        for name, average in self._average.items():
-            average.copy_(saved[name])
+    def restart(self) -> None:
+        """Take over the parameters as they are now, such as an average of before, loaded into the model."""
+        for name, parameter in self._parameters.items():
+            self._average[name].copy_(parameter.detach())
 
     @torch.no_grad()
     def _swap(self) -> None:

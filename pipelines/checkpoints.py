@@ -88,6 +88,8 @@ def take_snapshot(
 ) -> Snapshot:
     """Copy a run's tensors to the CPU; where parameters are sharded, all ranks must take part.
 
+    Of sharded parameters rank 0 alone gets them, whole; the other ranks' snapshots are empty.
+
     Args:
         model: bare or wrapped for data parallelism.
         average: moving average of its parameters, if the run keeps one.
@@ -96,7 +98,7 @@ def take_snapshot(
         tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_WHOLE))}
     if average:
         tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_WHOLE))
-    moments: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE)["state"]
+    moments: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE).get("state", {})
     tensors[OPTIMIZER_FILE] = _copied(
         {f"{name}|{key}": torch.as_tensor(v) for name, state in moments.items() for key, v in state.items()}
     )
@@ -165,11 +167,10 @@ def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> None:
     """Put a verified local checkpoint into a model, its optimiser and its moving average."""
-    averaged = load_file(folder / WEIGHTS_FILE)
-    trained = load_file(folder / TRAINED_FILE) if average else averaged
-    set_model_state_dict(model, dict(trained), options=StateDictOptions(full_state_dict=True))
+    _load(model, folder / WEIGHTS_FILE)
     if average:
-        average.load(averaged)
+        average.restart()
+        _load(model, folder / TRAINED_FILE)
     moments: dict[str, Any] = {}
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, moment = key.rsplit("|", 1)
@@ -178,3 +179,7 @@ def restore(
     set_optimizer_state_dict(
         model, optimizer, {**whole, "state": moments}, options=StateDictOptions(full_state_dict=True)
     )
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    set_model_state_dict(model, dict(load_file(path)), options=StateDictOptions(full_state_dict=True))
