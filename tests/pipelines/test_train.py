@@ -1,0 +1,120 @@
+"""What a run is started with, and what may change when it goes on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from datasets_prep.manifest import PreparedDataset, open_datasets
+from datasets_prep.storage import Folder
+from pipelines import tracking
+from pipelines.checkpoint_store import CheckpointStore
+from pipelines.checkpoints import Snapshot, TrainingState
+from pipelines.config import TrainConfig
+from pipelines.train import RUN_FILE, RunExists, _find_or_start_run, identity_of
+
+
+class Runs:
+    """Starts and resumes the run `mine` without training anything."""
+
+    def __init__(self, folder: Path, datasets: list[PreparedDataset]) -> None:
+        self.folder, self.datasets, self.lines = Folder(folder) / "mine", datasets, []
+
+    def start(self, resume: bool = False, allow_changes: bool = False, **changes: Any) -> tracking.Run:
+        config = TrainConfig(**changes)
+        identity = identity_of(config, self.datasets)
+        return _find_or_start_run(
+            config, self.datasets, self.folder, "mine", identity, resume, allow_changes, self.lines.append
+        )
+
+    def status(self, run: tracking.Run) -> str:
+        return str(MlflowClient(run.tracking_uri).get_run(run.run_id).info.status)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str) -> Runs:
+    return Runs(tmp_path / "runs", open_datasets([str(shards_folder)]))
+
+
+def test_a_run_goes_on_with_its_mlflow_run(runs: Runs) -> None:
+    run = runs.start()
+    with pytest.raises(RunExists, match=r"run mine exists in .*: go on with it by --resume"):
+        runs.start()
+    run.finish("FAILED")
+    # Where and how fast it runs may change.
+    again = runs.start(resume=True, workers=2, checkpoint_every=7, device="cpu")
+    assert again == run
+    assert runs.status(run) == "RUNNING"
+    assert runs.lines == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"seed": 1}, "config.seed: 0 → 1"),
+        ({"sampling": "stratified"}, "config.sampling: 'multinomial' → 'stratified'"),
+        ({"optimizer": {"schedule": "poly"}}, "config.optimizer.schedule: 'constant' → 'poly'"),
+        (
+            {"stages": [{"steps": 5, "datasets": ["redweb"]}]},
+            "config.stages: [] → "
+            "[{'weights': {}, 'balance': 'datasets', 'steps': 5, 'datasets': ['redweb']}]",
+        ),
+    ],
+)
+def test_another_config_or_plan_is_refused_with_the_difference(
+    runs: Runs, changes: dict[str, Any], difference: str
+) -> None:
+    run = runs.start()
+    with pytest.raises(RunExists) as refused:
+        runs.start(resume=True, **changes)
+    assert str(refused.value) == (
+        f"run mine was started differently: {difference} (--allow-changes goes on all the same)"
+    )
+    assert runs.start(resume=True, allow_changes=True, **changes) == run
+    assert runs.lines == [f"going on with changes: {difference}"]
+    assert MlflowClient().get_run(run.run_id).data.tags["changed"] == difference
+    assert runs.start(resume=True, **changes) == run, "the change is what it is now"
+
+
+def test_other_data_are_refused_with_the_difference(runs: Runs) -> None:
+    runs.start()
+    redweb, tartanair = runs.datasets
+    known = json.loads(runs.folder.read_text(RUN_FILE))
+    known["identity"]["manifests"]["redweb"] = "0123"
+    runs.folder.write_text(RUN_FILE, json.dumps(known))
+    with pytest.raises(RunExists, match=f"manifests.redweb: '0123' → '{redweb.manifest.digest}' "):
+        runs.start(resume=True)
+    runs.datasets = [tartanair]
+    with pytest.raises(RunExists, match=r"manifests.redweb: '0123' → None "):
+        runs.start(resume=True)
+
+
+def test_a_lost_record_is_in_the_checkpoints_too(runs: Runs) -> None:
+    run = runs.start()
+    known = json.loads(runs.folder.read_text(RUN_FILE))
+    state = TrainingState(3, known["identity"], known["run"])
+    store = CheckpointStore(runs.folder, 1, print)
+    store.save(Snapshot(state, {}, {}))
+    store.close(3)
+    Path(runs.folder.path_of(RUN_FILE)).unlink()
+    with pytest.raises(RunExists, match="run mine exists"):
+        runs.start()
+    with pytest.raises(RunExists, match=r"config\.seed: 0 → 1"):
+        runs.start(resume=True, seed=1)
+    assert runs.start(resume=True) == run
+
+
+def test_a_run_that_is_not_there_is_started_by_resume_too(runs: Runs) -> None:
+    assert runs.status(runs.start(resume=True)) == "RUNNING"
+
+
+def test_a_run_goes_on_while_its_server_is_away(runs: Runs) -> None:
+    run = runs.start()
+    known = json.loads(runs.folder.read_text(RUN_FILE))
+    known["run"]["tracking_uri"] = "http://127.0.0.1:9"
+    runs.folder.write_text(RUN_FILE, json.dumps(known))
+    assert runs.start(resume=True).run_id == run.run_id
+    assert "http://127.0.0.1:9 does not answer" in runs.lines[0]
+    assert "its metrics are kept and sent later" in runs.lines[0]
