@@ -14,7 +14,7 @@ or an impossible combination is a `ConfigError` that names the key and says what
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -353,6 +353,35 @@ class PredictConfig(Section):
     frames: bool = False
 
 
+class TuneConfig(Section):
+    """How the trials of a sweep are run, each of them a training with `train`.
+
+    Attributes:
+        seeds: how often each variant is trained: with `train.seed`, `train.seed` + 1, …
+        concurrency: trials at once; None for as many as the cluster has GPUs for, or nodes if it has none.
+        early_stopping: `asha` ends trials that are worse than most when they were as old; `none`, as for the
+            paper's tables, trains all to the end.
+        grace: steps before which none is ended.
+        reduction: of so many trials one goes on.
+        hours: after which the trials save where they are and the sweep ends, to be resumed; None for no end.
+        max_failures: how often a trial that crashed is started again from its last checkpoint.
+        sides: of Figure 4's images in pixels; empty for five from the training crop's to 5/3 of it.
+        latency_runs: how many predictions Table 9's latency is the average of; a tenth more warm up.
+        pictures: validation images of each dataset whose predictions are kept.
+    """
+
+    seeds: int = Field(1, ge=1)
+    concurrency: int | None = Field(None, ge=1)
+    early_stopping: Literal["none", "asha"] = "none"
+    grace: int = Field(18_000, ge=1)
+    reduction: int = Field(3, ge=2)
+    hours: float | None = Field(None, gt=0.0)
+    max_failures: int = Field(3, ge=0)
+    sides: tuple[Annotated[int, Field(ge=32)], ...] = ()
+    latency_runs: int = Field(400, ge=1)
+    pictures: int = Field(2, ge=0)
+
+
 class DemoConfig(Section):
     """What `dpt demo` generates.
 
@@ -377,6 +406,7 @@ class Experiment(Section):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     predict: PredictConfig = PredictConfig()
+    tune: TuneConfig = TuneConfig()
     demo: DemoConfig = DemoConfig()
 
 
@@ -412,6 +442,21 @@ def load_section(
     result = getattr(experiment, job)
     assert isinstance(result, section)
     return result
+
+
+def with_changes(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
+    """The same section with other values.
+
+    Args:
+        changes: dotted key → value.
+
+    Raises:
+        ConfigError: naming every bad key.
+    """
+    values = section.model_dump()
+    for key, value in changes.items():
+        _set(values, key, value)
+    return _validate(type(section), values)
 
 
 def load_experiment(config: str | None) -> Experiment:
@@ -478,6 +523,11 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+    _set(values, key, value)
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key in nested dicts."""
     *parents, leaf = key.split(".")
     for parent in parents:
         child = values.setdefault(parent, {})

@@ -36,12 +36,15 @@ from pipelines.tasks.task import merged
 _BATCH_SIZE = 8
 
 
-def evaluate(config: EvaluateConfig, model: Path, data: Sequence[str]) -> dict[str, dict[str, float]]:
+def evaluate(
+    config: EvaluateConfig, model: Path, data: Sequence[str], threads: int | None = None
+) -> dict[str, dict[str, float]]:
     """Evaluate a saved model on Ray.
 
     Args:
         model: folder of `dpt.save_model`, or a training checkpoint.
         data: prepared datasets, or folders full of them.
+        threads: CPU cores of each worker without GPU; None for all that there are.
 
     Returns:
         dataset → metric → mean over its images.
@@ -60,12 +63,15 @@ def evaluate(config: EvaluateConfig, model: Path, data: Sequence[str]) -> dict[s
     expected = {d.name: sum(shard.rows for shard in d.manifest.split(config.split)) for d in datasets}
     connect()
     use_gpu = wants_gpu(config.device)
-    threads = cpus_per_worker(config.workers)
+    threads = threads or cpus_per_worker(config.workers)
     # The model travels through Ray, for the driver's disk is not the workers'.
     files = ray.put(
         {path.name: path.read_bytes() for path in (model / "weights.safetensors", model / "config.json")}
     )
-    task = _evaluate_on_worker.options(num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0)
+    # Anywhere: a trial of Ray Tune would keep its tasks to what it holds itself, which is nothing.
+    task = _evaluate_on_worker.options(
+        num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0, scheduling_strategy="DEFAULT"
+    )
     parts = ray.get(
         [
             task.remote(files, [d.folder.uri for d in datasets], config, rank, use_gpu, threads)

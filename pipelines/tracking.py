@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import mlflow
@@ -218,15 +219,30 @@ def _experiment_id() -> str:
     return str(MlflowClient().create_experiment(EXPERIMENT, artifact_location=place))
 
 
-def start_run(name: str, job: str, config: BaseModel, datasets: Sequence[PreparedDataset]) -> Run:
-    """Start a run and log what makes it reproducible: config, data digests, commit, package versions."""
+def start_run(
+    name: str,
+    job: str,
+    config: BaseModel,
+    datasets: Sequence[PreparedDataset],
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Run:
+    """Start a run and log what makes it reproducible: config, data digests, commit, package versions.
+
+    Args:
+        tags: further ones.
+    """
     uri = connect()
-    tags = {"job": job, "git_commit": _git_commit(), **_package_versions()}
+    tags = {"job": job, "git_commit": _git_commit(), **_package_versions(), **tags}
     entity = MlflowClient().create_run(_experiment_id(), run_name=name, tags=tags)
     run = Run(uri, entity.info.run_id)
+    describe_run(run, job, config, datasets)
+    return run
+
+
+def describe_run(run: Run, job: str, config: BaseModel, datasets: Sequence[PreparedDataset]) -> None:
+    """Log config and data digests of a run; once more does no harm, should a first time have been cut off."""
     run.log_config(config, job)
     _log_inputs(run, datasets)
-    return run
 
 
 @contextmanager

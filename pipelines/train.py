@@ -33,6 +33,7 @@ from pipelines.initial_model import build_model, keep, trained_model
 from pipelines.progress import open_board, showing
 from pipelines.ray_session import connect, cpus_per_worker, on_cluster, wants_gpu
 from pipelines.stages import run_stages
+from pipelines.supervision import Supervision, stopping_when
 from pipelines.tasks.registry import task_of
 from pipelines.training_loop import Setup, train_loop
 
@@ -75,6 +76,7 @@ def train(
     resume: bool = False,
     allow_changes: bool = False,
     show: Callable[[str], None] = print,
+    supervision: Supervision | None = None,
 ) -> TrainResult:
     """Train a model and log it to MLflow.
 
@@ -98,17 +100,26 @@ def train(
     if not use_gpu and on_cluster():
         show("no GPU in the cluster now: training on CPUs (device=cuda waits for one)")
     identity = identity_of(config, datasets)
-    run = _find_or_start_run(config, datasets, folder, name, identity, resume, allow_changes, show)
-    threads = 1 if use_gpu else cpus_per_worker(config.most_workers)
+    given = supervision.run if supervision else None
+    run = _find_or_start_run(config, datasets, folder, name, identity, resume, allow_changes, show, given)
+    threads = supervision.threads if supervision else cpus_per_worker(config.most_workers)
+    threads = 1 if use_gpu else threads
     uris = [d.folder.uri for d in datasets]
     with tracking.finishing(run, killed_by=TrainingStopped):
         start = keep(config, task_of(config), trained, datasets, folder, show)
         setup = Setup(config.model_dump(), uris, folder.uri, run, identity, start, use_gpu, threads)
-        _fit(config, setup, name, Folder(storage).uri, show)
+        _fit(config, setup, name, Folder(storage).uri, show, supervision)
         return _log_result(config, folder, run, show)
 
 
-def _fit(config: TrainConfig, setup: Setup, name: str, storage: str, show: Callable[[str], None]) -> None:
+def _fit(
+    config: TrainConfig,
+    setup: Setup,
+    name: str,
+    storage: str,
+    show: Callable[[str], None],
+    supervision: Supervision | None,
+) -> None:
     """Run the training processes to their end."""
     board = open_board()
     trainer = TorchTrainer(
@@ -125,10 +136,12 @@ def _fit(config: TrainConfig, setup: Setup, name: str, storage: str, show: Calla
             name=name,
             storage_path=storage,
             failure_config=FailureConfig(max_failures=config.max_failures),
+            callbacks=list(supervision.callbacks) if supervision else None,
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    with showing(board, show), stopping_on_sigterm(board) as stopped:
+    stopping = stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_sigterm(board)
+    with showing(board, show), stopping as stopped:
         try:
             trainer.fit()
         except TrainingFailedError as error:
@@ -236,11 +249,12 @@ def _find_or_start_run(
     resume: bool,
     allow_changes: bool,
     show: Callable[[str], None],
+    given: tracking.Run | None,
 ) -> tracking.Run:
-    """Start the MLflow run of a new training run, or find that of an old one."""
+    """Start the MLflow run of a new training run, unless one is given, or find that of an old one."""
     known = _known_run(folder, show)
     if known is None:
-        run = tracking.start_run(name, "train", config, datasets)
+        run = given or tracking.start_run(name, "train", config, datasets)
     elif not resume:
         raise RunExists(
             f"run {name} exists in {folder.uri}: go on with it by --resume, or choose another --name"
