@@ -11,7 +11,7 @@ FREE_GIB := 12
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict.
+demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, ablate.
 	@$(BIN)/dpt demo
 
 test: setup lint ## The whole test suite.

@@ -20,6 +20,7 @@ from rich.table import Table
 from datasets_prep.errors import UserError
 from pipelines import cli_finetune, cli_predict, cli_prepare, cli_registry, cli_stereo
 from pipelines.cli_options import Config, Overrides, lasting
+from tune import cli_tune
 
 app = typer.Typer(
     name="dpt",
@@ -166,6 +167,9 @@ for registered in (cli_registry.publish, cli_registry.models, cli_registry.promo
     app.command()(registered)
 
 
+app.command()(cli_tune.tune)
+
+
 @app.command(context_settings={"allow_interspersed_args": False})
 def submit(
     command: Annotated[
@@ -245,7 +249,7 @@ def report(
 
 @app.command("config")
 def show_config(
-    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate or predict.")],
+    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate, predict or tune.")],
     overrides: Overrides = None,
     config: Config = None,
 ) -> None:
@@ -263,10 +267,12 @@ def demo(
     out: Annotated[str, typer.Option(help="Folder to work in.")] = "demo",
     config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or a built-in one.")] = "demo",
 ) -> None:
-    """Run the whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict."""
+    """Run the whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, tune."""
     from pipelines.demo import run_demo
+    from tune.demo import run_demo_sweep
 
     run_demo(Path(out), config, console)
+    run_demo_sweep(Path(out), config, console, typer.echo)
 
 
 def main() -> None:

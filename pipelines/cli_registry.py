@@ -20,15 +20,23 @@ Force = Annotated[bool, typer.Option("--force", help="Move the alias whatever wa
 
 
 def publish(
-    run: Annotated[str, typer.Argument(help="Name or id of a finished training run.")],
+    run: Annotated[str, typer.Argument(help="Name or id of a finished training run, or name of a sweep.")],
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a sweep: its trial with the lowest mean AbsRel.")
+    ] = False,
     name: Annotated[str, typer.Option(help="Registered model to add a version to.")] = "dpt",
     alias: Annotated[
         str, typer.Option(help="Alias of the version, by which others look it up.")
     ] = "champion",
 ) -> None:
-    """Register the model of a finished run in MLflow's registry."""
+    """Register the model of a finished run, or the best one of a sweep, in MLflow's registry."""
+    from pipelines.publish import best_trial
     from pipelines.publish import publish as register
 
+    if best:
+        trial = best_trial(run)
+        typer.echo(f"best of {run}: {trial.name}, {trial.metric} {trial.value:.4f}")
+        run = trial.run_id
     published = register(run, name, alias)
     typer.echo(f"{published.name} version {published.version} is now {published.uri}")
 

@@ -26,6 +26,38 @@ class Published:
         return f"{tracking.MODEL_SCHEME}{self.name}{tail}"
 
 
+@dataclass(frozen=True, slots=True)
+class BestTrial:
+    """The trial of a sweep that a metric prefers, and the metric's value."""
+
+    run_id: str
+    name: str
+    metric: str
+    value: float
+
+
+def best_trial(sweep: str, metric: str = "abs_rel/mean") -> BestTrial:
+    """The trial with the lowest value of a metric, of those of a sweep that were trained to the end.
+
+    Args:
+        sweep: name of the sweep, or id of its run.
+
+    Raises:
+        TrackingError: if there is no such sweep, or none of its trials is finished.
+    """
+    parent = tracking.find_run(sweep)
+    client = MlflowClient()
+    trials = client.search_runs(
+        [client.get_run(parent).info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'",
+        order_by=[f"metrics.`{metric}` ASC"],
+    )
+    for trial in trials:
+        if metric in trial.data.metrics and trial.outputs and trial.outputs.model_outputs:
+            return BestTrial(trial.info.run_id, trial.info.run_name, metric, trial.data.metrics[metric])
+    raise TrackingError(f"{sweep} is no sweep with a finished trial that has {metric}")
+
+
 def publish(run: str, name: str, alias: str | None) -> Published:
     """Register the model of a run (its name or id) as a new version of `name`.
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ray.train import UserCallback
-
 from pipelines.progress import POLL_SECONDS
 from pipelines.tracking import Run
 
@@ -22,13 +20,13 @@ class Supervision:
         run: its MLflow run, already started.
         stop_wanted: asked twice a second whether it shall save where it is and end.
         threads: CPU cores of each training process without GPU; the others belong to other trainings.
-        callbacks: told of every report to Ray Train.
+        callbacks: `ray.train.UserCallback`s, told of every report.
     """
 
     run: Run
     stop_wanted: Callable[[], bool]
     threads: int
-    callbacks: Sequence[UserCallback] = ()
+    callbacks: Sequence[Any] = ()
 
 
 @contextmanager

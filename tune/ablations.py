@@ -37,7 +37,7 @@ class Row:
 
     title: str
     changes: Mapping[str, Any]
-    paper: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    paper: Mapping[str, float] = field(default_factory=dict)
     bold: frozenset[str] = frozenset()
 
     def recomputed_mean(self) -> float | None:

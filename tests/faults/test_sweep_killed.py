@@ -1,0 +1,166 @@
+"""`dpt tune`, killed in every way we know, must end with each trial once and the figures of a clean sweep.
+
+Nothing is simulated: the command runs as a user runs it, in a process of its own with a Ray of its own, and
+signals hit real processes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
+
+PATIENCE = 400.0
+STEPS = 30
+SETTINGS = (
+    "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
+    "loader_workers=0", f"steps={STEPS}", "log_every=1", f"validate_every={STEPS}", "checkpoint_every=5",
+    "optimizer.backbone_lr=1e-4", "optimizer.decoder_lr=1e-4",
+)  # fmt: skip
+ABLATION = "variants:\n  ignore: {model.overrides.readout: ignore}\n  project: {}\n"
+KEYS = ("dpt_tiny.readout-ignore", "dpt_tiny")
+
+Figures = dict[str, tuple[float, list[tuple[int, float]]]]
+
+
+class Place:
+    """Where the sweeps of this file live: shards, MLflow, checkpoints."""
+
+    def __init__(self, folder: Path, shards: Path, template: Path) -> None:
+        self.runs, self.shards, self.ablation = folder / "runs", shards, folder / "mine.yaml"
+        self.ablation.write_text(ABLATION)
+        shutil.copy(template, folder / "mlflow.db")
+        self.tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
+
+    def arguments(self, name: str) -> list[str]:
+        """Of the command line that starts a sweep."""
+        where = ("--data", str(self.shards), "--storage", str(self.runs), "--name", name)
+        return ["tune", str(self.ablation), *where, *SETTINGS]
+
+    def resume(self, name: str) -> str:
+        """Go on with a sweep to its end, as a user does; returns what was printed."""
+        command = ["tune", "--resume", name, "--storage", str(self.runs)]
+        with running([sys.executable, "-m", "pipelines.cli", *command]) as (process, log):
+            assert process.wait(PATIENCE) == 0, log.read_text()
+            return log.read_text()
+
+    def has(self, name: str, key: str, pattern: str) -> bool:
+        """Whether a trial has a file of that name."""
+        return bool(list((self.runs / name / key / "s0").glob(pattern)))
+
+    def figures(self, name: str) -> Figures:
+        """Row → final AbsRel and losses of the sweep's trials as MLflow has them, with whatever is double."""
+        client = MlflowClient(self.tracking_uri)
+        experiment = client.get_experiment_by_name("dpt")
+        assert experiment is not None
+        query = f"tags.sweep = '{name}'"
+        runs = client.search_runs([experiment.experiment_id], query)
+        assert sorted(run.data.tags["job"] for run in runs) == ["train", "train", "tune"], "runs are double"
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        found: Figures = {}
+        for run in runs:
+            if run.data.tags["job"] == "train":
+                history = client.get_metric_history(run.info.run_id, "loss")
+                losses = sorted((point.step, point.value) for point in history)
+                found[run.data.tags["ablation.mine"]] = (run.data.metrics["abs_rel/mean"], losses)
+        return found
+
+
+def wait_until(condition: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+
+
+def trial_drivers(pid: int) -> list[psutil.Process]:
+    """The processes in which Ray Tune runs trials."""
+    return [p for p in session_processes(pid) if name_of(p).startswith("ray::ImplicitFunc")]
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, mlflow_template: Path
+) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("sweeps"), shards_folder, mlflow_template)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield place
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place) -> Figures:
+    command = [sys.executable, "-m", "pipelines.cli", *place.arguments("undisturbed")]
+    with running(command) as (process, log):
+        assert process.wait(PATIENCE) == 0, log.read_text()
+    figures = place.figures("undisturbed")
+    assert [step for step, _ in figures["ignore"][1]] == list(range(1, STEPS + 1))
+    return figures
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undisturbed: Figures) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", *place.arguments("killed")]
+    with running(command) as (process, log):
+        wait_until(lambda: place.has("killed", KEYS[1], "step_*/state.json"), log)
+        kill_session(process.pid)
+    assert place.has("killed", KEYS[0], "result.json")
+    assert not place.has("killed", KEYS[1], "result.json")
+    printed = place.resume("killed")
+    assert "2 trials, 1 of them finished" in printed
+    assert f"{KEYS[1]}/s0: going on from step" in printed
+    assert f"{KEYS[0]}/s0" not in printed
+    assert place.figures("killed") == undisturbed
+
+    before = time.monotonic()
+    printed = place.resume("killed")
+    assert "2 trials, 2 of them finished" in printed
+    assert time.monotonic() - before < PATIENCE / 2
+    assert place.figures("killed") == undisturbed
+
+
+@pytest.mark.slow
+def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undisturbed: Figures) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", *place.arguments("crash")]
+    with running(command) as (process, log):
+        wait_until(lambda: place.has("crash", KEYS[0], "step_*/state.json"), log)
+        drivers = trial_drivers(process.pid)
+        assert drivers, "no trial runs"
+        for driver in drivers:
+            driver.kill()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+        assert f"{KEYS[0]}/s0: going on from step" in log.read_text()
+    assert place.figures("crash") == undisturbed
+
+
+@pytest.mark.slow
+def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
+    command = [sys.executable, "-c", ON_A_CLUSTER, *place.arguments("machine")]
+    with running(command, {"HEAD_CPUS": "0"}) as (process, log):
+        wait_until(lambda: place.has("machine", KEYS[0], "step_*/state.json"), log)
+        raylets = [p for p in session_processes(process.pid) if name_of(p) == "raylet"]
+        victims = [raylet for raylet in raylets if trains(raylet) and not drives(raylet)]
+        assert victims, "no machine trains that does not hold the trials' drivers"
+        victims[0].kill()
+        assert process.wait(PATIENCE) == 0, log.read_text()
+    for title, (score, losses) in place.figures("machine").items():
+        expected, known = undisturbed[title]
+        assert score == pytest.approx(expected, rel=1e-2)
+        assert [step for step, _ in losses] == [step for step, _ in known]
+
+
+def trains(raylet: psutil.Process) -> bool:
+    return any("RayTrainWorker" in name_of(process) for process in raylet.children())
+
+
+def drives(raylet: psutil.Process) -> bool:
+    return any(name_of(process).startswith("ray::ImplicitFunc") for process in raylet.children())

@@ -1,0 +1,45 @@
+"""What the tests of sweeps share: two tiny variants on generated data, and what MLflow has of a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import TrainConfig, TuneConfig, with_changes
+from tune.ablations import Row, Table
+
+TINY = {
+    "model.name": "dpt_tiny", "model.pretrained": False, "batch_size": 4, "crop": 64, "precision": "float32",
+    "loader_workers": 0, "log_every": 2, "validate_every": 4, "checkpoint_every": 2, "steps": 4,
+    "optimizer.backbone_lr": 1e-3, "optimizer.decoder_lr": 1e-3,
+}  # fmt: skip
+READOUT = "model.overrides.readout"
+
+
+@pytest.fixture
+def train_config() -> TrainConfig:
+    return with_changes(TrainConfig(), TINY)
+
+
+@pytest.fixture
+def tune_config() -> TuneConfig:
+    return TuneConfig(latency_runs=2, pictures=1)
+
+
+@pytest.fixture
+def tables() -> list[Table]:
+    """Miniatures of three tables: two trained variants and one that is only measured."""
+    ignore, project = Row("Ignore", {READOUT: "ignore"}), Row("Project", {READOUT: "project"})
+    return [
+        Table("readout", "Table 7", "two readouts", (ignore, project)),
+        Table("resolution", "Figure 4", "one curve", (Row("Tiny", {READOUT: "ignore"}),)),
+        Table("speed", "Table 9", "two speeds", (project, Row("Add", {READOUT: "add"})), trained=False),
+    ]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
+    """An empty working directory with Ray and MLflow at hand."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

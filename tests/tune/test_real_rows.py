@@ -1,0 +1,69 @@
+"""Every row of Tables 6 to 8 at its real size: it builds, takes a step of training, and reports AbsRel.
+
+Weights are random and crops small: what is proven is that the full tables can be launched, not their figures.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from datasets_prep.manifest import open_datasets
+from pipelines.blocks import Batch
+from pipelines.config import TrainConfig, with_changes
+from pipelines.evaluate import evaluate_share
+from pipelines.tasks.relative_depth import adam
+from pipelines.training_loop import build_model
+from pipelines.training_step import TrainingStep
+from tune.ablations import PAPER
+from tune.variants import Variant, find_variants
+
+CROP = 64
+BASE = with_changes(
+    TrainConfig(),
+    {"model.pretrained": False, "batch_size": 1, "crop": CROP, "precision": "float32", "steps": 1},
+)
+VARIANTS = find_variants([PAPER[name] for name in ("skip", "readout", "backbone")], BASE)
+QUICK = {"dpt_resnet50", "dpt_base.taps-9_10_11_12.readout-ignore"}
+
+
+def test_all_fifteen_rows_are_thirteen_variants() -> None:
+    assert len(VARIANTS) == 13
+    assert sum(len(variant.rows) for variant in VARIANTS) == 15
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(variant, marks=[] if variant.key in QUICK else pytest.mark.slow, id=variant.key)
+        for variant in VARIANTS
+    ],
+)
+def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path) -> None:
+    config = variant.config(BASE, seed=0)
+    torch.manual_seed(0)
+    model = build_model(config.model, config.crop_size).train()
+    before = copy.deepcopy(next(model.head.parameters())).detach()
+    step = TrainingStep(model, model, adam(model, config), None, config, datasets=1, rank=0, world_size=1)
+    result = step(batch(), 1)
+    assert not result.skipped
+    assert math.isfinite(result.loss.item())
+    assert not torch.equal(next(model.head.parameters()), before), "the step changed nothing"
+    (dataset, _) = open_datasets([str(shards_folder)])
+    sums = evaluate_share(model, dataset, config.val_split, config.caps, rank=0, world_size=1, side=CROP)
+    assert math.isfinite(sums.result()["abs_rel"])
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    return Batch(
+        images=torch.randint(0, 255, (1, CROP, CROP, 3), dtype=torch.uint8, generator=generator),
+        target=torch.rand(1, CROP, CROP, generator=generator).half(),
+        scale=torch.ones(1),
+        dataset=torch.zeros(1, dtype=torch.int64),
+        sample_ids=["a"],
+    )

@@ -1,0 +1,176 @@
+"""A sweep from its tables to MLflow: each trial once, however often it is started."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from datasets_prep.manifest import open_datasets
+from pipelines.config import TrainConfig, TuneConfig, with_changes
+from pipelines.publish import best_trial, publish
+from tests.tune.conftest import READOUT
+from tune import records
+from tune.ablations import Row, Table
+from tune.plan import SweepPlan, plan_sweep
+from tune.summary import figures_of, speeds, summarise_table
+from tune.sweep import SweepFailed, SweepStopped, read_plan, run_sweep
+from tune.sweep_runs import SweepExists, children, find_parent
+
+DATASETS = ("redweb", "tartanair")
+
+
+@pytest.fixture
+def plan(
+    shards_folder: Path, tables: list[Table], train_config: TrainConfig, tune_config: TuneConfig
+) -> SweepPlan:
+    return plan_sweep("first", tables, open_datasets([str(shards_folder)]), train_config, tune_config)
+
+
+def child_runs(sweep: str) -> dict[str, Run]:
+    parent = find_parent(sweep)
+    assert parent is not None
+    runs = children(parent.info.run_id)
+    found = {run.data.tags[records.VARIANT]: run for run in runs}
+    assert len(found) == len(runs), "a run is double"
+    return found
+
+
+def points(run: Run, metric: str) -> list[int]:
+    return sorted(point.step for point in MlflowClient().get_metric_history(run.info.run_id, metric))
+
+
+def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: SweepPlan) -> None:
+    said: list[str] = []
+    result = run_sweep(plan, "runs", show=said.append)
+    assert "sweep first: 2 trials, 0 of them finished" in said
+    assert any("dpt_tiny.readout-ignore/s0: step 4/4" in line for line in said)
+
+    parent = find_parent("first")
+    assert parent is not None
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["job"] == "tune"
+    assert parent.data.tags["git_commit"]
+    path = MlflowClient().download_artifacts(parent.info.run_id, records.SWEEP_FILE)
+    assert SweepPlan.from_yaml(Path(path).read_text(), "artifact") == plan
+
+    runs = child_runs("first")
+    assert set(runs) == {"dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add"}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    ignore, project, add = (
+        runs[key] for key in ("dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add")
+    )
+    assert ignore.info.run_name == "first/dpt_tiny.readout-ignore/s0"
+    tags = {key: value for key, value in ignore.data.tags.items() if records.table_of_tag(key)}
+    assert tags == {"ablation.readout": "Ignore", "ablation.resolution": "Tiny"}
+    assert (ignore.data.tags["job"], ignore.data.tags["seed"]) == ("train", "0")
+    assert ignore.data.params[READOUT] == "ignore"
+
+    for run in (ignore, project):
+        for name in (*DATASETS, records.MEAN):
+            assert math.isfinite(run.data.metrics[records.abs_rel(name)])
+        assert points(run, "loss") == [2, 4]
+        assert 0 < run.data.metrics[records.TRAIN_HOURS] < 1
+        pictures = {item.path for item in MlflowClient().list_artifacts(run.info.run_id, records.PICTURES)}
+        assert pictures == {
+            records.picture_path(name, 0, what)
+            for name in DATASETS
+            for what in ("image", "truth", "prediction")
+        }
+    for name in (*DATASETS, records.MEAN):
+        at_training = ignore.data.metrics[records.abs_rel_at(64, name)]
+        assert at_training == ignore.data.metrics[records.abs_rel(name)]
+        assert ignore.data.metrics[records.abs_rel_at(96, name)] != at_training
+    assert not any(key.startswith("resolution_") for key in project.data.metrics)
+
+    for run in (project, add):
+        assert run.data.metrics[records.LATENCY] > 0
+        assert run.data.tags[records.LATENCY_DEVICE]
+    assert project.data.metrics[records.PARAMETERS] > ignore.data.metrics[records.PARAMETERS]
+    assert "loss" not in add.data.metrics
+
+    before = time.perf_counter()
+    again: list[str] = []
+    run_sweep(read_plan("first", "runs"), "runs", show=again.append)
+    assert again == ["sweep first: 2 trials, 2 of them finished"]
+    assert time.perf_counter() - before < 60
+    assert {key: run.info.run_id for key, run in child_runs("first").items()} == {
+        key: run.info.run_id for key, run in runs.items()
+    }
+    assert points(child_runs("first")["dpt_tiny"], records.PARAMETERS) == [4]
+
+    check_summary(plan, result.run)
+    check_best(project, ignore)
+
+
+def check_summary(plan: SweepPlan, run: object) -> None:
+    figures = figures_of(run, list(DATASETS))
+    assert set(figures) == {"dpt_tiny.readout-ignore", "dpt_tiny"}
+    rows, remark = summarise_table(plan, plan.tables[0], figures)
+    assert [row.title for row in rows] == ["Ignore", "Project"]
+    mean = sum(figures["dpt_tiny"].values()) / 2
+    assert rows[1].cells[-1] == f"{mean:.4f}"
+    assert "paired t-test over 2" in remark or "says nothing" in remark
+    assert [row.title for row in speeds(run, plan.tables[2]) if row.cells[0]] == ["Project", "Add"]
+
+
+def check_best(*runs: Run) -> None:
+    best = min(runs, key=lambda run: run.data.metrics["abs_rel/mean"])
+    found = best_trial("first")
+    assert (found.run_id, found.value) == (best.info.run_id, best.data.metrics["abs_rel/mean"])
+    published = publish(found.run_id, "dpt", "champion")
+    assert MlflowClient().get_model_version("dpt", str(published.version)).run_id == best.info.run_id
+
+
+def test_a_failed_trial_does_not_end_the_others_and_is_told(
+    place: Path, shards_folder: Path, train_config: TrainConfig, tune_config: TuneConfig
+) -> None:
+    rows = (Row("hopeless", {"max_loss": 1e-9, "max_skipped": 2}), Row("fine", {}))
+    datasets = open_datasets([str(shards_folder)])
+    plan = plan_sweep("mixed", [Table("mine", "", "", rows)], datasets, train_config, tune_config)
+    with pytest.raises(
+        SweepFailed, match=r"1 of 2 trials are not finished: .*2 steps in a row were left out"
+    ):
+        run_sweep(plan, "runs", show=lambda line: None)
+    statuses = {run.data.tags["ablation.mine"]: run.info.status for run in child_runs("mixed").values()}
+    assert statuses == {"hopeless": "FAILED", "fine": "FINISHED"}
+    parent = find_parent("mixed")
+    assert parent is not None
+    assert parent.info.status == "FAILED"
+
+    other = plan_sweep("mixed", plan.tables, datasets, with_changes(train_config, {"steps": 6}), tune_config)
+    with pytest.raises(SweepExists, match="there is another sweep mixed"):
+        run_sweep(other, "runs")
+    with pytest.raises(SweepExists, match=r"MLflow at .* has another sweep mixed"):
+        run_sweep(other, "elsewhere")
+
+
+def test_a_sweep_told_to_stop_saves_where_it_is_and_goes_on_later(
+    place: Path, shards_folder: Path, tables: list[Table], train_config: TrainConfig
+) -> None:
+    endless = {"steps": 100_000, "checkpoint_every": 100_000, "validate_every": 100_000}
+    train = with_changes(train_config, endless)
+    plan = plan_sweep("brief", tables[:1], open_datasets([str(shards_folder)]), train, TuneConfig(pictures=0))
+    sent: list[int] = []
+
+    def stop_once_it_trains(line: str) -> None:
+        if "step 2/" in line and not sent:
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SweepStopped, match="brief is stopped with 2 trials to go; `dpt tune --resume brief`"):
+        run_sweep(plan, "runs", show=stop_once_it_trains)
+    saved = list(Path("runs/brief").glob("*/s0/step_*/state.json"))
+    assert len(saved) == 1, "the running trial has saved where it was, the other was not begun"
+    assert {run.info.status for run in child_runs("brief").values()} == {"KILLED"}
+
+    with pytest.raises(SweepStopped):
+        run_sweep(replace(plan, tune=TuneConfig(pictures=0, hours=1e-9)), "runs", show=lambda line: None)
+    assert list(Path("runs/brief").glob("*/s0/step_*/state.json")) == saved, "the time was up at once"

@@ -1,0 +1,83 @@
+"""The end of `dpt demo`: a miniature of each of the paper's tables on the datasets that the demo prepared.
+
+Two or three variants a table, with a transformer of eight layers and 64 channels that trains in seconds. What
+they show is how sweeps work; which variant wins after some steps on rendered scenes says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+
+from datasets_prep.manifest import open_datasets
+from pipelines.config import TuneConfig, load_experiment, with_changes
+from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.cli_tune import print_tables
+from tune.plan import SweepPlan, plan_sweep
+from tune.report import write_report
+from tune.sweep import run_sweep
+
+_TINY = {
+    "model.name": "dpt_tiny",
+    "model.overrides.backbone_arguments": {"img_size": 64, "embed_dim": 64, "depth": 8, "num_heads": 2},
+    "model.overrides.taps": [2, 4, 6, 8],
+}
+_IGNORE = {"model.overrides.readout": "ignore"}
+_BACKBONES = (Row("ViT-Tiny", _TINY), Row("ResNet18", {"model.name": "dpt_small"}))
+
+
+def _miniature(name: str, *rows: Row) -> Table:
+    table = PAPER[name]
+    caption = f"Miniature: {table.caption[0].lower()}{table.caption[1:]}"
+    return Table(name, table.number, caption, rows, trained=table.trained)
+
+
+MINIATURES = (
+    _miniature(
+        "skip",
+        Row("Tiny {2, 4, 6, 8}", {**_TINY, **_IGNORE}),
+        Row("Tiny {5, 6, 7, 8}", {**_TINY, **_IGNORE, "model.overrides.taps": [5, 6, 7, 8]}),
+    ),
+    _miniature("readout", Row("Ignore", {**_TINY, **_IGNORE}), Row("Project", _TINY)),
+    _miniature("backbone", *_BACKBONES),
+    _miniature("resolution", *_BACKBONES),
+    _miniature("speed", *_BACKBONES),
+)
+
+_QUICK = {
+    "model.overrides": {}, "steps": 60, "crop": 64, "batch_size": 8, "log_every": 10, "validate_every": 30,
+    "checkpoint_every": 30,
+}  # fmt: skip
+
+
+def plan_demo(out: Path, config: str) -> SweepPlan:
+    """The sweep over the miniatures.
+
+    Args:
+        out: folder that the demo worked in.
+        config: of the demo.
+    """
+    train = with_changes(load_experiment(config).train, _QUICK)
+    datasets = open_datasets([str(out / "shards" / name) for name in DATASETS])
+    name = f"demo-tables-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+    return plan_sweep(name, MINIATURES, datasets, train, TuneConfig(concurrency=2, latency_runs=20))
+
+
+def run_demo_sweep(out: Path, config: str, console: Console, say: Callable[[str], None]) -> None:
+    """Run the sweep over the miniatures, print its tables and write its report.
+
+    Args:
+        out: folder that the demo worked in.
+        config: of the demo.
+        say: called with each line of progress.
+    """
+    out = out.absolute()
+    plan = plan_demo(out, config)
+    what = f"{len(plan.trials)} variants in miniatures of the paper's tables"
+    console.print(f"dpt tune: {what}", highlight=False)
+    print_tables(run_sweep(plan, str(out / "runs"), show=say), console)
+    report = write_report(plan.name, out / "report")
+    console.print(f"The tables beside the paper's: {report}", highlight=False, soft_wrap=True)

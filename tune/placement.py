@@ -1,0 +1,49 @@
+"""How many trials run at once, such that the cluster is full and no trial waits for another for ever.
+
+A trial's driver holds no CPU and no GPU: it takes a sliver of the head node's own resource, where it outlives
+any worker node. Only its training processes hold something, all of them or, as a placement group, none. So
+whatever is asked for, some trial can always go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ray
+
+from pipelines.ray_session import cpus_per_worker
+
+DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
+"""Of a trial's driver; a thousand may run."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Trials at once, and the CPU cores of each training process that has no GPU."""
+
+    trials: int
+    threads: int
+
+
+def place_trials(wanted: int | None, workers: int, use_gpu: bool) -> Placement:
+    """Divide the cluster that Ray is connected to among trials.
+
+    Args:
+        wanted: trials at once; None for as many as fit.
+        workers: training processes of each.
+    """
+    if use_gpu:
+        fit = int(ray.cluster_resources().get("GPU", 0)) // workers
+        # More than fit are what makes a cluster grow.
+        return Placement(wanted or max(1, fit), 1)
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    threads = cpus_per_worker(workers * (wanted or 1))
+    while threads > 1 and _processes(nodes, threads) < workers * (wanted or 1):
+        threads -= 1
+    fit = max(1, _processes(nodes, threads) // workers)
+    return Placement(min(fit, wanted or fit), threads)
+
+
+def _processes(nodes: list[int], threads: int) -> int:
+    """How many processes of so many threads fit on the nodes."""
+    return sum(cores // threads for cores in nodes)

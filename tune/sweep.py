@@ -1,0 +1,222 @@
+"""`dpt tune`: the trials of a sweep on Ray Tune, each a training on Ray Train.
+
+A sweep lives in `<storage>/<name>`: `sweep.yaml` (what it is) and a folder a trial, in which a `result.json`
+says that it is over. That is all its state: what is missing is run, whenever and by whomever the sweep is
+started again; a finished one is told from these files alone. Ray Tune places trials, starts those again that
+crashed, and ends hopeless ones; it is asked to remember nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlflow import MlflowClient
+from ray import tune
+
+from datasets_prep.errors import UserError
+from datasets_prep.storage import Folder
+from pipelines import tracking
+from pipelines.progress import open_board, showing
+from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+from pipelines.train import stopping_on_sigterm
+from tune import records
+from tune.early_stopping import EarlyStopping, scheduler
+from tune.latency import measure_latency
+from tune.placement import DRIVER_RESOURCES, place_trials
+from tune.plan import SweepPlan
+from tune.sweep_runs import SweepExists, open_child, open_parent
+from tune.trial import SweepPlace, is_finished, run_trial
+
+_PLAN_FILE = "sweep.yaml"
+_TUNE_FOLDER = "ray_tune"
+_QUIET = {
+    # CSV, JSON and TensorBoard files of each trial: MLflow has what they would say.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # The last result of a trial says how it ended, and has no metric.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class SweepFailed(UserError):
+    """A sweep some of whose trials failed; the message says which, and why."""
+
+
+class SweepStopped(UserError):
+    """A sweep that ended before its last trial, on purpose; it can be gone on with."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """A finished sweep.
+
+    Attributes:
+        plan: what it was.
+        run: its MLflow run.
+    """
+
+    plan: SweepPlan
+    run: tracking.Run
+
+
+def read_plan(name: str, storage: str) -> SweepPlan:
+    """The plan of a sweep that was started.
+
+    Raises:
+        SweepExists: if there is none of that name.
+    """
+    folder = Folder(storage) / name
+    if not folder.exists(_PLAN_FILE):
+        raise SweepExists(f"no sweep {name} in {Folder(storage).uri}")
+    return SweepPlan.from_yaml(folder.read_text(_PLAN_FILE), f"{folder.uri}/{_PLAN_FILE}")
+
+
+def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> SweepResult:
+    """Run the trials of a sweep that are not over.
+
+    Args:
+        storage: the sweep lives in `<storage>/<plan.name>`.
+        show: called with each line of progress.
+
+    Raises:
+        SweepExists: if there is another sweep of that name.
+        SweepFailed: once all others are over, if trials failed.
+        SweepStopped: after SIGTERM, or when the time is up; what ran has saved where it is.
+    """
+    folder = Folder(storage) / plan.name
+    _keep_plan(plan, folder)
+    run = open_parent(plan)
+    with tracking.finishing(run, killed_by=SweepStopped):
+        _run_missing(plan, SweepPlace(folder.uri, run, 1), show)
+    return SweepResult(plan, run)
+
+
+def _keep_plan(plan: SweepPlan, folder: Folder) -> None:
+    """Write the plan down, unless it is there."""
+    if folder.exists(_PLAN_FILE):
+        known = SweepPlan.from_yaml(folder.read_text(_PLAN_FILE), f"{folder.uri}/{_PLAN_FILE}")
+        if known.digest != plan.digest:
+            raise SweepExists(
+                f"there is another sweep {plan.name} in {folder.uri}: go on with that by --resume "
+                f"{plan.name}, or choose another --name"
+            )
+    folder.write_text(_PLAN_FILE, plan.to_yaml())
+
+
+def _run_missing(plan: SweepPlan, place: SweepPlace, show: Callable[[str], None]) -> None:
+    missing = [number for number, trial in enumerate(plan.trials) if not is_finished(place, trial)]
+    finished = len(plan.trials) - len(missing)
+    show(f"sweep {plan.name}: {len(plan.trials)} trials, {finished} of them finished")
+    if missing:
+        _run_trials(plan, place, missing, show)
+    _measure_latencies(plan, place, show)
+
+
+def _run_trials(
+    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], show: Callable[[str], None]
+) -> None:
+    os.environ.update(_QUIET)
+    connect()
+    train = plan.train
+    placement = place_trials(plan.tune.concurrency, train.most_workers, wants_gpu(train.device))
+    show(f"trials at once: {min(len(missing), placement.trials)}")
+    place = replace(place, threads=placement.threads)
+    board = open_board()
+    with showing(board, show), stopping_on_sigterm(board), _time_limit(plan.tune.hours, board):
+        results = _tuner(plan, place, missing, placement.trials, board).fit()
+    _forget_tune(Folder(place.folder))
+    _require_finished(plan, place, missing, _failures(plan, results))
+
+
+def _tuner(
+    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], at_once: int, board: Any
+) -> tune.Tuner:
+    trainable = tune.with_parameters(run_trial, plan=plan, place=place, board=board)
+    return tune.Tuner(
+        tune.with_resources(trainable, DRIVER_RESOURCES),
+        param_space={"trial": tune.grid_search(list(missing))},
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler(plan), max_concurrent_trials=at_once, reuse_actors=True
+        ),
+        run_config=tune.RunConfig(
+            name=_TUNE_FOLDER,
+            storage_path=place.folder,
+            failure_config=tune.FailureConfig(max_failures=plan.tune.max_failures),
+            callbacks=[EarlyStopping(plan, place)],
+            verbose=0,
+        ),
+    )
+
+
+@contextmanager
+def _time_limit(hours: float | None, board: Any) -> Iterator[None]:
+    """Ask all trials to save where they are and end, when the time is up."""
+    if hours is None:
+        yield
+        return
+    timer = threading.Timer(hours * 3600, lambda: board.request_stop.remote())
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _forget_tune(folder: Folder) -> None:
+    """Remove what Ray Tune has written: it is not needed to go on."""
+    if folder.exists(_TUNE_FOLDER):
+        folder.fs.rm(folder.path_of(_TUNE_FOLDER), recursive=True)
+
+
+def _failures(plan: SweepPlan, results: tune.ResultGrid) -> dict[str, str]:
+    """Trial → why it failed, in one line."""
+    found = {}
+    for result in (results[number] for number in range(len(results))):
+        config, metrics = result.config or {}, result.metrics or {}
+        path = plan.trials[config["trial"]].path
+        if result.error is not None:
+            found[path] = str(result.error).strip().splitlines()[-1]
+        elif metrics.get("outcome") == "failed":
+            found[path] = metrics["reason"]
+    return found
+
+
+def _require_finished(
+    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], failures: dict[str, str]
+) -> None:
+    """Raise unless all trials are over."""
+    left = [plan.trials[number].path for number in missing if not is_finished(place, plan.trials[number])]
+    again = f"`dpt tune --resume {plan.name}` goes on"
+    if failures:
+        reasons = "; ".join(f"{path}: {reason}" for path, reason in failures.items())
+        raise SweepFailed(f"{len(left)} of {len(plan.trials)} trials are not finished: {reasons}; {again}")
+    if left:
+        raise SweepStopped(f"sweep {plan.name} is stopped with {len(left)} trials to go; {again}")
+
+
+def _measure_latencies(plan: SweepPlan, place: SweepPlace, show: Callable[[str], None]) -> None:
+    """Measure what Table 9 has, of every variant that lacks it."""
+    for trial in plan.measured:
+        run = open_child(plan, trial, place.parent)
+        known = run.metrics()
+        if records.LATENCY in known:
+            continue
+        connect()
+        config, use_gpu = plan.config(trial), wants_gpu(plan.train.device)
+        with tracking.finishing(run):
+            found = measure_latency(
+                config.model, min(config.crop_size), plan.tune.latency_runs, use_gpu, cpus_per_worker(1)
+            )
+            MlflowClient(run.tracking_uri).set_tag(run.run_id, records.LATENCY_DEVICE, found.device)
+            metrics = {records.PARAMETERS: found.parameters_millions, records.LATENCY: found.milliseconds}
+            run.log_metrics({k: v for k, v in metrics.items() if k not in known}, config.steps)
+        show(
+            f"{trial.variant.key}: {found.parameters_millions:.1f} million parameters, "
+            f"{found.milliseconds:.1f} ms on {found.device}"
+        )

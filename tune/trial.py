@@ -1,0 +1,173 @@
+"""One trial: train a variant, then measure what its tables want of the trained model.
+
+What is done is never done again: a training goes on from its newest checkpoint, a trained model is not
+trained again, a figure that MLflow has is not measured again, and a trial that has its `result.json` is not
+begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+import dpt
+from datasets_prep.errors import UserError
+from datasets_prep.storage import Folder
+from pipelines import tracking
+from pipelines.checkpoint_store import CheckpointStore
+from pipelines.supervision import Supervision
+from pipelines.train import TrainingStopped, train
+from tune import records
+from tune.latency import count_parameters
+from tune.pictures import log_pictures
+from tune.plan import SweepPlan, Trial
+from tune.resolution import log_resolutions
+from tune.sweep_runs import open_child, training_hours
+
+RESULT_FILE = "result.json"
+"""In a trial's folder: it is over. How, and what came of it."""
+
+_TRAINED_FILE = "trained.json"
+
+
+@dataclass(frozen=True)
+class SweepPlace:
+    """Where a sweep is: plain data, for it travels to the trials.
+
+    Attributes:
+        folder: the sweep's own.
+        parent: its MLflow run.
+        threads: CPU cores of each training process without GPU.
+    """
+
+    folder: str
+    parent: tracking.Run
+    threads: int
+
+    def folder_of(self, trial: Trial) -> Folder:
+        """A trial's folder."""
+        return Folder(self.folder) / trial.path
+
+
+def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board: Any) -> dict[str, Any]:
+    """What Ray Tune runs for each trial, on a driver that holds no resources.
+
+    Args:
+        config: `trial`, the number of the trial in the plan.
+        board: the sweep's `pipelines.progress.ProgressBoard`.
+
+    Returns:
+        `outcome`: `finished`, `stopped` or `failed`; of the last, `reason`, which trying again does not mend.
+    """
+    os.environ["MLFLOW_TRACKING_URI"] = place.parent.tracking_uri
+    trial = plan.trials[config["trial"]]
+
+    def say(line: str) -> None:
+        board.write.remote(f"{trial.path}: {line}")
+
+    def stop_wanted() -> bool:
+        return bool(ray.get(board.stop_requested.remote()))
+
+    if stop_wanted():
+        return {"outcome": "stopped"}
+    try:
+        _Work(plan, place, trial, say, stop_wanted).run()
+    except TrainingStopped:
+        return {"outcome": "stopped"}
+    except UserError as error:
+        say(str(error))
+        return {"outcome": "failed", "reason": str(error)}
+    return {"outcome": "finished"}
+
+
+class _Work:
+    """The steps of one trial."""
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        place: SweepPlace,
+        trial: Trial,
+        say: Callable[[str], None],
+        stop_wanted: Callable[[], bool],
+    ) -> None:
+        self._plan, self._place, self._trial, self._say = plan, place, trial, say
+        self._stop_wanted = stop_wanted
+        self._folder = place.folder_of(trial)
+        self._config = plan.config(trial)
+        self._run = open_child(plan, trial, place.parent)
+
+    def run(self) -> None:
+        """Do what is not done yet."""
+        if not self._folder.exists(_TRAINED_FILE):
+            self._train()
+        with tracking.finishing(self._run):
+            known = self._run.metrics()
+            self._log_once({records.TRAIN_HOURS: training_hours(self._run)}, known)
+            with tempfile.TemporaryDirectory(prefix="dpt-trial-") as scratch:
+                self._measure(self._checkpoint(Path(scratch)), known)
+        finish_trial(self._folder, self._run)
+
+    def _train(self) -> None:
+        variant, _, seed = self._trial.path.rpartition("/")
+        result = train(
+            self._config,
+            self._plan.data,
+            seed,
+            f"{self._place.folder}/{variant}",
+            resume=True,
+            show=self._say,
+            supervision=Supervision(self._run, self._stop_wanted, self._place.threads, self._callbacks()),
+        )
+        content = {"checkpoint": result.checkpoint, "model": result.model_uri}
+        self._folder.write_text(_TRAINED_FILE, json.dumps(content, indent=1))
+
+    def _callbacks(self) -> list[Any]:
+        """What tells Ray Tune of every validation, for a scheduler to judge by."""
+        if self._plan.tune.early_stopping == "none":
+            return []
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        return [TuneReportCallback()]
+
+    def _checkpoint(self, scratch: Path) -> Path:
+        """The last checkpoint as a local folder."""
+        store = CheckpointStore(self._folder, self._config.keep_checkpoints, self._say)
+        return store.fetch(self._config.steps, scratch)
+
+    def _measure(self, checkpoint: Path, known: dict[str, float]) -> None:
+        model = dpt.load_model(checkpoint)
+        self._log_once({records.PARAMETERS: count_parameters(model)}, known)
+        log_pictures(self._run, model, self._plan.data, self._config.val_split, self._plan.tune.pictures)
+        if "resolution" in self._trial.variant.rows:
+            log_resolutions(
+                self._run,
+                checkpoint,
+                self._plan.data,
+                self._config,
+                self._plan.tune.sides,
+                model.size_divisor,
+                self._place.threads,
+                known,
+            )
+
+    def _log_once(self, metrics: dict[str, float], known: dict[str, float]) -> None:
+        self._run.log_metrics({k: v for k, v in metrics.items() if k not in known}, self._config.steps)
+
+
+def finish_trial(folder: Folder, run: tracking.Run, stopped_early: int | None = None) -> None:
+    """Write that a trial is over, and what came of it."""
+    content = {"run_id": run.run_id, "stopped_early": stopped_early, "metrics": run.metrics()}
+    folder.write_text(RESULT_FILE, json.dumps(content, indent=1))
+
+
+def is_finished(place: SweepPlace, trial: Trial) -> bool:
+    """Whether a trial is over."""
+    return place.folder_of(trial).exists(RESULT_FILE)
