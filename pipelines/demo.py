@@ -34,6 +34,7 @@ from pipelines.config import DemoConfig, Experiment, load_experiment
 from pipelines.evaluate import evaluate, mean_over_datasets
 from pipelines.initial_model import build_model
 from pipelines.loading import evaluation_batches
+from pipelines.model_report import write_model_report
 from pipelines.networks import find_model
 from pipelines.publish import publish
 from pipelines.ray_session import connect
@@ -155,6 +156,12 @@ class Demo:
         self.say(f"predict a held-out image with {uri}")
         return path
 
+    def report(self, uri: str, data: Sequence[str]) -> Path:
+        """Write the page of the registered model; returns its path."""
+        path = write_model_report(uri, self._out / "report", data, images=2)
+        self.say(f"report of {uri}: its measurements, predictions with their errors, attention, resolution")
+        return path
+
     def _raw(self, name: str) -> Path:
         return self._out / "raw" / name
 
@@ -192,12 +199,17 @@ def run_demo(out: Path, config: str, console: Console) -> None:
     published = publish(trained.run.run_id, "dpt", "champion")
     demo.say(f"publish: version {published.version} of dpt is now {published.uri}")
     after = demo.evaluate(find_model(published.uri), data, published.uri)
-    picture = demo.predict(published.uri, data)
-    _print_summary(console, demo, before, after, tracking_uri, picture)
+    pictures = [demo.predict(published.uri, data), demo.report(published.uri, data)]
+    _print_summary(console, demo, before, after, tracking_uri, pictures)
 
 
 def _print_summary(
-    console: Console, demo: Demo, before: Results, after: Results, tracking_uri: str, picture: Path
+    console: Console,
+    demo: Demo,
+    before: Results,
+    after: Results,
+    tracking_uri: str,
+    pictures: Sequence[Path],
 ) -> None:
     table = Table(
         "held-out scenes of", "AbsRel untrained", "AbsRel trained", "δ < 1.25 untrained", "δ < 1.25 trained"
@@ -213,7 +225,8 @@ def _print_summary(
     console.print(
         f"  {demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)", highlight=False, soft_wrap=True
     )
-    console.print(f"  {picture}", highlight=False, soft_wrap=True)
+    for picture in pictures:
+        console.print(f"  {picture}", highlight=False, soft_wrap=True)
     mlflow = Path(sys.executable).with_name("mlflow")
     console.print(f"  {mlflow} ui --backend-store-uri {tracking_uri}", highlight=False, soft_wrap=True)
 

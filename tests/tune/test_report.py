@@ -159,6 +159,17 @@ def test_one_seed_and_other_datasets_are_no_trouble(
     assert "tartanair" in text
 
 
+def test_a_remote_server_is_as_good(
+    mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    run_id = make_sweep("remote", ["readout"], [0])
+    text = write_report("remote", tmp_path / "out").read_text()
+    assert text.count('src="data:image/jpeg') == len(DATASETS) * (2 + 3)
+    assert "readout_validation" in {path.stem for path in (tmp_path / "out" / "charts").iterdir()}
+    assert len(MlflowClient().list_artifacts(run_id, "report")) == 5
+
+
 # ---- forms
 
 
