@@ -158,7 +158,7 @@ class Demo:
 
     def report(self, uri: str, data: Sequence[str]) -> Path:
         """Write the page of the registered model; returns its path."""
-        path = write_model_report(uri, self._out / "report", data, images=2)
+        path = write_model_report(uri, self._out / "model_report", data, images=2)
         self.say(f"report of {uri}: its measurements, predictions with their errors, attention, resolution")
         return path
 
