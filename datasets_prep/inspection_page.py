@@ -16,12 +16,14 @@ from datasets_prep.row_pictures import pictures_of_row
 
 _LABELS = ("image", "ground truth", "validity")
 _SHOWN_REASONS = 30
+_NAMED = 4
+"""Datasets of more are counted in the title."""
 
 _STYLE = """
 .samples { display: grid; gap: 1.4rem; margin-top: 1.5rem; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); }
 .triple { display: grid; grid-template-columns: repeat(3, 1fr); gap: 3px; border-radius: .4rem;
-  overflow: hidden; }
+  overflow: hidden; border: 1px solid var(--line); }
 .triple img { width: 100%; height: auto; display: block; background: var(--wash); }
 """
 
@@ -33,7 +35,7 @@ def write_page(path: Path, datasets: Sequence[tuple[Inspection, list[dict[str, A
         datasets: inspections, each with rows of `schema.SCHEMA`.
     """
     names = [inspection.name for inspection, _ in datasets]
-    title = ", ".join(names)
+    title = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} datasets"
     sections = "\n".join(_section(inspection, rows) for inspection, rows in datasets)
     top = header("Inspection of prepared datasets", title, links={name: name for name in names})
     return write_document(path, document(f"Inspection: {title}", f"{top}\n{sections}", _STYLE))
