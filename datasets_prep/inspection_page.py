@@ -58,8 +58,9 @@ def _section(inspection: Inspection, rows: list[dict[str, Any]]) -> str:
 
 def _statistics(inspection: Inspection) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in inspection.columns)
+    titles = {name: name.replace("_", " ") for name in inspection.rows}
     lines = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
+        f'<tr><th scope="row">{escape(titles[name])}</th>'
         f"{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>"
         for name, values in inspection.rows.items()
     )

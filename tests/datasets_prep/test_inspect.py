@@ -83,7 +83,7 @@ def test_the_page_shows_samples_statistics_reasons_and_problems(
     text = write_page(tmp_path / "page" / "inspection.html", [(report, rows)]).read_text()
     assert len(re.findall(r'src="data:image/jpeg;base64,/9j/', text)) == 3 * 5
     assert all(row["sample_id"] in text for row in rows)
-    assert "inverse_depth_median" in text
+    assert "inverse depth median" in text
     assert "val-00000.parquet is missing" in text
     assert "no &lt;b&gt;map&lt;/b&gt;" in text
     assert "<script" not in text
