@@ -13,19 +13,11 @@ from scipy import stats
 
 from tune import records
 from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.significance import Comparison, Summary, compare, summarise
 from tune.sweep_results import SweepResults, Trial
 
 _PRINTED = 1e-4
 """Half of what figures of four digits, and their mean, may be off, twice over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """A mean over seeds; `deviation` is the sample standard deviation, None of one seed."""
-
-    mean: float
-    deviation: float | None
-    seeds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +44,10 @@ class RowResults:
         found = {t.seed: t.metrics.get(metric, math.nan) for t in self.trials if t.counts}
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
-    def value(self, metric: str) -> Value | None:
+    def value(self, metric: str) -> Summary | None:
         """The mean over seeds; None without any."""
-        return summarised(list(self.by_seed(metric).values()))
+        values = list(self.by_seed(metric).values())
+        return summarise(values) if values else None
 
     @property
     def missing(self) -> list[str]:
@@ -117,24 +110,6 @@ class Agreement:
     pairs: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """A row against the best, seed by seed.
-
-    Attributes:
-        title: of the row that is worse.
-        difference: by how much, mean over the seeds both have.
-        seeds: how many these are.
-        p: of a two-sided paired t-test, by Holm's correction for all rows of the table; NaN of fewer than two
-            seeds, or of differences that are all equal.
-    """
-
-    title: str
-    difference: float
-    seeds: int
-    p: float
-
-
 _MEAN = records.abs_rel(records.MEAN)
 
 
@@ -189,14 +164,6 @@ def reference(row: Row, column: str) -> float | None:
     return printed
 
 
-def summarised(values: Sequence[float]) -> Value | None:
-    """Mean and deviation of some values; None of none."""
-    if not values:
-        return None
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Value(float(np.mean(values)), deviation, len(values))
-
-
 def agreement(results: TableResults) -> Agreement | None:
     """Whether our rows rank as the paper's by the mean AbsRel; None if there are not two rows to compare."""
     both = [
@@ -216,33 +183,24 @@ def agreement(results: TableResults) -> Agreement | None:
     return Agreement(tau, sum(bool(a == b) for a, b in ordered), len(ordered))
 
 
-def against_the_best(results: TableResults) -> tuple[str, list[Paired]] | None:
+def against_the_best(results: TableResults) -> tuple[str, dict[str, Comparison]] | None:
     """Our best row's title, and every other row against it; None without two rows that have figures."""
-    found = {row.title: row.by_seed(_MEAN) for row in results.rows}
-    found = {title: values for title, values in found.items() if values}
-    if len(found) < 2:
+    means = {row.title: ours.mean for row in results.rows if (ours := row.value(_MEAN))}
+    if len(means) < 2:
         return None
-    best = min(found, key=lambda title: float(np.mean(list(found[title].values()))))
-    compared = [_paired(title, values, found[best]) for title, values in found.items() if title != best]
-    adjusted = holm([pair.p for pair in compared])
-    return best, [replace(pair, p=p) for pair, p in zip(compared, adjusted, strict=True)]
+    best = min(means, key=lambda title: means[title])
+    figures = {row.title: _figures(row, results.datasets()) for row in results.rows if row.title in means}
+    others = {
+        title: compare(figures[best], theirs)
+        for title, theirs in figures.items()
+        if title != best and figures[best].keys() & theirs.keys()
+    }
+    return (best, others) if others else None
 
 
-def _paired(title: str, values: Mapping[int, float], best: Mapping[int, float]) -> Paired:
-    seeds = sorted(values.keys() & best.keys())
-    differences = np.array([values[seed] - best[seed] for seed in seeds], np.float64)
-    if not seeds:
-        return Paired(title, math.nan, 0, math.nan)
-    varied = len(seeds) > 1 and float(np.ptp(differences)) > 0
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue) if varied else math.nan
-    return Paired(title, float(differences.mean()), len(seeds), p)
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Holm's correction of p values for all of them being asked at once; NaN stays, and counts for none."""
-    finite = sorted((value, index) for index, value in enumerate(values) if math.isfinite(value))
-    adjusted, largest = list(values), 0.0
-    for rank, (value, index) in enumerate(finite):
-        largest = max(largest, min(1.0, value * (len(finite) - rank)))
-        adjusted[index] = largest
-    return adjusted
+def _figures(row: RowResults, datasets: Sequence[str]) -> dict[tuple[int, str], float]:
+    return {
+        (seed, dataset): value
+        for dataset in datasets
+        for seed, value in row.by_seed(records.abs_rel(dataset)).items()
+    }

@@ -198,8 +198,8 @@ def _figures_csv(tables: Sequence[TableResults]) -> str:
                         metric,
                         _plain(paper),
                         _plain(ours.mean if ours else None),
-                        _plain(ours.deviation if ours else None),
-                        str(ours.seeds if ours else 0),
+                        _plain(ours.deviation if ours and ours.count > 1 else None),
+                        str(ours.count if ours else 0),
                     )
                 )
     return _csv(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,7 +26,7 @@ def charts_of(results: TableResults) -> Iterator[Chart]:
         Dots(
             row.title,
             value.mean if (value := row.value(_MEAN)) else None,
-            value.deviation if value else None,
+            value.deviation if value and not math.isnan(value.deviation) else None,
             reference(row.row, records.MEAN) if results.same_datasets else None,
         )
         for row in results.rows
@@ -64,7 +65,7 @@ def resolution_chart(results: TableResults) -> Chart | None:
         values = [relative_change(row, side, sides[0]) for side in sides]
         if len(sides) > 1 and any(values):
             means = np.array([value.mean if value else np.nan for value in values])
-            spread = np.array([(value.deviation or 0.0) if value else np.nan for value in values])
+            spread = np.array([np.nan_to_num(value.deviation) if value else np.nan for value in values])
             lines.append(Line(row.title, np.array(sides, np.float64), means, means - spread, means + spread))
     if not lines:
         return None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from pipelines.config import TrainConfig
 from tune import records
-from tune.comparison import Paired, TableResults, against_the_best, agreement
+from tune.comparison import TableResults, against_the_best, agreement
+from tune.significance import note
 from tune.sweep_results import SweepResults
 
-_ALPHA = 0.05
 _COMPARED_SETTINGS = ("steps", "batch_size", "crop", "model.pretrained")
 _SHOWN_PACKAGES = ("torch", "timm", "ray", "mlflow")
 
@@ -81,26 +80,4 @@ def _agreement(results: TableResults) -> list[str]:
 
 def _significance(results: TableResults) -> list[str]:
     found = against_the_best(results)
-    if found is None:
-        return []
-    best, pairs = found
-    tested = [pair for pair in pairs if not math.isnan(pair.p)]
-    if not tested:
-        return (
-            [f"Best is {best}. One seed: whether it would be with others, nobody knows."]
-            if all(pair.seeds < 2 for pair in pairs)
-            else [f"Best is {best}; its differences from the others are the same with every seed."]
-        )
-    sure = [pair for pair in tested if pair.p < _ALPHA]
-    unsure = [pair for pair in tested if pair.p >= _ALPHA]
-    seeds = max(pair.seeds for pair in tested)
-    lines = [f"Best over {seeds} seeds is {best} (paired t-test over seeds, Holm-corrected)."]
-    if sure:
-        lines.append(f"Significantly worse: {_listed(sure)}.")
-    if unsure:
-        lines.append(f"Not told apart from it: {_listed(unsure)}.")
-    return lines
-
-
-def _listed(pairs: Sequence[Paired]) -> str:
-    return "; ".join(f"{pair.title} (+{pair.difference:.4f}, p = {pair.p:.2g})" for pair in pairs)
+    return [note(*found)] if found else []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
 from pipelines.page_table import MISSING, Cell, Column, Table, Tone
 from tune import records
-from tune.comparison import RowResults, TableResults, Value, reference, summarised
+from tune.comparison import RowResults, TableResults, reference
+from tune.significance import Summary, summarise
 from tune.sweep_results import SweepResults, Trial
 
 HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
@@ -68,10 +70,11 @@ def sides_of(results: TableResults) -> list[int]:
     return sorted(found)
 
 
-def relative_change(row: RowResults, side: int, base: int, dataset: str = records.MEAN) -> Value | None:
+def relative_change(row: RowResults, side: int, base: int, dataset: str = records.MEAN) -> Summary | None:
     """By how many percent AbsRel is higher at `side` pixels than at `base`: a mean over seeds."""
     here, there = (row.by_seed(records.abs_rel_at(pixels, dataset)) for pixels in (side, base))
-    return summarised([100 * (here[seed] / there[seed] - 1) for seed in here if there.get(seed)])
+    changes = [100 * (here[seed] / there[seed] - 1) for seed in here if there.get(seed)]
+    return summarise(changes) if changes else None
 
 
 def resolution_table(results: TableResults) -> Table:
@@ -100,7 +103,7 @@ def resolution_table(results: TableResults) -> Table:
                 else Cell(
                     f"{_signed(change.mean, 1)} %",
                     change.mean,
-                    f"± {change.deviation:.1f}" if change.deviation else "",
+                    _spread(change, 1),
                     best=change.mean == best[side],
                 )
             )
@@ -179,14 +182,17 @@ def _paper_cell(row: RowResults, name: str, best: float | None) -> Cell:
     return Cell(f"{printed:.4f}", printed, slip, best=bold)
 
 
-def _our_cell(row: RowResults, ours: Value | None, best: float | None, digits: int = 4) -> Cell:
+def _our_cell(row: RowResults, ours: Summary | None, best: float | None, digits: int = 4) -> Cell:
     if ours is None:
         return Cell(_why(row), None, tone="failed" if row.missing else "missing")
-    detail = f"± {ours.deviation:.{digits}f}" if ours.deviation else ""
-    return Cell(f"{ours.mean:.{digits}f}", ours.mean, detail, best=ours.mean == best)
+    return Cell(f"{ours.mean:.{digits}f}", ours.mean, _spread(ours, digits), best=ours.mean == best)
 
 
-def _difference(paper: float | None, ours: Value | None) -> Cell:
+def _spread(ours: Summary, digits: int) -> str:
+    return "" if math.isnan(ours.deviation) else f"± {ours.deviation:.{digits}f}"
+
+
+def _difference(paper: float | None, ours: Summary | None) -> Cell:
     if paper is None or ours is None:
         return Cell.absent()
     difference = ours.mean - paper
@@ -198,7 +204,7 @@ def _difference(paper: float | None, ours: Value | None) -> Cell:
     )
 
 
-def _percent(paper: float | None, ours: Value | None) -> Cell:
+def _percent(paper: float | None, ours: Summary | None) -> Cell:
     if not paper or ours is None:
         return Cell.absent()
     change = 100 * (ours.mean / paper - 1)

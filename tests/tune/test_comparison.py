@@ -8,12 +8,24 @@ import pytest
 from scipy import stats
 
 from tune.ablations import PAPER, Row, Table
-from tune.comparison import RowResults, TableResults, against_the_best, agreement, holm, reference, summarised
+from tune.comparison import RowResults, TableResults, against_the_best, agreement, reference
 from tune.sweep_results import Trial
 
 
 def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None = None) -> Trial:
-    return Trial("id", "n", "v", seed, {}, status, stopped, {"abs_rel/mean": value}, {}, {}, ())
+    return Trial(
+        "id",
+        "n",
+        "v",
+        seed,
+        {},
+        status,
+        stopped,
+        {"abs_rel/mean": value, "abs_rel/redweb": value},
+        {},
+        {},
+        (),
+    )
 
 
 def results(rows: dict[str, tuple[float, list[float]]]) -> TableResults:
@@ -41,16 +53,6 @@ def test_only_whole_trainings_count() -> None:
     assert row.missing == ["seed 1 failed", "seed 2 stopped early at step 40", "seeds 4, 5 not started"]
 
 
-def test_summaries() -> None:
-    assert summarised([]) is None
-    one, three = summarised([0.5]), summarised([1.0, 2.0, 6.0])
-    assert one is not None
-    assert (one.mean, one.deviation, one.seeds) == (0.5, None, 1)
-    assert three is not None
-    assert (three.mean, three.seeds) == (3.0, 3)
-    assert three.deviation == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-
-
 def test_kendalls_tau_by_counting() -> None:
     found = agreement(results({"a": (1, [10.0]), "b": (2, [30.0]), "c": (3, [20.0]), "d": (4, [40.0])}))
     assert found is not None
@@ -62,27 +64,16 @@ def test_kendalls_tau_by_counting() -> None:
     assert agreement(results({"a": (1, [3.0])})) is None
 
 
-def test_rows_are_paired_by_seed() -> None:
-    found = against_the_best(results({"a": (1, [0.1, 0.2, 0.3]), "b": (1, [0.12, 0.23, 0.31])}))
+def test_the_best_is_compared_with_every_other_that_shares_a_seed() -> None:
+    table = results({"a": (1, [0.1, 0.2, 0.3]), "b": (1, [0.12, 0.23, 0.31]), "c": (1, [])})
+    found = against_the_best(table)
     assert found is not None
-    best, [pair] = found
+    best, others = found
     assert best == "a"
     # t = mean / (s / √n) of the differences 0.02, 0.03, 0.01.
     t = 0.02 / (0.01 / math.sqrt(3))
-    assert pair.difference == pytest.approx(0.02)
-    assert pair.p == pytest.approx(2 * stats.t.sf(t, df=2), rel=1e-6)
-
-
-def test_one_seed_has_no_p() -> None:
-    found = against_the_best(results({"a": (1, [0.1]), "b": (1, [0.2])}))
-    assert found is not None
-    assert math.isnan(found[1][0].p)
-
-
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    adjusted = holm([0.02, math.nan, 0.01])
-    assert adjusted[0] == pytest.approx(0.02)
-    assert math.isnan(adjusted[1])
-    assert adjusted[2] == pytest.approx(0.02)
+    assert others.keys() == {"b"}
+    assert others["b"].difference == pytest.approx(0.02)
+    assert others["b"].pairs == 3
+    assert others["b"].p_value == pytest.approx(2 * stats.t.sf(t, df=2), rel=1e-6)
+    assert against_the_best(results({"a": (1, [0.1])})) is None
