@@ -33,9 +33,27 @@ def depth_metrics(
     floor = (1 / cap)[:, None, None]
     target = target_inverse_depth.double()
     counted = valid & (target > floor)
-    scale, shift = least_squares_scale_shift(prediction, target, counted)
+    depth, _, _ = aligned_depth(prediction, target, counted, cap)
+    return metric_depth_metrics(depth, 1 / target, counted)
+
+
+def aligned_depth(
+    prediction: Tensor, target_inverse_depth: Tensor, valid: Tensor, depth_cap: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Depth of an affine-invariant prediction after alignment to the ground truth in inverse depth.
+
+    Args:
+        prediction: (B, H, W) inverse depth up to scale and shift.
+        target_inverse_depth: (B, H, W) float64.
+        valid: (B, H, W) bool; on these pixels scale and shift are fitted by least squares.
+        depth_cap: (B,) float64; the aligned inverse depth is floored at its inverse.
+
+    Returns:
+        (B, H, W) depth, at most the cap, and (B,) scale and shift; all float64.
+    """
+    scale, shift = least_squares_scale_shift(prediction, target_inverse_depth, valid)
     aligned = scale[:, None, None] * prediction.double() + shift[:, None, None]
-    return metric_depth_metrics(1 / aligned.maximum(floor), 1 / target, counted)
+    return 1 / aligned.maximum((1 / depth_cap)[:, None, None]), scale, shift
 
 
 def metric_depth_metrics(prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
@@ -52,30 +70,35 @@ def metric_depth_metrics(prediction: Tensor, target: Tensor, valid: Tensor) -> d
         with max(p/t, t/p) < 1.25ᵏ, and ``delta1_error`` to ``delta3_error``, their complements, which Table
         1 reports.
     """
+    # Where both are 1, no difference and no ratio adds anything to a sum over all pixels.
     prediction = prediction.double().masked_fill(~valid, 1.0)
     target = target.double().masked_fill(~valid, 1.0)
     pixels = valid.sum(dim=(1, 2)).double()
 
     def mean(values: Tensor) -> Tensor:
-        return masked(values, valid).sum(dim=(1, 2)) / pixels
+        return values.sum(dim=(1, 2)) / pixels
 
     difference = prediction - target
-    log_ratio = prediction.log() - target.log()
-    ratio = torch.maximum(prediction / target, target / prediction)
-    centred = log_ratio - mean(log_ratio)[:, None, None]
+    quotient = prediction / target
+    log_ratio = quotient.log()
+    ratio = torch.maximum(quotient, 1 / quotient)
+    abs_rel = mean(difference.abs() / target)
+    square = difference.square()
+    centred = masked(log_ratio - mean(log_ratio)[:, None, None], valid)
     metrics = {
         "pixels": pixels,
-        "abs_rel": mean(difference.abs() / target),
-        "sq_rel": mean(difference.square() / target),
-        "rmse": mean(difference.square()).sqrt(),
+        "abs_rel": abs_rel,
+        "sq_rel": mean(square / target),
+        "rmse": mean(square).sqrt(),
         "rmse_log": mean(log_ratio.square()).sqrt(),
         "log10": mean(log_ratio.abs()) / torch.log(log_ratio.new_tensor(10.0)),
         "silog": 100 * mean(centred.square()).sqrt(),
     }
     for power in (1, 2, 3):
-        within = torch.where(ratio.isnan(), ratio, (ratio < 1.25**power).double())
-        metrics[f"delta{power}"] = mean(within)
-        metrics[f"delta{power}_error"] = mean(1 - within)
+        beyond = (ratio >= 1.25**power).sum(dim=(1, 2)) / pixels
+        error = torch.where(abs_rel.isnan(), abs_rel, beyond)
+        metrics[f"delta{power}"] = 1 - error
+        metrics[f"delta{power}_error"] = error
     return metrics
 
 

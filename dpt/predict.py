@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dpt.model import DPT
+from dpt.model import DPT, ModelConfig
 from dpt.transforms import network_size, normalise, resize_image
 
 
@@ -87,6 +87,14 @@ def network_input(
     (size,) = sizes
     pixels = torch.from_numpy(np.stack([resize_image(image, *size) for image in images]))
     return normalise(pixels.to(next(model.parameters()).device), model.mean, model.std)
+
+
+def to_inverse_depth(prediction: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+    """What a depth model predicts, as inverse depth: itself, or 1 / depth, of any shape.
+
+    Depth of less than 1e-8 m counts as that, the limit that models which invert their output have.
+    """
+    return 1 / prediction.clamp(min=1e-8) if config.predicts_depth else prediction
 
 
 def _at_size(prediction: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:

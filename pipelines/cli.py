@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from datasets_prep.errors import UserError
-from pipelines import cli_finetune, cli_predict, cli_prepare, cli_registry, cli_stereo
+from pipelines import cli_evaluate, cli_finetune, cli_predict, cli_prepare, cli_registry, cli_stereo
 from pipelines.cli_options import Config, Overrides, lasting
 from tune import cli_tune
 
@@ -35,9 +35,6 @@ console = Console()
 
 Data = Annotated[
     list[str], typer.Option("--data", "-d", help="A prepared dataset, or a folder of them. Repeat for more.")
-]
-Model = Annotated[
-    str, typer.Option("--model", "-m", help="A registered model (models:/dpt@champion) or a model's folder.")
 ]
 
 
@@ -114,49 +111,7 @@ def train(
 
 
 app.command()(cli_finetune.finetune)
-
-
-@app.command()
-def evaluate(
-    data: Data,
-    model: Model,
-    overrides: Overrides = None,
-    config: Config = None,
-) -> None:
-    """Evaluate a model on prepared datasets: AbsRel and δ after affine alignment."""
-    from datasets_prep.manifest import open_datasets
-    from pipelines import tracking
-    from pipelines.config import EvaluateConfig, load_section, to_yaml
-    from pipelines.evaluate import evaluate as run_evaluation
-    from pipelines.evaluate import mean_over_datasets
-    from pipelines.models import note_evaluation
-    from pipelines.networks import find_model
-
-    settings = load_section("evaluate", EvaluateConfig, config, overrides or [])
-    console.print(to_yaml(settings), end="", highlight=False)
-    folder = find_model(model)
-    run = tracking.start_run(f"evaluate {model}", "evaluate", settings, open_datasets(data))
-    if model.startswith(tracking.MODEL_SCHEME):
-        note_evaluation(run, model)
-    with tracking.finishing(run):
-        results = run_evaluation(settings, folder, data)
-        for name, result in results.items():
-            run.log_metrics({f"{metric}/{name}": value for metric, value in result.items()}, step=0)
-        run.log_metrics({"abs_rel/mean": mean_over_datasets(results, "abs_rel")}, step=0)
-    _print_results(results)
-
-
-def _print_results(results: dict[str, dict[str, float]]) -> None:
-    from pipelines.evaluate import mean_over_datasets
-
-    shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
-    table = Table("dataset", *(f"{title}" for title in shown.values()), "images", "without ground truth")
-    for name, result in results.items():
-        counts = (f"{result['images']:.0f}", f"{result['empty_images']:.0f}")
-        table.add_row(name, *(f"{result[metric]:.4f}" for metric in shown), *counts)
-    table.add_section()
-    table.add_row("mean", *(f"{mean_over_datasets(results, metric):.4f}" for metric in shown), "", "")
-    console.print(table)
+app.command(cls=cli_evaluate.Spreading)(cli_evaluate.evaluate)
 
 
 for command in (cli_predict.predict, cli_predict.convert):

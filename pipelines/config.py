@@ -325,6 +325,33 @@ class EvaluateConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class ZeroShotConfig(Section):
+    """How a model is evaluated zero-shot on the sets of Table 1 (`pipelines.zero_shot_sets`).
+
+    Attributes:
+        side: of the network's input, which is the longer side of the image (on KITTI the shorter); None for
+            the size that the model was trained at (paper: 384).
+        rule: which side that is instead, see `dpt.transforms.network_size`; None for the protocol's.
+        lists: set → list file that says which images belong to it, a path or URI; without one, lists that
+            lie in the raw folder are used. KITTI needs that of the Eigen test split.
+        batch_size: images that go through the network at once, if they are of one size there.
+        workers: evaluating processes; one GPU each where there is one.
+        device: `auto` takes GPUs if the cluster has any.
+        resamples, seed: of the bootstrap, which gives 95 % intervals of the means over images.
+        worst: how many of each set's worst images are drawn.
+    """
+
+    side: int | None = Field(None, ge=32)
+    rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
+    lists: dict[str, str] = Field(default_factory=dict)
+    batch_size: int = Field(8, ge=1)
+    workers: int = Field(1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    resamples: int = Field(2000, ge=1)
+    seed: int = Field(0, ge=0)
+    worst: int = Field(8, ge=0)
+
+
 class PredictConfig(Section):
     """How images are predicted; `side`, `rule` and `device` are as in `EvaluateConfig`.
 
@@ -405,6 +432,7 @@ class Experiment(Section):
     prepare: IngestSettings = IngestSettings()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    zero_shot: ZeroShotConfig = ZeroShotConfig()
     predict: PredictConfig = PredictConfig()
     tune: TuneConfig = TuneConfig()
     demo: DemoConfig = DemoConfig()

@@ -25,7 +25,7 @@ import dpt
 from datasets_prep.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.metrics import MetricSums, depth_metrics
-from dpt.predict import colourise, predict_batch
+from dpt.predict import colourise, predict_batch, to_inverse_depth
 from pipelines.config import CapsSection, EvaluateConfig
 from pipelines.loading import Batch, evaluation_batches
 from pipelines.metric_evaluation import evaluate_metric
@@ -151,12 +151,12 @@ def sample_predictions(
 def _predict(
     model: dpt.DPT, batch: Batch, side: int | None = None, rule: str | None = None
 ) -> NDArray[np.float32]:
-    """Predict a batch: (B, H, W) float32 at the images' own size."""
+    """Inverse depth of a batch, also by models that predict depth: (B, H, W) float32 at the images' size."""
     training = model.training
     model.eval()
-    prediction = np.stack(predict_batch(model, list(batch.images.numpy()), side, rule))
+    prediction = torch.from_numpy(np.stack(predict_batch(model, list(batch.images.numpy()), side, rule)))
     model.train(training)
-    return prediction
+    return to_inverse_depth(prediction, model.config).numpy()
 
 
 def normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dpt
@@ -58,3 +61,26 @@ def load_network(reference: str, name: str | None = None) -> dpt.DPT:
         ) from error
     except ValueError as error:
         raise BadModel(f"{reference}: {error}") from error
+
+
+@contextmanager
+def as_folder(network: dpt.DPT) -> Iterator[Path]:
+    """A folder of ours that holds a model as long as the block runs: what is sent to workers."""
+    with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
+        dpt.save_model(network, Path(folder))
+        yield Path(folder)
+
+
+@contextmanager
+def model_folder(reference: str) -> Iterator[Path]:
+    """A folder of ours with any model that `load_network` takes, as long as the block runs.
+
+    Raises:
+        TrackingError, NotFound, BadModel: as `load_network`.
+    """
+    ours = all((Path(reference) / name).is_file() for name in ("config.json", "weights.safetensors"))
+    if ours or reference.startswith(tracking.MODEL_SCHEME):
+        yield find_model(reference)
+        return
+    with as_folder(load_network(reference)) as folder:
+        yield folder

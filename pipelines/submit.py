@@ -221,7 +221,7 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
     """
     model = parameters.get("model")
     registered = str(model).startswith("models:/")
-    reads = [*(parameters.get("data") or ()), parameters.get("raw"), None if registered else model]
+    reads = [*(parameters.get("data") or ()), *_raw_folders(parameters), None if registered else model]
     targets = Targets(
         reads=[str(uri) for uri in reads if uri is not None],
         writes=[str(parameters[key]) for key in ("out", "storage") if parameters.get(key) is not None],
@@ -236,6 +236,12 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
     if config and not ((CONFIG_FOLDER / f"{config}.yaml").is_file() or (TREE / config).is_file()):
         raise SubmitError(f"--config {config}: no such file in {TREE}, and no other goes with the job")
     return targets
+
+
+def _raw_folders(parameters: Mapping[str, Any]) -> list[str]:
+    """The folders of `--raw`, which of `dpt evaluate` are several, each perhaps after the name of its set."""
+    raw = parameters.get("raw") or ()
+    return [raw] if isinstance(raw, str) else [text.rpartition("=")[2] for text in raw]
 
 
 def require_small_package(folder: Path, limit: int = PACKAGE_LIMIT) -> int:

@@ -117,6 +117,10 @@ class Run:
         """Log an (H, W, 3) uint8 RGB picture as an artifact."""
         self._client.log_image(self.run_id, Image.fromarray(picture), artifact_file=path)
 
+    def log_files(self, folder: Path, path: str) -> None:
+        """Log all files of a local folder as artifacts below `path`."""
+        self._client.log_artifacts(self.run_id, str(folder), path)
+
     def metrics(self) -> dict[str, float]:
         """The last value of every metric."""
         return dict(self._client.get_run(self.run_id).data.metrics)
@@ -140,13 +144,38 @@ class Run:
             self._client.set_terminated(self.run_id, status)
 
 
-class _PreparedInput(Dataset):
-    """A prepared dataset as an input of a run: known by the digest of its manifest."""
+@dataclass(frozen=True, slots=True)
+class RunInput:
+    """Data that a run works on.
 
-    def __init__(self, source: DatasetSource, dataset: PreparedDataset) -> None:
-        self._samples = dataset.manifest.samples
+    Attributes:
+        name: of the dataset.
+        uri: its folder.
+        digest: two inputs of one digest are the same data.
+        version: of a prepared dataset; of raw data the digest.
+        samples: split → number of samples.
+    """
+
+    name: str
+    uri: str
+    digest: str
+    version: str
+    samples: Mapping[str, int]
+
+    @classmethod
+    def of(cls, dataset: PreparedDataset) -> RunInput:
+        """A prepared dataset: known by the digest of its manifest."""
+        manifest = dataset.manifest
+        return cls(dataset.name, dataset.folder.uri, manifest.digest, manifest.version, manifest.samples)
+
+
+class _LoggedInput(Dataset):
+    """An input as MLflow takes it."""
+
+    def __init__(self, source: DatasetSource, data: RunInput) -> None:
+        self._samples = dict(data.samples)
         # MLflow keeps 36 characters of a digest.
-        super().__init__(source, dataset.name, dataset.manifest.digest[:32])
+        super().__init__(source, data.name, data.digest[:32])
 
     def _compute_digest(self) -> str:
         return str(self.digest)
@@ -223,7 +252,7 @@ def start_run(
     name: str,
     job: str,
     config: BaseModel,
-    datasets: Sequence[PreparedDataset],
+    datasets: Sequence[PreparedDataset | RunInput],
     tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Run:
     """Start a run and log what makes it reproducible: config, data digests, commit, package versions.
@@ -239,10 +268,12 @@ def start_run(
     return run
 
 
-def describe_run(run: Run, job: str, config: BaseModel, datasets: Sequence[PreparedDataset]) -> None:
+def describe_run(
+    run: Run, job: str, config: BaseModel, datasets: Sequence[PreparedDataset | RunInput]
+) -> None:
     """Log config and data digests of a run; once more does no harm, should a first time have been cut off."""
     run.log_config(config, job)
-    _log_inputs(run, datasets)
+    _log_inputs(run, [data if isinstance(data, RunInput) else RunInput.of(data) for data in datasets])
 
 
 @contextmanager
@@ -334,15 +365,15 @@ def _resumed(run: Run) -> Iterator[None]:
     MlflowClient().update_run(run.run_id, status=status)
 
 
-def _log_inputs(run: Run, datasets: Sequence[PreparedDataset]) -> None:
+def _log_inputs(run: Run, inputs: Sequence[RunInput]) -> None:
     with _resumed(run):
-        for dataset in datasets:
+        for data in inputs:
             with warnings.catch_warnings():
                 # Local paths have two equal interpretations in MLflow 3.17.
                 warnings.filterwarnings("ignore", message=".*interpreted in multiple ways.*")
-                source = resolve_dataset_source(dataset.folder.uri)
-            entity = _PreparedInput(source, dataset)
-            mlflow.log_input(entity, context="train", tags={"version": dataset.manifest.version})
+                source = resolve_dataset_source(data.uri)
+            entity = _LoggedInput(source, data)
+            mlflow.log_input(entity, context="train", tags={"version": data.version})
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

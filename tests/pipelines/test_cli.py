@@ -61,6 +61,9 @@ def test_config_prints_every_resolved_key() -> None:
         (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
         (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
         (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
+        (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
+        (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
+        (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
         (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
     ],
 )  # fmt: skip

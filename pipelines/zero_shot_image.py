@@ -1,0 +1,157 @@
+"""The zero-shot protocol for one image: what the network is given, and what its prediction is worth.
+
+Ranftl et al., TPAMI 2020, section 6 (adopted in section 4.1 of the DPT paper): the prediction, resized
+bilinearly to the ground truth, which keeps its own resolution, is aligned to it in inverse depth by least
+squares on the valid pixels nearer than the cap; floored at the inverse of the cap, it is inverted and
+compared as depth. On DIW, where the order of two points is known, predicted inverse depth is compared as it
+is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datasets_prep.errors import BadSample
+from datasets_prep.formats import decode_rgb
+from datasets_prep.sources.source import RawLabels, RawPointPair, RawSample
+from dpt.metrics import aligned_depth, metric_depth_metrics, whdr
+from dpt.transforms import network_size, resize_image
+
+DEPTH_METRICS = (
+    *("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog"),
+    *(f"delta{power}{suffix}" for power in (1, 2, 3) for suffix in ("", "_error")),
+)
+METRICS = ("whdr", *DEPTH_METRICS)
+"""All metrics of an image; those that do not apply to its ground truth are NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputSize:
+    """How large images are for the network; arguments of `dpt.transforms.network_size`."""
+
+    side: int
+    rule: str
+    divisor: int
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) at which an image goes through the network."""
+        return network_size(height, width, self.side, self.rule, self.divisor)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationImage:
+    """An image ready for the network, and its ground truth.
+
+    Attributes:
+        pixels: (h, w, 3) float32 RGB, [0, 1] but for the overshoot of resampling.
+        image: (H, W, 3) uint8 RGB, as decoded.
+        depth: (H, W) float32 metres, NaN where there is none; None for a pair of points.
+        points: row and column of A, row and column of B; None for depth.
+        a_is_farther: whether A is; of points only.
+    """
+
+    pixels: NDArray[np.float32]
+    image: NDArray[np.uint8]
+    depth: NDArray[np.float32] | None
+    points: tuple[int, int, int, int] | None = None
+    a_is_farther: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of one image.
+
+    Attributes:
+        metrics: those of `METRICS` that apply; NaN without pixels.
+        pixels: how many counted (1 for a pair of points).
+        scale, shift: of the alignment, in 1/m; NaN where there was none.
+    """
+
+    metrics: dict[str, float]
+    pixels: int
+    scale: float = math.nan
+    shift: float = math.nan
+
+
+def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: int) -> EvaluationImage:
+    """Decode and resize an image; take its ground truth as it is.
+
+    Args:
+        border: pixels at each side whose ground truth does not count.
+
+    Raises:
+        BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
+    """
+    image = decode_rgb(raw.image)
+    height, width = image.shape[:2]
+    pixels = resize_image(image, *size.of(height, width))
+    if isinstance(raw, RawPointPair):
+        for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):
+            if not (0 <= y < height and 0 <= x < width):
+                raise BadSample(
+                    f"point {name} at row {y}, column {x} is outside the image of {width}x{height}"
+                )
+        return EvaluationImage(
+            pixels, image, None, (raw.y_a, raw.x_a, raw.y_b, raw.x_b), bool(raw.a_is_farther)
+        )
+    if isinstance(raw, RawLabels) or raw.quantity != "depth":
+        raise BadSample("the ground truth is no depth")
+    if raw.valid.shape != (height, width):
+        rows, columns = raw.valid.shape
+        raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
+    depth = np.where(raw.valid, raw.target, np.float32(np.nan))
+    if border:
+        inside = depth[border:-border, border:-border].copy()
+        depth[:] = np.nan
+        depth[border:-border, border:-border] = inside
+    if np.isnan(depth).all():
+        raise BadSample("ground truth is empty: no pixel is valid")
+    return EvaluationImage(pixels, image, depth)
+
+
+def measure_depth(prediction: Tensor, depth: NDArray[np.float32], cap: float) -> Measured:
+    """Compare a prediction with depth.
+
+    Args:
+        prediction: (h, w) inverse depth up to scale and shift, finite.
+        depth: (H, W) float32 metres, NaN where there is none.
+        cap: metres; only what is nearer counts.
+    """
+    truth = torch.from_numpy(np.array(depth)).to(prediction.device)
+    counted = ((truth > 0) & (truth < cap)).flatten().nonzero().squeeze(1)
+    pixels = len(counted)
+    if pixels == 0:
+        return Measured(dict.fromkeys(DEPTH_METRICS, math.nan), 0)
+    # Only what counts goes on: on KITTI a fifth of the pixels.
+    predicted = at_size(prediction, depth.shape).flatten()[counted][None, None]
+    target = truth.flatten()[counted].double()[None, None]
+    valid = torch.ones_like(target, dtype=torch.bool)
+    limit = target.new_full((1,), cap)
+    aligned, scale, shift = aligned_depth(predicted, 1 / target, valid, limit)
+    metrics = metric_depth_metrics(aligned, target, valid)
+    return Measured(
+        {name: float(metrics[name]) for name in DEPTH_METRICS}, pixels, float(scale), float(shift)
+    )
+
+
+def measure_order(
+    prediction: Tensor, points: tuple[int, int, int, int], a_is_farther: bool, size: tuple[int, int]
+) -> Measured:
+    """Compare the order of two points with a prediction (h, w), resized to the image's `size`."""
+    y_a, x_a, y_b, x_b = points
+    first, second = (torch.tensor([[place]], device=prediction.device) for place in ((y_a, x_a), (y_b, x_b)))
+    relation = torch.tensor([[-1 if a_is_farther else 1]], device=prediction.device)
+    return Measured({"whdr": float(whdr(at_size(prediction, size)[None], first, second, relation))}, 1)
+
+
+def at_size(prediction: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(h, w) → (H, W) float64, bilinearly, as the authors' evaluation does."""
+    exact = prediction.double()[None, None]
+    return F.interpolate(exact, size=size, mode="bilinear", align_corners=False)[0, 0]

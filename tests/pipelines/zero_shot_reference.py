@@ -1,0 +1,63 @@
+"""The zero-shot protocol in plain NumPy, float64, written from the papers, to hold ours against.
+
+Nothing of it is shared with the implementation but the network and the bytes of the raw files.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def input_size(height, width, rule, side, divisor=32):
+    """Longer (or shorter) side to `side`; the other to the nearest multiple of `divisor`."""
+    scale = side / (max if rule == "longer" else min)(height, width)
+    return tuple(max(1, round(scale * length / divisor)) * divisor for length in (height, width))
+
+
+def network_pixels(image, size, mean, std):
+    """(H, W, 3) uint8 → (3, h, w) float32, resampled bicubically in floating point."""
+    unit = image.astype(np.float32) / np.float32(255)
+    small = cv2.resize(unit, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+    return ((small - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
+
+
+def bilinear(values, size):
+    """(h, w) → (H, W) float64, pixel centres at halves, edges repeated."""
+    result = np.asarray(values, np.float64)
+    for axis, length in enumerate(size):
+        old = result.shape[axis]
+        places = np.maximum((np.arange(length) + 0.5) * old / length - 0.5, 0)
+        low = np.floor(places).astype(int)
+        high = np.minimum(low + 1, old - 1)
+        weight = (places - low).reshape([-1 if i == axis else 1 for i in range(2)])
+        result = (1 - weight) * result.take(low, axis) + weight * result.take(high, axis)
+    return result
+
+
+def depth_errors(prediction, depth, valid, cap):
+    """AbsRel, δ > 1.25, scale, shift and pixels of one image; None where nothing can be counted."""
+    truth = depth.astype(np.float64)
+    counted = valid & (truth < cap)
+    if not counted.any():
+        return None
+    d = bilinear(prediction, depth.shape)[counted]
+    z = truth[counted]
+    system = np.stack([d, np.ones_like(d)], axis=1)
+    (scale, shift), *_ = np.linalg.lstsq(system, 1 / z, rcond=None)
+    aligned = 1 / np.maximum(scale * d + shift, 1 / cap)
+    return {
+        "abs_rel": np.mean(np.abs(aligned - z) / z),
+        "delta1_error": np.mean(np.maximum(aligned / z, z / aligned) > 1.25),
+        "rmse": np.sqrt(np.mean((aligned - z) ** 2)),
+        "scale": scale,
+        "shift": shift,
+        "pixels": counted.sum(),
+    }
+
+
+def disagrees(prediction, size, a, b, a_is_farther):
+    """WHDR of one pair: 1 unless the farther point has the smaller predicted inverse depth."""
+    whole = bilinear(prediction, size)
+    farther, nearer = (a, b) if a_is_farther else (b, a)
+    return float(not whole[farther] < whole[nearer])
