@@ -5,8 +5,9 @@
 
 Images and ground truth are generated in the layout of TUM RGB-D, 640 × 480. The limit runs the network on
 random pixels of the size and in the batches that the evaluation uses, with as many threads, in this process;
-it is measured before and after. Of the evaluation, the time from the first finished unit of images to the last
-counts, and all of it is shown: starting actors and loading the model take seconds, however many images follow.
+it is measured before and after. Of the evaluation, the time from the first finished unit of images to the
+last counts, and all of it is shown: starting actors and loading the model take seconds, however many images
+follow.
 """
 
 from __future__ import annotations

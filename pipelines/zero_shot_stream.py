@@ -1,8 +1,8 @@
 """Zero-shot evaluation on Ray Data: reading and decoding in tasks, networks and metrics in a pool of actors.
 
 Units of consecutive samples are a function of the listing and the batch size, and so are the batches that
-images of one size form within a unit: who computes them, and how many do, changes nothing. What comes back is one row a
-sample, in any order.
+images of one size form within a unit: who computes them, and how many do, changes nothing. What comes back is
+one row a sample, in any order.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def evaluate_stream(
     """
     length = UNIT_BATCHES * workers.batch_size
     units = [
-        {"unit": pickle.dumps((replace(part, samples=part.samples[start : start + length])))}
+        {"unit": pickle.dumps(replace(part, samples=part.samples[start : start + length]))}
         for part in work
         for start in range(0, len(part.samples), length)
     ]

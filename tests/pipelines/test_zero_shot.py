@@ -34,13 +34,21 @@ SOURCE_OF = {
 }
 CAPS = {"eth3d": 72, "sintel": 72, "kitti": 80, "nyu": 10, "tum": 10}
 REAL = Path(__file__).resolve().parents[3] / "shared" / "samples"
+EXACT = {"rel": 1e-6, "abs": 1e-9}
+TOLERANCE = {"scale": {"rel": 1e-4}, "shift": {"rel": 1e-4}}
+"""What a random network predicts varies little, so that its rounding moves scale and shift, together, by more
+than it moves what is aligned with them."""
 BEYOND = "rendered_0/frame_0009"
 
 
 @pytest.fixture(scope="module")
 def network() -> dpt.DPT:
     torch.manual_seed(0)
-    return dpt.create_model("dpt_tiny").eval()
+    model = dpt.create_model("dpt_tiny").eval()
+    # As it is made, its predictions vary by half a percent, and alignment makes rounding 200 times as large.
+    with torch.no_grad():
+        model.head.conv3.weight.normal_(std=10.0)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,7 @@ def test_every_image_has_the_values_that_plain_numpy_gives(name, results, networ
             assert math.isnan(row["abs_rel"])
             continue
         for key, value in reference.items():
-            assert row[key] == pytest.approx(value, rel=1e-6, abs=1e-9), (sample.sample_id, key)
+            assert row[key] == pytest.approx(value, **TOLERANCE.get(key, EXACT)), (sample.sample_id, key)
         values.append(
             reference[{"diw": "whdr", "eth3d": "abs_rel", "sintel": "abs_rel"}.get(name, "delta1_error")]
         )
@@ -221,7 +229,7 @@ def test_real_frames_have_the_values_that_plain_numpy_gives(ray_session, network
         reference = expected(network, entry.name, entry.source, entry.raw, entry.samples[0])
         assert reference["pixels"] > 10_000
         for key, value in reference.items():
-            assert row[key] == pytest.approx(value, rel=1e-6, abs=1e-9), (entry.name, key)
+            assert row[key] == pytest.approx(value, **TOLERANCE.get(key, EXACT)), (entry.name, key)
 
 
 def test_sides_are_the_papers(network):
