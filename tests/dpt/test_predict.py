@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 import dpt
-from dpt.predict import colourise, predict_batch, predict_inverse_depth
+from dpt.predict import colourise, predict_batch, predict_inverse_depth, to_inverse_depth
 from dpt.transforms import normalise, resize_image
 
 
@@ -80,3 +80,16 @@ def test_segmentation_models_are_refused():
     model = dpt.create_model("dpt_tiny", task="segmentation", batch_norm=True).eval()
     with pytest.raises(ValueError, match="a segmentation model"):
         predict_inverse_depth(model, picture(8, 8))
+
+
+def test_inverse_depth_is_that_of_what_a_model_predicts():
+    torch.manual_seed(0)
+    model = dpt.create_model("dpt_tiny").eval()
+    metric = dpt.create_model("dpt_tiny", invert=True).eval()
+    metric.load_state_dict(model.state_dict())
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        inverse, depth = model(pixels), metric(pixels)
+    assert to_inverse_depth(inverse, model.config) is inverse
+    torch.testing.assert_close(to_inverse_depth(depth, metric.config), inverse.clamp(min=1e-8))
+    assert to_inverse_depth(torch.zeros(1), metric.config).isfinite().all()
