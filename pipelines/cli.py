@@ -204,7 +204,7 @@ def report(
 
 @app.command("config")
 def show_config(
-    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate, predict or tune.")],
+    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict or tune.")],
     overrides: Overrides = None,
     config: Config = None,
 ) -> None:
