@@ -68,11 +68,15 @@ class Bench:
                 results[name].append(self.run(name, self.arguments.samples))
         limit = statistics.median(one["rate"] for one in results["limit"])
         print(f"{self.arguments.processes} processes, median of {self.arguments.rounds} rounds")
-        print(f"{'':14} {'images/s':>9} {'of the limit':>13} {'first batch':>12}")
+        print(f"{'':14} {'images/s':>9} {'of the limit':>13} {'first batch':>12}   processor ms an image")
+        print(f"{'':14} {'':9} {'':13} {'':12} {'consumer':>11} {'the others':>11}")
         for name in names:
-            rate = statistics.median(one["rate"] for one in results[name])
-            first = statistics.median(one["first"] for one in results[name])
-            print(f"{name:14} {rate:9.0f} {rate / limit:13.2f} {first:11.1f}s", flush=True)
+            rate, first, here, below = (
+                statistics.median(one[what] for one in results[name])
+                for what in ("rate", "first", "here", "below")
+            )
+            line = f"{name:14} {rate:9.0f} {rate / limit:13.2f} {first:11.1f}s {here:11.2f} {below:11.2f}"
+            print(line, flush=True)
 
     def memory(self) -> None:
         """Print how the memory of our executors changes over many samples."""

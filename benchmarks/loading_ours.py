@@ -20,7 +20,8 @@ from loading_data import read_rows
 from loading_timing import report
 
 from datasets_prep.manifest import open_datasets
-from pipelines.blocks import Batch, LoaderSettings
+from pipelines.batches import Batch
+from pipelines.blocks import LoaderSettings
 from pipelines.crops import RelativeDepthCrops
 from pipelines.decoding import crop_and_flip, decode_row
 from pipelines.sampling import Stage
@@ -38,7 +39,9 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     if arguments.name == "limit":
-        print(json.dumps({"first": 0.0, "rate": limit(arguments), "memory": []}))
+        rate = limit(arguments)
+        below = 1000 * arguments.processes / rate
+        print(json.dumps({"first": 0.0, "rate": rate, "memory": [], "here": 0.0, "below": below}))
         return
     if arguments.name == "ray":
         start_ray()

@@ -1,4 +1,4 @@
-"""How fast batches come: the same clock for our executors and for every peer of the loading benchmark."""
+"""How fast batches come, and who works for them: the same clocks for our executors and for every peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import psutil
 
 
 def report(batches: Iterator[Any], batch_size: int, warmup: int, samples: int, memory: bool = False) -> None:
-    """Print as JSON: seconds to the first batch, images a second after the warm-up, memory if wanted.
+    """Print as JSON: seconds to the first batch; after the warm-up images a second and the milliseconds of
+    processor time an image takes in this process and in all below it; memory if wanted.
 
     Args:
         batches: endless; made by a generator, so that its start is counted.
@@ -24,13 +25,32 @@ def report(batches: Iterator[Any], batch_size: int, warmup: int, samples: int, m
     for _ in range(warmup // batch_size):
         next(batches)
     held: list[int] = []
+    before = processor_seconds()
     start = time.perf_counter()
     for number in range(samples // batch_size):
         next(batches)
         if memory and number % max(1, samples // batch_size // 50) == 0:
             held.append(resident())
-    rate = samples // batch_size * batch_size / (time.perf_counter() - start)
-    print(json.dumps({"first": first, "rate": rate, "memory": held}), flush=True)
+    seconds, taken = time.perf_counter() - start, samples // batch_size * batch_size
+    spent = [1000 * (after - early) / taken for early, after in zip(before, processor_seconds(), strict=True)]
+    result = {"first": first, "rate": taken / seconds, "memory": held, "here": spent[0], "below": spent[1]}
+    print(json.dumps(result), flush=True)
+
+
+def processor_seconds() -> tuple[float, float]:
+    """Processor time of this process, and of all below it, those that have ended included."""
+    process = psutil.Process()
+    times = [each for each in map(_times, [process, *process.children(recursive=True)]) if each]
+    return times[0].user + times[0].system, sum(
+        each.user + each.system + each.children_user + each.children_system for each in times[1:]
+    )
+
+
+def _times(process: psutil.Process) -> Any:
+    try:
+        return process.cpu_times()
+    except psutil.NoSuchProcess:  # it has ended meanwhile, and its parent has its times
+        return None
 
 
 def resident() -> int:

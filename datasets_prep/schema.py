@@ -113,7 +113,7 @@ def _compress(values: NDArray[np.floating]) -> bytes:
     )
 
 
-def decode_inverse_depth(data: bytes, height: int, width: int) -> NDArray[np.float16]:
+def decode_inverse_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[np.float16]:
     """Undo `encode_inverse_depth`.
 
     Returns:
@@ -127,7 +127,7 @@ def decode_inverse_depth(data: bytes, height: int, width: int) -> NDArray[np.flo
     return values
 
 
-def decode_depth(data: bytes, height: int, width: int) -> NDArray[np.float32]:
+def decode_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[np.float32]:
     """Undo `encode_depth`.
 
     Returns:
@@ -140,7 +140,9 @@ def decode_depth(data: bytes, height: int, width: int) -> NDArray[np.float32]:
     return values
 
 
-def _decompress(data: bytes, column: str, dtype: np.dtype[Any], height: int, width: int) -> NDArray[Any]:
+def _decompress(
+    data: bytes | memoryview, column: str, dtype: np.dtype[Any], height: int, width: int
+) -> NDArray[Any]:
     expected = height * width * dtype.itemsize
     if len(data) < _BLOSC2_HEADER_BYTES:
         raise ValueError(f"{column} has {len(data)} bytes: no Blosc2 chunk")
@@ -162,7 +164,7 @@ def encode_label(labels: NDArray[np.uint8]) -> bytes:
     return encode_png(labels)
 
 
-def decode_label(data: bytes) -> NDArray[np.uint8]:
+def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Undo `encode_label`.
 
     Returns:
@@ -171,13 +173,13 @@ def decode_label(data: bytes) -> NDArray[np.uint8]:
     Raises:
         ValueError: if the bytes are no grey PNG of 8 bits.
     """
-    labels = decode_grey_png(data, "label")
+    labels = decode_grey_png(bytes(data), "label")
     if labels.dtype != np.uint8:
         raise ValueError("label PNG has 16 bits, class ids have 8")
     return labels.astype(np.uint8, copy=False)
 
 
-def decode_image(data: bytes) -> NDArray[np.uint8]:
+def decode_image(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Decode a JPEG, or a PNG of a split for evaluation.
 
     Returns:
@@ -187,6 +189,6 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
         ValueError: if the bytes are no complete picture of these kinds.
     """
     if not simplejpeg.is_jpeg(data):
-        return decode_rgb(data)
+        return decode_rgb(bytes(data))
     image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB")
     return image

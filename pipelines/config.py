@@ -227,7 +227,7 @@ class TrainConfig(MixSection):
         device: `auto` takes GPUs if the cluster has any.
         precision: of the forward and backward pass; losses and weights are float32 always.
         loader_workers: processes that read and decode for each training process; 0 for none.
-        executor: where they are: beside it (`local`), or as tasks of Ray Data on any CPUs of the cluster
+        executor: where they are: beside it (`local`), or as actors of Ray Data on any CPUs of the cluster
             (`ray`).
         log_every, validate_every, checkpoint_every: in steps.
         keep_checkpoints: how many of the newest are kept, besides that of the best validation.

@@ -1,7 +1,7 @@
 """What becomes of a shard row in training: each task has crops of its own kind.
 
 They travel to the loading processes, so they are plain data, and their modules import no more than decoding
-needs: neither Ray nor MLflow, which would be imported after every start.
+needs: neither Ray nor MLflow nor PyTorch, which would be imported after every start.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipelines.decoding import crop_and_flip, decode_row
@@ -32,7 +31,7 @@ class Crops(Protocol):
     @property
     def columns(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
-    def target_dtype(self) -> torch.dtype: ...  # noqa: D102
+    def target_dtype(self) -> np.dtype[Any]: ...  # noqa: D102
     @property
     def draws(self) -> int: ...  # noqa: D102
 
@@ -67,7 +66,7 @@ class RelativeDepthCrops:
     size: tuple[int, int]
     flip: bool
     columns: ClassVar[tuple[str, ...]] = TRAINING_COLUMNS
-    target_dtype: ClassVar[torch.dtype] = torch.float16
+    target_dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float16)
     draws: ClassVar[int] = 3
 
     def __call__(

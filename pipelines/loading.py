@@ -4,13 +4,14 @@ Every rank computes its own slice of every global batch from the plan, so nobody
 depends on timing. Who decodes is one setting, and changes nothing of what comes out:
 
 * `local`: DataLoader worker processes beside the rank (`pipelines.local_loading`).
-* `ray`: Ray Data tasks on any CPUs of the cluster (`pipelines.ray_loading`), for nodes whose GPUs take more
+* `ray`: Ray Data actors on any CPUs of the cluster (`pipelines.ray_loading`), for nodes whose GPUs take more
   than their cores can decode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from datasets_prep.manifest import NotADataset, PreparedDataset
-from pipelines.blocks import Batch, LoaderSettings
+from pipelines.batches import Batch, batches_of
+from pipelines.blocks import LoaderSettings
 from pipelines.config import Executor
 from pipelines.decoding import decode_evaluation_row
 from pipelines.local_loading import local_blocks
@@ -39,9 +41,11 @@ def training_batches(
 ) -> Iterator[Batch]:
     """A rank's slice of the global batches `start` to `steps`, in order.
 
+    Batches are views of the memory they were decoded into. It stays as long as they are kept, and is used
+    again afterwards; it must not be written to.
+
     Args:
-        processes: loading processes beside the rank, 0 loads in this one; with `ray`, tasks at a time, at
-            least 1.
+        processes: loading processes beside the rank, 0 loads in this one; with `ray`, actors, at least 1.
         executor: who reads and decodes.
 
     Raises:
@@ -52,8 +56,8 @@ def training_batches(
         ray_blocks(settings, max(1, processes)) if executor == "ray" else local_blocks(settings, processes)
     )
     first, last = settings.slice
-    for block in blocks:
-        yield from block.batches(last - first, settings.crops)
+    # Not a loop over blocks, which would hold each while it waits for the next.
+    return chain.from_iterable(batches_of(block, last - first, settings.crops) for block in blocks)
 
 
 def evaluation_batches(

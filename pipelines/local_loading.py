@@ -5,26 +5,31 @@ from __future__ import annotations
 import multiprocessing
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipelines.blocks import Block, BlockMaker, LoaderSettings, MemoryRing
+from pipelines.block_memory import BlockMemory, Memory, own_memory, released_with
+from pipelines.blocks import Block, BlockMaker, LoaderSettings, block_bytes
 
 _PREFETCH = 2
 """Blocks that a process is ahead of the rank."""
 
-_RING = _PREFETCH + 1
-"""Blocks of memory of a process. It starts a block when the rank got the one `_PREFETCH` before it, so what
-it writes over is older still, and the rank is done with that."""
+_PIECES = _PREFETCH + 1
+"""Pieces of memory of a process, unless the rank keeps batches: of the blocks ahead and of the rank's own."""
+
+
+_NOTHING = np.empty(0, np.uint8)
 
 
 def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
     """A rank's blocks in order, made by so many processes; by this one if 0.
 
     Yields:
-        blocks that are valid until the next one is asked for.
+        blocks whose memory is used again when it is gone (`pipelines.block_memory.released_with`).
     """
     loader = DataLoader(
         _PlanBlocks(settings),
@@ -35,10 +40,12 @@ def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
         prefetch_factor=_PREFETCH if processes else None,
     )
     # What is mapped stays mapped: the same memory comes again.
-    mapped: deque[torch.Tensor] = deque(maxlen=_RING * max(1, processes))
-    for item in loader:
-        mapped.append(item[0])
-        yield Block(*item)
+    mapped: deque[torch.Tensor] = deque(maxlen=_PIECES * max(1, processes))
+    for memory, block in loader:
+        mapped.append(memory)
+        yield replace(
+            block, memory=released_with(memory.numpy(), block_bytes(len(block.sample_ids), settings.crops))
+        )
 
 
 def _clean_context() -> Any:
@@ -52,20 +59,22 @@ def _clean_context() -> Any:
     return context
 
 
-class _PlanBlocks(IterableDataset[tuple[Any, ...]]):
-    """A rank's blocks, dealt out to loading processes in turn."""
+class _PlanBlocks(IterableDataset[tuple[torch.Tensor, Block]]):
+    """A rank's blocks, dealt out to loading processes in turn; their memory apart, as the tensor it is."""
 
     def __init__(self, settings: LoaderSettings) -> None:
         self._settings = settings
 
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, Block]]:
         s = self._settings
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
-        maker = BlockMaker(s, MemoryRing(_RING, shared_memory if worker else own_memory))
+        shared = _SharedMemory()
+        maker = BlockMaker(s, BlockMemory(shared if worker else own_memory))
         for first in range(s.start + number * s.steps_per_block, s.steps, count * s.steps_per_block):
             block = maker.block(s, first)
-            yield block.pixels, block.scale, block.dataset, block.sample_ids
+            memory = shared.tensor(block.memory) if worker else torch.from_numpy(block.memory)
+            yield memory, replace(block, memory=_NOTHING)
 
 
 def _unchanged(item: Any) -> Any:
@@ -73,11 +82,17 @@ def _unchanged(item: Any) -> Any:
     return item
 
 
-def own_memory(size: int) -> torch.Tensor:
-    """Memory of this process."""
-    return torch.empty(size, dtype=torch.uint8)
+class _SharedMemory:
+    """Makes memory that the training process maps instead of copying, as DataLoader's collation has it."""
 
+    def __init__(self) -> None:
+        self._tensors: dict[int, torch.Tensor] = {}
 
-def shared_memory(size: int) -> torch.Tensor:
-    """Memory that the training process maps instead of copying, as DataLoader's own collation has it."""
-    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+    def __call__(self, size: int) -> Memory:
+        tensor = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+        self._tensors[tensor.data_ptr()] = tensor
+        return tensor.numpy()
+
+    def tensor(self, memory: Memory) -> torch.Tensor:
+        """The tensor of memory that was made here: only as such it is sent without a copy."""
+        return self._tensors[memory.ctypes.data]

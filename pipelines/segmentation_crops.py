@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from datasets_prep.normalize import nearest_indices
@@ -36,7 +35,7 @@ class SegmentationCrops:
     rescale: tuple[float, float]
     flip: bool
     columns: ClassVar[tuple[str, ...]] = LABEL_COLUMNS
-    target_dtype: ClassVar[torch.dtype] = torch.uint8
+    target_dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
     draws: ClassVar[int] = 4
 
     def __call__(

@@ -56,9 +56,9 @@ class ShardReader:
             self._close_oldest()
 
     def row(self, dataset: int, group: int, row: int) -> dict[str, Any]:
-        """One row."""
+        """One row; encoded bytes are views of the row group's, not copies."""
         columns = self._group(dataset, group).columns
-        return {name: column[row].as_py() for name, column in zip(self._columns, columns, strict=True)}
+        return {name: _value(column[row]) for name, column in zip(self._columns, columns, strict=True)}
 
     def rows(self, dataset: int, group: int) -> list[dict[str, Any]]:
         """All rows of a row group."""
@@ -90,10 +90,12 @@ class ShardReader:
         if key not in self._files:
             folder, shards = self._shards[dataset]
             path = folder.path_of(shards[shard].name)
-            # Arrow reads local files itself; elsewhere a row group's columns are fetched as one range,
-            # so reading ahead would only fetch what nobody asked for.
+            # Arrow reads local files itself, best column by column; elsewhere a row group's columns are
+            # fetched as one range, so reading ahead would only fetch what nobody asked for.
             source = path if folder.is_local else folder.fs.open(path, cache_type="none")
-            self._files[key] = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
+            self._files[key] = pq.ParquetFile(
+                source, page_checksum_verification=True, pre_buffer=not folder.is_local
+            )
             if len(self._files) > _OPEN_FILES:
                 self._close_oldest()
         self._files.move_to_end(key)
@@ -102,3 +104,9 @@ class ShardReader:
     def _close_oldest(self) -> None:
         _, file = self._files.popitem(last=False)
         file.close(force=True)
+
+
+def _value(value: pa.Scalar) -> Any:
+    if value.type == pa.binary() and value.is_valid:
+        return memoryview(value.as_buffer()).cast("B")
+    return value.as_py()

@@ -138,16 +138,21 @@ def test_a_block_is_some_steps_whatever_the_batch(settings: LoaderSettings) -> N
     assert replace(settings, block_samples=64, world_size=4).steps_per_block == 32
 
 
-def test_training_that_holds_every_cpu_is_fed_all_the_same(
-    settings: LoaderSettings, whole: list[Batch], ray_session: None
+@pytest.mark.parametrize("free", [0, 1])
+def test_training_that_leaves_too_few_cpus_is_fed_all_the_same(
+    settings: LoaderSettings,
+    whole: list[Batch],
+    free: int,
+    monkeypatch: pytest.MonkeyPatch,
+    ray_session: None,
 ) -> None:
-    cpus = int(ray.cluster_resources()["CPU"])
-    everything = ray.util.placement_group([{"CPU": cpus}])
-    ray.get(everything.ready())
+    monkeypatch.setattr("pipelines.ray_loading.START_SECONDS", 1)
+    held = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"] - free}])
+    ray.get(held.ready())
     try:
         assert digest(global_batches(settings, 1, 2, "ray")) == digest(whole)
     finally:
-        ray.util.remove_placement_group(everything)
+        ray.util.remove_placement_group(held)
 
 
 def test_a_loading_process_that_fails_names_the_sample(
