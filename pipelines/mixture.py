@@ -1,4 +1,4 @@
-"""Which dataset each sample of a run is of, and how many of that dataset came before it.
+"""Which dataset each sample of a run is of, and which number it has among that dataset's.
 
 Both mixtures are pure functions of (shares, seed, position) with random access. They make the sequence a
 block of about 65,536 samples at a time, and differ in how often each dataset comes in a block:
@@ -26,29 +26,39 @@ from pipelines.random_streams import random_stream
 BLOCK = 1 << 16
 """Samples whose datasets are drawn together, about."""
 
+DEALT_STEPS = 4
+"""Steps whose draws of a dataset are numbered together, see `Mixture`. More would suit ranks with fewer than
+16 samples of a batch, fewer those with more than 64."""
+
 _COUNTS, _ORDER = 1, 2
 _BITS = 40
 """Fractional bits of the fixed-point numbers of `Stratified`: rounding errors would make counts drift."""
 
 
 class Mixture(ABC):
-    """An infinite sequence of datasets.
+    """An infinite sequence of datasets, in batches.
+
+    A dataset's samples are numbered place by place of the batch, and at each over `DEALT_STEPS` batches. So
+    the numbers of a rank, which has some neighbouring places of every batch, follow each other, and it reads
+    few row groups however many ranks there are.
 
     Args:
         shares: of each dataset, any non-negative numbers with a positive sum.
         seed: decides the order.
-        block: samples that are drawn together.
+        batch_size: of the global batch.
     """
 
-    def __init__(self, shares: Sequence[float] | NDArray[np.float64], seed: int, block: int) -> None:
+    def __init__(self, shares: Sequence[float] | NDArray[np.float64], seed: int, batch_size: int) -> None:
         weights = np.asarray(shares, np.float64)
         self._shares = weights / weights.sum()
         self._seed = seed
-        self._block_samples = block
+        self._dealt = batch_size, DEALT_STEPS
+        self._batches = DEALT_STEPS * max(1, BLOCK // (batch_size * DEALT_STEPS))
+        self._block_samples = self._batches * batch_size
         self._block = lru_cache(maxsize=2)(self._drawn_block)
 
     def draws(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Dataset of each sample, and how many samples of that dataset came before it in the sequence.
+        """Dataset of each sample, and its number among the samples of that dataset, from 0.
 
         Args:
             positions: (n,) ascending.
@@ -67,9 +77,11 @@ class Mixture(ABC):
 
     def _drawn_block(self, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         order = self._order(block)
+        places, steps = self._dealt
+        dealt = np.arange(len(order)).reshape(-1, steps, places).swapaxes(1, 2).ravel()
         ordinal = np.empty_like(order)
         for dataset, before in enumerate(self._counts_before(block)):
-            chosen = np.flatnonzero(order == dataset)
+            chosen = dealt[order[dealt] == dataset]
             ordinal[chosen] = before + np.arange(len(chosen))
         return order, ordinal
 
@@ -85,8 +97,8 @@ class Mixture(ABC):
 class Multinomial(Mixture):
     """Every sample's dataset is drawn independently."""
 
-    def __init__(self, shares: Sequence[float] | NDArray[np.float64], seed: int) -> None:
-        super().__init__(shares, seed, BLOCK)
+    def __init__(self, shares: Sequence[float] | NDArray[np.float64], seed: int, batch_size: int) -> None:
+        super().__init__(shares, seed, batch_size)
         self._reached = (0, np.zeros(len(shares), np.int64))
 
     def _order(self, block: int) -> NDArray[np.int64]:
@@ -94,7 +106,7 @@ class Multinomial(Mixture):
         return random_stream(self._seed, _ORDER, block).permutation(order)
 
     def _counts(self, block: int) -> NDArray[np.int64]:
-        return random_stream(self._seed, _COUNTS, block).multinomial(BLOCK, self._shares)
+        return random_stream(self._seed, _COUNTS, block).multinomial(self._block_samples, self._shares)
 
     def _counts_before(self, block: int) -> NDArray[np.int64]:
         # Some 20 microseconds a block that is passed over, and nothing is kept of it.
@@ -109,8 +121,7 @@ class Stratified(Mixture):
     """Every batch has its datasets' shares as nearly as whole samples allow."""
 
     def __init__(self, shares: Sequence[float] | NDArray[np.float64], seed: int, batch_size: int) -> None:
-        self._batches = max(1, BLOCK // batch_size)
-        super().__init__(shares, seed, self._batches * batch_size)
+        super().__init__(shares, seed, batch_size)
         ends = batch_size * np.cumsum(self._shares)
         ends[-1] = batch_size
         self._ends = np.rint(ends * (1 << _BITS)).astype(np.int64)

@@ -5,10 +5,10 @@ Here that is a pure function of (sizes, stages, seed, n): nothing about it depen
 and resuming at step s means starting the plan at sample s × batch.
 
 * Which dataset: `pipelines.mixture`.
-* Which row: the next of the dataset's own pass. Each pass is a new permutation of the dataset's row groups,
-  and a rotation of the rows inside each, so that consecutive draws of a dataset lie in one row group and
-  eight samples cost one read. Rows are as good as independent of their row group: ingest shuffled the whole
-  dataset before cutting it.
+* Which row: the next of the dataset's own pass, as `pipelines.mixture` numbers its samples. Each pass is a
+  new permutation of the dataset's row groups, and a rotation of the rows inside each, so that consecutive
+  numbers lie in one row group and eight samples cost one read. Rows are as good as independent of their row
+  group: ingest shuffled the whole dataset before cutting it.
 * Stages, such as the paper's pretraining on curated datasets, follow each other; each is a sequence of its
   own, with its own shares and its own passes.
 """
@@ -112,7 +112,7 @@ class _Endless:
         self._mixture: Mixture = (
             Stratified(shares, seed, batch_size)
             if stage.sampling == "stratified"
-            else Multinomial(shares, seed)
+            else Multinomial(shares, seed, batch_size)
         )
         self._pass = lru_cache(maxsize=4 * len(rows))(self._shuffled_pass)
 
@@ -128,11 +128,11 @@ class _Endless:
     def _rows_of(
         self, dataset: int, ordinals: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row group and row of the given draws of one dataset (ordinals ascending)."""
+        """Row group and row of the given draws of one dataset."""
         passes, positions = np.divmod(ordinals, self._rows[dataset].sum())
         groups, rows = np.empty_like(ordinals), np.empty_like(ordinals)
         for number in np.unique(passes):
-            inside = slice(*np.searchsorted(passes, [number, number + 1]))
+            inside = np.flatnonzero(passes == number)
             order, ends = self._pass(dataset, int(number))
             place = np.searchsorted(ends, positions[inside], side="right")
             group = order[place]

@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from datasets_prep.manifest import open_datasets
 from pipelines.config import Executor
 from pipelines.crops import RelativeDepthCrops
 from pipelines.loading import Batch, LoaderSettings, evaluation_batches, training_batches
+from pipelines.mixture import DEALT_STEPS
 from pipelines.sampling import Stage
 
 
@@ -112,9 +114,9 @@ def test_nothing_is_left_to_do_after_the_last_step(settings: LoaderSettings) -> 
 
 
 def test_every_row_is_drawn_once_a_pass(settings: LoaderSettings) -> None:
-    only = replace(settings, stages=[Stage(3, [1.0, 0.0])], batch_size=15)
-    for batch in training_batches(only, 0):
-        assert len(set(batch.sample_ids)) == 15
+    only = replace(settings, stages=[Stage(DEALT_STEPS, [1.0, 0.0])], batch_size=15)
+    drawn = Counter(name for batch in training_batches(only, 0) for name in batch.sample_ids)
+    assert list(drawn.values()) == 15 * [DEALT_STEPS]
 
 
 def test_a_batch_has_the_declared_shapes_and_kinds(settings: LoaderSettings) -> None:

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.mixture import BLOCK, Multinomial, Stratified, reversed_bits
+from pipelines.mixture import BLOCK, DEALT_STEPS, Mixture, Multinomial, Stratified, reversed_bits
 
 
 def test_datasets_are_drawn_alike() -> None:
-    datasets, _ = Multinomial([1, 1, 1], seed=1).draws(np.arange(3 * BLOCK))
+    datasets, _ = Multinomial([1, 1, 1], seed=1, batch_size=16).draws(np.arange(3 * BLOCK))
     counts = np.bincount(datasets)
     chi_squared = ((counts - BLOCK) ** 2 / BLOCK).sum()
     # 2 degrees of freedom: 99.99 % lie below 18.4.
@@ -15,7 +15,7 @@ def test_datasets_are_drawn_alike() -> None:
 
 
 def test_draws_are_independent_of_each_other() -> None:
-    datasets, _ = Multinomial([1] * 4, seed=5).draws(np.arange(BLOCK))
+    datasets, _ = Multinomial([1] * 4, seed=5, batch_size=16).draws(np.arange(BLOCK))
     pairs = np.bincount(4 * datasets[:-1] + datasets[1:], minlength=16)
     expected = (BLOCK - 1) / 16
     chi_squared = ((pairs - expected) ** 2 / expected).sum()
@@ -23,29 +23,45 @@ def test_draws_are_independent_of_each_other() -> None:
     assert chi_squared < 44.3
 
 
-@pytest.mark.parametrize("kind", [Multinomial, lambda shares, seed: Stratified(shares, seed, 16)])
-def test_shares_are_kept(kind: type[Multinomial]) -> None:
-    datasets, _ = kind([1, 0, 3], seed=1).draws(np.arange(2 * BLOCK))
+@pytest.mark.parametrize("kind", [Multinomial, Stratified])
+def test_shares_are_kept(kind: type[Mixture]) -> None:
+    datasets, _ = kind([1, 0, 3], 1, 16).draws(np.arange(2 * BLOCK))
     share = np.bincount(datasets, minlength=3) / (2 * BLOCK)
     np.testing.assert_allclose(share, [0.25, 0, 0.75], atol=0.01)
     assert share[1] == 0
 
 
-@pytest.mark.parametrize("kind", [Multinomial, lambda shares, seed: Stratified(shares, seed, 16)])
-def test_ordinals_count_each_dataset_from_nothing_and_without_gaps(kind: type[Multinomial]) -> None:
-    datasets, ordinals = kind([1, 2, 3], seed=3).draws(np.arange(2 * BLOCK + 100))
+@pytest.mark.parametrize("kind", [Multinomial, Stratified])
+@pytest.mark.parametrize("batch", [1, 16, 100, 40_000])
+def test_each_dataset_is_numbered_from_nothing_and_without_gaps(kind: type[Mixture], batch: int) -> None:
+    together = batch * DEALT_STEPS
+    datasets, ordinals = kind([1, 2, 3], 3, batch).draws(np.arange(-(-2 * BLOCK // together) * together))
     for dataset in range(3):
-        mine = ordinals[datasets == dataset]
-        np.testing.assert_array_equal(mine, np.arange(len(mine)))
+        mine = datasets.reshape(-1, together) == dataset
+        numbers = [
+            np.sort(row[chosen]) for row, chosen in zip(ordinals.reshape(-1, together), mine, strict=True)
+        ]
+        np.testing.assert_array_equal(np.concatenate(numbers), np.arange(mine.sum()))
+
+
+@pytest.mark.parametrize("kind", [Multinomial, Stratified])
+def test_numbers_at_neighbouring_places_of_some_batches_follow_each_other(kind: type[Mixture]) -> None:
+    datasets, ordinals = kind([1, 2, 3], 3, 64).draws(np.arange(64 * DEALT_STEPS))
+    for rank in np.split(np.arange(64), 8):
+        mine = np.s_[:, rank]
+        for dataset in range(3):
+            chosen = datasets.reshape(-1, 64)[mine] == dataset
+            numbers = np.sort(ordinals.reshape(-1, 64)[mine][chosen])
+            np.testing.assert_array_equal(np.diff(numbers), np.ones(max(0, len(numbers) - 1)))
 
 
 def test_going_back_gives_the_same() -> None:
-    mixture = Multinomial([1, 2, 3], seed=3)
+    mixture = Multinomial([1, 2, 3], seed=3, batch_size=16)
     early, late = np.arange(100), np.arange(5 * BLOCK, 5 * BLOCK + 100)
     first = mixture.draws(early)
     expected = mixture.draws(late)
     np.testing.assert_array_equal(mixture.draws(early), first)
-    np.testing.assert_array_equal(Multinomial([1, 2, 3], seed=3).draws(late), expected)
+    np.testing.assert_array_equal(Multinomial([1, 2, 3], seed=3, batch_size=16).draws(late), expected)
 
 
 # ---- stratified
@@ -99,15 +115,15 @@ def test_the_place_in_the_batch_is_random() -> None:
 def test_counts_before_a_block_are_the_sum_of_the_batches(
     shares: list[int], batch_size: int, block: int
 ) -> None:
-    batches = block * (BLOCK // batch_size)
+    batches = block * DEALT_STEPS * (BLOCK // (batch_size * DEALT_STEPS))
     ends = np.rint(batch_size * np.cumsum(np.asarray(shares) / sum(shares)) * 2**40).astype(np.int64)
     ends[-1] = batch_size << 40
     each = (ends + reversed_bits(np.arange(batches))[:, None]) >> 40
     expected = np.diff(each.sum(axis=0), prepend=0)
-    first = block * (BLOCK // batch_size) * batch_size
+    first = batches * batch_size
     datasets, ordinals = Stratified(shares, 7, batch_size).draws(np.arange(first, first + BLOCK // 2))
     for dataset in np.unique(datasets):
-        assert ordinals[datasets == dataset][0] == expected[dataset]
+        assert ordinals[datasets == dataset].min() == expected[dataset]
 
 
 def test_reversed_bits_is_van_der_corputs_sequence() -> None:

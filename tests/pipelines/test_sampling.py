@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.mixture import BLOCK
+from pipelines.mixture import BLOCK, DEALT_STEPS
 from pipelines.sampling import Draws, SamplePlan, Sampling, Stage
 
 ROW_GROUPS = [[8] * 100 + [3], [8] * 5, [8] * 30 + [1]]
@@ -26,12 +26,18 @@ def flat_rows(row_groups: list[list[int]], draws: Draws, dataset: int) -> np.nda
     return starts[draws.row_group[chosen]] + draws.row[chosen]
 
 
+def number_order(draws: Draws, dataset: int) -> np.ndarray:
+    """Order of the draws of one dataset by their numbers, from whole groups of steps of 16 samples."""
+    places = np.arange(len(draws.dataset)).reshape(-1, DEALT_STEPS, 16).swapaxes(1, 2).ravel()
+    return np.argsort(np.argsort(places)[draws.dataset == dataset])
+
+
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order(sampling: Sampling) -> None:
     draws = drawn(ROW_GROUPS, 0, BLOCK, 2, sampling)
     for dataset, groups in enumerate(ROW_GROUPS):
         size = sum(groups)
-        rows = flat_rows(ROW_GROUPS, draws, dataset)
+        rows = flat_rows(ROW_GROUPS, draws, dataset)[number_order(draws, dataset)]
         passes = [rows[i : i + size] for i in range(0, len(rows) - size, size)]
         assert len(passes) > 10
         for one in passes:
@@ -39,10 +45,15 @@ def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order(sampling: Samp
         assert not np.array_equal(passes[0], passes[1])
 
 
-def test_consecutive_draws_of_a_dataset_share_row_groups() -> None:
-    draws = drawn(ROW_GROUPS, 0, 3000, 2)
-    groups = draws.row_group[draws.dataset == 0]
-    assert np.count_nonzero(np.diff(groups)) < len(groups) / 7
+@pytest.mark.parametrize("ranks", [1, 2, 8, 64])
+def test_the_draws_of_a_rank_share_row_groups(ranks: int) -> None:
+    batch, groups = 16 * ranks, [[8] * 4000]
+    plan = SamplePlan(groups, [Stage(1)], batch, seed=2)
+    positions = np.arange(8 * batch).reshape(8, batch)
+    for rank in range(min(ranks, 4)):
+        draws = plan.draws(positions[:, 16 * rank : 16 * rank + 16].ravel())
+        # Its 128 samples would lie in 16 row groups at best; two times four steps begin and end inside some.
+        assert len(np.unique(draws.row_group)) <= 20
 
 
 @settings(max_examples=50, deadline=None)
