@@ -39,8 +39,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     if arguments.name == "limit":
-        rate = limit(arguments)
-        below = 1000 * arguments.processes / rate
+        rate, below = limit(arguments)
         print(json.dumps({"first": 0.0, "rate": rate, "memory": [], "here": 0.0, "below": below}))
         return
     if arguments.name == "ray":
@@ -79,24 +78,25 @@ def start_ray() -> None:
     ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
 
 
-def limit(arguments: argparse.Namespace) -> float:
-    """Images a second of all processes together."""
+def limit(arguments: argparse.Namespace) -> tuple[float, float]:
+    """Images a second of all processes together, and the milliseconds of processor time an image takes."""
     share = arguments.samples // arguments.processes
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.processes) as pool:
-        seconds = pool.starmap(_bare, [(arguments.shards, share)] * arguments.processes, chunksize=1)
-    return sum(share / each for each in seconds)
+        spent = pool.starmap(_bare, [(arguments.shards, share)] * arguments.processes, chunksize=1)
+    seconds, processor = zip(*spent, strict=True)
+    return sum(share / each for each in seconds), 1000 * sum(processor) / (share * len(processor))
 
 
-def _bare(shards: Path, samples: int) -> float:
+def _bare(shards: Path, samples: int) -> tuple[float, float]:
     rows = list(read_rows(shards))
     draws = np.random.default_rng(0).random((samples, 3))
     image, inverse_depth = np.empty((CROP, CROP, 3), np.uint8), np.empty((CROP, CROP), np.float16)
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     for number in range(samples):
         row = rows[number % len(rows)]
         crop_and_flip(*decode_row(row), draws[number], True, image, inverse_depth)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - processor
 
 
 if __name__ == "__main__":

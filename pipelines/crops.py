@@ -1,7 +1,7 @@
 """What becomes of a shard row in training: each task has crops of its own kind.
 
 They travel to the loading processes, so they are plain data, and their modules import no more than decoding
-needs: neither Ray nor MLflow nor PyTorch, which would be imported after every start.
+needs: neither Ray nor MLflow nor, if it can be, PyTorch, which would be imported after every start.
 """
 
 from __future__ import annotations

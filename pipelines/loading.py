@@ -11,6 +11,7 @@ depends on timing. Who decodes is one setting, and changes nothing of what comes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -56,8 +57,8 @@ def training_batches(
         ray_blocks(settings, max(1, processes)) if executor == "ray" else local_blocks(settings, processes)
     )
     first, last = settings.slice
-    # Not a loop over blocks, which would hold each while it waits for the next.
-    return chain.from_iterable(batches_of(block, last - first, settings.crops) for block in blocks)
+    # A loop over blocks would hold each while it waits for the next.
+    return chain.from_iterable(map(partial(batches_of, size=last - first, crops=settings.crops), blocks))
 
 
 def evaluation_batches(

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipelines.config import MetricDepthSection
@@ -37,7 +36,7 @@ class MetricDepthCrops:
     flip: bool
     settings: MetricDepthSection
     columns: ClassVar[tuple[str, ...]] = TRAINING_COLUMNS
-    target_dtype: ClassVar[torch.dtype] = torch.float32
+    target_dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
     draws: ClassVar[int] = 10
 
     def __call__(
