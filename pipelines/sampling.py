@@ -28,6 +28,9 @@ from pipelines.random_streams import hash64, random_stream, stage_seed
 
 Sampling = Literal["multinomial", "stratified"]
 
+PLAN_VERSION = 2
+"""Counts the changes of what comes when: a run goes on only by the plan that it began with."""
+
 _PASS = 3
 
 

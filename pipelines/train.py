@@ -32,6 +32,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.initial_model import build_model, keep, trained_model
 from pipelines.progress import open_board, showing
 from pipelines.ray_session import connect, cpus_per_worker, on_cluster, wants_gpu
+from pipelines.sampling import PLAN_VERSION
 from pipelines.stages import run_stages
 from pipelines.supervision import Supervision, stopping_when
 from pipelines.tasks.registry import task_of
@@ -197,7 +198,7 @@ def _log_result(
 
 
 def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dict[str, Any]:
-    """What decides a run's curve: the settings that do, and the digests of the data."""
+    """What decides a run's curve: the settings that do, the digests of the data, the version of the plan."""
     settings = json.loads(config.model_dump_json(exclude=_FREE_KEYS))
     # As it was written when there was one task, and no start but from the beginning: such runs can go on.
     if config.task == "depth":
@@ -206,7 +207,8 @@ def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dic
         del settings["metric_depth"]
     if config.model.start is None:
         del settings["model"]["start"]
-    return {"config": settings, "manifests": {d.name: d.manifest.digest for d in datasets}}
+    manifests = {dataset.name: dataset.manifest.digest for dataset in datasets}
+    return {"config": settings, "manifests": manifests, "plan": PLAN_VERSION}
 
 
 def check_fits(

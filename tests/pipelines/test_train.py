@@ -91,6 +91,13 @@ def test_other_data_are_refused_with_the_difference(runs: Runs) -> None:
         runs.start(resume=True)
 
 
+def test_another_way_of_drawing_samples_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.start()
+    monkeypatch.setattr("pipelines.train.PLAN_VERSION", "next")
+    with pytest.raises(RunExists, match=r"started differently: plan: \d → 'next' "):
+        runs.start(resume=True)
+
+
 def test_a_lost_record_is_in_the_checkpoints_too(runs: Runs) -> None:
     run = runs.start()
     known = json.loads(runs.folder.read_text(RUN_FILE))

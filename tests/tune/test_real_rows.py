@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from datasets_prep.manifest import open_datasets
-from pipelines.blocks import Batch
+from pipelines.batches import Batch
 from pipelines.config import TrainConfig, with_changes
 from pipelines.evaluate import evaluate_share
 from pipelines.tasks.relative_depth import adam
