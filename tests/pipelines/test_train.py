@@ -25,8 +25,9 @@ class Runs:
     def start(self, resume: bool = False, allow_changes: bool = False, **changes: Any) -> tracking.Run:
         config = TrainConfig(**changes)
         identity = identity_of(config, self.datasets)
+        show = self.lines.append
         return _find_or_start_run(
-            config, self.datasets, self.folder, "mine", identity, resume, allow_changes, self.lines.append
+            config, self.datasets, self.folder, "mine", identity, resume, allow_changes, show, given=None
         )
 
     def status(self, run: tracking.Run) -> str:
