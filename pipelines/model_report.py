@@ -50,19 +50,21 @@ def write_model_report(
         samples = samples_of(open_datasets(list(data)), images, split)
         shown = [show(network, sample) for sample in samples]
         figures = "".join(
-            f"<h3>{escape(one.name)}</h3>{page.picture_grid(one.pictures.items())}"
-            f'<p class="note">AbsRel {one.abs_rel:.4f}</p>'
+            f"<h3>{escape(one.name)}, AbsRel {one.abs_rel:.4f}</h3>{page.picture_grid(one.pictures.items())}"
             for one in shown
         )
         sections["predictions"] = ("Predictions", _PICTURES + figures)
         sections["attention"] = ("Attention", _attention(network, samples[0]))
         sections["resolution"] = ("Inference resolution", _resolution(network, samples, out))
     links = {anchor: title for anchor, (title, _) in sections.items()}
-    top = header("A dense prediction transformer", reference, escape(_kind(network)), links)
+    # Of a local path the last part is title enough; the whole one stands below it.
+    title = Path(reference).name if Path(reference).exists() else reference
+    lead = escape(_kind(network)) + ("" if title == reference else f"<br/><code>{escape(reference)}</code>")
+    top = header("A dense prediction transformer", title, lead, links)
     body = "\n".join(section(anchor, title, text) for anchor, (title, text) in sections.items())
     foot = f"<footer><p>Written on {datetime.now(timezone.utc):%d %B %Y}.</p></footer>"
     tiles = page.tiles(_tiles(network))
-    text = document(f"Model: {reference}", f"{top}\n{tiles}\n<main>{body}</main>\n{foot}")
+    text = document(f"Model: {title}", f"{top}\n{tiles}\n<main>{body}</main>\n{foot}")
     return write_document(out / "report.html", text)
 
 
