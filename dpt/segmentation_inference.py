@@ -28,6 +28,7 @@ BASE_TO_CROP = 520 / 480
 _STRIDE = 2 / 3
 """Distance of neighbouring windows, in sides of a window."""
 
+_MOST_CLASSES = 255
 _WINDOWS_AT_ONCE = 4
 _PIXELS_AT_ONCE = 1 << 18
 """Pixels of a label map that are decided at once: all classes of a large image do not fit in memory."""
@@ -60,11 +61,13 @@ def predict_classes(
         N arrays (H, W) uint8, each of the size of its image.
 
     Raises:
-        ValueError: if the model does not predict classes, the images are not uint8 RGB, or are of sizes that
-            do not go together.
+        ValueError: if the model does not predict classes, or more than 255 of them; if the images are not
+            uint8 RGB, or are of sizes that do not go together.
     """
     if model.config.task != "segmentation":
         raise ValueError(f"this is a {model.config.task} model")
+    if model.config.classes > _MOST_CLASSES:
+        raise ValueError(f"label maps hold {_MOST_CLASSES} classes at most, not {model.config.classes}")
     if not scales:
         pixels = network_input(model, images, target, rule)
         batch = _probabilities(model, pixels, flip, dtype)

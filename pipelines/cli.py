@@ -92,6 +92,10 @@ def train(
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the run.")],
     overrides: Overrides = None,
     config: Config = None,
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What is learned; names the paper's settings for it too, unless --config does."),
+    ] = None,
     storage: Annotated[str, typer.Option(help="Where runs keep checkpoints; a path or s3://…")] = "runs",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
     allow_changes: Annotated[
@@ -99,11 +103,13 @@ def train(
     ] = False,
 ) -> None:
     """Train a model on prepared datasets and log it to MLflow."""
-    from pipelines.config import TrainConfig, load_section, to_yaml
+    from pipelines.config import TASK_CONFIGS, TrainConfig, load_section, to_yaml
     from pipelines.train import train as run_training
 
     storage = lasting(storage)
-    settings = load_section("train", TrainConfig, config, overrides or [])
+    chosen = [f"task={task}"] if task else []
+    config = config or TASK_CONFIGS.get(task or "")
+    settings = load_section("train", TrainConfig, config, [*chosen, *(overrides or [])])
     console.print(to_yaml(settings), end="", highlight=False)
     result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
     typer.echo(f"checkpoint: {result.checkpoint}")

@@ -1,7 +1,8 @@
 """The command `dpt evaluate`: which protocol it runs, and what it prints.
 
-`--data` evaluates on prepared shards (`pipelines.evaluate`). `--on` evaluates on published sets as they lie
-in their raw folders, by the protocol that `--protocol` names, else by that of the model's task.
+`--data` evaluates on prepared shards (`pipelines.evaluate`, `pipelines.segmentation_job`). `--on` evaluates
+on published sets as they lie in their raw folders, by the protocol that `--protocol` names, else by that of
+the model's task.
 """
 
 from __future__ import annotations
@@ -106,15 +107,11 @@ def evaluate(
     if bool(data) == bool(on):
         raise UserError("give either --data SHARDS or --on SET… with --raw FOLDER")
     if data:
-        for name, value in {
-            "--raw": raw,
-            "--protocol": protocol,
-            "--out": out,
-            "--allow-missing": allow_missing,
-        }.items():
+        for name, value in {"--raw": raw, "--protocol": protocol, "--out": out}.items():
             if value:
                 raise UserError(f"{name} goes with --on, not with --data")
-        _on_shards(model, overrides or [], config, data)
+        chosen = ["allow_missing=true"] if allow_missing else []
+        _on_shards(model, [*(overrides or []), *chosen], config, data)
         return
     folder = lasting(out or "evaluation")
     network = load_network(model)
@@ -132,19 +129,27 @@ def _protocol(name: str) -> Callable[[Request], None]:
 
 
 def _on_shards(model: str, overrides: list[str], config: str | None, data: list[str]) -> None:
-    """AbsRel and δ on prepared datasets after affine alignment."""
+    """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels."""
     from datasets_prep.manifest import open_datasets
     from pipelines import tracking
+    from pipelines.cli_segmentation import evaluate_labelled
     from pipelines.config import EvaluateConfig, load_section, to_yaml
     from pipelines.evaluate import evaluate as run_evaluation
     from pipelines.evaluate import mean_over_datasets
     from pipelines.models import note_evaluation
     from pipelines.networks import model_folder
+    from pipelines.segmentation_job import has_labels
 
     settings = load_section("evaluate", EvaluateConfig, config, overrides)
     console.print(to_yaml(settings), end="", highlight=False)
+    datasets = open_datasets(data)
+    if has_labels(datasets):
+        evaluate_labelled(settings, model, datasets, console)
+        return
+    if settings.allow_missing:
+        raise UserError("--allow-missing goes with --on, or with datasets that have labels")
     with model_folder(model) as folder:
-        run = tracking.start_run(f"evaluate {model}", "evaluate", settings, open_datasets(data))
+        run = tracking.start_run(f"evaluate {model}", "evaluate", settings, datasets)
         if model.startswith(tracking.MODEL_SCHEME):
             note_evaluation(run, model)
         with tracking.finishing(run):

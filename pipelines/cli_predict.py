@@ -92,7 +92,7 @@ def predict(
     ] = None,
     override: PredictOverrides = None,
 ) -> None:
-    """Predict images and videos: depth as .npy, 16-bit PNG and colours; point clouds; attention maps."""
+    """Predict images and videos: depth or classes, as .npy, PNG and colours; point clouds; attention maps."""
     from pipelines.config import PredictConfig, load_section, to_yaml
     from pipelines.networks import load_network
     from pipelines.predict import STANDARD_OUTPUT, predict_one
@@ -123,7 +123,9 @@ def predict(
     for outcome in run_prediction(settings, network, images, out):
         failed |= outcome.problem is not None
         written = ", ".join(f"{out.rstrip('/')}/{name}" for name in outcome.written)
-        typer.echo(outcome.problem or f"{outcome.source.path} → {written}", err=outcome.problem is not None)
+        content = f" ({outcome.content})" if outcome.content else ""
+        said = outcome.problem or f"{outcome.source.path} → {written}{content}"
+        typer.echo(said, err=outcome.problem is not None)
     if failed:
         raise typer.Exit(1)
 

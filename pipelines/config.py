@@ -28,13 +28,15 @@ from pipelines.sampling import Sampling
 from pipelines.schedule import Schedule
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
+TASK_CONFIGS = {"segmentation": "ade20k"}
+"""Task → the built-in config that is the paper's for it; for depth the defaults are."""
 
 
 class ConfigError(UserError):
     """A config that cannot be used; the message names the key, one problem a line."""
 
 
-TaskName = Literal["depth", "metric_depth"]
+TaskName = Literal["depth", "metric_depth", "segmentation"]
 MetricRegion = Literal["all", "garg", "eigen"]
 Executor = Literal["local", "ray"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -157,6 +159,47 @@ class OptimizerSection(Section):
         return self
 
 
+class SegmentationSection(Section):
+    """What only task=segmentation has (paper section 4.2, after Zhang et al., ResNeSt, 2020).
+
+    Attributes:
+        resize: longer side of a photo before it is rescaled, in pixels.
+        rescale: the least and the largest factor by which it is rescaled at random.
+        auxiliary_weight: weight of the auxiliary head's loss.
+        momentum: of stochastic gradient descent.
+        weight_decay: of all parameters. The paper does not say; this is what Zhang et al. have.
+    """
+
+    resize: int = Field(520, ge=32)
+    rescale: tuple[float, float] = (0.5, 2.0)
+    auxiliary_weight: float = Field(0.2, ge=0.0)
+    momentum: float = Field(0.9, ge=0.0, lt=1.0)
+    weight_decay: float = Field(1e-4, ge=0.0)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SegmentationSection:
+        if not 0 < self.rescale[0] <= self.rescale[1]:
+            raise ValueError(f"rescale: {self.rescale} must be two positive factors, the least first")
+        return self
+
+
+class InferenceSection(Section):
+    """How a model of segmentation sees an image (`dpt.segmentation_inference`).
+
+    Attributes:
+        scales: of sliding windows, whose class probabilities are averaged; without any, the image goes
+            through the network once, as a whole.
+        flip: average with what is predicted for the mirrored image.
+    """
+
+    scales: tuple[Annotated[float, Field(gt=0.0, le=8.0)], ...] = ()
+    flip: bool = False
+
+
+PAPER_INFERENCE = InferenceSection(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
+"""What Tables 4 and 5 were measured with."""
+
+
 class CapsSection(Section):
     """The deepest depth that counts in an evaluation; farther pixels and sky are left out.
 
@@ -206,7 +249,7 @@ class TrainConfig(MixSection):
     """How a model is trained.
 
     Attributes:
-        task: what is learned: `depth` up to scale and shift, or `metric_depth`, in metres.
+        task: what is learned: `depth` up to scale and shift, `metric_depth` in metres, or `segmentation`.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
         crop: side of the square random crops in pixels, or [height, width] of others.
@@ -243,6 +286,7 @@ class TrainConfig(MixSection):
     loss: LossSection = LossSection()
     metric_depth: MetricDepthSection = MetricDepthSection()
     optimizer: OptimizerSection = OptimizerSection()
+    segmentation: SegmentationSection = SegmentationSection()
     steps: int = Field(60 * 72_000, ge=1)
     batch_size: int = Field(16, ge=1)
     crop: int | tuple[int, int] = 384
@@ -312,7 +356,9 @@ class EvaluateConfig(Section):
         split: which split of the shards.
         side, rule: size of the network's input (`dpt.transforms.network_size`); None for the model's own,
             which is the size that it was trained at.
-        caps: which pixels count.
+        caps: which pixels count, of depth.
+        inference: windows and scales of segmentation; the paper's.
+        allow_missing: evaluate a segmentation set of which samples were left out of the shards, and say so.
         workers: evaluating processes; one GPU each where there is one.
         device: `auto` takes GPUs if the cluster has any.
     """
@@ -321,6 +367,8 @@ class EvaluateConfig(Section):
     side: int | None = Field(None, ge=32)
     rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
     caps: CapsSection = CapsSection()
+    inference: InferenceSection = PAPER_INFERENCE
+    allow_missing: bool = False
     workers: int = Field(1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -358,12 +406,13 @@ class PredictConfig(Section):
     Attributes:
         dtype: of the arithmetic; results are float32 always. float16 on GPUs only.
         batch_size: how many images are predicted at once that go through the network at one size.
-        write: what is written for each image: numbers, a 16-bit picture, a coloured picture.
+        write: what is written for each image: numbers, a picture of them, a coloured picture.
         colours: a colour map of Matplotlib's.
         ply: horizontal field of view of the camera in degrees; if given, a point cloud is written too.
         attention: layers, counted from 1, whose attention maps are drawn.
         references: tokens whose attention is drawn, as shares of height and width; the paper's are the upper
             left and the lower right one.
+        inference: windows and scales of segmentation.
         frames: write for every frame of a video what is written for images.
     """
 
@@ -377,6 +426,7 @@ class PredictConfig(Section):
     ply: float | None = Field(None, gt=0.0, lt=180.0)
     attention: tuple[int, ...] = ()
     references: tuple[tuple[Share, Share], ...] = Field(((0.0, 0.0), (1.0, 1.0)), min_length=1)
+    inference: InferenceSection = InferenceSection()
     frames: bool = False
 
 

@@ -36,6 +36,8 @@ _PROTOCOL = {
     "caps.nearest": ("caps.nearest",),
     "side": ("side",),
     "rule": ("rule",),
+    "inference.scales": ("inference.scales",),
+    "inference.flip": ("inference.flip",),
 }
 """What a measurement depends on besides data and model, and under which parameters the jobs log it."""
 

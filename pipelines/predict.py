@@ -1,17 +1,18 @@
 """`dpt predict`: images and videos of any size → depth as numbers, pictures, point clouds, attention maps.
 
-Images that go through the network at one size are predicted together. What cannot be read is reported, and
-the rest go on. What is written for each image is told by
-`pipelines.results`; of a video `clip.mp4` it is `clip_colour.mp4`, and of its frames, on request, what is
-written for images, in `clip/`.
+Models of segmentation give classes instead. Images that go through the network at one size are predicted
+together. What cannot be read is reported, and the rest go on. What is written for each image is told by
+`pipelines.results` and `pipelines.segmentation_results`; of a video `clip.mp4` it is `clip_colour.mp4`, and
+of its frames, on request, what is written for images, in `clip/`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -23,21 +24,26 @@ import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
 from dpt.attention import check_layers
+from dpt.palette import overlay
 from dpt.predict import colourise, display_range, input_size, predict_batch
+from dpt.segmentation_inference import predict_classes
 from pipelines.attention_figure import attention_figure
-from pipelines.config import ConfigError, PredictConfig
+from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.inputs import Input, find_inputs
 from pipelines.networks import BadModel
 from pipelines.results import (
     ATTENTION,
     POINTS,
     SUFFIXES,
+    Form,
     encode,
     encode_png,
     encode_points,
     inverse_depth_of,
     write_result,
 )
+from pipelines.segmentation_evaluation import require_size_fits
+from pipelines.segmentation_results import classes_in_words, encode_classes
 from pipelines.videos import BadVideo, Frame, read_frames, writing_video
 
 STANDARD_OUTPUT = "-"
@@ -48,6 +54,8 @@ _STEADINESS = 0.9
 """Share of a video's colour range that stays from frame to frame, lest it flickers."""
 
 Image = NDArray[np.uint8]
+Prediction = NDArray[Any]
+"""(H, W): float32 depth or inverse depth, or uint8 classes."""
 
 
 class BadImage(UserError):
@@ -56,11 +64,12 @@ class BadImage(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an input: the files that were written, or the problem."""
+    """What became of an input: the files that were written and what is in them, or the problem."""
 
     source: Input
     written: tuple[str, ...] = ()
     problem: str | None = None
+    content: str = ""
 
 
 def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: str) -> Iterator[Outcome]:
@@ -68,7 +77,7 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
 
     Args:
         settings: what to write and how to compute.
-        model: of depth or inverse depth.
+        model: of depth, inverse depth or classes.
         paths: see `pipelines.inputs.find_inputs`.
         out: folder for the results; a path or URI.
 
@@ -106,7 +115,7 @@ def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -
     if len(inputs) != 1 or inputs[0].is_video or len(results_of(inputs[0], settings)) != 1:
         raise UserError("--out - takes one image, and one of --write npy, png, colour")
     image = read_image(inputs[0])
-    return encode(settings.write[0], predictor([image])[0], model.config, settings.colours)
+    return predictor.encode(settings.write[0], image, predictor([image])[0])
 
 
 def results_of(source: Input, settings: PredictConfig) -> list[str]:
@@ -131,8 +140,12 @@ class Predictor:
     def __init__(self, settings: PredictConfig, model: dpt.DPT) -> None:
         self.settings, self.config = settings, model.config
         device = resolve_device(settings.device)
-        if model.config.task != "depth":
-            raise BadModel(f"this is a {model.config.task} model; dpt predict takes models of depth")
+        self.segments = model.config.task == "segmentation"
+        if self.segments and settings.ply is not None:
+            raise BadModel("this is a segmentation model; a point cloud (ply) needs one of depth")
+        require_size_fits(settings)
+        if settings.inference != InferenceSection() and not self.segments:
+            raise BadModel("this is a depth model; scales and flip (inference) are for segmentation")
         if settings.colours not in matplotlib.colormaps:
             raise ConfigError(
                 f"predict.colours: Matplotlib has no {settings.colours!r}; some are: inferno, viridis, gray"
@@ -146,21 +159,33 @@ class Predictor:
             raise ConfigError(f"predict.attention: {error}") from error
         self.model = model.to(device).eval()
 
-    def __call__(self, images: Sequence[Image]) -> list[NDArray[np.float32]]:
+    def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Images that go through the network at one size -> predictions of their own sizes."""
         settings = self.settings
-        return predict_batch(
-            self.model, images, settings.side, settings.rule, dtype=getattr(torch, settings.dtype)
-        )
+        size, dtype = (settings.side, settings.rule), getattr(torch, settings.dtype)
+        if not self.segments:
+            return list(predict_batch(self.model, images, *size, dtype=dtype))
+        inference = settings.inference
+        return list(predict_classes(self.model, images, inference.scales, inference.flip, *size, dtype=dtype))
+
+    def encode(self, form: Form, image: Image, prediction: Prediction) -> bytes:
+        """The bytes of one of a prediction's three files."""
+        if self.segments:
+            return encode_classes(form, prediction, image)
+        return encode(form, prediction, self.config, self.settings.colours)
+
+    def describe(self, prediction: Prediction) -> str:
+        """What is in a prediction, where that can be said in a few words."""
+        return classes_in_words(prediction, self.config.class_names) if self.segments else ""
 
     def input_size(self, image: Image) -> tuple[int, int]:
         """(height, width) at which an image goes through the network."""
         return input_size(self.model, image, self.settings.side, self.settings.rule)
 
-    def write(self, folder: Folder, name: str, image: Image, prediction: NDArray[np.float32]) -> list[str]:
+    def write(self, folder: Folder, name: str, image: Image, prediction: Prediction) -> list[str]:
         """Write what is to be written of an image; returns the relative paths."""
         settings = self.settings
-        contents = [encode(form, prediction, self.config, settings.colours) for form in settings.write]
+        contents = [self.encode(form, image, prediction) for form in settings.write]
         if settings.ply is not None:
             contents.append(encode_points(prediction, image, self.config, settings.ply))
         if settings.attention:
@@ -198,29 +223,42 @@ def _predict_images(
 ) -> Iterator[Outcome]:
     predictions = predictor([image for _, image in batch])
     for (source, image), prediction in zip(batch, predictions, strict=True):
-        yield Outcome(source, tuple(predictor.write(folder, source.name, image, prediction)))
+        written = tuple(predictor.write(folder, source.name, image, prediction))
+        yield Outcome(source, written, content=predictor.describe(prediction))
 
 
 def _predict_video(predictor: Predictor, source: Input, folder: Folder) -> Outcome:
     """Paint a video; a broken one leaves no painted video, but the frames before the break."""
     name = source.name + VIDEO
-    limits: tuple[float, float] | None = None
+    paint = _painter(predictor)
     number = 0
     try:
         with folder.writing(name) as path, writing_video(path) as video:
             for frames in _batches(read_frames(source.path), predictor.settings.batch_size):
                 predictions = predictor([frame.image for frame in frames])
                 for frame, prediction in zip(frames, predictions, strict=True):
-                    inverse_depth = inverse_depth_of(prediction, predictor.config)
-                    limits = _steadied(limits, display_range(inverse_depth))
-                    painted = colourise(inverse_depth, predictor.settings.colours, limits)
-                    video.write(painted, frame.time, frame.time_base)
+                    video.write(paint(frame.image, prediction), frame.time, frame.time_base)
                     if predictor.settings.frames:
                         predictor.write(folder, f"{source.name}/{number:06}", frame.image, prediction)
                     number += 1
     except BadVideo as error:
         return Outcome(source, problem=str(error))
     return Outcome(source, (name, f"{source.name}/") if predictor.settings.frames else (name,))
+
+
+def _painter(predictor: Predictor) -> Callable[[Image, Prediction], Image]:
+    """Paints the frames of one video, in order."""
+    limits: tuple[float, float] | None = None
+
+    def paint(image: Image, prediction: Prediction) -> Image:
+        nonlocal limits
+        if predictor.segments:
+            return overlay(image, prediction)
+        inverse_depth = inverse_depth_of(prediction, predictor.config)
+        limits = _steadied(limits, display_range(inverse_depth))
+        return colourise(inverse_depth, predictor.settings.colours, limits)
+
+    return paint
 
 
 def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:

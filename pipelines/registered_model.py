@@ -1,4 +1,4 @@
-"""The model as the registry serves it: encoded images in, inverse depth out.
+"""The model as the registry serves it: encoded images in, inverse depth or classes out.
 
 MLflow stores this file as it is ("models from code") beside safetensors weights, so that loading a registered
 model unpickles nothing. It needs only the `dpt` package, which travels with it.
@@ -17,10 +17,11 @@ from mlflow.pyfunc import PythonModel
 
 import dpt
 from dpt.predict import predict_inverse_depth
+from dpt.segmentation_inference import predict_classes
 
 
 class RegisteredDPT(PythonModel):
-    """Monocular inverse depth of encoded images."""
+    """Monocular inverse depth of encoded images; of a segmentation model, the classes of their pixels."""
 
     def load_context(self, context: Any) -> None:
         """Load the weights that were logged with the model."""
@@ -35,22 +36,31 @@ class RegisteredDPT(PythonModel):
             params: not used.
 
         Returns:
-            One column, `inverse_depth`: the bytes of a .npy file, (H, W) float32, larger is nearer, up to an
-            unknown scale and shift.
+            One column of the bytes of .npy files: `inverse_depth`, (H, W) float32, larger is nearer, up to an
+            unknown scale and shift; of a segmentation model `classes`, (H, W) uint8 numbers, whose names are
+            the config's `class_names`.
 
         Raises:
             ValueError: if bytes are no image.
         """
-        return pd.DataFrame(
-            {"inverse_depth": [self._predict_one(bytes(data)) for data in model_input["image"]]}
-        )
+        column = "classes" if self._segments else "inverse_depth"
+        return pd.DataFrame({column: [self._predict_one(bytes(data)) for data in model_input["image"]]})
+
+    @property
+    def _segments(self) -> bool:
+        return bool(self._model.config.task == "segmentation")
 
     def _predict_one(self, data: bytes) -> bytes:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if decoded is None:
             raise ValueError("image: the bytes are no readable image file")
+        image = np.ascontiguousarray(decoded[..., ::-1])
+        if self._segments:
+            (prediction,) = predict_classes(self._model, [image])
+        else:
+            prediction = predict_inverse_depth(self._model, image)
         buffer = io.BytesIO()
-        np.save(buffer, predict_inverse_depth(self._model, decoded[..., ::-1]), allow_pickle=False)
+        np.save(buffer, prediction, allow_pickle=False)
         return buffer.getvalue()
 
 

@@ -47,7 +47,8 @@ class SegmentationCrops:
     ) -> None:
         """See `pipelines.crops.Crops`; the numbers are size, vertical and horizontal position, and flip."""
         image, labels = decode_labelled_row(row)
-        height, width = rescaled_size(*labels.shape, self.resize, self.rescale, float(draws[0]))
+        there, wide = labels.shape
+        height, width = rescaled_size(there, wide, self.resize, self.rescale, float(draws[0]))
         image = _resized(image, height, width)
         top, left = (
             int(draw * (max(0, there - wanted) + 1))

@@ -58,7 +58,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         total, squares, number = sums.split([x.shape[1], x.shape[1], 1])
         mean = total / number
         variance = squares / number - mean.square()
-        self._track(mean.detach(), variance.detach(), float(number))
+        self._track(mean.detach(), variance.detach(), float(number.detach()))
         scale = (variance + self.eps).rsqrt() * self.weight
         normalised = (wide - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]
         return normalised.to(x.dtype)

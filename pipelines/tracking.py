@@ -57,10 +57,8 @@ _PACKAGES = (
     "mlflow",
 )
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")
-_SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, "image")]),
-    outputs=Schema([ColSpec(DataType.binary, "inverse_depth")]),
-)
+_OUTPUTS = {"depth": "inverse_depth", "segmentation": "classes"}
+"""Task of a model → the column that it answers with, see `pipelines.registered_model`."""
 
 
 class TrackingError(UserError):
@@ -120,6 +118,10 @@ class Run:
     def log_files(self, folder: Path, path: str) -> None:
         """Log all files of a local folder as artifacts below `path`."""
         self._client.log_artifacts(self.run_id, str(folder), path)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Log a text file as an artifact."""
+        self._client.log_text(self.run_id, text, path)
 
     def metrics(self) -> dict[str, float]:
         """The last value of every metric."""
@@ -306,10 +308,19 @@ def log_model(run: Run, folder: Path) -> str:
             python_model=str(code / "registered_model.py"),
             artifacts={"model": str(folder)},
             code_paths=[str(code.parent / "dpt")],
-            signature=_SIGNATURE,
+            signature=_signature(folder),
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
         )
     return str(info.model_uri)
+
+
+def _signature(folder: Path) -> ModelSignature:
+    """Of a saved model: encoded images in, encoded arrays out."""
+    task = json.loads((folder / "config.json").read_text())["task"]
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema([ColSpec(DataType.binary, _OUTPUTS[task])]),
+    )
 
 
 def find_run(name_or_id: str) -> str:

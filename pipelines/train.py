@@ -205,6 +205,8 @@ def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dic
         del settings["task"]
     if config.task != "metric_depth":
         del settings["metric_depth"]
+    if config.task != "segmentation":
+        del settings["segmentation"]
     if config.model.start is None:
         del settings["model"]["start"]
     manifests = {dataset.name: dataset.manifest.digest for dataset in datasets}

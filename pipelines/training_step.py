@@ -1,8 +1,9 @@
 """One step of training: a rank's share of a batch → gradients of the whole batch → new parameters.
 
-The gradient is that of the mean loss over all images of the global batch, however they are spread over ranks
-and micro-batches. A step whose loss or gradient is no use changes nothing: not the parameters, the optimiser,
-the moving average, nor the running statistics of batch normalisation.
+The gradient is that of the mean loss over all images of the global batch (weighted, where the task says so),
+however they are spread over ranks and micro-batches. A step whose loss or gradient is no use changes
+nothing: not the parameters, the optimiser, the moving average, nor the running statistics of batch
+normalisation.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class TrainingStep:
         statistics = [buffer.clone() for buffer in self._model.buffers()]
         self._optimizer.zero_grad(set_to_none=True)
         multi = self._config.optimizer.objective == "multi_objective" and self._datasets > 1
-        losses = self._multi_objective(batch) if multi else self._mean(batch)
+        weights = self._weights(batch)
+        losses = self._multi_objective(batch) if multi else self._mean(batch, weights)
         norm = self._clip()
         if not self._usable(losses, norm):
             for buffer, before in zip(self._model.buffers(), statistics, strict=True):
@@ -87,14 +89,26 @@ class TrainingStep:
         self._optimizer.step()
         if self._average is not None:
             self._average.update()
-        return StepResult(losses.sum() * self._share, False, [])
+        return StepResult((weights * losses).sum() * self._share, False, [])
 
     @property
     def _share(self) -> float:
         """Turns a sum over this rank's images into a number whose mean over ranks is the batch's mean."""
         return self._world_size / self._config.batch_size
 
-    def _mean(self, batch: Batch) -> Tensor:
+    def _weights(self, batch: Batch) -> Tensor:
+        """How much each of this rank's images counts, (n,) float32; over the whole batch the mean is one."""
+        weights = self._task.weights(batch.target)
+        if weights is None:
+            return torch.ones(len(batch.images), device=self._device)
+        weights = weights.to(self._device)
+        total = weights.sum()
+        if self._world_size > 1:
+            torch.distributed.all_reduce(total)
+        # Where nothing counts, nothing is learned.
+        return (weights * self._config.batch_size / total.clamp(min=torch.finfo(total.dtype).tiny)).float()
+
+    def _mean(self, batch: Batch, weights: Tensor) -> Tensor:
         """Gradients of the mean over images, in micro-batches; returns the images' losses, detached."""
         parts = torch.arange(len(batch.images)).tensor_split(self._config.optimizer.accumulate)
         parts = tuple(part for part in parts if len(part))
@@ -102,7 +116,7 @@ class TrainingStep:
         for number, part in enumerate(parts, start=1):
             with self._synchronising(number == len(parts)):
                 found = self._losses(self._parallel, batch, part)
-                (found.sum() * self._share).backward()
+                ((weights[part.to(self._device)] * found).sum() * self._share).backward()
             losses.append(found.detach())
         return torch.cat(losses)
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pipelines.config import TrainConfig
 from pipelines.tasks.metric_depth import MetricDepth
 from pipelines.tasks.relative_depth import RelativeDepth
+from pipelines.tasks.segmentation import Segmentation
 from pipelines.tasks.task import Task
 
-TASKS: dict[str, type[Task]] = {"depth": RelativeDepth, "metric_depth": MetricDepth}
+TASKS: dict[str, type[Task]] = {
+    "depth": RelativeDepth,
+    "metric_depth": MetricDepth,
+    "segmentation": Segmentation,
+}
 
 
 def task_of(config: TrainConfig) -> Task:

@@ -88,6 +88,17 @@ class Task(ABC):
     def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
         """The optimiser; each of its parameter groups remembers its own learning rate as `initial_lr`."""
 
+    def weights(self, target: Tensor) -> Tensor | None:
+        """How much each image counts in the mean over a batch's images; None if all count alike.
+
+        Args:
+            target: (B, H, W) of the crops' `target_dtype`, on the CPU.
+
+        Returns:
+            (B,) float64, none of them negative. The mean is over the batch of all ranks.
+        """
+        return None
+
     @abstractmethod
     def losses(self, output: Any, target: Tensor) -> Tensor:
         """Loss of each image.

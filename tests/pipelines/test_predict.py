@@ -5,10 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import dpt
 from dpt.predict import predict_inverse_depth
-from pipelines.config import ConfigError, PredictConfig
+from dpt.segmentation_inference import predict_classes
+from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.inputs import Input
 from pipelines.networks import BadModel
 from pipelines.predict import BadImage, predict, predict_one, read_image, resolve_device
@@ -121,10 +124,51 @@ def test_what_does_not_fit_the_model_is_refused_first(
     assert not (tmp_path / "out").exists()
 
 
-def test_models_of_other_tasks_are_refused(tmp_path: Path) -> None:
-    segmentation = dpt.create_model("dpt_tiny", task="segmentation", batch_norm=True)
-    with pytest.raises(BadModel, match="this is a segmentation model"):
-        results(PredictConfig(), segmentation, tmp_path / "out", photo(tmp_path / "a.png", 32, 32))
+@pytest.fixture(scope="module")
+def segmentation() -> dpt.DPT:
+    torch.manual_seed(0)
+    settings = {"task": "segmentation", "batch_norm": True, "classes": 3, "class_names": ("a", "b", "c")}
+    return dpt.create_model("dpt_tiny", **settings).eval()
+
+
+@pytest.mark.parametrize("inference", [{}, {"scales": (0.5, 1.0), "flip": True}])
+@pytest.mark.parametrize("size", [(50, 70), (33, 200), (1, 1)])
+def test_models_of_segmentation_give_classes(
+    segmentation: dpt.DPT, tmp_path: Path, size: tuple[int, int], inference: dict[str, object]
+) -> None:
+    path = photo(tmp_path / "in" / "a.png", *size)
+    settings = PredictConfig.model_validate({"inference": inference})
+    (outcome,) = predict(settings, segmentation, [str(path)], str(tmp_path / "out"))
+    assert outcome.problem is None
+    classes = np.load(tmp_path / "out" / "a.npy")
+    assert (classes.dtype, classes.shape) == (np.uint8, size)
+    with Image.open(tmp_path / "out" / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), classes)
+    assert cv2.imread(str(tmp_path / "out" / "a_colour.png")).shape == (*size, 3)
+    most = "abc"[np.bincount(classes.ravel()).argmax()]
+    assert outcome.content.startswith(f"{most} {(classes == 'abc'.index(most)).mean():.0%}")
+    image = read_image(Input(path, ""))
+    scales = settings.inference.scales
+    (expected,) = predict_classes(segmentation, [image], scales, settings.inference.flip)
+    np.testing.assert_array_equal(classes, expected)
+
+
+def test_what_is_for_another_task_is_refused(model: dpt.DPT, segmentation: dpt.DPT, tmp_path: Path) -> None:
+    path = photo(tmp_path / "a.png", 32, 32)
+    with pytest.raises(BadModel, match="this is a segmentation model; a point cloud"):
+        results(PredictConfig(ply=60.0), segmentation, tmp_path / "out", path)
+    for inference in (InferenceSection(flip=True), InferenceSection(scales=(1.0,))):
+        with pytest.raises(BadModel, match="this is a depth model; scales and flip"):
+            results(PredictConfig(inference=inference), model, tmp_path / "out", path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_classes_are_laid_over_a_video(segmentation: dpt.DPT, tmp_path: Path) -> None:
+    clip = video(tmp_path / "clip.mp4", 3, 48, 64)
+    assert results(PredictConfig(frames=True), segmentation, tmp_path / "out", clip) == {clip: None}
+    painted = list(read_frames(tmp_path / "out" / "clip_colour.mp4"))
+    assert [frame.image.shape for frame in painted] == [(48, 64, 3)] * 3
+    assert len(list((tmp_path / "out" / "clip").glob("*.npy"))) == 3
 
 
 def video(path: Path, frames: int, height: int, width: int) -> Path:

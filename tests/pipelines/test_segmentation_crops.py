@@ -69,7 +69,7 @@ def test_what_is_too_small_is_filled_up_at_the_right_and_below() -> None:
 
 
 def test_loading_processes_import_no_network() -> None:
-    heavy = "{'timm', 'ray', 'mlflow'}"
+    heavy = "{'torch', 'ray', 'mlflow'}"
     code = f"import sys, pipelines.segmentation_crops; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -1,0 +1,123 @@
+"""A class for every pixel (paper section 4.2): ADE20K, Pascal Context."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import dpt
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from datasets_prep.sources.source import IGNORED_LABEL
+from dpt.adaptation import require_adaptable, with_classes
+from dpt.losses import SegmentationLoss
+from dpt.metrics import SegmentationCounts
+from pipelines.config import ConfigError, InferenceSection, TrainConfig
+from pipelines.crops import Crops
+from pipelines.segmentation_crops import SegmentationCrops
+from pipelines.segmentation_evaluation import classes_of, count_share, sample_segmentations
+from pipelines.tasks.task import Task
+
+
+class Segmentation(Task):
+    """Cross-entropy of the classes, with an auxiliary head; validated by mean IoU.
+
+    A batch's loss is the mean over all labelled pixels of all its images, as the protocol wants it: images
+    weigh by their labelled pixels, and the number of workers changes nothing. Validation takes each image
+    through the network once, as a whole; the paper's windows at several scales are for `dpt evaluate`.
+    """
+
+    metric = "miou"
+    title = "mIoU"
+    larger_is_better = True
+    prepares_model = True
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.criterion = SegmentationLoss(config.segmentation.auxiliary_weight, IGNORED_LABEL)
+
+    @property
+    def crops(self) -> Crops:
+        """Rescaled random crops."""
+        settings = self.config.segmentation
+        return SegmentationCrops(self.config.crop_size, settings.resize, settings.rescale, self.config.flip)
+
+    def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
+        """One set of classes is needed, and a decoder that can be normalised."""
+        _common_classes(datasets)
+        if self.config.optimizer.objective != "average":
+            raise ConfigError("optimizer.objective: task=segmentation has one loss, so it must be average")
+        if len(set(self.config.crop_size)) > 1:
+            raise ConfigError(f"crop: {self.config.crop} must be square for task=segmentation")
+        settings, workers = self.config.optimizer, self.config.most_workers
+        if settings.accumulate > self.config.batch_size // workers:
+            raise ConfigError(
+                f"optimizer.accumulate: {settings.accumulate} micro-batches need as many images on each of "
+                f"{workers} workers, but batch_size is {self.config.batch_size}"
+            )
+        try:
+            require_adaptable(model.config)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
+
+    def starting_model(
+        self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
+    ) -> dpt.DPT:
+        """The model with the datasets' classes; what it lacks is drawn by the run's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            adapted = with_classes(model, _common_classes(datasets))
+        adapted.config = dataclasses.replace(adapted.config, image_size=self.config.crop_size[0])
+        return adapted
+
+    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
+        """Stochastic gradient descent with momentum."""
+        rates, settings = self.config.optimizer, self.config.segmentation
+        groups = dpt.parameter_groups(model, rates.backbone_lr, rates.decoder_lr)
+        return torch.optim.SGD(
+            [{**group, "initial_lr": group["lr"]} for group in groups],
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+
+    def weights(self, target: Tensor) -> Tensor:
+        """The number of labelled pixels of each image."""
+        return (target != IGNORED_LABEL).sum(dim=(1, 2)).double()
+
+    def losses(self, output: Any, target: Tensor) -> Tensor:
+        """Of logits, and those of the auxiliary head, against classes (B, H, W)."""
+        logits, auxiliary = output
+        losses: Tensor = self.criterion(logits, auxiliary, target.long())
+        return losses
+
+    def evaluate_share(
+        self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
+    ) -> SegmentationCounts:
+        """Counts of pixels by label and prediction."""
+        return count_share(model, dataset, split, InferenceSection(), rank, world_size)
+
+    def sample_predictions(
+        self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
+    ) -> NDArray[np.uint8]:
+        """Images, labels and predictions."""
+        return sample_segmentations(model, datasets, split, count)
+
+
+def _common_classes(datasets: Sequence[PreparedDataset]) -> tuple[str, ...]:
+    """The classes of all datasets.
+
+    Raises:
+        NotADataset: if they have none, or not the same.
+    """
+    names = classes_of(datasets[0])
+    for other in datasets[1:]:
+        if classes_of(other) != names:
+            raise NotADataset(
+                f"{datasets[0].name} and {other.name} have different classes; a model learns one set of them"
+            )
+    return names
