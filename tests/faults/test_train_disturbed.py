@@ -108,7 +108,7 @@ def kill_a_machine(leader: int) -> None:
 
 @pytest.mark.slow
 def test_a_hung_rank_is_taken_for_dead(place: Place, undisturbed_by_two: Curve) -> None:
-    with place.training("hung", "workers=2", "hang_minutes=0.25") as (process, log):
+    with place.training("hung", "workers=2", "hang_minutes=0.5") as (process, log):
         place.wait_for_checkpoint("hung", process, log)
         ranks(process.pid)[0].suspend()
         assert GOING_ON in place.end_of(process, log), "it was not disturbed"
@@ -117,7 +117,7 @@ def test_a_hung_rank_is_taken_for_dead(place: Place, undisturbed_by_two: Curve) 
 
 @pytest.mark.slow
 def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place: Place, undisturbed: Curve) -> None:
-    with place.training("starved", "loader_workers=1", "hang_minutes=0.25") as (process, log):
+    with place.training("starved", "loader_workers=1", "hang_minutes=0.5") as (process, log):
         place.wait_for_checkpoint("starved", process, log)
         (rank,) = ranks(process.pid)
         for loader in rank.children(recursive=True):
