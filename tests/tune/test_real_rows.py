@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import dpt
 from datasets_prep.manifest import open_datasets
 from pipelines.batches import Batch
 from pipelines.config import TrainConfig, with_changes
@@ -47,6 +48,7 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
     config = variant.config(BASE, seed=0)
     torch.manual_seed(0)
     model = build_model(config.model, config.crop_size).train()
+    wake(model)
     before = copy.deepcopy(next(model.head.parameters())).detach()
     step = TrainingStep(model, model, adam(model, config), None, config, datasets=1, rank=0, world_size=1)
     result = step(batch(), 1)
@@ -56,6 +58,13 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
     (dataset, _) = open_datasets([str(shards_folder)])
     sums = evaluate_share(model, dataset, config.val_split, config.caps, rank=0, world_size=1, side=CROP)
     assert math.isfinite(sums.result()["abs_rel"])
+
+
+def wake(model: dpt.DPT) -> None:
+    """With random weights the last ReLU may be at 0 everywhere, and pass no gradient."""
+    last = [module for module in model.head.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+    assert last.bias is not None
+    torch.nn.init.ones_(last.bias)
 
 
 def batch() -> Batch:

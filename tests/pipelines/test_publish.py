@@ -1,0 +1,24 @@
+"""Which of a sweep's trials is its best."""
+
+from __future__ import annotations
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import tracking
+from pipelines.config import TrainConfig
+from pipelines.publish import best_trial
+
+
+def test_a_run_without_finished_trials_has_no_best(mlflow_database: str) -> None:
+    parent = tracking.start_run("sweep", "tune", TrainConfig(), [])
+    with pytest.raises(tracking.TrackingError, match="sweep is no sweep with a finished trial"):
+        best_trial("sweep")
+    tags = {"mlflow.parentRunId": parent.run_id}
+    trial = tracking.start_run("sweep/a/s0", "train", TrainConfig(), [], tags)
+    trial.log_metrics({"abs_rel/mean": 0.1}, step=1)
+    MlflowClient().set_terminated(trial.run_id, "FINISHED")
+    with pytest.raises(tracking.TrackingError, match="no sweep with a finished trial that has abs_rel/mean"):
+        best_trial("sweep")
+    with pytest.raises(tracking.TrackingError, match="no run 'nowhere'"):
+        best_trial("nowhere")
