@@ -131,17 +131,13 @@ def _tables(words: list[str]) -> list[Table]:
 
 def print_tables(result: SweepResult, console: Console) -> None:
     """AbsRel of every table, as the paper lays it out, and what is more than chance."""
-    from tune.summary import figures_of, speeds, summarise_table
+    from tune.summary import figures_of, table_rows
 
     plan = result.plan
-    datasets = list(plan.manifests)
-    figures = figures_of(result.run, datasets)
+    figures = figures_of(result.run, list(plan.manifests))
     for table in plan.tables:
         title = f"{table.number or table.name}: {table.caption}"
-        columns = [*datasets, "mean"] if table.trained else ["parameters [million]", "time [ms]"]
-        rows, remark = (
-            summarise_table(plan, table, figures) if table.trained else (speeds(result.run, table), "")
-        )
+        columns, rows, remark = table_rows(plan, result.run, table, figures)
         printed = Printed("", *columns, title=title, title_justify="left")
         for row in rows:
             printed.add_row(row.title, *row.cells)

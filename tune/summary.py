@@ -65,6 +65,40 @@ def _has_all(figures: Figures, seed: int, datasets: list[str]) -> bool:
     return all((seed, dataset) in figures for dataset in datasets)
 
 
+def table_rows(
+    plan: SweepPlan, run: tracking.Run, table: Table, figures: dict[str, Figures]
+) -> tuple[list[str], list[RowSummary], str]:
+    """What to print of any table: columns, rows and a note."""
+    if not table.trained:
+        return ["parameters [million]", "time [ms]"], speeds(run, table), ""
+    if table.name == "resolution":
+        columns, rows = resolution_changes(run, table)
+        return columns, rows, ""
+    return [*plan.manifests, records.MEAN], *summarise_table(plan, table, figures)
+
+
+def resolution_changes(run: tracking.Run, table: Table) -> tuple[list[str], list[RowSummary]]:
+    """Figure 4: the change of mean AbsRel in percent at each side, over the seeds; and the sides."""
+    changes: dict[str, dict[int, list[float]]] = {}
+    for child in children(run.run_id):
+        title = child.data.tags.get(records.table_tag(table.name))
+        at = {side: value for key, value in child.data.metrics.items() if (side := records.side_of(key))}
+        if title is not None and at:
+            for side, value in at.items():
+                percent = 100 * (value / at[min(at)] - 1)
+                changes.setdefault(title, {}).setdefault(side, []).append(percent)
+    sides = sorted({side for found in changes.values() for side in found})
+    rows = [
+        RowSummary(row.title, tuple(_mean_percent(changes.get(row.title, {}).get(s, [])) for s in sides))
+        for row in table.rows
+    ]
+    return [f"{side} px" for side in sides], rows
+
+
+def _mean_percent(values: list[float]) -> str:
+    return f"{summarise(values).mean:+.1f} %" if values else ""
+
+
 def speeds(run: tracking.Run, table: Table) -> list[RowSummary]:
     """Table 9's rows: parameters in millions, latency in milliseconds."""
     found = {}

@@ -20,7 +20,7 @@ from tests.tune.conftest import READOUT
 from tune import records
 from tune.ablations import Row, Table
 from tune.plan import SweepPlan, plan_sweep
-from tune.summary import figures_of, speeds, summarise_table
+from tune.summary import figures_of, speeds, summarise_table, table_rows
 from tune.sweep import SweepFailed, SweepStopped, read_plan, run_sweep
 from tune.sweep_runs import SweepExists, children, find_parent
 
@@ -118,6 +118,9 @@ def check_summary(plan: SweepPlan, run: object) -> None:
     mean = sum(figures["dpt_tiny"].values()) / 2
     assert rows[1].cells[-1] == f"{mean:.4f}"
     assert "paired t-test over 2" in remark or "says nothing" in remark
+    columns, changes, _ = table_rows(plan, run, plan.tables[1], figures)
+    assert columns == ["64 px", "96 px"]
+    assert [(row.title, row.cells[0]) for row in changes] == [("Tiny", "+0.0 %")]
     assert [row.title for row in speeds(run, plan.tables[2]) if row.cells[0]] == ["Project", "Add"]
 
 
