@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
-from rich.table import Table as Printed
 
 from pipelines.cli_options import Config, lasting
 
 if TYPE_CHECKING:
     from tune.ablations import Table
     from tune.plan import SweepPlan
-    from tune.sweep import SweepResult
 
 console = Console()
 
@@ -60,6 +58,7 @@ def tune(
     ] = None,
 ) -> None:
     """Run ablations: every variant of some tables, with the same data and schedule, cluster-wide."""
+    from tune.summary import print_tables
     from tune.sweep import run_sweep
 
     storage = lasting(storage)
@@ -67,8 +66,8 @@ def tune(
     given: dict[str, object] = {key: value for key, value in options.items() if value is not None}
     plan = _known_plan(resume, what, data, name, config, storage, given) if resume else None
     plan = plan or _new_plan(what or [], data or [], name, config, given)
-    result = run_sweep(plan, storage, show=typer.echo)
-    print_tables(result, console)
+    run_sweep(plan, storage, show=typer.echo)
+    print_tables(plan.name, console)
     typer.echo(f"sweep {plan.name} is finished; beside the paper: dpt report {plan.name}")
     typer.echo(f"to register its best model: dpt publish {plan.name} --best")
 
@@ -127,20 +126,3 @@ def _tables(words: list[str]) -> list[Table]:
                 f"no table {word!r}; there are: {', '.join(PAPER)}; an ablation of yours is a .yaml file"
             )
     return found
-
-
-def print_tables(result: SweepResult, console: Console) -> None:
-    """AbsRel of every table, as the paper lays it out, and what is more than chance."""
-    from tune.summary import figures_of, table_rows
-
-    plan = result.plan
-    figures = figures_of(result.run, list(plan.manifests))
-    for table in plan.tables:
-        title = f"{table.number or table.name}: {table.caption}"
-        columns, rows, remark = table_rows(plan, result.run, table, figures)
-        printed = Printed("", *columns, title=title, title_justify="left")
-        for row in rows:
-            printed.add_row(row.title, *row.cells)
-        console.print(printed)
-        if remark:
-            console.print(remark, highlight=False)

@@ -15,9 +15,9 @@ from rich.console import Console
 from datasets_prep.manifest import open_datasets
 from pipelines.config import TuneConfig, load_experiment, with_changes
 from tune.ablations import DATASETS, PAPER, Row, Table
-from tune.cli_tune import print_tables
 from tune.plan import SweepPlan, plan_sweep
 from tune.report import write_report
+from tune.summary import print_tables
 from tune.sweep import run_sweep
 
 _TINY = {
@@ -78,6 +78,7 @@ def run_demo_sweep(out: Path, config: str, console: Console, say: Callable[[str]
     plan = plan_demo(out, config)
     what = f"{len(plan.trials)} variants in miniatures of the paper's tables"
     console.print(f"dpt tune: {what}", highlight=False)
-    print_tables(run_sweep(plan, str(out / "runs"), show=say), console)
+    run_sweep(plan, str(out / "runs"), show=say)
+    print_tables(plan.name, console)
     report = write_report(plan.name, out / "report")
     console.print(f"The tables beside the paper's: {report}", highlight=False, soft_wrap=True)

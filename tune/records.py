@@ -13,8 +13,6 @@ metrics are those of `dpt train` and, once trained, those below.
 
 from __future__ import annotations
 
-import re
-
 PARENT = "mlflow.parentRunId"
 JOB, SWEEP, VARIANT, SEED = "job", "sweep", "variant", "seed"
 SWEEP_JOB, TRAIN_JOB = "tune", "train"
@@ -48,7 +46,6 @@ IMAGE, TRUTH, PREDICTION = "image", "truth", "prediction"
 """What there is a picture of."""
 
 _TABLE_PREFIX = "ablation."
-_MEAN_AT_SIDE = re.compile(rf"resolution_(\d+)/abs_rel/{MEAN}")
 
 
 def trial_name(sweep: str, variant: str, seed: int) -> str:
@@ -74,12 +71,6 @@ def abs_rel(dataset: str) -> str:
 def abs_rel_at(side: int, dataset: str) -> str:
     """Metric of Figure 4: AbsRel with images resized to `side` pixels, at least the training crop's side."""
     return f"resolution_{side}/abs_rel/{dataset}"
-
-
-def side_of(metric: str) -> int | None:
-    """The side of a metric `abs_rel_at(side, MEAN)`; None of others."""
-    found = _MEAN_AT_SIDE.fullmatch(metric)
-    return int(found[1]) if found else None
 
 
 def picture_path(dataset: str, number: int, what: str) -> str:
