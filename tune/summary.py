@@ -16,7 +16,7 @@ _OTHER_THAN_ACCURACY = {"resolution": resolution_table, "speed": speed_table}
 
 
 def print_tables(sweep: str, console: Console) -> None:
-    """Print every table of a sweep: the paper's figures, ours as mean ± deviation over seeds, the best in bold.
+    """Print every table of a sweep: the paper's figures, ours ± deviation over seeds, the best in bold.
 
     Raises:
         TrackingError: if there is no such sweep.

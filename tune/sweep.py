@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from mlflow import MlflowClient
@@ -51,19 +51,6 @@ class SweepStopped(UserError):
     """A sweep that ended before its last trial, on purpose; it can be gone on with."""
 
 
-@dataclass(frozen=True)
-class SweepResult:
-    """A finished sweep.
-
-    Attributes:
-        plan: what it was.
-        run: its MLflow run.
-    """
-
-    plan: SweepPlan
-    run: tracking.Run
-
-
 def read_plan(name: str, storage: str) -> SweepPlan:
     """The plan of a sweep that was started.
 
@@ -76,8 +63,8 @@ def read_plan(name: str, storage: str) -> SweepPlan:
     return SweepPlan.from_yaml(folder.read_text(_PLAN_FILE), f"{folder.uri}/{_PLAN_FILE}")
 
 
-def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> SweepResult:
-    """Run the trials of a sweep that are not over.
+def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> tracking.Run:
+    """Run the trials of a sweep that are not over; returns the sweep's MLflow run.
 
     Args:
         storage: the sweep lives in `<storage>/<plan.name>`.
@@ -93,7 +80,7 @@ def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print
     run = open_parent(plan)
     with tracking.finishing(run, killed_by=SweepStopped):
         _run_missing(plan, SweepPlace(folder.uri, run, 1), show)
-    return SweepResult(plan, run)
+    return run
 
 
 def _keep_plan(plan: SweepPlan, folder: Folder) -> None:
