@@ -94,7 +94,7 @@ def scaled_size(height: int, width: int, crop: int, scale: float) -> tuple[int, 
 def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dtype: torch.dtype) -> Tensor:
     """Class probabilities (K, h, w) of an image at one scale, from windows."""
     window = model.config.image_size
-    height, width = scaled_size(*image.shape[:2], window, scale)
+    height, width = scaled_size(image.shape[0], image.shape[1], window, scale)
     device = next(model.parameters()).device
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=True)

@@ -137,7 +137,8 @@ def line_chart(
             continue
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low[seen], line.high[seen], color=colour, alpha=0.14, linewidth=0)
-        style = {"linestyle": (0, (2, 2)), "linewidth": 1.1} if line.faint else {"linestyle": dash}
+        faint: dict[str, Any] = {"linestyle": (0, (2, 2)), "linewidth": 1.1}
+        style = faint if line.faint else {"linestyle": dash}
         axes.plot(x, y, color=colour, marker="o" if x.size < 12 and not line.faint else "", **style)
         if not line.faint:
             ends.append((float(x[-1]), float(y[-1]), line.name, colour))
@@ -215,7 +216,7 @@ def scatter_chart(
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    style = {
+    style: dict[Any, Any] = {
         "font.size": _FONT,
         "font.family": "sans-serif",
         "axes.edgecolor": MUTED,

@@ -54,7 +54,7 @@ class RegisteredDPT(PythonModel):
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if decoded is None:
             raise ValueError("image: the bytes are no readable image file")
-        image = np.ascontiguousarray(decoded[..., ::-1])
+        image = np.ascontiguousarray(decoded[..., ::-1], np.uint8)
         if self._segments:
             (prediction,) = predict_classes(self._model, [image])
         else:

@@ -167,9 +167,9 @@ def reference(row: Row, column: str) -> float | None:
 def agreement(results: TableResults) -> Agreement | None:
     """Whether our rows rank as the paper's by the mean AbsRel; None if there are not two rows to compare."""
     both = [
-        (paper, ours.mean)
+        (theirs, found.mean)
         for row in results.rows
-        if (paper := reference(row.row, records.MEAN)) is not None and (ours := row.value(_MEAN))
+        if (theirs := reference(row.row, records.MEAN)) is not None and (found := row.value(_MEAN))
     ]
     if len(both) < 2:
         return None
