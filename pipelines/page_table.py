@@ -98,7 +98,7 @@ class Table:
     def _cells(self, row: list[Cell]) -> Iterator[str]:
         for index, (cell, column) in enumerate(zip(row, self.columns, strict=True)):
             kinds = [*self._kinds(index), *(["best"] if cell.best else []), cell.tone]
-            if column.text and index and len(cell.text) > _LONG:
+            if column.text and len(cell.text) > _LONG:
                 kinds.append("wrap")
             key = "" if cell.key is None or _is_nan(cell.key) else escape(str(cell.key))
             name = 'th scope="row"' if index == 0 else "td"
