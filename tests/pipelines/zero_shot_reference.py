@@ -16,10 +16,10 @@ def input_size(height, width, rule, side, divisor=32):
 
 
 def network_pixels(image, size, mean, std):
-    """(H, W, 3) uint8 → (3, h, w) float32, resampled bicubically in floating point."""
+    """(H, W, 3) uint8 → (h, w, 3) float32, resampled bicubically in floating point."""
     unit = image.astype(np.float32) / np.float32(255)
     small = cv2.resize(unit, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
-    return ((small - np.float32(mean)) / np.float32(std)).transpose(2, 0, 1)
+    return (small - np.float32(mean)) / np.float32(std)
 
 
 def bilinear(values, size):
