@@ -1,0 +1,61 @@
+"""The paired test tells a difference from luck."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tune.significance import Comparison, compare, note, summarise
+
+
+def test_mean_and_deviation() -> None:
+    summary = summarise([0.08, 0.10, 0.12])
+    assert (summary.mean, summary.deviation, summary.count) == (
+        pytest.approx(0.10),
+        pytest.approx(0.02),
+        3,
+    )
+    assert str(summary) == "0.1000 ± 0.0200"
+    assert str(summarise([0.1])) == "0.1000"
+    with pytest.raises(ValueError, match="no values"):
+        summarise([])
+
+
+def test_pairs_share_seed_and_dataset() -> None:
+    mine = {(0, "a"): 0.10, (0, "b"): 0.50, (1, "a"): 0.12, (1, "b"): 0.52}
+    theirs = {(0, "a"): 0.11, (0, "b"): 0.51, (1, "a"): 0.131, (1, "b"): 0.532, (2, "a"): 9.0}
+    found = compare(mine, theirs)
+    assert found.pairs == 4
+    assert found.difference == pytest.approx(0.01075)
+    differences = np.array([0.01, 0.01, 0.011, 0.012])
+    t = differences.mean() / (differences.std(ddof=1) / 2)
+    assert t > 20
+    assert 0 < found.p_value < 1e-3, "datasets differ by far more than variants, and that must not matter"
+
+
+def test_luck_is_no_difference() -> None:
+    random = np.random.default_rng(0)
+    mine = {(seed, "a"): float(value) for seed, value in enumerate(random.normal(0.1, 0.01, 6))}
+    theirs = {(seed, "a"): float(value) for seed, value in enumerate(random.normal(0.1, 0.01, 6))}
+    assert compare(mine, theirs).p_value > 0.05
+
+
+def test_too_few_figures_tell_nothing() -> None:
+    assert math.isnan(compare({(0, "a"): 0.1}, {(0, "a"): 0.2}).p_value)
+    assert math.isnan(compare({(0, "a"): 0.1, (1, "a"): 0.1}, {(0, "a"): 0.2, (1, "a"): 0.2}).p_value)
+    with pytest.raises(ValueError, match="nothing in common"):
+        compare({(0, "a"): 0.1}, {(1, "a"): 0.2})
+
+
+def test_the_note_says_what_is_known() -> None:
+    clear, luck, unknown = (
+        Comparison(0.01, 0.001, 6),
+        Comparison(0.001, 0.4, 6),
+        Comparison(0.01, math.nan, 1),
+    )
+    assert note("A", {"B": clear}).startswith("A is better than all others (paired t-test over 6")
+    assert "A is better than B; from the others it cannot be told apart" in note("A", {"B": clear, "C": luck})
+    assert "cannot be told apart from the others" in note("A", {"C": luck})
+    assert "says nothing of chance" in note("A", {"B": unknown})
