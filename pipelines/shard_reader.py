@@ -47,7 +47,8 @@ class ShardReader:
             np.cumsum([0] + [len(shard.row_groups) for shard in shards]) for _, shards in self._shards
         ]
         self._files: OrderedDict[tuple[int, int], pq.ParquetFile] = OrderedDict()
-        self._groups: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], dict[str, list[Any]]] = OrderedDict()
+        self._sizes: dict[tuple[int, int], int] = {}
         self._cached_bytes = cached_bytes
 
     def close(self) -> None:
@@ -57,24 +58,23 @@ class ShardReader:
 
     def row(self, dataset: int, group: int, row: int) -> dict[str, Any]:
         """One row; encoded bytes are views of the row group's, not copies."""
-        columns = self._group(dataset, group).columns
-        return {name: _value(column[row]) for name, column in zip(self._columns, columns, strict=True)}
+        return {name: values[row] for name, values in self._group(dataset, group).items()}
 
     def rows(self, dataset: int, group: int) -> list[dict[str, Any]]:
         """All rows of a row group."""
-        return [self.row(dataset, group, row) for row in range(self._group(dataset, group).num_rows)]
+        return [self.row(dataset, group, row) for row in range(self.row_groups[dataset][group])]
 
-    def _group(self, dataset: int, group: int) -> pa.RecordBatch:
+    def _group(self, dataset: int, group: int) -> dict[str, list[Any]]:
         key = (dataset, group)
         if key not in self._groups:
-            self._groups[key] = self._read(dataset, group)
-            while len(self._groups) > 1 and self._held() > self._cached_bytes:
-                self._groups.popitem(last=False)
+            # Arrow takes 30 microseconds to say how large a row group is, so it is asked once.
+            batch = self._read(dataset, group)
+            self._groups[key] = {name: _values(batch[name]) for name in self._columns}
+            self._sizes[key] = batch.nbytes
+            while len(self._groups) > 1 and sum(self._sizes.values()) > self._cached_bytes:
+                del self._sizes[self._groups.popitem(last=False)[0]]
         self._groups.move_to_end(key)
         return self._groups[key]
-
-    def _held(self) -> int:
-        return sum(batch.nbytes for batch in self._groups.values())
 
     def _read(self, dataset: int, group: int) -> pa.RecordBatch:
         shard = int(np.searchsorted(self._starts[dataset], group, side="right")) - 1
@@ -82,7 +82,7 @@ class ShardReader:
         table = file.read_row_group(
             group - int(self._starts[dataset][shard]), columns=self._columns, use_threads=False
         )
-        (batch,) = table.select(self._columns).combine_chunks().to_batches()
+        (batch,) = table.combine_chunks().to_batches()
         return batch
 
     def _file(self, dataset: int, shard: int) -> pq.ParquetFile:
@@ -106,7 +106,15 @@ class ShardReader:
         file.close(force=True)
 
 
-def _value(value: pa.Scalar) -> Any:
-    if value.type == pa.binary() and value.is_valid:
-        return memoryview(value.as_buffer()).cast("B")
-    return value.as_py()
+def _values(column: pa.Array) -> list[Any]:
+    """A column's values; of bytes views, as even Arrow's scalars of them are copies."""
+    if column.type != pa.binary():
+        values: list[Any] = column.to_pylist()
+        return values
+    _, offsets, data = column.buffers()
+    whole = memoryview(b"" if data is None else data).cast("B")
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].tolist()
+    return [
+        whole[start:end] if valid else None
+        for start, end, valid in zip(ends[:-1], ends[1:], column.is_valid().to_pylist(), strict=True)
+    ]

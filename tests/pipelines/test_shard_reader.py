@@ -62,5 +62,6 @@ def test_memory_and_open_files_are_bounded(
         row = reader.row(dataset, group, 0)
         assert ids.setdefault((dataset, group), row["sample_id"]) == row["sample_id"]
         assert len(reader._files) <= 2
-        assert reader._held() <= 50_000 or len(reader._groups) == 1
+        assert reader._sizes.keys() == reader._groups.keys()
+        assert sum(reader._sizes.values()) <= 50_000 or len(reader._groups) == 1
     assert len(ids) > 4
