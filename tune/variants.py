@@ -92,5 +92,7 @@ def _key(row: Row, base: TrainConfig) -> str:
 
 
 def _slug(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _digest(value)[:6]
     text = "_".join(map(str, value)) if isinstance(value, list) else str(value)
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
