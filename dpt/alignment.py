@@ -42,12 +42,13 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
 def robust_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift that give the prediction the median and mean absolute deviation of the target.
 
-    Args and returns as `least_squares_scale_shift`; a constant prediction gets scale 0, and the shift is then
-    the median target.
+    Args and returns as `least_squares_scale_shift`; a prediction that is constant, up to its own rounding,
+    gets scale 0, and the shift is then the median target.
     """
     shift_prediction, scale_prediction = median_and_deviation(prediction.double(), valid)
     shift_target, scale_target = median_and_deviation(target.double(), valid)
-    constant = scale_prediction == 0
+    # A constant map that was resized differs from itself in its last bits.
+    constant = scale_prediction <= 4 * torch.finfo(prediction.dtype).eps * shift_prediction.abs()
     scale = torch.where(constant, 0.0, scale_target / torch.where(constant, 1.0, scale_prediction))
     return scale, shift_target - scale * shift_prediction
 

@@ -52,8 +52,8 @@ def average_alignment(
 ) -> AverageAlignment:
     """The average robust alignment over the training split, each image once.
 
-    The same whatever the number of workers: an image goes through the network with others of its row group,
-    and the sums are exact.
+    The same whatever the number of workers, up to the rounding of processes with other numbers of threads: an
+    image goes through the network with others of its row group, and the sums are exact.
 
     Args:
         model: of relative inverse depth, with the inference size that it will have.

@@ -30,6 +30,9 @@ _HISTORY_LENGTH = 20
 _HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "pix_acc", "miou"}
 _LOWER_IS_BETTER = {"abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "whdr"}
 _LOWER_IS_BETTER |= {f"delta{power}_error" for power in (1, 2, 3)}
+_OF_CLASSES = {"pix_acc", "miou"}
+"""Metrics of segmentation, which alone depend on how its windows are chosen."""
+
 _PROTOCOL = {
     "split": ("split", "val_split"),
     "caps.metres": ("caps.metres",),
@@ -62,7 +65,10 @@ class Measurement:
         """What must be equal for two values of `metric` to be comparable."""
         dataset = metric.partition("/")[2]
         data = {dataset: self.data[dataset]} if dataset in self.data else self.data
-        return data | self.protocol
+        settings = self.protocol
+        if metric.partition("/")[0] not in _OF_CLASSES:
+            settings = {key: value for key, value in settings.items() if not key.startswith("inference.")}
+        return data | settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,8 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_a_missing_file_is_refused_with_the_built_in_names() -> None:
-    with pytest.raises(ConfigError, match=r"no config file 'papre'; built-in ones are: demo, mix6, paper"):
+    names = "ade20k, demo, folder, kitti, mix6, nyu, paper, pascal_context"
+    with pytest.raises(ConfigError, match=f"no config file 'papre'; built-in ones are: {names}"):
         load_train(config="papre")
 
 

@@ -270,7 +270,8 @@ def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def test_this_working_tree_is_small() -> None:
-    assert require_small_package(submit.TREE) < 2**20
+    # Ray does not compress what it packs.
+    assert require_small_package(submit.TREE) < 1.5 * 2**20
 
 
 # ---- what runs on the cluster
