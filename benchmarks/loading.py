@@ -101,7 +101,9 @@ class Bench:
         )
         if finished.returncode:
             raise SystemExit(f"{name} failed:\n{finished.stderr[-2000:]}")
-        result: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
+        # Ray may say something of its own before or after.
+        (found,) = (line for line in finished.stdout.splitlines() if line.startswith('{"first"'))
+        result: dict[str, Any] = json.loads(found)
         return result
 
 
