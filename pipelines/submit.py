@@ -181,12 +181,13 @@ def submit(
     targets = job_targets(command[0], parameters, environment)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    require_small_package(TREE)
     cluster = Cluster(address)
-    runtime_env = {"working_dir": str(TREE), "env_vars": environment}
-    if check:
-        require_no_problem(cluster.probe(targets, runtime_env))
-    job = cluster.start(["dpt", *command], runtime_env)
+    with tempfile.TemporaryDirectory(prefix="dpt-package-") as scratch:
+        package = pack(TREE, Path(scratch))
+        runtime_env = {"working_dir": str(package), "env_vars": environment}
+        if check:
+            require_no_problem(cluster.probe(targets, runtime_env))
+        job = cluster.start(["dpt", *command], runtime_env)
     if not wait:
         show(f"{cluster.how_to(job)}\n")
         return 0
@@ -244,22 +245,30 @@ def _raw_folders(parameters: Mapping[str, Any]) -> list[str]:
     return [raw] if isinstance(raw, str) else [text.rpartition("=")[2] for text in raw]
 
 
-def require_small_package(folder: Path, limit: int = PACKAGE_LIMIT) -> int:
-    """Pack a working directory as Ray will; returns the package's size in bytes.
+def pack(folder: Path, scratch: Path, limit: int = PACKAGE_LIMIT) -> Path:
+    """Pack a working directory as Ray would, but compressed: every node downloads it.
+
+    Args:
+        folder: with the code; its `.gitignore` and `.rayignore` say what stays at home.
+        scratch: an existing folder to write to.
+        limit: bytes that the package may have.
+
+    Returns:
+        The package, the same bytes for the same files.
 
     Raises:
         SubmitError: if it is larger than `limit`, naming the largest files.
     """
-    with tempfile.TemporaryDirectory(prefix="dpt-package-") as scratch:
-        package = Path(scratch) / "package.zip"
-        create_package(
-            str(folder), package, include_gitignore=True, excludes=get_runtime_env_default_excludes()
-        )
-        size = package.stat().st_size
-        if size <= limit:
-            return size
-        with zipfile.ZipFile(package) as archive:
-            files = sorted(archive.infolist(), key=lambda file: -file.compress_size)[:3]
+    stored, package = scratch / "stored.zip", scratch / "package.zip"
+    create_package(str(folder), stored, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(package, "w") as archive:
+        for entry in source.infolist():
+            archive.writestr(entry, source.read(entry), zipfile.ZIP_DEFLATED)
+        files = sorted(archive.infolist(), key=lambda file: -file.compress_size)[:3]
+    stored.unlink()
+    size = package.stat().st_size
+    if size <= limit:
+        return package
     largest = ", ".join(f"{file.filename} ({file.compress_size / 2**20:.1f} MiB)" for file in files)
     raise SubmitError(
         f"the working directory packs to {size / 2**20:.1f} MiB, more than the {limit / 2**20:.0f} that are "

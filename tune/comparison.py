@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -189,18 +189,10 @@ def against_the_best(results: TableResults) -> tuple[str, dict[str, Comparison]]
     if len(means) < 2:
         return None
     best = min(means, key=lambda title: means[title])
-    figures = {row.title: _figures(row, results.datasets()) for row in results.rows if row.title in means}
+    figures = {row.title: row.by_seed(_MEAN) for row in results.rows if row.title in means}
     others = {
         title: compare(figures[best], theirs)
         for title, theirs in figures.items()
         if title != best and figures[best].keys() & theirs.keys()
     }
     return (best, others) if others else None
-
-
-def _figures(row: RowResults, datasets: Sequence[str]) -> dict[tuple[int, str], float]:
-    return {
-        (seed, dataset): value
-        for dataset in datasets
-        for seed, value in row.by_seed(records.abs_rel(dataset)).items()
-    }

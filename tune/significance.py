@@ -1,7 +1,8 @@
-"""Whether one variant is better than another, or only luckier: a paired t-test over seeds and datasets.
+"""Whether one variant is better than another, or only luckier: a paired t-test over seeds.
 
-Trials with the same seed see the same samples in the same order, so they are compared in pairs: each pair is
-a seed and a dataset, and what counts is the difference within it.
+Trials with the same seed see the same samples in the same order, so they are compared in pairs, and what
+counts is the difference of their means over the datasets. Datasets are no pairs of their own: what luck a
+seed had in training shows on all of them, so they would make few trainings look like many.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-Figures = Mapping[tuple[int, str], float]
-"""(seed, dataset) → AbsRel of one variant."""
+Figures = Mapping[int, float]
+"""Seed → mean AbsRel of one variant."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,17 @@ class Comparison:
 
     Attributes:
         difference: mean of theirs minus mine, over the pairs; positive where mine is better.
-        p_value: of a two-sided paired t-test; NaN where it cannot tell: fewer than two pairs, or no spread.
-        pairs: how many.
+        p_value: of a two-sided paired t-test; NaN where it cannot tell: fewer than two seeds, or no spread.
+        seeds: how many.
     """
 
     difference: float
     p_value: float
-    pairs: int
+    seeds: int
 
 
 def compare(mine: Figures, theirs: Figures) -> Comparison:
-    """Compare two variants on the seeds and datasets that both have.
+    """Compare two variants on the seeds that both have.
 
     Raises:
         ValueError: if there are none.
@@ -66,7 +67,7 @@ def compare(mine: Figures, theirs: Figures) -> Comparison:
     shared = sorted(mine.keys() & theirs.keys())
     if not shared:
         raise ValueError("nothing in common to compare")
-    a, b = (np.array([figures[pair] for pair in shared]) for figures in (mine, theirs))
+    a, b = (np.array([figures[seed] for seed in shared]) for figures in (mine, theirs))
     if len(shared) < 2 or np.ptp(b - a) == 0:
         return Comparison(float(np.mean(b - a)), math.nan, len(shared))
     return Comparison(float(np.mean(b - a)), float(stats.ttest_rel(b, a).pvalue), len(shared))
@@ -76,10 +77,10 @@ def note(best: str, others: Mapping[str, Comparison], level: float = 0.05) -> st
     """One sentence: from which of the others the best differs by more than chance."""
     tested = {name: c for name, c in others.items() if not math.isnan(c.p_value)}
     if not tested:
-        return f"{best} is best; one pair of figures a variant says nothing of chance."
+        return f"{best} has the lowest mean; one seed cannot tell that from chance."
     clear = [name for name, c in tested.items() if c.p_value < level and c.difference > 0]
-    pairs = min(c.pairs for c in tested.values())
-    known = f"paired t-test over {pairs} seeds and datasets, p < {level:g}"
+    seeds = min(c.seeds for c in tested.values())
+    known = f"paired t-test over {seeds} seeds, p < {level:g}"
     if len(clear) == len(others):
         return f"{best} is better than all others ({known})."
     if clear:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ from ray.job_submission import JobStatus
 
 from pipelines import probe, submit
 from pipelines.probe import Findings, Targets
-from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, require_small_package
+from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, pack
 
 Serve = Callable[[int, object], str]
 
@@ -256,22 +257,29 @@ def test_jobs_that_track_need_a_server() -> None:
 
 
 def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "code.py").write_text("pass")
-    assert require_small_package(tmp_path) < 1000
+    tree, scratch = tmp_path / "tree", tmp_path / "scratch"
+    tree.mkdir()
+    scratch.mkdir()
+    (tree / "code.py").write_text("pass")
+    assert pack(tree, scratch).stat().st_size < 1000
     noise = np.random.default_rng(0).integers(0, 256, 3 * 2**20, np.uint8)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "weights.bin").write_bytes(noise.tobytes())
+    (tree / "runs").mkdir()
+    (tree / "runs" / "weights.bin").write_bytes(noise.tobytes())
     with pytest.raises(
         SubmitError, match=r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
     ):
-        require_small_package(tmp_path, limit=2 * 2**20)
-    (tmp_path / ".rayignore").write_text("/runs/\n")
-    assert require_small_package(tmp_path, limit=2 * 2**20) < 1000
+        pack(tree, scratch, limit=2 * 2**20)
+    (tree / ".rayignore").write_text("/runs/\n")
+    assert pack(tree, scratch, limit=2 * 2**20).stat().st_size < 1000
 
 
-def test_this_working_tree_is_small() -> None:
-    # Ray does not compress what it packs.
-    assert require_small_package(submit.TREE) < 1.5 * 2**20
+def test_this_working_tree_is_small(tmp_path: Path) -> None:
+    package = pack(submit.TREE, tmp_path)
+    assert package.stat().st_size < 2**20
+    with zipfile.ZipFile(package) as archive:
+        assert "pipelines/cli.py" in archive.namelist()
+    (tmp_path / "again").mkdir()
+    assert pack(submit.TREE, tmp_path / "again").read_bytes() == package.read_bytes()
 
 
 # ---- what runs on the cluster
