@@ -11,13 +11,12 @@ Models of metric depth are evaluated without alignment, by the protocol of their
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from numpy.typing import NDArray
 
@@ -30,7 +29,7 @@ from pipelines.config import CapsSection, EvaluateConfig
 from pipelines.loading import Batch, evaluation_batches
 from pipelines.metric_evaluation import evaluate_metric
 from pipelines.metric_protocol import PROTOCOLS, MetricProtocol
-from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+from pipelines.model_workers import on_workers
 from pipelines.tasks.task import merged
 
 _BATCH_SIZE = 8
@@ -61,23 +60,8 @@ def evaluate(
             network, datasets, config.split, protocols, config.workers, config.device, size
         )
     expected = {d.name: sum(shard.rows for shard in d.manifest.split(config.split)) for d in datasets}
-    connect()
-    use_gpu = wants_gpu(config.device)
-    threads = threads or cpus_per_worker(config.workers)
-    # The model travels through Ray, for the driver's disk is not the workers'.
-    files = ray.put(
-        {path.name: path.read_bytes() for path in (model / "weights.safetensors", model / "config.json")}
-    )
-    # Anywhere: a trial of Ray Tune would keep its tasks to what it holds itself, which is nothing.
-    task = _evaluate_on_worker.options(
-        num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0, scheduling_strategy="DEFAULT"
-    )
-    parts = ray.get(
-        [
-            task.remote(files, [d.folder.uri for d in datasets], config, rank, use_gpu, threads)
-            for rank in range(config.workers)
-        ]
-    )
+    job = partial(_shares, [d.folder.uri for d in datasets], config)
+    parts = on_workers(job, network, config.workers, config.device, threads)
     results = {d.name: merged([part[d.name] for part in parts]).result() for d in datasets}
     for name, result in results.items():
         seen = result["images"] + result["empty_images"]
@@ -86,19 +70,12 @@ def evaluate(
     return results
 
 
-@ray.remote
-def _evaluate_on_worker(
-    files: dict[str, bytes], uris: list[str], config: EvaluateConfig, rank: int, use_gpu: bool, threads: int
+def _shares(
+    uris: list[str], config: EvaluateConfig, model: dpt.DPT, rank: int, workers: int
 ) -> dict[str, MetricSums]:
-    torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        model = dpt.load_model(Path(folder))
-    model.to("cuda" if use_gpu else "cpu")
     size = (config.side, config.rule)
     return {
-        dataset.name: evaluate_share(model, dataset, config.split, config.caps, rank, config.workers, *size)
+        dataset.name: evaluate_share(model, dataset, config.split, config.caps, rank, workers, *size)
         for dataset in open_datasets(uris)
     }
 

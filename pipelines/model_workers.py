@@ -21,12 +21,15 @@ Job = Callable[[dpt.DPT, int, int], Part]
 """What a worker does: its model in evaluation mode, its rank, the number of workers → its part."""
 
 
-def on_workers(job: Job[Part], model: dpt.DPT, workers: int, device: str) -> list[Part]:
+def on_workers(
+    job: Job[Part], model: dpt.DPT, workers: int, device: str, threads: int | None = None
+) -> list[Part]:
     """Run a job on so many workers; one GPU each where `device` wants GPUs.
 
     Args:
         job: can be pickled.
         model: on any device. It travels through Ray, for the driver's disk is not the workers'.
+        threads: CPU cores of each worker without GPU; None for its share of all that there are.
 
     Returns:
         every worker's part, by rank.
@@ -36,10 +39,13 @@ def on_workers(job: Job[Part], model: dpt.DPT, workers: int, device: str) -> lis
     """
     connect()
     use_gpu = wants_gpu(device)
-    threads = 1 if use_gpu else cpus_per_worker(workers)
+    threads = 1 if use_gpu else threads or cpus_per_worker(workers)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     shipped = ray.put((model.config.to_dict(), save(weights)))
-    task: Any = _on_worker.options(num_cpus=threads, num_gpus=1 if use_gpu else 0)
+    # Anywhere: a trial of Ray Tune would keep its tasks to what it holds itself, which is nothing.
+    task: Any = _on_worker.options(
+        num_cpus=threads, num_gpus=1 if use_gpu else 0, scheduling_strategy="DEFAULT"
+    )
     try:
         return ray.get(
             [task.remote(job, shipped, rank, workers, use_gpu, threads) for rank in range(workers)]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pyarrow.parquet as pq
-import ray
-import ray.exceptions
-import torch
 
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import QUARANTINE_NAME, NotADataset, PreparedDataset, open_datasets
 from dpt.metrics import SegmentationCounts
 from pipelines.config import EvaluateConfig
-from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+from pipelines.model_workers import on_workers
 from pipelines.segmentation_evaluation import count_share, require_same_classes, require_size_fits
 
 _REASONS_SHOWN = 3
@@ -64,7 +60,7 @@ def evaluate_segmentation(
     """Count the pixels of a split of every dataset by label and prediction.
 
     Args:
-        model: on the CPU.
+        model: on any device.
 
     Returns:
         dataset → counts of all its images.
@@ -75,21 +71,8 @@ def evaluate_segmentation(
     """
     check(config, model, datasets)
     expected = {d.name: sum(shard.rows for shard in d.manifest.split(config.split)) for d in datasets}
-    connect()
-    use_gpu = wants_gpu(config.device)
-    threads = cpus_per_worker(config.workers)
-    task = _count_on_worker.options(num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0)
-    uris = [d.folder.uri for d in datasets]
-    # The model travels through Ray, for the driver's disk is not the workers'.
-    files = ray.put(_files_of(model))
-    try:
-        parts: list[dict[str, SegmentationCounts]] = ray.get(
-            [task.remote(files, uris, config, rank, use_gpu, threads) for rank in range(config.workers)]
-        )
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
+    job = partial(_shares, [d.folder.uri for d in datasets], config)
+    parts = on_workers(job, model, config.workers, config.device)
     total = {d.name: SegmentationCounts(model.config.classes) for d in datasets}
     for name, counts in total.items():
         for part in parts:
@@ -125,21 +108,8 @@ def require_whole(dataset: PreparedDataset, split: str) -> None:
         )
 
 
-def _files_of(model: dpt.DPT) -> dict[str, bytes]:
-    with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
-        dpt.save_model(model, folder)
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-@ray.remote
-def _count_on_worker(
-    files: dict[str, bytes], uris: list[str], config: EvaluateConfig, rank: int, use_gpu: bool, threads: int
+def _shares(
+    uris: list[str], config: EvaluateConfig, model: dpt.DPT, rank: int, workers: int
 ) -> dict[str, SegmentationCounts]:
-    torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
-        for name, content in files.items():
-            (Path(folder) / name).write_bytes(content)
-        model = dpt.load_model(Path(folder))
-    model.to("cuda" if use_gpu else "cpu")
-    shares = (config.inference, rank, config.workers, config.side, config.rule)
+    shares = (config.inference, rank, workers, config.side, config.rule)
     return {d.name: count_share(model, d, config.split, *shares) for d in open_datasets(uris)}

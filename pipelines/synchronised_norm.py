@@ -31,6 +31,11 @@ def synchronise_norms(model: nn.Module) -> None:
                 setattr(parent, name, _shared(child))
 
 
+def is_synchronised(module: nn.Module) -> bool:
+    """Whether a module takes its statistics over all ranks, so that they must run it equally often."""
+    return isinstance(module, nn.SyncBatchNorm | CpuSyncBatchNorm)
+
+
 def _shared(norm: nn.BatchNorm2d) -> CpuSyncBatchNorm:
     shared = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine)
     shared.weight, shared.bias = norm.weight, norm.bias
@@ -42,7 +47,7 @@ def _shared(norm: nn.BatchNorm2d) -> CpuSyncBatchNorm:
 class CpuSyncBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose batch is that of all ranks, which may have unequal shares of it.
 
-    All ranks must run it equally often.
+    All ranks must run it equally often, if need be on no image at all.
     """
 
     def forward(self, x: Tensor) -> Tensor:

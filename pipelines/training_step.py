@@ -27,6 +27,7 @@ from dpt.multi_objective import average_weights, combine_gradients, min_norm_wei
 from dpt.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.loading import Batch
+from pipelines.synchronised_norm import is_synchronised
 from pipelines.tasks.registry import task_of
 
 
@@ -71,6 +72,10 @@ class TrainingStep:
         self._rank, self._world_size = rank, world_size
         self._device = next(model.parameters()).device
         self._task = task_of(config)
+        self._in_step = world_size > 1 and (
+            isinstance(parallel, FSDPModule) or any(map(is_synchronised, model.modules()))
+        )
+        """Whether no rank can run the model without all others."""
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share of a batch, as step number `step` of the run (from 1)."""
@@ -110,8 +115,10 @@ class TrainingStep:
 
     def _mean(self, batch: Batch, weights: Tensor) -> Tensor:
         """Gradients of the mean over images, in micro-batches; returns the images' losses, detached."""
-        parts = torch.arange(len(batch.images)).tensor_split(self._config.optimizer.accumulate)
-        parts = tuple(part for part in parts if len(part))
+        largest_share = -(-self._config.batch_size // self._world_size)
+        pieces = min(self._config.optimizer.accumulate, largest_share)
+        parts = torch.arange(len(batch.images)).tensor_split(pieces)
+        parts = tuple(part for part in parts if len(part) or self._in_step)
         losses = []
         for number, part in enumerate(parts, start=1):
             with self._synchronising(number == len(parts)):
@@ -133,10 +140,18 @@ class TrainingStep:
             return run
 
         members = [torch.nonzero(batch.dataset == index).flatten() for index in range(self._datasets)]
-        objectives = [objective(chosen) if len(chosen) else None for chosen in members]
         images = [len(chosen) for chosen in members]
+        runs = self._on_any_rank(images) if self._in_step else images
+        objectives = [objective(chosen) if run else None for chosen, run in zip(members, runs, strict=True)]
         combine_gradients(objectives, images, self._model.parameters(), _min_norm_weights_if_finite)
         return losses
+
+    def _on_any_rank(self, images: list[int]) -> list[int]:
+        """Images of each dataset in the whole batch."""
+        total = torch.tensor(images, device=self._device)
+        torch.distributed.all_reduce(total)
+        found: list[int] = total.tolist()
+        return found
 
     def _losses(self, model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:
         """Loss of each chosen image, (n,) float32."""

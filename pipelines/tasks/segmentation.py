@@ -54,12 +54,6 @@ class Segmentation(Task):
             raise ConfigError("optimizer.objective: task=segmentation has one loss, so it must be average")
         if len(set(self.config.crop_size)) > 1:
             raise ConfigError(f"crop: {self.config.crop} must be square for task=segmentation")
-        settings, workers = self.config.optimizer, self.config.most_workers
-        if settings.accumulate > self.config.batch_size // workers:
-            raise ConfigError(
-                f"optimizer.accumulate: {settings.accumulate} micro-batches need as many images on each of "
-                f"{workers} workers, but batch_size is {self.config.batch_size}"
-            )
         try:
             require_adaptable(model.config)
         except ValueError as error:

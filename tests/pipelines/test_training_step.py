@@ -10,6 +10,7 @@ import dpt
 from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
 from pipelines.loading import Batch
+from pipelines.synchronised_norm import synchronise_norms
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.tasks.relative_depth import adam as build_optimizer
 from pipelines.training_step import TrainingStep, step_seed
@@ -148,22 +149,43 @@ def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone() -> None:
     assert len(seeds) == 8
 
 
-def _uneven_rank(rank: int, rendezvous: str, folder: Path) -> None:
+def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path) -> None:
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    settings = config()
     model = model_for(settings)
+    synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     optimizer = build_optimizer(model, settings)
     step = TrainingStep(model, parallel, optimizer, None, settings, 2, rank, world_size=2)
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
-    torch.save((result.loss, gradients(model)), folder / f"{rank}.pt")
+    torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
-    mp.spawn(_uneven_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
-    whole, loss = one_step(config())
+# The last has all images of the second dataset on the first rank, and normalises over both.
+@pytest.mark.parametrize(
+    ("model", "objective"),
+    [("dpt_tiny", "average"), ("dpt_small", "average"), ("dpt_small", "multi_objective")],
+)
+def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(
+    tmp_path: Path, model: str, objective: str
+) -> None:
+    settings = config(model, objective)
+    mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    whole, loss = one_step(settings)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
-    for _, gradient in found:
+    for _, gradient, buffers in found:
         assert_same(gradient, gradients(whole))
+        for name, buffer in whole.named_buffers():
+            torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path: Path) -> None:
+    settings = config("dpt_small", accumulate=3)
+    mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert torch.isfinite(first[1]).all()
+    assert first[1].norm() > 0
+    torch.testing.assert_close(second[1], first[1])
+    assert {name for name, buffer in first[2].items() if not torch.equal(buffer, second[2][name])} == set()

@@ -188,10 +188,6 @@ def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k
     [
         ({"optimizer": {}}, "optimizer.objective: task=segmentation has one loss"),
         ({"crop": (64, 96)}, "crop: .* must be square"),
-        (
-            {"optimizer": {"objective": "average", "accumulate": 3}, "workers": 2},
-            "3 micro-batches need as many images on each of 2 workers, but batch_size is 4",
-        ),
     ],
 )
 def test_settings_that_do_not_fit(ade20k: PreparedDataset, changes: dict, message: str) -> None:
