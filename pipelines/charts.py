@@ -18,6 +18,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 INK, MUTED, LINE = "#1c1d1f", "#62656a", "#e3e0d8"
@@ -181,6 +182,7 @@ def dot_chart(
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=LINE, linewidth=0.8)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.set_xlabel(x_label)
     ours, paper = names
     axes.plot([], [], "o", color=SERIES[0], markersize=7, label=ours)

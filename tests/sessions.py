@@ -78,9 +78,11 @@ def kill_session(leader: int) -> None:
     deadline = time.monotonic() + 60
     while alive := [pid for pid in psutil.pids() if _is_alive_in_session(pid, leader)]:
         assert time.monotonic() < deadline, f"processes {alive} survive SIGKILL"
-        for pid in reversed(alive):  # youngest first: the workers, in the middle of what they do
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # All stand still before the first dies: on a busy machine a driver could see its workers go and end.
+        for blow in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in reversed(alive):  # youngest first: the workers, in the middle of what they do
+                with suppress(ProcessLookupError):
+                    os.kill(pid, blow)
         time.sleep(0.001)
 
 

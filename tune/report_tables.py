@@ -116,7 +116,7 @@ def speed_table(results: TableResults) -> Table:
     tags = [trial.tags for row in results.rows for trial in row.trials]
     devices = sorted({found[records.LATENCY_DEVICE] for found in tags if records.LATENCY_DEVICE in found})
     title = _title(results, f"latency measured on {', '.join(devices) or 'no device yet'}")
-    groups = ((records.PARAMETERS, "Parameters [million]", 1), (records.LATENCY, "Latency [ms]", 1))
+    groups = ((records.PARAMETERS, "Params [million]", 1), (records.LATENCY, "Latency [ms]", 1))
     columns = [Column("model", text=True)]
     for _, group, _ in groups:
         columns += [Column("paper", group), Column("ours", group), Column("difference", group)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Printed
@@ -23,13 +24,14 @@ def print_tables(sweep: str, console: Console) -> None:
     """
     for results in tables_of(read_sweep(sweep)):
         table = _OTHER_THAN_ACCURACY.get(results.table.name, accuracy_table)(results)
+        console.print(f"\n{table.title}", style="bold", highlight=False, markup=False)
         console.print(_printed(table))
         for remark in remarks(results):
             console.print(f"  {remark}", highlight=False, markup=False)
 
 
 def _printed(table: Table) -> Printed:
-    printed = Printed(title=escape(table.title), title_justify="left")
+    printed = Printed(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for column in table.columns:
         title = f"{column.group}\n{column.title}".strip()
         printed.add_column(escape(title), justify="left" if column.text else "right")
