@@ -40,8 +40,8 @@ def main() -> None:
         "--data", type=Path, default=Path("benchmark-data"), help="folder that is made and kept"
     )
     parser.add_argument("--rows", type=int, default=64, help="samples of each dataset")
-    parser.add_argument("--samples", type=int, default=4000, help="that are timed each round")
-    parser.add_argument("--warmup", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=8000, help="that are timed each round")
+    parser.add_argument("--warmup", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--memory-samples", type=int, default=20_000, help="0 leaves memory out")

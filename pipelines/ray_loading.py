@@ -14,14 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines.block_memory import BlockMemory, own_memory, release
+from pipelines.block_memory import BlockMemory, Memory, own_memory, release
 from pipelines.blocks import Block, BlockMaker, LoaderSettings, block_bytes
 from pipelines.crops import Crops
 
@@ -129,6 +129,20 @@ def _table(block: Block, crops: Crops) -> pa.Table:
 
 
 def _blocks(table: pa.Table) -> Iterator[Block]:
-    for pixels, scale, dataset, sample_ids in zip(*(column for column in table.columns), strict=True):
-        memory = np.frombuffer(pixels.as_buffer(), np.uint8)
-        yield Block(memory, np.array(scale.values), np.array(dataset.values), sample_ids.as_py())
+    for batch in table.to_batches():
+        scale, dataset, sample_ids = (batch[name] for name in ("scale", "dataset", "sample_ids"))
+        for row, memory in enumerate(_pixels(batch["pixels"])):
+            yield Block(
+                memory,
+                np.array(scale[row].values),
+                np.array(dataset[row].values),
+                sample_ids[row].as_py(),
+            )
+
+
+def _pixels(column: pa.LargeBinaryArray) -> list[Memory]:
+    """The bytes of each row, in Ray's object store: Arrow's own scalars of them would be copies."""
+    _, offsets, data = column.buffers()
+    whole = np.frombuffer(data, np.uint8)
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    return [whole[start:end] for start, end in pairwise(ends.tolist())]
