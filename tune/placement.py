@@ -19,10 +19,18 @@ DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
 
 @dataclass(frozen=True)
 class Placement:
-    """Trials at once, and the CPU cores of each training process that has no GPU."""
+    """How trials share the cluster.
+
+    Attributes:
+        trials: that train at once.
+        threads: CPU cores of each training process that has no GPU.
+        drivers: trials that are begun. Where the trainings fill the cluster this is one more: it has started
+            all that needs nothing of its own, and trains as soon as another has ended.
+    """
 
     trials: int
     threads: int
+    drivers: int
 
 
 def place_trials(wanted: int | None, workers: int, use_gpu: bool) -> Placement:
@@ -35,13 +43,17 @@ def place_trials(wanted: int | None, workers: int, use_gpu: bool) -> Placement:
     if use_gpu:
         fit = int(ray.cluster_resources().get("GPU", 0)) // workers
         # More than fit are what makes a cluster grow.
-        return Placement(wanted or max(1, fit), 1)
+        return _placement(wanted or max(1, fit), 1, fit)
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     threads = cpus_per_worker(workers * (wanted or 1))
     while threads > 1 and _processes(nodes, threads) < workers * (wanted or 1):
         threads -= 1
     fit = max(1, _processes(nodes, threads) // workers)
-    return Placement(min(fit, wanted or fit), threads)
+    return _placement(min(fit, wanted or fit), threads, fit)
+
+
+def _placement(trials: int, threads: int, fit: int) -> Placement:
+    return Placement(trials, threads, trials + 1 if trials == fit else trials)
 
 
 def _processes(nodes: list[int], threads: int) -> int:

@@ -115,20 +115,20 @@ def _run_trials(
     place = replace(place, threads=placement.threads)
     board = open_board()
     with showing(board, show), stopping_on_sigterm(board), _time_limit(plan.tune.hours, board):
-        results = _tuner(plan, place, missing, placement.trials, board).fit()
+        results = _tuner(plan, place, missing, placement.drivers, board).fit()
     _forget_tune(Folder(place.folder))
     _require_finished(plan, place, missing, _failures(plan, results))
 
 
 def _tuner(
-    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], at_once: int, board: Any
+    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], drivers: int, board: Any
 ) -> tune.Tuner:
     trainable = tune.with_parameters(run_trial, plan=plan, place=place, board=board)
     return tune.Tuner(
         tune.with_resources(trainable, DRIVER_RESOURCES),
         param_space={"trial": tune.grid_search(list(missing))},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler(plan), max_concurrent_trials=at_once, reuse_actors=True
+            scheduler=scheduler(plan), max_concurrent_trials=drivers, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             name=_TUNE_FOLDER,

@@ -13,15 +13,15 @@ from tune.placement import Placement, place_trials
 @pytest.mark.parametrize(
     ("cores", "wanted", "workers", "expected"),
     [
-        ([2], None, 1, Placement(1, 2)),
-        ([2], 2, 1, Placement(2, 1)),
-        ([2], 8, 1, Placement(2, 1)),
-        ([0, 8, 8], None, 1, Placement(2, 8)),
-        ([8, 8], 3, 1, Placement(3, 4)),
-        ([8, 8], None, 2, Placement(1, 8)),
-        ([1, 1, 1], None, 1, Placement(3, 1)),
-        ([2, 1, 1], 2, 1, Placement(2, 1)),
-        ([1], None, 4, Placement(1, 1)),
+        ([2], None, 1, Placement(1, 2, 2)),
+        ([2], 2, 1, Placement(2, 1, 3)),
+        ([2], 8, 1, Placement(2, 1, 3)),
+        ([0, 8, 8], None, 1, Placement(2, 8, 3)),
+        ([8, 8], 3, 1, Placement(3, 4, 3)),
+        ([8, 8], None, 2, Placement(1, 8, 2)),
+        ([1, 1, 1], None, 1, Placement(3, 1, 4)),
+        ([2, 1, 1], 2, 1, Placement(2, 1, 2)),
+        ([1], None, 4, Placement(1, 1, 2)),
     ],
 )
 def test_cores(
@@ -36,11 +36,11 @@ def test_cores(
 
 
 @pytest.mark.parametrize(
-    ("gpus", "wanted", "workers", "expected"),
-    [(8, None, 1, 8), (8, None, 3, 2), (8, 20, 1, 20), (0, None, 1, 1)],
+    ("gpus", "wanted", "workers", "expected", "drivers"),
+    [(8, None, 1, 8, 9), (8, None, 3, 2, 3), (8, 2, 1, 2, 2), (8, 20, 1, 20, 20), (0, None, 1, 1, 1)],
 )
 def test_gpus(
-    gpus: int, wanted: int | None, workers: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    gpus: int, wanted: int | None, workers: int, expected: int, drivers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)} if gpus else {})
-    assert place_trials(wanted, workers, use_gpu=True) == Placement(expected, 1)
+    assert place_trials(wanted, workers, use_gpu=True) == Placement(expected, 1, drivers)
