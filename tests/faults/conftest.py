@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import STEPS, Curve, Place
+from tests.faults.training import GENTLE, STEPS, Curve, Place
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,12 @@ def undisturbed(place: Place) -> Curve:
 def undisturbed_by_two(place: Place) -> Curve:
     """The same with two ranks."""
     return whole_curve(place, "undisturbed_by_two", "workers=2")
+
+
+@pytest.fixture(scope="session")
+def undisturbed_gently(place: Place) -> Curve:
+    """That of one rank with a small learning rate."""
+    return whole_curve(place, "undisturbed_gently", *GENTLE)
 
 
 def whole_curve(place: Place, name: str, *more: str) -> Curve:

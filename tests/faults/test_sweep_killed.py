@@ -9,16 +9,16 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
+from tests.faults.training import PATIENCE, wait_until
 from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
-PATIENCE = 400.0
 STEPS = 30
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
@@ -74,13 +74,6 @@ class Place:
         return found
 
 
-def wait_until(condition: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
-
-
 def trial_drivers(pid: int) -> list[psutil.Process]:
     """The processes in which Ray Tune runs trials."""
     return [p for p in session_processes(pid) if name_of(p).startswith("ray::ImplicitFunc")]
@@ -111,7 +104,7 @@ def undisturbed(place: Place) -> Figures:
 def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undisturbed: Figures) -> None:
     command = [sys.executable, "-m", "pipelines.cli", *place.arguments("killed")]
     with running(command) as (process, log):
-        wait_until(lambda: place.has("killed", KEYS[1], "step_*/state.json"), log)
+        wait_until(lambda: place.has("killed", KEYS[1], "step_*/state.json"), process, log)
         kill_session(process.pid)
     assert place.has("killed", KEYS[0], "result.json")
     assert not place.has("killed", KEYS[1], "result.json")
@@ -132,7 +125,7 @@ def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undis
 def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undisturbed: Figures) -> None:
     command = [sys.executable, "-m", "pipelines.cli", *place.arguments("crash")]
     with running(command) as (process, log):
-        wait_until(lambda: place.has("crash", KEYS[0], "step_*/state.json"), log)
+        wait_until(lambda: place.has("crash", KEYS[0], "step_*/state.json"), process, log)
         drivers = trial_drivers(process.pid)
         assert drivers, "no trial runs"
         for driver in drivers:
@@ -146,7 +139,7 @@ def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undis
 def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
     command = [sys.executable, "-c", ON_A_CLUSTER, *place.arguments("machine")]
     with running(command, {"HEAD_CPUS": "0"}) as (process, log):
-        wait_until(lambda: place.has("machine", KEYS[0], "step_*/state.json"), log)
+        wait_until(lambda: place.has("machine", KEYS[0], "step_*/state.json"), process, log)
         raylets = [p for p in session_processes(process.pid) if name_of(p) == "raylet"]
         victims = [raylet for raylet in raylets if trains(raylet) and not drives(raylet)]
         assert victims, "no machine trains that does not hold the trials' drivers"

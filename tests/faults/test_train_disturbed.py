@@ -19,6 +19,7 @@ import pytest
 from tests.faults.training import (
     CHECKPOINT_EVERY,
     DISTURBED_AT,
+    GENTLE,
     GOING_ON,
     STEPS,
     Curve,
@@ -67,15 +68,17 @@ def test_a_killed_driver_is_resumed(place: Place, undisturbed: Curve) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_is_resumed_with_another_number_of_ranks(place: Place, undisturbed: Curve) -> None:
-    kill_driver(place, "other")
-    assert GOING_ON in place.train_to_the_end("other", "--resume", "workers=2")
-    check_nearly_same(place.curve("other"), undisturbed)
+def test_a_killed_driver_is_resumed_with_another_number_of_ranks(
+    place: Place, undisturbed_gently: Curve
+) -> None:
+    kill_driver(place, "other", *GENTLE)
+    assert GOING_ON in place.train_to_the_end("other", "--resume", *GENTLE, "workers=2")
+    check_nearly_same(place.curve("other"), undisturbed_gently)
 
 
-def kill_driver(place: Place, name: str) -> None:
+def kill_driver(place: Place, name: str, *more: str) -> None:
     """Start a run, and kill its driver with all that belongs to it."""
-    with place.training(name) as (process, log):
+    with place.training(name, *more) as (process, log):
         place.wait_for_checkpoint(name, process, log)
         kill_session(process.pid)
 
@@ -90,15 +93,15 @@ def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed: Curve) -> None:
-    with place.training("elastic", "workers=[1, 4]", nodes=4) as (process, log):
+def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_gently: Curve) -> None:
+    with place.training("elastic", *GENTLE, "workers=[1, 4]", nodes=4) as (process, log):
         place.wait_for_checkpoint("elastic", process, log, CHECKPOINT_EVERY)
         assert len(ranks(process.pid)) == 4
         kill_a_machine(process.pid)
-        wait_until(lambda: GOING_ON in log.read_text() and len(ranks(process.pid)) == 3, log)
+        wait_until(lambda: GOING_ON in log.read_text() and len(ranks(process.pid)) == 3, process, log)
         kill_a_machine(process.pid)
         assert place.end_of(process, log).count(GOING_ON) == 2, "it was not disturbed twice"
-    check_nearly_same(place.curve("elastic"), undisturbed)
+    check_nearly_same(place.curve("elastic"), undisturbed_gently)
 
 
 def kill_a_machine(leader: int) -> None:
@@ -134,10 +137,11 @@ def test_a_machine_that_will_be_taken_is_saved_from_in_time(place: Place) -> Non
     longer = ("steps=300", "checkpoint_every=100", "validate_every=300", "log_every=5")
     place.train_to_the_end("unnoticed", *longer)
     with place.training("noticed", *longer, environment=noticing) as (process, log):
-        wait_until(lambda: "step 5/300" in log.read_text() or process.poll() is not None, log)
+        wait_until(lambda: "step 5/300" in log.read_text(), process, log)
         (machine,) = raylets_with_ranks(process.pid)
         announce(machine, seconds=60)
-        wait_until(lambda: "the machine of rank 0 is about to be taken: saving" in log.read_text(), log)
+        notice = "the machine of rank 0 is about to be taken: saving"
+        wait_until(lambda: notice in log.read_text(), process, log)
         place.wait_for_checkpoint("noticed", process, log, step=1)
         machine.terminate()
         printed = place.end_of(process, log)
@@ -164,7 +168,7 @@ def announce(raylet: psutil.Process, seconds: int) -> None:
 
 @pytest.mark.slow
 def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place: Place) -> None:
-    two = ("workers=2", "optimizer.objective=average")
+    two = ("workers=2", "optimizer.objective=average", *GENTLE)
     for name, parallel in (("copies", "ddp"), ("sharded", "fsdp")):
         place.train_to_the_end(name, *two, f"parallel={parallel}")
     check_nearly_same(place.curve("sharded"), place.curve("copies"))
