@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import GENTLE, STEPS, Curve, Place
+from tests.faults.training import STEPS, Curve, Place
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +28,8 @@ def undisturbed_by_two(place: Place) -> Curve:
 
 @pytest.fixture(scope="session")
 def undisturbed_gently(place: Place) -> Curve:
-    """That of one rank with a small learning rate."""
-    return whole_curve(place, "undisturbed_gently", *GENTLE)
+    """That of one rank with settings that make nothing of rounding."""
+    return whole_curve(place, "undisturbed_gently", *place.gentle)
 
 
 def whole_curve(place: Place, name: str, *more: str) -> Curve:

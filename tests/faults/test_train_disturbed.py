@@ -19,7 +19,6 @@ import pytest
 from tests.faults.training import (
     CHECKPOINT_EVERY,
     DISTURBED_AT,
-    GENTLE,
     GOING_ON,
     STEPS,
     Curve,
@@ -71,8 +70,8 @@ def test_a_killed_driver_is_resumed(place: Place, undisturbed: Curve) -> None:
 def test_a_killed_driver_is_resumed_with_another_number_of_ranks(
     place: Place, undisturbed_gently: Curve
 ) -> None:
-    kill_driver(place, "other", *GENTLE)
-    assert GOING_ON in place.train_to_the_end("other", "--resume", *GENTLE, "workers=2")
+    kill_driver(place, "other", *place.gentle)
+    assert GOING_ON in place.train_to_the_end("other", "--resume", *place.gentle, "workers=2")
     check_nearly_same(place.curve("other"), undisturbed_gently)
 
 
@@ -94,11 +93,12 @@ def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
 
 @pytest.mark.slow
 def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_gently: Curve) -> None:
-    with place.training("elastic", *GENTLE, "workers=[1, 4]", nodes=4) as (process, log):
+    with place.training("elastic", *place.gentle, "workers=[1, 4]", nodes=4) as (process, log):
         place.wait_for_checkpoint("elastic", process, log, CHECKPOINT_EVERY)
         assert len(ranks(process.pid)) == 4
         kill_a_machine(process.pid)
-        wait_until(lambda: GOING_ON in log.read_text() and len(ranks(process.pid)) == 3, process, log)
+        # As many as have a core at that moment; Ray looks for more once a minute.
+        wait_until(lambda: GOING_ON in log.read_text() and 0 < len(ranks(process.pid)) < 4, process, log)
         kill_a_machine(process.pid)
         assert place.end_of(process, log).count(GOING_ON) == 2, "it was not disturbed twice"
     check_nearly_same(place.curve("elastic"), undisturbed_gently)
@@ -168,7 +168,7 @@ def announce(raylet: psutil.Process, seconds: int) -> None:
 
 @pytest.mark.slow
 def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place: Place) -> None:
-    two = ("workers=2", "optimizer.objective=average", *GENTLE)
+    two = ("workers=2", "optimizer.objective=average", *place.gentle)
     for name, parallel in (("copies", "ddp"), ("sharded", "fsdp")):
         place.train_to_the_end(name, *two, f"parallel={parallel}")
     check_nearly_same(place.curve("sharded"), place.curve("copies"))
