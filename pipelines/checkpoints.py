@@ -56,6 +56,7 @@ class TrainingState:
             a metric of which larger is better.
         skipped: how many steps were left out because their loss or gradient was no use.
         seen: dataset → number of its samples that were drawn.
+        unlogged: sum and number of the losses of steps since metrics were last logged.
         unsent: metrics that the tracking server has not yet taken.
         files: digests of the checkpoint's other files.
     """
@@ -66,6 +67,7 @@ class TrainingState:
     score: float | None = None
     skipped: int = 0
     seen: dict[str, int] = field(default_factory=dict)
+    unlogged: tuple[float, int] = (0.0, 0)
     unsent: list[list[Any]] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
 
@@ -136,7 +138,9 @@ def read_state(text: str, where: str) -> TrainingState:
         DamagedCheckpoint: if it is none.
     """
     try:
-        return TrainingState(**json.loads(text))
+        state = TrainingState(**json.loads(text))
+        state.unlogged = tuple(state.unlogged)
+        return state
     except (ValueError, TypeError) as error:
         raise DamagedCheckpoint(f"{where}: {STATE_FILE} is damaged: {error}") from error
 

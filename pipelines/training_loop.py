@@ -177,12 +177,14 @@ class _TrainingProcess:
     def _save(self, step: int, score: float | None) -> None:
         """Copy the run's state; rank 0 writes it while training goes on."""
         self._live()
-        seen = self._report.seen_samples()
+        seen, unlogged = self._report.seen_samples(), self._report.unlogged()
         if self._rank and self._config.parallel == "ddp":
             return
         unsent = self._journal.unsent() if self._journal else []
         run = asdict(self._setup.run)
-        state = TrainingState(step, self._setup.identity, run, score, self._report.skipped, seen, unsent)
+        state = TrainingState(
+            step, self._setup.identity, run, score, self._report.skipped, seen, unlogged, unsent
+        )
         config = self._model.config.to_dict()
         snapshot = take_snapshot(self._parallel, self._optimizer, self._average, config, state)
         if self._rank == 0:

@@ -66,9 +66,10 @@ class TrainingReport:
         if rank == 0:
             dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
             self._peak = matrix_rate(device, dtype) * world_size
-        self._clear()
+        self._clear(state.unlogged)
 
-    def _clear(self) -> None:
+    def _clear(self, unlogged: tuple[float, int] = (0.0, 0)) -> None:
+        self._unlogged_before = unlogged
         self._losses: list[torch.Tensor] = []
         self._steps = 0
         self._waited = 0.0
@@ -115,20 +116,28 @@ class TrainingReport:
             for d, count in zip(self._datasets, seen, strict=True)
         }
 
+    def unlogged(self) -> tuple[float, int]:
+        """Sum and number of the batches' losses since the last time; all ranks must ask.
+
+        In float64, in which sums of some float32 are exact: a restart in between changes no bit of the mean.
+        """
+        total = torch.stack([torch.zeros((), device=self._device), *self._losses]).double().sum()
+        before, count = self._unlogged_before
+        return before + self._sum(total.reshape(1)).item() / self._world_size, count + len(self._losses)
+
     def log(self, step: int) -> None:
         """Log the means since the last time."""
-        count = max(1, len(self._losses))
-        total = torch.stack(self._losses).sum() if self._losses else torch.tensor(float("nan"))
-        loss = (self._sum(total.double().reshape(1)) / self._world_size / count).item()
+        total, count = self.unlogged()
+        loss = total / count if count else float("nan")
         seen = self.seen_samples()
         if self._rank == 0:
             seconds = time.perf_counter() - self._since
             images = self._steps * self._config.batch_size
-            shares = {name: count / sum(seen.values()) for name, count in seen.items()}
+            shares = {name: drawn / sum(seen.values()) for name, drawn in seen.items()}
             metrics = self._rates(images / seconds, seconds) | {
                 f"share/{name}": share for name, share in shares.items()
             }
-            if self._losses:
+            if count:
                 metrics["loss"] = loss
             self._log(metrics, step)
             self._say(self._line(step, loss, metrics, shares))

@@ -1,0 +1,70 @@
+"""What a run logs does not show where it was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+
+from datasets_prep.manifest import PreparedDataset
+from pipelines.checkpoints import TrainingState, read_state, state_text
+from pipelines.config import TrainConfig
+from pipelines.loading import Batch
+from pipelines.metric_journal import MetricJournal
+from pipelines.training_report import TrainingReport
+from pipelines.training_step import StepResult
+
+LOSSES = torch.rand(10, generator=torch.Generator().manual_seed(0))
+BATCH = Batch(
+    images=torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
+    target=torch.zeros(1, 4, 4),
+    scale=torch.ones(1),
+    dataset=torch.zeros(1, dtype=torch.int64),
+    sample_ids=["a"],
+)
+
+
+class Kept:
+    """A journal that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.losses: dict[int, float] = {}
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        self.losses[step] = metrics["loss"]
+
+
+def report_from(state: TrainingState, journal: Kept) -> TrainingReport:
+    dataset = SimpleNamespace(name="redweb", manifest=SimpleNamespace(samples={}))
+    return TrainingReport(
+        TrainConfig(steps=10, precision="float32"),
+        [cast(PreparedDataset, dataset)],
+        cast(MetricJournal, journal),
+        lambda line: None,
+        torch.device("cpu"),
+        1.0,
+        rank=0,
+        world_size=1,
+        state=state,
+    )
+
+
+def run(report: TrainingReport, start: int, stop: int) -> None:
+    for step in range(start + 1, stop + 1):
+        report.count(step, StepResult(LOSSES[step - 1], skipped=False, offending=[]), BATCH)
+        if step % 5 == 0:
+            report.log(step)
+
+
+def test_a_restart_between_two_logged_steps_changes_no_mean(tmp_path: Path) -> None:
+    whole, parts = Kept(), Kept()
+    run(report_from(TrainingState(0), whole), 0, 10)
+    first = report_from(TrainingState(0), parts)
+    run(first, 0, 8)
+    state: Any = TrainingState(8, seen=first.seen_samples(), unlogged=first.unlogged())
+    run(report_from(read_state(state_text(state), "step_8"), parts), 8, 10)
+    assert whole.losses.keys() == {5, 10}
+    assert parts.losses == whole.losses
+    assert parts.losses[10] == LOSSES[5:].double().mean().item()
