@@ -72,7 +72,7 @@ def test_a_killed_driver_is_resumed_with_another_number_of_ranks(
 ) -> None:
     kill_driver(place, "other", *place.gentle)
     assert GOING_ON in place.train_to_the_end("other", "--resume", *place.gentle, "workers=2")
-    check_nearly_same(place.curve("other"), undisturbed_gently)
+    check_nearly_same(place.curve("other"), undisturbed_gently, since=DISTURBED_AT)
 
 
 def kill_driver(place: Place, name: str, *more: str) -> None:

@@ -33,6 +33,8 @@ SETTINGS = (
 )  # fmt: skip
 GOING_ON = "going on from step"
 PATIENCE = 400.0
+_SOON = 10
+"""Steps in which rounding has not grown yet."""
 
 Curve = list[tuple[int, float]]
 
@@ -65,7 +67,8 @@ class Place:
         """Settings under which rounding stays rounding, for curves of unequal numbers of ranks.
 
         The trimmed loss divides by how much a prediction varies, which of a new network is little; it aligns
-        by medians, so that its gradient jumps where rounding makes another pixel the median.
+        by medians, so that its gradient jumps where rounding makes another pixel the median, and with it jump
+        the weights of several objectives.
         """
         start = self.database.with_name("start")
         if not start.exists():
@@ -73,7 +76,8 @@ class Place:
             model = dpt.create_model("dpt_tiny", image_size=64)
             nn.init.normal_(model.head.conv3.weight)
             dpt.save_model(model, start)
-        return (f"model.start={start}", "optimizer.backbone_lr=1e-5", "optimizer.decoder_lr=1e-5")
+        rates = ("optimizer.backbone_lr=3e-6", "optimizer.decoder_lr=3e-6")
+        return (f"model.start={start}", "optimizer.objective=average", *rates)
 
     def curve(self, name: str) -> Curve:
         """The run's losses as MLflow has them, with whatever is double."""
@@ -154,11 +158,19 @@ def raylets_with_ranks(leader: int) -> list[psutil.Process]:
     return [r for r in raylets if any("RayTrainWorker" in name_of(child) for child in r.children())]
 
 
-def check_nearly_same(curve: Curve, expected: Curve, tolerance: float = 1e-4) -> None:
-    """The same steps with the same losses, up to what another number of workers rounds otherwise."""
+def check_nearly_same(curve: Curve, expected: Curve, since: int = 0) -> None:
+    """The same steps with nearly the same losses.
+
+    Another number of ranks adds in another order. In training that difference grows: steps soon after must
+    agree within 1e-4, which those of other samples never do, and all within a percent.
+
+    Args:
+        since: the step after which the numbers of ranks differ.
+    """
     assert [step for step, _ in curve] == [step for step, _ in expected]
+    assert curve[:since] == expected[:since]
     for (step, loss), (_, known) in zip(curve, expected, strict=True):
-        assert loss == pytest.approx(known, abs=tolerance), step
+        assert loss == pytest.approx(known, abs=1e-4 if step <= since + _SOON else 0.01 * known), step
 
 
 def flip_a_bit(path: Path) -> None:
