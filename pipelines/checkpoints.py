@@ -139,7 +139,8 @@ def read_state(text: str, where: str) -> TrainingState:
     """
     try:
         state = TrainingState(**json.loads(text))
-        state.unlogged = tuple(state.unlogged)
+        total, count = state.unlogged
+        state.unlogged = (total, count)
         return state
     except (ValueError, TypeError) as error:
         raise DamagedCheckpoint(f"{where}: {STATE_FILE} is damaged: {error}") from error
