@@ -166,10 +166,11 @@ def test_a_sweep_told_to_stop_saves_where_it_is_and_goes_on_later(
 
     with pytest.raises(SweepStopped, match="brief is stopped with 2 trials to go; `dpt tune --resume brief`"):
         run_sweep(plan, "runs", show=stop_once_it_trains)
-    saved = list(Path("runs/brief").glob("*/s0/step_*/state.json"))
-    assert len(saved) == 1, "the running trial has saved where it was, the other was not begun"
+    # The one that waits may have come to its turn; it ends at its first steps then.
+    saved = sorted(Path("runs/brief").glob("*/s0/step_*/state.json"))
+    assert len({path.parts[2] for path in saved}) == len(saved) in (1, 2), "each that trained has saved once"
     assert {run.info.status for run in child_runs("brief").values()} == {"KILLED"}
 
     with pytest.raises(SweepStopped):
         run_sweep(replace(plan, tune=TuneConfig(pictures=0, hours=1e-9)), "runs", show=lambda line: None)
-    assert list(Path("runs/brief").glob("*/s0/step_*/state.json")) == saved, "the time was up at once"
+    assert sorted(Path("runs/brief").glob("*/s0/step_*/state.json")) == saved, "the time was up at once"
