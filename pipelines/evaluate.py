@@ -27,10 +27,9 @@ from dpt.metrics import MetricSums, depth_metrics
 from dpt.predict import colourise, predict_batch, to_inverse_depth
 from pipelines.config import CapsSection, EvaluateConfig
 from pipelines.loading import Batch, evaluation_batches
-from pipelines.metric_evaluation import evaluate_metric
+from pipelines.metric_evaluation import evaluate_metric, whole_results
 from pipelines.metric_protocol import PROTOCOLS, MetricProtocol
 from pipelines.model_workers import on_workers
-from pipelines.tasks.task import merged
 
 _BATCH_SIZE = 8
 
@@ -59,15 +58,11 @@ def evaluate(
         return evaluate_metric(
             network, datasets, config.split, protocols, config.workers, config.device, size
         )
-    expected = {d.name: sum(shard.rows for shard in d.manifest.split(config.split)) for d in datasets}
+    for dataset in datasets:
+        dataset.manifest.split(config.split)  # before Ray is started
     job = partial(_shares, [d.folder.uri for d in datasets], config)
     parts = on_workers(job, network, config.workers, config.device, threads)
-    results = {d.name: merged([part[d.name] for part in parts]).result() for d in datasets}
-    for name, result in results.items():
-        seen = result["images"] + result["empty_images"]
-        if seen != expected[name]:
-            raise RuntimeError(f"{name}: evaluated {seen:.0f} images of {expected[name]}")
-    return results
+    return whole_results(parts, datasets, config.split)
 
 
 def _shares(

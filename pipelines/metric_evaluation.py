@@ -55,14 +55,34 @@ def evaluate_metric(
     """
     require_metric_model(model)
     require_metric_data(datasets)
-    expected = {d.name: sum(shard.rows for shard in d.manifest.split(split)) for d in datasets}
+    for dataset in datasets:
+        dataset.manifest.split(split)  # before Ray is started
     job = partial(_shares, [d.folder.uri for d in datasets], split, dict(protocols), size)
-    parts = on_workers(job, model, workers, device)
-    results = {name: merged([part[name] for part in parts]).result() for name in expected}
-    for name, result in results.items():
+    return whole_results(on_workers(job, model, workers, device), datasets, split)
+
+
+def whole_results(
+    parts: Sequence[Mapping[str, MetricSums]], datasets: Sequence[PreparedDataset], split: str
+) -> dict[str, dict[str, float]]:
+    """What all workers found together, once it is sure that each image was seen once.
+
+    Args:
+        parts: every worker's sums, by dataset.
+
+    Returns:
+        dataset → metric → mean over its images.
+
+    Raises:
+        RuntimeError: if images are missing or were seen twice.
+    """
+    results = {}
+    for dataset in datasets:
+        result = merged([part[dataset.name] for part in parts]).result()
         seen = result["images"] + result["empty_images"]
-        if seen != expected[name]:
-            raise RuntimeError(f"{name}: evaluated {seen:.0f} images of {expected[name]}")
+        expected = sum(shard.rows for shard in dataset.manifest.split(split))
+        if seen != expected:
+            raise RuntimeError(f"{dataset.name}: evaluated {seen:.0f} images of {expected}")
+        results[dataset.name] = result
     return results
 
 

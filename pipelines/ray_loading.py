@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines.block_memory import BlockMemory, Memory, own_memory, release
+from pipelines.binary_views import binary_views
+from pipelines.block_memory import BlockMemory, own_memory, release
 from pipelines.blocks import Block, BlockMaker, LoaderSettings, block_bytes
 from pipelines.crops import Crops
 
@@ -131,18 +132,11 @@ def _table(block: Block, crops: Crops) -> pa.Table:
 def _blocks(table: pa.Table) -> Iterator[Block]:
     for batch in table.to_batches():
         scale, dataset, sample_ids = (batch[name] for name in ("scale", "dataset", "sample_ids"))
-        for row, memory in enumerate(_pixels(batch["pixels"])):
+        for row, pixels in enumerate(binary_views(batch["pixels"])):
+            assert pixels is not None  # every block has some
             yield Block(
-                memory,
+                np.frombuffer(pixels, np.uint8),
                 np.array(scale[row].values),
                 np.array(dataset[row].values),
                 sample_ids[row].as_py(),
             )
-
-
-def _pixels(column: pa.LargeBinaryArray) -> list[Memory]:
-    """The bytes of each row, in Ray's object store: Arrow's own scalars of them would be copies."""
-    _, offsets, data = column.buffers()
-    whole = np.frombuffer(data, np.uint8)
-    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
-    return [whole[start:end] for start, end in pairwise(ends.tolist())]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_prep.manifest import PreparedDataset
+from pipelines.binary_views import binary_views, is_binary
 
 TRAINING_COLUMNS = ("sample_id", "image", "inverse_depth", "height", "width", "scale")
 EVALUATION_COLUMNS = (*TRAINING_COLUMNS, "depth")
@@ -107,14 +108,5 @@ class ShardReader:
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """A column's values; of bytes views, as even Arrow's scalars of them are copies."""
-    if column.type != pa.binary():
-        values: list[Any] = column.to_pylist()
-        return values
-    _, offsets, data = column.buffers()
-    whole = memoryview(b"" if data is None else data).cast("B")
-    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1].tolist()
-    return [
-        whole[start:end] if valid else None
-        for start, end, valid in zip(ends[:-1], ends[1:], column.is_valid().to_pylist(), strict=True)
-    ]
+    """A column's values; of bytes views."""
+    return binary_views(column) if is_binary(column.type) else column.to_pylist()

@@ -181,9 +181,9 @@ def submit(
     targets = job_targets(command[0], parameters, environment)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    cluster = Cluster(address)
     with tempfile.TemporaryDirectory(prefix="dpt-package-") as scratch:
         package = pack(TREE, Path(scratch))
+        cluster = Cluster(address)
         runtime_env = {"working_dir": str(package), "env_vars": environment}
         if check:
             require_no_problem(cluster.probe(targets, runtime_env))

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from datasets_prep.sources import SOURCES
 from datasets_prep.storage import Folder
 from dpt.predict import to_inverse_depth
 from dpt.transforms import normalise
+from pipelines.binary_views import binary_views
 from pipelines.zero_shot_image import METRICS, InputSize, Measured, measure_depth, measure_order, prepare
 from pipelines.zero_shot_picture import depth_strip, order_strip, preview
 
@@ -257,12 +259,13 @@ class Evaluator:
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table; large values as buffers, which are not copied."""
+    """The rows of a table; large values as views, which are not copied."""
     large = ("pixels", "depth")
     plain = table.drop_columns(list(large)).to_pylist()
     for name in large:
-        for row, scalar in zip(plain, table.column(name), strict=True):
-            row[name] = scalar.as_buffer() if scalar.is_valid else None
+        views = chain.from_iterable(map(binary_views, table.column(name).chunks))
+        for row, view in zip(plain, views, strict=True):
+            row[name] = view
     return plain
 
 

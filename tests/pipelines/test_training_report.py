@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -58,12 +57,12 @@ def run(report: TrainingReport, start: int, stop: int) -> None:
             report.log(step)
 
 
-def test_a_restart_between_two_logged_steps_changes_no_mean(tmp_path: Path) -> None:
+def test_a_restart_between_two_logged_steps_changes_no_mean() -> None:
     whole, parts = Kept(), Kept()
     run(report_from(TrainingState(0), whole), 0, 10)
     first = report_from(TrainingState(0), parts)
     run(first, 0, 8)
-    state: Any = TrainingState(8, seen=first.seen_samples(), unlogged=first.unlogged())
+    state = TrainingState(8, seen=first.seen_samples(), unlogged=first.unlogged())
     run(report_from(read_state(state_text(state), "step_8"), parts), 8, 10)
     assert whole.losses.keys() == {5, 10}
     assert parts.losses == whole.losses
