@@ -6,8 +6,9 @@
 
 Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest and
 the median call, and of the processor time, which other programs disturb less, the median. Peak memory is what
-a call needs beyond what is held before it. Shares are of the matrix rate that the same run measures: the best
-of three sizes of A @ B.
+a call needs beyond what is held before it: of the process, where that includes what the allocator does not
+give back, and of the tensors alone. Shares are of the matrix rate that the same run measures: the best of
+three sizes of A @ B.
 """
 
 import argparse
@@ -17,11 +18,13 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import dpt
@@ -179,14 +182,19 @@ class Bench:
     def report(self, title: str, calls: Mapping[str, Callable[[], object]]) -> None:
         """Print times, peak memory and the ratio of the first call to the second."""
         times = self.times(calls)
-        rows = {name: [*times[name].summary(), self.peak_memory(call)] for name, call in calls.items()}
-        print(f"{title:28} {'fastest':>10} {'median':>10} {'processor':>10} {'peak memory':>12}")
-        for name, (fastest, median, processor, memory) in rows.items():
-            mebibytes = memory / 2**20
-            print(f"  {name:26} {fastest:9.3f}s {median:9.3f}s {processor:9.3f}s {mebibytes:8,.0f} MiB")
+        rows = {
+            name: [*times[name].summary(), self.peak_memory(call), self.peak_of_tensors(call)]
+            for name, call in calls.items()
+        }
+        heads = ("fastest", "median", "processor", "peak memory", "of tensors")
+        print(f"{title:28} " + " ".join(f"{head:>11}" for head in heads))
+        for name, (*seconds, memory, tensors) in rows.items():
+            shown = [f"{value:10.3f}s" for value in seconds]
+            shown += [f"{value / 2**20:7,.0f} MiB" for value in (memory, tensors)]
+            print(f"  {name:26} " + " ".join(shown))
         first, second = rows.values()
         ratios = [one / other if other else float("nan") for one, other in zip(first, second, strict=True)]
-        print(f"  {'ratio':26} " + "  ".join(f"{ratio:9.2f}" for ratio in ratios) + "\n", flush=True)
+        print(f"  {'ratio':26} " + " ".join(f"{ratio:11.3f}" for ratio in ratios) + "\n", flush=True)
 
     def peak_memory(self, call: Callable[[], object]) -> float:
         """Bytes that a call needs at its peak beyond what is held before it."""
@@ -201,6 +209,15 @@ class Bench:
         before = resident("VmRSS")
         call()
         return resident("VmHWM") - before
+
+    def peak_of_tensors(self, call: Callable[[], object]) -> float:
+        """Bytes of the tensors that a call makes, at their most."""
+        if self.device.type == "cuda":
+            return self.peak_memory(call)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            call()
+        events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+        return max(accumulate(e.nbytes() for e in sorted(events, key=lambda event: event.start_ns())))
 
     def parts(self, model: dpt.DPT) -> None:
         """Time, arithmetic and share of the matrix rate of each part of the forward pass."""

@@ -73,7 +73,7 @@ def input_size(
 def network_input(
     model: DPT, images: Sequence[np.ndarray], target: int | None = None, rule: str | None = None
 ) -> torch.Tensor:
-    """N arrays (H, W, 3) uint8 RGB -> what the network takes, (N, 3, h, w) float32 on its device.
+    """N arrays (H, W, 3) uint8 RGB -> what the network takes, (N, 3, h, w) of its dtype on its device.
 
     Raises:
         ValueError: if they are not uint8 RGB, or do not all go through the network at one size.
@@ -86,7 +86,8 @@ def network_input(
         raise ValueError(f"images of a batch must go through the network at one size, not at {sorted(sizes)}")
     (size,) = sizes
     pixels = torch.from_numpy(np.stack([resize_image(image, *size) for image in images]))
-    return normalise(pixels.to(next(model.parameters()).device), model.mean, model.std)
+    parameter = next(model.parameters())
+    return normalise(pixels.to(parameter.device), model.mean, model.std).to(parameter.dtype)
 
 
 def to_inverse_depth(prediction: torch.Tensor, config: ModelConfig) -> torch.Tensor:

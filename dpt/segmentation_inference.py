@@ -95,13 +95,14 @@ def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dt
     """Class probabilities (K, h, w) of an image at one scale, from windows."""
     window = model.config.image_size
     height, width = scaled_size(image.shape[0], image.shape[1], window, scale)
-    device = next(model.parameters()).device
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+    parameter = next(model.parameters())
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(parameter.device)
+    pixels = pixels.permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=True)
     rows, columns = window_starts(height, window), window_starts(width, window)
     # What lies beyond the image is black, as in training.
     beyond = (0, columns[-1] + window - width, 0, rows[-1] + window - height)
-    pixels = normalise(F.pad(pixels, beyond), model.mean, model.std)
+    pixels = normalise(F.pad(pixels, beyond), model.mean, model.std).to(parameter.dtype)
     places = [(row, column) for row in rows for column in columns]
     total = pixels.new_zeros(model.config.classes, *pixels.shape[2:])
     covered = pixels.new_zeros(pixels.shape[2:])

@@ -268,7 +268,9 @@ class TrainConfig(MixSection):
         channels_last: keep images and convolutions in channels-last order.
         activation_checkpointing: recompute the backbone in the backward pass to save memory.
         device: `auto` takes GPUs if the cluster has any.
-        precision: of the forward and backward pass; losses and weights are float32 always.
+        precision: of the forward and backward pass. Losses are float32 always, and so are weights except with
+            `float64`, which is for comparing runs of unequal numbers of workers: these add in another order,
+            and in float32 what is rounded otherwise grows within tens of steps.
         loader_workers: processes that read and decode for each training process; 0 for none.
         executor: where they are: beside it (`local`), or as actors of Ray Data on any CPUs of the cluster
             (`ray`).
@@ -302,7 +304,7 @@ class TrainConfig(MixSection):
     channels_last: bool = False
     activation_checkpointing: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["float64", "float32", "bfloat16"] = "bfloat16"
     loader_workers: int = Field(4, ge=0)
     executor: Executor = "local"
     log_every: int = Field(100, ge=1)
@@ -385,6 +387,8 @@ class ZeroShotConfig(Section):
         batch_size: images that go through the network at once, if they are of one size there.
         workers: evaluating processes; one GPU each where there is one.
         device: `auto` takes GPUs if the cluster has any.
+        precision: of the network; with `float64` results do not depend on batches, threads and machines, but
+            for the last digits.
         resamples, seed: of the bootstrap, which gives 95 % intervals of the means over images.
         worst: how many of each set's worst images are drawn.
     """
@@ -395,6 +399,7 @@ class ZeroShotConfig(Section):
     batch_size: int = Field(8, ge=1)
     workers: int = Field(1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float64", "float32"] = "float32"
     resamples: int = Field(2000, ge=1)
     seed: int = Field(0, ge=0)
     worst: int = Field(8, ge=0)

@@ -32,7 +32,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 def training_operations(model: dpt.DPT, crop: tuple[int, int]) -> float:
     """Floating-point operations of a training step on one crop, activation checkpointing left out."""
     training = model.training
-    image = torch.zeros(1, 3, *crop, device=next(model.parameters()).device)
+    image = next(model.parameters()).new_zeros(1, 3, *crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(image)
     model.train(training)

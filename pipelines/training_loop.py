@@ -148,9 +148,9 @@ class _TrainingProcess:
         self._finish(step)
 
     def _initial_model(self) -> dpt.DPT:
-        if self._setup.start is not None:
-            return load_kept(self._setup.start).train()
-        return build_model(self._config.model, self._config.crop_size)
+        start, config = self._setup.start, self._config
+        model = build_model(config.model, config.crop_size) if start is None else load_kept(start).train()
+        return model.double() if config.precision == "float64" else model
 
     def _resume(self) -> TrainingState:
         """Restore the newest whole checkpoint; rank 0 chooses it for all."""

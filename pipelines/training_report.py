@@ -64,8 +64,7 @@ class TrainingReport:
         self.skipped_in_a_row: list[str] = []
         self._row = 0
         if rank == 0:
-            dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-            self._peak = matrix_rate(device, dtype) * world_size
+            self._peak = matrix_rate(device, getattr(torch, config.precision)) * world_size
         self._clear(state.unlogged)
 
     def _clear(self, unlogged: tuple[float, int] = (0.0, 0)) -> None:

@@ -70,7 +70,8 @@ class TrainingStep:
         self._model, self._parallel, self._optimizer, self._average = model, parallel, optimizer, average
         self._config, self._datasets = config, datasets
         self._rank, self._world_size = rank, world_size
-        self._device = next(model.parameters()).device
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
         self._task = task_of(config)
         self._in_step = world_size > 1 and (
             isinstance(parallel, FSDPModule) or any(map(is_synchronised, model.modules()))
@@ -157,6 +158,7 @@ class TrainingStep:
         """Loss of each chosen image, (n,) float32."""
         images, target = batch.images[chosen], batch.target[chosen]
         pixels = normalise(images.to(self._device, non_blocking=True), self._model.mean, self._model.std)
+        pixels = pixels.to(self._dtype)
         if self._config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         target = target.to(self._device, non_blocking=True)

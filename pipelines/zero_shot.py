@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 
 import dpt
@@ -159,7 +160,10 @@ def _stream(
         return
     connect()
     use_gpu = wants_gpu(settings.device)
-    workers = Workers(settings.workers, cpus_per_worker(settings.workers), use_gpu, settings.batch_size)
+    workers = Workers(
+        settings.workers, cpus_per_worker(settings.workers), use_gpu, settings.batch_size,
+        getattr(torch, settings.precision),
+    )  # fmt: skip
     with as_folder(network) as folder:
         files = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "config.json")}
     yield from evaluate_stream(work, files, workers, pictures)

@@ -113,12 +113,14 @@ class Workers:
         threads: of each on a CPU.
         use_gpu: whether each has a GPU.
         batch_size: images that go through the network at once.
+        dtype: of the network.
     """
 
     count: int
     threads: int
     use_gpu: bool
     batch_size: int
+    dtype: torch.dtype
 
 
 def evaluate_stream(
@@ -213,7 +215,7 @@ class Evaluator:
             for name, content in ray.get(model).items():
                 (Path(folder) / name).write_bytes(content)
             self._model = dpt.load_model(Path(folder)).eval()
-        self._model.to("cuda" if workers.use_gpu else "cpu")
+        self._model.to("cuda" if workers.use_gpu else "cpu", workers.dtype)
         self._caps, self._batch_size = caps, workers.batch_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -234,8 +236,9 @@ class Evaluator:
     def _evaluate(self, rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         model = self._model
         pixels = np.stack([_array(row, "pixels", row["input_height"], row["input_width"], 3) for row in rows])
-        inputs = torch.from_numpy(pixels).to(next(model.parameters()).device)
-        predictions = to_inverse_depth(model(normalise(inputs, model.mean, model.std)), model.config)
+        parameter = next(model.parameters())
+        inputs = normalise(torch.from_numpy(pixels).to(parameter.device), model.mean, model.std)
+        predictions = to_inverse_depth(model(inputs.to(parameter.dtype)), model.config)
         return [self._row(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 
     def _row(self, row: dict[str, Any], prediction: torch.Tensor) -> dict[str, Any]:

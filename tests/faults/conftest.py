@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import STEPS, Curve, Place
+from tests.faults.training import EXACTLY, STEPS, Curve, Place
 
 
 @pytest.fixture(scope="session")
@@ -27,9 +27,9 @@ def undisturbed_by_two(place: Place) -> Curve:
 
 
 @pytest.fixture(scope="session")
-def undisturbed_gently(place: Place) -> Curve:
-    """That of one rank with settings that make nothing of rounding."""
-    return whole_curve(place, "undisturbed_gently", *place.gentle)
+def undisturbed_exactly(place: Place) -> Curve:
+    """That of one rank, to compare with other numbers of ranks."""
+    return whole_curve(place, "undisturbed_exactly", EXACTLY)
 
 
 def whole_curve(place: Place, name: str, *more: str) -> Curve:

@@ -19,12 +19,12 @@ import pytest
 from tests.faults.training import (
     CHECKPOINT_EVERY,
     DISTURBED_AT,
+    EXACTLY,
     GOING_ON,
     STEPS,
     Curve,
     Place,
     check_nearly_same,
-    check_same_samples,
     flip_a_bit,
     ranks,
     raylets_with_ranks,
@@ -69,11 +69,11 @@ def test_a_killed_driver_is_resumed(place: Place, undisturbed: Curve) -> None:
 
 @pytest.mark.slow
 def test_a_killed_driver_is_resumed_with_another_number_of_ranks(
-    place: Place, undisturbed_gently: Curve
+    place: Place, undisturbed_exactly: Curve
 ) -> None:
-    kill_driver(place, "other", *place.gentle)
-    assert GOING_ON in place.train_to_the_end("other", "--resume", *place.gentle, "workers=2")
-    check_same_samples(place.curve("other"), undisturbed_gently, since=DISTURBED_AT)
+    kill_driver(place, "other", EXACTLY)
+    assert GOING_ON in place.train_to_the_end("other", "--resume", EXACTLY, "workers=2")
+    check_nearly_same(place.curve("other"), undisturbed_exactly)
 
 
 def kill_driver(place: Place, name: str, *more: str) -> None:
@@ -93,18 +93,19 @@ def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_gently: Curve) -> None:
-    with place.training("elastic", *place.gentle, "workers=[1, 4]", nodes=4) as (process, log):
+def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve) -> None:
+    with place.training("elastic", EXACTLY, "workers=[1, 4]", nodes=4) as (process, log):
         place.wait_for_checkpoint("elastic", process, log, CHECKPOINT_EVERY)
-        assert len(ranks(process.pid)) == 4
+        first = set(ranks(process.pid))
+        assert len(first) == 4
         kill_a_machine(process.pid)
-        # As many ranks as there are cores free at that moment; Ray looks for more once a minute.
-        wait_until(
-            lambda: GOING_ON in log.read_text() and 0 < len(raylets_with_ranks(process.pid)) < 4, process, log
-        )
+        # As many ranks as there are cores free at that moment; Ray looks for more once a minute. Those of
+        # before may take a while to end, and losing a machine where there are only such disturbs nothing.
+        wait_until(lambda: GOING_ON in log.read_text() and first.isdisjoint(ranks(process.pid)), process, log)
+        assert len(ranks(process.pid)) < 4, "it did not shrink"
         kill_a_machine(process.pid)
         assert place.end_of(process, log).count(GOING_ON) == 2, "it was not disturbed twice"
-    check_same_samples(place.curve("elastic"), undisturbed_gently, since=0)
+    check_nearly_same(place.curve("elastic"), undisturbed_exactly)
 
 
 def kill_a_machine(leader: int) -> None:
