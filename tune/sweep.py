@@ -27,6 +27,7 @@ from pipelines.train import stopping_on_sigterm
 from tune import records
 from tune.early_stopping import EarlyStopping, scheduler
 from tune.latency import measure_latency
+from tune.orphans import removing_orphans
 from tune.placement import DRIVER_RESOURCES, place_trials
 from tune.plan import SweepPlan
 from tune.sweep_runs import SweepExists, open_child, open_parent
@@ -114,7 +115,12 @@ def _run_trials(
     show(f"trials at once: {min(len(missing), placement.trials)}")
     place = replace(place, threads=placement.threads)
     board = open_board()
-    with showing(board, show), stopping_on_sigterm(board), _time_limit(plan.tune.hours, board):
+    with (
+        showing(board, show),
+        stopping_on_sigterm(board),
+        _time_limit(plan.tune.hours, board),
+        removing_orphans(),
+    ):
         results = _tuner(plan, place, missing, placement.drivers, board).fit()
     _forget_tune(Folder(place.folder))
     _require_finished(plan, place, missing, _failures(plan, results))

@@ -16,12 +16,12 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.faults.training import PATIENCE, wait_until
+from tests.faults.training import PATIENCE, end_of, wait_until
 from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 STEPS = 30
 SETTINGS = (
-    "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
+    "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float64",
     "loader_workers=0", f"steps={STEPS}", "log_every=1", f"validate_every={STEPS}", "checkpoint_every=5",
     "optimizer.backbone_lr=1e-4", "optimizer.decoder_lr=1e-4",
 )  # fmt: skip
@@ -49,8 +49,7 @@ class Place:
         """Go on with a sweep to its end, as a user does; returns what was printed."""
         command = ["tune", "--resume", name, "--storage", str(self.runs)]
         with running([sys.executable, "-m", "pipelines.cli", *command]) as (process, log):
-            assert process.wait(PATIENCE) == 0, log.read_text()
-            return log.read_text()
+            return end_of(process, log)
 
     def has(self, name: str, key: str, pattern: str) -> bool:
         """Whether a trial has a file of that name."""
@@ -94,7 +93,7 @@ def place(
 def undisturbed(place: Place) -> Figures:
     command = [sys.executable, "-m", "pipelines.cli", *place.arguments("undisturbed")]
     with running(command) as (process, log):
-        assert process.wait(PATIENCE) == 0, log.read_text()
+        end_of(process, log)
     figures = place.figures("undisturbed")
     assert [step for step, _ in figures["ignore"][1]] == list(range(1, STEPS + 1))
     return figures
@@ -136,8 +135,7 @@ def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undis
         assert drivers, "no trial runs"
         for driver in drivers:
             driver.kill()
-        assert process.wait(PATIENCE) == 0, log.read_text()
-        assert f"{KEYS[0]}/s0: going on from step" in log.read_text()
+        assert f"{KEYS[0]}/s0: going on from step" in end_of(process, log)
     assert place.figures("crash") == undisturbed
 
 
@@ -150,7 +148,7 @@ def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
         victims = [raylet for raylet in raylets if trains(raylet) and not drives(raylet)]
         assert victims, "no machine trains that does not hold the trials' drivers"
         victims[0].kill()
-        assert process.wait(PATIENCE) == 0, log.read_text()
+        end_of(process, log)
     for title, (score, losses) in place.figures("machine").items():
         expected, known = undisturbed[title]
         assert score == pytest.approx(expected, rel=1e-2)

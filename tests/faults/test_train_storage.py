@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import DISTURBED_AT, GOING_ON, STEPS, Curve, Place, wait_until
+from tests.faults.training import DISTURBED_AT, GOING_ON, STEPS, Curve, Place, end_of, wait_until
 from tests.faulty_s3 import FaultyS3, serving
 from tests.sessions import kill_session
 
@@ -73,7 +73,7 @@ def test_a_full_disk(place: Place, undisturbed: Curve, small_disk: SmallDisk) ->
     with small.training("full") as (process, log):
         small.wait_for_checkpoint("full", process, log)
         small_disk.fill()
-        printed = small.end_of(process, log, code=1)
+        printed = end_of(process, log, code=1)
     assert GIVEN_UP in printed
     assert "No space left on device" in printed
     assert "dpt: the last checkpoint could not be written to " in printed

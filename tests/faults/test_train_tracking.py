@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import DISTURBED_AT, STEPS, Curve, Place, wait_until
+from tests.faults.training import DISTURBED_AT, STEPS, Curve, Place, end_of, wait_until
 from tests.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,7 @@ def test_a_server_that_comes_back_gets_the_whole_curve(
         server.kill()
         wait_until(lambda: AWAY in log.read_text(), process, log)
         server.start()
-        printed = tracked.end_of(process, log)
+        printed = end_of(process, log)
     assert "MLflow takes metrics again" in printed
     assert tracked.curve("away") == undisturbed
 
@@ -50,7 +50,7 @@ def test_a_run_whose_server_is_gone_is_completed_when_there_is_one_again(
     with tracked.training("gone") as (process, log):
         tracked.wait_for_checkpoint("gone", process, log)
         server.kill()
-        printed = tracked.end_of(process, log, code=1)
+        printed = end_of(process, log, code=1)
     assert f"step {STEPS}/{STEPS}  loss" in printed
     assert "metrics have not reached MLflow; `dpt train --resume` sends them" in printed
     assert f"dpt: MLflow at {server.address} does not answer" in printed

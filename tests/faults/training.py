@@ -98,23 +98,24 @@ class Place:
     def train_to_the_end(self, name: str, *more: str, nodes: int = 2) -> str:
         """Run until it ends by itself; returns what it printed."""
         with self.training(name, *more, nodes=nodes) as (process, log):
-            return self.end_of(process, log)
-
-    def end_of(self, process: subprocess.Popen[bytes], log: Path, code: int = 0) -> str:
-        """Wait until a run ends with that exit code; returns what it printed."""
-        try:
-            found: int | None = process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            found = None
-        printed = log.read_text()
-        assert found == code, f"{found}: {printed}"
-        return printed
+            return end_of(process, log)
 
     def wait_for_checkpoint(
         self, name: str, process: subprocess.Popen[bytes], log: Path, step: int = DISTURBED_AT
     ) -> None:
         """Wait until the run has saved a checkpoint at that step or later, and is still running."""
         wait_until(lambda: any(s >= step for s in self.checkpoints(name)), process, log)
+
+
+def end_of(process: subprocess.Popen[bytes], log: Path, code: int = 0) -> str:
+    """Wait until a command ends with that exit code; returns what it printed."""
+    try:
+        found: int | None = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        found = None
+    printed = log.read_text()
+    assert found == code, f"{found}: {printed}"
+    return printed
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
