@@ -1,8 +1,8 @@
 """Placement groups whose trial has died before it trained.
 
 When a training's controller dies, Ray Train removes the placement group of its processes, but only if these
-had started (`PlacementGroupCleaner` is told then). One that was still waiting for cores would be given the next
-that are free, and hold them as long as the sweep lasts, with nobody to use them: no trial could go on.
+had started (`PlacementGroupCleaner` is told then). One that was still waiting for cores would be given the
+next that are free, and hold them as long as the sweep lasts, with nobody to use them: no trial could go on.
 """
 
 from __future__ import annotations
