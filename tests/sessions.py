@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 
 ON_A_CLUSTER = """
-import logging, os, sys
+import logging, os, signal, sys
+from threading import Thread
 import ray
 from ray.cluster_utils import Cluster
 
@@ -24,11 +25,13 @@ health = {"health_check_initial_delay_ms": 2000, "health_check_period_ms": 1000}
 head_cpus, workers = int(os.environ.get("HEAD_CPUS", "1")), int(os.environ.get("WORKER_NODES", "2"))
 common = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 head = {**common, "num_cpus": head_cpus, "include_dashboard": False, "_system_config": health}
-cluster = Cluster(initialize_head=True, head_node_args=head)
+# Without hooks, which only the main thread may set, so that a thread can add a node.
+cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
 for _ in range(workers):
     cluster.add_node(**common)
 ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
 assert len(ray.nodes()) == workers + 1, ray.nodes()
+signal.signal(signal.SIGUSR1, lambda *_: Thread(target=cluster.add_node, kwargs=common).start())
 print("cluster is up", flush=True)
 from pipelines.cli import main
 try:
@@ -39,7 +42,7 @@ finally:
     cluster.shutdown()
 """
 """A command of `dpt` on a cluster of three nodes of one core each (HEAD_CPUS and WORKER_NODES change that),
-all of them in the command's session."""
+all of them in the command's session; SIGUSR1 adds one more."""
 
 
 @contextmanager

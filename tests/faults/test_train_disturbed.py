@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -113,9 +114,26 @@ def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve
     check_nearly_same(place.curve("elastic"), undisturbed_exactly)
 
 
+@pytest.mark.slow
+def test_a_run_grows_with_its_cluster(place: Place, undisturbed_exactly: Curve) -> None:
+    with place.training("growing", EXACTLY, "workers=[1, 4]", nodes=1) as (process, log):
+        place.wait_for_checkpoint("growing", process, log, CHECKPOINT_EVERY)
+        (alone,) = ranks(process.pid)
+        # So that it is not at its end before Ray looks for more cores, a minute after its start.
+        alone.suspend()
+        process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: GOING_ON in log.read_text(), process, log)
+        assert len(ranks(process.pid)) == 2
+        end_of(process, log)
+    check_nearly_same(place.curve("growing"), undisturbed_exactly)
+
+
 def kill_a_machine(leader: int) -> None:
-    """SIGKILL a raylet that has a rank; its processes end with it."""
-    raylets_with_ranks(leader)[0].kill()
+    """SIGKILL a raylet that has a rank, and all that runs there."""
+    raylet = raylets_with_ranks(leader)[0]
+    for process in (raylet, *raylet.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.mark.slow
