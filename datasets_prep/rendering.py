@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from datasets_prep.textures import Array, Colour, Material
 
 Vector = tuple[float, float, float]
+Range = tuple[float, float]
+Rng = np.random.Generator
 Components = Sequence[Any] | Array
 
 _NEAR = 0.05

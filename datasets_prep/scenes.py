@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.rendering import Camera, cast
-from datasets_prep.scenery import Stage, camera_path, random_camera, random_stage
+from datasets_prep.scenery import random_stage
 from datasets_prep.shading import shade
+from datasets_prep.viewpoints import Stage, camera_path, random_camera
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def render_scene(seed: int, height: int = 384, width: int = 512, kinds: Sequence
     Args:
         seed: decides everything.
         height, width: size of the picture.
-        kinds: keys of `scenery.KINDS` to choose from; all if empty.
+        kinds: keys of `scenery.KINDS` to choose from; `scenery.VARIED` if empty.
     """
     rng = np.random.default_rng(seed)
     stage = random_stage(rng, kinds)

@@ -12,7 +12,7 @@ from datasets_prep.formats import encode_png
 from datasets_prep.layouts.layout import VIEWS, Layout, with_alpha, write_file
 from datasets_prep.scenes import Scene, render_scene, render_views
 
-KINDS = ("street",)
+KINDS = ("street from a car",)
 _DATE = "2011_09_26"
 
 

@@ -21,9 +21,10 @@ from datasets_prep.disparity_png import encode_disparity, encode_uncertainty
 from datasets_prep.formats import encode_jpeg
 from datasets_prep.layouts.layout import write_file
 from datasets_prep.rendering import cast
-from datasets_prep.scenery import random_camera, random_stage
+from datasets_prep.scenery import random_stage
 from datasets_prep.shading import shade
 from datasets_prep.sources.stereo_tree import ENDINGS, FOLDERS
+from datasets_prep.viewpoints import random_camera
 
 FRAMES_A_SECOND = 24
 FRAMES_A_SHOT = 28

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from datasets_prep import formats, scenery, synthetic
+from datasets_prep import formats, scenery, solids, synthetic, viewpoints
 from datasets_prep.layouts import tartanair
 from datasets_prep.layouts.hrwsi import hrwsi_mask
 from datasets_prep.rendering import Camera, Light, Quadric, Sky, Slab, Solid, World, cast
@@ -60,7 +60,7 @@ def test_ground_plane_depth_is_exact():
     with np.errstate(divide="ignore"):
         expected = np.where(ray[2] < 0, -1.5 / ray[2], np.inf)
     expected[expected > 590] = np.inf
-    ground = scenery._ground(MATT)
+    ground = solids.ground(MATT)
     depth = depth_of(ground, camera)
     inside = np.isfinite(expected) & (expected < 500)
     assert inside.mean() > 0.5
@@ -73,7 +73,7 @@ def test_ball_depth_is_exact():
     ray = ray_grid(camera)
     offset = np.asarray(camera.position) - centre
     expected = quadratic_root((ray**2).sum(0), np.tensordot(offset, ray, 1), (offset**2).sum() - radius**2)
-    depth = depth_of(scenery._ball(tuple(centre), radius, MATT), camera)
+    depth = depth_of(solids.ball(tuple(centre), radius, MATT), camera)
     assert 100 < np.isfinite(expected).sum() < HEIGHT * WIDTH / 2
     assert (np.isfinite(depth) != np.isfinite(expected)).mean() < 1e-3
     both = np.isfinite(depth) & np.isfinite(expected)
@@ -87,7 +87,7 @@ def test_upright_cylinder_depth_is_exact(distance):
     expected = quadratic_root(ray[0] ** 2 + ray[1] ** 2, -distance * ray[0], distance**2 - radius**2)
     up = 1.5 + expected * ray[2]
     expected[~((up >= 0) & (up <= 100))] = np.inf
-    depth = depth_of(scenery._cylinder((distance, 0, 0), (distance, 0, 100), radius, MATT), camera)
+    depth = depth_of(solids.cylinder((distance, 0, 0), (distance, 0, 100), radius, MATT), camera)
     both = np.isfinite(depth) & np.isfinite(expected)
     assert both.sum() >= 60
     assert (np.isfinite(depth) != np.isfinite(expected)).mean() < 0.01
@@ -96,7 +96,7 @@ def test_upright_cylinder_depth_is_exact(distance):
 
 def test_turned_box_depth_is_that_of_its_nearest_face():
     camera, yaw = camera_at(pitch=10), 0.5
-    box = scenery._box((7, 0.5, 0), (2, 3, 2.5), MATT, yaw=yaw)
+    box = solids.box((7, 0.5, 0), (2, 3, 2.5), MATT, yaw=yaw)
     ray = ray_grid(camera)
     turn = np.array([[np.cos(yaw), np.sin(yaw), 0], [-np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
     origin = turn @ (np.asarray(camera.position) - [7, 0.5, 0])
@@ -121,7 +121,7 @@ def test_turned_box_depth_is_that_of_its_nearest_face():
 def test_cone_points_lie_on_the_lower_half_of_the_cone(pitch):
     tip, radius, tall = np.array([4.0, 0.3, 2.2]), 0.9, 1.7
     camera = camera_at(z=1.5 if pitch < 80 else 6.0, x=0.0 if pitch < 80 else 3.5, pitch=pitch)
-    solid = scenery._cone((4.0, 0.3, 0.5), radius, tall, MATT)
+    solid = solids.cone((4.0, 0.3, 0.5), radius, tall, MATT)
     depth = depth_of(solid, camera)
     hit = np.isfinite(depth)
     assert hit.sum() > 100
@@ -137,18 +137,18 @@ def test_cone_points_lie_on_the_lower_half_of_the_cone(pitch):
 
 
 def test_hollow_box_shows_its_inside():
-    room = scenery._box((0, 0, 0), (8, 6, 3), MATT, hollow=True)
+    room = solids.box((0, 0, 0), (8, 6, 3), MATT, hollow=True)
     depth = depth_of(room, camera_at())
     assert depth[HEIGHT // 2, WIDTH // 2] == pytest.approx(4.0)
     assert np.isfinite(depth).all()
 
 
 def test_solid_behind_the_camera_is_not_seen():
-    assert np.isinf(depth_of(scenery._box((-5, 0, 0), (2, 2, 2), MATT), camera_at())).all()
+    assert np.isinf(depth_of(solids.box((-5, 0, 0), (2, 2, 2), MATT), camera_at())).all()
 
 
 def test_nearer_solid_hides_the_farther_in_either_order():
-    near, far = (scenery._box((x, 0, 0), (1, size, 9), MATT) for x, size in ((4.0, 1.0), (9.0, 8.0)))
+    near, far = (solids.box((x, 0, 0), (1, size, 9), MATT) for x, size in ((4.0, 1.0), (9.0, 8.0)))
     first = cast(World([near, far], SUN, SKY), camera_at(), HEIGHT, WIDTH)
     second = cast(World([far, near], SUN, SKY), camera_at(), HEIGHT, WIDTH)
     np.testing.assert_array_equal(first[0], second[0])
@@ -159,7 +159,7 @@ def test_nearer_solid_hides_the_farther_in_either_order():
 
 def test_box_that_reaches_behind_the_camera_is_seen_whole():
     """Its corners cannot simply be projected: half of them are behind the image plane."""
-    long_wall = scenery._box((0, 2.0, 0), (60, 0.2, 30), MATT)
+    long_wall = solids.box((0, 2.0, 0), (60, 0.2, 30), MATT)
     depth = depth_of(long_wall, camera_at())
     ray = ray_grid(camera_at())
     with np.errstate(divide="ignore"):
@@ -193,11 +193,11 @@ def test_custom_solid_of_slabs_and_quadric_is_cut_by_both():
 
 def test_box_throws_a_shadow_away_from_the_sun():
     """The sun stands at a slope of 4 : 3 over +x, so a box 3 m tall shades 2.25 m behind it."""
-    ground, box = scenery._ground(MATT), scenery._box((10, 0, 0), (1, 1, 3), MATT)
+    ground, box = solids.ground(MATT), solids.box((10, 0, 0), (1, 1, 3), MATT)
     overhead = Camera((9, 0, 12), np.array([[0.0, -1, 0], [-1, 0, 0], [0, 0, -1]]), 0.8)
     picture = {}
-    for name, solids in {"with": [ground, box], "without": [ground]}.items():
-        world = World(solids, SUN, SKY)
+    for name, things in {"with": [ground, box], "without": [ground]}.items():
+        world = World(things, SUN, SKY)
         picture[name] = shade(
             world, overhead, *cast(world, overhead, HEIGHT, WIDTH), np.random.default_rng(0)
         ).mean(axis=2)
@@ -216,7 +216,7 @@ def test_box_throws_a_shadow_away_from_the_sun():
 
 def test_faces_are_brighter_towards_the_light():
     world = World(
-        [scenery._ball((5, 0, 1.5), 1.5, MATT)],
+        [solids.ball((5, 0, 1.5), 1.5, MATT)],
         Light((0, 1, 0), None, (1, 1, 1), (0.1,) * 3, (0.1,) * 3),
         SKY,
     )
@@ -230,13 +230,13 @@ def test_faces_are_brighter_towards_the_light():
 
 
 def test_haze_draws_far_things_towards_the_horizons_colour():
-    solids = [scenery._box((x, y, 0), (1, 3, 30), MATT) for x, y in ((6, 2.0), (60, -15.0))]
+    boxes = [solids.box((x, y, 0), (1, 3, 30), MATT) for x, y in ((6, 2.0), (60, -15.0))]
     camera = camera_at()
     clear, hazy = (
         shade(w, camera, *cast(w, camera, HEIGHT, WIDTH), np.random.default_rng(0)).astype(int)
-        for w in (World(solids, SUN, SKY), World(solids, SUN, SKY, haze=0.02))
+        for w in (World(boxes, SUN, SKY), World(boxes, SUN, SKY, haze=0.02))
     )
-    owner = cast(World(solids, SUN, SKY), camera, HEIGHT, WIDTH)[1]
+    owner = cast(World(boxes, SUN, SKY), camera, HEIGHT, WIDTH)[1]
     change = np.abs(clear - hazy).mean(axis=2)
     assert change[owner == 1].mean() > 3 * change[owner == 0].mean()
 
@@ -303,9 +303,17 @@ def test_scenes_are_complete_and_varied():
 def test_every_kind_of_world_can_be_seen(kind):
     rng = np.random.default_rng(11)
     stage = scenery.KINDS[kind](rng)
-    depth, owner = cast(stage.world, scenery.random_camera(stage, rng), HEIGHT, WIDTH)
+    depth, owner = cast(stage.world, viewpoints.random_camera(stage, rng), HEIGHT, WIDTH)
     assert np.unique(owner).size >= 5
     assert np.isfinite(depth).mean() > 0.3
+
+
+def test_a_car_has_one_camera():
+    scenes = [synthetic.render_scene(seed, 60, 80, ("street from a car",)) for seed in range(4)]
+    assert {scene.intrinsics[0, 0] for scene in scenes} == {0.58 * 80}
+    for scene in scenes:
+        position = -scene.world_to_camera[:3, :3].T @ scene.world_to_camera[:3, 3]
+        assert position[2] == pytest.approx(1.65)
 
 
 def test_views_agree_in_depth_where_both_see_the_point():
