@@ -6,9 +6,8 @@
 
 Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest and
 the median call, and of the processor time, which other programs disturb less, the median. Peak memory is what
-a call needs beyond what is held before it: of the process, where that includes what the allocator does not
-give back, and of the tensors alone. Shares are of the matrix rate that the same run measures: the best of
-three sizes of A @ B.
+the process needs in a call beyond what it holds before. Shares are of the matrix rate that the same run
+measures: the best of three sizes of A @ B.
 """
 
 import argparse
@@ -18,13 +17,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import dpt
@@ -44,6 +41,13 @@ THEIRS: dict[str, dict[str, Any]] = {
     },
     "dpt_hybrid": {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768]},
 }
+_MMAP_THRESHOLD = -3
+"""Number of the option M_MMAP_THRESHOLD of mallopt(3)."""
+
+_SMALL, _LARGE = 2**18, 2**25
+"""Bytes from which on glibc returns blocks at once: while memory is measured, so that holes in its heap do not
+count, which are fewer for what is measured first; and while time is, as it is by itself."""
+
 TABLE_9 = ("midas_v21", "dpt_base", "dpt_hybrid", "dpt_large")
 
 
@@ -182,15 +186,11 @@ class Bench:
     def report(self, title: str, calls: Mapping[str, Callable[[], object]]) -> None:
         """Print times, peak memory and the ratio of the first call to the second."""
         times = self.times(calls)
-        rows = {
-            name: [*times[name].summary(), self.peak_memory(call), self.peak_of_tensors(call)]
-            for name, call in calls.items()
-        }
-        heads = ("fastest", "median", "processor", "peak memory", "of tensors")
+        rows = {name: [*times[name].summary(), self.peak_memory(call)] for name, call in calls.items()}
+        heads = ("fastest", "median", "processor", "peak memory")
         print(f"{title:28} " + " ".join(f"{head:>11}" for head in heads))
-        for name, (*seconds, memory, tensors) in rows.items():
-            shown = [f"{value:10.3f}s" for value in seconds]
-            shown += [f"{value / 2**20:7,.0f} MiB" for value in (memory, tensors)]
+        for name, (*seconds, memory) in rows.items():
+            shown = [*(f"{value:10.3f}s" for value in seconds), f"{memory / 2**20:7,.0f} MiB"]
             print(f"  {name:26} " + " ".join(shown))
         first, second = rows.values()
         ratios = [one / other if other else float("nan") for one, other in zip(first, second, strict=True)]
@@ -204,20 +204,14 @@ class Bench:
             held = torch.cuda.memory_allocated()
             call()
             return torch.cuda.max_memory_allocated() - held
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls left behind would hide what this one needs
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _SMALL)
+        library.malloc_trim(0)  # what earlier calls left behind would hide what this one needs
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest resident size so far
         before = resident("VmRSS")
         call()
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
         return resident("VmHWM") - before
-
-    def peak_of_tensors(self, call: Callable[[], object]) -> float:
-        """Bytes of the tensors that a call makes, at their most."""
-        if self.device.type == "cuda":
-            return self.peak_memory(call)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            call()
-        events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
-        return max(accumulate(e.nbytes() for e in sorted(events, key=lambda event: event.start_ns())))
 
     def parts(self, model: dpt.DPT) -> None:
         """Time, arithmetic and share of the matrix rate of each part of the forward pass."""

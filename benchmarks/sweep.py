@@ -22,7 +22,8 @@ from datasets_prep.manifest import open_datasets
 from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
 from pipelines import tracking
-from pipelines.config import TrainConfig, TuneConfig, with_changes
+from pipelines.config import TrainConfig, TuneConfig
+from pipelines.config_files import with_changes
 from pipelines.ray_session import connect
 from pipelines.supervision import Supervision
 from pipelines.train import train

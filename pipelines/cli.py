@@ -103,7 +103,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a model on prepared datasets and log it to MLflow."""
-    from pipelines.config import TASK_CONFIGS, TrainConfig, load_section, to_yaml
+    from pipelines.config import TrainConfig
+    from pipelines.config_files import TASK_CONFIGS, load_section, to_yaml
     from pipelines.train import train as run_training
 
     storage = lasting(storage)
@@ -215,7 +216,8 @@ def show_config(
     config: Config = None,
 ) -> None:
     """Print a job's resolved config: every key with its value."""
-    from pipelines.config import ConfigError, Experiment, load_section, to_yaml
+    from pipelines.config import ConfigError, Experiment
+    from pipelines.config_files import load_section, to_yaml
 
     if job not in Experiment.model_fields:
         raise ConfigError(f"no job {job!r}; there are: {', '.join(Experiment.model_fields)}")

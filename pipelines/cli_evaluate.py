@@ -133,7 +133,8 @@ def _on_shards(model: str, overrides: list[str], config: str | None, data: list[
     from datasets_prep.manifest import open_datasets
     from pipelines import tracking
     from pipelines.cli_segmentation import evaluate_labelled
-    from pipelines.config import EvaluateConfig, load_section, to_yaml
+    from pipelines.config import EvaluateConfig
+    from pipelines.config_files import load_section, to_yaml
     from pipelines.evaluate import evaluate as run_evaluation
     from pipelines.evaluate import mean_over_datasets
     from pipelines.models import note_evaluation

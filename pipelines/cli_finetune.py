@@ -48,7 +48,8 @@ def finetune(
 ) -> None:
     """Make depth in metres of a model of relative depth; evaluate it as the paper's Tables 2 and 3."""
     from datasets_prep.shard_plan import IngestSettings
-    from pipelines.config import TrainConfig, load_section, to_yaml
+    from pipelines.config import TrainConfig
+    from pipelines.config_files import load_section, to_yaml
     from pipelines.finetune import finetune as run_finetuning
     from pipelines.finetune import preset_of, training_data
     from pipelines.metric_table import metric_table

@@ -93,7 +93,8 @@ def predict(
     override: PredictOverrides = None,
 ) -> None:
     """Predict images and videos: depth or classes, as .npy, PNG and colours; point clouds; attention maps."""
-    from pipelines.config import PredictConfig, load_section, to_yaml
+    from pipelines.config import PredictConfig
+    from pipelines.config_files import load_section, to_yaml
     from pipelines.networks import load_network
     from pipelines.predict import STANDARD_OUTPUT, predict_one
     from pipelines.predict import predict as run_prediction

@@ -41,7 +41,7 @@ def prepare(
     from datasets_prep.manifest import open_dataset
     from datasets_prep.shard_plan import IngestSettings, open_raw, open_source, plan_ingest
     from datasets_prep.storage import Folder
-    from pipelines.config import load_section, to_yaml
+    from pipelines.config_files import load_section, to_yaml
     from pipelines.ray_session import connect
 
     raw, out = lasting(raw), lasting(out)

@@ -34,7 +34,7 @@ def stereo(
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
     from datasets_prep.stereo import plan_stereo, read_report, run_stereo
     from datasets_prep.stereo_plan import StereoSettings
-    from pipelines.config import load_section, to_yaml
+    from pipelines.config_files import load_section, to_yaml
     from pipelines.ray_session import connect
 
     out = lasting(out)

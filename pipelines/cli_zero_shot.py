@@ -30,7 +30,8 @@ def zero_shot(request: EvaluationRequest) -> None:
         UserError: if model, sets or settings cannot be used, or what was found is not whole.
     """
     from pipelines import tracking
-    from pipelines.config import ZeroShotConfig, load_section, to_yaml
+    from pipelines.config import ZeroShotConfig
+    from pipelines.config_files import load_section, to_yaml
     from pipelines.models import note_evaluation
     from pipelines.zero_shot import draw_worst, evaluate_zero_shot, require_depth_model
     from pipelines.zero_shot_report import make_report

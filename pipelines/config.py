@@ -1,35 +1,16 @@
-"""One typed config a job; the defaults are the paper's.
-
-A config file describes an experiment: YAML with one section a job, of which a command reads its own.
-
-    train:
-      model: {name: dpt_hybrid}
-      steps: 1000
-
-`--config` takes a path or the name of a file in `pipelines/configs/`; `KEY=VALUE` arguments override it, with
-dots into sections: `dpt train … model.name=dpt_tiny optimizer.decoder_lr=3e-4`. An unknown key, a wrong type
-or an impossible combination is a `ConfigError` that names the key and says what would be right.
-"""
+"""One typed config a job; the defaults are the paper's."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datasets_prep.errors import UserError
 from datasets_prep.shard_plan import IngestSettings
 from datasets_prep.stereo_plan import StereoSettings
 from pipelines.sampling import Sampling
 from pipelines.schedule import Schedule
-
-CONFIG_FOLDER = Path(__file__).parent / "configs"
-TASK_CONFIGS = {"segmentation": "ade20k"}
-"""Task → the built-in config that is the paper's for it; for depth the defaults are."""
 
 
 class ConfigError(UserError):
@@ -491,164 +472,3 @@ class Experiment(Section):
     predict: PredictConfig = PredictConfig()
     tune: TuneConfig = TuneConfig()
     demo: DemoConfig = DemoConfig()
-
-
-AnySection = TypeVar("AnySection", bound=BaseModel)
-
-
-def load_section(
-    job: str,
-    section: type[AnySection],
-    config: str | None,
-    overrides: Sequence[str],
-    preset: str | None = None,
-) -> AnySection:
-    """A job's config: defaults, a preset, then its section of a config file, then `KEY=VALUE` overrides.
-
-    Args:
-        job: name of the section in `Experiment`.
-        section: its type, which the result has.
-        config: path of a YAML file, name of a built-in one, or None.
-        overrides: `key=value` texts; the value is YAML.
-        preset: as `config`; what that says goes over it, key by key.
-
-    Raises:
-        ConfigError: naming every bad key.
-    """
-    content = _over(load_experiment_dict(preset), load_experiment_dict(config))
-    values = content.get(job) or {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{job}: expected a section with keys, got {values!r}")
-    for override in overrides:
-        _apply_override(values, override)
-    experiment = _validate(Experiment, {**content, job: values})
-    result = getattr(experiment, job)
-    assert isinstance(result, section)
-    return result
-
-
-def with_changes(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
-    """The same section with other values.
-
-    Args:
-        changes: dotted key → value.
-
-    Raises:
-        ConfigError: naming every bad key.
-    """
-    values = section.model_dump()
-    for key, value in changes.items():
-        _set(values, key, value)
-    return _validate(type(section), values)
-
-
-def load_experiment(config: str | None) -> Experiment:
-    """All sections of a config file.
-
-    Raises:
-        ConfigError: naming every bad key.
-    """
-    return _validate(Experiment, load_experiment_dict(config))
-
-
-def load_experiment_dict(config: str | None) -> dict[str, Any]:
-    """The raw content of a config file, {} for None.
-
-    Raises:
-        ConfigError: if there is no such file, or it is no YAML mapping.
-    """
-    if config is None:
-        return {}
-    path = _find(config)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected sections with keys, got {type(content).__name__}")
-    return content
-
-
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Two nested dicts in one; where both have a value, that of `above`."""
-    both = {
-        key: _over(below[key], value)
-        if isinstance(value, dict) and isinstance(below.get(key), dict)
-        else value
-        for key, value in above.items()
-    }
-    return {**below, **both}
-
-
-def to_yaml(section: BaseModel) -> str:
-    """A resolved config as YAML, every value spelled out."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False)
-
-
-def _find(config: str) -> Path:
-    path = Path(config)
-    if path.is_file():
-        return path
-    built_in = CONFIG_FOLDER / f"{config}.yaml"
-    if built_in.is_file():
-        return built_in
-    names = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
-    raise ConfigError(f"no config file {config!r}; built-in ones are: {names}")
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"{override!r} is not KEY=VALUE")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
-    _set(values, key, value)
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value of a dotted key in nested dicts."""
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"{key}: {parent} is a value, not a section")
-        values = child
-    values[leaf] = value
-
-
-def _validate(section: type[AnySection], values: dict[str, Any]) -> AnySection:
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        lines = [_explain(section, problem) for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _explain(section: type[BaseModel], problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(section, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        return f"{key}: unknown key; {hint}there are: {', '.join(known)}"
-    if problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])
-        return f"{key}.{text}" if key else text
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
-
-
-def _keys_at(section: type[BaseModel], location: Sequence[str]) -> list[str]:
-    for part in location:
-        if part.isdigit():  # the place in a tuple, whose items were looked up already
-            continue
-        child = section.model_fields[part].annotation
-        child = get_args(child)[0] if get_origin(child) is tuple else child
-        if not (isinstance(child, type) and issubclass(child, BaseModel)):
-            return []
-        section = child
-    return list(section.model_fields)

@@ -30,7 +30,8 @@ from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict import colourise, predict_inverse_depth
 from pipelines import tracking
-from pipelines.config import DemoConfig, Experiment, load_experiment
+from pipelines.config import DemoConfig, Experiment
+from pipelines.config_files import load_experiment
 from pipelines.evaluate import evaluate, mean_over_datasets
 from pipelines.initial_model import build_model
 from pipelines.loading import evaluation_batches

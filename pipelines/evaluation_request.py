@@ -19,7 +19,7 @@ class EvaluationRequest:
         network: the model, loaded.
         on: names of evaluation sets.
         raw: where their raw data is: `SET=FOLDER`, or a folder of all.
-        overrides, config: see `pipelines.config.load_section`.
+        overrides, config: see `pipelines.config_files.load_section`.
         out: folder for tables and pictures; a path or URI.
         allow_missing: evaluate on sets that are not whole.
     """

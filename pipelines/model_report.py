@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 import dpt
-from datasets_prep.manifest import open_datasets
+from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.page import document, header, section, write_document
 from pipelines import page, paper_tables
 from pipelines.charts import Line, line_chart
-from pipelines.model_pictures import Sample, attention_of, by_resolution, samples_of, show
+from pipelines.depth_pictures import by_resolution, samples_of, show
+from pipelines.model_pictures import Picture, Shown, attention_of
 from pipelines.models import Measurement, measurements_of
 from pipelines.networks import load_network
 from pipelines.page_table import Cell, Column, Table
 from pipelines.predict import resolve_device
+from pipelines.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
 
 _TABLES = (
     paper_tables.TABLE_1,
@@ -37,7 +39,8 @@ def write_model_report(
 
     Args:
         reference: of a model, as `pipelines.networks.load_network` takes it.
-        data: prepared datasets with depth maps, or folders of them, to show predictions of.
+        data: prepared datasets with depth maps, or with labels for a segmentation model, or folders of them,
+            to show predictions of.
         images: how many images of each.
         split: of these datasets; by default what is not trained on.
 
@@ -46,16 +49,9 @@ def write_model_report(
     """
     network = load_network(reference).to(resolve_device("auto")).eval()
     sections = {"measured": ("Measured", _measured(measurements_of(reference), reference))}
-    if data and network.config.task == "depth":
-        samples = samples_of(open_datasets(list(data)), images, split)
-        shown = [show(network, sample) for sample in samples]
-        figures = "".join(
-            f"<h3>{escape(one.name)}, AbsRel {one.abs_rel:.4f}</h3>{page.picture_grid(one.pictures.items())}"
-            for one in shown
-        )
-        sections["predictions"] = ("Predictions", _PICTURES + figures)
-        sections["attention"] = ("Attention", _attention(network, samples[0]))
-        sections["resolution"] = ("Inference resolution", _resolution(network, samples, out))
+    if data:
+        about = _segmentation if network.config.task == "segmentation" else _depth
+        sections |= about(network, open_datasets(list(data)), images, split, out)
     links = {anchor: title for anchor, (title, _) in sections.items()}
     # Of a local path the last part is title enough; the whole one stands below it.
     title = Path(reference).name if Path(reference).exists() else reference
@@ -68,10 +64,11 @@ def write_model_report(
     return write_document(out / "report.html", text)
 
 
-_PICTURES = (
+_DEPTH_PICTURES = (
     "<p>Predictions are aligned to the ground truth by scale and shift, image by image; bright is near. "
     "Where there is no ground truth, or it is farther than the cap, ground truth and error are black.</p>"
 )
+_SEGMENTATION_PICTURES = "<p>Whole images in one pass; what has no label is black, and counts nowhere.</p>"
 
 
 def _kind(network: dpt.DPT) -> str:
@@ -154,36 +151,76 @@ def _all(ours: dict[str, float]) -> Table:
 # ---- what it does
 
 
-def _attention(network: dpt.DPT, sample: Sample) -> str:
-    picture = attention_of(network, sample)
+def _depth(
+    network: dpt.DPT, datasets: Sequence[PreparedDataset], images: int, split: str | None, out: Path
+) -> dict[str, tuple[str, str]]:
+    """Anchor → title and text of sections."""
+    samples = samples_of(datasets, images, split)
+    shown = [show(network, sample) for sample in samples]
+    found = by_resolution(network, samples)
+    change = {side: 100 * (value / found[min(found)] - 1) for side, value in found.items()}
+    return {
+        "predictions": ("Predictions", _DEPTH_PICTURES + _figures(shown)),
+        "attention": ("Attention", _attention(network, samples[0].name, samples[0].image)),
+        "resolution": ("Inference resolution", _resolution("mean AbsRel", found, change, "percent", out)),
+    }
+
+
+def _segmentation(
+    network: dpt.DPT, datasets: Sequence[PreparedDataset], images: int, split: str | None, out: Path
+) -> dict[str, tuple[str, str]]:
+    """Anchor → title and text of sections."""
+    samples = labelled_samples_of(network, datasets, images, split)
+    shown = [show_classes(network, sample) for sample in samples]
+    found = miou_by_resolution(network, samples)
+    change = {side: 100 * (value - found[min(found)]) for side, value in found.items()}
+    return {
+        "predictions": ("Predictions", _SEGMENTATION_PICTURES + _figures(shown)),
+        "attention": ("Attention", _attention(network, samples[0].name, samples[0].image)),
+        "resolution": ("Inference resolution", _resolution("mIoU", found, change, "points", out)),
+    }
+
+
+def _figures(shown: Sequence[Shown]) -> str:
+    return "".join(
+        f"<h3>{escape(one.name)}, {', '.join(f'{name} {value:.4f}' for name, value in one.metrics.items())}"
+        f"</h3>{page.picture_grid(one.pictures.items())}"
+        for one in shown
+    )
+
+
+def _attention(network: dpt.DPT, name: str, image: Picture) -> str:
+    picture = attention_of(network, image)
     if picture is None:
         return f"<p>{escape(network.config.backbone)} has no tokens that attend to each other.</p>"
     text = (
         "<p>Where the marked tokens attend to in the tapped layers, averaged over heads; as in Figures A4 "
         "and A5 of the supplement.</p>"
     )
-    return text + page.wide_picture(picture, sample.name)
+    return text + page.wide_picture(picture, name)
 
 
-def _resolution(network: dpt.DPT, samples: Sequence[Sample], out: Path) -> str:
-    found = by_resolution(network, samples)
-    sides = np.array(list(found), np.float64)
-    change = 100 * (np.array(list(found.values())) / found[min(found)] - 1)
+def _resolution(metric: str, found: dict[int, float], change: dict[int, float], unit: str, out: Path) -> str:
+    """Chart and table of a metric by the side of the network's input, and its change from the smallest on."""
+    sides = list(found)
     chart = line_chart(
         "resolution",
         "Larger images than in training",
-        f"Change of the mean AbsRel of the {len(samples)} images above, from {min(found)} pixels on.",
-        [Line("this model", sides, change)],
+        f"Change of the {metric} of the images above, from {min(sides)} pixels on.",
+        [Line("this model", np.array(sides, np.float64), np.array(list(change.values())))],
         "side of the images in pixels",
-        "change of AbsRel in percent",
-        ticks=list(found),
+        f"change of the {metric} in {unit}",
+        ticks=sides,
         zero=True,
     )
     chart.write(out / "charts")
-    columns = [Column(title) for title in ("side", "AbsRel", "change")]
-    table = Table("AbsRel by side of the network's input", columns)
-    for side, value, percent in zip(found, found.values(), change, strict=True):
-        table.rows.append(
-            [Cell(f"{side} px", side), Cell(f"{value:.4f}", value), Cell(f"{percent:+.1f} %", float(percent))]
+    columns = [Column(title) for title in ("side", metric, f"change, {unit}")]
+    table = Table(f"The {metric} by side of the network's input", columns)
+    for side, value in found.items():
+        cells = (
+            Cell(f"{side} px", side),
+            Cell(f"{value:.4f}", value),
+            Cell(f"{change[side]:+.1f}", change[side]),
         )
+        table.rows.append(list(cells))
     return page.charts([chart]) + table.html()

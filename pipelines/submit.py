@@ -29,7 +29,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from datasets_prep.errors import UserError
-from pipelines.config import CONFIG_FOLDER
+from pipelines.config_files import CONFIG_FOLDER
 from pipelines.probe import MARK, Findings, Targets
 
 PACKAGE_LIMIT = 8 * 2**20

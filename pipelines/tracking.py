@@ -40,7 +40,7 @@ from pydantic import BaseModel
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
-from pipelines.config import to_yaml
+from pipelines.config_files import to_yaml
 
 EXPERIMENT = "dpt"
 MODEL_SCHEME = "models:/"

@@ -197,7 +197,8 @@ def test_permissions_come_from_the_service_account_only(cluster: RayClusterSpec)
 
 def test_a_retry_goes_on_with_the_run(content: dict[str, Any], cluster: RayClusterSpec) -> None:
     from pipelines.cli import _parameters_of
-    from pipelines.config import TrainConfig, load_section
+    from pipelines.config import TrainConfig
+    from pipelines.config_files import load_section
 
     job = RayJob.model_validate(content).spec
     program, *command = shlex.split(job.entrypoint)

@@ -77,7 +77,8 @@ def _new_plan(
 ) -> SweepPlan:
     """The plan that a command line describes."""
     from datasets_prep.manifest import open_datasets
-    from pipelines.config import ConfigError, TrainConfig, TuneConfig, load_section, with_changes
+    from pipelines.config import ConfigError, TrainConfig, TuneConfig
+    from pipelines.config_files import load_section, with_changes
     from tune.plan import plan_sweep
 
     if not data or name is None:
@@ -100,7 +101,8 @@ def _known_plan(
     """The plan of a started sweep; how many trials it has, and when they run, may change."""
     from dataclasses import replace
 
-    from pipelines.config import ConfigError, with_changes
+    from pipelines.config import ConfigError
+    from pipelines.config_files import with_changes
     from tune.sweep import read_plan
 
     if what or data or name or config or "early_stopping" in options:

@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from datasets_prep.manifest import open_datasets
-from pipelines.config import TuneConfig, load_experiment, with_changes
+from pipelines.config import TuneConfig
+from pipelines.config_files import load_experiment, with_changes
 from tune.ablations import DATASETS, PAPER, Row, Table
 from tune.plan import SweepPlan, plan_sweep
 from tune.report import write_report
@@ -29,22 +30,31 @@ _IGNORE = {"model.overrides.readout": "ignore"}
 _BACKBONES = (Row("ViT-Tiny", _TINY), Row("ResNet18", {"model.name": "dpt_small"}))
 
 
-def _miniature(name: str, *rows: Row) -> Table:
+def _miniature(name: str, caption: str, *rows: Row) -> Table:
     table = PAPER[name]
-    caption = f"Miniature: {table.caption[0].lower()}{table.caption[1:]}"
-    return Table(name, table.number, caption, rows, trained=table.trained)
+    return Table(name, table.number, f"Miniature: {caption}", rows, trained=table.trained)
 
 
 MINIATURES = (
     _miniature(
         "skip",
+        "skip connections to different encoder layers, counted from 1",
         Row("Tiny {2, 4, 6, 8}", {**_TINY, **_IGNORE}),
         Row("Tiny {5, 6, 7, 8}", {**_TINY, **_IGNORE, "model.overrides.taps": [5, 6, 7, 8]}),
     ),
-    _miniature("readout", Row("Ignore", {**_TINY, **_IGNORE}), Row("Project", _TINY)),
-    _miniature("backbone", *_BACKBONES),
-    _miniature("resolution", *_BACKBONES),
-    _miniature("speed", *_BACKBONES),
+    _miniature(
+        "readout",
+        "what the Reassemble operation does with the readout token",
+        Row("Ignore", {**_TINY, **_IGNORE}),
+        Row("Project", _TINY),
+    ),
+    _miniature("backbone", "a transformer and a convolutional network, with the same decoder", *_BACKBONES),
+    _miniature(
+        "resolution",
+        "inference at higher resolutions than that of training: change of AbsRel in percent",
+        *_BACKBONES,
+    ),
+    _miniature("speed", "parameters, and latency of one square image with sides as in training", *_BACKBONES),
 )
 
 _QUICK = {

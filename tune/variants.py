@@ -11,7 +11,8 @@ from typing import Any
 
 import dpt
 from dpt.model import resolve_config
-from pipelines.config import ConfigError, TrainConfig, with_changes
+from pipelines.config import ConfigError, TrainConfig
+from pipelines.config_files import with_changes
 from tune.ablations import Row, Table
 
 _LONGEST_KEY = 80

@@ -4,15 +4,8 @@ import pytest
 import yaml
 
 from datasets_prep.shard_plan import IngestSettings
-from pipelines.config import (
-    CONFIG_FOLDER,
-    ConfigError,
-    Experiment,
-    TrainConfig,
-    load_experiment,
-    load_section,
-    to_yaml,
-)
+from pipelines.config import ConfigError, Experiment, TrainConfig
+from pipelines.config_files import CONFIG_FOLDER, load_experiment, load_section, to_yaml
 
 
 def load_train(*overrides: str, config: str | None = None) -> TrainConfig:

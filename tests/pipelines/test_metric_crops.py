@@ -9,7 +9,8 @@ from datasets_prep.formats import decode_grey_png, encode_jpeg
 from datasets_prep.normalize import normalize
 from datasets_prep.schema import encode_inverse_depth
 from datasets_prep.sources.source import RawSample
-from pipelines.config import MetricDepthSection, TrainConfig, load_section
+from pipelines.config import MetricDepthSection, TrainConfig
+from pipelines.config_files import load_section
 from pipelines.metric_crops import MetricDepthCrops, change_colours, metres, training_window, turned_crop
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"

@@ -13,13 +13,16 @@ from mlflow.data.meta_dataset import MetaDataset
 from typer.testing import CliRunner
 
 import dpt
-from datasets_prep.manifest import open_datasets
+from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
+from dpt.segmentation_inference import predict_classes
 from pipelines import cli, tracking
 from pipelines.config import EvaluateConfig
-from pipelines.model_pictures import by_resolution, samples_of, show
+from pipelines.depth_pictures import by_resolution, samples_of, show
 from pipelines.model_report import beside_the_paper, write_model_report
 from pipelines.paper_tables import TABLE_1
+from pipelines.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
 from tests.browser import browsing
+from tests.pipelines.labelled_sets import prepare, tiny
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
     dpt.save_model(dpt.create_model("dpt_tiny", image_size=64), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    return prepare("ade20k", tmp_path_factory.mktemp("labelled"))
 
 
 def evaluated(model: str, metrics: dict[str, float]) -> None:
@@ -60,10 +68,43 @@ def test_errors_are_those_of_a_plain_alignment(model: Path, shards_folder: Path)
     (scale, shift), *_ = np.linalg.lstsq(design, truth[counted], rcond=None)
     depth = 1 / np.maximum(scale * prediction + shift, 1 / sample.cap)
     errors = np.abs(depth[counted] * truth[counted] - 1)
-    assert shown.abs_rel == pytest.approx(errors.mean(), rel=1e-6)
+    assert shown.metrics["AbsRel"] == pytest.approx(errors.mean(), rel=1e-6)
     assert list(shown.pictures)[:3] == ["image", "ground truth", "prediction, aligned"]
     assert all(picture.shape == sample.image.shape for picture in shown.pictures.values())
-    assert by_resolution(network, [sample])[64] == pytest.approx(shown.abs_rel)
+    assert by_resolution(network, [sample])[64] == pytest.approx(shown.metrics["AbsRel"])
+
+
+def test_wrong_pixels_are_those_that_differ(labelled: PreparedDataset) -> None:
+    network = tiny().eval()
+    sample = labelled_samples_of(network, [labelled], 3, None)[2]
+    shown = show_classes(network, sample)
+    (prediction,) = predict_classes(network, [sample.image])
+    counted = sample.labels != 255
+    wrong = counted & (prediction != sample.labels)
+    assert shown.metrics["pixAcc"] == pytest.approx(1 - wrong.sum() / counted.sum())
+    red = (shown.pictures["wrong pixels in red"] == (230, 30, 30)).all(axis=2)
+    assert wrong.any()
+    assert (red == wrong).all()
+    assert miou_by_resolution(network, [sample])[network.config.image_size] == shown.metrics["mIoU"]
+
+
+def test_a_segmentation_model_has_a_page(
+    labelled: PreparedDataset, mlflow_database: str, tmp_path: Path
+) -> None:
+    dpt.save_model(tiny(), tmp_path / "tiny")
+    page = write_model_report(str(tmp_path / "tiny"), tmp_path / "out", [labelled.folder.uri], images=2)
+    text = page.read_text()
+    assert len(re.findall(r'src="data:image/jpeg', text)) == 2 * 4 + 1
+    assert "The mIoU by side of the network" in text
+
+
+def test_a_segmentation_model_is_not_shown_on_depth(
+    shards_folder: Path, mlflow_database: str, tmp_path: Path
+) -> None:
+    dpt.save_model(tiny(), tmp_path / "tiny")
+    with pytest.raises(NotADataset, match="labels are needed here"):
+        write_model_report(str(tmp_path / "tiny"), tmp_path / "out", [str(shards_folder / "tartanair")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_writes_one_page(

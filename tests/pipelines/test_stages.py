@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from pipelines.config import ConfigError, TrainConfig, load_section
+from pipelines.config import ConfigError, TrainConfig
+from pipelines.config_files import load_section
 from pipelines.sampling import Stage
 from pipelines.stages import run_stages
 

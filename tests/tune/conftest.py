@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import TrainConfig, TuneConfig, with_changes
+from pipelines.config import TrainConfig, TuneConfig
+from pipelines.config_files import with_changes
 from tune.ablations import Row, Table
 
 TINY = {

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import dpt
-from pipelines.config import TrainConfig, load_section
+from pipelines.config import TrainConfig
+from pipelines.config_files import load_section
 from tune.ablations import DATASETS, PAPER, Row, Table
 from tune.records import LATENCY, MEAN, PARAMETERS, TABLES
 

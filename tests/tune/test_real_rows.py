@@ -15,7 +15,8 @@ import torch
 import dpt
 from datasets_prep.manifest import open_datasets
 from pipelines.batches import Batch
-from pipelines.config import TrainConfig, with_changes
+from pipelines.config import TrainConfig
+from pipelines.config_files import with_changes
 from pipelines.evaluate import evaluate_share
 from pipelines.tasks.relative_depth import adam
 from pipelines.training_loop import build_model

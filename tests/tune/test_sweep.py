@@ -16,7 +16,8 @@ from mlflow.entities import Run
 from rich.console import Console
 
 from datasets_prep.manifest import open_datasets
-from pipelines.config import TrainConfig, TuneConfig, with_changes
+from pipelines.config import TrainConfig, TuneConfig
+from pipelines.config_files import with_changes
 from pipelines.publish import best_trial, publish
 from tests.tune.conftest import READOUT
 from tune import records
