@@ -45,8 +45,8 @@ _MMAP_THRESHOLD = -3
 """Number of the option M_MMAP_THRESHOLD of mallopt(3)."""
 
 _SMALL, _LARGE = 2**18, 2**25
-"""Bytes from which on glibc returns blocks at once: while memory is measured, so that holes in its heap do not
-count, which are fewer for what is measured first; and while time is, as it is by itself."""
+"""Bytes from which on glibc returns blocks at once: while memory is measured, so that holes in its heap do
+not count, which are fewer for what is measured first; and while time is, as it is by itself."""
 
 TABLE_9 = ("midas_v21", "dpt_base", "dpt_hybrid", "dpt_large")
 
