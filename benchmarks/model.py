@@ -6,14 +6,17 @@
 
 Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest and
 the median call, and of the processor time, which other programs disturb less, the median. Peak memory is what
-the process needs in a call beyond what it holds before. Shares are of the matrix rate that the same run
-measures: the best of three sizes of A @ B.
+the process needs in a call beyond what it holds before; on the CPU it is measured at the end, in a process
+where glibc returns what is freed, so that holes in its heap do not count, which are fewer for what is
+measured first. Shares are of the matrix rate that the same run measures: the best of three sizes of A @ B.
 """
 
 import argparse
-import ctypes
 import gc
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,13 +44,6 @@ THEIRS: dict[str, dict[str, Any]] = {
     },
     "dpt_hybrid": {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768]},
 }
-_MMAP_THRESHOLD = -3
-"""Number of the option M_MMAP_THRESHOLD of mallopt(3)."""
-
-_SMALL, _LARGE = 2**18, 2**25
-"""Bytes from which on glibc returns blocks at once: while memory is measured, so that holes in its heap do
-not count, which are fewer for what is measured first; and while time is, as it is by itself."""
-
 TABLE_9 = ("midas_v21", "dpt_base", "dpt_hybrid", "dpt_large")
 
 
@@ -63,15 +59,20 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--skip-training", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory alone")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bench = Bench(arguments)
-    bench.header()
+    if not bench.memory:
+        bench.header()
     for name in arguments.models:
         bench.side_by_side(name)
     bench.multi_objective()
     if bench.device.type == "cuda":
         bench.table_9()
+    elif not bench.memory:
+        again = [sys.executable, *sys.argv, "--memory"]
+        subprocess.run(again, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}, check=True)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Bench:
         self.repeats = arguments.repeats
         self.training = not arguments.skip_training
         self.images = torch.randn(arguments.batch, 3, arguments.size, arguments.size, device=self.device)
-        self.peak = self.matrix_rate()
+        self.memory = arguments.memory
+        self.peak = float("nan") if self.memory else self.matrix_rate()
 
     def header(self) -> None:
         """What was measured where."""
@@ -161,7 +163,8 @@ class Bench:
             return call
 
         self.report(f"{name} forward", {key: forward(model) for key, model in models.items()})
-        self.parts(ours)
+        if not self.memory:
+            self.parts(ours)
         if self.training:
             steps = {
                 "ours": self.step(ours, models["ours"]),
@@ -184,13 +187,20 @@ class Bench:
         return call
 
     def report(self, title: str, calls: Mapping[str, Callable[[], object]]) -> None:
-        """Print times, peak memory and the ratio of the first call to the second."""
-        times = self.times(calls)
-        rows = {name: [*times[name].summary(), self.peak_memory(call)] for name, call in calls.items()}
-        heads = ("fastest", "median", "processor", "peak memory")
-        print(f"{title:28} " + " ".join(f"{head:>11}" for head in heads))
-        for name, (*seconds, memory) in rows.items():
-            shown = [*(f"{value:10.3f}s" for value in seconds), f"{memory / 2**20:7,.0f} MiB"]
+        """Print times or peak memory, on GPUs both, and the ratio of the first call to the second."""
+        rows: dict[str, list[float]] = {name: [] for name in calls}
+        seconds = [] if self.memory else ["fastest", "median", "processor"]
+        memory = ["peak memory"] if self.memory or self.device.type == "cuda" else []
+        if seconds:
+            for name, times in self.times(calls).items():
+                rows[name] += times.summary()
+        if memory:
+            for name, call in calls.items():
+                rows[name].append(self.peak_memory(call))
+        print(f"{title:28} " + " ".join(f"{head:>11}" for head in seconds + memory))
+        for name, values in rows.items():
+            shown = [f"{value:10.3f}s" for value in values[: len(seconds)]]
+            shown += [f"{value / 2**20:7,.0f} MiB" for value in values[len(seconds) :]]
             print(f"  {name:26} " + " ".join(shown))
         first, second = rows.values()
         ratios = [one / other if other else float("nan") for one, other in zip(first, second, strict=True)]
@@ -198,19 +208,16 @@ class Bench:
 
     def peak_memory(self, call: Callable[[], object]) -> float:
         """Bytes that a call needs at its peak beyond what is held before it."""
+        call()  # the first one keeps what later ones use
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             held = torch.cuda.memory_allocated()
             call()
             return torch.cuda.max_memory_allocated() - held
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _SMALL)
-        library.malloc_trim(0)  # what earlier calls left behind would hide what this one needs
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the highest resident size so far
         before = resident("VmRSS")
         call()
-        library.mallopt(_MMAP_THRESHOLD, _LARGE)
         return resident("VmHWM") - before
 
     def parts(self, model: dpt.DPT) -> None:
