@@ -16,9 +16,10 @@ _SHOWN_PACKAGES = ("torch", "timm", "ray", "mlflow")
 
 def progress(sweep: SweepResults) -> tuple[int, int, float]:
     """Trainings that are finished, all of them, and the hours they took together."""
-    done = sum(trial.counts for trial in sweep.trials)
-    hours = sum(trial.metrics.get(records.TRAIN_HOURS, 0.0) for trial in sweep.trials)
-    return done, len(sweep.trials), hours
+    trainings = sweep.trainings()
+    done = sum(trial.counts for trial in trainings)
+    hours = sum(trial.metrics.get(records.TRAIN_HOURS, 0.0) for trial in trainings)
+    return done, len(trainings), hours
 
 
 def finding(sweep: SweepResults) -> str:

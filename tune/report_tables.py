@@ -137,7 +137,7 @@ def trial_table(sweep: SweepResults) -> Table:
     columns = [Column("variant", text=True), Column("seed"), Column("ended", text=True), Column("AbsRel")]
     columns += [Column("images/s"), Column("hours"), Column("MLflow run", text=True)]
     table = Table("Trainings of this sweep", columns)
-    for trial in sweep.trials:
+    for trial in sweep.trainings():
         table.rows.append(
             [
                 Cell(trial.variant, trial.variant),

@@ -89,6 +89,11 @@ class SweepResults:
     plan: Mapping[str, Any]
     trials: tuple[Trial, ...]
 
+    def trainings(self) -> tuple[Trial, ...]:
+        """The trials but those of variants of which parameters and latency alone are asked."""
+        trained = _trained_tables(self.plan)
+        return tuple(trial for trial in self.trials if not self.plan or trained & trial.rows.keys())
+
     def data(self) -> tuple[Dataset, ...]:
         """All datasets of its trials, by name."""
         found = {(d.name, d.digest): d for trial in self.trials for d in trial.data}
@@ -210,9 +215,13 @@ def _trial(run: Run) -> Trial:
     )
 
 
+def _trained_tables(plan: Mapping[str, Any]) -> set[str]:
+    return {table["name"] for table in plan.get("tables", []) if table["trained"]}
+
+
 def _planned(plan: Mapping[str, Any]) -> Iterator[Trial]:
     """The trials of a plan: variants with every seed; with the first where none of its tables is trained."""
-    trained = {table["name"] for table in plan.get("tables", []) if table["trained"]}
+    trained = _trained_tables(plan)
     for variant in plan.get("variants", []):
         rows, seeds = variant["rows"], plan["seeds"]
         for seed in seeds if trained & rows.keys() else seeds[:1]:

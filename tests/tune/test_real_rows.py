@@ -1,6 +1,7 @@
 """Every row of Tables 6 to 8 at its real size: it builds, takes a step of training, and reports AbsRel.
 
 Weights are random and crops small: what is proven is that the full tables can be launched, not their figures.
+Slow: all of them as one sweep, some ten minutes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import torch
 import dpt
 from datasets_prep.manifest import open_datasets
 from pipelines.batches import Batch
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
 from pipelines.evaluate import evaluate_share
 from pipelines.tasks.relative_depth import adam
 from pipelines.training_loop import build_model
 from pipelines.training_step import TrainingStep
+from tune import records
 from tune.ablations import PAPER
+from tune.plan import plan_sweep
+from tune.sweep import run_sweep
+from tune.sweep_runs import children, find_parent
 from tune.variants import Variant, find_variants
 
 CROP = 64
@@ -59,6 +64,28 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
     (dataset, _) = open_datasets([str(shards_folder)])
     sums = evaluate_share(model, dataset, config.val_split, config.caps, rank=0, world_size=1, side=CROP)
     assert math.isfinite(sums.result()["abs_rel"])
+
+
+@pytest.mark.slow
+def test_the_papers_tables_are_one_sweep(place: Path, shards_folder: Path) -> None:
+    """As `dpt tune` runs them, cut short after a step of each variant."""
+    short = {"loader_workers": 0, "log_every": 1, "validate_every": 1, "checkpoint_every": 1}
+    settings = TuneConfig(concurrency=1, latency_runs=1, pictures=1)
+    datasets = open_datasets([str(shards_folder)])
+    plan = plan_sweep("paper", list(PAPER.values()), datasets, with_changes(BASE, short), settings)
+    run_sweep(plan, "runs", show=print)
+    parent = find_parent("paper")
+    assert parent is not None
+    runs = children(parent.info.run_id)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for table in PAPER.values():
+        titles = [run.data.tags.get(records.table_tag(table.name)) for run in runs]
+        assert sorted(filter(None, titles)) == sorted(row.title for row in table.rows)
+    for variant in VARIANTS:
+        (run,) = (run for run in runs if run.data.tags[records.VARIANT] == variant.key)
+        assert math.isfinite(run.data.metrics[records.abs_rel(records.MEAN)])
+    speed = [run for run in runs if records.table_tag("speed") in run.data.tags]
+    assert all(run.data.metrics[records.LATENCY] > 0 for run in speed)
 
 
 def wake(model: dpt.DPT) -> None:

@@ -23,6 +23,8 @@ from tests.tune import made_up_sweep
 from tests.tune.made_up_sweep import DATASETS, make_sweep, value_of
 from tune.ablations import PAPER
 from tune.report import write_report
+from tune.report_remarks import finding, progress
+from tune.sweep_results import read_sweep
 
 SEEDS = (0, 1, 2)
 TABLES = ("readout", "backbone", "resolution", "speed")
@@ -138,6 +140,15 @@ def test_what_failed_or_was_not_run_is_said(reported: Path) -> None:
     assert "not started" in row_of(page, "backbone", "DeiT-Base")
     assert row_of(page, "readout", "Add")[-1] == "2 of 3"
     assert "- **Add: seed 1 failed**" in (reported / "report.md").read_text()
+
+
+def test_a_model_that_is_only_timed_is_no_training(mlflow_database: str) -> None:
+    make_sweep("timed", ["readout", "speed"], [0, 1], with_pictures=False)
+    sweep = read_sweep("timed")
+    assert {trial.rows.get("readout") for trial in sweep.trainings()} == {"Ignore", "Add", "Project"}
+    assert progress(sweep)[:2] == (6, 6)
+    assert finding(sweep).startswith("All 6 trainings are finished")
+    assert len(sweep.trials) > 6
 
 
 def test_an_unknown_sweep_is_an_error_that_names_those_there_are(
