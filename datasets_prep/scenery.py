@@ -330,16 +330,15 @@ def _things_on_a_floor(rng: Rng) -> Stage:
     return Stage(World(solids, light, sky, haze), (-1, 0.6), (-2, 2), (0.4, 1.8), (-25, 25), (8, 30), 0.2)
 
 
-KINDS: dict[str, Callable[[Rng], Stage]] = {
+VARIED: dict[str, Callable[[Rng], Stage]] = {
     "street": _street,
     "countryside": _countryside,
     "room": _room,
     "hall": _hall,
     "plaza": _plaza,
     "things on a floor": _things_on_a_floor,
-    "street from a car": _street_from_a_car,
 }
-"""The kinds of stage, by name."""
+"""Stages by name, that are drawn from where no kind is asked for: worlds and views of every kind."""
 
-VARIED = tuple(name for name in KINDS if name != "street from a car")
-"""Those that are drawn from where no kind is asked for: worlds and views of every kind."""
+KINDS = {**VARIED, "street from a car": _street_from_a_car}
+"""All kinds of stage by name."""

@@ -15,7 +15,7 @@ from datasets_prep.page import document, header, section, write_document
 from pipelines import page, paper_tables
 from pipelines.charts import Line, line_chart
 from pipelines.depth_pictures import by_resolution, samples_of, show
-from pipelines.model_pictures import Picture, Shown, attention_of
+from pipelines.model_pictures import Shown, attention_of
 from pipelines.models import Measurement, measurements_of
 from pipelines.networks import load_network
 from pipelines.page_table import Cell, Column, Table
@@ -50,8 +50,7 @@ def write_model_report(
     network = load_network(reference).to(resolve_device("auto")).eval()
     sections = {"measured": ("Measured", _measured(measurements_of(reference), reference))}
     if data:
-        about = _segmentation if network.config.task == "segmentation" else _depth
-        sections |= about(network, open_datasets(list(data)), images, split, out)
+        sections |= _what_it_does(network, open_datasets(list(data)), images, split, out)
     links = {anchor: title for anchor, (title, _) in sections.items()}
     # Of a local path the last part is title enough; the whole one stands below it.
     title = Path(reference).name if Path(reference).exists() else reference
@@ -151,33 +150,24 @@ def _all(ours: dict[str, float]) -> Table:
 # ---- what it does
 
 
-def _depth(
+def _what_it_does(
     network: dpt.DPT, datasets: Sequence[PreparedDataset], images: int, split: str | None, out: Path
 ) -> dict[str, tuple[str, str]]:
     """Anchor → title and text of sections."""
-    samples = samples_of(datasets, images, split)
-    shown = [show(network, sample) for sample in samples]
-    found = by_resolution(network, samples)
-    change = {side: 100 * (value / found[min(found)] - 1) for side, value in found.items()}
+    if network.config.task == "segmentation":
+        labelled = labelled_samples_of(network, datasets, images, split)
+        text, shown = _SEGMENTATION_PICTURES, [show_classes(network, sample) for sample in labelled]
+        metric, unit, found = "mIoU", "points", miou_by_resolution(network, labelled)
+        change = {side: 100 * (value - found[min(found)]) for side, value in found.items()}
+    else:
+        samples = samples_of(datasets, images, split)
+        text, shown = _DEPTH_PICTURES, [show(network, sample) for sample in samples]
+        metric, unit, found = "mean AbsRel", "percent", by_resolution(network, samples)
+        change = {side: 100 * (value / found[min(found)] - 1) for side, value in found.items()}
     return {
-        "predictions": ("Predictions", _DEPTH_PICTURES + _figures(shown)),
-        "attention": ("Attention", _attention(network, samples[0].name, samples[0].image)),
-        "resolution": ("Inference resolution", _resolution("mean AbsRel", found, change, "percent", out)),
-    }
-
-
-def _segmentation(
-    network: dpt.DPT, datasets: Sequence[PreparedDataset], images: int, split: str | None, out: Path
-) -> dict[str, tuple[str, str]]:
-    """Anchor → title and text of sections."""
-    samples = labelled_samples_of(network, datasets, images, split)
-    shown = [show_classes(network, sample) for sample in samples]
-    found = miou_by_resolution(network, samples)
-    change = {side: 100 * (value - found[min(found)]) for side, value in found.items()}
-    return {
-        "predictions": ("Predictions", _SEGMENTATION_PICTURES + _figures(shown)),
-        "attention": ("Attention", _attention(network, samples[0].name, samples[0].image)),
-        "resolution": ("Inference resolution", _resolution("mIoU", found, change, "points", out)),
+        "predictions": ("Predictions", text + _figures(shown)),
+        "attention": ("Attention", _attention(network, shown[0])),
+        "resolution": ("Inference resolution", _resolution(metric, found, change, unit, out)),
     }
 
 
@@ -189,15 +179,15 @@ def _figures(shown: Sequence[Shown]) -> str:
     )
 
 
-def _attention(network: dpt.DPT, name: str, image: Picture) -> str:
-    picture = attention_of(network, image)
+def _attention(network: dpt.DPT, shown: Shown) -> str:
+    picture = attention_of(network, shown.pictures["image"])
     if picture is None:
         return f"<p>{escape(network.config.backbone)} has no tokens that attend to each other.</p>"
     text = (
         "<p>Where the marked tokens attend to in the tapped layers, averaged over heads; as in Figures A4 "
         "and A5 of the supplement.</p>"
     )
-    return text + page.wide_picture(picture, name)
+    return text + page.wide_picture(picture, shown.name)
 
 
 def _resolution(metric: str, found: dict[int, float], change: dict[int, float], unit: str, out: Path) -> str:

@@ -61,7 +61,7 @@ def labelled_samples_of(
 def show_classes(network: dpt.DPT, sample: LabelledSample) -> Shown:
     """Predict a sample, as a whole image."""
     (prediction,) = predict_classes(network, [sample.image])
-    result = count_pixels(network, [(sample, prediction)]).result()
+    result = _count_pixels(network, [(sample, prediction)]).result()
     labelled = sample.labels != IGNORED_LABEL
     grey = np.repeat(sample.image.mean(axis=2, keepdims=True) * _DIMMED, 3, axis=2)
     errors = np.where(labelled[..., None], grey, 0).astype(np.uint8)
@@ -83,11 +83,13 @@ def miou_by_resolution(network: dpt.DPT, samples: Sequence[LabelledSample]) -> d
     found = {}
     for side in sides_of_figure_4(network):
         predictions = [predict_classes(network, [sample.image], target=side)[0] for sample in samples]
-        found[side] = count_pixels(network, zip(samples, predictions, strict=True)).result()["miou"]
+        found[side] = _count_pixels(network, zip(samples, predictions, strict=True)).result()["miou"]
     return found
 
 
-def count_pixels(network: dpt.DPT, predicted: Iterable[tuple[LabelledSample, Picture]]) -> SegmentationCounts:
+def _count_pixels(
+    network: dpt.DPT, predicted: Iterable[tuple[LabelledSample, Picture]]
+) -> SegmentationCounts:
     """Pixels by label and prediction."""
     counts = SegmentationCounts(network.config.classes)
     for sample, prediction in predicted:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.faults.training import PATIENCE, end_of, wait_until
+from tests.faults.training import PATIENCE, end_of, kill_machine, raylets_with_ranks, wait_until
 from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 STEPS = 30
@@ -144,19 +144,14 @@ def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
     command = [sys.executable, "-c", ON_A_CLUSTER, *place.arguments("machine")]
     with running(command, {"HEAD_CPUS": "0"}) as (process, log):
         wait_until(lambda: place.has("machine", KEYS[0], "step_*/state.json"), process, log)
-        raylets = [p for p in session_processes(process.pid) if name_of(p) == "raylet"]
-        victims = [raylet for raylet in raylets if trains(raylet) and not drives(raylet)]
+        victims = [raylet for raylet in raylets_with_ranks(process.pid) if not drives(raylet)]
         assert victims, "no machine trains that does not hold the trials' drivers"
-        victims[0].kill()
+        kill_machine(victims[0])
         end_of(process, log)
     for title, (score, losses) in place.figures("machine").items():
         expected, known = undisturbed[title]
         assert score == pytest.approx(expected, rel=1e-2)
         assert [step for step, _ in losses] == [step for step, _ in known]
-
-
-def trains(raylet: psutil.Process) -> bool:
-    return any("RayTrainWorker" in name_of(process) for process in raylet.children())
 
 
 def drives(raylet: psutil.Process) -> bool:

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,6 +27,7 @@ from tests.faults.training import (
     check_nearly_same,
     end_of,
     flip_a_bit,
+    kill_machine,
     ranks,
     raylets_with_ranks,
     wait_until,
@@ -89,7 +89,7 @@ def kill_driver(place: Place, name: str, *more: str) -> None:
 def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
     with place.training("raylet") as (process, log):
         place.wait_for_checkpoint("raylet", process, log)
-        kill_a_machine(process.pid)
+        kill_machine(raylets_with_ranks(process.pid)[0])
         assert GOING_ON in end_of(process, log), "it was not disturbed"
     assert place.curve("raylet") == undisturbed
 
@@ -100,7 +100,7 @@ def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve
         place.wait_for_checkpoint("elastic", process, log, CHECKPOINT_EVERY)
         first = set(ranks(process.pid))
         assert len(first) == 4
-        kill_a_machine(process.pid)
+        kill_machine(raylets_with_ranks(process.pid)[0])
 
         # As many ranks as there are cores free at that moment; Ray looks for more once a minute. Those of
         # before may take a while to end, and losing a machine where there are only such disturbs nothing.
@@ -109,7 +109,7 @@ def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve
             return GOING_ON in log.read_text() and 0 < len(now) < 4 and first.isdisjoint(now)
 
         wait_until(replaced, process, log)
-        kill_a_machine(process.pid)
+        kill_machine(raylets_with_ranks(process.pid)[0])
         assert end_of(process, log).count(GOING_ON) == 2, "it was not disturbed twice"
     check_nearly_same(place.curve("elastic"), undisturbed_exactly)
 
@@ -126,14 +126,6 @@ def test_a_run_grows_with_its_cluster(place: Place, undisturbed_exactly: Curve) 
         assert len(ranks(process.pid)) == 2
         end_of(process, log)
     check_nearly_same(place.curve("growing"), undisturbed_exactly)
-
-
-def kill_a_machine(leader: int) -> None:
-    """SIGKILL a raylet that has a rank, and all that runs there."""
-    raylet = raylets_with_ranks(leader)[0]
-    for process in (raylet, *raylet.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 @pytest.mark.slow

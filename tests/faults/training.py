@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,6 +137,13 @@ def raylets_with_ranks(leader: int) -> list[psutil.Process]:
     """The raylets of the nodes that train."""
     raylets = [process for process in session_processes(leader) if name_of(process) == "raylet"]
     return [r for r in raylets if any("RayTrainWorker" in name_of(child) for child in r.children())]
+
+
+def kill_machine(raylet: psutil.Process) -> None:
+    """SIGKILL a raylet and all that runs there, as if its machine were lost."""
+    for process in (raylet, *raylet.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def check_nearly_same(curve: Curve, expected: Curve) -> None:

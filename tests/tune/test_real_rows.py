@@ -77,8 +77,10 @@ def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: s
     tune = {"concurrency": 1, "latency_runs": 1, "pictures": 1}
     config.write_text(yaml.safe_dump({"train": short.model_dump(mode="json"), "tune": tune}))
     where = ("--data", str(shards_folder), "--config", str(config), "--storage", str(tmp_path / "runs"))
-    command = (sys.executable, "-c", "from pipelines.cli import main; main()")
-    with running([*command, "tune", "--name", "paper", *where]) as (process, log):
+    with running([sys.executable, "-m", "pipelines.cli", "tune", "--name", "paper", *where]) as (
+        process,
+        log,
+    ):
         assert process.wait(1800) == 0, log.read_text()
     parent = find_parent("paper")
     assert parent is not None
