@@ -299,6 +299,11 @@ class TrainConfig(MixSection):
     hang_minutes: float = Field(30.0, gt=0.0)
 
     @property
+    def fewest_workers(self) -> int:
+        """The smallest number of training processes."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
     def most_workers(self) -> int:
         """The largest number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
@@ -318,8 +323,7 @@ class TrainConfig(MixSection):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
-        fewest = self.workers if isinstance(self.workers, int) else self.workers[0]
-        if not 1 <= fewest <= self.most_workers <= self.batch_size:
+        if not 1 <= self.fewest_workers <= self.most_workers <= self.batch_size:
             raise ValueError(
                 f"workers: {self.workers} must be from 1 to batch_size ({self.batch_size}), the fewest first"
             )

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 import ray
 import ray.data
 
 from pipelines.config import ConfigError
+
+ADDRESS = "RAY_ADDRESS"
+"""The variable with a cluster's address. Only a job's own process has it: tasks and actors have not."""
 
 _LOCAL_RAY = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -53,7 +57,7 @@ def storage_variables() -> dict[str, str]:
 
 def on_cluster() -> bool:
     """Whether an address of a running Ray is given."""
-    return bool(os.environ.get("RAY_ADDRESS"))
+    return bool(os.environ.get(ADDRESS))
 
 
 def wants_gpu(device: str) -> bool:
@@ -71,6 +75,38 @@ def wants_gpu(device: str) -> bool:
 
 
 def cpus_per_worker(workers: int) -> int:
-    """CPU cores for each of so many equal workers, such that each fits on some node; at least 1."""
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    return max(1, min(max(cores), sum(cores) // workers))
+    """CPU cores for each of so many equal workers: the most with which all find room on nodes; at least 1."""
+    most = sum(_of_nodes("CPU")) // workers
+    return next((cores for cores in range(most, 1, -1) if room_for_workers(cores) >= workers), 1)
+
+
+def room_for_workers(cores: int, use_gpu: bool = False) -> int:
+    """How many workers find room on the nodes that are there, with a GPU and a core each or so many cores."""
+    if use_gpu:
+        return sum(min(gpus, cpus) for gpus, cpus in zip(_of_nodes("GPU"), _of_nodes("CPU"), strict=True))
+    return sum(cpus // cores for cpus in _of_nodes("CPU"))
+
+
+def require_room(workers: int, cores: int, use_gpu: bool, show: Callable[[str], None] = print) -> None:
+    """Refuse more workers than a local Ray has room for; where a cluster may yet grow, say that they wait.
+
+    Args:
+        workers: the fewest that a job can do with.
+        cores: of each without GPU.
+        show: called with that line.
+
+    Raises:
+        ConfigError: if they would wait for ever.
+    """
+    room = room_for_workers(cores, use_gpu)
+    if workers <= room:
+        return
+    kind = "GPUs" if use_gpu else "CPU cores"
+    if not on_cluster():
+        raise ConfigError(f"workers: {workers} are asked for, but this machine has {kind} for {room}")
+    show(f"the cluster has {kind} for {room} of {workers} workers now: waiting until it has more")
+
+
+def _of_nodes(resource: str) -> list[int]:
+    """What every living node has of a resource."""
+    return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]

@@ -31,7 +31,7 @@ from pipelines.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.initial_model import build_model, keep, trained_model
 from pipelines.progress import open_board, showing
-from pipelines.ray_session import connect, cpus_per_worker, on_cluster, wants_gpu
+from pipelines.ray_session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.sampling import PLAN_VERSION
 from pipelines.stages import run_stages
 from pipelines.supervision import Supervision, stopping_when
@@ -100,11 +100,12 @@ def train(
     use_gpu = wants_gpu(config.device)
     if not use_gpu and on_cluster():
         show("no GPU in the cluster now: training on CPUs (device=cuda waits for one)")
+    threads = supervision.threads if supervision else cpus_per_worker(config.most_workers)
+    threads = 1 if use_gpu else threads
+    require_room(config.fewest_workers, threads, use_gpu, show)
     identity = identity_of(config, datasets)
     given = supervision.run if supervision else None
     run = _find_or_start_run(config, datasets, folder, name, identity, resume, allow_changes, show, given)
-    threads = supervision.threads if supervision else cpus_per_worker(config.most_workers)
-    threads = 1 if use_gpu else threads
     uris = [d.folder.uri for d in datasets]
     with tracking.finishing(run, killed_by=TrainingStopped):
         start = keep(config, task_of(config), trained, datasets, folder, show)

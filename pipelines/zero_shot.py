@@ -22,7 +22,7 @@ from datasets_prep.retries import StorageFailed
 from pipelines.config import ZeroShotConfig
 from pipelines.networks import BadModel, as_folder
 from pipelines.paper_tables import TABLE_1, Column
-from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+from pipelines.ray_session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.zero_shot_image import METRICS, InputSize
 from pipelines.zero_shot_sets import FoundSet
 from pipelines.zero_shot_stream import Work, Workers, evaluate_stream
@@ -160,10 +160,11 @@ def _stream(
         return
     connect()
     use_gpu = wants_gpu(settings.device)
+    threads = cpus_per_worker(settings.workers)
+    require_room(settings.workers, threads, use_gpu)
     workers = Workers(
-        settings.workers, cpus_per_worker(settings.workers), use_gpu, settings.batch_size,
-        getattr(torch, settings.precision),
-    )  # fmt: skip
+        settings.workers, threads, use_gpu, settings.batch_size, getattr(torch, settings.precision)
+    )
     with as_folder(network) as folder:
         files = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "config.json")}
     yield from evaluate_stream(work, files, workers, pictures)

@@ -20,9 +20,16 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 
 
+LONGEST = {
+    "end_to_end", "faults", "test_sweep.py", "test_finetune.py", "test_training_options.py",
+    "test_zero_shot.py",
+}  # fmt: skip
+"""Folders and files of tests that take minutes."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: started last, they would run alone at the end."""
-    items.sort(key=lambda item: not {"end_to_end", "faults"} & set(item.path.parts))
+    items.sort(key=lambda item: not LONGEST & set(item.path.parts))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import ray
 
-from pipelines.ray_session import cpus_per_worker
+from pipelines.ray_session import cpus_per_worker, room_for_workers
 
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
 """Of a trial's driver; a thousand may run."""
@@ -44,18 +44,10 @@ def place_trials(wanted: int | None, workers: int, use_gpu: bool) -> Placement:
         fit = int(ray.cluster_resources().get("GPU", 0)) // workers
         # More than fit are what makes a cluster grow.
         return _placement(wanted or max(1, fit), 1, fit)
-    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     threads = cpus_per_worker(workers * (wanted or 1))
-    while threads > 1 and _processes(nodes, threads) < workers * (wanted or 1):
-        threads -= 1
-    fit = max(1, _processes(nodes, threads) // workers)
+    fit = max(1, room_for_workers(threads) // workers)
     return _placement(min(fit, wanted or fit), threads, fit)
 
 
 def _placement(trials: int, threads: int, fit: int) -> Placement:
     return Placement(trials, threads, trials + 1 if trials == fit else trials)
-
-
-def _processes(nodes: list[int], threads: int) -> int:
-    """How many processes of so many threads fit on the nodes."""
-    return sum(cores // threads for cores in nodes)

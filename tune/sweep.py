@@ -22,7 +22,7 @@ from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
 from pipelines import tracking
 from pipelines.progress import open_board, showing
-from pipelines.ray_session import connect, cpus_per_worker, wants_gpu
+from pipelines.ray_session import ADDRESS, connect, cpus_per_worker, wants_gpu
 from pipelines.train import stopping_on_sigterm
 from tune import records
 from tune.early_stopping import EarlyStopping, scheduler
@@ -80,7 +80,7 @@ def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print
     _keep_plan(plan, folder)
     run = open_parent(plan)
     with tracking.finishing(run, killed_by=SweepStopped):
-        _run_missing(plan, SweepPlace(folder.uri, run, 1), show)
+        _run_missing(plan, SweepPlace(folder.uri, run, 1, os.environ.get(ADDRESS)), show)
     return run
 
 

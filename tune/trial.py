@@ -22,6 +22,7 @@ from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
 from pipelines import tracking
 from pipelines.checkpoint_store import CheckpointStore
+from pipelines.ray_session import ADDRESS
 from pipelines.supervision import Supervision
 from pipelines.train import TrainingStopped, train
 from tune import records
@@ -45,11 +46,13 @@ class SweepPlace:
         folder: the sweep's own.
         parent: its MLflow run.
         threads: CPU cores of each training process without GPU.
+        cluster: Ray's address, as the sweep's own process has it; None for a local Ray.
     """
 
     folder: str
     parent: tracking.Run
     threads: int
+    cluster: str | None
 
     def folder_of(self, trial: Trial) -> Folder:
         """A trial's folder."""
@@ -67,6 +70,8 @@ def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board:
         `outcome`: `finished`, `stopped` or `failed`; of the last, `reason`, which trying again does not mend.
     """
     os.environ["MLFLOW_TRACKING_URI"] = place.parent.tracking_uri
+    if place.cluster:
+        os.environ[ADDRESS] = place.cluster
     trial = plan.trials[config["trial"]]
 
     def say(line: str) -> None:

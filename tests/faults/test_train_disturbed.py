@@ -62,7 +62,6 @@ def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_
     assert place.curve("stopped") == undisturbed
 
 
-@pytest.mark.slow
 def test_a_killed_driver_is_resumed(place: Place, undisturbed: Curve) -> None:
     kill_driver(place, "driver")
     assert GOING_ON in place.train_to_the_end("driver", "--resume")

@@ -1,6 +1,10 @@
-import pytest
+from typing import Any
 
-from pipelines.ray_session import storage_variables
+import pytest
+import ray
+
+from pipelines.config import ConfigError
+from pipelines.ray_session import cpus_per_worker, require_room, room_for_workers, storage_variables
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +27,54 @@ def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch: pytest.Mon
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.delenv("RAY_ADDRESS")
     assert storage_variables() == {}
+
+
+def nodes_of(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> None:
+    """A Ray of living nodes with these resources, and one that is dead."""
+    dead: dict[str, Any] = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    monkeypatch.setattr(
+        ray, "nodes", lambda: [dead, *({"Alive": True, "Resources": each} for each in resources)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers", "expected"),
+    [
+        ([2], 1, 2),
+        ([2], 2, 1),
+        ([2], 8, 1),
+        ([0], 1, 1),
+        ([8, 8], 1, 8),
+        ([8, 8], 2, 8),
+        ([8, 8], 3, 4),
+        # Three each are six, but the small node has no room for three.
+        ([4, 2], 2, 2),
+        ([0, 12, 4], 3, 4),
+    ],
+)
+def test_workers_share_the_cores_such_that_all_find_room(
+    cores: list[int], workers: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes_of(monkeypatch, *({"CPU": float(count)} for count in cores))
+    assert cpus_per_worker(workers) == expected
+    assert room_for_workers(expected) >= min(workers, sum(cores))
+
+
+def test_more_workers_than_this_machine_can_have_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS")
+    nodes_of(monkeypatch, {"CPU": 4.0, "GPU": 2.0})
+    for workers, cores, use_gpu in ((4, 1, False), (2, 2, False), (2, 1, True)):
+        require_room(workers, cores, use_gpu)
+    with pytest.raises(ConfigError, match="workers: 8 are asked for, but this machine has CPU cores for 4"):
+        require_room(8, 1, use_gpu=False)
+    with pytest.raises(ConfigError, match="workers: 3 are asked for, but this machine has GPUs for 2"):
+        require_room(3, 1, use_gpu=True)
+
+
+def test_a_cluster_may_grow_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_of(monkeypatch, {"CPU": 0.0}, {"CPU": 4.0, "GPU": 4.0})
+    said: list[str] = []
+    require_room(4, 1, use_gpu=True, show=said.append)
+    assert said == []
+    require_room(8, 1, use_gpu=True, show=said.append)
+    assert said == ["the cluster has GPUs for 4 of 8 workers now: waiting until it has more"]

@@ -57,10 +57,10 @@ OTHER: Mapping[str, Options] = {
 """Options that train otherwise."""
 
 EVERYTHING: Options = {
-    "channels_last": True, "activation_checkpointing": True, "loader_workers": 1,
+    "workers": 2, "channels_last": True, "activation_checkpointing": True, "loader_workers": 1,
     "optimizer": {"accumulate": 2, "ema": 0.9, "clip_norm": 0.01, "schedule": "cosine", "warmup": 2},
 }  # fmt: skip
-SHARDED: Options = {**EVERYTHING, "parallel": "fsdp", "workers": 2}
+SHARDED: Options = {**EVERYTHING, "parallel": "fsdp"}
 
 
 def config(options: Options) -> TrainConfig:
@@ -98,7 +98,7 @@ def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str, monkeypatch:
     return Runs(tmp_path, shards_folder)
 
 
-@pytest.mark.parametrize("options", [EVERYTHING, SHARDED], ids=["copy", "shards"])
+@pytest.mark.parametrize("options", [EVERYTHING, SHARDED], ids=["copies", "shards"])
 def test_everything_at_once(runs: Runs, options: Options) -> None:
     runs.losses("whole", options)
     runs.check_resumed("whole", options)

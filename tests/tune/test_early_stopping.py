@@ -47,7 +47,7 @@ def test_a_trial_that_was_ended_early_is_over(
     shards_folder: Path, train_config: TrainConfig, tmp_path: Path, mlflow_database: str
 ) -> None:
     plan = plan_with(shards_folder, train_config, "asha")
-    place = SweepPlace(str(tmp_path / "runs" / "early"), open_parent(plan), 1)
+    place = SweepPlace(str(tmp_path / "runs" / "early"), open_parent(plan), 1, None)
     child = open_child(plan, plan.trials[1], place.parent)
     assert open_child(plan, plan.trials[1], place.parent) == child, "it is found again, not started twice"
     callback = EarlyStopping(plan, place)
