@@ -27,6 +27,12 @@ _LOCAL_RAY = {
 """Environment of a Ray that this process starts itself; a cluster has its own."""
 
 
+TRACKING = "MLFLOW_TRACKING_URI"
+TRACKING_VARIABLES = (
+    TRACKING, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
+)  # fmt: skip
+"""Where runs are tracked, and as whom: training processes log too, wherever they are."""
+
 _STORAGE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
@@ -37,22 +43,23 @@ def connect() -> None:
     if not on_cluster():
         for name, value in _LOCAL_RAY.items():
             os.environ.setdefault(name, value)
-    storage = storage_variables()
-    ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": storage} if storage else None)
+    carried = carried_variables()
+    ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": carried} if carried else None)
     ray.data.DataContext.get_current().enable_progress_bars = False
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def storage_variables() -> dict[str, str]:
-    """Where object storage is, for the workers of a cluster that was started without knowing.
+def carried_variables() -> dict[str, str]:
+    """Where storage and tracking are, for the workers of a cluster that was started without knowing.
 
-    Credentials are not passed on: a job's environment is no place for secrets, and nodes have their own.
+    Keys to storage are not passed on, for nodes have their own; to a tracking server they have none.
     Inside a submitted job the job's own environment reaches the workers already.
     """
     if not on_cluster() or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
-    return {name: os.environ[name] for name in _STORAGE_VARIABLES if name in os.environ}
+    names = (*_STORAGE_VARIABLES, *TRACKING_VARIABLES)
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def on_cluster() -> bool:

@@ -31,14 +31,13 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from datasets_prep.errors import UserError
 from pipelines.config_files import CONFIG_FOLDER
 from pipelines.probe import MARK, Findings, Targets
+from pipelines.ray_session import TRACKING, TRACKING_VARIABLES
 
 PACKAGE_LIMIT = 8 * 2**20
 """Bytes of the zipped working directory above which data was packed by mistake; the code is a tenth of it."""
 
 TREE = Path(__file__).parents[1]
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
-_TRACKING = "MLFLOW_TRACKING_URI"
-_CARRIED = (_TRACKING, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _UNTRACKED = {"generate", "datasets", "prepare", "inspect", "config"}
 _PROBE_SECONDS = 300
 _CHATTY = (
@@ -205,7 +204,7 @@ def job_environment(variables: Sequence[str]) -> dict[str, str]:
     Raises:
         SubmitError: if a variable is named whose value is nowhere.
     """
-    environment = {name: os.environ[name] for name in _CARRIED if name in os.environ}
+    environment = {name: os.environ[name] for name in TRACKING_VARIABLES if name in os.environ}
     for variable in variables:
         name, given, value = variable.partition("=")
         if not given and name not in os.environ:
@@ -226,13 +225,13 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
     targets = Targets(
         reads=[str(uri) for uri in reads if uri is not None],
         writes=[str(parameters[key]) for key in ("out", "storage") if parameters.get(key) is not None],
-        tracking=environment.get(_TRACKING),
+        tracking=environment.get(TRACKING),
     )
     for uri in (*targets.reads, *targets.writes):
         if "://" not in uri and not os.path.isabs(uri):
             raise SubmitError(f"{uri}: a job on a cluster needs an absolute path or a URI")
     if targets.tracking is None and job not in _UNTRACKED:
-        raise SubmitError(f"{_TRACKING} is not set: name an MLflow server that the cluster reaches")
+        raise SubmitError(f"{TRACKING} is not set: name an MLflow server that the cluster reaches")
     config = parameters.get("config")
     if config and not ((CONFIG_FOLDER / f"{config}.yaml").is_file() or (TREE / config).is_file()):
         raise SubmitError(f"--config {config}: no such file in {TREE}, and no other goes with the job")

@@ -4,29 +4,47 @@ import pytest
 import ray
 
 from pipelines.config import ConfigError
-from pipelines.ray_session import cpus_per_worker, require_room, room_for_workers, storage_variables
+from pipelines.ray_session import (
+    TRACKING_VARIABLES,
+    carried_variables,
+    cpus_per_worker,
+    require_room,
+    room_for_workers,
+)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setenv("RAY_ADDRESS", "cluster.example:6379")
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3"):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", *TRACKING_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def test_workers_of_a_cluster_learn_where_storage_is_but_no_secret() -> None:
-    assert storage_variables() == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
+def test_workers_of_a_cluster_learn_where_storage_is_but_get_no_key_to_it() -> None:
+    assert carried_variables() == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
+
+
+def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    tracking = {
+        "MLFLOW_TRACKING_URI": "http://mlflow.example:5000",
+        "MLFLOW_TRACKING_USERNAME": "ada",
+        "MLFLOW_TRACKING_PASSWORD": "secret",
+    }
+    for name, value in tracking.items():
+        monkeypatch.setenv(name, value)
+    assert carried_variables() == tracking
 
 
 def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert storage_variables() == {}
+    assert carried_variables() == {}
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.delenv("RAY_ADDRESS")
-    assert storage_variables() == {}
+    assert carried_variables() == {}
 
 
 def nodes_of(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> None:
