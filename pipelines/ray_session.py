@@ -1,4 +1,4 @@
-"""Connecting to Ray: the cluster that a job was submitted to, else a local one.
+"""Connecting to Ray: the cluster of RAY_ADDRESS, or one that was started on this machine, else a local one.
 
 Under `ray job submit` Ray sets RAY_ADDRESS for the entry point, so the same command that starts a local Ray
 on a laptop runs on the cluster there.
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import ray
 import ray.data
+from ray._private.services import canonicalize_bootstrap_address
 
 from pipelines.config import ConfigError
 
@@ -40,6 +41,9 @@ def connect() -> None:
     """Make sure that this process is connected to Ray; does nothing if it is."""
     if ray.is_initialized():
         return
+    # On a cluster's head Ray finds it without being told.
+    if not on_cluster() and (found := canonicalize_bootstrap_address(None)):  # type: ignore[arg-type]
+        os.environ[ADDRESS] = found
     if not on_cluster():
         for name, value in _LOCAL_RAY.items():
             os.environ.setdefault(name, value)
@@ -63,7 +67,7 @@ def carried_variables() -> dict[str, str]:
 
 
 def on_cluster() -> bool:
-    """Whether an address of a running Ray is given."""
+    """Whether Ray was running before this process."""
     return bool(os.environ.get(ADDRESS))
 
 

@@ -8,6 +8,7 @@ checkpoint. Starting it again with `resume` goes on from the newest whole one.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,9 @@ _FREE_KEYS = {
     "max_skipped", "hang_minutes",
 }  # fmt: skip
 """Settings that change where, how fast and how watched a run is, but (up to rounding) not its curve."""
+
+_START_SECONDS = 1800
+"""How long machines may take to be there; clouds can be short of GPUs."""
 
 
 class RunExists(UserError):
@@ -123,6 +127,10 @@ def _fit(
     supervision: Supervision | None,
 ) -> None:
     """Run the training processes to their end."""
+    if isinstance(config.workers, int):
+        # Ray tries another number of workers after a minute; where there is only one, that is a traceback a
+        # minute while a cluster starts its machines.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_SECONDS))
     board = open_board()
     trainer = TorchTrainer(
         train_loop,

@@ -7,7 +7,9 @@ from pipelines.config import ConfigError
 from pipelines.ray_session import (
     TRACKING_VARIABLES,
     carried_variables,
+    connect,
     cpus_per_worker,
+    on_cluster,
     require_room,
     room_for_workers,
 )
@@ -45,6 +47,20 @@ def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch: pytest.Mon
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.delenv("RAY_ADDRESS")
     assert carried_variables() == {}
+
+
+@pytest.mark.parametrize("running", ["10.0.0.1:6379", None])
+def test_a_cluster_that_was_started_on_this_machine_is_found(
+    running: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr("pipelines.ray_session.canonicalize_bootstrap_address", lambda given: running)
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    connect()
+    assert on_cluster() == (running is not None)
+    assert len(started) == 1
 
 
 def nodes_of(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> None:
