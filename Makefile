@@ -18,7 +18,7 @@ test: setup lint ## The whole test suite.
 	@echo "test: running the suite on 2 processes"
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow"
 
-faults: setup ## Every round of killing jobs at random moments (half an hour).
+faults: setup ## Every round of killing jobs at random moments (about an hour).
 	@$(BIN)/python -m pytest -q tests/faults
 
 proofs: setup ## The proofs that `make test` leaves out: the largest models, stereo videos on S3.
