@@ -80,7 +80,7 @@ def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print
     _keep_plan(plan, folder)
     run = open_parent(plan)
     with tracking.finishing(run, killed_by=SweepStopped):
-        _run_missing(plan, SweepPlace(folder.uri, run, 1, os.environ.get(ADDRESS)), show)
+        _run_missing(plan, SweepPlace(folder.uri, run, 1, None), show)
     return run
 
 
@@ -113,7 +113,7 @@ def _run_trials(
     train = plan.train
     placement = place_trials(plan.tune.concurrency, train.most_workers, wants_gpu(train.device))
     show(f"trials at once: {min(len(missing), placement.trials)}")
-    place = replace(place, threads=placement.threads)
+    place = replace(place, threads=placement.threads, cluster=os.environ.get(ADDRESS))
     board = open_board()
     with (
         showing(board, show),
