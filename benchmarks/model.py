@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dpt
 from dpt.losses import ScaleShiftInvariantLoss
 from dpt.multi_objective import combine_gradients
-from dpt.weights import from_tensors
+from dpt.weights.files import from_tensors
 
 THEIRS: dict[str, dict[str, Any]] = {
     "dpt_base": {},

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dpt.backbones import Backbone, TapName, create_backbone, natural_choices
 from dpt.class_names import class_names
-from dpt.fusion import FusionDecoder
-from dpt.heads import DepthHead, SegmentationHead
-from dpt.reassemble import READOUTS, Reassemble
+from dpt.layers.backbones import Backbone, TapName, create_backbone, natural_choices
+from dpt.layers.fusion import FusionDecoder
+from dpt.layers.heads import DepthHead, SegmentationHead
+from dpt.layers.reassemble import READOUTS, Reassemble
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -51,7 +51,7 @@ class ModelConfig:
         position_interpolation: ``"bilinear"`` (paper) or ``"bicubic"`` (DINOv2).
         final_norm: taps pass through the backbone's final norm; DPT takes them before it.
         mean, std: normalisation of RGB in [0, 1].
-        image_size, resize_rule: how images are resized for this model, see `dpt.transforms.network_size`.
+        image_size, resize_rule: how images are resized for this model, see `transforms.network_size`.
     """
 
     backbone: str

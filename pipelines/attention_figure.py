@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.contact_sheet import contact_sheet
-from dpt.attention import attention_maps
-from dpt.predict import colourise, network_input
+from dpt.predict.attention import attention_maps
+from dpt.predict.depth import colourise, network_input
 
 _HEIGHT = 192
 _RED, _WHITE = (255, 0, 0), (255, 255, 255)
@@ -32,13 +32,13 @@ def attention_figure(
         image: (H, W, 3) uint8 RGB.
         layers: counted from 1.
         references: positions as shares of height and width, (0, 0) is the upper left corner.
-        side, rule: size at which the image goes through the network, see `dpt.transforms.network_size`.
+        side, rule: size at which the image goes through the network, see `transforms.network_size`.
 
     Returns:
         (H', W', 3) uint8 RGB.
 
     Raises:
-        ValueError: see `dpt.attention.attention_maps`.
+        ValueError: see `dpt.predict.attention.attention_maps`.
     """
     pixels = network_input(model, [image], side, rule)
     grid = [length // model.backbone.patch_size for length in pixels.shape[-2:]]

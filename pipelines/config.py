@@ -165,7 +165,7 @@ class SegmentationSection(Section):
 
 
 class InferenceSection(Section):
-    """How a model of segmentation sees an image (`dpt.segmentation_inference`).
+    """How a model of segmentation sees an image (`dpt.predict.classes`).
 
     Attributes:
         scales: of sliding windows, whose class probabilities are averaged; without any, the image goes
@@ -341,7 +341,7 @@ class EvaluateConfig(Section):
 
     Attributes:
         split: which split of the shards.
-        side, rule: size of the network's input (`dpt.transforms.network_size`); None for the model's own,
+        side, rule: size of the network's input (`transforms.network_size`); None for the model's own,
             which is the size that it was trained at.
         caps: which pixels count, of depth.
         inference: windows and scales of segmentation; the paper's.
@@ -366,7 +366,7 @@ class ZeroShotConfig(Section):
     Attributes:
         side: of the network's input, which is the longer side of the image (on KITTI the shorter); None for
             the size that the model was trained at (paper: 384).
-        rule: which side that is instead, see `dpt.transforms.network_size`; None for the protocol's.
+        rule: which side that is instead, see `transforms.network_size`; None for the protocol's.
         lists: set → list file that says which images belong to it, a path or URI; without one, lists that
             lie in the raw folder are used. KITTI needs that of the Eigen test split.
         batch_size: images that go through the network at once, if they are of one size there.

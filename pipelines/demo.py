@@ -28,7 +28,7 @@ from datasets_prep.shard_plan import plan_ingest
 from datasets_prep.stereo import plan_stereo, read_report, run_stereo
 from datasets_prep.storage import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
-from dpt.predict import colourise, predict_inverse_depth
+from dpt.predict.depth import colourise, predict_inverse_depth
 from pipelines import tracking
 from pipelines.config import DemoConfig, Experiment
 from pipelines.config_files import load_experiment

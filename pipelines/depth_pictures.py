@@ -13,7 +13,7 @@ import dpt
 from datasets_prep.manifest import PreparedDataset
 from dpt.alignment import least_squares_scale_shift
 from dpt.metrics import depth_metrics
-from dpt.predict import colourise, display_range, predict_inverse_depth
+from dpt.predict.depth import colourise, display_range, predict_inverse_depth
 from pipelines.config import CapsSection
 from pipelines.evaluate import normalised_caps
 from pipelines.loading import evaluation_batches

@@ -24,7 +24,7 @@ import dpt
 from datasets_prep.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.metrics import MetricSums, depth_metrics
-from dpt.predict import colourise, predict_batch, to_inverse_depth
+from dpt.predict.depth import colourise, predict_batch, to_inverse_depth
 from pipelines.config import CapsSection, EvaluateConfig
 from pipelines.loading import Batch, evaluation_batches
 from pipelines.metric_evaluation import evaluate_metric, whole_results
@@ -88,7 +88,7 @@ def evaluate_share(
     """One worker's share of a dataset.
 
     Args:
-        side, rule: of the network's input (`dpt.transforms.network_size`); None for the model's own.
+        side, rule: of the network's input (`transforms.network_size`); None for the model's own.
     """
     sums = MetricSums()
     for batch in evaluation_batches(dataset, split, 0, rank, world_size, _BATCH_SIZE):

@@ -20,7 +20,7 @@ import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.alignment import robust_scale_shift
-from dpt.predict import predict_batch
+from dpt.predict.depth import predict_batch
 from pipelines.config import TrainConfig
 from pipelines.decoding import decode_row
 from pipelines.metric_crops import training_window

@@ -15,7 +15,7 @@ from datasets_prep.contact_sheet import contact_sheet
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from datasets_prep.schema import decode_depth, decode_image
 from dpt.metrics import MetricSums
-from dpt.predict import colourise, predict_batch
+from dpt.predict.depth import colourise, predict_batch
 from pipelines.config import ConfigError
 from pipelines.decoding import decode_row
 from pipelines.loading import evaluation_batches
@@ -28,7 +28,7 @@ _BATCH_SIZE = 8
 _LEAST_INVERSE_DEPTH = 1e-8
 
 Size = tuple[int | None, str | None]
-"""Side and rule of the network's input (`dpt.transforms.network_size`); None for the model's own."""
+"""Side and rule of the network's input (`transforms.network_size`); None for the model's own."""
 
 
 def evaluate_metric(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
-from dpt.attention import check_layers
+from dpt.predict.attention import check_layers
 from pipelines.attention_figure import attention_figure
 from pipelines.config import EvaluateConfig
 

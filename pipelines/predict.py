@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage import Folder
-from dpt.attention import check_layers
-from dpt.palette import overlay
-from dpt.predict import colourise, display_range, input_size, predict_batch
-from dpt.segmentation_inference import predict_classes
+from dpt.predict.attention import check_layers
+from dpt.predict.classes import predict_classes
+from dpt.predict.colours import overlay
+from dpt.predict.depth import colourise, display_range, input_size, predict_batch
 from pipelines.attention_figure import attention_figure
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.inputs import Input, find_inputs

@@ -16,8 +16,8 @@ import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 import dpt
-from dpt.predict import predict_inverse_depth
-from dpt.segmentation_inference import predict_classes
+from dpt.predict.classes import predict_classes
+from dpt.predict.depth import predict_inverse_depth
 
 
 class RegisteredDPT(PythonModel):

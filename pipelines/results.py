@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from datasets_prep.storage import Folder
 from dpt.model import ModelConfig
-from dpt.point_cloud import encode_ply, relative_depth, unproject
-from dpt.predict import colourise
+from dpt.predict.depth import colourise
+from dpt.predict.point_cloud import encode_ply, relative_depth, unproject
 
 Form = Literal["npy", "png", "colour"]
 FORMS: tuple[Form, ...] = get_args(Form)

@@ -18,9 +18,9 @@ from datasets_prep.contact_sheet import contact_sheet
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
-from dpt.palette import overlay, paint_classes
-from dpt.predict import input_size
-from dpt.segmentation_inference import predict_classes
+from dpt.predict.classes import predict_classes
+from dpt.predict.colours import overlay, paint_classes
+from dpt.predict.depth import input_size
 from pipelines.config import ConfigError, EvaluateConfig, InferenceSection, PredictConfig
 from pipelines.labelled_rows import labelled_images
 from pipelines.networks import BadModel
@@ -93,7 +93,7 @@ def count_share(
 
     Args:
         inference: windows and scales; without scales each image goes through the network as a whole.
-        side, rule: of the whole image in the network, see `dpt.transforms.network_size`; None for the
+        side, rule: of the whole image in the network, see `transforms.network_size`; None for the
             model's own.
 
     Raises:

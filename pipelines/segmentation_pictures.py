@@ -13,8 +13,8 @@ import dpt
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.sources.source import IGNORED_LABEL
 from dpt.metrics import SegmentationCounts
-from dpt.palette import paint_classes
-from dpt.segmentation_inference import predict_classes
+from dpt.predict.classes import predict_classes
+from dpt.predict.colours import paint_classes
 from pipelines.labelled_rows import labelled_images
 from pipelines.model_pictures import Picture, Shown, sides_of_figure_4, split_to_show
 from pipelines.segmentation_evaluation import require_same_classes

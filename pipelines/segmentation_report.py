@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
-from dpt.palette import class_colours
+from dpt.predict.colours import class_colours
 from pipelines.paper_tables import TABLE_4, TABLE_5
 
 OFFICIAL_IMAGES = {"ade20k": 2000, "pascal_context_59": 5105}

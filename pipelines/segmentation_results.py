@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpt.palette import class_colours, overlay
+from dpt.predict.colours import class_colours, overlay
 from pipelines.results import Form, encode_png
 
 

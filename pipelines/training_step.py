@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 import dpt
 from dpt.ema import MovingAverage
 from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
-from dpt.transforms import normalise
+from dpt.predict.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.loading import Batch
 from pipelines.synchronised_norm import is_synchronised

@@ -22,7 +22,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats import decode_rgb
 from datasets_prep.sources.source import RawLabels, RawPointPair, RawSample
 from dpt.metrics import aligned_depth, metric_depth_metrics, whdr
-from dpt.transforms import network_size, resize_image
+from dpt.predict.transforms import network_size, resize_image
 
 DEPTH_METRICS = (
     *("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog"),
@@ -34,7 +34,7 @@ METRICS = ("whdr", *DEPTH_METRICS)
 
 @dataclass(frozen=True, slots=True)
 class InputSize:
-    """How large images are for the network; arguments of `dpt.transforms.network_size`."""
+    """How large images are for the network; arguments of `transforms.network_size`."""
 
     side: int
     rule: str

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats import decode_rgb, encode_png
 from datasets_prep.normalize import resize_nearest_valid
-from dpt.predict import colourise, display_range
+from dpt.predict.depth import colourise, display_range
 from pipelines.zero_shot_image import Measured, at_size
 
 _HEIGHT = 192

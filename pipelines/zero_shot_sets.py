@@ -39,7 +39,7 @@ class ZeroShotSet:
         sources: who can read it, the best first (`datasets_prep.sources`).
         images: how many it has.
         cap: metres; what is as far does not count. None where the ground truth is the order of two points.
-        rule: which side of the image is the network's (`dpt.transforms.network_size`): the longer one, but on
+        rule: which side of the image is the network's (`transforms.network_size`): the longer one, but on
             KITTI, where images would become too small, the shorter.
         border: pixels at each side of the ground truth that do not count.
         folders: names that its raw folder may have, besides those of the sources.

@@ -30,8 +30,8 @@ from datasets_prep.formats import encode_png
 from datasets_prep.samples import Sample
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage import Folder
-from dpt.predict import to_inverse_depth
-from dpt.transforms import normalise
+from dpt.predict.depth import to_inverse_depth
+from dpt.predict.transforms import normalise
 from pipelines.binary_views import binary_views
 from pipelines.zero_shot_image import METRICS, InputSize, Measured, measure_depth, measure_order, prepare
 from pipelines.zero_shot_picture import depth_strip, order_strip, preview

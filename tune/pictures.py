@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.manifest import open_datasets
-from dpt.predict import colourise, predict_inverse_depth
+from dpt.predict.depth import colourise, predict_inverse_depth
 from pipelines.loading import evaluation_batches
 from pipelines.tracking import Run
 from tune import records

@@ -14,9 +14,9 @@ from torch import Tensor
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from datasets_prep.sources.source import IGNORED_LABEL
-from dpt.adaptation import require_adaptable, with_classes
 from dpt.losses import SegmentationLoss
 from dpt.metrics import SegmentationCounts
+from dpt.weights.adapt import require_adaptable, with_classes
 from pipelines.config import ConfigError, InferenceSection, TrainConfig
 from pipelines.crops import Crops
 from pipelines.segmentation_crops import SegmentationCrops

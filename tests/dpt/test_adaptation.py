@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import dpt
-from dpt.adaptation import with_classes
+from dpt.weights.adapt import with_classes
 
 FIVE, THREE = ("a", "b", "c", "d", "e"), ("a", "b", "z")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import dpt
-from dpt.attention import attention_maps
+from dpt.predict.attention import attention_maps
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 import dpt
-from dpt.backbones import create_backbone
+from dpt.layers.backbones import create_backbone
 
 SHALLOW = {"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2}
 

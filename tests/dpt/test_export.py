@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import dpt
-from dpt.export import export_program, save_onnx
+from dpt.weights.onnx import export_program, save_onnx
 
 SIZES = [(1, 64, 160), (3, 192, 64)]
 

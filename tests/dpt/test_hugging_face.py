@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 import dpt
-from dpt.weights import _hugging_face_config, _hugging_face_settings, from_tensors
+from dpt.weights.files import _hugging_face_config, _hugging_face_settings, from_tensors
 
 LARGE = {
     "hidden_size": 1024,

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import dpt
-from dpt.backbones import Tap
-from dpt.fusion import ResidualConvUnit
+from dpt.layers.backbones import Tap
+from dpt.layers.fusion import ResidualConvUnit
+from dpt.layers.reassemble import Readout
 from dpt.model import MODELS, ModelConfig
-from dpt.reassemble import Readout
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dpt.palette import class_colours, overlay, paint_classes, voc_colour_map
+from dpt.predict.colours import class_colours, overlay, paint_classes, voc_colour_map
 
 
 def test_the_first_colours_are_pascal_vocs():

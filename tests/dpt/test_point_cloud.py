@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from dpt.point_cloud import encode_ply, relative_depth, unproject
+from dpt.predict.point_cloud import encode_ply, relative_depth, unproject
 
 
 def test_a_wall_has_the_width_that_the_field_of_view_covers():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dpt
-from dpt.positions import REMEMBERED, PositionGrid
+from dpt.layers.positions import REMEMBERED, PositionGrid
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 import dpt
-from dpt.predict import colourise, predict_batch, predict_inverse_depth, to_inverse_depth
-from dpt.transforms import normalise, resize_image
+from dpt.predict.depth import colourise, predict_batch, predict_inverse_depth, to_inverse_depth
+from dpt.predict.transforms import normalise, resize_image
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 import dpt
-from dpt.predict import network_input
-from dpt.segmentation_inference import PAPER_SCALES, predict_classes, scaled_size, window_starts
-from dpt.transforms import normalise
+from dpt.predict.classes import PAPER_SCALES, predict_classes, scaled_size, window_starts
+from dpt.predict.depth import network_input
+from dpt.predict.transforms import normalise
 
 CROP = 64
 
@@ -92,7 +92,7 @@ def test_one_pass_takes_the_whole_image(model: dpt.DPT) -> None:
 def test_bands_of_a_large_image_fit_together(model: dpt.DPT, monkeypatch: pytest.MonkeyPatch) -> None:
     image = photo(50, 90)
     (whole,) = predict_classes(model, [image], scales=(0.5, 1.0))
-    monkeypatch.setattr("dpt.segmentation_inference._PIXELS_AT_ONCE", 90 * 7)
+    monkeypatch.setattr("dpt.predict.classes._PIXELS_AT_ONCE", 90 * 7)
     (banded,) = predict_classes(model, [image], scales=(0.5, 1.0))
     np.testing.assert_array_equal(whole, banded)
 

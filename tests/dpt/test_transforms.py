@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpt.transforms import network_size, normalise, resize_image
+from dpt.predict.transforms import network_size, normalise, resize_image
 
 
 @pytest.mark.parametrize(

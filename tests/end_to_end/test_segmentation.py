@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from datasets_prep.synthetic import write_dataset
-from dpt.palette import class_colours
+from dpt.predict.colours import class_colours
 from pipelines import cli, cli_evaluate
 
 TINY = (

@@ -11,8 +11,8 @@ from datasets_prep.ingest import ingest_all
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
-from dpt.adaptation import with_classes
 from dpt.class_names import class_names
+from dpt.weights.adapt import with_classes
 from pipelines.config import TrainConfig
 
 

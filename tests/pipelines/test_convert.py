@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
-from dpt.layouts import LAYOUTS
+from dpt.weights.key_maps import LAYOUTS
 from pipelines import cli
 from pipelines.convert import convert
 from pipelines.networks import BadModel, load_network

@@ -18,7 +18,7 @@ from datasets_prep.manifest import open_dataset
 from datasets_prep.scenes import render_scene
 from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
-from dpt.predict import predict_inverse_depth
+from dpt.predict.depth import predict_inverse_depth
 from pipelines import cli
 from pipelines.loading import evaluation_batches
 from pipelines.metric_evaluation import decode_metric_row

@@ -8,7 +8,7 @@ import torch
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.schema import decode_image, decode_inverse_depth
-from dpt.predict import predict_inverse_depth
+from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import TrainConfig
 from pipelines.metric_alignment import NoAlignment, average_alignment
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
-from dpt.segmentation_inference import predict_classes
+from dpt.predict.classes import predict_classes
 from pipelines import cli, tracking
 from pipelines.config import EvaluateConfig
 from pipelines.depth_pictures import by_resolution, samples_of, show

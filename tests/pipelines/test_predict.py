@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import dpt
-from dpt.predict import predict_inverse_depth
-from dpt.segmentation_inference import predict_classes
+from dpt.predict.classes import predict_classes
+from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.inputs import Input
 from pipelines.networks import BadModel

@@ -20,7 +20,7 @@ from datasets_prep.schema import decode_image
 from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset, write_traps
 from dpt.metrics import SegmentationCounts
-from dpt.segmentation_inference import PAPER_SCALES, predict_classes
+from dpt.predict.classes import PAPER_SCALES, predict_classes
 from pipelines.config import PAPER_INFERENCE, ConfigError, EvaluateConfig, InferenceSection
 from pipelines.networks import BadModel
 from pipelines.segmentation_evaluation import count_share

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.class_names import class_names
-from dpt.transforms import normalise
+from dpt.predict.transforms import normalise
 from pipelines.checkpoints import TrainingState, restore, take_snapshot, write_file
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.loading import Batch, training_batches

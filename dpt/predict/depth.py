@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from dpt.model import DPT, ModelConfig
-from dpt.transforms import network_size, normalise, resize_image
+from dpt.predict.transforms import network_size, normalise, resize_image
 
 
 def predict_inverse_depth(
@@ -24,7 +24,7 @@ def predict_inverse_depth(
     Args:
         model: in evaluation mode; moved to `device` if that is given.
         image: (H, W, 3) uint8 RGB.
-        target, rule: see `dpt.transforms.network_size`; the model's own (384, minimal) by default.
+        target, rule: see `transforms.network_size`; the model's own (384, minimal) by default.
         device: where to compute; where the model is by default.
         dtype: precision of the arithmetic, e.g. bfloat16 by autocast; the result is float32 in any case.
 
@@ -64,7 +64,7 @@ def predict_batch(
 def input_size(
     model: DPT, image: np.ndarray, target: int | None = None, rule: str | None = None
 ) -> tuple[int, int]:
-    """(height, width) at which an image goes through `model`; see `dpt.transforms.network_size`."""
+    """(height, width) at which an image goes through `model`; see `transforms.network_size`."""
     height, width = image.shape[:2]
     target, rule = target or model.config.image_size, rule or model.config.resize_rule
     return network_size(height, width, target, rule, model.size_divisor)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpt.model import DPT
-from dpt.predict import network_input
-from dpt.transforms import normalise
+from dpt.predict.depth import network_input
+from dpt.predict.transforms import normalise
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 """Those of Zhang et al."""
@@ -53,7 +53,7 @@ def predict_classes(
         scales: of sliding windows, e.g. `PAPER_SCALES`; without any, each image goes through the network
             once, as a whole.
         flip: predict the mirrored image too, and average.
-        target, rule: size of the whole image in the network, see `dpt.transforms.network_size`; the model's
+        target, rule: size of the whole image in the network, see `transforms.network_size`; the model's
             own by default. Windows have the model's size.
         dtype: precision of the arithmetic, by autocast.
 

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dpt.backbones import ViTBackbone
 from dpt.class_names import class_names
-from dpt.layouts import LAYOUTS
+from dpt.layers.backbones import ViTBackbone
 from dpt.model import DPT, ModelConfig, resolve_config
+from dpt.weights.key_maps import LAYOUTS
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
 HUGGING_FACE_WEIGHTS = "model.safetensors"

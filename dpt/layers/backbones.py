@@ -19,8 +19,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dpt.positions import PositionGrid
-from dpt.same_padding import pad_for_even_sizes
+from dpt.layers.positions import PositionGrid
+from dpt.layers.same_padding import pad_for_even_sizes
 
 TapName = int | str
 
@@ -37,8 +37,8 @@ class Tap(NamedTuple):
 class ViTBackbone(nn.Module):
     """A timm `VisionTransformer`, plain, distilled or hybrid, tapped between its layers.
 
-    Position embeddings are resampled as the published weights need it (`dpt.positions`), hence the forward
-    pass here instead of `forward_intermediates`.
+    Position embeddings are resampled as the published weights need it (`dpt.layers.positions`), hence the
+    forward pass here instead of `forward_intermediates`.
     """
 
     def __init__(self, vit: Any, taps: Sequence[TapName], interpolation: str, final_norm: bool):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dpt.backbones import ViTBackbone
+from dpt.layers.backbones import ViTBackbone
 from dpt.model import DPT
 
 CORNERS = ((0, 0), (-1, -1))

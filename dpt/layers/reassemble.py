@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpt.backbones import Tap
+from dpt.layers.backbones import Tap
 
 READOUTS = ("ignore", "add", "project")
 

@@ -1,0 +1,1 @@
+"""The parts of the network: backbones and their taps, Reassemble, Fusion, heads (section 3)."""
