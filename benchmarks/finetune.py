@@ -25,9 +25,9 @@ os.environ |= {
 
 import ray
 
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import PreparedDataset, open_dataset
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import TrainConfig
 from pipelines.finetune import load_trained

@@ -22,10 +22,10 @@ from tempfile import TemporaryDirectory
 import cv2
 import ray
 
-from datasets_prep.ingest import ingest
-from datasets_prep.pixel_columns import pixel_columns
-from datasets_prep.shard_plan import IngestPlan, IngestSettings, ShardPlan, open_source, plan_ingest
-from datasets_prep.storage import Folder
+from datasets_prep.ingest.pixel_columns import pixel_columns
+from datasets_prep.ingest.run import ingest
+from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, open_source, plan_ingest
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 
 DATASET = "tartanair"

@@ -19,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from datasets_prep.listing_cache import keep, list_or_recall
-from datasets_prep.shard_plan import IngestSettings, open_raw, plan_ingest
-from datasets_prep.storage import Folder
+from datasets_prep.plan.shards import IngestSettings, open_raw, plan_ingest
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing_cache import keep, list_or_recall
 
 DATASET = "blendedmvs"
 VIEWS = 250

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets_prep.ingest.normalize import normalize
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, Manifest, Shard
-from datasets_prep.normalize import normalize
 from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
-from datasets_prep.sources.source import RawSample
-from datasets_prep.storage import Folder
+from datasets_prep.sources.base import RawSample
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import render_scene
 
 DATASETS = 10

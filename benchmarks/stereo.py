@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.formats import decode_rgb
-from datasets_prep.optical_flow import Flow, FlowMethod, dis_flow
-from datasets_prep.stereo_disparity import disparity_of
+from datasets_prep.formats.pictures import decode_rgb
+from datasets_prep.stereo.disparity import disparity_of
+from datasets_prep.stereo.flow import Flow, FlowMethod, dis_flow
 
 MAX_ERROR = 2.0
 REPEATS = 5

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import open_datasets
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
 from pipelines import tracking
 from pipelines.config import TrainConfig, TuneConfig

@@ -21,7 +21,7 @@ from typing import Any
 
 from datasets_prep.errors import UserError
 from datasets_prep.schema import SCHEMA_VERSION
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 MANIFEST_NAME = "manifest.json"
 LATEST_NAME = "latest.json"

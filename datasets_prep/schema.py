@@ -37,7 +37,7 @@ import pyarrow as pa
 import simplejpeg
 from numpy.typing import NDArray
 
-from datasets_prep.formats import decode_grey_png, decode_rgb, encode_png
+from datasets_prep.formats.pictures import decode_grey_png, decode_rgb, encode_png
 
 SCHEMA_VERSION = 2
 

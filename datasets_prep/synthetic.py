@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from datasets_prep.layouts import LAYOUTS
-from datasets_prep.layouts.layout import VIEWS
-from datasets_prep.scenes import Scene, render_scene, render_views
+from datasets_prep.render.scenes import Scene, render_scene, render_views
+from datasets_prep.writers import LAYOUTS
+from datasets_prep.writers.base import VIEWS
 
 __all__ = [
     "LAYOUTS",

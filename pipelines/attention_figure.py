@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dpt
-from datasets_prep.contact_sheet import contact_sheet
+from datasets_prep.inspect.contact_sheet import contact_sheet
 from dpt.predict.attention import attention_maps
 from dpt.predict.depth import colourise, network_input
 

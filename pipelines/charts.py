@@ -26,7 +26,7 @@ SERIES = ("#2b6cb8", "#d1621f", "#1f8a63", "#a8449a", "#a8810c", "#5b57c2", "#b2
 _BACKGROUND = "#ffffff"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", _BACKGROUND: "--raised"}
 _VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
-"""Colour in the file → variable of `datasets_prep/page.css` in the page."""
+"""Colour in the file → variable of `datasets_prep/inspect/html.css` in the page."""
 
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.4)))
 _WIDTH, _HEIGHT, _FONT = 4.7, 3.2, 9.5

@@ -18,7 +18,7 @@ from math import isfinite
 from pathlib import Path
 
 from datasets_prep.errors import UserError
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines.checkpoints import (
     CONFIG_FILE,
     STATE_FILE,

@@ -47,7 +47,7 @@ def finetune(
     ] = False,
 ) -> None:
     """Make depth in metres of a model of relative depth; evaluate it as the paper's Tables 2 and 3."""
-    from datasets_prep.shard_plan import IngestSettings
+    from datasets_prep.plan.shards import IngestSettings
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.finetune import finetune as run_finetuning

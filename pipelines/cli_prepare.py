@@ -15,11 +15,11 @@ from rich.table import Table
 from pipelines.cli_options import Config, Overrides, lasting
 
 if TYPE_CHECKING:
-    from datasets_prep.forecast import Forecast
-    from datasets_prep.ingest import Progress
-    from datasets_prep.inspect import Inspection
-    from datasets_prep.listing_cache import CachedListing
-    from datasets_prep.shard_plan import IngestPlan
+    from datasets_prep.ingest.forecast import Forecast
+    from datasets_prep.ingest.run import Progress
+    from datasets_prep.inspect.verify import Inspection
+    from datasets_prep.plan.shards import IngestPlan
+    from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
 
@@ -36,11 +36,11 @@ def prepare(
     ] = False,
 ) -> None:
     """Turn a raw dataset into shards of image, inverse depth and validity."""
-    from datasets_prep.ingest import ingest, is_finished
-    from datasets_prep.listing_cache import keep, list_or_recall
+    from datasets_prep.ingest.run import ingest, is_finished
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.shard_plan import IngestSettings, open_raw, open_source, plan_ingest
-    from datasets_prep.storage import Folder
+    from datasets_prep.plan.shards import IngestSettings, open_raw, open_source, plan_ingest
+    from datasets_prep.storage.folder import Folder
+    from datasets_prep.storage.listing_cache import keep, list_or_recall
     from pipelines.config_files import load_section, to_yaml
     from pipelines.ray_session import connect
 
@@ -78,8 +78,8 @@ def _show_plan(plan: IngestPlan, listing: CachedListing) -> None:
 
 
 def _show_forecast(plan: IngestPlan, out: str) -> None:
-    from datasets_prep.forecast import forecast
-    from datasets_prep.ingest import is_finished
+    from datasets_prep.ingest.forecast import forecast
+    from datasets_prep.ingest.run import is_finished
 
     for split, (samples, shards) in _counts_by_split(plan).items():
         typer.echo(f"{split}: {samples} samples in {shards} shards")
@@ -137,8 +137,8 @@ def inspect(
     seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
 ) -> None:
     """Verify shards against their manifest, print statistics, draw contact sheets and an HTML page."""
-    from datasets_prep.inspect import draw_contact_sheet, random_rows, verify
-    from datasets_prep.inspection_page import write_page
+    from datasets_prep.inspect.page import write_page
+    from datasets_prep.inspect.verify import draw_contact_sheet, random_rows, verify
     from datasets_prep.manifest import open_datasets
 
     shown = []

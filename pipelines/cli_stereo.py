@@ -11,7 +11,7 @@ from rich.console import Console
 from pipelines.cli_options import Config, Overrides, lasting
 
 if TYPE_CHECKING:
-    from datasets_prep.stereo import StereoProgress
+    from datasets_prep.stereo.run import StereoProgress
 
 console = Console()
 
@@ -32,8 +32,8 @@ def stereo(
     ] = None,
 ) -> None:
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
-    from datasets_prep.stereo import plan_stereo, read_report, run_stereo
-    from datasets_prep.stereo_plan import StereoSettings
+    from datasets_prep.stereo.plan import StereoSettings
+    from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
     from pipelines.config_files import load_section, to_yaml
     from pipelines.ray_session import connect
 

@@ -78,7 +78,7 @@ def _keep(
     worst: dict[str, list[tuple[str, bytes]]],
 ) -> list[str]:
     """Write all files, and log them with the metrics; returns the files' names."""
-    from datasets_prep.storage import Folder
+    from datasets_prep.storage.folder import Folder
     from pipelines.zero_shot_report import write_files
 
     names = write_files(Folder(out), report, results, worst)

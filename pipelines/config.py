@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datasets_prep.errors import UserError
-from datasets_prep.shard_plan import IngestSettings
-from datasets_prep.stereo_plan import StereoSettings
+from datasets_prep.plan.shards import IngestSettings
+from datasets_prep.stereo.plan import StereoSettings
 from pipelines.sampling import Sampling
 from pipelines.schedule import Schedule
 

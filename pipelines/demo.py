@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 import dpt
-from datasets_prep.contact_sheet import contact_sheet
-from datasets_prep.formats import encode_png
-from datasets_prep.ingest import ingest_all
-from datasets_prep.inspect import draw_contact_sheet
+from datasets_prep.formats.pictures import encode_png
+from datasets_prep.ingest.run import ingest_all
+from datasets_prep.inspect.contact_sheet import contact_sheet
+from datasets_prep.inspect.verify import draw_contact_sheet
 from datasets_prep.manifest import open_dataset
-from datasets_prep.shard_plan import plan_ingest
-from datasets_prep.stereo import plan_stereo, read_report, run_stereo
-from datasets_prep.storage import Folder
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.depth import colourise, predict_inverse_depth
 from pipelines import tracking

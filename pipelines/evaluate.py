@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 import dpt
-from datasets_prep.contact_sheet import contact_sheet
+from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.metrics import MetricSums, depth_metrics
 from dpt.predict.depth import colourise, predict_batch, to_inverse_depth

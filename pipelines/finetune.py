@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dpt
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, NotADataset, PreparedDataset, open_datasets
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.sources.folder import DESCRIPTION_NAME
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.metric_evaluation import evaluate_metric, require_metric_data
 from pipelines.metric_protocol import METRICS, MetricProtocol

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.networks import load_network

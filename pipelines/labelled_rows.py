@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import UserError
+from datasets_prep.ingest.label_rows import CLASSES
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.schema import decode_image, decode_label
-from datasets_prep.segmentation import CLASSES
-from datasets_prep.sources.source import IGNORED_LABEL
+from datasets_prep.sources.base import IGNORED_LABEL
 from pipelines.shard_reader import ShardReader
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import dpt
-from datasets_prep.contact_sheet import contact_sheet
+from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from datasets_prep.schema import decode_depth, decode_image
 from dpt.metrics import MetricSums

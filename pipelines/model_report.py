@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import dpt
+from datasets_prep.inspect.html import document, header, section, write_document
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from datasets_prep.page import document, header, section, write_document
 from pipelines import page, paper_tables
 from pipelines.charts import Line, line_chart
 from pipelines.depth_pictures import by_resolution, samples_of, show

@@ -8,8 +8,8 @@ from html import escape
 import cv2
 import numpy as np
 
-from datasets_prep.page import image
-from datasets_prep.row_pictures import Picture
+from datasets_prep.inspect.html import image
+from datasets_prep.inspect.row_pictures import Picture
 from pipelines.charts import Chart
 
 PICTURE_WIDTH = 360

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import overlay

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from dpt.model import ModelConfig
 from dpt.predict.depth import colourise
 from dpt.predict.point_cloud import encode_ply, relative_depth, unproject

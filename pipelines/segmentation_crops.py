@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.normalize import nearest_indices
-from datasets_prep.sources.source import IGNORED_LABEL
+from datasets_prep.ingest.normalize import nearest_indices
+from datasets_prep.sources.base import IGNORED_LABEL
 from pipelines.labelled_rows import LABEL_COLUMNS, decode_labelled_row
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import dpt
-from datasets_prep.contact_sheet import contact_sheet
+from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts

@@ -11,7 +11,7 @@ import torch
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
-from datasets_prep.sources.source import IGNORED_LABEL
+from datasets_prep.sources.base import IGNORED_LABEL
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import paint_classes

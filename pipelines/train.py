@@ -26,7 +26,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines import tracking
 from pipelines.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.config import ConfigError, TrainConfig

@@ -25,7 +25,7 @@ from ray.train.v2._internal.execution import context as reporting
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from dpt.ema import MovingAverage
 from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore
 from pipelines.checkpoints import TrainingState, restore, take_snapshot

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
-from datasets_prep.retries import StorageFailed
+from datasets_prep.storage.retries import StorageFailed
 from pipelines.config import ZeroShotConfig
 from pipelines.networks import BadModel, as_folder
 from pipelines.paper_tables import TABLE_1, Column

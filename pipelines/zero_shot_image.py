@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import decode_rgb
-from datasets_prep.sources.source import RawLabels, RawPointPair, RawSample
+from datasets_prep.formats.pictures import decode_rgb
+from datasets_prep.sources.base import RawLabels, RawPointPair, RawSample
 from dpt.metrics import aligned_depth, metric_depth_metrics, whdr
 from dpt.predict.transforms import network_size, resize_image
 

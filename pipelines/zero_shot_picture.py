@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datasets_prep.formats import decode_rgb, encode_png
-from datasets_prep.normalize import resize_nearest_valid
+from datasets_prep.formats.pictures import decode_rgb, encode_png
+from datasets_prep.ingest.normalize import resize_nearest_valid
 from dpt.predict.depth import colourise, display_range
 from pipelines.zero_shot_image import Measured, at_size
 

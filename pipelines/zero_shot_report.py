@@ -17,9 +17,9 @@ from statistics import fmean
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets_prep.contact_sheet import contact_sheet
-from datasets_prep.formats import decode_rgb, encode_png
-from datasets_prep.storage import Folder
+from datasets_prep.formats.pictures import decode_rgb, encode_png
+from datasets_prep.inspect.contact_sheet import contact_sheet
+from datasets_prep.storage.folder import Folder
 from pipelines.confidence import bootstrap_interval
 from pipelines.paper_tables import TABLE_1, Column, Row
 from pipelines.zero_shot import HEADLINE, SetResult

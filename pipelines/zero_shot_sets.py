@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets_prep.errors import NotFound, UserError
-from datasets_prep.file_listing import FileListing
-from datasets_prep.oversized import without_oversized
-from datasets_prep.samples import Sample
-from datasets_prep.shard_plan import open_raw
+from datasets_prep.plan.listing import without_oversized
+from datasets_prep.plan.shards import open_raw
+from datasets_prep.plan.split_lists import list_samples, read_lists
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import Listing, Rejection, Split, WrongLayout
-from datasets_prep.split_lists import list_samples, read_lists
-from datasets_prep.storage import Folder
+from datasets_prep.sources.base import Listing, Rejection, Split, WrongLayout
+from datasets_prep.sources.samples import Sample
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing import FileListing
 
 SPLIT: Split = "test"
 _SHOWN = 3

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import encode_png
-from datasets_prep.samples import Sample
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.sources import SOURCES
-from datasets_prep.storage import Folder
+from datasets_prep.sources.samples import Sample
+from datasets_prep.storage.folder import Folder
 from dpt.predict.depth import to_inverse_depth
 from dpt.predict.transforms import normalise
 from pipelines.binary_views import binary_views

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from datasets_prep.page import document, header, section, write_document
+from datasets_prep.inspect.html import document, header, section, write_document
 from pipelines import page
 from pipelines.charts import Chart
 from pipelines.page_table import MISSING, Table

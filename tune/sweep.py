@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from ray import tune
 
 from datasets_prep.errors import UserError
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines import tracking
 from pipelines.progress import open_board, showing
 from pipelines.ray_session import ADDRESS, connect, cpus_per_worker, wants_gpu

@@ -19,7 +19,7 @@ import ray
 
 import dpt
 from datasets_prep.errors import UserError
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines import tracking
 from pipelines.checkpoint_store import CheckpointStore
 from pipelines.ray_session import ADDRESS

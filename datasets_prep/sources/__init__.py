@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.apolloscape import ApolloScape
+from datasets_prep.sources.base import Source
 from datasets_prep.sources.blendedmvs import BlendedMVS
 from datasets_prep.sources.diml import DIML, DIMLOutdoor
 from datasets_prep.sources.diw import DIW
@@ -19,7 +20,6 @@ from datasets_prep.sources.nyuv2_labelled import NYUv2Labelled
 from datasets_prep.sources.pascal_context import PascalContext59, PascalContext60
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.sintel import Sintel
-from datasets_prep.sources.source import Source
 from datasets_prep.sources.tartanair import TartanAir
 from datasets_prep.sources.tum import TUM
 from datasets_prep.sources.wsvd import WSVD

@@ -20,8 +20,8 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import (
     IGNORED_LABEL,
     BadSample,
     Listing,
@@ -30,7 +30,7 @@ from datasets_prep.sources.source import (
     Sample,
     Source,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 CLASSES = 150
 

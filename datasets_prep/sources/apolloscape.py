@@ -29,8 +29,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import (
     BadSample,
     Listing,
     RawSample,
@@ -41,7 +41,7 @@ from datasets_prep.sources.source import (
     WrongLayout,
     files_by_sample,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 METRE_PIXELS = 2301.3147 * 0.36
 """Focal length times baseline: depth in metres is this divided by the disparity in pixels."""

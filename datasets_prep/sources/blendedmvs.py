@@ -28,8 +28,8 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import (
     BadSample,
     Listing,
     RawSample,
@@ -38,7 +38,7 @@ from datasets_prep.sources.source import (
     Source,
     files_by_sample,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 _FILE = re.compile(
     r"(?:.*/)?(?P<project>[0-9a-f]{24})/"

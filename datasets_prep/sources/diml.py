@@ -31,10 +31,10 @@ from itertools import chain
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.samples import Samples
-from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
-from datasets_prep.storage import Folder
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.sources.samples import Samples
+from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0
 MIN_CONFIDENCE = 0.6

@@ -21,8 +21,8 @@ from __future__ import annotations
 import posixpath
 import re
 
-from datasets_prep import formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import (
     BadSample,
     Listing,
     RawPointPair,
@@ -31,7 +31,7 @@ from datasets_prep.sources.source import (
     Source,
     WrongLayout,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 _TABLE = re.compile(r"(?:(?P<folder>.*)/)?DIW_(?P<split>train|val|test)\.csv")
 _MAX_TABLE_BYTES = 64 * 2**20

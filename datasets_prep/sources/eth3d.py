@@ -24,9 +24,9 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.sources.source import Listing, RawSample, Rejection, Sample, Source, files_by_sample
-from datasets_prep.storage import Folder
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Sample, Source, files_by_sample
+from datasets_prep.storage.folder import Folder
 
 _FILE = re.compile(
     r"(?:.*/)?(?P<scene>[^/]+)/"

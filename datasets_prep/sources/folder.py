@@ -35,8 +35,9 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from datasets_prep import formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.tiff import decode_tiff
+from datasets_prep.sources.base import (
     BadSample,
     Listing,
     RawSample,
@@ -46,8 +47,7 @@ from datasets_prep.sources.source import (
     TargetKind,
     WrongLayout,
 )
-from datasets_prep.storage import Folder
-from datasets_prep.tiff import decode_tiff
+from datasets_prep.storage.folder import Folder
 
 DESCRIPTION_NAME = "dataset.yaml"
 _MAX_DESCRIPTION_BYTES = 2**20

@@ -30,9 +30,9 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
-from datasets_prep.storage import Folder
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.storage.folder import Folder
 
 METRE_PIXELS = 48.0
 """Focal length times baseline: depth in metres is this divided by the disparity in pixels."""

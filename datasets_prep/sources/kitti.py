@@ -30,10 +30,10 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.samples import Samples
-from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
-from datasets_prep.storage import Folder
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.sources.samples import Samples
+from datasets_prep.storage.folder import Folder
 
 UNITS_OF_METRE = 256.0
 

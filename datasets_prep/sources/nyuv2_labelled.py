@@ -24,11 +24,11 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.hdf5 import open_hdf5
-from datasets_prep.matlab import decode_matlab_array
-from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source, WrongLayout
-from datasets_prep.storage import Folder
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.hdf5 import open_hdf5
+from datasets_prep.formats.matlab import decode_matlab_array
+from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source, WrongLayout
+from datasets_prep.storage.folder import Folder
 
 _PHOTOS = "nyu_depth_v2_labeled.mat"
 _SPLITS = re.compile(r"(?:.*/)?(?:\w+_)?splits\.mat")

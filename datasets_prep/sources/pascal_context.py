@@ -30,9 +30,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep import formats
-from datasets_prep.matlab import decode_matlab_array
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.matlab import decode_matlab_array
+from datasets_prep.sources.base import (
     IGNORED_LABEL,
     BadSample,
     Listing,
@@ -42,7 +42,7 @@ from datasets_prep.sources.source import (
     Source,
     WrongLayout,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 # fmt: off
 _FREQUENT = (

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from datasets_prep import disparity_png, formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import disparity_png
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import (
     BadSample,
     Listing,
     RawSample,
@@ -22,7 +23,7 @@ from datasets_prep.sources.source import (
     Split,
     files_by_sample,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 MAX_UNCERTAINTY = 2.0
 """A pixel is valid where forward and backward flow agree better than this, in pixels of the disparity map."""

@@ -30,8 +30,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep import formats
-from datasets_prep.sources.source import (
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import (
     BadSample,
     Listing,
     RawSample,
@@ -40,7 +40,7 @@ from datasets_prep.sources.source import (
     Source,
     WrongLayout,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 SKY_METRES = 1000.0
 """Depth from which a pixel is sky: no environment is that large, and the sky sphere is far beyond."""

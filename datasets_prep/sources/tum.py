@@ -31,10 +31,10 @@ import re
 
 import numpy as np
 
-from datasets_prep import formats
-from datasets_prep.hdf5 import decode_hdf5_array
-from datasets_prep.sources.source import BadSample, Listing, RawSample, Rejection, Sample, Source
-from datasets_prep.storage import Folder
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.hdf5 import decode_hdf5_array
+from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.storage.folder import Folder
 
 UNITS_OF_METRE = 5000.0
 MAX_SECONDS_APART = 0.02

@@ -32,9 +32,9 @@ from __future__ import annotations
 
 import re
 
-from datasets_prep.sources.source import Sample
+from datasets_prep.sources.base import Sample
 from datasets_prep.sources.stereo_tree import StereoTree, tree_pattern
-from datasets_prep.wsvd_lists import video_id
+from datasets_prep.sources.wsvd_lists import video_id
 
 _LIST = re.compile(r"lists/(?:.*/)?(?:(?P<train>train)|(?P<test>test))\.txt")
 

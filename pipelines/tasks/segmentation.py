@@ -13,7 +13,7 @@ from torch import Tensor
 
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset
-from datasets_prep.sources.source import IGNORED_LABEL
+from datasets_prep.sources.base import IGNORED_LABEL
 from dpt.losses import SegmentationLoss
 from dpt.metrics import SegmentationCounts
 from dpt.weights.adapt import require_adaptable, with_classes

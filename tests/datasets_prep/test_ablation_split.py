@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.ablation_split import DATASETS, ablation_split
-from datasets_prep.samples import Sample
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
-from datasets_prep.sources.source import WrongLayout
+from datasets_prep.plan.ablation_split import DATASETS, ablation_split
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.sources.base import WrongLayout
+from datasets_prep.sources.samples import Sample
 from datasets_prep.synthetic import write_dataset
 
 SIZES = {"redweb": (3600, 1), "hrwsi": (20778, 1), "blendedmvs": (113, 150)}

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from datasets_prep.disparity_png import (
+from datasets_prep.formats.disparity_png import (
     decode_disparity,
     decode_uncertainty,
     encode_disparity,
     encode_uncertainty,
 )
-from datasets_prep.formats import encode_png
-from datasets_prep.sources.source import BadSample
+from datasets_prep.formats.pictures import encode_png
+from datasets_prep.sources.base import BadSample
 
 
 def authors_file(steps: np.ndarray, **texts: str) -> bytes:

@@ -5,10 +5,10 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-from datasets_prep import file_listing
-from datasets_prep.file_listing import LISTING_SCHEMA, FileListing, list_files
-from datasets_prep.retries import StorageFailed
-from datasets_prep.storage import Folder
+from datasets_prep.storage import listing as file_listing
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing import LISTING_SCHEMA, FileListing, list_files
+from datasets_prep.storage.retries import StorageFailed
 
 
 def write(root: Path, *paths: str) -> None:
@@ -68,7 +68,7 @@ def test_a_remote_folder_is_listed_through_all_levels() -> None:
 
 def test_a_store_that_does_not_answer_is_no_empty_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     fs = fsspec.filesystem("memory")
-    monkeypatch.setattr("datasets_prep.retries.PAUSES", (0.0,))
+    monkeypatch.setattr("datasets_prep.storage.retries.PAUSES", (0.0,))
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("service unavailable")

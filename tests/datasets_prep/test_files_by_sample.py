@@ -3,9 +3,9 @@ import re
 import pyarrow as pa
 import pytest
 
-from datasets_prep import files_by_sample as module
-from datasets_prep.file_listing import LISTING_SCHEMA, FileListing
-from datasets_prep.files_by_sample import collect_files
+from datasets_prep.sources import files_by_sample as module
+from datasets_prep.sources.files_by_sample import collect_files
+from datasets_prep.storage.listing import LISTING_SCHEMA, FileListing
 
 PATTERN = re.compile(r"(?:.*/)?(?P<scene>[a-z]+)/(?:(?P<image>\w+)\.jpg|(?P<depth>\w+)\.png)")
 

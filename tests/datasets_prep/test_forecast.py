@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.forecast import forecast
-from datasets_prep.ingest import ingest_all
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.ingest.forecast import forecast
+from datasets_prep.ingest.run import ingest_all
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
 

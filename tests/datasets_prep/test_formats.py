@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_prep import formats
-from datasets_prep.hdf5 import decode_hdf5_array, encode_hdf5_arrays
-from datasets_prep.sources.source import BadSample
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.hdf5 import decode_hdf5_array, encode_hdf5_arrays
+from datasets_prep.sources.base import BadSample
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets_prep.hdf5 import decode_hdf5_array, encode_hdf5_arrays, open_hdf5
-from datasets_prep.sources.source import BadSample
-from datasets_prep.storage import Folder
+from datasets_prep.formats.hdf5 import decode_hdf5_array, encode_hdf5_arrays, open_hdf5
+from datasets_prep.sources.base import BadSample
+from datasets_prep.storage.folder import Folder
 
 
 def hdf5(build) -> bytes:
@@ -101,7 +101,8 @@ def test_one_entry_of_a_large_file_is_read_and_a_costly_one_refused(tmp_path):
 def test_a_process_that_leaves_a_file_open_ends_well(tmp_path):
     (tmp_path / "large.h5").write_bytes(encode_hdf5_arrays({"depth": np.ones((2, 3, 4), np.float32)}))
     program = (
-        "import sys; from datasets_prep.hdf5 import open_hdf5; from datasets_prep.storage import Folder; "
+        "import sys; from datasets_prep.formats.hdf5 import open_hdf5; "
+        "from datasets_prep.storage.folder import Folder; "
         "print(open_hdf5(Folder(sys.argv[1]), 'large.h5').shape('depth', 3))"
     )
     done = subprocess.run(

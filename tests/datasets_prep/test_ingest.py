@@ -13,17 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from datasets_prep import ingest as ingest_module
-from datasets_prep.ingest import ingest, ingest_all, write_shard
+from datasets_prep.ingest import run as ingest_module
+from datasets_prep.ingest.run import ingest, ingest_all, write_shard
 from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
-from datasets_prep.retries import StorageFailed
-from datasets_prep.samples import Samples
+from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, find_source, plan_ingest
 from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
-from datasets_prep.shard_plan import IngestPlan, IngestSettings, ShardPlan, find_source, plan_ingest
 from datasets_prep.sources import SOURCES
+from datasets_prep.sources.base import Listing, WrongLayout
 from datasets_prep.sources.redweb import ReDWeb
-from datasets_prep.sources.source import Listing, WrongLayout
-from datasets_prep.storage import Folder
+from datasets_prep.sources.samples import Samples
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.retries import StorageFailed
 from datasets_prep.synthetic import write_dataset
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
@@ -300,7 +300,7 @@ def test_failing_storage_never_quarantines_a_sample(
     def fail(*_: object, **__: object) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("datasets_prep.retries.PAUSES", ())
+    monkeypatch.setattr("datasets_prep.storage.retries.PAUSES", ())
     monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
     shard = plan.shards[0]
     done = write_shard(

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets_prep.inspect import draw_contact_sheet, random_rows, verify
-from datasets_prep.inspection_page import write_page
+from datasets_prep.ingest.row import make_row
+from datasets_prep.inspect.page import write_page
+from datasets_prep.inspect.row_pictures import pictures_of_row
+from datasets_prep.inspect.verify import draw_contact_sheet, random_rows, verify
 from datasets_prep.manifest import PreparedDataset, open_dataset
-from datasets_prep.row import make_row
-from datasets_prep.row_pictures import pictures_of_row
+from datasets_prep.plan.shards import IngestSettings, open_source, plan_ingest
 from datasets_prep.schema import SCHEMA
-from datasets_prep.shard_plan import IngestSettings, open_source, plan_ingest
-from datasets_prep.storage import DigestingFolder
+from datasets_prep.storage.folder import DigestingFolder
 from datasets_prep.synthetic import write_dataset
 
 

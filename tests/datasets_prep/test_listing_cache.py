@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.listing_cache import LISTING_NAME, keep, list_or_recall
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing_cache import LISTING_NAME, keep, list_or_recall
 
 
 @pytest.fixture

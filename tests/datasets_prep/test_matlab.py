@@ -12,7 +12,7 @@ import scipy.io
 import scipy.sparse
 
 from datasets_prep.errors import BadSample
-from datasets_prep.matlab import decode_matlab_array, encode_matlab_arrays
+from datasets_prep.formats.matlab import decode_matlab_array, encode_matlab_arrays
 
 
 def saved(compressed: bool = True, **arrays: object) -> bytes:

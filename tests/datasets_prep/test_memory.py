@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets_prep.formats import encode_exr, encode_jpeg, encode_png
+from datasets_prep.formats.pictures import encode_exr, encode_jpeg, encode_png
 
 LIMIT_MIB = 1536
 
 WRITE_A_SHARD = """
 import pickle, re, sys
-import datasets_prep.ingest as ingest
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+import datasets_prep.ingest.run as ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 
 source, raw, out = sys.argv[1:]
 plan = plan_ingest(source, raw, IngestSettings(validation_share=0))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from datasets_prep.errors import NotFound, UserError
-from datasets_prep.layouts.stereo_video import render_shot
-from datasets_prep.optical_flow import RaftFlow, dis_flow
-from datasets_prep.stereo_disparity import disparity_of
+from datasets_prep.stereo.disparity import disparity_of
+from datasets_prep.stereo.flow import RaftFlow, dis_flow
+from datasets_prep.writers.stereo_video import render_shot
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MIDDLEBURY = REPOSITORY.parent / "shared" / "samples" / "middlebury2014"

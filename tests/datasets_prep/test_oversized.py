@@ -7,10 +7,10 @@ import os
 import pytest
 
 from datasets_prep.errors import UserError
-from datasets_prep.oversized import MAX_FILE_BYTES
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.listing import MAX_FILE_BYTES
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.sources.redweb import ReDWeb
-from datasets_prep.storage import DigestingFolder, Folder
+from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.synthetic import write_dataset
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.schema import SCHEMA, decode_depth, decode_image, decode_label
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.sources import SOURCES
-from datasets_prep.split_lists import list_samples
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset, write_traps
 
 TARGETS = ("inverse_depth", "depth", "label", "point_pair")

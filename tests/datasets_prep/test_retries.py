@@ -2,9 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from datasets_prep import retries
 from datasets_prep.errors import UserError
-from datasets_prep.retries import PAUSES, StorageFailed, persistently
+from datasets_prep.storage import retries
+from datasets_prep.storage.retries import PAUSES, StorageFailed, persistently
 
 
 class NetworkError(Exception):

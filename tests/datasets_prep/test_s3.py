@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
-from datasets_prep.inspect import verify
-from datasets_prep.listing_cache import LISTING_NAME
+from datasets_prep.inspect.verify import verify
 from datasets_prep.manifest import open_dataset
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing_cache import LISTING_NAME
 from tests.faulty_s3 import FaultyS3, serving
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")

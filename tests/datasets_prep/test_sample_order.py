@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from datasets_prep.errors import UserError
-from datasets_prep.sample_order import shuffled_order, with_held_out
+from datasets_prep.plan.order import shuffled_order, with_held_out
 
 
 def names(count: int) -> list[str]:

@@ -1,7 +1,7 @@
 import pytest
 
-from datasets_prep import samples as module
-from datasets_prep.samples import Sample, Samples, from_table, pack, to_table, unpack
+from datasets_prep.sources import samples as module
+from datasets_prep.sources.samples import Sample, Samples, from_table, pack, to_table, unpack
 
 
 def make(count: int) -> list[Sample]:

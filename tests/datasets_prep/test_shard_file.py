@@ -4,10 +4,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from datasets_prep import shard_file
+from datasets_prep.ingest import shard_file
+from datasets_prep.ingest.shard_file import describe_shard, is_finished_shard, writing_shard
 from datasets_prep.manifest import NotADataset
-from datasets_prep.shard_file import describe_shard, is_finished_shard, writing_shard
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 
 def row(name: str, size: int = 100, **more: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datasets_prep.shot_cuts import clips_of_shot, find_cuts
+from datasets_prep.stereo.shot_cuts import clips_of_shot, find_cuts
 
 
 def panorama(seed: int, width: int = 600) -> np.ndarray:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.errors import NotFound
-from datasets_prep.samples import Sample, Samples
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.split_lists import SplitList, list_samples, parse_list, read_lists, with_lists
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import Listing, WrongLayout
-from datasets_prep.split_lists import SplitList, list_samples, parse_list, read_lists, with_lists
-from datasets_prep.storage import Folder
+from datasets_prep.sources.base import Listing, WrongLayout
+from datasets_prep.sources.samples import Sample, Samples
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "samples" / "splits"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datasets_prep.optical_flow import Flow
-from datasets_prep.sources.source import BadSample
-from datasets_prep.stereo_disparity import (
+from datasets_prep.sources.base import BadSample
+from datasets_prep.stereo.disparity import (
     Disparity,
     RejectionRules,
     disparity_of,
@@ -15,6 +14,7 @@ from datasets_prep.stereo_disparity import (
     reject,
     shrink,
 )
+from datasets_prep.stereo.flow import Flow
 
 HEIGHT, WIDTH = 40, 80
 RULES = RejectionRules()

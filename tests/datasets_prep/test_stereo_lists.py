@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_prep.sources.source import Rejection
-from datasets_prep.stereo_lists import read_movie_lists, read_wsvd_lists
-from datasets_prep.stereo_plan import BadVideoFolder, StereoVideo
-from datasets_prep.storage import Folder
-from datasets_prep.wsvd_lists import BadClipList
+from datasets_prep.sources.base import Rejection
+from datasets_prep.sources.wsvd_lists import BadClipList
+from datasets_prep.stereo.lists import read_movie_lists, read_wsvd_lists
+from datasets_prep.stereo.plan import BadVideoFolder, StereoVideo
+from datasets_prep.storage.folder import Folder
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "samples" / "splits"
 LISTS = ("3dmovies_test.txt", "3dmovies_validation.txt")

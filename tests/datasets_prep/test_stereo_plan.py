@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from datasets_prep.errors import NotFound
-from datasets_prep.layouts.stereo_video import encode_video
-from datasets_prep.stereo_plan import (
+from datasets_prep.stereo.plan import (
     FRAMES_A_PIECE,
     BadVideoFolder,
     StereoSettings,
@@ -19,7 +18,8 @@ from datasets_prep.stereo_plan import (
     sampling_rate,
     without_first_and_last,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
+from datasets_prep.writers.stereo_video import encode_video
 
 MOVIES = StereoSettings().of("movies")
 WSVD = StereoSettings().of("wsvd")

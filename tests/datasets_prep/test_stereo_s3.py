@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets_prep.stereo_views import crop_widescreen, split_views
+from datasets_prep.stereo.views import crop_widescreen, split_views
 
 
 @pytest.fixture

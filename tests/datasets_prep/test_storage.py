@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.errors import UserError
-from datasets_prep.retries import StorageFailed
-from datasets_prep.storage import PARTIAL_MARK, DigestingFolder, Folder
+from datasets_prep.storage.folder import PARTIAL_MARK, DigestingFolder, Folder
+from datasets_prep.storage.retries import StorageFailed
 
 
 def test_files_are_listed_with_sizes_relative_and_sorted(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_partial_file_that_somebody_is_writing_stays(tmp_path: Path) -> None:
 
 def test_a_partial_file_is_removed_once_its_writer_was_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from datasets_prep.storage import Folder\n"
+        "import sys, time; from datasets_prep.storage.folder import Folder\n"
         "with Folder(sys.argv[1]).writing('data.bin') as path:\n"
         "    path.write_bytes(b'half'); print('writing', flush=True); time.sleep(600)"
     )

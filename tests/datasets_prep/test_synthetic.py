@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from datasets_prep import formats, scenery, solids, synthetic, viewpoints
-from datasets_prep.layouts import tartanair
-from datasets_prep.layouts.hrwsi import hrwsi_mask
-from datasets_prep.rendering import Camera, Light, Quadric, Sky, Slab, Solid, World, cast
-from datasets_prep.shading import shade
-from datasets_prep.textures import PATTERNS, Material, albedo
+from datasets_prep import synthetic
+from datasets_prep.formats import pictures as formats
+from datasets_prep.render import cameras as viewpoints
+from datasets_prep.render import solids
+from datasets_prep.render import worlds as scenery
+from datasets_prep.render.raycast import Camera, Light, Quadric, Sky, Slab, Solid, World, cast
+from datasets_prep.render.shading import shade
+from datasets_prep.render.textures import PATTERNS, Material, albedo
+from datasets_prep.writers import tartanair
+from datasets_prep.writers.hrwsi import hrwsi_mask
 
 MATT = Material((0.5, 0.5, 0.5), grain=0.0, specular=0.0)
 SUN = Light((0.6, 0.0, 0.8), None, (1.0, 1.0, 1.0), (0.2, 0.2, 0.2), (0.1, 0.1, 0.1))

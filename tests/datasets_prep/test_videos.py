@@ -11,10 +11,10 @@ import av
 import numpy as np
 import pytest
 
-from datasets_prep.layouts.stereo_video import encode_video
-from datasets_prep.sources.source import BadSample
-from datasets_prep.storage import Folder
-from datasets_prep.videos import Video
+from datasets_prep.formats.video import Video
+from datasets_prep.sources.base import BadSample
+from datasets_prep.storage.folder import Folder
+from datasets_prep.writers.stereo_video import encode_video
 
 FRAMES, HEIGHT, WIDTH = 60, 64, 96
 

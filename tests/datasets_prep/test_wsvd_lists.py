@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets_prep.wsvd_lists import BadClipList, VideoClips, read_clips, video_id
+from datasets_prep.sources.wsvd_lists import BadClipList, VideoClips, read_clips, video_id
 
 RAN: list[str] = []
 
@@ -140,7 +140,7 @@ def test_an_array_that_promises_more_than_it_holds_is_refused():
 
 
 def test_a_small_pickle_that_names_a_list_many_times_is_refused(monkeypatch):
-    monkeypatch.setattr("datasets_prep.wsvd_lists.MAX_FRAMES", 10_000)
+    monkeypatch.setattr("datasets_prep.sources.wsvd_lists.MAX_FRAMES", 10_000)
     clip = {"frames": list(range(100)), "label": 1}
     data = pickle.dumps([{"name": "a", "clips": [clip] * 200}] * 200, 3)
     assert len(data) < 20_000

@@ -19,7 +19,7 @@ from typing import Literal
 import pytest
 
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
-from datasets_prep.storage import PARTIAL_MARK
+from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 

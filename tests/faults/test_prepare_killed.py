@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
-from datasets_prep.storage import PARTIAL_MARK
+from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.sessions import kill_session, running
 

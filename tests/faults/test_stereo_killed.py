@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.storage import PARTIAL_MARK
+from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.sessions import kill_session, running
 

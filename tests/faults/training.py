@@ -15,7 +15,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from tests.sessions import ON_A_CLUSTER, name_of, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 40, 8

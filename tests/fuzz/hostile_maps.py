@@ -19,7 +19,7 @@ import OpenEXR
 import scipy.io
 import scipy.sparse
 
-from datasets_prep import formats
+from datasets_prep.formats import pictures as formats
 from tests.fuzz.hostile_pictures import SIDE, Variant
 
 CANARY_VARIABLE = "FUZZ_CANARY"

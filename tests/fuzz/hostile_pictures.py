@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from datasets_prep.formats import MAX_PIXELS
+from datasets_prep.formats.pictures import MAX_PIXELS
 from tests.fuzz.damage import png_chunks, png_of
 
 SIDE = int(MAX_PIXELS**0.5)

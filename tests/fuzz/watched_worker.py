@@ -24,8 +24,8 @@ from typing import Any, Literal
 import psutil
 
 from datasets_prep.errors import UserError
-from datasets_prep.retries import StorageFailed
-from datasets_prep.sources.source import BadSample
+from datasets_prep.sources.base import BadSample
+from datasets_prep.storage.retries import StorageFailed
 
 REFUSALS = (BadSample, UserError)
 """What may come out of a reader besides a result."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 import dpt
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import PreparedDataset
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
 from dpt.class_names import class_names
 from dpt.weights.adapt import with_classes

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore, checkpoint_name
 from pipelines.checkpoints import Snapshot, TrainingState
 

@@ -12,8 +12,8 @@ import torch
 from mlflow import MlflowClient
 
 import dpt
-from datasets_prep import formats
 from datasets_prep.errors import UserError
+from datasets_prep.formats import pictures as formats
 from datasets_prep.synthetic import write_dataset
 from pipelines import cli
 from pipelines.cli_evaluate import spread

@@ -4,8 +4,8 @@ import pytest
 import ray
 from typer.testing import CliRunner
 
-from datasets_prep.listing_cache import keep
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing_cache import keep
 from pipelines import cli
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")

@@ -12,11 +12,11 @@ import torch
 from mlflow import MlflowClient
 
 import dpt
-from datasets_prep.formats import encode_jpeg, encode_png
-from datasets_prep.ingest import ingest_all
+from datasets_prep.formats.pictures import encode_jpeg, encode_png
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import open_dataset
-from datasets_prep.scenes import render_scene
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.render.scenes import render_scene
 from datasets_prep.synthetic import write_dataset
 from dpt.predict.depth import predict_inverse_depth
 from pipelines import cli

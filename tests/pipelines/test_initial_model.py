@@ -5,7 +5,7 @@ import torch
 
 import dpt
 from datasets_prep.errors import NotFound
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.initial_model import keep, load_kept, trained_model
 from pipelines.tasks.registry import task_of

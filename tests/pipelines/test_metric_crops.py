@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_prep.formats import decode_grey_png, encode_jpeg
-from datasets_prep.normalize import normalize
+from datasets_prep.formats.pictures import decode_grey_png, encode_jpeg
+from datasets_prep.ingest.normalize import normalize
 from datasets_prep.schema import encode_inverse_depth
-from datasets_prep.sources.source import RawSample
+from datasets_prep.sources.base import RawSample
 from pipelines.config import MetricDepthSection, TrainConfig
 from pipelines.config_files import load_section
 from pipelines.metric_crops import MetricDepthCrops, change_colours, metres, training_window, turned_crop

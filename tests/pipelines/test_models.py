@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines import cli, tracking
 from pipelines.config import PredictConfig
 from pipelines.models import list_models, note_evaluation, promote, rollback, set_alias

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import NotADataset, PreparedDataset
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.sources import SOURCES
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 from dpt.metrics import depth_metrics
 from pipelines import loading

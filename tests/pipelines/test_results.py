@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from dpt.model import MODELS
 from pipelines.results import encode, encode_points, inverse_depth_of, write_prediction
 

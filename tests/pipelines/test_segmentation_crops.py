@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from datasets_prep.formats import encode_jpeg, encode_png
+from datasets_prep.formats.pictures import encode_jpeg, encode_png
 from datasets_prep.schema import encode_label
 from pipelines.labelled_rows import BadLabels, decode_labelled_row
 from pipelines.segmentation_crops import SegmentationCrops, rescaled_size

@@ -14,10 +14,10 @@ from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 import dpt
-from datasets_prep.ingest import ingest_all
+from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.schema import decode_image
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset, write_traps
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import PAPER_SCALES, predict_classes

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines.shard_reader import ShardReader
 
 

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from pipelines import tracking
 from pipelines.checkpoint_store import CheckpointStore
 from pipelines.checkpoints import Snapshot, TrainingState

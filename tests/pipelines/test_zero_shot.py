@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import dpt
-from datasets_prep import formats
+from datasets_prep.formats import pictures as formats
 from datasets_prep.sources import SOURCES
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import ZeroShotConfig
 from pipelines.networks import BadModel

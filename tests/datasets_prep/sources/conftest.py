@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from datasets_prep import synthetic
-from datasets_prep.scenes import Scene, render_scene, render_views
-from datasets_prep.storage import Folder
+from datasets_prep.render.scenes import Scene, render_scene, render_views
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import LAYOUTS
 
 HEIGHT, WIDTH = 72, 96

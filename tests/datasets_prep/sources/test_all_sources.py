@@ -8,9 +8,9 @@ import fsspec
 import numpy as np
 import pytest
 
-from datasets_prep import formats
+from datasets_prep.formats import pictures as formats
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import (
+from datasets_prep.sources.base import (
     IGNORED_LABEL,
     BadSample,
     RawLabels,
@@ -18,7 +18,7 @@ from datasets_prep.sources.source import (
     RawSample,
     WrongLayout,
 )
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import LAYOUTS
 
 SCENES = 2

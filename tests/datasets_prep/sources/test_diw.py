@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import encode_jpeg
-from datasets_prep.native import point_pair_columns
+from datasets_prep.formats.pictures import encode_jpeg
+from datasets_prep.ingest.evaluation_rows import point_pair_columns
+from datasets_prep.sources.base import WrongLayout
 from datasets_prep.sources.diw import DIW
-from datasets_prep.sources.source import WrongLayout
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 SCENES = 4
 PHOTO = "./DIW_test/ab.thumb"

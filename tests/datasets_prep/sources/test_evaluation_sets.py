@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_prep import formats
-from datasets_prep.hdf5 import encode_hdf5_arrays
-from datasets_prep.layouts.eth3d import eth3d_map
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.hdf5 import encode_hdf5_arrays
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.split_lists import list_samples, read_lists
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.source import BadSample, WrongLayout
+from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.tum import TUM
-from datasets_prep.split_lists import list_samples, read_lists
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
+from datasets_prep.writers.eth3d import eth3d_map
 
 SCENES = 4
 REAL = Path(__file__).resolve().parents[4] / "shared" / "samples"

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_prep import formats
-from datasets_prep.layouts.folder import SUFFIXES, UNIT_METRES, encode_map, folder_map
-from datasets_prep.shard_plan import IngestSettings, plan_ingest
+from datasets_prep.formats import pictures as formats
+from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.folder import FolderSource, read_description
-from datasets_prep.sources.source import BadSample, WrongLayout
-from datasets_prep.split_lists import list_samples
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
+from datasets_prep.writers.folder import SUFFIXES, UNIT_METRES, encode_map, folder_map
 
 GOOD = "name: mine\nquantity: depth\nmetric: true\nscale: 0.001\n"
 BLACK = formats.encode_jpeg(np.zeros((1, 3, 3), np.uint8))

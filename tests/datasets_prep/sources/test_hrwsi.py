@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datasets_prep import formats
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.hrwsi import HRWSI
-from datasets_prep.sources.source import BadSample
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 
 SCENES = 9
 

@@ -7,14 +7,14 @@ import pickle
 import numpy as np
 import pytest
 
-from datasets_prep import formats
-from datasets_prep.hdf5 import encode_hdf5_arrays
-from datasets_prep.layouts.megadepth import megadepth_map
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.hdf5 import encode_hdf5_arrays
+from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.megadepth import MegaDepth
-from datasets_prep.sources.source import BadSample
-from datasets_prep.split_lists import list_samples
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, scene_seed
+from datasets_prep.writers.megadepth import megadepth_map
 
 SCENES = 2
 

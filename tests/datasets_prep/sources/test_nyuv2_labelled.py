@@ -8,14 +8,14 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets_prep import formats
 from datasets_prep.errors import BadSample
-from datasets_prep.layouts.nyuv2_labelled import raw_depth
-from datasets_prep.matlab import decode_matlab_array, encode_matlab_arrays
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.matlab import decode_matlab_array, encode_matlab_arrays
+from datasets_prep.sources.base import WrongLayout
 from datasets_prep.sources.nyuv2_labelled import NYUv2Labelled
-from datasets_prep.sources.source import WrongLayout
-from datasets_prep.storage import DigestingFolder, Folder
+from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.synthetic import VIEWS
+from datasets_prep.writers.nyuv2_labelled import raw_depth
 
 SCENES = 2
 NAME = "nyu_depth_v2_labeled.mat"

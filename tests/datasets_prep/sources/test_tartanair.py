@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets_prep import formats
-from datasets_prep.sources.source import BadSample, WrongLayout
+from datasets_prep.formats import pictures as formats
+from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.tartanair import TartanAir
-from datasets_prep.storage import Folder
+from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
 
 SCENES = 3

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.sources.movies import Movies
 from datasets_prep.sources.wsvd import WSVD
-from datasets_prep.split_lists import list_samples
 
 SCENES = 4
 

@@ -1,0 +1,182 @@
+"""Frames of a video by number, decoded by FFmpeg's libraries through PyAV, from any storage.
+
+A frame's number is its time since the start of the video stream, times the average frame rate: for videos of
+constant rate, as films and nearly all web videos are, the position in a count from 0. It needs no index, so a
+clip in the middle of a film is read by seeking to the key frame before it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from types import TracebackType
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.sources.base import BadSample
+from datasets_prep.storage.folder import Folder
+
+SUFFIXES = ("mkv", "mp4", "webm", "m4v", "mov", "avi")
+"""Endings of file names that are taken for videos. MPEG transport streams are none of them: without an index,
+seeking in them loses frames at both ends."""
+
+MAX_FRAME_PIXELS = 8192 * 4320
+"""Larger frames are refused: no stereo film has them, and a damaged header could ask for any memory."""
+
+
+class Video:
+    """An open video file, decoded on one thread (the jobs run one task a core).
+
+    Args:
+        folder, path: where it is.
+
+    Raises:
+        BadSample: if it is no video, or its frames are too large.
+        OSError: when storage fails.
+    """
+
+    def __init__(self, folder: Folder, path: str) -> None:
+        self.path = path
+        self._file = folder.fs.open(folder.path_of(path), "rb")
+        try:
+            # Titles in other encodings than UTF-8 are no reason to refuse a video.
+            self._container = av.open(self._file, "r", metadata_errors="replace")
+        except (av.FFmpegError, ValueError, OSError) as error:
+            self._file.close()
+            if not _is_damage(error):
+                raise
+            raise BadSample(f"video cannot be opened: {_message(error)}") from error
+        problem = _problem_of(self._container)
+        if problem:
+            self.close()
+            raise BadSample(f"video cannot be opened: {problem}")
+        self._stream = self._container.streams.video[0]
+        self._stream.codec_context.thread_count = 1
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+        self._file.close()
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second, on average."""
+        rate = self._stream.average_rate
+        assert rate is not None
+        return Fraction(rate)
+
+    def chapters(self) -> list[tuple[int, int]]:
+        """The chapters that the container marks, as half-open ranges of frame numbers; often none."""
+        marks = self._container.chapters()
+        return [
+            (
+                round(mark["start"] * mark["time_base"] * self.frame_rate),
+                round(mark["end"] * mark["time_base"] * self.frame_rate),
+            )
+            for mark in marks
+        ]
+
+    def frames(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """The frames with these numbers, which must rise.
+
+        Yields:
+            (H, W, 3) uint8 RGB for each number.
+
+        Raises:
+            BadSample: naming the first frame that is not there or cannot be decoded.
+        """
+        wanted = list(numbers)
+        for number, frame in self._decode_from(wanted[0] if wanted else 0):
+            if not wanted or wanted[0] < number:
+                break
+            if wanted[0] == number:
+                wanted.pop(0)
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        if wanted:
+            raise BadSample(f"frame missing: the video has no frame {wanted[0]}")
+
+    def thumbnails(self, start: int, stop: int | None, width: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Number and luma of all frames from `start` to before `stop` (None: the end), shrunk.
+
+        Yields:
+            the frame's number, and (h, `width`) uint8.
+
+        Raises:
+            BadSample: where the video cannot be decoded on.
+        """
+        height = max(2, round(width * self._stream.height / self._stream.width))
+        for number, frame in self._decode_from(start):
+            if stop is not None and number >= stop:
+                return
+            if number >= start:
+                small = frame.reformat(width=width, height=height, format="gray")
+                yield number, np.asarray(small.to_ndarray(), np.uint8)
+
+    def _decode_from(self, number: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their numbers, from the key frame at or before `number`."""
+        try:
+            self._seek(number)
+            first = True
+            for frame in self._container.decode(self._stream):
+                found = self._number(frame)
+                if first and found > number > 0:
+                    # Some containers seek to the key frame after; then only the start is sure.
+                    yield from self._decode_all()
+                    return
+                first = False
+                yield found, frame
+        except (av.FFmpegError, ValueError, OSError) as error:
+            if isinstance(error, BadSample) or not _is_damage(error):
+                raise
+            raise BadSample(f"video damaged: {_message(error)}") from error
+
+    def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        self._seek(0)
+        for frame in self._container.decode(self._stream):
+            yield self._number(frame), frame
+
+    def _seek(self, number: int) -> None:
+        assert self._stream.time_base is not None
+        ticks = number / self.frame_rate / self._stream.time_base
+        self._container.seek((self._stream.start_time or 0) + int(ticks), stream=self._stream)
+
+    def _number(self, frame: av.VideoFrame) -> int:
+        if frame.pts is None or frame.time_base is None:
+            raise BadSample("video damaged: it has a frame without time")
+        seconds = (frame.pts - (self._stream.start_time or 0)) * frame.time_base
+        return round(seconds * self.frame_rate)
+
+
+def _problem_of(container: av.container.InputContainer) -> str | None:
+    """What a file without pictures, or with a damaged header, lacks."""
+    if not container.streams.video:
+        return "no video in it"
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        return "unknown codec"
+    if not 0 < (stream.width or 0) * (stream.height or 0) <= MAX_FRAME_PIXELS:
+        return f"frames of {stream.width}x{stream.height} pixels"
+    if not stream.average_rate or not stream.time_base:
+        return "no frame rate"
+    return None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is the file's: also where it names a place before its own start, which no disk has."""
+    beyond = isinstance(error, OSError) and error.errno == errno.EINVAL
+    return beyond or isinstance(error, (av.FFmpegError, ValueError))
+
+
+def _message(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""Raw sample → row → Parquet shard, on Ray Data: `dpt prepare`."""

@@ -1,0 +1,80 @@
+"""Rows of the splits that exist for evaluation: everything as the dataset has it.
+
+The zero-shot protocol compares a prediction, resized to the ground truth, at the ground truth's own
+resolution; a second JPEG generation or half-precision depth would be an error of ours in somebody's table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from datasets_prep.formats.pictures import decode_rgb
+from datasets_prep.ingest.normalize import native_inverse_depth
+from datasets_prep.schema import encode_depth
+from datasets_prep.sources.base import BadSample, RawPointPair, RawSample, TargetKind
+
+
+def native_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[str, Any]:
+    """The columns of a row with float32 depth at native resolution, NaN where there is none.
+
+    Sky counts as "no ground truth": the protocol compares depth, which sky has none of. One valid pixel is
+    enough: which images a benchmark consists of was its authors' choice.
+
+    Raises:
+        BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
+    """
+    height, width = decode_rgb(raw.image).shape[:2]
+    inverse, valid = native_inverse_depth(raw)
+    if valid.shape != (height, width):
+        raise BadSample(
+            f"size mismatch: image is {width}x{height}, ground truth is {valid.shape[1]}x{valid.shape[0]}"
+        )
+    if not valid.any():
+        raise BadSample("ground truth is empty: no pixel is valid")
+    values = inverse[valid]
+    largest = float(values.max())
+    if raw.quantity == "depth":
+        depth = np.where(valid, raw.target, np.float32(np.nan))
+    else:
+        depth = np.full(valid.shape, np.nan, np.float32)
+        depth[valid] = 1 / values
+    return {
+        "image": raw.image,
+        "depth": encode_depth(depth),
+        "height": height,
+        "width": width,
+        "target_kind": target_kind,
+        "scale": largest if target_kind == "metric" else None,
+        "valid_share": values.size / valid.size,
+        "sky_share": 0.0,
+        "inverse_depth_min": float(values.min()) / largest,
+        "inverse_depth_median": float(np.median(values)) / largest,
+        "inverse_depth_max": 1.0,
+    }
+
+
+def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
+    """The columns of a row whose ground truth is the order of two points.
+
+    Raises:
+        BadSample: if the image is damaged or a point lies outside of it.
+    """
+    height, width = decode_rgb(raw.image).shape[:2]
+    for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):
+        if not (0 <= y < height and 0 <= x < width):
+            raise BadSample(f"point {name} at row {y}, column {x} lies outside the image of {width}x{height}")
+    return {
+        "image": raw.image,
+        "point_pair": {
+            "y_a": raw.y_a,
+            "x_a": raw.x_a,
+            "y_b": raw.y_b,
+            "x_b": raw.x_b,
+            "a_is_farther": raw.a_is_farther,
+        },
+        "height": height,
+        "width": width,
+        "target_kind": "ordinal",
+    }

@@ -1,0 +1,78 @@
+"""What an ingest would do, before it is done: how many bytes, how long, and what is there already.
+
+Some samples are read and normalised as the ingest would, and the rest is taken to be like them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets_prep.errors import BadSample
+from datasets_prep.ingest.row import make_row
+from datasets_prep.plan.shards import IngestPlan, open_source
+from datasets_prep.sources.samples import Sample
+from datasets_prep.storage.folder import DigestingFolder, Folder
+
+TRIED_SAMPLES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What an ingest would do.
+
+    Attributes:
+        finished_shards: how many are there already, and would be kept.
+        missing_samples: those of the other shards.
+        tried, usable: samples that were read to tell, and how many of them were no bad ones.
+        bytes: of the shards that are missing; None if no tried sample was usable.
+        core_seconds: one core's time for them; to be divided by the number of cores.
+    """
+
+    finished_shards: int
+    missing_samples: int
+    tried: int
+    usable: int
+    bytes: int | None
+    core_seconds: float
+
+
+def forecast(plan: IngestPlan, out: str) -> Forecast:
+    """Read some samples of the plan and extrapolate; writes nothing and needs no Ray."""
+    present = set((Folder(out) / plan.dataset / plan.version).children())
+    missing = [shard for shard in plan.shards if shard.name not in present]
+    count = sum(shard.count for shard in missing)
+    chosen = _some_samples(plan)
+    source, root = open_source(plan.source, plan.raw, plan.settings), DigestingFolder(plan.raw)
+    sizes: list[int] = []
+    start = time.perf_counter()
+    for split, sample in chosen:
+        try:
+            row = make_row(source, root, sample, split, plan.settings)
+        except BadSample:
+            continue
+        sizes.append(sum(len(value) for value in row.values() if isinstance(value, bytes)))
+    seconds = time.perf_counter() - start
+    return Forecast(
+        finished_shards=len(plan.shards) - len(missing),
+        missing_samples=count,
+        tried=len(chosen),
+        usable=len(sizes),
+        bytes=round(float(np.mean(sizes)) * count * len(sizes) / len(chosen)) if sizes else None,
+        core_seconds=seconds / len(chosen) * count,
+    )
+
+
+def _some_samples(plan: IngestPlan) -> list[tuple[str, Sample]]:
+    """Samples from all over the plan, each with its split."""
+    positions = np.unique(np.linspace(0, plan.samples - 1, TRIED_SAMPLES).astype(int)).tolist()
+    chosen, first = [], 0
+    for shard in plan.shards:
+        wanted = [position - first for position in positions if first <= position < first + shard.count]
+        if wanted:
+            samples = shard.samples
+            chosen += [(shard.split, samples[position]) for position in wanted]
+        first += shard.count
+    return chosen

@@ -1,0 +1,230 @@
+"""One raw sample → one row of a shard: inverse depth in [0, 1] with validity, resized, checked.
+
+All datasets are brought to one representation here, and only here (paper section 4.1; MiDaS, section 5):
+
+* Depth becomes inverse depth. Metric and up-to-scale targets are divided by their maximum, so 0 stays
+  infinitely far; affine targets, whose zero means nothing, are stretched to [0, 1].
+* Sky, where a source knows it, is valid and 0: the network shall learn that it is far.
+* The image is averaged over areas when it shrinks. Ground truth is never averaged: each output pixel takes
+  the nearest valid source pixel inside its own footprint, so no value is made up across a depth edge or out
+  of invalid pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from datasets_prep.formats.pictures import decode_rgb, encode_jpeg
+from datasets_prep.schema import encode_inverse_depth
+from datasets_prep.sources.base import BadSample, RawSample, TargetKind
+
+ResizeRule = Literal["shorter", "longer", "none"]
+"""Which side of an image is given: the shorter, the longer, or neither (it keeps its size)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A normalised ground-truth map.
+
+    Attributes:
+        inverse_depth: (H, W) float16 in [0, 1], NaN where invalid.
+        sky_share: share of pixels that are 0 because they are sky.
+        scale: `inverse_depth · scale` is in 1/metres; None where the source is not metric.
+    """
+
+    inverse_depth: NDArray[np.float16]
+    sky_share: float
+    scale: float | None
+
+
+def resized_shape(height: int, width: int, side: int, rule: ResizeRule) -> tuple[int, int]:
+    """The (height, width) whose shorter (or longer) side is `side`, aspect kept to the nearest pixel."""
+    if rule == "none":
+        return height, width
+    reference = min(height, width) if rule == "shorter" else max(height, width)
+    return max(1, round(height * side / reference)), max(1, round(width * side / reference))
+
+
+def normalize(
+    raw: RawSample,
+    target_kind: TargetKind,
+    *,
+    side: int,
+    rule: ResizeRule,
+    jpeg_quality: int,
+    min_valid_share: float,
+    min_dynamic_range: float,
+    sizes_may_differ: bool = False,
+) -> dict[str, Any]:
+    """Make the columns of a shard row that come from pixels (the caller adds ids and provenance).
+
+    Args:
+        side, rule: the output's shorter (or longer) side in pixels.
+        min_valid_share: the least share of pixels with ground truth, sky not counted.
+        min_dynamic_range: the least ratio between the 98th and the 2nd percentile of inverse depth.
+        sizes_may_differ: resize the target to the image instead of refusing a difference.
+
+    Raises:
+        BadSample: with the reason, if the sample is damaged, empty or flat.
+    """
+    image = decode_rgb(raw.image)
+    height, width = image.shape[:2]
+    if raw.target.shape != (height, width) and not sizes_may_differ:
+        target_height, target_width = raw.target.shape
+        raise BadSample(
+            f"size mismatch: image is {width}x{height}, ground truth is {target_width}x{target_height}"
+        )
+    shape = resized_shape(height, width, side, rule)
+    target = normalize_target(raw, target_kind, shape, min_valid_share, min_dynamic_range)
+    valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
+    return {
+        "image": encode_resized(raw.image, image, shape, jpeg_quality),
+        "inverse_depth": encode_inverse_depth(target.inverse_depth),
+        "height": shape[0],
+        "width": shape[1],
+        "target_kind": target_kind,
+        "scale": target.scale,
+        "valid_share": valid_values.size / target.inverse_depth.size,
+        "sky_share": target.sky_share,
+        "inverse_depth_min": float(valid_values.min()),
+        "inverse_depth_median": float(np.median(valid_values)),
+        "inverse_depth_max": float(valid_values.max()),
+    }
+
+
+def normalize_target(
+    raw: RawSample,
+    target_kind: TargetKind,
+    shape: tuple[int, int],
+    min_valid_share: float,
+    min_dynamic_range: float = 1.0,
+) -> Target:
+    """Bring a native-resolution target to (H, W) = `shape`, inverse depth in [0, 1].
+
+    Raises:
+        BadSample: if too little of it is valid, or all of it has one value.
+    """
+    inverse_depth, valid = native_inverse_depth(raw)
+    inverse_depth, valid = resize_nearest_valid(inverse_depth, valid, shape)
+    sky = np.zeros(shape, bool)
+    if raw.sky is not None:
+        rows, columns = nearest_indices(raw.sky.shape, shape)
+        # A valid surface wins over sky: thin structures against the sky must not be eaten by it.
+        sky = raw.sky[rows[:, None], columns[None, :]] & ~valid
+    require_depth(valid, min_valid_share)
+    values = inverse_depth[valid].astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    zero = low if target_kind == "affine" else 0.0
+    if not high > low and not sky.any():
+        raise BadSample(f"all valid ground truth has one value ({high:g}): nothing to learn from")
+    if not sky.any():
+        _require_range(values - zero if target_kind == "affine" else values, min_dynamic_range)
+    span = high - zero if high > zero else 1.0
+    normalised = np.full(shape, np.nan, np.float32)
+    normalised[valid] = (values - zero) / span
+    normalised[sky] = 0.0
+    return Target(
+        inverse_depth=normalised.astype(np.float16),
+        sky_share=float(sky.mean()),
+        scale=span if target_kind == "metric" else None,
+    )
+
+
+def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
+    """Refuse a map of which too little is known.
+
+    Raises:
+        BadSample: naming both shares.
+    """
+    share = float(valid.mean())
+    if share < min_valid_share:
+        raise BadSample(
+            f"only {share:.2%} of the pixels have valid ground truth, at least {min_valid_share:.2%} needed"
+        )
+
+
+def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> None:
+    """Refuse a flat map; of affine values, counted from the farthest, the two percentiles must differ."""
+    # Some ten thousand values tell the percentiles well enough, at a tenth of the time.
+    low, high = np.percentile(values[:: max(1, values.size // 20_000)], (2, 98))
+    if high <= 0 or high < low * min_dynamic_range:
+        raise BadSample(
+            f"ground truth is flat: inverse depth spans a factor of {high / low if low else 1:.3f}, "
+            f"at least {min_dynamic_range:g} needed"
+        )
+
+
+def native_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Native-resolution inverse depth and its validity; depth that is not finite and positive is invalid."""
+    valid = raw.valid & np.isfinite(raw.target)
+    if raw.quantity == "inverse_depth":
+        return raw.target, valid
+    valid &= raw.target > 0
+    # Dividing in float64 and asking again: the inverse of a subnormal depth overflows float32.
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        inverse = (1.0 / raw.target.astype(np.float64)).astype(np.float32)
+    return inverse, valid & np.isfinite(inverse)
+
+
+def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Row and column of the source pixel under each output pixel's centre."""
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1)
+        for o, n in zip(old[:2], new, strict=True)
+    )
+    return rows, columns
+
+
+def resize_nearest_valid(
+    values: NDArray[np.float32], valid: NDArray[np.bool_], shape: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Resize without mixing values: the nearest valid source pixel inside each output pixel's footprint.
+
+    Args:
+        values, valid: (h, w).
+        shape: (H, W) of the output, smaller or larger.
+
+    Returns:
+        (H, W) float32 and (H, W) bool; an output pixel is invalid where its whole footprint is.
+    """
+    rows, columns = nearest_indices(values.shape, shape)
+    out = values[rows[:, None], columns[None, :]]
+    out_valid = valid[rows[:, None], columns[None, :]]
+    reach_rows, reach_columns = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
+    offsets = sorted(
+        (
+            (dy, dx)
+            for dy in range(-reach_rows, reach_rows + 1)
+            for dx in range(-reach_columns, reach_columns + 1)
+            if dy or dx
+        ),
+        key=lambda o: (o[0] ** 2 + o[1] ** 2, o),
+    )
+    height, width = values.shape
+    for dy, dx in offsets:
+        missing_rows, missing_columns = np.nonzero(~out_valid)
+        if missing_rows.size == 0:
+            break
+        y = np.clip(rows[missing_rows] + dy, 0, height - 1)
+        x = np.clip(columns[missing_columns] + dx, 0, width - 1)
+        found = valid[y, x]
+        out[missing_rows[found], missing_columns[found]] = values[y[found], x[found]]
+        out_valid[missing_rows[found], missing_columns[found]] = True
+    return out, out_valid
+
+
+def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
+    """The image at its stored size as JPEG; the source's own bytes where they are that already."""
+    if image.shape[:2] == shape:
+        return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)
+    shrinks = shape[0] < image.shape[0]
+    resized = cv2.resize(
+        image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    )
+    return encode_jpeg(np.asarray(resized, np.uint8), quality)

@@ -1,0 +1,53 @@
+"""One raw sample → one row of a shard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets_prep.errors import BadSample
+from datasets_prep.ingest.pixel_columns import pixel_columns
+from datasets_prep.plan.shards import IngestSettings
+from datasets_prep.sources.base import Source
+from datasets_prep.sources.samples import Sample
+from datasets_prep.storage.folder import DigestingFolder
+
+
+def make_row(
+    source: Source, root: DigestingFolder, sample: Sample, split: str, settings: IngestSettings
+) -> dict[str, Any]:
+    """Read and normalise a sample.
+
+    Args:
+        split: that the sample is in, official or drawn.
+
+    Returns:
+        The columns of `schema.SCHEMA`; those that a sample does not have may be missing.
+
+    Raises:
+        BadSample: with the reason, if it cannot be used.
+        StorageFailed: if storage fails; the sample itself may be good.
+    """
+    root.take_digest()
+    try:
+        raw = source.read(root, sample)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise BadSample(f"{type(error).__name__}: {error}") from error
+    digest = root.take_digest()
+    pixels = pixel_columns(
+        raw,
+        source,
+        split,
+        side=settings.side,
+        rule=settings.resize,
+        jpeg_quality=settings.jpeg_quality,
+        min_valid_share=settings.min_valid_share,
+        min_dynamic_range=settings.min_dynamic_range,
+    )
+    return {
+        "sample_id": sample.sample_id,
+        "dataset": source.name,
+        "split": split,
+        "source_path": sample.files["image"],
+        "source_digest": digest,
+        **pixels,
+    }

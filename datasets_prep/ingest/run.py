@@ -1,0 +1,263 @@
+"""Raw dataset → shards, manifest and quarantine table, on Ray Data.
+
+Tasks write whole shards of the plan. A task that dies is simply run again, a finished shard is recognised by
+its name and footer and skipped, and killing the job at any moment and running it again ends with the same
+bytes as one clean run.
+
+A sample that cannot be used does not stop the job: it is left out and named, with the reason, in the shard's
+footer and, at the end, in `quarantine.parquet`. Storage that fails leaves nothing out: the shard is tried
+again when the others are done, and if it still cannot be written the job stops, to be run again.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from datasets_prep.errors import UserError
+from datasets_prep.ingest.row import make_row
+from datasets_prep.ingest.shard_file import (
+    AVERAGED_COLUMNS,
+    ShardWriter,
+    describe_shard,
+    is_finished_shard,
+    writing_shard,
+)
+from datasets_prep.manifest import (
+    LATEST_NAME,
+    MANIFEST_NAME,
+    QUARANTINE_NAME,
+    Manifest,
+    PreparedDataset,
+    Shard,
+    open_dataset,
+)
+from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, open_source
+from datasets_prep.sources.base import BadSample, Source, WrongLayout
+from datasets_prep.storage.folder import DigestingFolder, Folder
+from datasets_prep.storage.retries import StorageFailed
+
+ROUNDS = 3
+"""How often a shard is tried if storage fails. Within each, every read and write is tried several times."""
+
+MAX_FAILED_SHARDS = 16
+"""So many shards that fail in one round are no accident: the job stops at once."""
+
+_TASKS = 64
+_IMAGES_A_TASK = 256
+"""Shards of few samples go into tasks of about so many images, as soon as there are more than `_TASKS`."""
+
+_QUARANTINE_SCHEMA = pa.schema(
+    [("sample_id", pa.string()), ("source_path", pa.string()), ("reason", pa.string())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an ingest is: reported after every finished shard."""
+
+    samples_done: int
+    quarantined: int
+
+
+def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
+    """Write a plan's shards below `out`/<dataset>, then quarantine table and manifest; Ray must be running.
+
+    Shards that an earlier run finished are kept. A dataset version that is finished is left untouched.
+
+    Yields:
+        the progress after each shard; exhaust the iterator to finish the job, then `open_dataset` it.
+
+    Raises:
+        WrongLayout: if not one sample could be used; the quarantine table is written all the same.
+    """
+    folder = Folder(out) / plan.dataset
+    version_folder = folder / plan.version
+    folder.remove_partial_files()
+    if is_finished(plan, out):
+        _point_latest(folder, plan.version)
+        return
+    results: list[dict[str, Any]] = []
+    done, quarantined = 0, len(plan.rejected)
+    for result in _run_tasks(plan, version_folder.uri):
+        results.append(result)
+        done += result["rows"] + len(result["quarantine"])
+        quarantined += len(result["quarantine"])
+        yield Progress(done, quarantined)
+    folder.remove_partial_files()  # of workers that died while Ray went on
+    _close(plan, folder, version_folder, sorted(results, key=lambda r: str(r["name"])))
+
+
+def is_finished(plan: IngestPlan, out: str) -> bool:
+    """Whether that version of the dataset is there already, whole."""
+    return (Folder(out) / plan.dataset / plan.version).exists(MANIFEST_NAME)
+
+
+def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
+    """`ingest` without watching it; returns the finished dataset."""
+    for _ in ingest(plan, out):
+        pass
+    return open_dataset((Folder(out) / plan.dataset / plan.version).uri)
+
+
+# ---- shards, in Ray tasks
+
+
+def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
+    """What was written of every shard, as they come; those that storage failed come last.
+
+    Raises:
+        StorageFailed: if a shard cannot be written in any round.
+    """
+    waiting = plan.shards
+    for _ in range(ROUNDS):
+        failed: dict[str, str] = {}
+        for result in _run_round(plan, out, waiting):
+            if "failure" not in result:
+                yield result
+                continue
+            failed[result["name"]] = result["failure"]
+            if len(failed) == MAX_FAILED_SHARDS:
+                break
+        if not failed:
+            return
+        waiting = [shard for shard in plan.shards if shard.name in failed]
+        if len(failed) == MAX_FAILED_SHARDS:
+            break
+    name, reason = next(iter(failed.items()))
+    raise StorageFailed(
+        f"{len(failed)} of {len(plan.shards)} shards cannot be written; {name}: {reason} "
+        "(run the command again: finished shards are kept)"
+    )
+
+
+def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+    """One Ray Data row a shard: what a task needs travels with it, so that no worker holds the whole plan."""
+    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
+    samples = sum(shard.count for shard in shards)
+    blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
+    task = partial(
+        write_shard,
+        source=plan.source,
+        raw=plan.raw,
+        out=out,
+        version=plan.version,
+        settings=plan.settings.model_dump(),
+    )
+    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task).iter_rows():
+        result = json.loads(row["result"])
+        if "mistake" in result:
+            raise UserError(result["mistake"])
+        yield result
+
+
+def write_shard(
+    row: dict[str, Any], *, source: str, raw: str, out: str, version: str, settings: dict[str, Any]
+) -> dict[str, str]:
+    """Write one shard, unless it is there already.
+
+    Returns:
+        `result`: its name, split and `describe_shard`, as JSON; or a `failure` of storage, or a `mistake`
+        that only the user can mend. (An exception would end the other tasks too, and hide its message.)
+    """
+    plan: ShardPlan = pickle.loads(row["shard"])
+    result: dict[str, Any] = {"name": plan.name, "split": plan.split}
+    try:
+        chosen = IngestSettings(**settings)
+        result |= _write_shard(plan, open_source(source, raw, chosen), raw, Folder(out), version, chosen)
+    except OSError as error:  # disk full, storage gone
+        result["failure"] = str(error)
+    except UserError as error:
+        result["mistake"] = str(error)
+    return {"result": json.dumps(result)}
+
+
+def _write_shard(
+    plan: ShardPlan, source: Source, raw: str, folder: Folder, version: str, settings: IngestSettings
+) -> dict[str, Any]:
+    if is_finished_shard(folder, plan.name, version):
+        with folder.fs.open(folder.path_of(plan.name)) as file:
+            return describe_shard(file)
+    cv2.setNumThreads(1)
+    with folder.writing(plan.name) as path:
+        with writing_shard(path, version) as shard:
+            _add_rows(shard, plan, source, DigestingFolder(raw), settings)
+        with path.open("rb") as file:
+            return describe_shard(file)
+
+
+def _add_rows(
+    shard: ShardWriter, plan: ShardPlan, source: Source, root: DigestingFolder, settings: IngestSettings
+) -> None:
+    """Read, normalise and add a shard's samples; what cannot be used is noted."""
+    for sample in plan.samples:
+        try:
+            shard.add(make_row(source, root, sample, plan.split, settings))
+        except BadSample as error:  # noqa: PERF203 (each turn reads files)
+            path = sample.files["image"]
+            shard.quarantine.append(
+                {"sample_id": sample.sample_id, "source_path": path, "reason": str(error)}
+            )
+
+
+# ---- the end
+
+
+def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: list[dict[str, Any]]) -> None:
+    """Write quarantine table and manifest, then point `latest.json` at this version."""
+    rejected = [
+        {"sample_id": "", "source_path": rejection.path, "reason": rejection.reason}
+        for rejection in plan.rejected
+    ]
+    quarantine = rejected + [entry for result in results for entry in result["quarantine"]]
+    with version_folder.writing(QUARANTINE_NAME) as path:
+        pq.write_table(pa.Table.from_pylist(quarantine, _QUARANTINE_SCHEMA), path)
+    rows = sum(result["rows"] for result in results)
+    if rows == 0:
+        raise WrongLayout(
+            f"none of the {plan.samples} {plan.source} samples could be used; first reason: "
+            f"{quarantine[0]['source_path']}: {quarantine[0]['reason']} "
+            f"(all of them: {version_folder.uri}/{QUARANTINE_NAME})"
+        )
+    samples: Counter[str] = Counter()
+    for result in results:
+        samples[result["split"]] += result["rows"]
+    fields = ("name", "split", "rows", "row_groups", "bytes", "sha256")
+    manifest = Manifest(
+        dataset=plan.dataset,
+        target_kind=plan.target_kind,
+        version=plan.version,
+        settings=plan.settings.model_dump(),
+        samples={split: count for split, count in sorted(samples.items()) if count},
+        quarantined=len(quarantine),
+        statistics=_means(results),
+        shards=[Shard(**{field: result[field] for field in fields}) for result in results if result["rows"]],
+    )
+    version_folder.write_text(MANIFEST_NAME, manifest.to_json())
+    _point_latest(folder, plan.version)
+
+
+def _means(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over all samples that have a value."""
+    means = {}
+    for name in AVERAGED_COLUMNS:
+        sums, counts = zip(*(result["sums"][name] for result in results), strict=True)
+        if sum(counts):
+            means[f"mean_{name}"] = sum(sums) / sum(counts)
+    return means
+
+
+def _point_latest(folder: Folder, version: str) -> None:
+    content = json.dumps({"version": version}) + "\n"
+    if not folder.exists(LATEST_NAME) or folder.read_text(LATEST_NAME) != content:
+        folder.write_text(LATEST_NAME, content)

@@ -1,0 +1,136 @@
+"""One shard file: rows into a Parquet file of small row groups, and what the manifest says of it.
+
+The file's footer says which plan it belongs to and what was left out of it, so that a finished shard is
+recognised by its name and footer alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datasets_prep.manifest import NotADataset
+from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
+from datasets_prep.storage.folder import Folder
+
+ROW_GROUP_BYTES = 16 * 2**20
+"""A row group of large rows, such as evaluation sets at their native size, is closed early from here on: a
+writer holds one row group, and a reader too."""
+
+AVERAGED_COLUMNS = ("valid_share", "sky_share", "inverse_depth_median")
+"""Columns whose mean the manifest tells."""
+
+_FOOTER_PLAN = b"dpt.plan"
+_FOOTER_QUARANTINE = b"dpt.quarantine"
+_BLOB_COLUMNS = frozenset(field.name for field in SCHEMA if pa.types.is_binary(field.type))
+_PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in _BLOB_COLUMNS]
+_READ_BYTES = 2**20
+
+QuarantineEntry = dict[str, str]
+"""`sample_id`, `source_path` and `reason` of a sample that was left out."""
+
+
+class ShardWriter:
+    """Collects a shard's rows and what was left out of it; see `writing_shard`."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self.quarantine: list[QuarantineEntry] = []
+        self._writer = writer
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row of `SCHEMA`."""
+        self._rows.append(row)
+        self._bytes += sum(len(row[name]) for name in _BLOB_COLUMNS if row.get(name) is not None)
+        if len(self._rows) == ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
+            self.close_row_group()
+
+    def close_row_group(self) -> None:
+        """Write the rows collected so far."""
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+        self._rows, self._bytes = [], 0
+
+
+@contextmanager
+def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
+    """Write a shard file of the plan `version`; it is complete when the block ends."""
+    with pq.ParquetWriter(
+        path,
+        SCHEMA,
+        # The big columns are compressed already; a second pass costs time and saves nothing.
+        compression={name: "none" if name in _BLOB_COLUMNS else "zstd" for name in SCHEMA.names},
+        use_dictionary=["dataset", "split", "target_kind"],
+        write_statistics=_PLAIN_COLUMNS,
+        write_page_checksum=True,
+    ) as writer:
+        shard = ShardWriter(writer)
+        yield shard
+        shard.close_row_group()
+        writer.add_key_value_metadata(
+            {_FOOTER_PLAN: version, _FOOTER_QUARANTINE: json.dumps(shard.quarantine)}
+        )
+
+
+def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
+    """Whether the shard is there already, of this plan.
+
+    Raises:
+        NotADataset: if it is there, but belongs to another plan.
+    """
+    if not folder.exists(name):
+        return False
+    try:
+        with folder.fs.open(folder.path_of(name)) as file:
+            metadata = pq.ParquetFile(file).metadata.metadata or {}
+    except pa.ArrowInvalid:  # damaged since it was written: make it again
+        return False
+    if metadata.get(_FOOTER_PLAN) != version.encode():
+        raise NotADataset(f"{folder.path_of(name)} belongs to another plan; remove it and run again")
+    return True
+
+
+def describe_shard(file: BinaryIO) -> dict[str, Any]:
+    """What the manifest needs to know of a finished shard, from its open file.
+
+    Returns:
+        `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of the values
+        that are there) and `quarantine`.
+    """
+    size, digest = digest_file(file)
+    parquet = pq.ParquetFile(file)
+    metadata = parquet.metadata
+    columns = parquet.read(list(AVERAGED_COLUMNS))
+    return {
+        "rows": metadata.num_rows,
+        "row_groups": [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
+        "bytes": size,
+        "sha256": digest,
+        "sums": {name: _sum_and_count(columns.column(name)) for name in AVERAGED_COLUMNS},
+        "quarantine": json.loads(metadata.metadata[_FOOTER_QUARANTINE]),
+    }
+
+
+def _sum_and_count(column: pa.ChunkedArray) -> tuple[float, int]:
+    values = pc.drop_null(column).cast(pa.float64())
+    return float(pc.sum(values, min_count=0).as_py()), len(values)
+
+
+def digest_file(file: BinaryIO) -> tuple[int, str]:
+    """Size and SHA-256 (hexadecimal) of an open file, read once in small pieces."""
+    state, size = hashlib.sha256(), 0
+    file.seek(0)
+    while piece := file.read(_READ_BYTES):
+        state.update(piece)
+        size += len(piece)
+    file.seek(0)
+    return size, state.hexdigest()

@@ -1,0 +1,1 @@
+"""Verification, statistics and pictures of prepared datasets: `dpt inspect`."""

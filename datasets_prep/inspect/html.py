@@ -1,0 +1,72 @@
+"""One self-contained HTML page: style, script and pictures are part of the file; it can be sent and kept.
+
+Every page of the project has this look: `dpt inspect`'s, the reports of sweeps and of models. It follows the
+reader's choice of light or dark, fits a telephone, and loads nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+
+from datasets_prep.formats.pictures import encode_jpeg
+from datasets_prep.inspect.row_pictures import Picture
+
+JPEG_QUALITY = 80
+_STYLE, _SCRIPT = (Path(__file__).with_name(name) for name in ("html.css", "html.js"))
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole HTML document.
+
+    Args:
+        title: plain text, of the browser's tab.
+        body: HTML.
+        style: CSS that only this page needs.
+    """
+    # Only where there is something to sort: a page that shows strangers' data runs nothing.
+    script = f"<script>{_SCRIPT.read_text('utf-8')}</script>" if 'class="sortable"' in body else ""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE.read_text('utf-8')}{style}</style></head>\n"
+        f"<body>\n{body}\n{script}</body></html>\n"
+    )
+
+
+def header(kicker: str, title: str, lead: str = "", links: Mapping[str, str] | None = None) -> str:
+    """The top of a page: what kind of page it is, its title, a line of HTML, links to its sections.
+
+    Args:
+        links: anchor → text.
+    """
+    items = "".join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in (links or {}).items())
+    nav = f'<nav aria-label="Sections">{items}</nav>' if items else ""
+    sub = f'<p class="lead">{lead}</p>' if lead else ""
+    return f'<header><p class="kicker">{escape(kicker)}</p><h1>{escape(title)}</h1>{sub}{nav}</header>'
+
+
+def section(anchor: str, title: str, body: str) -> str:
+    """A titled section that links lead to."""
+    return f'<section id="{escape(anchor)}"><h2>{escape(title)}</h2>\n{body}</section>'
+
+
+def image(picture: Picture, description: str) -> str:
+    """An <img> with the (H, W, 3) uint8 RGB picture in it, as JPEG."""
+    data = base64.b64encode(encode_jpeg(picture, JPEG_QUALITY)).decode("ascii")
+    height, width = picture.shape[:2]
+    return (
+        f'<img alt="{escape(description)}" width="{width}" height="{height}" '
+        f'src="data:image/jpeg;base64,{data}"/>'
+    )
+
+
+def write_document(path: Path, text: str) -> Path:
+    """Write a page, whole or not at all; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+    return path

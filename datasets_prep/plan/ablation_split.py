@@ -1,0 +1,59 @@
+"""The split of the paper's ablations (section 4.3): three curated sets, about 1,000 validation images in all.
+
+The paper names the sets (ReDWeb, HRWSI, BlendedMVS) and the two numbers, about 41,000 images and about 1,000
+of them for validation, but not which. Here each set gives a third of the thousand, so that its own figure
+in Tables 6 to 8 is as certain as the others': 333 images, or a tenth of a set that is smaller than 3,330.
+
+The official splits of HRWSI and BlendedMVS play no part: all their images are pooled. Whole groups are held
+out (a project of BlendedMVS), in an order that depends on their names alone: every user, whatever the seed
+of the shards, holds out the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from datasets_prep.sources.base import Sample, WrongLayout
+
+DATASETS = ("redweb", "hrwsi", "blendedmvs")
+VALIDATION_IMAGES = 333
+"""Held out of each of the three."""
+
+_LARGEST_SHARE = 0.1
+
+
+def ablation_split(dataset: str, samples: Sequence[Sample]) -> list[Sample]:
+    """The same samples, each in `train` or `val`.
+
+    Args:
+        samples: all of the dataset's, whatever their official splits.
+
+    Raises:
+        WrongLayout: if the dataset is none of the three.
+    """
+    if dataset not in DATASETS:
+        raise WrongLayout(f"split_rule: the ablation split is of {', '.join(DATASETS)}; {dataset} has none")
+    if not samples:
+        return []
+    sizes = Counter(sample.group for sample in samples)
+    target = min(VALIDATION_IMAGES, max(1, round(len(samples) * _LARGEST_SHARE)))
+    held_out = _held_out(sizes, target)
+    return [replace(sample, split="val" if sample.group in held_out else "train") for sample in samples]
+
+
+def _held_out(sizes: Counter[str], target: int) -> set[str]:
+    """Groups of `target` images together at most, taken in a fixed order; the first at any size."""
+    order = sorted(sizes, key=_rank)
+    held_out, images = {order[0]}, sizes[order[0]]
+    for group in order[1:]:
+        if images + sizes[group] <= target:
+            held_out.add(group)
+            images += sizes[group]
+    return held_out
+
+
+def _rank(group: str) -> bytes:
+    return hashlib.blake2b(f"ablation:{group}".encode(), digest_size=16).digest()

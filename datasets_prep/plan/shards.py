@@ -1,0 +1,264 @@
+"""The plan of an ingest: which samples go into which shard, decided before any image is read.
+
+All samples are listed, put in an order that a seed decides, and cut into shards; shard k is then a pure
+function of (listing, settings, k). The plan's version is a digest of everything that decides the shards'
+bytes, so a changed setting or a changed raw file makes another version beside the old one, never a mixture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasets_prep.errors import NotFound, UserError
+from datasets_prep.ingest.normalize import ResizeRule
+from datasets_prep.plan.ablation_split import ablation_split
+from datasets_prep.plan.listing import without_oversized
+from datasets_prep.plan.order import shuffled_order, with_held_out
+from datasets_prep.plan.split_lists import SplitList, list_samples, read_lists
+from datasets_prep.schema import SCHEMA_VERSION
+from datasets_prep.sources import SOURCES
+from datasets_prep.sources.base import Listing, Rejection, Source, Split, TargetKind, WrongLayout
+from datasets_prep.sources.samples import Sample, Samples, from_table, pack, unpack
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.listing import FileListing
+
+SplitRule = Literal["official", "ablation"]
+
+_CHUNK = 16_384
+
+
+class IngestSettings(BaseModel):
+    """What decides the bytes of the shards, besides the raw data.
+
+    Attributes:
+        side: length in pixels of the stored image's shorter (or longer) side (paper: 384).
+        resize: which side `side` is. The paper says "longer", but its 384×384 crops then need padding; with
+            the default every crop is full. `none` keeps the native size, for fine-tuning. Splits that are
+            for evaluation only (`Source.native_splits`) keep it always.
+        jpeg_quality: of images that have to be encoded again.
+        samples_per_shard: 512 samples of 384×512 are about 150 MB.
+        validation_share: share of scenes held out where a dataset has no official split.
+        min_valid_share: samples with a smaller share of valid ground truth are quarantined.
+        min_dynamic_range: samples whose depth spans a smaller factor (between its 2nd and 98th percentile)
+            are quarantined; the default drops only flat maps.
+        lists: the authors' list files by split, each a path or URI or several; a split that has a list is
+            exactly that list. Without any, lists that lie in the raw folder are used.
+        split_rule: `official` splits where there are some, else whole scenes are held out; or that of the
+            paper's `ablation`s, for ReDWeb, HRWSI and BlendedMVS (`datasets_prep.plan.ablation_split`).
+        options: settings that only this dataset's source has; its description says which.
+        seed: decides the order of samples in shards and which scenes are held out.
+        limit: take only the first so many samples of the shuffled listing; None for all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    side: int = Field(384, ge=32, le=8192)
+    resize: ResizeRule = "shorter"
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    samples_per_shard: int = Field(512, ge=1)
+    validation_share: float = Field(0.05, ge=0.0, lt=1.0)
+    min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
+    min_dynamic_range: float = Field(1.01, ge=1.0)
+    lists: dict[Split, str | list[str]] = {}
+    split_rule: SplitRule = "official"
+    options: dict[str, str | int | float | bool] = {}
+    seed: int = Field(0, ge=0)
+    limit: int | None = Field(None, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What goes into one shard: `packed` holds its `count` samples, in order."""
+
+    name: str
+    split: str
+    count: int
+    packed: bytes
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The samples, unpacked."""
+        return from_table(unpack(self.packed))
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """All shards of one dataset version, and what the listing already left out.
+
+    Attributes:
+        source: key in `SOURCES`.
+        dataset: name of the prepared dataset; the same, but for a user's own folder.
+    """
+
+    source: str
+    dataset: str
+    target_kind: TargetKind
+    raw: str
+    settings: IngestSettings
+    version: str
+    shards: list[ShardPlan]
+    rejected: list[Rejection]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that the plan will try to read."""
+        return sum(shard.count for shard in self.shards)
+
+
+def find_source(name: str) -> Source:
+    """The source of that name.
+
+    Raises:
+        WrongLayout: naming the sources that exist.
+    """
+    if name not in SOURCES:
+        raise WrongLayout(f"unknown dataset {name!r}; there are: {', '.join(sorted(SOURCES))}")
+    return SOURCES[name]
+
+
+def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
+    """The source of that name, set up for a folder.
+
+    Raises:
+        WrongLayout: if there is none, it has no such options, or the folder's description is wrong.
+    """
+    return find_source(name).opened(Folder(raw), settings.options)
+
+
+def plan_ingest(
+    source_name: str, raw: str, settings: IngestSettings, files: FileListing | None = None
+) -> IngestPlan:
+    """List a raw dataset and cut it into shards. Reads no image.
+
+    Args:
+        files: of the raw folder, where they have been listed before.
+
+    Raises:
+        NotFound: if there is no such folder or list file.
+        WrongLayout: if there is no such source, or the folder holds no sample of it.
+    """
+    find_source(source_name)
+    root = open_raw(raw)
+    if files is not None:
+        root = root.with_files(files)
+    source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
+    listing = _listing(source, root, lists, settings.split_rule)
+    if not source.reads_pieces:
+        listing = without_oversized(listing, root.files())
+    if not listing.samples:
+        raise WrongLayout(_wrong_layout_message(source, root, listing))
+    pa.default_memory_pool().release_unused()
+    table = listing.samples.table()
+    listing.samples = Samples()
+    order = _order(source_name, table, settings)
+    version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
+    shards = list(_cut(table, order, settings))
+    return IngestPlan(
+        source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
+    )
+
+
+def open_raw(raw: str) -> Folder:
+    """The folder of a raw dataset.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    root = Folder(raw)
+    if not root.exists():
+        raise NotFound(f"no such folder: {raw}")
+    return root
+
+
+def _listing(source: Source, root: Folder, lists: list[SplitList], rule: SplitRule) -> Listing:
+    """All samples with their splits, official or the paper's."""
+    if rule == "official":
+        return list_samples(source, root, lists)
+    if lists:
+        raise WrongLayout("lists: the ablation split takes none; drop them or split_rule=ablation")
+    listing = source.list(root)
+    return Listing(Samples(ablation_split(source.name, listing.samples)), listing.rejected)
+
+
+def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str:
+    found = list(root.files())[:3]
+    seen = f"it holds {', '.join(found)}, …" if found else "it is empty"
+    others = [other.name for other in SOURCES.values() if other is not source and _recognises(other, root)]
+    hint = f" It looks like {' or '.join(others)}." if others else ""
+    left_out = [f" First file left out: {entry.path}: {entry.reason}." for entry in listing.rejected[:1]]
+    layout = "; ".join(line.strip() for line in source.layout.strip().splitlines())
+    return f"no {source.name} sample in {root.uri}: {seen}; expected {layout}.{hint}" + "".join(left_out)
+
+
+def _recognises(source: Source, root: Folder) -> bool:
+    try:
+        return bool(source.opened(root, {}).list(root).samples)
+    except WrongLayout:
+        return False
+
+
+def _order(source_name: str, table: pa.Table, settings: IngestSettings) -> NDArray[np.intp]:
+    try:
+        return shuffled_order(table.column("sample_id"), settings.seed)[: settings.limit]
+    except UserError as error:
+        raise WrongLayout(f"{source_name}: {error}") from error
+
+
+def _version(
+    source: Source,
+    files: FileListing,
+    table: pa.Table,
+    order: NDArray[np.intp],
+    rejected: list[Rejection],
+    settings: IngestSettings,
+    lists: list[SplitList],
+) -> str:
+    """Digest of all that decides the shards' bytes, as far as can be known without reading the files."""
+    state = hashlib.blake2b(digest_size=8)
+    decisive = settings.model_dump(exclude={"lists"})
+    # Of a list file its content counts, not where it lies.
+    contents = [[given.split, given.digest] for given in lists]
+    what = [SCHEMA_VERSION, source.name, source.fingerprint, decisive, contents]
+    state.update(json.dumps(what, sort_keys=True).encode())
+    for sample, sizes in _with_sizes(table, order, files):
+        found = sorted((role, path, sizes[path]) for role, path in sample.files.items())
+        state.update(repr((sample.sample_id, sample.split, sample.group, sample.annotation, found)).encode())
+    state.update(repr([(r.path, r.reason) for r in rejected]).encode())
+    return state.hexdigest()
+
+
+def _with_sizes(
+    table: pa.Table, order: NDArray[np.intp], files: FileListing
+) -> Iterator[tuple[Sample, dict[str, int | None]]]:
+    """Samples in their order, each with the sizes of its files (None: not in the folder)."""
+    column = table.column("files").combine_chunks()
+    sizes = files.sizes_of(column.items)
+    offsets = column.offsets.to_numpy()
+    for start in range(0, len(order), _CHUNK):
+        positions = order[start : start + _CHUNK]
+        for position, sample in zip(positions, from_table(table.take(pa.array(positions))), strict=True):
+            of_sample = sizes[offsets[position] : offsets[position + 1]].tolist()
+            known = (size if size >= 0 else None for size in of_sample)
+            yield sample, dict(zip(sample.files.values(), known, strict=True))
+
+
+def _cut(table: pa.Table, order: NDArray[np.intp], settings: IngestSettings) -> Iterator[ShardPlan]:
+    chosen = table.select(["split", "group"]).take(pa.array(order))
+    share, seed = settings.validation_share, settings.seed
+    splits = with_held_out(chosen.column("split"), chosen.column("group"), share, seed)
+    size = settings.samples_per_shard
+    for split in sorted(set(np.unique(splits).tolist())):
+        positions = order[splits == split]
+        for index, start in enumerate(range(0, len(positions), size)):
+            part = positions[start : start + size]
+            packed = pack(table.take(pa.array(part)))
+            yield ShardPlan(f"{split}-{index:05d}.parquet", split, len(part), packed)

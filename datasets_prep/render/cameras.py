@@ -1,0 +1,93 @@
+"""Where cameras stand in a random world: one view, or several from a moving camera."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.render.raycast import Camera, Range, Rng, World, cast
+from datasets_prep.render.solids import upright_rotation
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A world and where a camera may stand in it.
+
+    Attributes:
+        world: what there is.
+        x, y, height: ranges of the camera's position in metres.
+        yaw, pitch: ranges of its direction in degrees; yaw 0 is +x, positive pitch looks down.
+        step: metres between the views of a moving camera.
+        focal: range of the focal length, in widths of the picture.
+    """
+
+    world: World
+    x: Range
+    y: Range
+    height: Range
+    yaw: Range
+    pitch: Range
+    step: float
+    focal: Range = (0.6, 1.15)
+
+
+def random_camera(stage: Stage, rng: Rng) -> Camera:
+    """A camera on the stage that is not inside or right in front of something."""
+    focal = float(rng.uniform(*stage.focal))
+    camera = _draw_camera(stage, rng, focal)
+    for _ in range(20):
+        if _sees_enough(stage.world, camera):
+            break
+        camera = _draw_camera(stage, rng, focal)
+    return camera
+
+
+def camera_path(stage: Stage, rng: Rng, count: int) -> list[Camera]:
+    """A camera that moves by about `stage.step` from view to view and turns a little, without collisions."""
+    cameras = [random_camera(stage, rng)]
+    while len(cameras) < count:
+        last = cameras[-1]
+        moved = last
+        for attempt in range(12):
+            turn = math.radians(rng.normal(0, 4 + 4 * attempt))
+            away = math.radians(rng.uniform(-70, 70)) + (math.pi if attempt % 3 == 2 else 0)
+            moved = _moved(last, turn, away, stage.step * rng.uniform(0.6, 1.2))
+            if _sees_enough(stage.world, moved):
+                break
+        cameras.append(moved)
+    return cameras
+
+
+def _draw_camera(stage: Stage, rng: Rng, focal: float) -> Camera:
+    x, y, z = (float(rng.uniform(*r)) for r in (stage.x, stage.y, stage.height))
+    yaw, pitch = (math.radians(rng.uniform(*r)) for r in (stage.yaw, stage.pitch))
+    return Camera((x, y, z), _camera_rotation(yaw, pitch, math.radians(rng.normal(0, 1.5))), focal)
+
+
+def _camera_rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    forward = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), -math.sin(pitch)])
+    level = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
+    below = np.cross(forward, level)
+    right = math.cos(roll) * level + math.sin(roll) * below
+    return np.stack([right, np.cross(forward, right), forward])
+
+
+def _moved(camera: Camera, turn: float, away: float, step: float) -> Camera:
+    """The camera turned about the vertical and moved horizontally, `away` from its direction of view."""
+    forward = camera.rotation[2]
+    heading = math.atan2(forward[1], forward[0]) + away
+    x, y, z = camera.position
+    position = (x + step * math.cos(heading), y + step * math.sin(heading), z)
+    return replace(camera, position=position, rotation=camera.rotation @ upright_rotation(-turn))
+
+
+def _sees_enough(world: World, camera: Camera) -> bool:
+    """Whether the view is open and not empty: nothing very near, several things, not all sky."""
+    depth, owner = cast(world, camera, 12, 16)
+    hit = np.isfinite(depth)
+    if hit.mean() < 0.3 or depth.min() < 0.45 or np.unique(owner).size < 5:
+        return False
+    return bool(np.median(depth[hit]) > 1.2 and np.quantile(depth[hit], 0.9) > 1.6 * depth.min())

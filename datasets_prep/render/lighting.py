@@ -1,0 +1,48 @@
+"""Random light: sun and sky outdoors, a lamp indoors."""
+
+from __future__ import annotations
+
+import math
+
+from datasets_prep.render.raycast import Light, Rng, Sky, Vector
+
+
+def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
+    """Sun, sky and the haze's share a metre for an outdoor world."""
+    azimuth, height = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(18, 70))
+    direction = (
+        math.cos(azimuth) * math.cos(height),
+        math.sin(azimuth) * math.cos(height),
+        math.sin(height),
+    )
+    overcast = float(rng.random() < 0.2)
+    warmth = max(0.0, 1 - height / 0.9) * 0.5
+    power = (1.7 + 0.5 * rng.random()) * (1 - 0.8 * overcast)
+    colour = (power, power * (1 - 0.25 * warmth), power * (1 - 0.6 * warmth))
+    blue = float(rng.uniform(0.25, 0.5)) * (1 - overcast)
+    zenith = (0.55 - 0.9 * blue, 0.6 - 0.5 * blue, 0.72)
+    horizon = (0.8 + 0.1 * warmth, 0.82 - 0.05 * warmth, 0.86 - 0.25 * warmth)
+    clouds = 1.0 if overcast else float(rng.choice([0.0, 0.2, 0.35, 0.5]))
+    sky = Sky(zenith, horizon, clouds, (float(rng.uniform(0, 1024)), float(rng.uniform(0, 1024))))
+    fill = 0.3 + 0.45 * overcast
+    light = Light(
+        direction,
+        None,
+        colour,
+        (fill * 0.85, fill * 0.95, fill * 1.15),
+        (fill * 0.35, fill * 0.33, fill * 0.28),
+    )
+    haze = float(rng.choice([0.0006, 0.002, 0.005, 0.012], p=[0.3, 0.35, 0.25, 0.1]))
+    return light, sky, haze
+
+
+def random_lamplight(rng: Rng, lamp: Vector, reach: float) -> tuple[Light, Sky]:
+    """A lamp for an indoor world whose power suits a room of that radius."""
+    warmth = rng.uniform(0, 0.35)
+    power = 0.75 * (0.3 + reach**2 / 12) ** 0.75
+    colour = (power, power * (1 - 0.3 * warmth), power * (1 - 0.7 * warmth))
+    fill = float(rng.uniform(0.22, 0.4))
+    tint = (fill, fill * (1 - 0.12 * warmth), fill * (1 - 0.25 * warmth))
+    below = (tint[0] * 0.7, tint[1] * 0.68, tint[2] * 0.65)
+    dark = (0.0, 0.0, 0.0)
+    return Light((0.0, 0.0, 1.0), lamp, colour, tint, below), Sky(dark, dark, 0.0, (0.0, 0.0))

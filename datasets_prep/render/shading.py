@@ -1,0 +1,342 @@
+"""From what a camera hits to a picture: materials, light, shadows, haze, sky, lens and film.
+
+Shading is deferred: the visible points are sorted by solid, so that each solid's points are one slice. For
+shadows and for the darkness near things the points are taken in blocks of neighbours with a bounding sphere;
+a solid then looks only at the blocks that it can matter to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.render.raycast import Camera, Components, Light, Rays, Solid, World, column, dot, inner
+from datasets_prep.render.textures import Array, Material, albedo, grain, sample_noise
+
+_BLOCK = 128
+_MIDDLE_GREY = 0.36
+_NEARBY = 2.5
+"""A solid darkens its surroundings up to this many times its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surfaces:
+    """The visible points, sorted by solid; N of them.
+
+    Attributes:
+        pixels: (N,) flat pixel numbers.
+        points, normals: (3, N) float32 in the world.
+        depth: (N,) float32.
+        view: (3, N) float32 unit vectors towards the camera.
+        colour: (3, N) float32 reflectance.
+        properties: (5, N) float32: grain, its period, specular, gloss and emission of `Material`.
+    """
+
+    pixels: NDArray[np.intp]
+    points: Array
+    normals: Array
+    depth: Array
+    view: Array
+    colour: Array
+    properties: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """The same points in B blocks of neighbours, the last one filled up with its last point.
+
+    Attributes:
+        points, normals: (3, B, _BLOCK) float32.
+        lifted: points moved off their surface, so that it does not shadow itself.
+        centres, radii: (3, B) and (B,) float32 bounding spheres.
+    """
+
+    points: Array
+    normals: Array
+    lifted: Array
+    centres: Array
+    radii: Array
+
+    @classmethod
+    def of(cls, surfaces: Surfaces) -> Blocks:
+        """Cut the points into blocks."""
+        lift = np.float32(2e-3) + np.float32(4e-4) * surfaces.depth
+        points, normals, lifted = (
+            _in_blocks(values)
+            for values in (surfaces.points, surfaces.normals, surfaces.points + surfaces.normals * lift)
+        )
+        low, high = points.min(axis=2), points.max(axis=2)
+        radii = np.sqrt(inner(high - low, high - low)) / 2
+        return cls(points, normals, lifted, (low + high) / 2, radii)
+
+
+def shade(
+    world: World,
+    camera: Camera,
+    depth: Array,
+    owner: NDArray[np.int16],
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """Develop the picture of what `rendering.cast` found.
+
+    Args:
+        world, camera: as given to `cast`.
+        depth, owner: (H, W), as it returned them.
+        rng: for the sensor's noise.
+
+    Returns:
+        (H, W, 3) uint8 sRGB.
+    """
+    rays = Rays.of(camera, *depth.shape)
+    linear = _sky_colours(world, camera, rays)
+    if (owner >= 0).any():
+        surfaces = _surfaces(world, camera, rays, depth, owner)
+        lit = _illuminate(world, surfaces)
+        horizon = column(world.sky.horizon)
+        clear = np.exp(-np.float32(world.haze) * surfaces.depth)
+        linear.reshape(-1, 3)[surfaces.pixels] = (horizon + clear * (lit - horizon)).T
+    return _develop(linear, rng)
+
+
+def _in_blocks(values: Array) -> Array:
+    """(…, N) → (…, B, _BLOCK)."""
+    missing = -values.shape[-1] % _BLOCK
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], mode="edge")
+    return padded.reshape(*values.shape[:-1], -1, _BLOCK)
+
+
+def _surfaces(world: World, camera: Camera, rays: Rays, depth: Array, owner: NDArray[np.int16]) -> Surfaces:
+    """Gather position, normal and colour of every visible point."""
+    width = depth.shape[1]
+    flat = owner.ravel()
+    order = np.argsort(flat, kind="stable")
+    order = order[np.searchsorted(flat[order], 0) :]
+    numbers, starts = np.unique(flat[order], return_index=True)
+    ends = np.append(starts[1:], order.size)
+
+    distance = depth.ravel()[order]
+    ray = _directions(camera, rays.x[order % width], rays.y[order // width])
+    length = np.sqrt(inner(ray, ray))
+    points = ray * distance + column(camera.position)
+    pixel = distance * (rays.x[1] - rays.x[0])
+    normals, colour = np.empty_like(ray), np.empty_like(ray)
+    u, v, footprint = (np.empty_like(distance) for _ in range(3))
+    properties = np.empty((5, order.size), np.float32)
+    for number, start, end in zip(numbers, starts, ends, strict=True):
+        solid, here = world.solids[number], slice(start, end)
+        turn = solid.rotation.astype(np.float32)
+        moved = points[:, here] - column(solid.position)
+        local = np.stack([dot(turn[:, i], moved) for i in range(3)])
+        face, normal = solid.faces(local)
+        if solid.hollow:
+            normal = -normal
+        for axis in range(3):
+            normals[axis, here] = dot(turn[axis], normal)
+        facing = np.abs(inner(normals[:, here], ray[:, here])) / length[here]
+        footprint[here] = pixel[here] / np.sqrt(np.maximum(facing, np.float32(0.02)))
+        seen_faces = np.flatnonzero(np.bincount(face))
+        for painted in seen_faces:
+            material = solid.materials[painted % len(solid.materials)]
+            # Most solids show one face, and slices are far faster than lists of numbers.
+            inside = slice(None) if seen_faces.size == 1 else np.flatnonzero(face == painted)
+            among = here if seen_faces.size == 1 else start + inside
+            u[among], v[among] = _surface_coordinates(solid, int(painted), local[:, inside])
+            colour[:, among] = albedo(material, u[among], v[among], footprint[among])
+            properties[:, among] = _properties(material)
+    strength, period = properties[:2]
+    colour *= 1 + 2 * strength * (grain(u, v, footprint, period) - np.float32(0.5))
+    return Surfaces(order, points, normals, distance, -ray / length, colour, properties)
+
+
+def _properties(material: Material) -> Array:
+    values = material.grain, material.grain_period, material.specular, material.gloss, material.emission
+    return np.array(values, np.float32)[:, None]
+
+
+def _directions(camera: Camera, x: Array, y: Array) -> Array:
+    """Ray directions (x, y, 1) in the world, (3, …) float32."""
+    turn = camera.rotation.T.astype(np.float32)
+    return np.stack([turn[i, 0] * x + (turn[i, 1] * y + turn[i, 2]) for i in range(3)])
+
+
+def _surface_coordinates(solid: Solid, face: int, points: Array) -> tuple[Array, Array]:
+    """Coordinates in metres along a face: horizontal and upward on walls, the plane itself on floors."""
+    x, y, z = points
+    if face >= 2 * len(solid.slabs):  # around the quadric's axis
+        radius = np.float32(max(solid.high[0], solid.high[1]))
+        return np.arctan2(y, x) * radius, z
+    nx, ny, nz = solid.slabs[face // 2].normal
+    flat = math.hypot(nx, ny)
+    if flat < 1e-6:
+        return x, y
+    along = dot((-ny / flat, nx / flat, 0.0), points)
+    up = dot((-nx * nz / flat, -ny * nz / flat, flat), points)
+    return along, up
+
+
+def _illuminate(world: World, surfaces: Surfaces) -> Array:
+    """Light that every visible point sends to the camera, (3, N) linear RGB."""
+    light = world.light
+    if light.lamp is None:
+        towards = np.broadcast_to(column(light.direction), surfaces.points.shape)
+        reach = np.ones_like(surfaces.depth)
+    else:
+        offset = column(light.lamp) - surfaces.points
+        squared = inner(offset, offset)
+        towards = offset / np.sqrt(squared)
+        # Not quite the inverse square: walls close to the lamp would burn out.
+        reach = 1 / (0.3 + squared / 12)
+    facing = inner(surfaces.normals, towards)
+    shadow, openness = _occlusion(world, surfaces, facing > 0)
+    arriving = shadow * reach
+    specular, gloss, emission = surfaces.properties[2:]
+    halfway = towards + surfaces.view
+    length = np.sqrt(inner(halfway, halfway)) + np.float32(1e-6)
+    mirror = np.minimum(inner(surfaces.normals, halfway) / length, 1)
+    # cos^n is close to a Gaussian of the angle, and exp is several times as fast as power.
+    highlight = specular * arriving * np.exp((mirror - 1) * gloss) * (facing > 0)
+    direct = np.maximum(facing, 0) * arriving
+    up = (surfaces.normals[2] + 1) / 2
+    lit = np.empty_like(surfaces.colour)
+    for channel, (sun, above, below) in enumerate(
+        zip(light.colour, light.from_above, light.from_below, strict=True)
+    ):
+        ambient = (np.float32(below) + up * np.float32(above - below)) * openness
+        received = ambient + np.float32(sun) * direct + emission
+        lit[channel] = surfaces.colour[channel] * received + np.float32(sun) * highlight
+    return lit
+
+
+def _occlusion(world: World, surfaces: Surfaces, lit: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Direct light that arrives (0 or 1), and the share of indirect light that other solids leave, (N,) each.
+
+    Args:
+        world: what there is.
+        surfaces: the visible points.
+        lit: (N,) whether the surface is turned to the light; elsewhere shadows do not matter.
+    """
+    blocks = Blocks.of(surfaces)
+    shadow = _in_blocks(lit)
+    hidden = np.zeros(shadow.shape, np.float32)
+    casters = [solid for solid in world.solids if solid.casts_shadow and not solid.hollow]
+    if casters:
+        spheres = [_bounding_sphere(solid) for solid in casters]
+        centres = np.array([centre for centre, _ in spheres], np.float32).T[:, :, None]
+        radii = np.array([radius for _, radius in spheres], np.float32)[:, None]
+        offset = centres - blocks.centres[:, None]
+        shadowed = _may_shadow(world.light, offset, radii, blocks) & shadow.any(axis=1)
+        sizes = np.array([_size(solid) for solid in casters], np.float32)[:, None]
+        darkened = inner(offset, offset) < (_NEARBY * sizes + blocks.radii) ** 2
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for solid, (centre, _), far, near in zip(casters, spheres, shadowed, darkened, strict=True):
+                if far.any():
+                    _cast_shadow(world.light, solid, blocks, np.flatnonzero(far), shadow)
+                if near.any():
+                    _darken(centre, _size(solid), blocks, np.flatnonzero(near), hidden)
+    count = surfaces.depth.size
+    return shadow.ravel()[:count].astype(np.float32), np.exp(-hidden).ravel()[:count]
+
+
+def _bounding_sphere(solid: Solid) -> tuple[NDArray[np.float64], float]:
+    low, high = np.asarray(solid.low), np.asarray(solid.high)
+    centre = solid.rotation @ ((low + high) / 2) + np.asarray(solid.position)
+    return centre, float(np.linalg.norm(high - low) / 2)
+
+
+def _size(solid: Solid) -> float:
+    """Half the edge of a cube of the same volume."""
+    return float(np.prod(np.asarray(solid.high) - np.asarray(solid.low)) ** (1 / 3)) / 2
+
+
+def _may_shadow(light: Light, offset: Array, radii: Array, blocks: Blocks) -> NDArray[np.bool_]:
+    """(S, B): whether the way from a block to the light passes a solid's bounding sphere.
+
+    Args:
+        light: where the light is.
+        offset: (3, S, B) from the blocks' centres to the solids'.
+        radii: (S, 1) of the solids.
+        blocks: the visible points.
+    """
+    if light.lamp is None:
+        along = column(light.direction)[:, None]
+        reach = np.maximum(inner(offset, along), 0)
+    else:
+        along = (column(light.lamp) - blocks.centres)[:, None]
+        reach = np.clip(inner(offset, along) / inner(along, along), 0, 1)
+    miss = offset - along * reach
+    return inner(miss, miss) < (radii + blocks.radii) ** 2
+
+
+def _cast_shadow(
+    light: Light, solid: Solid, blocks: Blocks, chosen: NDArray[np.intp], shadow: NDArray[np.bool_]
+) -> None:
+    """In the chosen blocks of `shadow` (B, _BLOCK), True for light, clear what the solid keeps dark."""
+    turn = solid.rotation.astype(np.float32)
+    start = blocks.lifted[:, chosen]
+    shifted = start - column(solid.position)[:, None]
+    origin = [dot(turn[:, i], shifted) for i in range(3)]
+    if light.lamp is None:
+        direction: Components = [dot(turn[:, i], light.direction) for i in range(3)]
+        limit = np.float32(np.inf)
+    else:
+        to_lamp = column(light.lamp)[:, None] - start
+        direction = [dot(turn[:, i], to_lamp) for i in range(3)]
+        limit = np.float32(1)
+    entry, leave = solid.interval(origin, direction)
+    shadow[chosen] &= ~((entry < leave) & (leave > 0) & (entry < limit))
+
+
+def _darken(
+    centre: NDArray[np.float64], size: float, blocks: Blocks, chosen: NDArray[np.intp], hidden: Array
+) -> None:
+    """In the chosen blocks of `hidden` (B, _BLOCK), add how much of its surroundings a ball hides."""
+    to_solid = centre.astype(np.float32)[:, None, None] - blocks.points[:, chosen]
+    squared = inner(to_solid, to_solid)
+    towards = np.maximum(inner(to_solid, blocks.normals[:, chosen]), 0)
+    fade = np.maximum(1 - squared * np.float32((_NEARBY * size) ** -2), 0)
+    weight = np.float32(0.6 * size * size) / (np.maximum(squared, np.float32(size * size)) * np.sqrt(squared))
+    hidden[chosen] += towards * fade * weight
+
+
+def _sky_colours(world: World, camera: Camera, rays: Rays) -> Array:
+    """(H, W, 3) linear RGB of the sky in every direction: a gradient with clouds on a flat ceiling."""
+    sky = world.sky
+    ray = _directions(camera, rays.x[None, :], rays.y[:, None])
+    elevation = ray[2] / np.sqrt(inner(ray, ray))
+    climb = np.sqrt(np.clip(elevation, 0, 1))
+    horizon, zenith = np.array([sky.horizon, sky.zenith], np.float32)
+    colours = horizon + climb[..., None] * (zenith - horizon)
+    above = elevation > 0.01
+    if sky.clouds and above.any():
+        reach = 90 / (elevation[above] + np.float32(0.12))
+        along, across = (ray[i][above] * reach + np.float32(sky.offset[i]) for i in range(2))
+        density = sample_noise(along, across) + np.float32(sky.clouds - 0.75)
+        cover = np.clip(density * 5, 0, 1) * np.clip(elevation[above] * 6, 0, 1)
+        colours[above] += cover[:, None] * (np.float32(1.05) - colours[above])
+    return np.ascontiguousarray(colours, np.float32)
+
+
+def _develop(linear: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Automatic exposure, lens blur, sensor noise and the film's curve."""
+    exposure = np.clip(_MIDDLE_GREY / max(float(linear[::4, ::4].mean()), 1e-3), 0.5, 2.0)
+    blurred: Array = cv2.GaussianBlur(linear * np.float32(exposure), (3, 3), 0.6)
+    # Mostly brightness noise, as cameras suppress noise in colour; and a third of the time to draw it.
+    noise: Array = rng.standard_normal((*blurred.shape[:2], 1), np.float32)
+    blurred += noise * (np.float32(0.002) + np.float32(0.012) * np.sqrt(blurred))
+    curve = _film_curve()
+    index = np.clip(blurred * np.float32(curve.size / 4), 0, curve.size - 1).astype(np.uint16)
+    return curve[index]
+
+
+@lru_cache(maxsize=1)
+def _film_curve() -> NDArray[np.uint8]:
+    """Linear light in [0, 4] → 8-bit sRGB; a straight line with a soft shoulder for the highlights."""
+    light = np.linspace(0, 4, 8192)
+    shoulder = np.where(light < 0.6, light, 0.6 + 0.4 * (1 - np.exp(-(light - 0.6) / 0.4)))
+    encoded = np.where(shoulder < 0.0031308, 12.92 * shoulder, 1.055 * shoulder ** (1 / 2.4) - 0.055)
+    return np.round(255 * np.clip(encoded, 0, 1)).astype(np.uint8)

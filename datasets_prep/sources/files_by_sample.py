@@ -1,0 +1,134 @@
+"""Bringing together the files of each sample, for datasets whose files share a name.
+
+Millions of names are sorted in columns: dictionaries of dictionaries would take a gigabyte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from datasets_prep.storage.listing import FileListing
+
+_CHUNK = 65_536
+_SEPARATOR = "\0"
+"""Between scope and name in a key: no path contains it, and it sorts before all that paths contain."""
+
+
+class FilesBySample:
+    """(scope, name) → role → path, in the order of scope and name.
+
+    Args:
+        paths: of all files.
+        roles: names of the roles, which `codes` counts.
+        keys: scope and name of each matching file, the same ones side by side.
+        codes: role of each of these files.
+        positions: where in `paths` each of them is.
+    """
+
+    def __init__(
+        self,
+        paths: pa.ChunkedArray,
+        roles: list[str],
+        keys: pa.ChunkedArray,
+        codes: NDArray[np.uint8],
+        positions: NDArray[np.int64],
+    ) -> None:
+        self._paths, self._roles = paths, roles
+        self._keys, self._codes, self._positions = keys, codes, positions
+
+    def items(self) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
+        """Each sample's scope and name, with its files."""
+        current, files = "", dict[str, str]()
+        for key, role, path in self._rows():
+            if key != current and files:
+                yield _scope_and_name(current), files
+                files = {}
+            current = key
+            files[role] = path
+        if files:
+            yield _scope_and_name(current), files
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for start in range(0, len(self._keys), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            keys = self._keys.slice(start, _CHUNK).to_pylist()
+            paths = self._paths.take(pa.array(self._positions[part])).to_pylist()
+            for key, code, path in zip(keys, self._codes[part].tolist(), paths, strict=True):
+                yield key, self._roles[code], path
+
+
+def _scope_and_name(key: str) -> tuple[str, str]:
+    scope, _, name = key.partition(_SEPARATOR)
+    return scope, name
+
+
+def collect_files(
+    listing: FileListing, pattern: re.Pattern[str], scope: str
+) -> tuple[FilesBySample, list[tuple[str, str]]]:
+    """Match all paths against a pattern.
+
+    Args:
+        listing: all files.
+        pattern: matches a whole path; its last matched group is named for the role of the file (`image`,
+            `depth`, …) and holds the sample's name.
+        scope: the pattern's group in which that name is unique: a scene, a split.
+
+    Returns:
+        The files of each sample, and each second copy of a file with the first one.
+    """
+    roles = list(pattern.groupindex)
+    keys, codes, positions = _match(listing, pattern, scope, roles)
+    order = pc.sort_indices(keys).to_numpy()  # stable: files of one key stay in the order of the paths
+    keys, codes, positions = keys.take(pa.array(order)), codes[order], positions[order]
+    del order
+    first = _first_of_role(keys, codes)
+    repeated = np.flatnonzero(first != np.arange(len(first)))
+    paths = listing.table.column("path")
+    pairs = sorted((int(positions[copy]), int(positions[first[copy]])) for copy in repeated)
+    copies = [(paths[copy].as_py(), paths[original].as_py()) for copy, original in pairs]
+    if len(repeated):
+        kept = np.flatnonzero(first == np.arange(len(first)))
+        keys, codes, positions = keys.take(pa.array(kept)), codes[kept], positions[kept]
+    return FilesBySample(paths, roles, keys, codes, positions), copies
+
+
+def _match(
+    listing: FileListing, pattern: re.Pattern[str], scope: str, roles: list[str]
+) -> tuple[pa.ChunkedArray, NDArray[np.uint8], NDArray[np.int64]]:
+    """Key, role and position of every path that matches."""
+    code_of = {role: code for code, role in enumerate(roles)}
+    chunks: list[pa.Array] = []
+    codes, positions = bytearray(), []
+    keys: list[str] = []
+    found: list[NDArray[np.int64]] = []
+    for position, path in enumerate(listing):
+        if match := pattern.fullmatch(path):
+            role = str(match.lastgroup)
+            keys.append(f"{match[scope]}{_SEPARATOR}{match[role]}")
+            codes.append(code_of[role])
+            positions.append(position)
+            if len(keys) == _CHUNK:
+                chunks.append(pa.array(keys, pa.string()))
+                found.append(np.array(positions, np.int64))
+                keys, positions = [], []
+    chunks.append(pa.array(keys, pa.string()))
+    found.append(np.array(positions, np.int64))
+    return pa.chunked_array(chunks), np.frombuffer(bytes(codes), np.uint8), np.concatenate(found)
+
+
+def _first_of_role(keys: pa.ChunkedArray, codes: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """For each file the first one of the same sample and role; keys are sorted."""
+    if len(keys) == 0:
+        return np.zeros(0, np.intp)
+    starts = np.ones(len(keys), bool)
+    starts[1:] = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1)).to_numpy()
+    sample_and_role = np.cumsum(starts) * 256 + codes
+    _, firsts, inverse = np.unique(sample_and_role, return_index=True, return_inverse=True)
+    result: NDArray[np.intp] = firsts[inverse]
+    return result

@@ -1,0 +1,1 @@
+"""Ground truth of stereo videos by optical flow: `dpt stereo`."""

@@ -1,0 +1,132 @@
+"""Disparity of a stereo pair from optical flow: the check, the rules of rejection, and the sky.
+
+This is what the authors of MiDaS did to 3D films (R. Ranftl et al., "Towards Robust Monocular Depth
+Estimation", supplement, and the thresholds of https://github.com/lasinger/3DVideos2Stereo), with one
+difference: a pixel that the flow carries out of the other view has nothing to be checked against, and counts
+as uncertain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from datasets_prep.sources.base import BadSample
+from datasets_prep.stereo.flow import Flow
+
+UNKNOWN = np.float32(np.inf)
+"""Uncertainty of a pixel whose partner is outside the other view."""
+
+
+class RejectionRules(BaseModel):
+    """When a frame is left out; the defaults are the authors', in pixels at the resolution of the flow.
+
+    Attributes:
+        vertical: how far a pixel may move up or down in a rectified pair.
+        vertical_share: share of the pixels that may move farther.
+        horizontal_range: largest minus smallest horizontal flow must exceed it: else there is no depth.
+        uncertainty: forward and backward flow must agree this well.
+        consistent_share: share of the pixels where they must.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vertical: float = Field(2.0, gt=0.0)
+    vertical_share: float = Field(0.1, gt=0.0, le=1.0)
+    horizontal_range: float = Field(10.0, ge=0.0)
+    uncertainty: float = Field(2.0, gt=0.0)
+    consistent_share: float = Field(0.7, ge=0.0, lt=1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Disparity:
+    """Disparity of the left view.
+
+    Attributes:
+        values: (H, W) float32 pixels, larger is nearer; may be negative, behind the plane of the screen.
+        uncertainty: (H, W) float32 pixels, disagreement of forward and backward flow, inf where unknown.
+    """
+
+    values: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
+
+
+def disparity_of(there: Flow, back: Flow) -> Disparity:
+    """Disparity -u and its uncertainty |u + u'(x + u)|, with u' the horizontal flow back, interpolated.
+
+    Args:
+        there, back: flow left to right and right to left, (H, W, 2) float32.
+    """
+    u = there[..., 0]
+    height, width = u.shape
+    rows, columns = np.indices((height, width), dtype=np.float32)
+    partner = columns + u
+    # A pair is rectified, so a point stays in its row, as in the authors' check.
+    u_back = cv2.remap(
+        np.ascontiguousarray(back[..., 0]), partner, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    inside = (partner >= 0) & (partner <= width - 1)
+    return Disparity(-u, np.where(inside, np.abs(u + u_back), UNKNOWN).astype(np.float32))
+
+
+def reject(there: Flow, back: Flow, disparity: Disparity, rules: RejectionRules) -> None:
+    """Refuse a pair that is not rectified, has no depth, or whose flow does not agree with itself.
+
+    Raises:
+        BadSample: with the rule and the measured value.
+    """
+    for what, flow in (("left to right", there), ("right to left", back)):
+        share = float((np.abs(flow[..., 1]) > rules.vertical).mean())
+        if share >= rules.vertical_share:
+            raise BadSample(
+                f"not rectified: vertical flow {what} is over {rules.vertical:g} px "
+                f"on {share:.0%} of the pixels, less than {rules.vertical_share:.0%} needed"
+            )
+        extent = float(np.ptp(flow[..., 0]))
+        if not extent > rules.horizontal_range:
+            raise BadSample(
+                f"no depth: horizontal flow {what} has a range of {extent:.1f} px, "
+                f"more than {rules.horizontal_range:g} px needed"
+            )
+    share = float((disparity.uncertainty < rules.uncertainty).mean())
+    if not share > rules.consistent_share:
+        raise BadSample(
+            f"inconsistent: forward and backward flow agree within {rules.uncertainty:g} px "
+            f"on {share:.0%} of the pixels, more than {rules.consistent_share:.0%} needed"
+        )
+
+
+def shrink(disparity: Disparity, factor: int) -> Disparity:
+    """Average over factor×factor pixels, in pixels of the smaller map; a rest at the border is left out."""
+    if factor == 1:
+        return disparity
+    height, width = (side // factor * factor for side in disparity.values.shape)
+    blocks = (height // factor, factor, width // factor, factor)
+    values, uncertainty = (
+        (part[:height, :width].reshape(blocks).mean(axis=(1, 3)) / factor).astype(np.float32)
+        for part in (disparity.values, disparity.uncertainty)
+    )
+    return Disparity(values, uncertainty)
+
+
+def put_sky_far(disparity: Disparity, sky: NDArray[np.bool_], max_uncertainty: float) -> Disparity:
+    """Give the sky the smallest disparity that is certain elsewhere in the image (MiDaS, supplement).
+
+    Args:
+        sky: (h, w) bool of any size; the nearest pixel counts.
+        max_uncertainty: pixels of the smallest disparity must be more certain than this.
+    """
+    height, width = disparity.values.shape
+    resized = cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    known = ~resized & (disparity.uncertainty < max_uncertainty)
+    if not known.any():
+        return disparity
+    far = disparity.values[known].min()
+    return Disparity(
+        np.where(resized, far, disparity.values).astype(np.float32),
+        np.where(resized, 0, disparity.uncertainty).astype(np.float32),
+    )

@@ -1,0 +1,179 @@
+"""The work on one piece of a stereo video: frames, views, flow, disparity, check, files, record."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.disparity_png import encode_disparity, encode_uncertainty
+from datasets_prep.formats.video import Video
+from datasets_prep.sources.base import BadSample
+from datasets_prep.sources.stereo_tree import ENDINGS, FOLDERS
+from datasets_prep.stereo.disparity import Disparity, disparity_of, put_sky_far, reject, shrink
+from datasets_prep.stereo.flow import FlowMethod, RaftFlow, dis_flow
+from datasets_prep.stereo.plan import BadVideoFolder, Piece, StereoSettings
+from datasets_prep.stereo.views import Views, crop_widescreen, split_views
+from datasets_prep.storage.folder import Folder
+
+_MIN_SIDE = 64
+"""Views with a shorter side are refused: flow has nothing to hold on to, and DIS does not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class PieceWork:
+    """What the tasks do, and where."""
+
+    videos: str
+    out: str
+    sky: str | None
+    settings: StereoSettings
+
+    def whole(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Decode, compute DIS flow, write."""
+        cv2.setNumThreads(1)
+        row = self.decode(row)
+        return self.write({**row, **measure(row["left"], row["right"], dis_flow, self.settings)})
+
+    def decode(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Add the views `left` and `right`, (N, H, W, 3) uint8.
+
+        `problem` is why they are fewer than the names, `failure` what storage failed to do.
+        """
+        piece: Piece = pickle.loads(row["piece"])
+        pairs: list[Views] = []
+        problem, failure = "", ""
+        try:
+            pairs.extend(read_views(Folder(self.videos), piece))
+        except BadSample as error:
+            problem = str(error)
+        except OSError as error:
+            failure = f"{piece.video.path}: {error}"
+        left, right = (
+            np.stack([pair[side] for pair in pairs]) if pairs else np.zeros((0, 1, 1, 3), np.uint8)
+            for side in (0, 1)
+        )
+        return {**row, "left": left, "right": right, "problem": problem, "failure": failure}
+
+    def write(self, row: dict[str, Any]) -> dict[str, str]:
+        """Write the frames that passed, then the record of the piece; returns it, or the `failure`."""
+        try:
+            record = "" if row["failure"] else self._write(row)
+        except (OSError, BadVideoFolder) as error:
+            return {"record": "", "failure": f"{row['name']}: {error}"}
+        return {"record": record, "failure": str(row["failure"])}
+
+    def _write(self, row: dict[str, Any]) -> str:
+        piece: Piece = pickle.loads(row["piece"])
+        reasons = json.loads(row["reasons"])
+        reasons += [row["problem"]] * (len(piece.names) - len(reasons))
+        tree = Folder(self.out)
+        for index, (name, reason) in enumerate(zip(piece.names, reasons, strict=True)):
+            if reason is None:
+                disparity = Disparity(row["values"][index], row["uncertainty"][index])
+                if row["masked"][index]:
+                    disparity = self._with_sky(disparity, name)
+                write_frame(tree, name, row["left"][index], disparity, self.settings.jpeg_quality)
+        record = json.dumps(dict(zip(piece.names, reasons, strict=True)), indent=1) + "\n"
+        tree.write_text(row["name"], record)
+        return record
+
+    def _with_sky(self, disparity: Disparity, name: str) -> Disparity:
+        assert self.sky is not None
+        data = Folder(self.sky).read_bytes(f"{name}.png")
+        try:
+            mask = formats.decode_grey_png(data, "sky mask") > 0
+        except BadSample as error:
+            raise BadVideoFolder(f"{self.sky}/{name}.png: {error}") from error
+        return put_sky_far(disparity, mask, self.settings.rules.uncertainty)
+
+
+class RaftActor:
+    """RAFT on one GPU, or on the CPU."""
+
+    def __init__(self, settings: StereoSettings) -> None:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._settings = settings
+        self._flow = RaftFlow(settings.raft_weights, settings.raft_updates, device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Replace the right views of one piece by the disparity of the left ones."""
+        measured = measure(batch["left"][0], batch["right"][0], self._flow, self._settings)
+        kept = {key: values for key, values in batch.items() if key != "right"}
+        return {
+            **kept,
+            "values": measured["values"][None],
+            "uncertainty": measured["uncertainty"][None],
+            "reasons": [measured["reasons"]],
+        }
+
+
+def read_views(folder: Folder, piece: Piece) -> Iterator[Views]:
+    """Left and right view of each frame of a piece; of films in 1080p the central part of 2.35:1.
+
+    Raises:
+        BadSample: where the video cannot be decoded on, or views are too small.
+    """
+    with Video(folder, piece.video.path) as video:
+        for frame in video.frames(piece.numbers):
+            left, right = split_views(frame, piece.video.packing, piece.video.swapped)
+            if piece.video.is_film:
+                left, right = crop_widescreen(left), crop_widescreen(right)
+            if min(left.shape[:2]) < _MIN_SIDE:
+                height, width = left.shape[:2]
+                raise BadSample(f"views too small: {width}x{height}, at least {_MIN_SIDE} px a side needed")
+            yield left, right
+
+
+def measure(
+    left: NDArray[np.uint8],
+    right: NDArray[np.uint8],
+    flow: FlowMethod,
+    settings: StereoSettings,
+) -> dict[str, Any]:
+    """Disparity of the left views.
+
+    Args:
+        left, right: (N, H, W, 3) uint8.
+
+    Returns:
+        `values` and `uncertainty`, (N, h, w) float32, shrunk by the settings' factor; `reasons`, JSON, for
+        each frame why it was left out, or null.
+    """
+    assert settings.shrink is not None
+    count, height, width = left.shape[:3]
+    shape = (count, height // settings.shrink, width // settings.shrink)
+    values, uncertainty = (np.zeros(shape, np.float32) for _ in range(2))
+    reasons: list[str | None] = []
+    for index in range(count):
+        there, back = flow(left[index], right[index])
+        full = disparity_of(there, back)
+        try:
+            reject(there, back, full, settings.rules)
+            reasons.append(None)
+        except BadSample as error:
+            reasons.append(str(error))
+        small = shrink(full, settings.shrink)
+        values[index], uncertainty[index] = small.values, small.uncertainty
+    return {"values": values, "uncertainty": uncertainty, "reasons": json.dumps(reasons)}
+
+
+def write_frame(tree: Folder, name: str, left: NDArray[np.uint8], disparity: Disparity, quality: int) -> None:
+    """Write a left view with its disparity and uncertainty, each file whole or not at all."""
+    contents = {
+        "image": formats.encode_jpeg(left, quality),
+        "depth": encode_disparity(disparity.values),
+        "uncertainty": encode_uncertainty(disparity.uncertainty),
+    }
+    for role, data in contents.items():
+        with tree.writing(f"{FOLDERS[role]}/{name}.{ENDINGS[role]}") as path:
+            path.write_bytes(data)

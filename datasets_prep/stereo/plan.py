@@ -1,0 +1,290 @@
+"""The plan of a stereo job: which frames of which videos, cut into pieces, decided before a frame is decoded.
+
+Videos lie in a folder of the user's:
+
+    movies   <film>.mkv, with chapter marks or without, or <film>/chapter<N>.mkv for each chapter
+    wsvd     <YouTube id>.mp4, also with the downloader's suffix: <id>.f136.mp4
+
+The names of films are those of the authors' lists (`hugo`, `exodus`, …). Where videos are packed otherwise
+than is usual in the dataset, a `videos.yaml` beside them says so:
+
+    hugo.mkv: {packing: over_under}
+    pina/chapter3.mkv: {packing: half_side_by_side, swapped: true}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from datasets_prep.errors import NotFound, UserError
+from datasets_prep.formats.video import SUFFIXES, Video
+from datasets_prep.sources.base import BadSample
+from datasets_prep.sources.movies import SPLIT_OF_FILM
+from datasets_prep.sources.wsvd_lists import video_id
+from datasets_prep.stereo.disparity import RejectionRules
+from datasets_prep.stereo.views import Packing
+from datasets_prep.storage.folder import Folder
+
+StereoDataset = Literal["movies", "wsvd"]
+
+OVERRIDES_NAME = "videos.yaml"
+
+FRAMES_A_PIECE = 10
+"""Most frames of one task: two Full HD views of each are 120 MB."""
+
+_MAX_GAP = 48
+"""Frames of a piece lie no farther apart: else seeking anew is cheaper than decoding on."""
+
+_FILM_FILE = re.compile(r"(?P<film>[^/]+)(?:/chapter(?P<chapter>\d+))?\.(?:" + "|".join(SUFFIXES) + ")")
+
+
+class BadVideoFolder(UserError):
+    """A folder of videos, its `videos.yaml` or a list of frames that cannot be used; the message says why."""
+
+
+class StereoSettings(BaseModel):
+    """What decides the bytes that a stereo job writes, besides the videos and lists.
+
+    Attributes:
+        flow: `dis` on CPU cores, or `raft`, which is better and wants a GPU. (The authors took PWC-Net+ for
+            films and FlowNet2 for web videos.)
+        raft_weights: a file of weights; None for torchvision's published ones, which it downloads.
+        raft_updates: recurrent refinements of RAFT.
+        packing: how frames hold the two views; None for what is usual in the dataset: `side_by_side` for
+            films, `half_side_by_side` for WSVD.
+        shrink: the disparity's size is the left view's divided by this; None for the dataset's own: 2 for
+            films, as the authors did, 1 for WSVD, whose videos are small.
+        cut_threshold: score from which two frames belong to different shots, see `shot_cuts`.
+        train_rate, validation_rate: frames a second that clips of films take; the latter of the films that
+            are held out.
+        rules: when a frame is left out.
+        jpeg_quality: of the left views.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flow: Literal["dis", "raft"] = "dis"
+    raft_weights: str | None = None
+    raft_updates: int = Field(12, ge=1)
+    packing: Packing | None = None
+    shrink: int | None = Field(None, ge=1, le=8)
+    cut_threshold: float = Field(0.1, gt=0.0, lt=1.0)
+    train_rate: int = Field(4, ge=1, le=60)
+    validation_rate: int = Field(1, ge=1, le=60)
+    rules: RejectionRules = RejectionRules()
+    jpeg_quality: int = Field(92, ge=1, le=100)
+
+    def of(self, dataset: StereoDataset) -> StereoSettings:
+        """The same with the dataset's own values where None stands for them."""
+        film = dataset == "movies"
+        packing = self.packing or ("side_by_side" if film else "half_side_by_side")
+        shrink = self.shrink or (2 if film else 1)
+        return self.model_copy(update={"packing": packing, "shrink": shrink})
+
+    @property
+    def digest(self) -> str:
+        """Of all settings, and of the code's own version."""
+        return _digest([1, self.model_dump(mode="json")])
+
+
+class _VideoOverride(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    packing: Packing | None = None
+    swapped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StereoVideo:
+    """A video, or one chapter of it.
+
+    Attributes:
+        folder: where its frames go in the tree: `hugo/chapter2`, or the YouTube id.
+        path: relative to the folder of videos.
+        size: of the file, bytes.
+        is_film: of the Movies dataset: 1080p views are cut to 2.35:1.
+        start, stop: frame numbers of the chapter, half-open; None for the end of the video.
+    """
+
+    folder: str
+    path: str
+    size: int
+    packing: Packing
+    swapped: bool
+    is_film: bool
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The frames of one task: a clip, or part of a long one.
+
+    Attributes:
+        video: where they are.
+        numbers: of the frames in the video, rising.
+        names: of the frames in the tree, without ending: `hugo/chapter2/out00000042`.
+    """
+
+    video: StereoVideo
+    numbers: tuple[int, ...]
+    names: tuple[str, ...]
+
+    def record_name(self, settings: StereoSettings, sky: Mapping[str, int]) -> str:
+        """Where the record of its work is kept: the name holds a digest of all that decides the result.
+
+        Args:
+            sky: name of a frame → size of its sky mask.
+        """
+        masks = [sky.get(name) for name in self.names]
+        video = [self.video.path, self.video.size, self.video.packing, self.video.swapped]
+        digest = _digest([settings.digest, video, self.numbers, self.names, masks])
+        return f"{RECORDS}/{self.names[0]}-{digest}.json"
+
+
+RECORDS = "pieces"
+"""Folder in the tree that has a file for each finished piece."""
+
+
+def find_videos(dataset: StereoDataset, folder: Folder, settings: StereoSettings) -> list[StereoVideo]:
+    """All videos in a folder, films by chapter, in a reproducible order.
+
+    Args:
+        settings: with the dataset's own values, see `StereoSettings.of`.
+
+    Raises:
+        NotFound: if there is no such folder.
+        BadVideoFolder: if it holds no video, two of one name, or a bad `videos.yaml`.
+    """
+    if not folder.exists():
+        raise NotFound(f"no such folder: {folder.uri}")
+    overrides = _read_overrides(folder)
+    found: dict[str, StereoVideo] = {}
+    for path, size in folder.files().items():
+        override = overrides.get(path, _VideoOverride())
+        name = _folder_of(dataset, path)
+        if name is None:
+            continue
+        assert settings.packing is not None
+        film = dataset == "movies"
+        packing = override.packing or settings.packing
+        video = StereoVideo(name, path, size, packing, override.swapped, film)
+        for part in _chapters(folder, video) if film and "/" not in path else [video]:
+            if part.folder in found:
+                raise BadVideoFolder(f"{folder.uri}: {path} and {found[part.folder].path} have one name")
+            found[part.folder] = part
+    if not found:
+        kind = "<film>.mkv or <film>/chapter<N>.mkv" if dataset == "movies" else "<YouTube id>.mp4"
+        raise BadVideoFolder(f"no video in {folder.uri}; expected {kind} (or {', '.join(SUFFIXES)})")
+    return [found[name] for name in sorted(found)]
+
+
+def _folder_of(dataset: StereoDataset, path: str) -> str | None:
+    stem, dot, suffix = path.rpartition(".")
+    if dataset == "wsvd":
+        return video_id(stem) if dot and suffix in SUFFIXES else None
+    match = _FILM_FILE.fullmatch(path)
+    if not match:
+        return None
+    return f"{match['film']}/chapter{match['chapter']}" if match["chapter"] else match["film"]
+
+
+def _chapters(folder: Folder, film: StereoVideo) -> list[StereoVideo]:
+    """A film by its chapter marks; one chapter if there are none, or if it cannot be opened (yet)."""
+    try:
+        with Video(folder, film.path) as video:
+            marks = video.chapters()
+    except BadSample:
+        marks = []
+    common = (film.path, film.size, film.packing, film.swapped, film.is_film)
+    if not marks:
+        return [StereoVideo(f"{film.folder}/chapter1", *common)]
+    return [
+        StereoVideo(f"{film.folder}/chapter{number}", *common, start, stop)
+        for number, (start, stop) in enumerate(marks, 1)
+    ]
+
+
+def _read_overrides(folder: Folder) -> dict[str, _VideoOverride]:
+    if not folder.exists(OVERRIDES_NAME):
+        return {}
+    where = f"{folder.uri}/{OVERRIDES_NAME}"
+    try:
+        content = yaml.safe_load(folder.read_text(OVERRIDES_NAME)) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadVideoFolder(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadVideoFolder(f"{where}: expected a file name in each line, got {type(content).__name__}")
+    overrides = {}
+    for path, fields in content.items():
+        if path not in folder.files():
+            raise BadVideoFolder(f"{where}: there is no video {path!r}")
+        try:
+            overrides[path] = _VideoOverride.model_validate(fields)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            raise BadVideoFolder(f"{where}: {path}: {key}: {problem['msg']}") from error
+    return overrides
+
+
+# ---- pieces
+
+
+def without_first_and_last(videos: Sequence[StereoVideo]) -> list[StereoVideo]:
+    """Leave out titles and credits, as the authors did: a film's first and last chapter by its marks."""
+    marked: dict[str, list[StereoVideo]] = {}
+    for video in videos:
+        if video.stop is not None:
+            marked.setdefault(video.path, []).append(video)
+    left_out = {
+        video.folder
+        for chapters in marked.values()
+        if len(chapters) >= 3
+        for video in (min(chapters, key=_start), max(chapters, key=_start))
+    }
+    return [video for video in videos if video.folder not in left_out]
+
+
+def _start(video: StereoVideo) -> int:
+    return video.start
+
+
+def sampling_rate(video: StereoVideo, settings: StereoSettings) -> int:
+    """Frames a second that the clips of a film's chapter take."""
+    held_out = SPLIT_OF_FILM.get(video.folder.split("/")[0]) in ("val", "test")
+    return settings.validation_rate if held_out else settings.train_rate
+
+
+def pieces_of_clip(video: StereoVideo, folder: str, numbers: Iterable[int]) -> Iterator[Piece]:
+    """Cut a clip into pieces of at most `FRAMES_A_PIECE` frames.
+
+    Args:
+        folder: where the frames go in the tree.
+        numbers: of the frames in the video, in any order.
+    """
+    part: list[int] = []
+    for number in sorted(set(numbers)):
+        if part and (len(part) == FRAMES_A_PIECE or number - part[-1] > _MAX_GAP):
+            yield _piece(video, folder, part)
+            part = []
+        part.append(number)
+    if part:
+        yield _piece(video, folder, part)
+
+
+def _piece(video: StereoVideo, folder: str, numbers: Sequence[int]) -> Piece:
+    names = tuple(f"{folder}/out{number - video.start + 1:08d}" for number in numbers)
+    return Piece(video, tuple(numbers), names)
+
+
+def _digest(content: object) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()

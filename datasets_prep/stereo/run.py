@@ -1,0 +1,416 @@
+"""Stereo videos → left views with disparity and its uncertainty, on Ray Data; for 3D Movies and WSVD.
+
+One task a piece of a clip: decode, split the frames into views, optical flow both ways, disparity, check,
+rules of rejection, files. With DIS that is one task on one core; with RAFT decoding and writing stay in
+tasks, and a pool of actors, one a GPU, computes the flow between them.
+
+The result is the tree of 3DVideos2Stereo (`sources.stereo_tree`), which `dpt prepare` reads. Each finished
+piece leaves a record with the reasons of the frames that were left out, written after its frames. So a piece
+is done once: killing the job and running it again ends with the same bytes, and videos that are added later
+add their frames. `stereo.json` and `rejected.parquet` sum up what the last run found.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from numpy.typing import NDArray
+
+from datasets_prep.errors import NotFound, UserError
+from datasets_prep.formats.video import Video
+from datasets_prep.sources.base import BadSample, Rejection
+from datasets_prep.stereo.flow import RaftFlow
+from datasets_prep.stereo.lists import ListedPieces, read_movie_lists, read_wsvd_lists
+from datasets_prep.stereo.piece import PieceWork, RaftActor
+from datasets_prep.stereo.plan import (
+    RECORDS,
+    BadVideoFolder,
+    Piece,
+    StereoDataset,
+    StereoSettings,
+    StereoVideo,
+    find_videos,
+    pieces_of_clip,
+    sampling_rate,
+    without_first_and_last,
+)
+from datasets_prep.stereo.shot_cuts import THUMBNAIL_WIDTH, clips_of_shot, find_cuts
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.retries import StorageFailed
+
+SETTINGS_NAME = "settings.json"
+CUTS = "cuts"
+"""Folder in the tree that has the shot cuts of each video."""
+
+REPORT_NAME = "stereo.json"
+REJECTED_NAME = "rejected.parquet"
+
+_READERS = 16
+
+_REJECTED_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string())])
+
+
+class NothingUsable(UserError):
+    """Not one frame of the videos could be used, or the folder holds the work of other settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class StereoReport:
+    """What a job has come to: `stereo.json`.
+
+    Attributes:
+        dataset: movies or wsvd.
+        settings: all of them, resolved.
+        videos: how many were found (films count by chapter).
+        missing: names of listed videos that are not there.
+        frames: how many were written.
+        rejected: kind of reason → frames that were left out for it.
+    """
+
+    dataset: str
+    settings: dict[str, Any]
+    videos: int
+    missing: list[str]
+    frames: int
+    rejected: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class StereoProgress:
+    """How far a job is, in frames; reported after every finished piece."""
+
+    frames: int
+    done: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class StereoPlan:
+    """What a job is to do; made without Ray and without writing anything.
+
+    Attributes:
+        dataset: movies or wsvd.
+        settings: with the dataset's own values.
+        folder: of the videos.
+        videos: all that are there.
+        listed: what the authors' lists name of them; None to take clips of all shots.
+        sky: folder of sky masks, or None.
+        masks: name of a frame → size of its sky mask's file.
+    """
+
+    dataset: StereoDataset
+    settings: StereoSettings
+    folder: Folder
+    videos: list[StereoVideo]
+    listed: ListedPieces | None
+    sky: Folder | None
+    masks: dict[str, int]
+
+
+def plan_stereo(
+    dataset: str, videos: str, settings: StereoSettings, lists: str | None = None, sky: str | None = None
+) -> StereoPlan:
+    """Find the videos and read the lists. Decodes no frame.
+
+    Args:
+        dataset: movies or wsvd.
+        videos: the folder of videos, see `stereo_plan`; a path or a URI, as all folders.
+        lists: folder of the authors' lists: frames to take of films (without it, clips of all shots), or
+            clips of WSVD, which need it.
+        sky: folder of masks `<name of the frame>.png`, not 0 where sky is.
+
+    Raises:
+        NotFound: if a folder, or the file of weights, is not there.
+        UserError: if that file holds other weights.
+        BadVideoFolder: if there is no such dataset, or videos or lists cannot be used as they are.
+        BadClipList: if a list of WSVD's is damaged or hostile.
+    """
+    known = _find_dataset(dataset)
+    resolved, folder = settings.of(known), Folder(videos)
+    found = find_videos(known, folder, resolved)
+    if settings.flow == "raft" and settings.raft_weights is not None:
+        RaftFlow(settings.raft_weights, settings.raft_updates, "cpu")  # an actor's error would be a traceback
+    masks = {path.removesuffix(".png"): size for path, size in _existing(sky).files().items()} if sky else {}
+    return StereoPlan(
+        known, resolved, folder, found, _listed(known, lists, found), Folder(sky) if sky else None, masks
+    )
+
+
+def run_stereo(plan: StereoPlan, out: str) -> Iterator[StereoProgress]:
+    """Carry out a plan; Ray must be running.
+
+    Args:
+        out: folder of the tree; a path or a URI.
+
+    Yields:
+        the progress after each piece; exhaust the iterator to finish the job, then `read_report`.
+
+    Raises:
+        NothingUsable: if `out` was made with other settings, or no frame passed.
+        StorageFailed: if pieces could not be read or written; the others are finished, run it again.
+    """
+    tree = Folder(out)
+    _claim(tree, plan)
+    listed = plan.listed if plan.listed is not None else _shots_of(plan, tree)
+    for split, names in listed.splits.items():
+        _write_once(tree, f"lists/{split}.txt", "".join(f"{name}\n" for name in names))
+    pieces = {piece.record_name(plan.settings, plan.masks): piece for piece in listed.pieces}
+    finished = _finished_records(tree, pieces)
+    total, rejected = sum(len(piece.numbers) for piece in pieces.values()), 0
+    reasons: dict[str, str | None] = {}
+    waiting = {name: piece for name, piece in pieces.items() if name not in finished}
+    for record in itertools.chain(_read_records(tree, finished), _run_pieces(plan, waiting, tree)):
+        reasons.update(record)
+        rejected += sum(reason is not None for reason in record.values())
+        yield StereoProgress(total, len(reasons), rejected)
+    _close(tree, plan, listed.missing, reasons)
+
+
+def read_report(out: str) -> StereoReport:
+    """What the last finished job in a folder has come to."""
+    return StereoReport(**json.loads(Folder(out).read_text(REPORT_NAME)))
+
+
+# ---- before the work
+
+
+def _find_dataset(name: str) -> StereoDataset:
+    known: tuple[StereoDataset, ...] = get_args(StereoDataset)
+    for dataset in known:
+        if dataset == name:
+            return dataset
+    raise BadVideoFolder(f"{name!r} is no dataset of stereo videos; there are: {', '.join(known)}")
+
+
+def _existing(uri: str) -> Folder:
+    folder = Folder(uri)
+    if not folder.exists():
+        raise NotFound(f"no such folder: {uri}")
+    return folder
+
+
+def _listed(dataset: StereoDataset, lists: str | None, videos: Sequence[StereoVideo]) -> ListedPieces | None:
+    if lists is not None:
+        read = read_movie_lists if dataset == "movies" else read_wsvd_lists
+        return read(_existing(lists), videos)
+    if dataset == "wsvd":
+        raise BadVideoFolder("wsvd: the authors' lists of clips are needed; give their folder as --lists")
+    return None
+
+
+def _claim(tree: Folder, plan: StereoPlan) -> None:
+    """Note the settings in the tree; refuse one that was made with others: it would become a mixture."""
+    settings = plan.settings.model_dump(mode="json")
+    content = json.dumps({"dataset": plan.dataset, **settings}, indent=1) + "\n"
+    if tree.exists(SETTINGS_NAME) and tree.read_text(SETTINGS_NAME) != content:
+        raise NothingUsable(
+            f"{tree.uri} was made with other settings, see its {SETTINGS_NAME}; give another folder as --out"
+        )
+    tree.remove_partial_files()
+    _write_once(tree, SETTINGS_NAME, content)
+
+
+def _write_once(tree: Folder, name: str, content: str) -> None:
+    if not tree.exists(name) or tree.read_text(name) != content:
+        tree.write_text(name, content)
+
+
+def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
+    """The records of pieces that are finished.
+
+    Raises:
+        NothingUsable: if there are frames of another video, other masks or otherwise cut clips of a name.
+    """
+    wanted = {_without_digest(name): name for name in pieces}
+    finished = []
+    for name in _files_below(tree, RECORDS):
+        if wanted.get(_without_digest(name), name) != name:
+            raise NothingUsable(
+                f"{tree.uri}/{name} is of another video, list or sky mask of that name; "
+                "remove it and the frames that it names, or give another folder as --out"
+            )
+        if name in pieces:
+            finished.append(name)
+    return finished
+
+
+def _files_below(tree: Folder, name: str) -> list[str]:
+    """Paths in the tree of all files below one of its folders, which may not be there yet."""
+    return [f"{name}/{path}" for path in (tree / name).files()] if tree.exists(name) else []
+
+
+def _without_digest(record_name: str) -> str:
+    return record_name.rpartition("-")[0]
+
+
+# ---- shots
+
+
+def _shots_of(plan: StereoPlan, tree: Folder) -> ListedPieces:
+    """The clips of all shots of films."""
+    videos = without_first_and_last(plan.videos)
+    cuts = _find_all_cuts(videos, plan, tree)
+    pieces: list[Piece] = []
+    damaged: list[Rejection] = []
+    for video in videos:
+        found = cuts[video.folder]
+        for start, stop in itertools.pairwise(found["bounds"]):
+            for clip in clips_of_shot(start, stop, found["rate"], sampling_rate(video, plan.settings)):
+                pieces += pieces_of_clip(video, video.folder, clip)
+        if found["problem"] is not None:
+            damaged.append(Rejection(video.path, found["problem"]))
+    return ListedPieces(pieces, damaged, {})
+
+
+def _find_all_cuts(
+    videos: Sequence[StereoVideo], plan: StereoPlan, tree: Folder
+) -> dict[str, dict[str, Any]]:
+    """The cuts of every video by its folder; found once, then read from the tree."""
+    names = {video.folder: f"{CUTS}/{video.folder}-{video.size}.json" for video in videos}
+    there = set(_files_below(tree, CUTS))
+    rows = [
+        {"video": pickle.dumps(video), "name": names[video.folder]}
+        for video in videos
+        if names[video.folder] not in there
+    ]
+    if rows:
+        task = partial(
+            _record_cuts, videos=plan.folder.uri, out=tree.uri, threshold=plan.settings.cut_threshold
+        )
+        tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
+        _require_none([row["failure"] for row in tasks.iter_rows() if row["failure"]], len(rows), "videos")
+    return {video.folder: json.loads(tree.read_text(names[video.folder])) for video in videos}
+
+
+def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float) -> dict[str, str]:
+    """Find the cuts of a video, up to where it is damaged; returns what storage failed to do."""
+    video: StereoVideo = pickle.loads(row["video"])
+    found: dict[str, Any] = {"rate": 0, "bounds": [], "problem": None}
+
+    def thumbnails(opened: Video) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        try:
+            yield from opened.thumbnails(video.start, video.stop, THUMBNAIL_WIDTH)
+        except BadSample as error:
+            found["problem"] = str(error)
+
+    try:
+        with Video(Folder(videos), video.path) as opened:
+            found["rate"] = round(opened.frame_rate)
+            found["bounds"] = find_cuts(thumbnails(opened), threshold)
+    except BadSample as error:
+        found["problem"] = str(error)
+    except OSError as error:
+        return {"failure": f"{video.path}: {error}"}
+    Folder(out).write_text(row["name"], json.dumps(found) + "\n")
+    return {"failure": ""}
+
+
+def _require_none(failures: Sequence[str], count: int, what: str) -> None:
+    if failures:
+        raise StorageFailed(
+            f"{len(failures)} of {count} {what} could not be read or written, the first: {failures[0]} "
+            "(run the command again: what is finished is kept)"
+        )
+
+
+# ---- pieces, in Ray tasks
+
+
+def _read_records(tree: Folder, names: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    """The records of finished pieces, fetched many at a time: there are tens of thousands."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for text in pool.map(tree.read_text, names):
+            yield json.loads(text)
+
+
+def _run_pieces(
+    plan: StereoPlan, pieces: Mapping[str, Piece], tree: Folder
+) -> Iterator[dict[str, str | None]]:
+    """Work on pieces, by their records' names; yields the records as they are finished."""
+    rows = [
+        {"name": name, "piece": pickle.dumps(piece), "masked": [frame in plan.masks for frame in piece.names]}
+        for name, piece in pieces.items()
+    ]
+    if not rows:
+        return
+    work = PieceWork(plan.folder.uri, tree.uri, plan.sky.uri if plan.sky else None, plan.settings)
+    dataset: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    if plan.settings.flow == "dis":
+        dataset = dataset.map(work.whole)
+    else:
+        dataset = dataset.map(work.decode).map_batches(
+            RaftActor, fn_constructor_args=(_located(plan.settings),), batch_size=1, **_raft_pool()
+        )
+        dataset = dataset.map(work.write)
+    failures = []
+    for row in dataset.iter_rows():
+        if row["failure"]:
+            failures.append(row["failure"])
+        else:
+            yield json.loads(row["record"])
+    _require_none(failures, len(rows), "pieces")
+
+
+def _located(settings: StereoSettings) -> StereoSettings:
+    """The same with an absolute path of weights: actors have a working directory of their own."""
+    path = settings.raft_weights
+    return settings.model_copy(update={"raft_weights": path and os.path.abspath(path)})
+
+
+def _raft_pool() -> dict[str, Any]:
+    """One actor a GPU, or one on the CPU. They take no CPU slot: decoding feeds them and must not starve."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return {
+        "compute": ray.data.ActorPoolStrategy(size=max(1, gpus)),
+        "num_gpus": min(1, gpus),
+        "num_cpus": 0,
+    }
+
+
+# ---- the end
+
+
+def _close(
+    tree: Folder, plan: StereoPlan, missing: Sequence[Rejection], reasons: Mapping[str, str | None]
+) -> None:
+    """Write the table of what was left out, then the report."""
+    frames, entries = 0, [{"source_path": entry.path, "reason": entry.reason} for entry in missing]
+    counts: Counter[str] = Counter()
+    for frame, reason in sorted(reasons.items()):
+        if reason is None:
+            frames += 1
+        else:
+            counts[_kind(reason)] += 1
+            entries.append({"source_path": frame, "reason": reason})
+    with tree.writing(REJECTED_NAME) as path:
+        pq.write_table(pa.Table.from_pylist(entries, _REJECTED_SCHEMA), path)
+    report = StereoReport(
+        dataset=plan.dataset,
+        settings=plan.settings.model_dump(mode="json"),
+        videos=len(plan.videos),
+        missing=[entry.path for entry in missing],
+        frames=frames,
+        rejected=dict(sorted(counts.items())),
+    )
+    _write_once(tree, REPORT_NAME, json.dumps(asdict(report), indent=1) + "\n")
+    if not frames:
+        first = f"; first reason: {entries[0]['source_path']}: {entries[0]['reason']}" if entries else ""
+        raise NothingUsable(f"none of the frames could be used{first} (all: {tree.uri}/{REJECTED_NAME})")
+
+
+def _kind(reason: str) -> str:
+    """What a reason starts with: the rule, without what was measured."""
+    return reason.partition(":")[0]

@@ -1,0 +1,1 @@
+"""Folders on local disk and object stores: reading, atomic writing, listing, retries."""

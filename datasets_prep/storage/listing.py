@@ -1,0 +1,190 @@
+"""All files of a folder, with their sizes: millions of them in columns, not in objects.
+
+A path costs its own bytes and twelve more, where a dictionary of strings takes five times that: 2.8 million
+files, the images and depth maps of MIX 6, fit into 250 MB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import ItemsView, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from fsspec.implementations.local import LocalFileSystem
+from numpy.typing import NDArray
+
+from datasets_prep.storage.retries import persistently
+
+LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
+
+_CHUNK = 65_536
+"""Files that become a column chunk at once, and strings that exist at once when iterating."""
+
+_REQUESTS = 16
+"""Folders of a remote file system that are listed at the same time."""
+
+
+class FileListing(Mapping[str, int]):
+    """Relative path → size in bytes, in the order of the paths; immutable.
+
+    Args:
+        table: of `LISTING_SCHEMA`, sorted by path, each path once.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table.combine_chunks()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self.table.column("path").chunks:
+            for start in range(0, len(batch), _CHUNK):
+                yield from batch.slice(start, _CHUNK).to_pylist()
+
+    def __getitem__(self, path: str) -> int:
+        index = self._position(path)
+        if index is None:
+            raise KeyError(path)
+        return int(self.table.column("bytes")[index].as_py())
+
+    def __contains__(self, path: object) -> bool:
+        return isinstance(path, str) and self._position(path) is not None
+
+    def items(self) -> ItemsView[str, int]:
+        """Paths with their sizes."""
+        return _Items(self)
+
+    def sizes_of(self, paths: pa.Array) -> NDArray[np.int64]:
+        """Sizes of many files at once, in the order of `paths`; -1 for a path that is not there."""
+        order = pc.sort_indices(paths)
+        sizes = np.full(len(paths), -1, np.int64)
+        entries = iter(self.items())
+        entry: tuple[str, int] | None = next(entries, None)
+        for start in range(0, len(order), _CHUNK):
+            part = order.slice(start, _CHUNK)
+            for position, path in zip(part.to_pylist(), paths.take(part).to_pylist(), strict=True):
+                while entry is not None and entry[0] < path:
+                    entry = next(entries, None)
+                if entry is not None and entry[0] == path:
+                    sizes[position] = entry[1]
+        return sizes
+
+    def _position(self, path: str) -> int | None:
+        paths = self.table.column("path")
+        low, high = 0, len(paths)
+        while low < high:
+            middle = (low + high) // 2
+            if paths[middle].as_py() < path:
+                low = middle + 1
+            else:
+                high = middle
+        return low if low < len(paths) and paths[low].as_py() == path else None
+
+
+class _Items(ItemsView[str, int]):
+    """Read off the columns: looking up every path would take twenty steps each."""
+
+    def __init__(self, listing: FileListing) -> None:
+        super().__init__(listing)
+        self._table = listing.table
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        for start in range(0, len(self._table), _CHUNK):
+            paths, sizes = (column.to_pylist() for column in self._table.slice(start, _CHUNK).columns)
+            yield from zip(paths, sizes, strict=True)
+
+
+def list_files(fs: Any, folder: str) -> FileListing:
+    """List every file below a folder of an fsspec file system; links are followed.
+
+    Raises:
+        StorageFailed: if the folder cannot be listed.
+    """
+    columns = _Columns(prefix=1 if folder == "/" else len(folder) + 1)
+    if isinstance(fs, LocalFileSystem):
+        _walk_local(folder, columns)
+    else:
+        _walk_remote(fs, folder, columns)
+    return FileListing(columns.sorted_table())
+
+
+class _Columns:
+    """Paths and sizes that are still coming in."""
+
+    def __init__(self, prefix: int) -> None:
+        self._prefix = prefix
+        self._paths: list[str] = []
+        self._sizes: list[int] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, path: str, size: int) -> None:
+        self._paths.append(path[self._prefix :])
+        self._sizes.append(size)
+        if len(self._paths) == _CHUNK:
+            self._close_chunk()
+
+    def _close_chunk(self) -> None:
+        try:
+            paths = pa.array(self._paths, pa.string())
+        except UnicodeEncodeError:
+            # A name that is no UTF-8. It cannot be opened by the name that stands in for it, so a sample that
+            # it belongs to is quarantined as missing.
+            paths = pa.array([path.encode("utf-8", "replace").decode() for path in self._paths], pa.string())
+        sizes = pa.array(self._sizes, pa.int64())
+        self._batches.append(pa.record_batch([paths, sizes], schema=LISTING_SCHEMA))
+        self._paths, self._sizes = [], []
+
+    def sorted_table(self) -> pa.Table:
+        self._close_chunk()
+        table = pa.Table.from_batches(self._batches, LISTING_SCHEMA)
+        self._batches.clear()
+        order = pc.sort_indices(table, [("path", "ascending")])
+        ordered = table.take(order).combine_chunks()
+        del table, order
+        pa.default_memory_pool().release_unused()  # what sorting took is as much again
+        return ordered
+
+
+def _walk_local(folder: str, columns: _Columns) -> None:
+    folders: deque[tuple[str, frozenset[tuple[int, int]]]] = deque([(folder, frozenset())])
+    while folders:
+        path, above = folders.popleft()
+        status = persistently("listed", path, partial(os.stat, path))
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            continue  # a link to a folder that it lies in
+        with persistently("listed", path, partial(os.scandir, path)) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    folders.append((entry.path, above | {identity}))
+                elif entry.is_file():  # not for links that lead nowhere
+                    columns.add(entry.path, entry.stat().st_size)
+
+
+def _walk_remote(fs: Any, folder: str, columns: _Columns) -> None:
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        waiting: set[Future[list[dict[str, Any]]]] = {pool.submit(_list_one, fs, folder)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                for entry in future.result():
+                    if entry["type"] == "directory":
+                        waiting.add(pool.submit(_list_one, fs, entry["name"].rstrip("/")))
+                    else:
+                        columns.add(entry["name"], int(entry["size"]))
+
+
+def _list_one(fs: Any, folder: str) -> list[dict[str, Any]]:
+    """What is directly inside a folder, without the marker objects that some tools make for folders."""
+    try:
+        entries = persistently("listed", folder, partial(fs.ls, folder, detail=True))
+    except FileNotFoundError:
+        return []
+    return [entry for entry in entries if entry["name"].rstrip("/") != folder.rstrip("/")]
