@@ -23,11 +23,11 @@ import torch
 
 import dpt
 from datasets_prep.synthetic import VIEWS, write_dataset
+from pipelines.cluster.session import connect, cpus_per_worker
 from pipelines.config import ZeroShotConfig
-from pipelines.ray_session import connect, cpus_per_worker
-from pipelines.zero_shot import evaluate_zero_shot
-from pipelines.zero_shot_image import InputSize
-from pipelines.zero_shot_sets import find_sets
+from pipelines.zero_shot.protocol import InputSize
+from pipelines.zero_shot.run import evaluate_zero_shot
+from pipelines.zero_shot.sets import find_sets
 
 
 def main() -> None:

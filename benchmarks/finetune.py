@@ -30,9 +30,9 @@ from datasets_prep.manifest import PreparedDataset, open_dataset
 from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import TrainConfig
+from pipelines.evaluation.metric_depth import evaluate_metric
+from pipelines.evaluation.metric_protocol import MetricProtocol
 from pipelines.finetune import load_trained
-from pipelines.metric_evaluation import evaluate_metric
-from pipelines.metric_protocol import MetricProtocol
 from pipelines.train import train
 
 HEIGHT, WIDTH, CROP = 128, 224, (128, 192)

@@ -20,11 +20,11 @@ from loading_data import read_rows
 from loading_timing import report
 
 from datasets_prep.manifest import open_datasets
-from pipelines.batches import Batch
-from pipelines.blocks import LoaderSettings
-from pipelines.crops import RelativeDepthCrops
-from pipelines.decoding import crop_and_flip, decode_row
-from pipelines.sampling import Stage
+from pipelines.loading.batch import Batch
+from pipelines.loading.blocks import LoaderSettings
+from pipelines.loading.crops import RelativeDepthCrops
+from pipelines.loading.rows import crop_and_flip, decode_row
+from pipelines.sampling.plan import Stage
 
 CROP, BATCH = 384, 16
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 def ours(shards: Path, processes: int, executor: Literal["local", "ray"]) -> Iterator[Batch]:
     # Here, because it imports Ray, which loading processes would do after every start.
-    from pipelines.loading import training_batches
+    from pipelines.loading.batches import training_batches
 
     settings = LoaderSettings(
         uris=[dataset.folder.uri for dataset in open_datasets([str(shards)])],

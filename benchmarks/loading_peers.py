@@ -23,7 +23,7 @@ from loading_timing import report
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from datasets_prep.schema import decode_image
-from pipelines.decoding import crop_and_flip, decode_row
+from pipelines.loading.rows import crop_and_flip, decode_row
 
 CROP, BATCH = 384, 16
 COLUMNS = ["sample_id", "image", "inverse_depth", "height", "width"]

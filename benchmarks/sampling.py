@@ -21,7 +21,7 @@ from itertools import islice
 import numpy as np
 from torch.utils.data import RandomSampler, WeightedRandomSampler
 
-from pipelines.sampling import SamplePlan, Sampling, Stage
+from pipelines.sampling.plan import SamplePlan, Sampling, Stage
 
 SIZES = np.array([3_600, 20_378, 115_000, 130_000, 25_000, 200_000, 306_000, 100_000, 400_000, 100_022])
 """Of the datasets: some small, some large, 1.4 million together."""

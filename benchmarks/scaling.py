@@ -35,10 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import dpt
 from datasets_prep.manifest import open_datasets
 from datasets_prep.schema import ROW_GROUP_ROWS
-from pipelines.crops import RelativeDepthCrops
-from pipelines.loading import LoaderSettings, training_batches
-from pipelines.ray_loading import TASK_BLOCKS
-from pipelines.sampling import SamplePlan, Stage
+from pipelines.loading.batches import LoaderSettings, training_batches
+from pipelines.loading.crops import RelativeDepthCrops
+from pipelines.loading.on_ray import TASK_BLOCKS
+from pipelines.sampling.plan import SamplePlan, Stage
 
 CROP = 384
 CROPS = RelativeDepthCrops((CROP, CROP), flip=True)

@@ -21,12 +21,12 @@ from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import open_datasets
 from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.synthetic import write_dataset
-from pipelines import tracking
+from pipelines.cluster.session import connect
 from pipelines.config import TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
-from pipelines.ray_session import connect
-from pipelines.supervision import Supervision
+from pipelines.tracking import runs as tracking
 from pipelines.train import train
+from pipelines.training.supervision import Supervision
 from tune.ablations import Row, Table
 from tune.placement import place_trials
 from tune.plan import SweepPlan, plan_sweep

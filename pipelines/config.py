@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from datasets_prep.errors import UserError
 from datasets_prep.plan.shards import IngestSettings
 from datasets_prep.stereo.plan import StereoSettings
-from pipelines.sampling import Sampling
-from pipelines.schedule import Schedule
+from pipelines.sampling.plan import Sampling
+from pipelines.training.optimizer import Schedule
 
 
 class ConfigError(UserError):
@@ -113,7 +113,7 @@ class OptimizerSection(Section):
     """Adam with two learning rates and multi-objective optimisation (paper section 4.1).
 
     Attributes:
-        schedule: how the rates change over the run, see `pipelines.schedule`.
+        schedule: how the rates change over the run, see `pipelines.training.optimizer`.
         warmup: number of steps in which they rise from nothing.
         objective: how the gradients of the datasets become one: `multi_objective` follows their shortest
             common direction (`dpt.multi_objective`), `average` that of the mean loss over images.
@@ -361,7 +361,7 @@ class EvaluateConfig(Section):
 
 
 class ZeroShotConfig(Section):
-    """How a model is evaluated zero-shot on the sets of Table 1 (`pipelines.zero_shot_sets`).
+    """How a model is evaluated zero-shot on the sets of Table 1 (`pipelines.zero_shot.sets`).
 
     Attributes:
         side: of the network's input, which is the longer side of the image (on KITTI the shorter); None for

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.errors import UserError
-from pipelines.networks import BadModel, load_network
+from pipelines.tracking.model_reference import BadModel, load_network
 
 WRITERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
     "ours": dpt.save_model,
@@ -21,7 +21,7 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
     """Read weights and write them to a new folder, whole or not at all; returns the model.
 
     Args:
-        source: see `pipelines.networks.load_network`.
+        source: see `pipelines.tracking.model_reference.load_network`.
         destination: a folder that does not exist yet.
         layout: `ours` (weights.safetensors and config.json, which every command takes), or `huggingface`
             (what `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation).

@@ -29,18 +29,18 @@ from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.depth import colourise, predict_inverse_depth
-from pipelines import tracking
+from pipelines.cluster.session import connect
 from pipelines.config import DemoConfig, Experiment
 from pipelines.config_files import load_experiment
 from pipelines.evaluate import evaluate, mean_over_datasets
-from pipelines.initial_model import build_model
-from pipelines.loading import evaluation_batches
-from pipelines.model_report import write_model_report
-from pipelines.networks import find_model
+from pipelines.loading.batches import evaluation_batches
+from pipelines.prediction.outputs import write_prediction
 from pipelines.publish import publish
-from pipelines.ray_session import connect
-from pipelines.results import write_prediction
+from pipelines.report.model_page import write_model_report
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.model_reference import find_model
 from pipelines.train import TrainResult, train
+from pipelines.training.start import build_model
 
 TRAINED = ("redweb", "hrwsi", "blendedmvs", "tartanair")
 """What the demo trains on: the paper's three curated datasets, and a metric one with sky."""

@@ -6,7 +6,7 @@ is valid and nearer than a cap. A dataset's figure is the mean over its images; 
 datasets.
 
 Models of metric depth are evaluated without alignment, by the protocol of their dataset
-(`pipelines.metric_protocol`).
+(`pipelines.evaluation.metric_protocol`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.metrics import MetricSums, depth_metrics
 from dpt.predict.depth import colourise, predict_batch, to_inverse_depth
+from pipelines.cluster.workers import on_workers
 from pipelines.config import CapsSection, EvaluateConfig
-from pipelines.loading import Batch, evaluation_batches
-from pipelines.metric_evaluation import evaluate_metric, whole_results
-from pipelines.metric_protocol import PROTOCOLS, MetricProtocol
-from pipelines.model_workers import on_workers
+from pipelines.evaluation.metric_depth import evaluate_metric, whole_results
+from pipelines.evaluation.metric_protocol import PROTOCOLS, MetricProtocol
+from pipelines.loading.batches import Batch, evaluation_batches
 
 _BATCH_SIZE = 8
 

@@ -17,12 +17,12 @@ from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, NotADataset, Prep
 from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.sources.folder import DESCRIPTION_NAME
 from datasets_prep.storage.folder import Folder
+from pipelines.cluster.session import connect
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.metric_evaluation import evaluate_metric, require_metric_data
-from pipelines.metric_protocol import METRICS, MetricProtocol
-from pipelines.networks import load_network
-from pipelines.official_splits import check_split
-from pipelines.ray_session import connect
+from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
+from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
+from pipelines.evaluation.official_splits import check_split
+from pipelines.tracking.model_reference import load_network
 from pipelines.train import TrainResult, train
 
 DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}

@@ -2,8 +2,8 @@
 
 Models of segmentation give classes instead. Images that go through the network at one size are predicted
 together. What cannot be read is reported, and the rest go on. What is written for each image is told by
-`pipelines.results` and `pipelines.segmentation_results`; of a video `clip.mp4` it is `clip_colour.mp4`, and
-of its frames, on request, what is written for images, in `clip/`.
+`pipelines.prediction.outputs` and `pipelines.prediction.segmentation_results`; of a video `clip.mp4` it is
+`clip_colour.mp4`, and of its frames, on request, what is written for images, in `clip/`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dpt.predict.attention import check_layers
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import overlay
 from dpt.predict.depth import colourise, display_range, input_size, predict_batch
-from pipelines.attention_figure import attention_figure
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
-from pipelines.inputs import Input, find_inputs
-from pipelines.networks import BadModel
-from pipelines.results import (
+from pipelines.evaluation.segmentation import require_size_fits
+from pipelines.prediction.attention_figure import attention_figure
+from pipelines.prediction.inputs import Input, find_inputs
+from pipelines.prediction.outputs import (
     ATTENTION,
     POINTS,
     SUFFIXES,
@@ -42,9 +42,9 @@ from pipelines.results import (
     inverse_depth_of,
     write_result,
 )
-from pipelines.segmentation_evaluation import require_size_fits
-from pipelines.segmentation_results import classes_in_words, encode_classes
-from pipelines.videos import BadVideo, Frame, read_frames, writing_video
+from pipelines.prediction.segmentation_results import classes_in_words, encode_classes
+from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
+from pipelines.tracking.model_reference import BadModel
 
 STANDARD_OUTPUT = "-"
 VIDEO = "_colour.mp4"
@@ -78,7 +78,7 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
     Args:
         settings: what to write and how to compute.
         model: of depth, inverse depth or classes.
-        paths: see `pipelines.inputs.find_inputs`.
+        paths: see `pipelines.prediction.inputs.find_inputs`.
         out: folder for the results; a path or URI.
 
     Raises:

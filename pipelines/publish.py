@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import mlflow
 from mlflow import MlflowClient
 
-from pipelines import models, tracking
-from pipelines.tracking import TrackingError
+from pipelines.tracking import registry as models
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import TrackingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def publish(run: str, name: str, alias: str | None) -> Published:
     """Register the model of a run (its name or id) as a new version of `name`.
 
     The alias moves to it whatever either measured; to move it only to what is not worse, publish under
-    another alias and promote that (`pipelines.models.promote`).
+    another alias and promote that (`pipelines.tracking.registry.promote`).
 
     Raises:
         TrackingError: if there is no such run, or it logged no model.

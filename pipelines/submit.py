@@ -29,9 +29,9 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from datasets_prep.errors import UserError
+from pipelines.cluster.probe import MARK, Findings, Targets
+from pipelines.cluster.session import TRACKING, TRACKING_VARIABLES
 from pipelines.config_files import CONFIG_FOLDER
-from pipelines.probe import MARK, Findings, Targets
-from pipelines.ray_session import TRACKING, TRACKING_VARIABLES
 
 PACKAGE_LIMIT = 8 * 2**20
 """Bytes of the zipped working directory above which data was packed by mistake; the code is a tenth of it."""
@@ -102,7 +102,9 @@ class Cluster:
         Raises:
             SubmitError: if the cluster cannot even run the check.
         """
-        job = self.start(["python", "-m", "pipelines.probe", json.dumps(asdict(targets))], runtime_env)
+        job = self.start(
+            ["python", "-m", "pipelines.cluster.probe", json.dumps(asdict(targets))], runtime_env
+        )
         deadline = time.monotonic() + _PROBE_SECONDS
         while not (info := self.client.get_job_info(job)).status.is_terminal():
             if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
 """`dpt train`: shards → trained model, on Ray Train.
 
 This is the driver: it opens the datasets, starts the MLflow run and hands both to the training processes
-(`pipelines.training_loop`). A run lives in `<storage>/<name>`: `run.json` (what it is) and a folder a
+(`pipelines.training.loop`). A run lives in `<storage>/<name>`: `run.json` (what it is) and a folder a
 checkpoint. Starting it again with `resume` goes on from the newest whole one.
 """
 
@@ -27,17 +27,17 @@ import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
-from pipelines import tracking
-from pipelines.checkpoint_store import CheckpointStore, checkpoint_name
+from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.initial_model import build_model, keep, trained_model
-from pipelines.progress import open_board, showing
-from pipelines.ray_session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
-from pipelines.sampling import PLAN_VERSION
-from pipelines.stages import run_stages
-from pipelines.supervision import Supervision, stopping_when
+from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
-from pipelines.training_loop import Setup, train_loop
+from pipelines.tracking import runs as tracking
+from pipelines.training.board import open_board, showing
+from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
+from pipelines.training.loop import Setup, train_loop
+from pipelines.training.stages import run_stages
+from pipelines.training.start import build_model, keep, trained_model
+from pipelines.training.supervision import Supervision, stopping_when
 
 RUN_FILE = "run.json"
 

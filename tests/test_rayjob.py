@@ -15,7 +15,7 @@ import ray
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.cli import app
+from pipelines.cli.app import app
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -196,7 +196,7 @@ def test_permissions_come_from_the_service_account_only(cluster: RayClusterSpec)
 
 
 def test_a_retry_goes_on_with_the_run(content: dict[str, Any], cluster: RayClusterSpec) -> None:
-    from pipelines.cli import _parameters_of
+    from pipelines.cli.app import _parameters_of
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section
 

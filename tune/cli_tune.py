@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 
-from pipelines.cli_options import Config, lasting
+from pipelines.cli.options import Config, lasting
 
 if TYPE_CHECKING:
     from tune.ablations import Table

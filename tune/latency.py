@@ -17,7 +17,7 @@ import torch
 
 import dpt
 from pipelines.config import ModelSection
-from pipelines.training_loop import build_model
+from pipelines.training.loop import build_model
 
 _WARM_UP = 0.1
 _MILLION = 1e6

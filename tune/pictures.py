@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 import dpt
 from datasets_prep.manifest import open_datasets
 from dpt.predict.depth import colourise, predict_inverse_depth
-from pipelines.loading import evaluation_batches
-from pipelines.tracking import Run
+from pipelines.loading.batches import evaluation_batches
+from pipelines.tracking.runs import Run
 from tune import records
 
 

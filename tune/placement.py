@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import ray
 
-from pipelines.ray_session import cpus_per_worker, room_for_workers
+from pipelines.cluster.session import cpus_per_worker, room_for_workers
 
 DRIVER_RESOURCES = {"node:__internal_head__": 0.001}
 """Of a trial's driver; a thousand may run."""

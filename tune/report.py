@@ -20,9 +20,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from datasets_prep.inspect.html import document, header, section, write_document
-from pipelines import page
-from pipelines.charts import Chart
-from pipelines.page_table import MISSING, Table
+from pipelines.report import blocks as page
+from pipelines.report.charts import Chart
+from pipelines.report.table import MISSING, Table
 from tune import records
 from tune.comparison import TableResults, agreement, tables_of
 from tune.report_charts import charts_of, cost_chart, resolution_chart

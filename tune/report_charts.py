@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.charts import Chart, Dots, Line, dot_chart, line_chart, scatter_chart
+from pipelines.report.charts import Chart, Dots, Line, dot_chart, line_chart, scatter_chart
 from tune import records
 from tune.ablations import BACKBONE
 from tune.comparison import RowResults, TableResults, reference

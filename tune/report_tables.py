@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipelines.page_table import MISSING, Cell, Column, Table, Tone
+from pipelines.report.table import MISSING, Cell, Column, Table, Tone
 from tune import records
 from tune.comparison import RowResults, TableResults, reference
 from tune.significance import Summary, summarise

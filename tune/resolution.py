@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines import tracking
 from pipelines.config import EvaluateConfig, TrainConfig
 from pipelines.evaluate import evaluate, mean_over_datasets
+from pipelines.tracking import runs as tracking
 from tune import records
 
 _FACTORS = (1, 7 / 6, 4 / 3, 3 / 2, 5 / 3)

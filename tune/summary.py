@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Printed
 
-from pipelines.page_table import Cell, Table
+from pipelines.report.table import Cell, Table
 from tune.comparison import tables_of
 from tune.report_remarks import remarks
 from tune.report_tables import accuracy_table, resolution_table, speed_table

@@ -20,10 +20,10 @@ from ray import tune
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
-from pipelines import tracking
-from pipelines.progress import open_board, showing
-from pipelines.ray_session import ADDRESS, connect, cpus_per_worker, wants_gpu
+from pipelines.cluster.session import ADDRESS, connect, cpus_per_worker, wants_gpu
+from pipelines.tracking import runs as tracking
 from pipelines.train import stopping_on_sigterm
+from pipelines.training.board import open_board, showing
 from tune import records
 from tune.early_stopping import EarlyStopping, scheduler
 from tune.latency import measure_latency

@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from pipelines import tracking
-from pipelines.tracking import TrackingError
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import TrackingError
 from tune import records
 
 FINISHED = "FINISHED"

@@ -10,7 +10,7 @@ from mlflow.entities import Run as Entity
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import open_datasets
-from pipelines import tracking
+from pipelines.tracking import runs as tracking
 from tune import records
 from tune.plan import SweepPlan, Trial
 

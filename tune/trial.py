@@ -20,11 +20,11 @@ import ray
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
-from pipelines import tracking
-from pipelines.checkpoint_store import CheckpointStore
-from pipelines.ray_session import ADDRESS
-from pipelines.supervision import Supervision
+from pipelines.cluster.session import ADDRESS
+from pipelines.tracking import runs as tracking
 from pipelines.train import TrainingStopped, train
+from pipelines.training.checkpoint_store import CheckpointStore
+from pipelines.training.supervision import Supervision
 from tune import records
 from tune.latency import count_parameters
 from tune.pictures import log_pictures
@@ -64,7 +64,7 @@ def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board:
 
     Args:
         config: `trial`, the number of the trial in the plan.
-        board: the sweep's `pipelines.progress.ProgressBoard`.
+        board: the sweep's `pipelines.training.board.ProgressBoard`.
 
     Returns:
         `outcome`: `finished`, `stopped` or `failed`; of the last, `reason`, which trying again does not mend.

@@ -16,13 +16,13 @@ from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.losses import SILogLoss, gradient_matching
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.crops import Crops
-from pipelines.metric_alignment import average_alignment
-from pipelines.metric_crops import MetricDepthCrops
-from pipelines.metric_evaluation import metric_pictures, metric_share, require_metric_data
-from pipelines.metric_protocol import MetricProtocol
+from pipelines.evaluation.metric_depth import metric_pictures, metric_share, require_metric_data
+from pipelines.evaluation.metric_protocol import MetricProtocol
+from pipelines.loading.crops import Crops
+from pipelines.loading.metric_crops import MetricDepthCrops
+from pipelines.tasks.base import Task
+from pipelines.tasks.global_alignment import average_alignment
 from pipelines.tasks.relative_depth import adam
-from pipelines.tasks.task import Task
 
 _FARTHEST = 10.0
 """Depth in the loss ends at so many times the cap. Where an aligned prediction is not positive, its inverse
@@ -104,7 +104,7 @@ class MetricDepth(Task):
     def evaluate_share(
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
-        """Metrics of depth as it is, without alignment (`pipelines.metric_protocol`)."""
+        """Metrics of depth as it is, without alignment (`pipelines.evaluation.metric_protocol`)."""
         return metric_share(model, dataset, split, self.protocol, rank, world_size)
 
     def sample_predictions(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipelines.config import TrainConfig
+from pipelines.tasks.base import Task
 from pipelines.tasks.metric_depth import MetricDepth
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.tasks.segmentation import Segmentation
-from pipelines.tasks.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "depth": RelativeDepth,

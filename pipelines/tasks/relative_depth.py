@@ -15,9 +15,9 @@ from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.losses import ScaleShiftInvariantLoss
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.crops import Crops, RelativeDepthCrops
 from pipelines.evaluate import evaluate_share, sample_predictions
-from pipelines.tasks.task import Task
+from pipelines.loading.crops import Crops, RelativeDepthCrops
+from pipelines.tasks.base import Task
 
 
 class RelativeDepth(Task):

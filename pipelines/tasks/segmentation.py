@@ -18,10 +18,10 @@ from dpt.losses import SegmentationLoss
 from dpt.metrics import SegmentationCounts
 from dpt.weights.adapt import require_adaptable, with_classes
 from pipelines.config import ConfigError, InferenceSection, TrainConfig
-from pipelines.crops import Crops
-from pipelines.segmentation_crops import SegmentationCrops
-from pipelines.segmentation_evaluation import classes_of, count_share, sample_segmentations
-from pipelines.tasks.task import Task
+from pipelines.evaluation.segmentation import classes_of, count_share, sample_segmentations
+from pipelines.loading.crops import Crops
+from pipelines.loading.segmentation_crops import SegmentationCrops
+from pipelines.tasks.base import Task
 
 
 class Segmentation(Task):

@@ -34,7 +34,17 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def stereo(videos: str, out: str) -> None:
-    command = [sys.executable, "-m", "pipelines.cli", "stereo", "movies", "--videos", videos, "--out", out]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli.app",
+        "stereo",
+        "movies",
+        "--videos",
+        videos,
+        "--out",
+        out,
+    ]
     # A process of its own: its Ray must know the address of the server.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -4,7 +4,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipelines.charts import Dots, Line, _apart, dot_chart, line_chart
+from pipelines.report.charts import Dots, Line, _apart, dot_chart, line_chart
 
 
 def test_a_chart_in_a_page_has_the_pages_colours_and_no_others() -> None:

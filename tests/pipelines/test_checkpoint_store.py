@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from datasets_prep.storage.folder import Folder
-from pipelines.checkpoint_store import CheckpointNotSaved, CheckpointStore, checkpoint_name
-from pipelines.checkpoints import Snapshot, TrainingState
+from pipelines.training.checkpoint import Snapshot, TrainingState
+from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointStore, checkpoint_name
 
 
 def snapshot(step: int, score: float | None = None) -> Snapshot:
@@ -92,7 +92,7 @@ class FailingStore(CheckpointStore):
 
 @pytest.fixture
 def failing(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> FailingStore:
-    monkeypatch.setattr("pipelines.checkpoint_store._PAUSES", (0.001, 0.001))
+    monkeypatch.setattr("pipelines.training.checkpoint_store._PAUSES", (0.001, 0.001))
     return FailingStore(Folder(tmp_path), 3, lines.append)
 
 
@@ -155,7 +155,7 @@ def test_old_checkpoints_that_stay_are_removed_after_the_next_one(
     store.save(snapshot(10))
     store.wait()
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.checkpoint_store.remove", refuse)
+        patch.setattr("pipelines.training.checkpoint_store.remove", refuse)
         store.save(snapshot(20))
         store.wait()
     assert lines == ["checkpoints before step_00000020 cannot be removed: PermissionError: not yours"]

@@ -5,7 +5,7 @@ import torch
 
 import dpt
 from dpt.ema import MovingAverage
-from pipelines.checkpoints import (
+from pipelines.training.checkpoint import (
     CONFIG_FILE,
     STATE_FILE,
     DamagedCheckpoint,

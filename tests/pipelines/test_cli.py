@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines import cli
+from pipelines.cli import app as cli
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines.cli import app as cli
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from datasets_prep.manifest import open_datasets
-from pipelines.decoding import crop_and_flip, decode_row
-from pipelines.shard_reader import ShardReader
+from pipelines.loading.rows import crop_and_flip, decode_row
+from pipelines.loading.shard_reader import ShardReader
 
 
 def cropped_to(

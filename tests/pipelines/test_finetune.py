@@ -19,10 +19,10 @@ from datasets_prep.plan.shards import IngestSettings, plan_ingest
 from datasets_prep.render.scenes import render_scene
 from datasets_prep.synthetic import write_dataset
 from dpt.predict.depth import predict_inverse_depth
-from pipelines import cli
-from pipelines.loading import evaluation_batches
-from pipelines.metric_evaluation import decode_metric_row
-from pipelines.networks import load_network
+from pipelines.cli import app as cli
+from pipelines.evaluation.metric_depth import decode_metric_row
+from pipelines.loading.batches import evaluation_batches
+from pipelines.tracking.model_reference import load_network
 from tests.pipelines.test_metric_protocol import by_hand
 
 TINY = (

@@ -7,9 +7,9 @@ import dpt
 from datasets_prep.errors import NotFound
 from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.initial_model import keep, load_kept, trained_model
 from pipelines.tasks.registry import task_of
 from pipelines.train import check_fits, identity_of
+from pipelines.training.start import keep, load_kept, trained_model
 
 
 def config(start: str | None = None) -> TrainConfig:

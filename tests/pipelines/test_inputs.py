@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.errors import NotFound
-from pipelines.inputs import AmbiguousResults, Input, find_inputs
+from pipelines.prediction.inputs import AmbiguousResults, Input, find_inputs
 
 
 def files(folder: Path, *names: str) -> list[Path]:

@@ -9,9 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from ray.train import PreemptionInfo
 
-from pipelines import interruptions
-from pipelines.interruptions import AGAIN_SECONDS, LOOK_SECONDS, Interruptions
-from pipelines.progress import open_board, showing
+from pipelines.training import interruptions
+from pipelines.training.board import open_board, showing
+from pipelines.training.interruptions import AGAIN_SECONDS, LOOK_SECONDS, Interruptions
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ import torch
 
 from datasets_prep.manifest import open_datasets
 from pipelines.config import Executor
-from pipelines.crops import RelativeDepthCrops
-from pipelines.loading import Batch, LoaderSettings, evaluation_batches, training_batches
-from pipelines.mixture import DEALT_STEPS
-from pipelines.sampling import Stage
+from pipelines.loading.batches import Batch, LoaderSettings, evaluation_batches, training_batches
+from pipelines.loading.crops import RelativeDepthCrops
+from pipelines.sampling.mixture import DEALT_STEPS
+from pipelines.sampling.plan import Stage
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_batches_do_not_depend_on_the_executor(
     ray_session: None,
 ) -> None:
     # Blocks and datasets so short that there are several.
-    monkeypatch.setattr("pipelines.ray_loading.DATASET_TASKS", 4)
+    monkeypatch.setattr("pipelines.loading.on_ray.DATASET_TASKS", 4)
     short = replace(settings, block_samples=8)
     assert digest(global_batches(short, world_size, 2, "ray")) == digest(whole)
 
@@ -148,7 +148,7 @@ def test_training_that_leaves_too_few_cpus_is_fed_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
     ray_session: None,
 ) -> None:
-    monkeypatch.setattr("pipelines.ray_loading.START_SECONDS", 1)
+    monkeypatch.setattr("pipelines.loading.on_ray.START_SECONDS", 1)
     held = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"] - free}])
     ray.get(held.ready())
     try:

@@ -10,7 +10,7 @@ from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.schema import decode_image, decode_inverse_depth
 from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import TrainConfig
-from pipelines.metric_alignment import NoAlignment, average_alignment
+from pipelines.tasks.global_alignment import NoAlignment, average_alignment
 
 
 def config(workers: int = 1) -> TrainConfig:

@@ -11,7 +11,13 @@ from datasets_prep.schema import encode_inverse_depth
 from datasets_prep.sources.base import RawSample
 from pipelines.config import MetricDepthSection, TrainConfig
 from pipelines.config_files import load_section
-from pipelines.metric_crops import MetricDepthCrops, change_colours, metres, training_window, turned_crop
+from pipelines.loading.metric_crops import (
+    MetricDepthCrops,
+    change_colours,
+    metres,
+    training_window,
+    turned_crop,
+)
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 PLAIN = MetricDepthSection(rotation=0.0, coloured=0.0)
@@ -137,7 +143,8 @@ def test_infinitely_far_is_no_depth() -> None:
 
 
 def test_loading_processes_need_neither_ray_nor_mlflow() -> None:
-    code = "import sys, pipelines.crops, pipelines.metric_crops; print({'ray', 'mlflow'} & set(sys.modules))"
+    modules = "pipelines.loading.crops, pipelines.loading.metric_crops"
+    code = f"import sys, {modules}; print({{'ray', 'mlflow'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

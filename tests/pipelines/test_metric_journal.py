@@ -3,9 +3,9 @@ import threading
 import numpy as np
 import pytest
 
-from pipelines import metric_journal
-from pipelines.metric_journal import MetricJournal
-from pipelines.tracking import MetricPoint
+from pipelines.tracking import journal as metric_journal
+from pipelines.tracking.journal import MetricJournal
+from pipelines.tracking.runs import MetricPoint
 
 
 class Server:

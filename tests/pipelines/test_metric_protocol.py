@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipelines.config import MetricRegion
-from pipelines.metric_protocol import (
+from pipelines.evaluation.metric_protocol import (
     METRICS,
     PROTOCOLS,
     MetricProtocol,

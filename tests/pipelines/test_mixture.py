@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.mixture import BLOCK, DEALT_STEPS, Mixture, Multinomial, Stratified, reversed_bits
+from pipelines.sampling.mixture import BLOCK, DEALT_STEPS, Mixture, Multinomial, Stratified, reversed_bits
 
 
 def test_datasets_are_drawn_alike() -> None:

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.predict.classes import predict_classes
-from pipelines import cli, tracking
+from pipelines.cli import app as cli
 from pipelines.config import EvaluateConfig
-from pipelines.depth_pictures import by_resolution, samples_of, show
-from pipelines.model_report import beside_the_paper, write_model_report
-from pipelines.paper_tables import TABLE_1
-from pipelines.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
+from pipelines.evaluation.paper_tables import TABLE_1
+from pipelines.report.model_page import beside_the_paper, write_model_report
+from pipelines.report.pictures import by_resolution, samples_of, show
+from pipelines.report.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
+from pipelines.tracking import runs as tracking
 from tests.browser import browsing
 from tests.pipelines.labelled_sets import prepare, tiny
 

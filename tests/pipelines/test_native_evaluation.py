@@ -15,10 +15,10 @@ from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 from dpt.metrics import depth_metrics
-from pipelines import loading
-from pipelines.crops import RelativeDepthCrops
-from pipelines.loading import LoaderSettings, evaluation_batches, training_batches
-from pipelines.sampling import Stage
+from pipelines.loading import batches as loading
+from pipelines.loading.batches import LoaderSettings, evaluation_batches, training_batches
+from pipelines.loading.crops import RelativeDepthCrops
+from pipelines.sampling.plan import Stage
 
 
 def prepare(name: str, folder: Path) -> PreparedDataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from pipelines.official_splits import OFFICIAL, WrongSplit, check_split, of_how_many
+from pipelines.evaluation.official_splits import OFFICIAL, WrongSplit, check_split, of_how_many
 
 LISTS = Path(__file__).resolve().parents[3] / "shared" / "samples" / "splits"
 

@@ -1,4 +1,4 @@
-from pipelines.page_table import Cell, Column, Table
+from pipelines.report.table import Cell, Column, Table
 
 TABLE = Table(
     "Numbers",

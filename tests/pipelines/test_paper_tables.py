@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5
+from pipelines.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5
 
 TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5)
 

@@ -12,10 +12,10 @@ import dpt
 from dpt.predict.classes import predict_classes
 from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
-from pipelines.inputs import Input
-from pipelines.networks import BadModel
 from pipelines.predict import BadImage, predict, predict_one, read_image, resolve_device
-from pipelines.videos import read_frames, writing_video
+from pipelines.prediction.inputs import Input
+from pipelines.prediction.video import read_frames, writing_video
+from pipelines.tracking.model_reference import BadModel
 
 
 @pytest.fixture(scope="module")

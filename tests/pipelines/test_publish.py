@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import tracking
 from pipelines.config import TrainConfig
 from pipelines.publish import best_trial
+from pipelines.tracking import runs as tracking
 
 
 def test_a_run_without_finished_trials_has_no_best(mlflow_database: str) -> None:

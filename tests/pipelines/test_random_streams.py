@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipelines.random_streams import augmentation_draws, random_stream, stage_seed
+from pipelines.sampling.streams import augmentation_draws, random_stream, stage_seed
 
 
 def test_augmentation_is_uniform_and_the_same_from_any_start() -> None:

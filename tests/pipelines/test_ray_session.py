@@ -3,8 +3,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipelines.config import ConfigError
-from pipelines.ray_session import (
+from pipelines.cluster.session import (
     TRACKING_VARIABLES,
     carried_variables,
     connect,
@@ -13,6 +12,7 @@ from pipelines.ray_session import (
     require_room,
     room_for_workers,
 )
+from pipelines.config import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_a_cluster_that_was_started_on_this_machine_is_found(
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
-    monkeypatch.setattr("pipelines.ray_session.canonicalize_bootstrap_address", lambda given: running)
+    monkeypatch.setattr("pipelines.cluster.session.canonicalize_bootstrap_address", lambda given: running)
     monkeypatch.setenv("RAY_ADDRESS", "")
     connect()
     assert on_cluster() == (running is not None)

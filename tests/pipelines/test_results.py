@@ -8,7 +8,7 @@ import pytest
 
 from datasets_prep.storage.folder import Folder
 from dpt.model import MODELS
-from pipelines.results import encode, encode_points, inverse_depth_of, write_prediction
+from pipelines.prediction.outputs import encode, encode_points, inverse_depth_of, write_prediction
 
 RELATIVE = MODELS["dpt_tiny"].config
 METRIC_INVERSE = dataclasses.replace(RELATIVE, scale=0.5, shift=0.1)

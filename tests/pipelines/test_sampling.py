@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.mixture import BLOCK, DEALT_STEPS
-from pipelines.sampling import Draws, SamplePlan, Sampling, Stage
+from pipelines.sampling.mixture import BLOCK, DEALT_STEPS
+from pipelines.sampling.plan import Draws, SamplePlan, Sampling, Stage
 
 ROW_GROUPS = [[8] * 100 + [3], [8] * 5, [8] * 30 + [1]]
 SAMPLINGS: list[Sampling] = ["multinomial", "stratified"]

@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines.schedule import learning_rate_factor
+from pipelines.training.optimizer import learning_rate_factor
 
 
 def test_constant_is_the_papers_and_never_changes() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
 from datasets_prep.schema import encode_label
-from pipelines.labelled_rows import BadLabels, decode_labelled_row
-from pipelines.segmentation_crops import SegmentationCrops, rescaled_size
+from pipelines.loading.labelled_rows import BadLabels, decode_labelled_row
+from pipelines.loading.segmentation_crops import SegmentationCrops, rescaled_size
 
 CROP = 96
 
@@ -70,7 +70,7 @@ def test_what_is_too_small_is_filled_up_at_the_right_and_below() -> None:
 
 def test_loading_processes_import_no_network() -> None:
     heavy = "{'torch', 'ray', 'mlflow'}"
-    code = f"import sys, pipelines.segmentation_crops; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, pipelines.loading.segmentation_crops; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -22,16 +22,16 @@ from datasets_prep.synthetic import write_dataset, write_traps
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import PAPER_SCALES, predict_classes
 from pipelines.config import PAPER_INFERENCE, ConfigError, EvaluateConfig, InferenceSection
-from pipelines.networks import BadModel
-from pipelines.segmentation_evaluation import count_share
-from pipelines.segmentation_job import MissingSamples, evaluate_segmentation, has_labels, left_out
-from pipelines.segmentation_report import (
+from pipelines.evaluation.segmentation import count_share
+from pipelines.evaluation.segmentation_job import MissingSamples, evaluate_segmentation, has_labels, left_out
+from pipelines.evaluation.tables import (
     class_csv,
     class_figure,
     extremes_table,
     paper_table,
     summary_table,
 )
+from pipelines.tracking.model_reference import BadModel
 from tests.pipelines.labelled_sets import prepare, tiny
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "samples" / "ade20k"

@@ -6,7 +6,7 @@ import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
-from pipelines.shard_reader import ShardReader
+from pipelines.loading.shard_reader import ShardReader
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_remote_shards_read_the_same(datasets: list[PreparedDataset]) -> None:
 def test_memory_and_open_files_are_bounded(
     datasets: list[PreparedDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.shard_reader._OPEN_FILES", 2)
+    monkeypatch.setattr("pipelines.loading.shard_reader._OPEN_FILES", 2)
     reader = ShardReader(datasets, "train", cached_bytes=50_000)
     rng = np.random.default_rng(0)
     ids = {}

@@ -6,8 +6,8 @@ import pytest
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.config_files import load_section
-from pipelines.sampling import Stage
-from pipelines.stages import run_stages
+from pipelines.sampling.plan import Stage
+from pipelines.training.stages import run_stages
 
 CURATED = "stages=[{steps: 30, datasets: [redweb]}]"
 

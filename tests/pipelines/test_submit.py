@@ -17,8 +17,9 @@ import s3fs
 from moto.server import ThreadedMotoServer
 from ray.job_submission import JobStatus
 
-from pipelines import probe, submit
-from pipelines.probe import Findings, Targets
+from pipelines import submit
+from pipelines.cluster import probe
+from pipelines.cluster.probe import Findings, Targets
 from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, pack
 
 Serve = Callable[[int, object], str]
@@ -277,7 +278,7 @@ def test_this_working_tree_is_small(tmp_path: Path) -> None:
     package = pack(submit.TREE, tmp_path)
     assert package.stat().st_size < 2**20
     with zipfile.ZipFile(package) as archive:
-        assert "pipelines/cli.py" in archive.namelist()
+        assert "pipelines/cli/app.py" in archive.namelist()
     (tmp_path / "again").mkdir()
     assert pack(submit.TREE, tmp_path / "again").read_bytes() == package.read_bytes()
 

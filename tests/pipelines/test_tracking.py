@@ -6,9 +6,9 @@ from mlflow import MlflowClient
 
 import dpt
 from datasets_prep.manifest import open_datasets
-from pipelines import tracking
 from pipelines.config import TrainConfig
 from pipelines.publish import publish
+from pipelines.tracking import runs as tracking
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from mlflow import MlflowClient
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
-from pipelines import tracking
-from pipelines.checkpoint_store import CheckpointStore
-from pipelines.checkpoints import Snapshot, TrainingState
 from pipelines.config import TrainConfig
+from pipelines.tracking import runs as tracking
 from pipelines.train import RUN_FILE, RunExists, _find_or_start_run, identity_of
+from pipelines.training.checkpoint import Snapshot, TrainingState
+from pipelines.training.checkpoint_store import CheckpointStore
 
 
 class Runs:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import tracking
-from pipelines.checkpoints import digest_of
 from pipelines.config import TrainConfig
+from pipelines.tracking import runs as tracking
 from pipelines.train import train
+from pipelines.training.checkpoint import digest_of
 
 STEPS, RESUMED_AT = 6, 3
 Options = Mapping[str, Any]

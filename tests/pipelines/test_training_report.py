@@ -8,12 +8,12 @@ from typing import cast
 import torch
 
 from datasets_prep.manifest import PreparedDataset
-from pipelines.checkpoints import TrainingState, read_state, state_text
 from pipelines.config import TrainConfig
-from pipelines.loading import Batch
-from pipelines.metric_journal import MetricJournal
-from pipelines.training_report import TrainingReport
-from pipelines.training_step import StepResult
+from pipelines.loading.batches import Batch
+from pipelines.tracking.journal import MetricJournal
+from pipelines.training.checkpoint import TrainingState, read_state, state_text
+from pipelines.training.report import TrainingReport
+from pipelines.training.step import StepResult
 
 LOSSES = torch.rand(10, generator=torch.Generator().manual_seed(0))
 BATCH = Batch(

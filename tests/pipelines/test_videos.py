@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.videos import BadVideo, read_frames, writing_video
+from pipelines.prediction.video import BadVideo, read_frames, writing_video
 
 
 def write(path: Path, pictures: list[np.ndarray], times: list[int], time_base: Fraction) -> None:

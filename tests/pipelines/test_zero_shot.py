@@ -18,11 +18,11 @@ from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import ZeroShotConfig
-from pipelines.networks import BadModel
-from pipelines.zero_shot import BadPrediction, UnreadableImages, draw_worst, evaluate_zero_shot
-from pipelines.zero_shot_image import InputSize, measure_depth, measure_order, prepare
-from pipelines.zero_shot_report import make_report, markdown, per_image
-from pipelines.zero_shot_sets import SETS, find_sets
+from pipelines.tracking.model_reference import BadModel
+from pipelines.zero_shot.protocol import InputSize, measure_depth, measure_order, prepare
+from pipelines.zero_shot.report import make_report, markdown, per_image
+from pipelines.zero_shot.run import BadPrediction, UnreadableImages, draw_worst, evaluate_zero_shot
+from pipelines.zero_shot.sets import SETS, find_sets
 from tests.pipelines.zero_shot_reference import depth_errors, disagrees, input_size, network_pixels
 
 SIDE = 64

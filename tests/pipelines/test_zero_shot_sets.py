@@ -10,7 +10,7 @@ import pytest
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.sources.base import WrongLayout
 from datasets_prep.synthetic import write_dataset
-from pipelines.zero_shot_sets import SETS, IncompleteSet, find_sets, require_complete
+from pipelines.zero_shot.sets import SETS, IncompleteSet, find_sets, require_complete
 
 
 @pytest.fixture(scope="module")

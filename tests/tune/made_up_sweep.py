@@ -16,7 +16,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 
 from dpt.predict.depth import colourise
-from pipelines import tracking
+from pipelines.tracking import runs as tracking
 from tune import records
 from tune.ablations import PAPER, Table
 from tune.comparison import reference

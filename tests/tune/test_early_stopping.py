@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from datasets_prep.manifest import open_datasets
-from pipelines import tracking
 from pipelines.config import TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
+from pipelines.tracking import runs as tracking
 from tune import records
 from tune.ablations import Row, Table
 from tune.early_stopping import EarlyStopping, scheduler

@@ -17,13 +17,13 @@ import yaml
 
 import dpt
 from datasets_prep.manifest import open_datasets
-from pipelines.batches import Batch
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.evaluate import evaluate_share
+from pipelines.loading.batch import Batch
 from pipelines.tasks.relative_depth import adam
-from pipelines.training_loop import build_model
-from pipelines.training_step import TrainingStep
+from pipelines.training.loop import build_model
+from pipelines.training.step import TrainingStep
 from tests.sessions import running
 from tune import records
 from tune.ablations import PAPER
@@ -77,7 +77,7 @@ def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: s
     tune = {"concurrency": 1, "latency_runs": 1, "pictures": 1}
     config.write_text(yaml.safe_dump({"train": short.model_dump(mode="json"), "tune": tune}))
     where = ("--data", str(shards_folder), "--config", str(config), "--storage", str(tmp_path / "runs"))
-    with running([sys.executable, "-m", "pipelines.cli", "tune", "--name", "paper", *where]) as (
+    with running([sys.executable, "-m", "pipelines.cli.app", "tune", "--name", "paper", *where]) as (
         process,
         log,
     ):

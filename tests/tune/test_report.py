@@ -16,8 +16,9 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from pipelines import cli, tracking
-from pipelines.tracking import TrackingError
+from pipelines.cli import app as cli
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import TrackingError
 from tests.browser import ENTER, SPACE, Browser, browsing
 from tests.tune import made_up_sweep
 from tests.tune.made_up_sweep import DATASETS, make_sweep, value_of

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import ray
 
-from pipelines.ray_session import wants_gpu
-from pipelines.tracking import Run
+from pipelines.cluster.session import wants_gpu
+from pipelines.tracking.runs import Run
 from tune import trial
 from tune.trial import SweepPlace, run_trial
 

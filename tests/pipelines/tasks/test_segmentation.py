@@ -14,13 +14,13 @@ import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.class_names import class_names
 from dpt.predict.transforms import normalise
-from pipelines.checkpoints import TrainingState, restore, take_snapshot, write_file
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.loading import Batch, training_batches
-from pipelines.synchronised_norm import synchronise_norms
+from pipelines.loading.batches import Batch, training_batches
 from pipelines.tasks.registry import task_of
-from pipelines.training_loop import loader_settings, set_learning_rates
-from pipelines.training_step import TrainingStep
+from pipelines.training.checkpoint import TrainingState, restore, take_snapshot, write_file
+from pipelines.training.loop import loader_settings, set_learning_rates
+from pipelines.training.step import TrainingStep
+from pipelines.training.synchronised_norm import synchronise_norms
 from tests.pipelines.labelled_sets import config, prepare, tiny
 
 

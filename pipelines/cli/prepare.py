@@ -1,0 +1,168 @@
+"""The commands of `dpt` that make and look at shards: prepare and inspect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.cli.options import Config, Overrides, lasting
+
+if TYPE_CHECKING:
+    from datasets_prep.ingest.forecast import Forecast
+    from datasets_prep.ingest.run import Progress
+    from datasets_prep.inspect.verify import Inspection
+    from datasets_prep.plan.shards import IngestPlan
+    from datasets_prep.storage.listing_cache import CachedListing
+
+console = Console()
+
+
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Which dataset, e.g. redweb; `dpt datasets` lists them.")],
+    raw: Annotated[str, typer.Option(help="Its folder, in the published layout; a path or s3://…")],
+    out: Annotated[str, typer.Option(help="Where to put DATASET/; a path or s3://…")],
+    overrides: Overrides = None,
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="List the raw folder again instead of using the kept listing.")
+    ] = False,
+) -> None:
+    """Turn a raw dataset into shards of image, inverse depth and validity."""
+    from datasets_prep.ingest.run import ingest, is_finished
+    from datasets_prep.manifest import open_dataset
+    from datasets_prep.plan.shards import IngestSettings, open_raw, open_source, plan_ingest
+    from datasets_prep.storage.folder import Folder
+    from datasets_prep.storage.listing_cache import keep, list_or_recall
+    from pipelines.cluster.session import connect
+    from pipelines.config_files import load_section, to_yaml
+
+    raw, out = lasting(raw), lasting(out)
+    settings = load_section("prepare", IngestSettings, config, overrides or [])
+    console.print(to_yaml(settings), end="", highlight=False)
+    root, name = open_raw(raw), open_source(dataset, raw, settings).name
+    listing = list_or_recall(root, Folder(out) / name, refresh)
+    plan = plan_ingest(dataset, raw, settings, listing.files)
+    _show_plan(plan, listing)
+    if dry_run:
+        _show_forecast(plan, out)
+        return
+    if listing.listed_at is None:
+        keep(listing.files, root, Folder(out) / name)
+    if not is_finished(plan, out):
+        connect()
+    _watch(ingest(plan, out), plan)
+    done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
+    samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
+    console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
+    if done.manifest.quarantined:
+        typer.echo(f"what was left out, and why: {done.folder.uri}/quarantine.parquet")
+    typer.echo(f"manifest: {done.folder.uri}/manifest.json")
+
+
+def _show_plan(plan: IngestPlan, listing: CachedListing) -> None:
+    if listing.listed_at is not None:
+        age = timedelta(seconds=round((datetime.now(timezone.utc) - listing.listed_at).total_seconds()))
+        typer.echo(f"{plan.source}: files as listed {age} ago; --refresh lists them again")
+    typer.echo(
+        f"{plan.source}: {plan.samples} samples in {len(plan.shards)} shards, "
+        f"{len(plan.rejected)} left out while listing, version {plan.version}"
+    )
+
+
+def _show_forecast(plan: IngestPlan, out: str) -> None:
+    from datasets_prep.ingest.forecast import forecast
+    from datasets_prep.ingest.run import is_finished
+
+    for split, (samples, shards) in _counts_by_split(plan).items():
+        typer.echo(f"{split}: {samples} samples in {shards} shards")
+    if is_finished(plan, out):
+        typer.echo("finished already: nothing would be done")
+        return
+    _show_cost(forecast(plan, out), os.cpu_count() or 1)
+
+
+def _counts_by_split(plan: IngestPlan) -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = {}
+    for shard in plan.shards:
+        samples, shards = counts.get(shard.split, (0, 0))
+        counts[shard.split] = samples + shard.count, shards + 1
+    return counts
+
+
+def _show_cost(expected: Forecast, cores: int) -> None:
+    if expected.finished_shards:
+        typer.echo(f"{expected.finished_shards} shards are finished and would be kept")
+    size = "an unknown size" if expected.bytes is None else f"about {expected.bytes / 2**20:.1f} MiB"
+    duration = timedelta(seconds=round(expected.core_seconds / cores))
+    typer.echo(
+        f"{expected.missing_samples} samples would be read: {size}, about {duration} on the {cores} cores of "
+        f"this machine (from {expected.tried} samples, {expected.usable} of them usable)"
+    )
+
+
+def _watch(progress: Iterable[Progress], plan: IngestPlan) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as ProgressBar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("samples, {task.fields[rate]:.1f} images/s, {task.fields[quarantined]} quarantined,"),
+        TimeRemainingColumn(),
+    )
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task(plan.source, total=plan.samples, rate=0.0, quarantined=len(plan.rejected))
+        for state in progress:
+            seconds = bar.tasks[0].elapsed or 1.0
+            rate = state.samples_done / seconds
+            bar.update(task, completed=state.samples_done, rate=rate, quarantined=state.quarantined)
+
+
+def inspect(
+    dataset: Annotated[
+        str,
+        typer.Argument(help="A prepared dataset, one version of it, or a folder of them; a path or s3://…"),
+    ],
+    out: Annotated[str, typer.Option(help="Folder for page and contact sheets.")] = "inspection",
+    samples: Annotated[int, typer.Option(min=1, help="How many random samples to show.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
+) -> None:
+    """Verify shards against their manifest, print statistics, draw contact sheets and an HTML page."""
+    from datasets_prep.inspect.page import write_page
+    from datasets_prep.inspect.verify import draw_contact_sheet, random_rows, verify
+    from datasets_prep.manifest import open_datasets
+
+    shown = []
+    for prepared in open_datasets([dataset]):
+        report = verify(prepared)
+        _print_report(report)
+        rows = random_rows(report.sound, samples, seed)
+        shown.append((report, rows))
+        if rows:
+            path = draw_contact_sheet(report.sound, Path(out) / f"{report.name}.png", samples, seed)
+            typer.echo(f"contact sheet: {path}")
+    typer.echo(f"page: {write_page(Path(out) / 'inspection.html', shown)}")
+    if any(report.problems for report, _ in shown):
+        raise typer.Exit(1)
+
+
+def _print_report(report: Inspection) -> None:
+    table = Table(title=report.dataset, title_justify="left")
+    for column in ("", *report.columns):
+        table.add_column(column, justify="right" if column else "left")
+    for name, values in report.rows.items():
+        table.add_row(name, *values)
+    console.print(table)
+    for entry in report.quarantine:
+        typer.echo(f"left out: {entry.count}, such as {entry.example}: {entry.reason}")
+    for problem in report.problems:
+        typer.echo(f"damaged: {problem}", err=True)

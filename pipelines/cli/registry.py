@@ -1,0 +1,96 @@
+"""The commands of `dpt` that concern MLflow's registry: publish, models, promote, rollback."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+Registered = Annotated[str, typer.Argument(help="Name of the registered model.")]
+Alias = Annotated[str, typer.Option(help="Alias to move.")]
+Deciding = Annotated[
+    str, typer.Option(help="METRIC/DATASET, or METRIC/mean, in which the version must not be worse.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Move the alias whatever was measured.")]
+
+
+def publish(
+    run: Annotated[str, typer.Argument(help="Name or id of a finished training run, or name of a sweep.")],
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a sweep: its trial with the lowest mean AbsRel.")
+    ] = False,
+    name: Annotated[str, typer.Option(help="Registered model to add a version to.")] = "dpt",
+    alias: Annotated[
+        str, typer.Option(help="Alias of the version, by which others look it up.")
+    ] = "champion",
+) -> None:
+    """Register the model of a finished run, or the best one of a sweep, in MLflow's registry."""
+    from pipelines.publish import best_trial
+    from pipelines.publish import publish as register
+
+    if best:
+        trial = best_trial(run)
+        typer.echo(f"best of {run}: {trial.name}, {trial.metric} {trial.value:.4f}")
+        run = trial.run_id
+    published = register(run, name, alias)
+    typer.echo(f"{published.name} version {published.version} is now {published.uri}")
+
+
+def models(
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Name of a registered model.", show_default="all"),
+    ] = None,
+    metric: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Metric to show. Repeat for more.", show_default="abs_rel/mean"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """List registered models: versions, aliases, metrics, data and commit."""
+    from pipelines.tracking.registry import list_models
+
+    found = list_models(name)
+    if as_json:
+        typer.echo(json.dumps([version.as_json() for version in found], indent=1))
+        return
+    shown = metric or ["abs_rel/mean"]
+    table = Table("model", "aliases", "run", *shown, "data", "commit")
+    for version in found:
+        metrics = version.metrics()
+        table.add_row(
+            f"{version.name} {version.version}",
+            ", ".join(version.aliases),
+            version.run_name,
+            *(f"{metrics[key]:.4f}" if key in metrics else "" for key in shown),
+            "\n".join(f"{dataset} {digest[:8]}" for dataset, digest in sorted(version.data.items())),
+            version.git_commit[:8],
+        )
+    console.print(table)
+
+
+def promote(
+    name: Registered,
+    version: Annotated[str, typer.Argument(help="Number of the version, or another alias of it.")],
+    alias: Alias = "champion",
+    metric: Deciding = "abs_rel/mean",
+    force: Force = False,
+) -> None:
+    """Give an alias to a version that is not worse than the one which has it."""
+    from pipelines.tracking.registry import promote as move
+
+    typer.echo(move(name, version, alias, metric, force))
+
+
+def rollback(
+    name: Registered, alias: Alias = "champion", metric: Deciding = "abs_rel/mean", force: Force = False
+) -> None:
+    """Give an alias back to the version that had it before."""
+    from pipelines.tracking.registry import rollback as move
+
+    typer.echo(move(name, alias, metric, force))

@@ -1,0 +1,1 @@
+"""Ray apart from training: connecting, resources, work on many workers."""

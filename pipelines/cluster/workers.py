@@ -1,0 +1,72 @@
+"""A model on many workers: Ray tasks that each hold it on a device and take a share of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import ray
+import torch
+from ray.exceptions import RayTaskError
+from safetensors.torch import load, save
+
+import dpt
+from datasets_prep.errors import UserError
+from dpt.model import ModelConfig
+from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
+
+Part = TypeVar("Part")
+
+Job = Callable[[dpt.DPT, int, int], Part]
+"""What a worker does: its model in evaluation mode, its rank, the number of workers → its part."""
+
+
+def on_workers(
+    job: Job[Part], model: dpt.DPT, workers: int, device: str, threads: int | None = None
+) -> list[Part]:
+    """Run a job on so many workers; one GPU each where `device` wants GPUs.
+
+    Args:
+        job: can be pickled.
+        model: on any device. It travels through Ray, for the driver's disk is not the workers'.
+        threads: CPU cores of each worker without GPU; None for its share of all that there are.
+
+    Returns:
+        every worker's part, by rank.
+
+    Raises:
+        UserError: that a worker raised.
+    """
+    connect()
+    use_gpu = wants_gpu(device)
+    threads = 1 if use_gpu else threads or cpus_per_worker(workers)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    shipped = ray.put((model.config.to_dict(), save(weights)))
+    # Anywhere: a trial of Ray Tune would keep its tasks to what it holds itself, which is nothing.
+    task: Any = _on_worker.options(
+        num_cpus=threads, num_gpus=1 if use_gpu else 0, scheduling_strategy="DEFAULT"
+    )
+    try:
+        return ray.get(
+            [task.remote(job, shipped, rank, workers, use_gpu, threads) for rank in range(workers)]
+        )
+    except RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, UserError) else error from None
+
+
+@ray.remote
+def _on_worker(
+    job: Job[Part],
+    shipped: tuple[dict[str, object], bytes],
+    rank: int,
+    workers: int,
+    use_gpu: bool,
+    threads: int,
+) -> Part:
+    if not use_gpu:
+        torch.set_num_threads(threads)
+    config, weights = shipped
+    model = dpt.DPT(ModelConfig.from_dict(config))
+    model.load_state_dict(load(weights))
+    return job(model.to("cuda" if use_gpu else "cpu").eval(), rank, workers)

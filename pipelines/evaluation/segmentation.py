@@ -1,0 +1,152 @@
+"""Pixel accuracy and mean IoU of a segmentation model on prepared datasets (paper section 4.2).
+
+Every labelled pixel of a split counts once, at the labels' own resolution: workers count pixels by label and
+prediction, and the counts are added, so the figures are those of the whole set and not of batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import dpt
+from datasets_prep.inspect.contact_sheet import contact_sheet
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from dpt.class_names import class_names
+from dpt.metrics import SegmentationCounts
+from dpt.predict.classes import predict_classes
+from dpt.predict.colours import overlay, paint_classes
+from dpt.predict.depth import input_size
+from pipelines.config import ConfigError, EvaluateConfig, InferenceSection, PredictConfig
+from pipelines.loading.labelled_rows import labelled_images
+from pipelines.tracking.model_reference import BadModel
+
+_BATCH_SIZE = 8
+_NAMES_SHOWN = 4
+
+Labelled = tuple[str, NDArray[np.uint8], NDArray[np.uint8]]
+
+
+def classes_of(dataset: PreparedDataset) -> tuple[str, ...]:
+    """The names of a prepared dataset's classes.
+
+    Raises:
+        NotADataset: if its ground truth is no labels, or its classes are not known.
+    """
+    kind = dataset.manifest.target_kind
+    if kind != "labels":
+        raise NotADataset(f"{dataset.name} has {kind} as ground truth, labels are needed here")
+    try:
+        return class_names(dataset.name)
+    except ValueError as error:
+        raise NotADataset(str(error)) from error
+
+
+def require_same_classes(model: dpt.ModelConfig, dataset: PreparedDataset) -> None:
+    """Refuse a model that does not predict a dataset's classes.
+
+    Raises:
+        NotADataset: if the dataset has no labels.
+        BadModel: saying what the model predicts instead.
+    """
+    names = classes_of(dataset)
+    if model.task != "segmentation":
+        raise BadModel(f"this is a {model.task} model; {dataset.name} needs one of segmentation")
+    if model.classes != len(names) or model.class_names not in ((), names):
+        shown = ", ".join(model.class_names[:_NAMES_SHOWN])
+        which = f" ({shown}, …)" if shown else ""
+        raise BadModel(
+            f"the model predicts {model.classes} classes{which}, not the {len(names)} of {dataset.name} "
+            f"({', '.join(names[:_NAMES_SHOWN])}, …)"
+        )
+
+
+def require_size_fits(config: EvaluateConfig | PredictConfig) -> None:
+    """Refuse a size of whole images where they are cut in windows.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for name, value in (("side", config.side), ("rule", config.rule)):
+        if value is not None and config.inference.scales:
+            raise ConfigError(
+                f"{name}: windows have the size that the model was trained at; inference.scales=[] takes "
+                "whole images of any size"
+            )
+
+
+def count_share(
+    model: dpt.DPT,
+    dataset: PreparedDataset,
+    split: str,
+    inference: InferenceSection,
+    rank: int,
+    world_size: int,
+    side: int | None = None,
+    rule: str | None = None,
+) -> SegmentationCounts:
+    """One worker's share of a dataset.
+
+    Args:
+        inference: windows and scales; without scales each image goes through the network as a whole.
+        side, rule: of the whole image in the network, see `transforms.network_size`; None for the
+            model's own.
+
+    Raises:
+        NotADataset, BadModel: if model and dataset do not go together, or there is no such split.
+    """
+    require_same_classes(model.config, dataset)
+    counts = SegmentationCounts(model.config.classes)
+    for batch in _batches(model, labelled_images(dataset, split, rank, world_size), side, rule):
+        predictions = _predict(model, [image for _, image, _ in batch], inference, side, rule)
+        for (_, _, labels), prediction in zip(batch, predictions, strict=True):
+            counts.update(torch.from_numpy(prediction)[None], torch.from_numpy(labels)[None])
+    return counts
+
+
+def sample_segmentations(
+    model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
+) -> NDArray[np.uint8]:
+    """A contact sheet of each dataset's first images, `count` in all: image, labels, prediction, overlay."""
+    rows: list[list[NDArray[np.uint8]]] = []
+    titles = []
+    for place, dataset in enumerate(datasets):
+        wanted = count // len(datasets) + (place < count % len(datasets))
+        for name, image, labels in islice(labelled_images(dataset, split, 0, 1), wanted):
+            (prediction,) = _predict(model, [image], InferenceSection())
+            painted = [paint_classes(labels), paint_classes(prediction), overlay(image, prediction)]
+            rows.append([image, *painted])
+            titles.append(f"{dataset.name}: {name}  (image, labels, prediction, overlay)")
+    return contact_sheet(rows, titles)
+
+
+def _predict(
+    model: dpt.DPT,
+    images: Sequence[NDArray[np.uint8]],
+    inference: InferenceSection,
+    side: int | None = None,
+    rule: str | None = None,
+) -> list[NDArray[np.uint8]]:
+    training = model.training
+    model.eval()
+    found = predict_classes(model, images, inference.scales, inference.flip, side, rule)
+    model.train(training)
+    return found
+
+
+def _batches(
+    model: dpt.DPT, images: Iterator[Labelled], side: int | None, rule: str | None
+) -> Iterator[list[Labelled]]:
+    """Images that go through the network at one size, together."""
+    waiting: dict[tuple[int, int], list[Labelled]] = {}
+    for one in images:
+        same = waiting.setdefault(input_size(model, one[1], side, rule), [])
+        same.append(one)
+        if len(same) == _BATCH_SIZE:
+            yield same.copy()
+            same.clear()
+    yield from (rest for rest in waiting.values() if rest)

@@ -1,0 +1,1 @@
+"""The sampling plan executed: rows → crops → batches. Blocks load without PyTorch, Ray, MLflow."""

@@ -1,0 +1,111 @@
+"""A rank's batches: shards → decoded, cropped, mirrored samples, in the order of the sample plan.
+
+Every rank computes its own slice of every global batch from the plan, so nobody hands out work and nothing
+depends on timing. Who decodes is one setting, and changes nothing of what comes out:
+
+* `local`: DataLoader worker processes beside the rank (`pipelines.loading.local`).
+* `ray`: Ray Data actors on any CPUs of the cluster (`pipelines.loading.on_ray`), for nodes whose GPUs take
+  more than their cores can decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from pipelines.config import Executor
+from pipelines.loading.batch import Batch, batches_of
+from pipelines.loading.blocks import LoaderSettings
+from pipelines.loading.local import local_blocks
+from pipelines.loading.on_ray import ray_blocks
+from pipelines.loading.rows import decode_evaluation_row
+from pipelines.loading.shard_reader import EVALUATION_COLUMNS, ShardReader
+
+__all__ = ["Batch", "LoaderSettings", "evaluation_batches", "training_batches"]
+
+Decode = Callable[[dict[str, Any]], tuple[NDArray[np.uint8], NDArray[np.floating]]]
+"""A row → its image (H, W, 3) and target (H, W)."""
+
+EVALUATION_PIXELS = 8 * 2**20
+"""Pixels of an evaluation batch at most (but one image at least): native images have up to 24 million."""
+
+
+def training_batches(
+    settings: LoaderSettings, processes: int, executor: Executor = "local"
+) -> Iterator[Batch]:
+    """A rank's slice of the global batches `start` to `steps`, in order.
+
+    Batches are views of the memory they were decoded into. It stays as long as they are kept, and is used
+    again afterwards; it must not be written to.
+
+    Args:
+        processes: loading processes beside the rank, 0 loads in this one; with `ray`, actors, at least 1.
+        executor: who reads and decodes.
+
+    Raises:
+        ValueError: naming the sample, if its bytes are damaged.
+        OSError: if a shard cannot be read.
+    """
+    blocks = (
+        ray_blocks(settings, max(1, processes)) if executor == "ray" else local_blocks(settings, processes)
+    )
+    first, last = settings.slice
+    # A loop over blocks would hold each while it waits for the next.
+    return chain.from_iterable(map(partial(batches_of, size=last - first, crops=settings.crops), blocks))
+
+
+def evaluation_batches(
+    dataset: PreparedDataset,
+    split: str,
+    index: int,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    decode: Decode = decode_evaluation_row,
+) -> Iterator[Batch]:
+    """A rank's share of all samples of one dataset's split, each once, uncropped, equal sizes together.
+
+    Args:
+        index: what `Batch.dataset` shall say.
+        batch_size: at most so many samples a batch, fewer where they are large (`EVALUATION_PIXELS`).
+        decode: gives a row's image and target.
+
+    Raises:
+        NotADataset: if the dataset has no depth maps, or no such split.
+    """
+    if dataset.manifest.target_kind in ("ordinal", "labels"):
+        raise NotADataset(
+            f"{dataset.name} has {dataset.manifest.target_kind} as ground truth, depth maps are needed here"
+        )
+    reader = ShardReader([dataset], split, EVALUATION_COLUMNS)
+    waiting: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for group in range(rank, len(reader.row_groups[0]), world_size):
+        for row in reader.rows(0, group):
+            same = waiting.setdefault((row["height"], row["width"]), [])
+            same.append(row)
+            if len(same) == min(batch_size, max(1, EVALUATION_PIXELS // (row["height"] * row["width"]))):
+                yield _whole_batch(same, index, decode)
+                same.clear()
+    for same in waiting.values():
+        if same:
+            yield _whole_batch(same, index, decode)
+    reader.close()
+
+
+def _whole_batch(rows: Sequence[dict[str, Any]], index: int, decode: Decode) -> Batch:
+    images, targets = zip(*(decode(row) for row in rows), strict=True)
+    scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
+    return Batch(
+        images=torch.from_numpy(np.stack(images)),
+        target=torch.from_numpy(np.stack(targets)),
+        scale=torch.tensor(scale, dtype=torch.float64),
+        dataset=torch.full((len(rows),), index),
+        sample_ids=[row["sample_id"] for row in rows],
+    )

@@ -1,0 +1,142 @@
+"""The `ray` executor: Ray Data actors, anywhere in the cluster, make a rank's blocks.
+
+Each rank has an ordered dataset of its own, made from its slice of the plan, so ranks need no agreement, and
+starting at any step is starting the dataset there. (Splitting one dataset among ranks would let their blocks'
+sizes decide who gets what.) Its rows are the steps at which tasks begin. An actor makes some blocks a task;
+each travels as one row whose pixels lie in Ray's object store, where its batches are views of them.
+
+Actors have their next task waiting: Ray Data looks after its tasks ten times a second, and workers that are
+given one task at a time would wait for that about a tenth of their time. The rows lie in the object store
+from the start, so nothing needs a CPU that the actors could hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from pipelines.loading.binary_views import binary_views
+from pipelines.loading.block_memory import BlockMemory, own_memory, release
+from pipelines.loading.blocks import Block, BlockMaker, LoaderSettings, block_bytes
+from pipelines.loading.crops import Crops
+
+TASK_BLOCKS = 2
+"""Blocks that a task makes: consecutive ones share row groups, and a task costs some milliseconds of the
+consumer's core."""
+
+DATASET_TASKS = 1000
+"""Tasks of one dataset; the whole run's would take minutes to list. The next dataset starts where it ends."""
+
+START_SECONDS = 60
+"""How long actors may wait for CPUs of their own."""
+
+_TASKS_IN_FLIGHT = 2
+"""Tasks that an actor has: the one it works at, and the next."""
+
+
+def ray_blocks(settings: LoaderSettings, actors: int) -> Iterator[Block]:
+    """A rank's blocks in order, made by so many actors; Ray must be running.
+
+    Yields:
+        blocks whose memory must not be written to.
+    """
+    stride = settings.steps_per_block * TASK_BLOCKS * DATASET_TASKS
+    for start in range(settings.start, settings.steps, stride):
+        for table in _tables(replace(settings, start=start), min(settings.steps, start + stride), actors):
+            yield from _blocks(table)
+
+
+def _tables(settings: LoaderSettings, stop: int, actors: int) -> Iterator[pa.Table]:
+    """The blocks of the steps `settings.start` to `stop`, as tables of one row each.
+
+    Actors ask for a CPU each if there is one. Where training processes hold all, or other ranks' actors were
+    faster, they would wait for ever: they run all the same.
+    """
+    if ray.available_resources().get("CPU", 0) >= 1:
+        tables = _iterated(_dataset(settings, stop, actors, num_cpus=1))
+        try:
+            first = next(tables)
+        except ray.exceptions.GetTimeoutError:
+            pass
+        else:
+            yield from chain([first], tables)
+            return
+    yield from _iterated(_dataset(settings, stop, actors, num_cpus=0))
+
+
+def _dataset(settings: LoaderSettings, stop: int, actors: int, num_cpus: int) -> ray.data.Dataset:
+    starts = range(settings.start, stop, settings.steps_per_block * TASK_BLOCKS)
+    dataset = ray.data.from_items(list(starts), override_num_blocks=len(starts))
+    dataset.context.execution_options.preserve_order = True
+    # Every block leaves its task as it is; the default would copy small ones together.
+    dataset.context.target_max_block_size = 1
+    dataset.context.enable_progress_bars = False
+    dataset.context.wait_for_min_actors_s = START_SECONDS if num_cpus else -1
+    return dataset.map_batches(
+        _Maker,
+        batch_size=None,
+        batch_format="pyarrow",
+        fn_constructor_args=(settings, stop),
+        compute=ray.data.ActorPoolStrategy(
+            size=min(actors, len(starts)), max_tasks_in_flight_per_actor=_TASKS_IN_FLIGHT
+        ),
+        num_cpus=num_cpus,
+    )
+
+
+def _iterated(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    return iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
+
+
+class _Maker:
+    """An actor: makes the blocks of tasks, with files that stay open."""
+
+    def __init__(self, settings: LoaderSettings, stop: int) -> None:
+        self._settings, self._stop = settings, stop
+        self._maker = BlockMaker(settings, BlockMemory(own_memory))
+
+    def __call__(self, task: pa.Table) -> Iterator[pa.Table]:
+        """Make the blocks of a task, as tables of one row each."""
+        s = self._settings
+        (start,) = task["item"].to_pylist()
+        for first in range(
+            start, min(start + TASK_BLOCKS * s.steps_per_block, self._stop), s.steps_per_block
+        ):
+            block = self._maker.block(s, first)
+            yield _table(block, s.crops)
+            # Ray has copied it into its store.
+            release(block.memory)
+
+
+def _table(block: Block, crops: Crops) -> pa.Table:
+    """A block as one row; its pixels are not copied."""
+    size = block_bytes(len(block.sample_ids), crops)
+    offsets = pa.py_buffer(np.asarray([0, size], np.int64))
+    pixels = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block.memory[:size])])
+    return pa.table(
+        {
+            "pixels": pixels,
+            "scale": pa.array([block.scale]),
+            "dataset": pa.array([block.dataset]),
+            "sample_ids": [block.sample_ids],
+        }
+    )
+
+
+def _blocks(table: pa.Table) -> Iterator[Block]:
+    for batch in table.to_batches():
+        scale, dataset, sample_ids = (batch[name] for name in ("scale", "dataset", "sample_ids"))
+        for row, pixels in enumerate(binary_views(batch["pixels"])):
+            assert pixels is not None  # every block has some
+            yield Block(
+                np.frombuffer(pixels, np.uint8),
+                np.array(scale[row].values),
+                np.array(dataset[row].values),
+                sample_ids[row].as_py(),
+            )

@@ -1,0 +1,112 @@
+"""Rows of prepared datasets by row group: open files and recent row groups are kept, within bounds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets_prep.manifest import PreparedDataset
+from pipelines.loading.binary_views import binary_views, is_binary
+
+TRAINING_COLUMNS = ("sample_id", "image", "inverse_depth", "height", "width", "scale")
+EVALUATION_COLUMNS = (*TRAINING_COLUMNS, "depth")
+_OPEN_FILES = 256
+"""Files kept open, with their footers: a pass goes through all shards of a dataset at once, in any order."""
+
+
+class ShardReader:
+    """Rows of one split of several prepared datasets, images and inverse depth still encoded.
+
+    Args:
+        datasets: as `open_datasets` gives them.
+        split: which split.
+        columns: which columns of them.
+        cached_bytes: of row groups kept in memory (2 to 3 MB each); the newest is kept in any case.
+
+    Attributes:
+        row_groups: for each dataset, the number of rows of each of its row groups.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[PreparedDataset],
+        split: str,
+        columns: Sequence[str] = TRAINING_COLUMNS,
+        cached_bytes: int = 64 << 20,
+    ) -> None:
+        self._columns = list(columns)
+        self._shards = [(d.folder, d.manifest.split(split)) for d in datasets]
+        self.row_groups = [
+            [rows for shard in shards for rows in shard.row_groups] for _, shards in self._shards
+        ]
+        self._starts = [
+            np.cumsum([0] + [len(shard.row_groups) for shard in shards]) for _, shards in self._shards
+        ]
+        self._files: OrderedDict[tuple[int, int], pq.ParquetFile] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], dict[str, list[Any]]] = OrderedDict()
+        self._sizes: dict[tuple[int, int], int] = {}
+        self._cached_bytes = cached_bytes
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._files:
+            self._close_oldest()
+
+    def row(self, dataset: int, group: int, row: int) -> dict[str, Any]:
+        """One row; encoded bytes are views of the row group's, not copies."""
+        return {name: values[row] for name, values in self._group(dataset, group).items()}
+
+    def rows(self, dataset: int, group: int) -> list[dict[str, Any]]:
+        """All rows of a row group."""
+        return [self.row(dataset, group, row) for row in range(self.row_groups[dataset][group])]
+
+    def _group(self, dataset: int, group: int) -> dict[str, list[Any]]:
+        key = (dataset, group)
+        if key not in self._groups:
+            # Arrow takes 30 microseconds to say how large a row group is, so it is asked once.
+            batch = self._read(dataset, group)
+            self._groups[key] = {name: _values(batch[name]) for name in self._columns}
+            self._sizes[key] = batch.nbytes
+            while len(self._groups) > 1 and sum(self._sizes.values()) > self._cached_bytes:
+                del self._sizes[self._groups.popitem(last=False)[0]]
+        self._groups.move_to_end(key)
+        return self._groups[key]
+
+    def _read(self, dataset: int, group: int) -> pa.RecordBatch:
+        shard = int(np.searchsorted(self._starts[dataset], group, side="right")) - 1
+        file = self._file(dataset, shard)
+        table = file.read_row_group(
+            group - int(self._starts[dataset][shard]), columns=self._columns, use_threads=False
+        )
+        (batch,) = table.combine_chunks().to_batches()
+        return batch
+
+    def _file(self, dataset: int, shard: int) -> pq.ParquetFile:
+        key = (dataset, shard)
+        if key not in self._files:
+            folder, shards = self._shards[dataset]
+            path = folder.path_of(shards[shard].name)
+            # Arrow reads local files itself, best column by column; elsewhere a row group's columns are
+            # fetched as one range, so reading ahead would only fetch what nobody asked for.
+            source = path if folder.is_local else folder.fs.open(path, cache_type="none")
+            self._files[key] = pq.ParquetFile(
+                source, page_checksum_verification=True, pre_buffer=not folder.is_local
+            )
+            if len(self._files) > _OPEN_FILES:
+                self._close_oldest()
+        self._files.move_to_end(key)
+        return self._files[key]
+
+    def _close_oldest(self) -> None:
+        _, file = self._files.popitem(last=False)
+        file.close(force=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column's values; of bytes views."""
+    return binary_views(column) if is_binary(column.type) else column.to_pylist()

@@ -1,0 +1,1 @@
+"""Inputs and outputs of `dpt predict`: images, videos, depth files."""

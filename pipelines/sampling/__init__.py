@@ -1,0 +1,1 @@
+"""Which sample is the n-th of a run: pure functions, NumPy only."""

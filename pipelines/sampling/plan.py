@@ -1,0 +1,155 @@
+"""The sample plan: which sample is the n-th of a training run.
+
+The paper makes a mini-batch by drawing datasets uniformly at random and then a sample of each (section 4.1).
+Here that is a pure function of (sizes, stages, seed, n): nothing about it depends on the number of workers,
+and resuming at step s means starting the plan at sample s × batch.
+
+* Which dataset: `pipelines.sampling.mixture`.
+* Which row: the next of the dataset's own pass, as `mixture` numbers its samples. Each pass is a
+  new permutation of the dataset's row groups, and a rotation of the rows inside each, so that consecutive
+  numbers lie in one row group and eight samples cost one read. Rows are as good as independent of their row
+  group: ingest shuffled the whole dataset before cutting it.
+* Stages, such as the paper's pretraining on curated datasets, follow each other; each is a sequence of its
+  own, with its own shares and its own passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.sampling.mixture import Mixture, Multinomial, Stratified
+from pipelines.sampling.streams import hash64, random_stream, stage_seed
+
+Sampling = Literal["multinomial", "stratified"]
+
+PLAN_VERSION = 2
+"""Counts the changes of what comes when: a run goes on only by the plan that it began with."""
+
+_PASS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of a run.
+
+    Attributes:
+        steps: its length.
+        shares: of each of the run's datasets, any non-negative numbers with a positive sum; None for all
+            alike.
+        sampling: how a batch keeps them, see `pipelines.sampling.mixture`.
+    """
+
+    steps: int
+    shares: Sequence[float] | None = None
+    sampling: Sampling = "multinomial"
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Samples of a plan, each array of shape (n,).
+
+    Attributes:
+        dataset: int64, index of the dataset.
+        row_group: int64, index of the row group in its dataset (over all shards, in order).
+        row: int64, index of the row in its row group.
+    """
+
+    dataset: NDArray[np.int64]
+    row_group: NDArray[np.int64]
+    row: NDArray[np.int64]
+
+
+class SamplePlan:
+    """The sequence of samples of a run.
+
+    Args:
+        row_groups: for each dataset, the number of rows of each of its row groups.
+        stages: one after the other; the last one has no end.
+        batch_size: of the global batch.
+        seed: decides everything.
+
+    Raises:
+        ValueError: if a dataset with a positive share has no rows.
+    """
+
+    def __init__(
+        self, row_groups: Sequence[Sequence[int]], stages: Sequence[Stage], batch_size: int, seed: int
+    ) -> None:
+        rows = [np.asarray(groups, np.int64) for groups in row_groups]
+        self._stages = [
+            _Endless(rows, stage, batch_size, stage_seed(seed, number)) for number, stage in enumerate(stages)
+        ]
+        self._starts = batch_size * np.cumsum([0] + [stage.steps for stage in stages[:-1]], dtype=np.int64)
+
+    def draws(self, positions: NDArray[np.int64]) -> Draws:
+        """The samples at `positions` (ascending, int64) of the run."""
+        firsts = np.searchsorted(positions, self._starts)
+        parts = [
+            stage.draws(positions[first:last] - start)
+            for stage, start, first, last in zip(
+                self._stages, self._starts, firsts, [*firsts[1:], len(positions)], strict=True
+            )
+        ]
+        return Draws(
+            np.concatenate([part.dataset for part in parts]),
+            np.concatenate([part.row_group for part in parts]),
+            np.concatenate([part.row for part in parts]),
+        )
+
+
+class _Endless:
+    """The infinite sequence of samples that a stage is the beginning of."""
+
+    def __init__(self, rows: list[NDArray[np.int64]], stage: Stage, batch_size: int, seed: int) -> None:
+        shares = np.ones(len(rows)) if stage.shares is None else stage.shares
+        for index, (share, groups) in enumerate(zip(shares, rows, strict=True)):
+            if share > 0 and groups.sum() == 0:
+                raise ValueError(f"dataset {index} has no rows to draw")
+        self._rows, self._seed = rows, seed
+        self._mixture: Mixture = (
+            Stratified(shares, seed, batch_size)
+            if stage.sampling == "stratified"
+            else Multinomial(shares, seed, batch_size)
+        )
+        self._pass = lru_cache(maxsize=4 * len(rows))(self._shuffled_pass)
+
+    def draws(self, positions: NDArray[np.int64]) -> Draws:
+        """The samples at `positions` (ascending)."""
+        datasets, ordinals = self._mixture.draws(positions)
+        row_group, row = np.empty_like(datasets), np.empty_like(datasets)
+        for index in np.unique(datasets):
+            chosen = np.flatnonzero(datasets == index)
+            row_group[chosen], row[chosen] = self._rows_of(int(index), ordinals[chosen])
+        return Draws(datasets, row_group, row)
+
+    def _rows_of(
+        self, dataset: int, ordinals: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row group and row of the given draws of one dataset."""
+        passes, positions = np.divmod(ordinals, self._rows[dataset].sum())
+        groups, rows = np.empty_like(ordinals), np.empty_like(ordinals)
+        for number in np.unique(passes):
+            inside = np.flatnonzero(passes == number)
+            order, ends = self._pass(dataset, int(number))
+            place = np.searchsorted(ends, positions[inside], side="right")
+            group = order[place]
+            sizes = self._rows[dataset][group]
+            within = positions[inside] - (ends[place] - sizes)
+            groups[inside], rows[inside] = group, (within + self._turns(dataset, int(number), group)) % sizes
+        return groups, rows
+
+    def _shuffled_pass(self, dataset: int, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Order of the row groups in one pass, and the cumulative number of rows after each."""
+        order = random_stream(self._seed, _PASS, dataset, number).permutation(len(self._rows[dataset]))
+        return order, np.cumsum(self._rows[dataset][order])
+
+    def _turns(self, dataset: int, number: int, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+        """By how much the rows of a row group are rotated in a pass."""
+        keys = groups.astype(np.uint64) + np.uint64((number << 40) + (dataset << 32))
+        return (hash64(self._seed, keys) >> np.uint64(1)).astype(np.int64)

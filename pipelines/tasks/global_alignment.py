@@ -1,0 +1,107 @@
+"""From relative to metric inverse depth: one scale and shift for all images of a training set.
+
+Paper section 4.1, "Fine-tuning on small datasets": the predictions of a network of relative depth are aligned
+to each training image by the robust alignment of MiDaS (median and mean absolute deviation, in inverse
+depth); the averages of these scales and shifts go in front of the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+import dpt
+from datasets_prep.errors import UserError
+from datasets_prep.manifest import PreparedDataset, open_datasets
+from dpt.alignment import robust_scale_shift
+from dpt.predict.depth import predict_batch
+from pipelines.cluster.workers import on_workers
+from pipelines.config import TrainConfig
+from pipelines.loading.metric_crops import training_window
+from pipelines.loading.rows import decode_row
+from pipelines.loading.shard_reader import TRAINING_COLUMNS, ShardReader
+
+
+class NoAlignment(UserError):
+    """A model whose predictions cannot be aligned to a training set; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AverageAlignment:
+    """Metric inverse depth is `scale` times the prediction, plus `shift`, in 1/metres.
+
+    Attributes:
+        images: how many it is the average over.
+        flat: how many were left out, because prediction or ground truth is one value or there is none.
+    """
+
+    scale: float
+    shift: float
+    images: int
+    flat: int
+
+
+def average_alignment(
+    model: dpt.DPT, datasets: Sequence[PreparedDataset], config: TrainConfig
+) -> AverageAlignment:
+    """The average robust alignment over the training split, each image once.
+
+    The same whatever the number of workers, up to the rounding of processes with other numbers of threads: an
+    image goes through the network with others of its row group, and the sums are exact.
+
+    Args:
+        model: of relative inverse depth, with the inference size that it will have.
+        datasets: metric ones.
+
+    Raises:
+        NoAlignment: if no image can be aligned, or the scale is not positive: the model has learned nothing.
+    """
+    job = partial(_alignments, [d.folder.uri for d in datasets], config)
+    parts = on_workers(job, model, config.most_workers, config.device)
+    found = [alignment for part in parts for alignment in part]
+    expected = sum(d.manifest.samples[config.train_split] for d in datasets)
+    if len(found) != expected:
+        raise RuntimeError(f"aligned {len(found)} images of {expected}")
+    used = [(scale, shift) for scale, shift in found if scale > 0]
+    if not used:
+        raise NoAlignment("the model predicts one value everywhere: there is nothing to align to the data")
+    scale, shift = (math.fsum(values) / len(used) for values in zip(*used, strict=True))
+    return AverageAlignment(scale, shift, len(used), len(found) - len(used))
+
+
+def _alignments(
+    uris: list[str], config: TrainConfig, model: dpt.DPT, rank: int, workers: int
+) -> list[tuple[float, float]]:
+    """Scale and shift of each image of every `workers`-th row group."""
+    datasets = open_datasets(uris)
+    reader = ShardReader(datasets, config.train_split, TRAINING_COLUMNS)
+    found = []
+    for index in range(len(datasets)):
+        for group in range(rank, len(reader.row_groups[index]), workers):
+            same: dict[tuple[int, int], list[dict[str, Any]]] = {}
+            for row in reader.rows(index, group):
+                same.setdefault((row["height"], row["width"]), []).append(row)
+            for rows in same.values():
+                found += _align(model, rows, config)
+    reader.close()
+    return found
+
+
+def _align(model: dpt.DPT, rows: Sequence[dict[str, Any]], config: TrainConfig) -> list[tuple[float, float]]:
+    """Scale and shift of images of one size."""
+    images, targets = [], []
+    for row in rows:
+        image, inverse_depth = decode_row(row)
+        window = training_window(config.metric_depth, *inverse_depth.shape)
+        images.append(np.ascontiguousarray(image[window]))
+        targets.append(inverse_depth[window].astype(np.float64) * row["scale"])
+    prediction = torch.from_numpy(np.stack(predict_batch(model, images)))
+    target = torch.from_numpy(np.stack(targets))
+    scale, shift = robust_scale_shift(prediction, target, ~target.isnan())
+    return list(zip(scale.tolist(), shift.tolist(), strict=True))

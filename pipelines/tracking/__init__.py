@@ -1,0 +1,1 @@
+"""Everything MLflow: runs, metrics, the model registry."""

@@ -1,0 +1,129 @@
+"""Metrics and pictures on their way to MLflow: sent in the background, kept while it is away, never twice.
+
+Training must not wait for a tracking server, nor lose a curve to its restart. What has not arrived yet goes
+into every checkpoint, so that a crash of the training process loses nothing either. A run that goes on from a
+checkpoint repeats some steps, and a request that timed out may have arrived all the same: before anything is
+sent that could be there already, the server is asked what it has.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.tracking.runs import MetricPoint, Run
+
+_MOST_AT_ONCE = 500
+_MOST_PICTURES = 8
+_HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""By itself MLflow tries a request for minutes, and a server that is back would be noticed late."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+
+
+class MetricJournal:
+    """Sends the metrics of one run, in order.
+
+    Args:
+        run: where they go.
+        unsent: points that an earlier process could not send, as `unsent` gave them.
+        say: called, from another thread, when the server goes away and when it is back.
+    """
+
+    def __init__(self, run: Run, unsent: list[list[Any]], say: Callable[[str], None]) -> None:
+        self._run, self._say = run, say
+        for name, value in _HTTP.items():
+            os.environ.setdefault(name, value)
+        self._waiting = [MetricPoint(*fields) for fields in unsent]
+        self._pictures: dict[str, NDArray[np.uint8]] = {}
+        self._known: dict[str, set[int]] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._away = False
+        self._thread = threading.Thread(target=self._send_all, name="metrics", daemon=True)
+        self._thread.start()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Take numbers of a step; returns at once."""
+        now = int(time.time() * 1000)
+        with self._changed:
+            self._waiting += [MetricPoint(name, float(value), now, step) for name, value in metrics.items()]
+            self._changed.notify()
+
+    def log_picture(self, picture: NDArray[np.uint8], path: str) -> None:
+        """Take an (H, W, 3) uint8 RGB picture, an artifact to be; returns at once.
+
+        A crash may lose pictures, and only the newest are kept while MLflow is away.
+        """
+        with self._changed:
+            self._pictures[path] = picture
+            for old in list(self._pictures)[:-_MOST_PICTURES]:
+                del self._pictures[old]
+            self._changed.notify()
+
+    def unsent(self) -> list[list[Any]]:
+        """The points that have not arrived yet, as plain data for a checkpoint."""
+        with self._changed:
+            return [list(point) for point in self._waiting]
+
+    def close(self, seconds: float) -> list[list[Any]]:
+        """Stop, after waiting so long for the rest to be sent; returns what could not be."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        return self.unsent()
+
+    def _send_all(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._pictures or self._closing)
+                points = self._waiting[:_MOST_AT_ONCE]
+            if not points and not self._pictures:
+                return
+            try:
+                self._run.log_points([p for p in points if p.step not in self._steps_there(p.name)])
+            except Exception as error:
+                self._tell_away(error)
+                self._known.clear()
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            pause = _FIRST_PAUSE
+            self._tell_back()
+            for point in points:
+                self._known[point.name].add(point.step)
+            with self._changed:
+                del self._waiting[: len(points)]
+                pictures, self._pictures = self._pictures, {}
+            for path, picture in pictures.items():
+                self._send_picture(picture, path)
+
+    def _send_picture(self, picture: NDArray[np.uint8], path: str) -> None:
+        try:
+            self._run.log_picture(picture, path)
+        except Exception as error:  # a picture is not worth a run
+            self._say(f"MLflow takes no {path}: {type(error).__name__}")
+
+    def _steps_there(self, name: str) -> set[int]:
+        """Steps of a metric that the server has; asked once, and again after every failure."""
+        if name not in self._known:
+            self._known[name] = self._run.logged_steps(name)
+        return self._known[name]
+
+    def _tell_away(self, error: Exception) -> None:
+        if not self._away:
+            self._say(f"MLflow takes no metrics ({type(error).__name__}); they are kept and sent later")
+        self._away = True
+
+    def _tell_back(self) -> None:
+        if self._away:
+            self._say("MLflow takes metrics again")
+        self._away = False

@@ -1,0 +1,405 @@
+"""`dpt models`, `dpt promote`, `dpt rollback`: what is registered, and which version an alias names.
+
+An alias such as `champion` is what everybody else loads, so it moves only to a version that is not worse than
+the one it leaves. Worse by what: a metric of an evaluation (`abs_rel/nyuv2`, `abs_rel/mean`), as the training
+run measured it at its end or `dpt evaluate --model models:/NAME/VERSION` did later. Two measurements are
+compared only if they are of the same data, split, caps and input size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
+from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
+
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import TrackingError
+
+EVALUATED_TAG = "evaluated_model"
+"""Tag of an evaluation's run: the logged model that it evaluated, as `models:/m-…`."""
+
+_HISTORY_TAG = "previous."
+_HISTORY_LENGTH = 20
+_HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "pix_acc", "miou"}
+_LOWER_IS_BETTER = {"abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "whdr"}
+_LOWER_IS_BETTER |= {f"delta{power}_error" for power in (1, 2, 3)}
+_OF_CLASSES = {"pix_acc", "miou"}
+"""Metrics of segmentation, which alone depend on how its windows are chosen."""
+
+_PROTOCOL = {
+    "split": ("split", "val_split"),
+    "caps.metres": ("caps.metres",),
+    "caps.nearest": ("caps.nearest",),
+    "side": ("side",),
+    "rule": ("rule",),
+    "inference.scales": ("inference.scales",),
+    "inference.flip": ("inference.flip",),
+}
+"""What a measurement depends on besides data and model, and under which parameters the jobs log it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one run measured.
+
+    Attributes:
+        run_id: the run.
+        metrics: `abs_rel/nyuv2` → value.
+        data: dataset → digest of its manifest.
+        protocol: what else two measurements must share.
+    """
+
+    run_id: str
+    metrics: dict[str, float]
+    data: dict[str, str]
+    protocol: dict[str, str]
+
+    def conditions(self, metric: str) -> dict[str, str]:
+        """What must be equal for two values of `metric` to be comparable."""
+        dataset = metric.partition("/")[2]
+        data = {dataset: self.data[dataset]} if dataset in self.data else self.data
+        settings = self.protocol
+        if metric.partition("/")[0] not in _OF_CLASSES:
+            settings = {key: value for key, value in settings.items() if not key.startswith("inference.")}
+        return data | settings
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a registered model; `measurements` are newest first, the training run's last."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    run_id: str
+    run_name: str
+    git_commit: str
+    data: dict[str, str]
+    measurements: list[Measurement]
+
+    def metrics(self) -> dict[str, float]:
+        """The newest value of every metric."""
+        return {
+            metric: value
+            for measurement in reversed(self.measurements)
+            for metric, value in measurement.metrics.items()
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: what `dpt models --json` prints."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "aliases": self.aliases,
+            "run_id": self.run_id,
+            "run_name": self.run_name,
+            "git_commit": self.git_commit,
+            "data": self.data,
+            "metrics": self.metrics(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An alias that moved: from which version (None: it was new) to which."""
+
+    name: str
+    alias: str
+    old: int | None
+    new: int
+
+    def __str__(self) -> str:
+        before = "" if self.old is None else f" (before: version {self.old})"
+        return f"{tracking.MODEL_SCHEME}{self.name}@{self.alias} is now version {self.new}{before}"
+
+
+def list_models(name: str | None = None) -> list[ModelVersion]:
+    """All versions of a registered model, or of all of them: by name, newest first.
+
+    Raises:
+        TrackingError: if there is no such model.
+    """
+    tracking.connect()
+    client = MlflowClient()
+    models = [_registered(client, name)] if name else list(_all_registered(client))
+    evaluations = _evaluations(client)
+    found = []
+    for model in models:
+        versions = client.search_model_versions(f"name='{model.name}'")
+        found += [
+            _describe(client, model, version, evaluations)
+            for version in sorted(versions, key=lambda version: -int(version.version))
+        ]
+    return found
+
+
+def promote(name: str, wanted: str, alias: str, metric: str, force: bool = False) -> Move:
+    """Move an alias to a version, if that is not worse than the version which has the alias now.
+
+    Args:
+        wanted: a version's number, or another alias of it.
+        metric: what decides, as `abs_rel/mean`; the newest comparable measurements of both count.
+        force: move it whatever was measured.
+
+    Raises:
+        TrackingError: if there is no such version, if it is worse, or if that cannot be told.
+    """
+    tracking.connect()
+    client = MlflowClient()
+    version = find_version(name, wanted)
+    holder = _registered(client, name).aliases.get(alias)
+    if holder is not None and int(holder) != version and not force:
+        _require_not_worse(name, version, int(holder), metric)
+    return set_alias(name, alias, version)
+
+
+def rollback(name: str, alias: str, metric: str, force: bool = False) -> Move:
+    """Give an alias back to the version that had it before, under the condition of `promote`.
+
+    Raises:
+        TrackingError: if no earlier holder is known or left, or as `promote` does.
+    """
+    tracking.connect()
+    client = MlflowClient()
+    model = _registered(client, name)
+    holder = model.aliases.get(alias)
+    if holder is None:
+        raise TrackingError(f"{name} has no alias {alias!r}; it has: {_names(model.aliases)}")
+    earlier = [version for version in _history(model, alias) if version != int(holder)]
+    left = {int(version.version) for version in client.search_model_versions(f"name='{name}'")}
+    earlier = [version for version in earlier if version in left]
+    if not earlier:
+        raise TrackingError(f"{name}@{alias}: no earlier version is known that had this alias")
+    if not force:
+        _require_not_worse(name, earlier[-1], int(holder), metric)
+    return _move(client, model, alias, earlier[-1], earlier[:-1])
+
+
+def set_alias(name: str, alias: str, version: int) -> Move:
+    """Move an alias, unconditionally; its former holders are remembered for `rollback`.
+
+    Raises:
+        TrackingError: if MLflow refuses the alias or the version.
+    """
+    client = MlflowClient()
+    model = _registered(client, name)
+    holder = model.aliases.get(alias)
+    history = _history(model, alias)
+    if holder is not None and int(holder) != version:
+        history.append(int(holder))
+    return _move(client, model, alias, version, history)
+
+
+def find_version(name: str, wanted: str) -> int:
+    """The number of a version, given that or an alias.
+
+    Raises:
+        TrackingError: if there is no such model, version or alias.
+    """
+    client = MlflowClient()
+    aliases = _registered(client, name).aliases
+    if wanted in aliases:
+        return int(aliases[wanted])
+    numbers = sorted(int(version.version) for version in client.search_model_versions(f"name='{name}'"))
+    if wanted.isdecimal() and int(wanted) in numbers:
+        return int(wanted)
+    known = f"versions {', '.join(map(str, numbers))}; aliases: {_names(aliases)}"
+    raise TrackingError(f"{name} has no version or alias {wanted!r}; it has {known}")
+
+
+def note_evaluation(run: tracking.Run, model: str) -> None:
+    """Remember that a run evaluates `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/m-…`.
+
+    Raises:
+        TrackingError: if there is no such registered model, version or alias.
+    """
+    client = MlflowClient()
+    address = model.removeprefix(tracking.MODEL_SCHEME)
+    name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
+    if name:
+        model = _source(client.get_model_version(name, str(find_version(name, wanted))))
+    client.set_tag(run.run_id, EVALUATED_TAG, model)
+
+
+def measurements_of(reference: str) -> list[Measurement]:
+    """What was measured of a model, newest first.
+
+    Args:
+        reference: a registered one (`models:/NAME@ALIAS`, `models:/NAME/VERSION`), or what `dpt evaluate` was
+            given as its model.
+
+    Raises:
+        TrackingError: if there is no such registered model, version or alias.
+    """
+    tracking.connect()
+    client = MlflowClient()
+    address = reference.removeprefix(tracking.MODEL_SCHEME)
+    name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
+    if reference.startswith(tracking.MODEL_SCHEME) and name:
+        number = find_version(name, wanted)
+        return next(found.measurements for found in list_models(name) if found.version == number)
+    quoted = reference.replace("'", "")
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None, "connecting makes it"
+    runs = client.search_runs(
+        [experiment.experiment_id],
+        f"attributes.run_name = 'evaluate {quoted}' AND attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+    )
+    return [_measurement(run) for run in runs]
+
+
+def _require_not_worse(name: str, version: int, holder: int, metric: str) -> None:
+    sign = _sign(metric)
+    versions = {found.version: found for found in list_models(name)}
+    mine, theirs = _comparable(versions[version], versions[holder], metric)
+    if sign * mine > sign * theirs:
+        raise TrackingError(
+            f"{name} version {version} is worse than version {holder}: "
+            f"{metric} {mine:.4f} against {theirs:.4f}; --force moves the alias all the same"
+        )
+
+
+def _sign(metric: str) -> int:
+    """1 if a lower value is better, -1 if a higher one is."""
+    kind = metric.partition("/")[0]
+    if kind in _LOWER_IS_BETTER:
+        return 1
+    if kind in _HIGHER_IS_BETTER:
+        return -1
+    known = ", ".join(sorted(_LOWER_IS_BETTER | _HIGHER_IS_BETTER))
+    raise TrackingError(f"{metric}: no metric that tells better from worse; there are: {known}")
+
+
+def _comparable(mine: ModelVersion, theirs: ModelVersion, metric: str) -> tuple[float, float]:
+    """The newest values of a metric of two versions that were measured under the same conditions."""
+    sides = [_measured(version, metric) for version in (mine, theirs)]
+    for ours in sides[0]:
+        for other in sides[1]:
+            if ours.conditions(metric) == other.conditions(metric):
+                return ours.metrics[metric], other.metrics[metric]
+    difference = _difference(*(side[0].conditions(metric) for side in sides))
+    raise TrackingError(
+        f"{metric} of {mine.name} versions {mine.version} and {theirs.version} cannot be compared: "
+        f"{difference} differ; evaluate both alike, or --force"
+    )
+
+
+def _measured(version: ModelVersion, metric: str) -> list[Measurement]:
+    found = [m for m in version.measurements if math.isfinite(m.metrics.get(metric, math.nan))]
+    if not found:
+        address = f"{tracking.MODEL_SCHEME}{version.name}/{version.version}"
+        raise TrackingError(
+            f"{version.name} version {version.version} has no {metric}: "
+            f"run `dpt evaluate --model {address}`, or --force"
+        )
+    return found
+
+
+def _difference(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
+    return ", ".join(keys)
+
+
+def _move(client: MlflowClient, model: RegisteredModel, alias: str, version: int, history: list[int]) -> Move:
+    old = model.aliases.get(alias)
+    remembered = ",".join(map(str, history[-_HISTORY_LENGTH:]))
+    try:
+        client.set_registered_model_alias(model.name, alias, str(version))
+        client.set_registered_model_tag(model.name, f"{_HISTORY_TAG}{alias}", remembered)
+    except MlflowException as error:
+        raise TrackingError(f"{model.name}@{alias}: {str(error).splitlines()[0]}") from error
+    return Move(model.name, alias, None if old is None else int(old), version)
+
+
+def _history(model: RegisteredModel, alias: str) -> list[int]:
+    """Versions that had an alias before, the latest last."""
+    text = model.tags.get(f"{_HISTORY_TAG}{alias}", "")
+    return [int(version) for version in text.split(",") if version]
+
+
+def _registered(client: MlflowClient, name: str) -> RegisteredModel:
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        names = [model.name for model in _all_registered(client)]
+        raise TrackingError(f"no registered model {name!r}; there are: {_names(names)}") from error
+
+
+def _all_registered(client: MlflowClient) -> Iterator[RegisteredModel]:
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
+def _evaluations(client: MlflowClient) -> dict[str, list[Run]]:
+    """Logged model → the finished runs that evaluated it, newest first."""
+    found: dict[str, list[Run]] = {}
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert experiment is not None, "connecting makes it"
+    query = f"tags.{EVALUATED_TAG} LIKE '{tracking.MODEL_SCHEME}%' AND attributes.status = 'FINISHED'"
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        for run in page:
+            found.setdefault(run.data.tags[EVALUATED_TAG], []).append(run)
+        if not (token := page.token):
+            return found
+
+
+def _describe(
+    client: MlflowClient,
+    model: RegisteredModel,
+    version: RegisteredVersion,
+    evaluations: dict[str, list[Run]],
+) -> ModelVersion:
+    run, number = client.get_run(str(version.run_id)), int(version.version)
+    return ModelVersion(
+        name=model.name,
+        version=number,
+        aliases=sorted(alias for alias, holder in model.aliases.items() if int(holder) == number),
+        run_id=run.info.run_id,
+        run_name=run.info.run_name,
+        git_commit=run.data.tags.get("git_commit", "unknown"),
+        data=_data(run),
+        measurements=[_measurement(source) for source in (*evaluations.get(_source(version), []), run)],
+    )
+
+
+def _source(version: RegisteredVersion) -> str:
+    """The logged model that a version is, as `models:/m-…`."""
+    return str(version.source)
+
+
+def _measurement(run: Run) -> Measurement:
+    """What a run of `dpt evaluate` or `dpt train` measured: metrics with a dataset's name, or the mean."""
+    data = _data(run)
+    metrics = {
+        key: value for key, value in run.data.metrics.items() if key.partition("/")[2] in {*data, "mean"}
+    }
+    protocol = {
+        key: next((run.data.params[name] for name in names if name in run.data.params), "None")
+        for key, names in _PROTOCOL.items()
+    }
+    return Measurement(run.info.run_id, metrics, data, protocol)
+
+
+def _data(run: Run) -> dict[str, str]:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return {entry.dataset.name: entry.dataset.digest for entry in inputs}
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,1 @@
+"""One training run on Ray Train: step, loop, checkpoints, reports."""

@@ -1,0 +1,80 @@
+"""One image of an evaluation as a strip of pictures, small enough for a contact sheet."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets_prep.formats.pictures import decode_rgb, encode_png
+from datasets_prep.ingest.normalize import resize_nearest_valid
+from dpt.predict.depth import colourise, display_range
+from pipelines.zero_shot.protocol import Measured, at_size
+
+_HEIGHT = 192
+_WORST_RATIO = 2.0
+"""The factor between prediction and truth that gets the brightest colour of the error map."""
+
+Picture = NDArray[np.uint8]
+
+
+def preview(image: Picture) -> bytes:
+    """A small copy of an image, as PNG."""
+    scale = min(1.0, _HEIGHT / image.shape[0])
+    size = (max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0])))
+    return encode_png(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
+
+
+def depth_strip(
+    small: bytes, depth: NDArray[np.float32], prediction: torch.Tensor, measured: Measured, cap: float
+) -> Picture:
+    """Image, ground truth, aligned prediction and error side by side; the colours of both maps are the same.
+
+    Args:
+        small: of `preview`.
+        depth: (H, W) metres, NaN where there is none.
+        prediction: (h, w) inverse depth up to `measured`'s scale and shift.
+        cap: metres; nothing is farther.
+    """
+    image = decode_rgb(small)
+    shape = (image.shape[0], image.shape[1])
+    counted = depth < cap
+    inverse = np.divide(1, depth, out=np.zeros_like(depth), where=counted)
+    truth, valid = resize_nearest_valid(inverse, counted, shape)
+    aligned = measured.scale * at_size(prediction, shape).double().cpu().numpy() + measured.shift
+    aligned = np.maximum(aligned, 1 / cap)
+    limits = display_range(truth[valid])
+    shown = np.where(valid, truth, np.nan)
+    error = np.abs(np.log(aligned / np.where(valid, truth, np.nan)))
+    return np.concatenate(
+        [
+            image,
+            colourise(shown, limits=limits),
+            colourise(aligned, limits=limits),
+            colourise(error, "magma", (0.0, math.log(_WORST_RATIO))),
+        ],
+        axis=1,
+    )
+
+
+def order_strip(
+    small: bytes, points: tuple[int, ...], size: tuple[int, int], prediction: torch.Tensor
+) -> Picture:
+    """Image and prediction side by side, with point A red and point B green in both.
+
+    Args:
+        small: of `preview`.
+        points: row and column of A, row and column of B, in the image of `size`.
+        prediction: (h, w) inverse depth.
+    """
+    image = decode_rgb(small)
+    shape = (image.shape[0], image.shape[1])
+    pictures = [image, colourise(at_size(prediction, shape).cpu().numpy())]
+    for picture in pictures:
+        for (y, x), colour in zip((points[:2], points[2:]), ((255, 0, 0), (0, 255, 0)), strict=True):
+            place = (x * shape[1] // size[1], y * shape[0] // size[0])
+            cv2.circle(picture, place, 4, colour, 2, cv2.LINE_AA)
+    return np.concatenate(pictures, axis=1)

@@ -1,0 +1,213 @@
+"""The outcome of a zero-shot evaluation beside the paper's Table 1, as text, files and metrics.
+
+per_image.parquet   every image: sample_id, dataset, each metric, scale, shift, valid pixels
+table.csv           every figure of ours and the paper's, a line each
+table.md            the table as it is printed
+worst_SET.png       the worst images: image, ground truth, aligned prediction, error
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets_prep.formats.pictures import decode_rgb, encode_png
+from datasets_prep.inspect.contact_sheet import contact_sheet
+from datasets_prep.storage.folder import Folder
+from pipelines.evaluation.paper_tables import TABLE_1, Column, Row
+from pipelines.zero_shot.confidence import bootstrap_interval
+from pipelines.zero_shot.run import HEADLINE, SetResult
+
+PER_IMAGE, CSV_TABLE, MARKDOWN_TABLE = "per_image.parquet", "table.csv", "table.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One set's figure of ours.
+
+    Attributes:
+        column: of Table 1.
+        value, low, high: mean and 95 % interval in the column's unit.
+        images: how many the mean is over.
+        beyond_cap: how many have no valid pixel nearer than the cap, which no mean can have.
+        expected: how many the set has.
+        change: percent by which the value differs from the reference's.
+    """
+
+    column: Column
+    value: float
+    low: float
+    high: float
+    images: int
+    beyond_cap: int
+    expected: int
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Ours beside the paper's.
+
+    Attributes:
+        model: what ours is called.
+        figures: a set each, in the paper's order.
+        paper: the paper's rows, these sets only.
+    """
+
+    model: str
+    figures: tuple[Figure, ...]
+    paper: tuple[Row, ...]
+
+    @property
+    def mean_change(self) -> float:
+        """Mean of the sets' changes, in percent: section 4.1's average relative improvement."""
+        return fmean(figure.change for figure in self.figures)
+
+    def metrics(self) -> dict[str, float]:
+        """What is logged besides the means: intervals, counts, changes."""
+        found: dict[str, float] = {}
+        for figure in self.figures:
+            name, unit = figure.column.dataset, figure.column.unit
+            found[f"{figure.column.metric}_low/{name}"] = figure.low / unit
+            found[f"{figure.column.metric}_high/{name}"] = figure.high / unit
+            found[f"images/{name}"] = figure.images
+            found[f"change_percent/{name}"] = figure.change
+        return found | {"change_percent/mean": self.mean_change}
+
+
+def make_report(model: str, results: Sequence[SetResult], resamples: int, seed: int) -> Report:
+    """Compute means, intervals and changes."""
+    paper = TABLE_1.of(*(result.name for result in results))
+    by_name = {result.name: result for result in results}
+    figures = tuple(
+        _figure(column, by_name[column.dataset], base, resamples, seed)
+        for column, base in zip(paper.columns, paper.reference_row.values, strict=True)
+    )
+    return Report(model, figures, paper.rows)
+
+
+def _figure(column: Column, result: SetResult, base: float | None, resamples: int, seed: int) -> Figure:
+    low, high = bootstrap_interval(result.values, resamples, seed)
+    value = column.unit * result.mean
+    assert base is not None  # the reference has every set
+    return Figure(
+        column,
+        value,
+        column.unit * low,
+        column.unit * high,
+        len(result.values),
+        len(result.beyond_cap),
+        result.expected,
+        100 * (value / base - 1),
+    )
+
+
+# ---- the table
+
+
+def header(report: Report) -> list[str]:
+    """The head of the table: method, the sets, mean change."""
+    columns = [f"{figure.column.heading} {figure.column.label}" for figure in report.figures]
+    return ["", *columns, "mean change"]
+
+
+def our_lines(report: Report) -> list[list[str]]:
+    """Our figures, their intervals, and of how many images they are."""
+    figures = report.figures
+    values = [_with_change(f.column.text(f.value), f.change) for f in figures]
+    intervals = [f"{f.column.text(f.low)} to {f.column.text(f.high)}" for f in figures]
+    return [
+        [report.model, *values, f"{report.mean_change:+.1f}%"],
+        ["95 % interval", *intervals, ""],
+        ["images", *(_counts(figure) for figure in figures), ""],
+    ]
+
+
+def paper_lines(report: Report) -> list[list[str]]:
+    """The paper's rows as it prints them."""
+    lines = []
+    for row in report.paper:
+        texts = [figure.column.text(value) for figure, value in zip(report.figures, row.values, strict=True)]
+        if row.changes:
+            texts = [_with_change(text, change) for text, change in zip(texts, row.changes, strict=True)]
+        mean = f"{fmean(row.changes):+.1f}%" if row.changes else ""
+        lines.append([f"paper: {row.name}", *texts, mean])
+    return lines
+
+
+def notes(report: Report) -> str:
+    """What the table's changes are measured against."""
+    return f"Lower is better. Changes are relative to {TABLE_1.reference}, as in Table {TABLE_1.number}."
+
+
+def markdown(report: Report) -> str:
+    """The table in Markdown."""
+    lines = [header(report), ["---"] * len(header(report)), *our_lines(report), *paper_lines(report)]
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{rows}\n\n{notes(report)}\n"
+
+
+def comma_separated(report: Report) -> str:
+    """Every figure, one a line."""
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    names = ("method", "dataset", "metric", "value", "low", "high", "images", "of", "change_percent")
+    writer.writerow(names)
+    for f in report.figures:
+        numbers = (f.value, f.low, f.high, f.images, f.expected, f.change)
+        writer.writerow([report.model, f.column.dataset, f.column.label, *numbers])
+    for row in report.paper:
+        changes = row.changes or ("",) * len(row.values)
+        for f, value, change in zip(report.figures, row.values, changes, strict=True):
+            writer.writerow(
+                [f"paper: {row.name}", f.column.dataset, f.column.label, value, "", "", "", "", change]
+            )
+    return sink.getvalue()
+
+
+def _with_change(text: str, change: float) -> str:
+    return f"{text} ({change:+.1f}%)"
+
+
+def _counts(figure: Figure) -> str:
+    beyond = f", {figure.beyond_cap} beyond the cap" if figure.beyond_cap else ""
+    return f"{figure.images} of {figure.expected}{beyond}"
+
+
+# ---- files
+
+
+def per_image(results: Sequence[SetResult]) -> pa.Table:
+    """Every image of every set, in order; `problem` says why one has no metrics."""
+    whole = pa.concat_tables([result.table for result in results])
+    names = ["sample_id", "dataset", *(n for n in whole.column_names if n not in ("sample_id", "dataset"))]
+    table = whole.select([name for name in names if name not in ("position", "failure", "finite")])
+    return table.rename_columns(["valid_pixels" if n == "pixels" else n for n in table.column_names])
+
+
+def write_files(
+    folder: Folder,
+    report: Report,
+    results: Sequence[SetResult],
+    worst: Mapping[str, Sequence[tuple[str, bytes]]],
+) -> list[str]:
+    """Write all files, each whole or not at all; returns their names."""
+    with folder.writing(PER_IMAGE) as path:
+        pq.write_table(per_image(results), path, compression="zstd")
+    folder.write_text(CSV_TABLE, comma_separated(report))
+    folder.write_text(MARKDOWN_TABLE, markdown(report))
+    names = [PER_IMAGE, CSV_TABLE, MARKDOWN_TABLE]
+    for name, entries in worst.items():
+        if entries:
+            titles = [f"{HEADLINE[name].heading}: {title}" for title, _ in entries]
+            sheet = contact_sheet([[decode_rgb(picture)] for _, picture in entries], titles)
+            names.append(f"worst_{name}.png")
+            with folder.writing(names[-1]) as path:
+                path.write_bytes(encode_png(sheet))
+    return names
