@@ -28,8 +28,8 @@ from pipelines.tracking import runs as tracking
 from pipelines.train import train
 from pipelines.training.supervision import Supervision
 from tune.ablations import Row, Table
-from tune.placement import place_trials
 from tune.plan import SweepPlan, plan_sweep
+from tune.scheduling import place_trials
 from tune.sweep import run_sweep
 
 SMALL = {

@@ -17,8 +17,8 @@ from pipelines.config import TuneConfig
 from pipelines.config_files import load_experiment, with_changes
 from tune.ablations import DATASETS, PAPER, Row, Table
 from tune.plan import SweepPlan, plan_sweep
-from tune.report import write_report
-from tune.summary import print_tables
+from tune.report.page import write_report
+from tune.report.terminal import print_tables
 from tune.sweep import run_sweep
 
 _TINY = {

@@ -8,7 +8,7 @@ from ray.tune import Callback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from tune.plan import SweepPlan
-from tune.sweep_runs import mark_stopped_early, open_child
+from tune.runs import mark_stopped_early, open_child
 from tune.trial import SweepPlace, finish_trial, is_finished
 
 

@@ -26,11 +26,11 @@ from pipelines.train import stopping_on_sigterm
 from pipelines.training.board import open_board, showing
 from tune import records
 from tune.early_stopping import EarlyStopping, scheduler
-from tune.latency import measure_latency
+from tune.measurements import measure_latency
 from tune.orphans import removing_orphans
-from tune.placement import DRIVER_RESOURCES, place_trials
 from tune.plan import SweepPlan
-from tune.sweep_runs import SweepExists, open_child, open_parent
+from tune.runs import SweepExists, open_child, open_parent
+from tune.scheduling import DRIVER_RESOURCES, place_trials
 from tune.trial import SweepPlace, is_finished, run_trial
 
 _PLAN_FILE = "sweep.yaml"

@@ -26,11 +26,11 @@ from pipelines.train import TrainingStopped, train
 from pipelines.training.checkpoint_store import CheckpointStore
 from pipelines.training.supervision import Supervision
 from tune import records
-from tune.latency import count_parameters
+from tune.measurements import count_parameters
 from tune.pictures import log_pictures
 from tune.plan import SweepPlan, Trial
 from tune.resolution import log_resolutions
-from tune.sweep_runs import open_child, training_hours
+from tune.runs import open_child, training_hours
 
 RESULT_FILE = "result.json"
 """In a trial's folder: it is over. How, and what came of it."""

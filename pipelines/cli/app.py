@@ -25,7 +25,7 @@ from pipelines.cli import registry as cli_registry
 from pipelines.cli import stereo as cli_stereo
 from pipelines.cli import train as cli_finetune
 from pipelines.cli.options import Config, Overrides, lasting
-from tune import cli_tune
+from tune import cli as cli_tune
 
 app = typer.Typer(
     name="dpt",
@@ -208,7 +208,7 @@ def report(
     elif data:
         raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
     else:
-        from tune.report import write_report
+        from tune.report.page import write_report
 
         path = write_report(what, Path(out))
     typer.echo(f"page: {path}")

@@ -19,7 +19,7 @@ from dpt.predict.depth import colourise
 from pipelines.tracking import runs as tracking
 from tune import records
 from tune.ablations import PAPER, Table
-from tune.comparison import reference
+from tune.report.comparison import reference
 
 DATASETS = ("blendedmvs", "hrwsi", "redweb")
 SIDES = (384, 448, 512, 576, 640)

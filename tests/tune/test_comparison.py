@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from tune.ablations import PAPER, Row, Table
-from tune.comparison import RowResults, TableResults, against_the_best, agreement, reference
-from tune.sweep_results import Trial
+from tune.report.comparison import RowResults, TableResults, against_the_best, agreement, reference
+from tune.report.results import Trial
 
 
 def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None = None) -> Trial:

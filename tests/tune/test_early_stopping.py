@@ -17,8 +17,8 @@ from tune import records
 from tune.ablations import Row, Table
 from tune.early_stopping import EarlyStopping, scheduler
 from tune.plan import SweepPlan, plan_sweep
+from tune.runs import children, find_parent, open_child, open_parent
 from tune.sweep import run_sweep
-from tune.sweep_runs import children, find_parent, open_child, open_parent
 from tune.trial import SweepPlace, is_finished
 
 RATES = Table(

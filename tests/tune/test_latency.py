@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dpt
 from pipelines.config import ModelSection
-from tune.latency import count_parameters, measure_latency, seconds_a_prediction
+from tune.measurements import count_parameters, measure_latency, seconds_a_prediction
 
 
 def test_parameters_and_latency_are_measured_in_a_task_of_their_own(ray_session: None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 
-from tune.placement import Placement, place_trials
+from tune.scheduling import Placement, place_trials
 
 
 @pytest.mark.parametrize(

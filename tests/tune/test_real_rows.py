@@ -27,7 +27,7 @@ from pipelines.training.step import TrainingStep
 from tests.sessions import running
 from tune import records
 from tune.ablations import PAPER
-from tune.sweep_runs import children, find_parent
+from tune.runs import children, find_parent
 from tune.variants import Variant, find_variants
 
 CROP = 64

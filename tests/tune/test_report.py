@@ -23,9 +23,9 @@ from tests.browser import ENTER, SPACE, Browser, browsing
 from tests.tune import made_up_sweep
 from tests.tune.made_up_sweep import DATASETS, make_sweep, value_of
 from tune.ablations import PAPER
-from tune.report import write_report
-from tune.report_remarks import finding, progress
-from tune.sweep_results import read_sweep
+from tune.report.page import write_report
+from tune.report.remarks import finding, progress
+from tune.report.results import read_sweep
 
 SEEDS = (0, 1, 2)
 TABLES = ("readout", "backbone", "resolution", "speed")

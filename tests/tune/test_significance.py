@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tune.significance import Comparison, compare, note, summarise
+from tune.report.significance import Comparison, compare, note, summarise
 
 
 def test_mean_and_deviation() -> None:

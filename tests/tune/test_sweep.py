@@ -23,9 +23,9 @@ from tests.tune.conftest import READOUT
 from tune import records
 from tune.ablations import Row, Table
 from tune.plan import SweepPlan, plan_sweep
-from tune.summary import print_tables
+from tune.report.terminal import print_tables
+from tune.runs import SweepExists, children, find_parent
 from tune.sweep import SweepFailed, SweepStopped, read_plan, run_sweep
-from tune.sweep_runs import SweepExists, children, find_parent
 
 DATASETS = ("redweb", "tartanair")
 

@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table as Printed
 
 from pipelines.report.table import Cell, Table
-from tune.comparison import tables_of
-from tune.report_remarks import remarks
-from tune.report_tables import accuracy_table, resolution_table, speed_table
-from tune.sweep_results import read_sweep
+from tune.report.comparison import tables_of
+from tune.report.remarks import remarks
+from tune.report.results import read_sweep
+from tune.report.tables import accuracy_table, resolution_table, speed_table
 
 _OTHER_THAN_ACCURACY = {"resolution": resolution_table, "speed": speed_table}
 

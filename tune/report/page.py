@@ -24,12 +24,12 @@ from pipelines.report import blocks as page
 from pipelines.report.charts import Chart
 from pipelines.report.table import MISSING, Table
 from tune import records
-from tune.comparison import TableResults, agreement, tables_of
-from tune.report_charts import charts_of, cost_chart, resolution_chart
-from tune.report_pictures import picture_rows
-from tune.report_remarks import finding, progress, remarks, settings
-from tune.report_tables import accuracy_table, data_table, resolution_table, speed_table, trial_table
-from tune.sweep_results import SweepResults, read_sweep
+from tune.report.charts import charts_of, cost_chart, resolution_chart
+from tune.report.comparison import TableResults, agreement, tables_of
+from tune.report.pictures import picture_rows
+from tune.report.remarks import finding, progress, remarks, settings
+from tune.report.results import SweepResults, read_sweep
+from tune.report.tables import accuracy_table, data_table, resolution_table, speed_table, trial_table
 
 ARTIFACT_FOLDER = "report"
 """Of the sweep's run in MLflow."""

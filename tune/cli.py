@@ -58,7 +58,7 @@ def tune(
     ] = None,
 ) -> None:
     """Run ablations: every variant of some tables, with the same data and schedule, cluster-wide."""
-    from tune.summary import print_tables
+    from tune.report.terminal import print_tables
     from tune.sweep import run_sweep
 
     storage = lasting(storage)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pipelines.report.charts import Chart, Dots, Line, dot_chart, line_chart, scatter_chart
 from tune import records
 from tune.ablations import BACKBONE
-from tune.comparison import RowResults, TableResults, reference
-from tune.report_tables import relative_change, sides_of
-from tune.sweep_results import SweepResults, history
+from tune.report.comparison import RowResults, TableResults, reference
+from tune.report.results import SweepResults, history
+from tune.report.tables import relative_change, sides_of
 
 _MEAN = records.abs_rel(records.MEAN)
 _POINTS = 150

@@ -13,8 +13,8 @@ from scipy import stats
 
 from tune import records
 from tune.ablations import DATASETS, PAPER, Row, Table
-from tune.significance import Comparison, Summary, compare, summarise
-from tune.sweep_results import SweepResults, Trial
+from tune.report.results import SweepResults, Trial
+from tune.report.significance import Comparison, Summary, compare, summarise
 
 _PRINTED = 1e-4
 """Half of what figures of four digits, and their mean, may be off, twice over."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from pipelines.report.table import MISSING, Cell, Column, Table, Tone
 from tune import records
-from tune.comparison import RowResults, TableResults, reference
-from tune.significance import Summary, summarise
-from tune.sweep_results import SweepResults, Trial
+from tune.report.comparison import RowResults, TableResults, reference
+from tune.report.results import SweepResults, Trial
+from tune.report.significance import Summary, summarise
 
 HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
 """Datasets as the paper writes them."""

@@ -6,9 +6,9 @@ import math
 
 from pipelines.config import TrainConfig
 from tune import records
-from tune.comparison import TableResults, against_the_best, agreement
-from tune.significance import note
-from tune.sweep_results import SweepResults
+from tune.report.comparison import TableResults, against_the_best, agreement
+from tune.report.results import SweepResults
+from tune.report.significance import note
 
 _COMPARED_SETTINGS = ("steps", "batch_size", "crop", "model.pretrained")
 _SHOWN_PACKAGES = ("torch", "timm", "ray", "mlflow")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune import records
-from tune.sweep_results import SweepResults, Trial, pictures
+from tune.report.results import SweepResults, Trial, pictures
 
 _KINDS = "|".join((records.IMAGE, records.TRUTH, records.PREDICTION))
 _NAME = re.compile(rf"{records.PICTURES}/(.+)_(\d+)_({_KINDS})\.png")
