@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.mlflow_server import MlflowServer
+from tests.support.mlflow_server import MlflowServer
 
 # Tests say how Ray authenticates, never its default: that changes between versions. Loopback needs none.
 os.environ["RAY_AUTH_MODE"] = "disabled"

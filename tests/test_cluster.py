@@ -21,7 +21,8 @@ from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-REPOSITORY = Path(__file__).parents[1]
+from tests.support.paths import REPOSITORY
+
 MEBIBYTE = 2**20
 
 KEPT = """

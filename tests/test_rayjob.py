@@ -7,7 +7,6 @@ silently drop, is an error here. The rest is what no schema knows: nothing open,
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -16,8 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.cli.app import app
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.support.paths import REPOSITORY
 
 
 class Strict(BaseModel):

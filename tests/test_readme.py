@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from datasets_prep.manifest import open_dataset
+from tests.support.paths import REPOSITORY
 
-README = Path(__file__).parents[1] / "README.md"
+README = REPOSITORY / "README.md"
 SECTION = "## Reading the shards without this project"
 
 

@@ -28,9 +28,9 @@ from datasets_prep.manifest import open_dataset
 from datasets_prep.synthetic import write_dataset
 from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
-from tests.sessions import kill_session
+from tests.support.paths import REPOSITORY
+from tests.support.sessions import kill_session
 
-REPOSITORY = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 UPLOADED = "_ray_pkg_"
 """Part of the folder's name that a node unpacks a job's working directory into."""

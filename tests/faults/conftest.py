@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import EXACTLY, STEPS, Curve, Place
+from tests.support.faulty_training import EXACTLY, STEPS, Curve, Place
 
 
 @pytest.fixture(scope="session")

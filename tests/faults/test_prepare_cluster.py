@@ -21,7 +21,7 @@ import pytest
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
-from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
+from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 SETTINGS = ("side=512", "samples_per_shard=2")
 TRIALS = 20

@@ -19,7 +19,7 @@ import pytest
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
-from tests.sessions import kill_session, running
+from tests.support.sessions import kill_session, running
 
 SETTINGS = ("side=64", "samples_per_shard=2")
 ROUNDS = 10

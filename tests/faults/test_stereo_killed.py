@@ -12,7 +12,7 @@ import pytest
 
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
-from tests.sessions import kill_session, running
+from tests.support.sessions import kill_session, running
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.faults.training import PATIENCE, end_of, kill_machine, raylets_with_ranks, wait_until
-from tests.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
+from tests.support.faulty_training import PATIENCE, end_of, kill_machine, raylets_with_ranks, wait_until
+from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 STEPS = 30
 SETTINGS = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.training import (
+from tests.support.faulty_training import (
     CHECKPOINT_EVERY,
     DISTURBED_AT,
     EXACTLY,
@@ -32,7 +32,7 @@ from tests.faults.training import (
     raylets_with_ranks,
     wait_until,
 )
-from tests.sessions import kill_session
+from tests.support.sessions import kill_session
 
 
 def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:

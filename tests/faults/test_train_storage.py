@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import DISTURBED_AT, GOING_ON, STEPS, Curve, Place, end_of, wait_until
-from tests.faulty_s3 import FaultyS3, serving
-from tests.sessions import kill_session
+from tests.support.faulty_s3 import FaultyS3, serving
+from tests.support.faulty_training import DISTURBED_AT, GOING_ON, STEPS, Curve, Place, end_of, wait_until
+from tests.support.sessions import kill_session
 
 pytestmark = pytest.mark.slow
 

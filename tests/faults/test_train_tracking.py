@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.training import DISTURBED_AT, STEPS, Curve, Place, end_of, wait_until
-from tests.mlflow_server import MlflowServer
+from tests.support.faulty_training import DISTURBED_AT, STEPS, Curve, Place, end_of, wait_until
+from tests.support.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.slow
 

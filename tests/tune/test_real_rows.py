@@ -24,7 +24,7 @@ from pipelines.loading.batch import Batch
 from pipelines.tasks.relative_depth import adam
 from pipelines.training.loop import build_model
 from pipelines.training.step import TrainingStep
-from tests.sessions import running
+from tests.support.sessions import running
 from tune import records
 from tune.ablations import PAPER
 from tune.runs import children, find_parent

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -11,9 +9,10 @@ from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.apolloscape import ApolloScape
 from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.storage.folder import Folder
+from tests.support.paths import SAMPLES
 
 SCENES = 4
-REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "apolloscape"
+REAL = SAMPLES / "apolloscape"
 TIME = "171206_034559609"
 
 

@@ -17,9 +17,10 @@ from datasets_prep.sources.tum import TUM
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
 from datasets_prep.writers.eth3d import eth3d_map
+from tests.support.paths import SAMPLES
 
 SCENES = 4
-REAL = Path(__file__).resolve().parents[4] / "shared" / "samples"
+REAL = SAMPLES
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
 
 

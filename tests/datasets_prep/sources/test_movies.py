@@ -14,9 +14,10 @@ from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.movies import Movies
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.movies import FILMS
+from tests.support.paths import SAMPLES
 
 NAME = "hugo/chapter2/out00000042"
-REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "splits"
+REAL = SAMPLES / "splits"
 
 
 def write(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -16,10 +14,11 @@ from datasets_prep.sources.nyuv2_labelled import NYUv2Labelled
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.synthetic import VIEWS
 from datasets_prep.writers.nyuv2_labelled import raw_depth
+from tests.support.paths import SAMPLES
 
 SCENES = 2
 NAME = "nyu_depth_v2_labeled.mat"
-REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "splits" / "nyuv2_splits.mat"
+REAL = SAMPLES / "splits" / "nyuv2_splits.mat"
 SPLITS = {"trainNdxs": np.array([[1.0], [3.0]]), "testNdxs": np.array([[2.0]])}
 
 

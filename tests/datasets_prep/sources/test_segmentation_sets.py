@@ -22,9 +22,10 @@ from datasets_prep.storage.folder import Folder
 from datasets_prep.writers import ade20k, pascal_context
 from datasets_prep.writers.label_map import label_map
 from dpt.class_names import CLASS_SETS, class_names
+from tests.support.paths import SAMPLES
 
 SCENES = 4
-REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "ade20k"
+REAL = SAMPLES / "ade20k"
 PHOTO = formats.encode_jpeg(np.zeros((2, 3, 3), np.uint8))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,9 +10,10 @@ from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.tartanair import TartanAir
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
+from tests.support.paths import SAMPLES
 
 SCENES = 3
-REAL = Path(__file__).resolve().parents[4] / "shared" / "samples" / "tartanair"
+REAL = SAMPLES / "tartanair"
 
 
 def test_counts_and_environments(written):

@@ -21,7 +21,7 @@ from pipelines.training.checkpoint import TrainingState, restore, take_snapshot,
 from pipelines.training.loop import loader_settings, set_learning_rates
 from pipelines.training.step import TrainingStep
 from pipelines.training.synchronised_norm import synchronise_norms
-from tests.pipelines.labelled_sets import config, prepare, tiny
+from tests.support.labelled_sets import config, prepare, tiny
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from pipelines.cli import app as cli
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
-from tests.browser import ENTER, SPACE, Browser, browsing
-from tests.tune import made_up_sweep
-from tests.tune.made_up_sweep import DATASETS, make_sweep, value_of
+from tests.support import made_up_sweep
+from tests.support.browser import ENTER, SPACE, Browser, browsing
+from tests.support.made_up_sweep import DATASETS, make_sweep, value_of
 from tune.ablations import PAPER
 from tune.report.page import write_report
 from tune.report.remarks import finding, progress

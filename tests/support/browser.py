@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.sessions import kill_session
+from tests.support.sessions import kill_session
 
 TAB, ENTER, SPACE, SHIFT = "\ue004", "\ue007", "\ue00d", "\ue008"
 _ARGUMENTS = (

@@ -25,9 +25,9 @@ from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed
 from datasets_prep.synthetic import write_dataset
+from tests.support.paths import SAMPLES
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 
 
 def content_of(folder: Path) -> dict[str, str]:

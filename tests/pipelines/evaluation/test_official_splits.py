@@ -7,8 +7,9 @@ import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from pipelines.evaluation.official_splits import OFFICIAL, WrongSplit, check_split, of_how_many
+from tests.support.paths import SAMPLES
 
-LISTS = Path(__file__).resolve().parents[3] / "shared" / "samples" / "splits"
+LISTS = SAMPLES / "splits"
 
 
 def renamed(shards: Path, train: int, test: int) -> PreparedDataset:

@@ -15,8 +15,9 @@ from datasets_prep.sources.base import Listing, WrongLayout
 from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
+from tests.support.paths import SAMPLES
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "samples" / "splits"
+REAL = SAMPLES / "splits"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real lists beside the repository")
 REDWEB = SOURCES["redweb"]
 

@@ -23,7 +23,8 @@ from pipelines.zero_shot.protocol import InputSize, measure_depth, measure_order
 from pipelines.zero_shot.report import make_report, markdown, per_image
 from pipelines.zero_shot.run import BadPrediction, UnreadableImages, draw_worst, evaluate_zero_shot
 from pipelines.zero_shot.sets import SETS, find_sets
-from tests.pipelines.zero_shot_reference import depth_errors, disagrees, input_size, network_pixels
+from tests.support.paths import SAMPLES
+from tests.support.zero_shot_reference import depth_errors, disagrees, input_size, network_pixels
 
 SIDE = 64
 SOURCE_OF = {
@@ -36,7 +37,7 @@ SOURCE_OF = {
 }
 SIDE_OF = {name: "shorter" if name == "kitti" else "longer" for name in SOURCE_OF}
 CAPS = {"eth3d": 72, "sintel": 72, "kitti": 80, "nyu": 10, "tum": 10}
-REAL = Path(__file__).resolve().parents[3] / "shared" / "samples"
+REAL = SAMPLES
 EXACT = {"rel": 1e-9, "abs": 1e-12}
 END_TO_END = {"rel": 1e-6, "abs": 1e-9}
 """With the network in float64: in float32 its last bits depend on threads and on where memory lies, and what

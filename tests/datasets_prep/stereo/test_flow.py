@@ -13,8 +13,8 @@ from datasets_prep.errors import NotFound, UserError
 from datasets_prep.stereo.disparity import disparity_of
 from datasets_prep.stereo.flow import RaftFlow, dis_flow
 from datasets_prep.writers.stereo_video import render_shot
+from tests.support.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MIDDLEBURY = REPOSITORY.parent / "shared" / "samples" / "middlebury2014"
 
 

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets_prep.storage.folder import Folder
-from tests.sessions import ON_A_CLUSTER, name_of, running, session_processes
+from tests.support.sessions import ON_A_CLUSTER, name_of, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 40, 8
 DISTURBED_AT = 16

@@ -18,7 +18,7 @@ from datasets_prep.inspect.verify import verify
 from datasets_prep.manifest import open_dataset
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing_cache import LISTING_NAME
-from tests.faulty_s3 import FaultyS3, serving
+from tests.support.faulty_s3 import FaultyS3, serving
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
 FAULT_SHARE = 0.05

@@ -32,9 +32,10 @@ from pipelines.evaluation.tables import (
     summary_table,
 )
 from pipelines.tracking.model_reference import BadModel
-from tests.pipelines.labelled_sets import prepare, tiny
+from tests.support.labelled_sets import prepare, tiny
+from tests.support.paths import SAMPLES
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "samples" / "ade20k"
+REAL = SAMPLES / "ade20k"
 WHOLE = InferenceSection()
 
 

@@ -13,8 +13,9 @@ from datasets_prep.sources.wsvd_lists import BadClipList
 from datasets_prep.stereo.lists import read_movie_lists, read_wsvd_lists
 from datasets_prep.stereo.plan import BadVideoFolder, StereoVideo
 from datasets_prep.storage.folder import Folder
+from tests.support.paths import SAMPLES
 
-REAL = Path(__file__).resolve().parents[3] / "shared" / "samples" / "splits"
+REAL = SAMPLES / "splits"
 LISTS = ("3dmovies_test.txt", "3dmovies_validation.txt")
 
 

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from pipelines.loading.metric_crops import (
     training_window,
     turned_crop,
 )
+from tests.support.paths import SAMPLES
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 PLAIN = MetricDepthSection(rotation=0.0, coloured=0.0)
 
 

@@ -22,8 +22,8 @@ from pipelines.report.model_page import beside_the_paper, write_model_report
 from pipelines.report.pictures import by_resolution, samples_of, show
 from pipelines.report.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
 from pipelines.tracking import runs as tracking
-from tests.browser import browsing
-from tests.pipelines.labelled_sets import prepare, tiny
+from tests.support.browser import browsing
+from tests.support.labelled_sets import prepare, tiny
 
 
 @pytest.fixture(scope="module")
