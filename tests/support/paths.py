@@ -1,4 +1,4 @@
-"""The repository, and the real sample files that may lie beside it; tests that need these skip without them."""
+"""The repository, and the real sample files that may lie beside it; without them their tests skip."""
 
 from pathlib import Path
 
