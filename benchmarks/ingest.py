@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 import cv2
 import ray
 
-from datasets_prep.ingest.pixel_columns import pixel_columns
+from datasets_prep.ingest.row import pixel_columns
 from datasets_prep.ingest.run import ingest
 from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, open_source, plan_ingest
 from datasets_prep.storage.folder import Folder

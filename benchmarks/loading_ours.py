@@ -20,7 +20,7 @@ from loading_data import read_rows
 from loading_timing import report
 
 from datasets_prep.manifest import open_datasets
-from pipelines.loading.batch import Batch
+from pipelines.loading.batches import Batch
 from pipelines.loading.blocks import LoaderSettings
 from pipelines.loading.crops import RelativeDepthCrops
 from pipelines.loading.rows import crop_and_flip, decode_row

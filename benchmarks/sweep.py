@@ -26,7 +26,7 @@ from pipelines.config import TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
 from pipelines.tracking import runs as tracking
 from pipelines.train import train
-from pipelines.training.supervision import Supervision
+from pipelines.training.board import Supervision
 from tune.ablations import Row, Table
 from tune.plan import SweepPlan, plan_sweep
 from tune.scheduling import place_trials

@@ -2,7 +2,7 @@
 
 Models of segmentation give classes instead. Images that go through the network at one size are predicted
 together. What cannot be read is reported, and the rest go on. What is written for each image is told by
-`pipelines.prediction.outputs` and `pipelines.prediction.segmentation_results`; of a video `clip.mp4` it is
+`pipelines.prediction.outputs` and `pipelines.prediction.outputs`; of a video `clip.mp4` it is
 `clip_colour.mp4`, and of its frames, on request, what is written for images, in `clip/`.
 """
 
@@ -36,13 +36,14 @@ from pipelines.prediction.outputs import (
     POINTS,
     SUFFIXES,
     Form,
+    classes_in_words,
     encode,
+    encode_classes,
     encode_png,
     encode_points,
     inverse_depth_of,
     write_result,
 )
-from pipelines.prediction.segmentation_results import classes_in_words, encode_classes
 from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 

@@ -32,12 +32,11 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
 from pipelines.tracking import runs as tracking
-from pipelines.training.board import open_board, showing
+from pipelines.training.board import Supervision, open_board, showing, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.training.loop import Setup, train_loop
 from pipelines.training.stages import run_stages
 from pipelines.training.start import build_model, keep, trained_model
-from pipelines.training.supervision import Supervision, stopping_when
 
 RUN_FILE = "run.json"
 

@@ -6,18 +6,29 @@ is measured when no trial runs, one model after the other.
 
 from __future__ import annotations
 
+import itertools
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 
 import dpt
-from pipelines.config import ModelSection
+from datasets_prep.manifest import open_datasets
+from dpt.predict.depth import colourise, predict_inverse_depth
+from pipelines.config import EvaluateConfig, ModelSection, TrainConfig
+from pipelines.evaluate import evaluate, mean_over_datasets
+from pipelines.loading.batches import evaluation_batches
+from pipelines.tracking import runs as tracking
+from pipelines.tracking.runs import Run
 from pipelines.training.loop import build_model
+from tune import records
 
 _WARM_UP = 0.1
 _MILLION = 1e6
@@ -87,3 +98,75 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+_FACTORS = (1, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
+"""384 pixels in training: 384, 448, 512, 576, 640."""
+
+
+def resolutions(crop: int, divisor: int, chosen: Sequence[int]) -> list[int]:
+    """Sides in pixels to evaluate at, ascending, each at least the training crop's and of whole patches.
+
+    Args:
+        divisor: sides are multiples of it.
+        chosen: by the user; empty for the default.
+    """
+    wanted: Sequence[float] = chosen or [crop * factor for factor in _FACTORS]
+    whole = {max(crop, round(side / divisor) * divisor) for side in wanted}
+    return sorted({crop, *whole})
+
+
+def log_resolutions(
+    run: tracking.Run,
+    checkpoint: Path,
+    data: Sequence[str],
+    config: TrainConfig,
+    chosen: Sequence[int],
+    divisor: int,
+    threads: int,
+    known: dict[str, float],
+) -> None:
+    """Evaluate at all resolutions that `known` lacks, and log AbsRel of each dataset and their mean.
+
+    That at the training resolution is what the training's last validation found. At others the shorter side
+    of an image is what is asked for: the rule of most models would change its size as little as it can.
+    """
+    names = sorted(key.partition("/")[2] for key in known if key.startswith(records.abs_rel("")))
+    trained_at = min(config.crop_size)
+    for side in resolutions(trained_at, divisor, chosen):
+        if records.abs_rel_at(side, records.MEAN) in known:
+            continue
+        if side == trained_at:
+            figures = {name: known[records.abs_rel(name)] for name in names}
+        else:
+            settings = EvaluateConfig(
+                split=config.val_split,
+                side=side,
+                rule="lower_bound",
+                caps=config.caps,
+                workers=config.most_workers,
+                device=config.device,
+            )
+            results = evaluate(settings, checkpoint, data, threads)
+            figures = {name: result["abs_rel"] for name, result in results.items()}
+            figures[records.MEAN] = mean_over_datasets(results, "abs_rel")
+        run.log_metrics({records.abs_rel_at(side, n): value for n, value in figures.items()}, config.steps)
+
+
+def log_pictures(run: Run, model: dpt.DPT, data: Sequence[str], split: str, count: int) -> None:
+    """Log the pictures of the first images of every dataset's split.
+
+    Args:
+        count: images of each dataset.
+    """
+    for dataset in open_datasets(list(data)):
+        batches = evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1)
+        for number, batch in enumerate(itertools.islice(batches, count)):
+            image = batch.images[0].numpy()
+            pictures: dict[str, NDArray[np.uint8]] = {
+                records.IMAGE: image,
+                records.TRUTH: colourise(batch.target[0].float().numpy()),
+                records.PREDICTION: colourise(predict_inverse_depth(model, image)),
+            }
+            for what, picture in pictures.items():
+                run.log_picture(picture, records.picture_path(dataset.name, number, what))

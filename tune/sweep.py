@@ -25,12 +25,10 @@ from pipelines.tracking import runs as tracking
 from pipelines.train import stopping_on_sigterm
 from pipelines.training.board import open_board, showing
 from tune import records
-from tune.early_stopping import EarlyStopping, scheduler
 from tune.measurements import measure_latency
-from tune.orphans import removing_orphans
 from tune.plan import SweepPlan
 from tune.runs import SweepExists, open_child, open_parent
-from tune.scheduling import DRIVER_RESOURCES, place_trials
+from tune.scheduling import DRIVER_RESOURCES, EarlyStopping, place_trials, removing_orphans, scheduler
 from tune.trial import SweepPlace, is_finished, run_trial
 
 _PLAN_FILE = "sweep.yaml"

@@ -23,13 +23,11 @@ from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import ADDRESS
 from pipelines.tracking import runs as tracking
 from pipelines.train import TrainingStopped, train
+from pipelines.training.board import Supervision
 from pipelines.training.checkpoint_store import CheckpointStore
-from pipelines.training.supervision import Supervision
 from tune import records
-from tune.measurements import count_parameters
-from tune.pictures import log_pictures
+from tune.measurements import count_parameters, log_pictures, log_resolutions
 from tune.plan import SweepPlan, Trial
-from tune.resolution import log_resolutions
 from tune.runs import open_child, training_hours
 
 RESULT_FILE = "result.json"

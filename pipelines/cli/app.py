@@ -20,9 +20,9 @@ from rich.table import Table
 from datasets_prep.errors import UserError
 from pipelines.cli import evaluate as cli_evaluate
 from pipelines.cli import predict as cli_predict
+from pipelines.cli import prepare
 from pipelines.cli import prepare as cli_prepare
 from pipelines.cli import registry as cli_registry
-from pipelines.cli import stereo as cli_stereo
 from pipelines.cli import train as cli_finetune
 from pipelines.cli.options import Config, Overrides, lasting
 from tune import cli as cli_tune
@@ -84,7 +84,7 @@ def datasets() -> None:
     console.print(table)
 
 
-app.command()(cli_stereo.stereo)
+app.command()(prepare.stereo)
 
 
 for shards_command in (cli_prepare.prepare, cli_prepare.inspect):

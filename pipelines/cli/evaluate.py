@@ -1,26 +1,39 @@
 """The command `dpt evaluate`: which protocol it runs, and what it prints.
 
-`--data` evaluates on prepared shards (`pipelines.evaluate`, `pipelines.evaluation.segmentation_job`). `--on`
-evaluates on published sets as they lie in their raw folders, by the protocol that `--protocol` names, else by
-that of the model's task.
+`--data` evaluates on prepared shards (`pipelines.evaluate`, `evaluation.segmentation`). `--on` evaluates
+on published sets as they lie in their raw folders, by the protocol that `--protocol` names, else by that of
+the model's task.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Optional
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperCommand
 
 from datasets_prep.errors import UserError
-from pipelines.cli import zero_shot as cli_zero_shot
-from pipelines.cli.evaluation_request import EvaluationRequest as Request
 from pipelines.cli.options import Config, Overrides, lasting
 
+if TYPE_CHECKING:
+    import dpt
+    from datasets_prep.manifest import PreparedDataset
+    from pipelines.config import EvaluateConfig
+    from pipelines.tracking.runs import Run, RunInput
+    from pipelines.zero_shot.report import Report
+    from pipelines.zero_shot.run import SetResult
+    from pipelines.zero_shot.sets import FoundSet
+
 console = Console()
+_SHOWN = 4
+"""Images in the picture of predictions of a segmentation model."""
 
 
 class Spreading(TyperCommand):
@@ -116,10 +129,12 @@ def evaluate(
     folder = lasting(out or "evaluation")
     network = load_network(model)
     run = _protocol(protocol or DEFAULT_PROTOCOL[network.config.task])
-    run(Request(model, network, on or [], raw or [], overrides or [], config, folder, allow_missing))
+    run(
+        EvaluationRequest(model, network, on or [], raw or [], overrides or [], config, folder, allow_missing)
+    )
 
 
-def _protocol(name: str) -> Callable[[Request], None]:
+def _protocol(name: str) -> Callable[[EvaluationRequest], None]:
     if name not in PROTOCOLS:
         raise UserError(f"--protocol: there is no {name!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
@@ -131,12 +146,11 @@ def _protocol(name: str) -> Callable[[Request], None]:
 def _on_shards(model: str, overrides: list[str], config: str | None, data: list[str]) -> None:
     """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels."""
     from datasets_prep.manifest import open_datasets
-    from pipelines.cli.segmentation import evaluate_labelled
     from pipelines.config import EvaluateConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.evaluate import evaluate as run_evaluation
     from pipelines.evaluate import mean_over_datasets
-    from pipelines.evaluation.segmentation_job import has_labels
+    from pipelines.evaluation.segmentation import has_labels
     from pipelines.tracking import runs as tracking
     from pipelines.tracking.model_reference import model_folder
     from pipelines.tracking.registry import note_evaluation
@@ -177,7 +191,172 @@ def _print_results(results: dict[str, dict[str, float]]) -> None:
 # ---- published sets
 
 
-PROTOCOLS: dict[str, Callable[[Request], None]] = {"zero-shot": cli_zero_shot.zero_shot}
+@dataclass(frozen=True, slots=True)
+class EvaluationRequest:
+    """One call of the command.
+
+    Attributes:
+        model: how the user names the model.
+        network: the model, loaded.
+        on: names of evaluation sets.
+        raw: where their raw data is: `SET=FOLDER`, or a folder of all.
+        overrides, config: see `pipelines.config_files.load_section`.
+        out: folder for tables and pictures; a path or URI.
+        allow_missing: evaluate on sets that are not whole.
+    """
+
+    model: str
+    network: dpt.DPT
+    on: Sequence[str]
+    raw: Sequence[str]
+    overrides: Sequence[str]
+    config: str | None
+    out: str
+    allow_missing: bool
+
+
+def evaluate_labelled(
+    settings: EvaluateConfig, reference: str, datasets: Sequence[PreparedDataset], console: Console
+) -> None:
+    """Evaluate a segmentation model; counts are checked before anything is printed.
+
+    Args:
+        reference: of the model, see `pipelines.tracking.model_reference.load_network`.
+
+    Raises:
+        UserError: see `pipelines.evaluation.segmentation.evaluate_segmentation`.
+    """
+    from pipelines.evaluation.segmentation import check, evaluate_segmentation, left_out, sample_segmentations
+    from pipelines.evaluation.tables import (
+        class_csv,
+        class_figure,
+        extremes_table,
+        paper_table,
+        summary_table,
+    )
+    from pipelines.tracking import runs as tracking
+    from pipelines.tracking.model_reference import load_network
+    from pipelines.tracking.registry import note_evaluation
+
+    model = load_network(reference)
+    check(settings, model, datasets)
+    run = tracking.start_run(f"evaluate {reference}", "evaluate", settings, datasets)
+    if reference.startswith(tracking.MODEL_SCHEME):
+        note_evaluation(run, reference)
+    with tracking.finishing(run):
+        counts = evaluate_segmentation(settings, model, datasets)
+        for name, count in counts.items():
+            run.log_metrics({f"{metric}/{name}": value for metric, value in count.result().items()}, step=0)
+            run.log_text(class_csv(name, count), f"classes/{name}.csv")
+            run.log_picture(class_figure(name, count), f"classes/{name}.png")
+        mean = sum(count.result()["miou"] for count in counts.values()) / len(counts)
+        run.log_metrics({"miou/mean": mean}, step=0)
+        run.log_picture(sample_segmentations(model, datasets, settings.split, _SHOWN), "predictions.png")
+    missing = {d.name: len(left_out(d, settings.split)) for d in datasets}
+    console.print(summary_table(counts, missing))
+    for name, count in counts.items():
+        console.print(extremes_table(name, count))
+        table = paper_table(name, count)
+        if table is not None and settings.split == "val":
+            console.print(table)
+    console.print(f"every class: classes/ in MLflow's run {run.run_id}")
+
+
+def zero_shot(request: EvaluationRequest) -> None:
+    """Evaluate a depth model zero-shot; log and print the outcome beside the paper's.
+
+    Raises:
+        UserError: if model, sets or settings cannot be used, or what was found is not whole.
+    """
+    from pipelines.config import ZeroShotConfig
+    from pipelines.config_files import load_section, to_yaml
+    from pipelines.tracking import runs as tracking
+    from pipelines.tracking.registry import note_evaluation
+    from pipelines.zero_shot.report import make_report
+    from pipelines.zero_shot.run import draw_worst, evaluate_zero_shot, require_depth_model
+    from pipelines.zero_shot.sets import find_sets, require_complete
+
+    settings = load_section("zero_shot", ZeroShotConfig, request.config, list(request.overrides))
+    console.print(to_yaml(settings), end="", highlight=False)
+    require_depth_model(request.network)
+    found = find_sets(request.on, request.raw, settings.lists)
+    _say_what_was_found(found)
+    require_complete(found, request.allow_missing)
+    run = tracking.start_run(f"evaluate {request.model}", "zero_shot", settings, _inputs(found))
+    if request.model.startswith(tracking.MODEL_SCHEME):
+        note_evaluation(run, request.model)
+    with tracking.finishing(run):
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("evaluate", total=sum(len(entry.samples) for entry in found))
+            results = evaluate_zero_shot(
+                settings, request.network, found, request.allow_missing, lambda n: bar.advance(task, n)
+            )
+        worst = draw_worst(settings, request.network, found, results)
+        report = make_report(request.model, results, settings.resamples, settings.seed)
+        names = _keep(run, request.out, report, results, worst)
+    _print(report, results)
+    for name in names:
+        typer.echo(f"{request.out.rstrip('/')}/{name}")
+
+
+def _inputs(found: Sequence[FoundSet]) -> list[RunInput]:
+    from pipelines.tracking.runs import RunInput
+    from pipelines.zero_shot.sets import SPLIT
+
+    return [
+        RunInput(entry.name, entry.raw, entry.digest, entry.digest[:16], {SPLIT: len(entry.samples)})
+        for entry in found
+    ]
+
+
+def _keep(
+    run: Run,
+    out: str,
+    report: Report,
+    results: Sequence[SetResult],
+    worst: dict[str, list[tuple[str, bytes]]],
+) -> list[str]:
+    """Write all files, and log them with the metrics; returns the files' names."""
+    from datasets_prep.storage.folder import Folder
+    from pipelines.zero_shot.report import write_files
+
+    names = write_files(Folder(out), report, results, worst)
+    with tempfile.TemporaryDirectory(prefix="dpt-evaluation-") as local:
+        write_files(Folder(local), report, results, worst)
+        run.log_files(Path(local), "zero_shot")
+    means = {f"{metric}/{one.name}": value for one in results for metric, value in one.means().items()}
+    run.log_metrics(means | report.metrics(), step=0)
+    return names
+
+
+def _say_what_was_found(found: Sequence[FoundSet]) -> None:
+    for entry in found:
+        whole = entry.description.images
+        typer.echo(
+            f"{entry.name}: {len(entry.samples)} of {whole} images, read as {entry.source} from {entry.raw}"
+        )
+
+
+def _print(report: Report, results: Sequence[SetResult]) -> None:
+    from pipelines.zero_shot.report import header, notes, our_lines, paper_lines
+
+    table = Table(*header(report))
+    for line in our_lines(report):
+        table.add_row(*line)
+    table.add_section()
+    for line in paper_lines(report):
+        table.add_row(*line)
+    console.print(table)
+    typer.echo(notes(report))
+    for result in results:
+        if result.beyond_cap:
+            names = ", ".join(result.beyond_cap)
+            typer.echo(f"{result.name}: {len(result.beyond_cap)} without ground truth below the cap: {names}")
+        for problem in result.unreadable:
+            typer.echo(f"{result.name}: left out: {problem}")
+
+
+PROTOCOLS: dict[str, Callable[[EvaluationRequest], None]] = {"zero-shot": zero_shot}
 """What `--protocol` may name."""
 
 DEFAULT_PROTOCOL = {"depth": "zero-shot", "segmentation": "zero-shot"}

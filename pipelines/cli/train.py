@@ -50,7 +50,7 @@ def finetune(
     from datasets_prep.plan.shards import IngestSettings
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section, to_yaml
-    from pipelines.evaluation.metric_table import metric_table
+    from pipelines.evaluation.tables import metric_table
     from pipelines.finetune import finetune as run_finetuning
     from pipelines.finetune import preset_of, training_data
 

@@ -10,7 +10,8 @@ No PyTorch here: processes that only make blocks start in a third of the time an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.manifest import open_datasets
-from pipelines.loading.block_memory import BlockMemory, Memory
 from pipelines.loading.crops import Crops
 from pipelines.loading.shard_reader import ShardReader
 from pipelines.sampling.plan import SamplePlan, Stage
@@ -134,3 +134,55 @@ def _views(memory: Memory, samples: int, crops: Crops) -> tuple[NDArray[Any], ND
     split, end = target_bytes(samples, crops), block_bytes(samples, crops)
     targets = memory[:split].view(crops.target_dtype).reshape(samples, *crops.size)
     return targets, memory[split:end].reshape(samples, *crops.size, 3)
+
+
+Memory = NDArray[np.uint8]
+
+
+_MARK = 8
+"""Bytes behind each block that say whether it is in use."""
+
+
+class BlockMemory:
+    """Pieces of memory for blocks.
+
+    Args:
+        make: makes one: so many bytes, uint8.
+    """
+
+    def __init__(self, make: Callable[[int], Memory]) -> None:
+        self._make = make
+        self._pieces: list[Memory] = []
+
+    def take(self, size: int) -> Memory:
+        """A piece with room for so many bytes and their mark, in use from now on until it is released."""
+        for index, piece in enumerate(self._pieces):
+            if not piece[-1]:
+                if len(piece) < size + _MARK:
+                    piece = self._pieces[index] = self._make(size + _MARK)
+                break
+        else:
+            piece = self._make(size + _MARK)
+            self._pieces.append(piece)
+        piece[-1] = 1
+        return piece
+
+
+def own_memory(size: int) -> Memory:
+    """Memory of this process."""
+    return np.empty(size, np.uint8)
+
+
+def release(piece: Memory) -> None:
+    """Allow that the piece is taken again."""
+    piece[-1] = 0
+
+
+def released_with(piece: Memory, size: int) -> Memory:
+    """The first `size` bytes of a piece, which is released when they are gone.
+
+    What is made of them must hold this very array, as tensors do: a NumPy view holds the whole piece instead.
+    """
+    content = piece[:size]
+    weakref.finalize(content, release, piece).atexit = False
+    return content

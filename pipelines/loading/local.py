@@ -12,8 +12,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipelines.loading.block_memory import BlockMemory, Memory, own_memory, released_with
-from pipelines.loading.blocks import Block, BlockMaker, LoaderSettings, block_bytes
+from pipelines.loading.blocks import (
+    Block,
+    BlockMaker,
+    BlockMemory,
+    LoaderSettings,
+    Memory,
+    block_bytes,
+    own_memory,
+    released_with,
+)
 
 _PREFETCH = 2
 """Blocks that a process is ahead of the rank."""
@@ -29,7 +37,7 @@ def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
     """A rank's blocks in order, made by so many processes; by this one if 0.
 
     Yields:
-        blocks whose memory is used again when it is gone (`pipelines.loading.block_memory.released_with`).
+        blocks whose memory is used again when it is gone (`pipelines.loading.blocks.released_with`).
     """
     loader = DataLoader(
         _PlanBlocks(settings),

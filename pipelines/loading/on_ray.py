@@ -21,10 +21,17 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines.loading.binary_views import binary_views
-from pipelines.loading.block_memory import BlockMemory, own_memory, release
-from pipelines.loading.blocks import Block, BlockMaker, LoaderSettings, block_bytes
+from pipelines.loading.blocks import (
+    Block,
+    BlockMaker,
+    BlockMemory,
+    LoaderSettings,
+    block_bytes,
+    own_memory,
+    release,
+)
 from pipelines.loading.crops import Crops
+from pipelines.loading.shard_reader import binary_views
 
 TASK_BLOCKS = 2
 """Blocks that a task makes: consecutive ones share row groups, and a task costs some milliseconds of the

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datasets_prep.ingest.normalize import nearest_indices
 from datasets_prep.sources.base import IGNORED_LABEL
-from pipelines.loading.labelled_rows import LABEL_COLUMNS, decode_labelled_row
+from pipelines.loading.rows import LABEL_COLUMNS, decode_labelled_row
 
 
 @dataclass(frozen=True, slots=True)

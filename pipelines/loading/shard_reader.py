@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_prep.manifest import PreparedDataset
-from pipelines.loading.binary_views import binary_views, is_binary
 
 TRAINING_COLUMNS = ("sample_id", "image", "inverse_depth", "height", "width", "scale")
 EVALUATION_COLUMNS = (*TRAINING_COLUMNS, "depth")
@@ -110,3 +110,26 @@ class ShardReader:
 def _values(column: pa.Array) -> list[Any]:
     """A column's values; of bytes views."""
     return binary_views(column) if is_binary(column.type) else column.to_pylist()
+
+
+_OFFSETS = {pa.binary(): np.int32, pa.large_binary(): np.int64}
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether a column of that type has views."""
+    return kind in _OFFSETS
+
+
+def binary_views(column: pa.Array) -> list[memoryview | None]:
+    """Each row's bytes, read-only; None where there are none.
+
+    Args:
+        column: of the types `binary` or `large_binary`.
+    """
+    _, offsets, data = column.buffers()
+    whole = memoryview(b"" if data is None else data).cast("B").toreadonly()
+    ends = np.frombuffer(offsets, _OFFSETS[column.type])[column.offset : column.offset + len(column) + 1]
+    return [
+        whole[start:end] if valid else None
+        for (start, end), valid in zip(pairwise(ends.tolist()), column.is_valid().to_pylist(), strict=True)
+    ]

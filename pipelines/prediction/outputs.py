@@ -16,9 +16,11 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from datasets_prep.storage.folder import Folder
 from dpt.model import ModelConfig
+from dpt.predict.colours import class_colours, overlay
 from dpt.predict.depth import colourise
 from dpt.predict.point_cloud import encode_ply, relative_depth, unproject
 
@@ -90,3 +92,25 @@ def _sixteen_bits(prediction: NDArray[np.float32], model: ModelConfig) -> NDArra
     if high <= low:
         return np.zeros(prediction.shape, np.uint16)
     return np.round((prediction - low) * (_MOST / (high - low))).astype(np.uint16)
+
+
+def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint8]) -> bytes:
+    """The bytes of one of the three files of (H, W) uint8 classes, predicted for an (H, W, 3) RGB image."""
+    buffer = io.BytesIO()
+    if form == "npy":
+        np.save(buffer, labels, allow_pickle=False)
+        return buffer.getvalue()
+    if form == "png":
+        picture = Image.fromarray(labels)
+        picture.putpalette(class_colours().tobytes())
+        picture.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+    return encode_png(overlay(image, labels)[..., ::-1])
+
+
+def classes_in_words(labels: NDArray[np.uint8], names: tuple[str, ...], most: int = 5) -> str:
+    """The largest classes of a map and their shares: `sky 41%, road 30%, …`."""
+    counts = np.bincount(labels.ravel(), minlength=len(names))
+    order = [int(index) for index in np.argsort(-counts, kind="stable")[:most] if counts[index]]
+    words = [f"{names[index] if names else index} {counts[index] / labels.size:.0%}" for index in order]
+    return ", ".join(words)

@@ -16,9 +16,16 @@ from pipelines.evaluation import paper_tables
 from pipelines.predict import resolve_device
 from pipelines.report import blocks as page
 from pipelines.report.charts import Line, line_chart
-from pipelines.report.model_pictures import Shown, attention_of
-from pipelines.report.pictures import by_resolution, samples_of, show
-from pipelines.report.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
+from pipelines.report.pictures import (
+    Shown,
+    attention_of,
+    by_resolution,
+    labelled_samples_of,
+    miou_by_resolution,
+    samples_of,
+    show,
+    show_classes,
+)
 from pipelines.report.table import Cell, Column, Table
 from pipelines.tracking.model_reference import load_network
 from pipelines.tracking.registry import Measurement, measurements_of

@@ -37,11 +37,10 @@ from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointSt
 from pipelines.training.interruptions import Interruptions
 from pipelines.training.optimizer import learning_rate_factor
 from pipelines.training.parallel import gathered, share_model
-from pipelines.training.report import TrainingReport
+from pipelines.training.report import TrainingReport, training_operations
 from pipelines.training.stages import run_stages
 from pipelines.training.start import build_model, load_kept
 from pipelines.training.step import TrainingStep
-from pipelines.training.throughput import training_operations
 
 _LAST_METRICS_SECONDS = 60.0
 

@@ -28,7 +28,7 @@ from dpt.predict.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
-from pipelines.training.synchronised_norm import is_synchronised
+from pipelines.training.parallel import is_synchronised
 
 
 @dataclass(frozen=True, slots=True)

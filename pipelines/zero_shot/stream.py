@@ -32,7 +32,7 @@ from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 from dpt.predict.depth import to_inverse_depth
 from dpt.predict.transforms import normalise
-from pipelines.loading.binary_views import binary_views
+from pipelines.loading.shard_reader import binary_views
 from pipelines.zero_shot.pictures import depth_strip, order_strip, preview
 from pipelines.zero_shot.protocol import METRICS, InputSize, Measured, measure_depth, measure_order, prepare
 

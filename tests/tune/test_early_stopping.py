@@ -15,9 +15,9 @@ from pipelines.config_files import with_changes
 from pipelines.tracking import runs as tracking
 from tune import records
 from tune.ablations import Row, Table
-from tune.early_stopping import EarlyStopping, scheduler
 from tune.plan import SweepPlan, plan_sweep
 from tune.runs import children, find_parent, open_child, open_parent
+from tune.scheduling import EarlyStopping, scheduler
 from tune.sweep import run_sweep
 from tune.trial import SweepPlace, is_finished
 

@@ -8,7 +8,7 @@ import pytest
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
-from tune.orphans import removing_orphans
+from tune.scheduling import removing_orphans
 
 FAR_AWAY = [{"resource_that_no_machine_has": 1}]
 

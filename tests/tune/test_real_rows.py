@@ -20,7 +20,7 @@ from datasets_prep.manifest import open_datasets
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.evaluate import evaluate_share
-from pipelines.loading.batch import Batch
+from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import adam
 from pipelines.training.loop import build_model
 from pipelines.training.step import TrainingStep

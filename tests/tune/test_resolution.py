@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tune.resolution import resolutions
+from tune.measurements import resolutions
 
 
 @pytest.mark.parametrize(

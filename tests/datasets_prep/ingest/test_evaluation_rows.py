@@ -10,7 +10,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb, encode_jpeg, encode_png
 from datasets_prep.ingest.evaluation_rows import native_depth_columns
 from datasets_prep.ingest.label_rows import label_columns
-from datasets_prep.ingest.pixel_columns import pixel_columns
+from datasets_prep.ingest.row import pixel_columns
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import IGNORED_LABEL, RawLabels, RawSample

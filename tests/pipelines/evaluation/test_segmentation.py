@@ -22,8 +22,13 @@ from datasets_prep.synthetic import write_dataset, write_traps
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import PAPER_SCALES, predict_classes
 from pipelines.config import PAPER_INFERENCE, ConfigError, EvaluateConfig, InferenceSection
-from pipelines.evaluation.segmentation import count_share
-from pipelines.evaluation.segmentation_job import MissingSamples, evaluate_segmentation, has_labels, left_out
+from pipelines.evaluation.segmentation import (
+    MissingSamples,
+    count_share,
+    evaluate_segmentation,
+    has_labels,
+    left_out,
+)
 from pipelines.evaluation.tables import (
     class_csv,
     class_figure,

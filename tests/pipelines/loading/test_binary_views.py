@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.loading.binary_views import binary_views, is_binary
+from pipelines.loading.shard_reader import binary_views, is_binary
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from pipelines.loading.block_memory import BlockMemory, Memory, own_memory, release, released_with
+from pipelines.loading.blocks import BlockMemory, Memory, own_memory, release, released_with
 
 
 def test_memory_is_taken_again_when_it_was_released_and_grows_when_it_must() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
 from datasets_prep.schema import encode_label
-from pipelines.loading.labelled_rows import BadLabels, decode_labelled_row
+from pipelines.loading.rows import BadLabels, decode_labelled_row
 from pipelines.loading.segmentation_crops import SegmentationCrops, rescaled_size
 
 CROP = 96

@@ -19,8 +19,14 @@ from pipelines.cli import app as cli
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.paper_tables import TABLE_1
 from pipelines.report.model_page import beside_the_paper, write_model_report
-from pipelines.report.pictures import by_resolution, samples_of, show
-from pipelines.report.segmentation_pictures import labelled_samples_of, miou_by_resolution, show_classes
+from pipelines.report.pictures import (
+    by_resolution,
+    labelled_samples_of,
+    miou_by_resolution,
+    samples_of,
+    show,
+    show_classes,
+)
 from pipelines.tracking import runs as tracking
 from tests.support.browser import browsing
 from tests.support.labelled_sets import prepare, tiny

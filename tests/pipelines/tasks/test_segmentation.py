@@ -19,8 +19,8 @@ from pipelines.loading.batches import Batch, training_batches
 from pipelines.tasks.registry import task_of
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot, write_file
 from pipelines.training.loop import loader_settings, set_learning_rates
+from pipelines.training.parallel import synchronise_norms
 from pipelines.training.step import TrainingStep
-from pipelines.training.synchronised_norm import synchronise_norms
 from tests.support.labelled_sets import config, prepare, tiny
 
 

@@ -12,8 +12,8 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.tasks.relative_depth import adam as build_optimizer
+from pipelines.training.parallel import synchronise_norms
 from pipelines.training.step import TrainingStep, step_seed
-from pipelines.training.synchronised_norm import synchronise_norms
 
 
 def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:

@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.training.synchronised_norm import CpuSyncBatchNorm, synchronise_norms
+from pipelines.training.parallel import CpuSyncBatchNorm, synchronise_norms
 
 SHARES = (slice(0, 3), slice(3, 4))
 

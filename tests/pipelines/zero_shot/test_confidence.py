@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.zero_shot.confidence import bootstrap_interval
+from pipelines.zero_shot.report import bootstrap_interval
 
 
 def test_the_interval_is_that_of_the_normal_approximation_for_many_values():
