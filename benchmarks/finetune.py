@@ -27,12 +27,13 @@ import ray
 
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import PreparedDataset, open_dataset
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric
 from pipelines.evaluation.metric_protocol import MetricProtocol
-from pipelines.finetune import load_trained
+from pipelines.tracking.model_reference import load_trained
 from pipelines.train import train
 
 HEIGHT, WIDTH, CROP = 128, 224, (128, 192)

@@ -24,7 +24,8 @@ import ray
 
 from datasets_prep.ingest.row import pixel_columns
 from datasets_prep.ingest.run import ingest
-from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, open_source, plan_ingest
+from datasets_prep.plan.shards import IngestPlan, ShardPlan, open_source, plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from datasets_prep.plan.shards import IngestSettings, open_raw, plan_ingest
+from datasets_prep.plan.shards import open_raw, plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing_cache import keep, list_or_recall
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import open_datasets
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset
 from pipelines.cluster.session import connect
 from pipelines.config import TrainConfig, TuneConfig

@@ -1,7 +1,10 @@
 """Vision transformers for dense prediction: models, weights, losses and metrics in PyTorch."""
 
-from dpt.model import DPT, ModelConfig, create_model, list_models, parameter_groups
-from dpt.weights.files import load_model, load_weights, save_hugging_face, save_model
+from dpt.config import ModelConfig
+from dpt.model import DPT, parameter_groups
+from dpt.weights.files import load_model, load_weights, save_model
+from dpt.weights.hugging_face import save_hugging_face
+from dpt.zoo import create_model, list_models
 
 __all__ = [
     "DPT",

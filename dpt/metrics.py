@@ -3,8 +3,10 @@
 Zero-shot protocol of Ranftl et al., TPAMI 2020, section 6 (adopted in section 4.1 of the DPT paper).
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -239,3 +241,24 @@ class SegmentationCounts:
             "pixels": float(self.confusion.sum()),
             "classes": float((~iou.isnan()).sum()),
         }
+
+
+class Sums(Protocol):
+    """What the images of an evaluation add up to: merging is addition, whoever saw them."""
+
+    def merge(self, other: Any) -> None:
+        """Add what another worker saw."""
+
+    def result(self) -> dict[str, float]:
+        """Metric → value over all that was added."""
+
+
+AnySums = TypeVar("AnySums", bound=Sums)
+
+
+def merged(parts: Sequence[AnySums]) -> AnySums:
+    """The sums of all workers in one; at least one worker."""
+    total = copy.deepcopy(parts[0])
+    for part in parts[1:]:
+        total.merge(part)
+    return total

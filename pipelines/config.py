@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datasets_prep.errors import UserError
-from datasets_prep.plan.shards import IngestSettings
-from datasets_prep.stereo.plan import StereoSettings
+from datasets_prep.settings import IngestSettings, StereoSettings
+from dpt.regions import MetricRegion
 from pipelines.sampling.plan import Sampling
-from pipelines.training.optimizer import Schedule
 
 
 class ConfigError(UserError):
@@ -18,7 +17,8 @@ class ConfigError(UserError):
 
 
 TaskName = Literal["depth", "metric_depth", "segmentation"]
-MetricRegion = Literal["all", "garg", "eigen"]
+Schedule = Literal["constant", "poly", "cosine"]
+"""`constant` is the paper's for depth; `poly` (power 0.9) the paper's for segmentation (section 4.2)."""
 Executor = Literal["local", "ray"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Limits = tuple[float, float]

@@ -28,11 +28,13 @@ from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
-from dpt.predict.depth import colourise, predict_inverse_depth
+from dpt.predict.colours import colourise
+from dpt.predict.depth import predict_inverse_depth
 from pipelines.cluster.session import connect
 from pipelines.config import DemoConfig, Experiment
 from pipelines.config_files import load_experiment
-from pipelines.evaluate import evaluate, mean_over_datasets
+from pipelines.evaluate import evaluate
+from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
 from pipelines.prediction.outputs import write_prediction
 from pipelines.publish import publish

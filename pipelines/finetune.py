@@ -6,15 +6,14 @@ a check that the data is what the paper's tables are about, and an evaluation of
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import dpt
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, NotADataset, PreparedDataset, open_datasets
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.folder import DESCRIPTION_NAME
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import connect
@@ -22,7 +21,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
 from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
 from pipelines.evaluation.official_splits import check_split
-from pipelines.tracking.model_reference import load_network
+from pipelines.tracking.model_reference import load_trained
 from pipelines.train import TrainResult, train
 
 DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}
@@ -134,17 +133,6 @@ def finetune(
     logged = {f"{split}/{metric}/{dataset.name}": metrics[metric] for metric in (*METRICS, "images")}
     training.run.log_metrics(logged, step=config.steps)
     return Finetuned(training, dataset.name, split, metrics)
-
-
-def load_trained(checkpoint: str) -> dpt.DPT:
-    """The model of a checkpoint on any storage."""
-    folder = Folder(checkpoint)
-    if folder.is_local:
-        return load_network(folder.path)
-    with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
-        for file in ("weights.safetensors", "config.json"):
-            (Path(scratch) / file).write_bytes(folder.read_bytes(file))
-        return load_network(scratch)
 
 
 def _evaluate(config: TrainConfig, dataset: PreparedDataset, split: str, model: dpt.DPT) -> dict[str, float]:

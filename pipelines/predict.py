@@ -25,8 +25,9 @@ from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
 from dpt.predict.classes import predict_classes
-from dpt.predict.colours import overlay
-from dpt.predict.depth import colourise, display_range, input_size, predict_batch
+from dpt.predict.colours import colourise, display_range, overlay
+from dpt.predict.depth import input_size, inverse_depth_of, predict_batch
+from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.evaluation.segmentation import require_size_fits
 from pipelines.prediction.attention_figure import attention_figure
@@ -41,7 +42,6 @@ from pipelines.prediction.outputs import (
     encode_classes,
     encode_png,
     encode_points,
-    inverse_depth_of,
     write_result,
 )
 from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
@@ -278,17 +278,6 @@ def _steadied(before: tuple[float, float] | None, now: tuple[float, float]) -> t
         return now
     low, high = (_STEADINESS * old + (1 - _STEADINESS) * new for old, new in zip(before, now, strict=True))
     return low, high
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` → the device to use on this machine.
-
-    Raises:
-        ConfigError: if a GPU is asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda is asked for, but this machine has no GPU that PyTorch can use")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def read_image(source: Input) -> Image:

@@ -95,7 +95,8 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shards_folder(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
     """The same two datasets, prepared: 64 pixels, four samples a shard."""
     from datasets_prep.ingest.run import ingest_all
-    from datasets_prep.plan.shards import IngestSettings, plan_ingest
+    from datasets_prep.plan.shards import plan_ingest
+    from datasets_prep.settings import IngestSettings
 
     out = tmp_path_factory.mktemp("shards")
     settings = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)

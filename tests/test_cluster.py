@@ -26,7 +26,7 @@ from tests.support.paths import REPOSITORY
 MEBIBYTE = 2**20
 
 KEPT = """
-pipelines/cli/app.py pipelines/demo.py pipelines/configs/demo.yaml datasets_prep/sources/redweb.py
+tune/cli.py pipelines/demo.py pipelines/configs/demo.yaml datasets_prep/sources/redweb.py
 """
 JUNK = """
 .git/objects/aa/bb .venv/lib/big.so venv/lib/big.so .mypy_cache/3.11/x.json .ruff_cache/x .hypothesis/x
@@ -154,7 +154,7 @@ def test_nodes_install_our_pins_without_our_code(cluster: dict[str, Any], tmp_pa
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]
         (scripts,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "dpt = pipelines.cli.app:main" in archive.read(scripts).decode()
+        assert "dpt = tune.cli:main" in archive.read(scripts).decode()
 
 
 # ---- what `ray job submit --working-dir .` uploads

@@ -14,8 +14,8 @@ import ray
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipelines.cli.app import app
 from tests.support.paths import REPOSITORY
+from tune.cli import app
 
 
 class Strict(BaseModel):

@@ -1,4 +1,4 @@
-"""The command `dpt tune`: the paper's ablations, or a user's own, as one sweep."""
+"""The console script `dpt`, with the commands that need sweeps: tune, report, demo."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 
+from datasets_prep.errors import UserError
+from pipelines.cli.app import app, main
 from pipelines.cli.options import Config, lasting
 
 if TYPE_CHECKING:
@@ -128,3 +130,58 @@ def _tables(words: list[str]) -> list[Table]:
                 f"no table {word!r}; there are: {', '.join(PAPER)}; an ablation of yours is a .yaml file"
             )
     return found
+
+
+def report(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP|MODEL", help="Name of a sweep of dpt tune, or a model as predict takes it."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder for the page, its tables and charts.")] = "report",
+    data: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--data", "-d", help="A prepared dataset to show a model's predictions of. Repeat for more."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many images of each dataset.")] = 4,
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Split of these datasets.", show_default="val, or the last one"),
+    ] = None,
+) -> None:
+    """Set a sweep's ablations, or a model's measurements, beside the paper's: one page, from MLflow."""
+    from pipelines.tracking.model_reference import names_a_model
+
+    if names_a_model(what):
+        from pipelines.report.model_page import write_model_report
+
+        path = write_model_report(what, Path(out), data or [], images, split)
+    elif data:
+        raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
+    else:
+        from tune.report.page import write_report
+
+        path = write_report(what, Path(out))
+    typer.echo(f"page: {path}")
+
+
+def demo(
+    out: Annotated[str, typer.Option(help="Folder to work in.")] = "demo",
+    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or a built-in one.")] = "demo",
+) -> None:
+    """Run the whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, tune."""
+    from pipelines.demo import run_demo
+    from tune.demo import run_demo_sweep
+
+    run_demo(Path(out), config, console)
+    run_demo_sweep(Path(out), config, console, typer.echo)
+
+
+for command in (tune, report, demo):
+    app.command()(command)
+
+if __name__ == "__main__":
+    main()

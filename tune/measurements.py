@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.manifest import open_datasets
-from dpt.predict.depth import colourise, predict_inverse_depth
+from dpt.predict.colours import colourise
+from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import EvaluateConfig, ModelSection, TrainConfig
-from pipelines.evaluate import evaluate, mean_over_datasets
+from pipelines.evaluate import evaluate
+from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import Run

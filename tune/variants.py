@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import dpt
-from dpt.model import resolve_config
+from dpt.zoo import resolve_config
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.config_files import with_changes
 from tune.ablations import Row, Table
@@ -81,7 +81,7 @@ def _digest(content: Any) -> str:
 def _key(row: Row, base: TrainConfig) -> str:
     """What the row changes, without what is the model's default anyway: `dpt_base.readout-ignore`."""
     name = row.changes.get(_MODEL_NAME, base.model.name)
-    default = dpt.model.MODELS[name].config.to_dict()
+    default = dpt.zoo.MODELS[name].config.to_dict()
     parts = [str(name)]
     for key, value in row.changes.items():
         plain = list(value) if isinstance(value, tuple) else value

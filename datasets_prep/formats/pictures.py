@@ -8,12 +8,9 @@ quarantine table reads by itself.
 
 from __future__ import annotations
 
-import io
-import math
-import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -33,18 +30,8 @@ MAX_JPEG_SCANS = 100
 
 _JPEG_MAGIC = b"\xff\xd8"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_NPY_MAGIC = b"\x93NUMPY"
-_SINTEL_TAG = b"PIEH"
 
 _JPEG_SCAN = b"\xff\xda"
-
-_PFM_HEADER = re.compile(rb"(P[fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,32})[ \t]*\r?\n")
-_PFM_HEADER_BYTES = 256
-
-_NPY_MAX_HEADER_BYTES = 4096
-_NPY_DESCR = re.compile(r"'descr':\s*'([<>|=]?[fiub]\d{1,2})'")
-_NPY_ORDER = re.compile(r"'fortran_order':\s*(True|False)")
-_NPY_SHAPE = re.compile(r"'shape':\s*\(([\d, ]{0,64})\)")
 
 
 def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
@@ -59,7 +46,7 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
         height, width = _jpeg_size(data, role)
     else:
         raise BadSample(f"{role} is neither JPEG nor PNG ({len(data)} bytes, starts {data[:8]!r})")
-    _check_size(height, width, role)
+    check_size(height, width, role)
     return height, width
 
 
@@ -134,184 +121,8 @@ def encode_png(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     return data.tobytes()
 
 
-def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
-    """Decode a one-channel PFM: `Pf`, width, height, scale, then float32 rows from the bottom up.
-
-    Any white space may separate the header's fields; a line end, CRLF or not, must close it. The sign of the
-    scale gives the byte order (negative: little-endian); its size is ignored, as every depth reader does.
-
-    Returns:
-        (H, W) float32, top row first.
-
-    Raises:
-        BadSample: if the header is damaged, declares three channels, or does not fit the file's size.
-    """
-    header = _PFM_HEADER.match(data[:_PFM_HEADER_BYTES])
-    if header is None:
-        raise BadSample(f"{role} is no PFM (starts {data[:12]!r})")
-    if header[1] != b"Pf":
-        raise BadSample(f"{role} PFM has three channels, expected one")
-    width, height = int(header[2]), int(header[3])
-    _check_size(height, width, role)
-    try:
-        scale = float(header[4])
-    except ValueError as error:
-        raise BadSample(f"{role} PFM has scale {header[4]!r}") from error
-    payload = memoryview(data)[header.end() :]
-    expected = width * height * 4
-    if len(payload) != expected:
-        problem = "truncated" if len(payload) < expected else "longer than its header says"
-        raise BadSample(
-            f"{role} PFM {problem}: header says {width}x{height} = {expected} bytes, file has {len(payload)}"
-        )
-    stored = np.frombuffer(payload, "<f4" if scale < 0 else ">f4").reshape(height, width)
-    return stored[::-1].astype(np.float32)
-
-
-def encode_pfm(values: NDArray[np.float32]) -> bytes:
-    """Encode (H, W) float32 as a little-endian one-channel PFM."""
-    height, width = values.shape
-    return f"Pf\n{width} {height}\n-1.000000\n".encode() + values[::-1].astype("<f4").tobytes()
-
-
-def decode_npy(data: bytes, role: str) -> NDArray[Any]:
-    """Decode a numeric `.npy` file, version 1 to 3, without NumPy's loader (which can unpickle).
-
-    Returns:
-        Any shape; floats, integers or booleans, in native byte order.
-
-    Raises:
-        BadSample: if the header is damaged, names another kind of value, or does not fit the file's size.
-    """
-    header, start = _npy_header(data, role)
-    descr, order, shape = (pattern.search(header) for pattern in (_NPY_DESCR, _NPY_ORDER, _NPY_SHAPE))
-    if descr is None or order is None or shape is None:
-        raise BadSample(f"{role} NPY header does not describe a numeric array: {header[:120]!r}")
-    try:
-        dtype = np.dtype(descr[1])
-    except TypeError as error:
-        raise BadSample(f"{role} NPY has unknown type {descr[1]!r}") from error
-    dimensions = tuple(int(number) for number in shape[1].split(",") if number.strip().isdigit())
-    count = math.prod(dimensions)
-    if not 0 < count <= MAX_PIXELS:
-        raise BadSample(f"{role} NPY declares {count} values: {dimensions}")
-    expected, found = count * dtype.itemsize, len(data) - start
-    if expected != found:
-        raise BadSample(
-            f"{role} NPY does not fit: header says {dimensions} {dtype} = {expected} bytes, file has {found}"
-        )
-    stored = np.frombuffer(data, dtype, offset=start)
-    values = stored.reshape(dimensions, order="F" if order[1] == "True" else "C")
-    return values.astype(dtype.newbyteorder("="))
-
-
-def encode_npy(values: NDArray[Any]) -> bytes:
-    """Encode a numeric array as `.npy` version 1.0, C order, little-endian."""
-    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    fields = f"{{'descr': '{stored.dtype.str}', 'fortran_order': False, 'shape': {stored.shape}, }}"
-    # The format pads with spaces so that the values start at a multiple of 64 bytes.
-    padding = -(len(_NPY_MAGIC) + 4 + len(fields) + 1) % 64
-    header = fields.encode("latin-1") + b" " * padding + b"\n"
-    return _NPY_MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header + stored.tobytes()
-
-
-def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
-    """Decode MPI Sintel's `.dpt`: the tag `PIEH`, int32 width and height, then float32 rows from the top.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the tag is missing or the header does not fit the file's size.
-    """
-    if not data.startswith(_SINTEL_TAG) or len(data) < 12:
-        raise BadSample(f"{role} is no Sintel depth file ({len(data)} bytes, starts {data[:8]!r})")
-    width, height = struct.unpack_from("<2i", data, 4)
-    _check_size(height, width, role)
-    expected, found = width * height * 4, len(data) - 12
-    if expected != found:
-        raise BadSample(
-            f"{role} does not fit: header says {width}x{height} = {expected} bytes, file has {found}"
-        )
-    return np.frombuffer(data, "<f4", offset=12).reshape(height, width).astype(np.float32)
-
-
-def encode_sintel_depth(values: NDArray[np.float32]) -> bytes:
-    """Encode (H, W) float32 as MPI Sintel's `.dpt`."""
-    height, width = values.shape
-    return _SINTEL_TAG + struct.pack("<2i", width, height) + values.astype("<f4").tobytes()
-
-
-def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArray[np.float32]:
-    """Decode little-endian float32 rows without a header.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the file has another size.
-    """
-    expected = height * width * 4
-    if len(data) != expected:
-        raise BadSample(f"{role} has {len(data)} bytes, {width}x{height} float32 needs {expected}")
-    return np.frombuffer(data, "<f4").reshape(height, width).astype(np.float32)
-
-
-def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.float32]:
-    """Decode one channel of a single-part OpenEXR file.
-
-    Args:
-        data: the file's content.
-        role: for the reason of a refusal.
-        channels: names in order of preference; where the file has none of them, its only channel is taken.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the file is damaged, has several parts, or none of the channels.
-    """
-    # Imported where it is used: one dataset needs it, and every worker would pay for loading it.
-    import OpenEXR  # type: ignore[import-not-found, unused-ignore]
-
-    try:
-        parts = OpenEXR.File(io.BytesIO(data), header_only=True, num_threads=1).parts
-        if len(parts) == 1:
-            low, high = parts[0].header["dataWindow"]
-            width, height = (int(side) + 1 for side in high - low)
-            # All channels are decoded together, so all of them count.
-            _check_size(height, width * max(1, len(parts[0].header["channels"])), role)
-            found = OpenEXR.File(io.BytesIO(data), separate_channels=True, num_threads=1).channels()
-    except BadSample:
-        raise
-    except Exception as error:  # the library throws whatever its C++ parts throw at a damaged file
-        raise BadSample(f"{role} EXR damaged: {error}") from error
-    if len(parts) != 1:
-        raise BadSample(f"{role} EXR has {len(parts)} parts, expected one")
-    name = next((name for name in channels if name in found), None)
-    if name is None and len(found) == 1:
-        name = next(iter(found))
-    if name is None:
-        raise BadSample(f"{role} EXR has channels {sorted(found)!r:.200}, expected {' or '.join(channels)}")
-    values = found[name].pixels
-    if values is None or values.shape != (height, width):
-        raise BadSample(f"{role} EXR damaged: channel {name} does not cover {width}x{height}")
-    return values.astype(np.float32)
-
-
-def encode_exr(channels: dict[str, NDArray[np.float32]]) -> bytes:
-    """Encode (H, W) float32 channels as a single-part scan-line OpenEXR file with ZIP compression."""
-    import OpenEXR  # type: ignore[import-not-found, unused-ignore]
-
-    stream = io.BytesIO()
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}).write(
-        stream
-    )
-    return stream.getvalue()
-
-
-def _check_size(height: int, width: int, role: str) -> None:
+def check_size(height: int, width: int, role: str) -> None:
+    """Raises BadSample, naming the file's `role`, for `height` × `width` pixels of none or too many."""
     if height < 1 or width < 1:
         raise BadSample(f"{role} declares {width}x{height} pixels")
     if height * width > MAX_PIXELS:
@@ -375,16 +186,3 @@ def _png_chunks(data: bytes, role: str) -> Iterator[tuple[bytes, memoryview]]:
             raise BadSample(f"{role} PNG damaged: wrong checksum at byte {position}")
         yield kind, view[position + 8 : end]
         position = end + 4
-
-
-def _npy_header(data: bytes, role: str) -> tuple[str, int]:
-    """The header's text and the position where the values start."""
-    if not data.startswith(_NPY_MAGIC) or len(data) < 12:
-        raise BadSample(f"{role} is no NPY file ({len(data)} bytes, starts {data[:8]!r})")
-    if data[6] == 1:
-        (length,), start = struct.unpack_from("<H", data, 8), 10
-    else:
-        (length,), start = struct.unpack_from("<I", data, 8), 12
-    if length > _NPY_MAX_HEADER_BYTES or start + length > len(data):
-        raise BadSample(f"{role} NPY header damaged: {length} bytes long in a file of {len(data)}")
-    return data[start : start + length].decode("latin-1"), start + length

@@ -13,7 +13,7 @@ All datasets are brought to one representation here, and only here (paper sectio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.pictures import decode_rgb, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
+from datasets_prep.settings import ResizeRule
 from datasets_prep.sources.base import BadSample, RawSample, TargetKind
-
-ResizeRule = Literal["shorter", "longer", "none"]
-"""Which side of an image is given: the shorter, the longer, or neither (it keeps its size)."""
 
 
 @dataclass(frozen=True, slots=True)

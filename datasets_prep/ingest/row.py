@@ -7,8 +7,8 @@ from typing import Any
 from datasets_prep.errors import BadSample
 from datasets_prep.ingest.evaluation_rows import native_depth_columns, point_pair_columns
 from datasets_prep.ingest.label_rows import label_columns
-from datasets_prep.ingest.normalize import ResizeRule, normalize
-from datasets_prep.plan.shards import IngestSettings
+from datasets_prep.ingest.normalize import normalize
+from datasets_prep.settings import IngestSettings, ResizeRule
 from datasets_prep.sources.base import RawLabels, RawPointPair, RawSample, Source
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import DigestingFolder

@@ -42,7 +42,8 @@ from datasets_prep.manifest import (
     Shard,
     open_dataset,
 )
-from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, open_source
+from datasets_prep.plan.shards import IngestPlan, ShardPlan, open_source
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import BadSample, Source, WrongLayout
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.storage.retries import StorageFailed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datasets_prep.ingest.normalize import resize_nearest_valid
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
 from datasets_prep.sources.base import IGNORED_LABEL
-from dpt.predict.depth import colourise
+from dpt.predict.colours import colourise
 
 Picture = NDArray[np.uint8]
 

@@ -11,68 +11,25 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from datasets_prep.errors import NotFound, UserError
-from datasets_prep.ingest.normalize import ResizeRule
 from datasets_prep.plan.ablation_split import ablation_split
 from datasets_prep.plan.listing import without_oversized
 from datasets_prep.plan.order import shuffled_order, with_held_out
 from datasets_prep.plan.split_lists import SplitList, list_samples, read_lists
 from datasets_prep.schema import SCHEMA_VERSION
+from datasets_prep.settings import IngestSettings, SplitRule
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import Listing, Rejection, Source, Split, TargetKind, WrongLayout
+from datasets_prep.sources.base import Listing, Rejection, Source, TargetKind, WrongLayout
 from datasets_prep.sources.samples import Sample, Samples, from_table, pack, unpack
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import FileListing
 
-SplitRule = Literal["official", "ablation"]
-
 _CHUNK = 16_384
-
-
-class IngestSettings(BaseModel):
-    """What decides the bytes of the shards, besides the raw data.
-
-    Attributes:
-        side: length in pixels of the stored image's shorter (or longer) side (paper: 384).
-        resize: which side `side` is. The paper says "longer", but its 384×384 crops then need padding; with
-            the default every crop is full. `none` keeps the native size, for fine-tuning. Splits that are
-            for evaluation only (`Source.native_splits`) keep it always.
-        jpeg_quality: of images that have to be encoded again.
-        samples_per_shard: 512 samples of 384×512 are about 150 MB.
-        validation_share: share of scenes held out where a dataset has no official split.
-        min_valid_share: samples with a smaller share of valid ground truth are quarantined.
-        min_dynamic_range: samples whose depth spans a smaller factor (between its 2nd and 98th percentile)
-            are quarantined; the default drops only flat maps.
-        lists: the authors' list files by split, each a path or URI or several; a split that has a list is
-            exactly that list. Without any, lists that lie in the raw folder are used.
-        split_rule: `official` splits where there are some, else whole scenes are held out; or that of the
-            paper's `ablation`s, for ReDWeb, HRWSI and BlendedMVS (`datasets_prep.plan.ablation_split`).
-        options: settings that only this dataset's source has; its description says which.
-        seed: decides the order of samples in shards and which scenes are held out.
-        limit: take only the first so many samples of the shuffled listing; None for all.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    side: int = Field(384, ge=32, le=8192)
-    resize: ResizeRule = "shorter"
-    jpeg_quality: int = Field(95, ge=1, le=100)
-    samples_per_shard: int = Field(512, ge=1)
-    validation_share: float = Field(0.05, ge=0.0, lt=1.0)
-    min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
-    min_dynamic_range: float = Field(1.01, ge=1.0)
-    lists: dict[Split, str | list[str]] = {}
-    split_rule: SplitRule = "official"
-    options: dict[str, str | int | float | bool] = {}
-    seed: int = Field(0, ge=0)
-    limit: int | None = Field(None, ge=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from datasets_prep.errors import NotFound
-from datasets_prep.sources.base import Listing, Rejection, Sample, Source, Split, WrongLayout
+from datasets_prep.settings import Split
+from datasets_prep.sources.base import Listing, Rejection, Sample, Source, WrongLayout
 from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 

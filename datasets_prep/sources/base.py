@@ -28,7 +28,6 @@ TargetKind = Literal["metric", "up-to-scale", "affine", "ordinal", "labels"]
 scene) or `affine` (inverse depth up to an unknown scale and shift). `ordinal`: which of two points is
 farther. `labels`: a class for every pixel."""
 
-Split = Literal["train", "val", "test"]
 Quantity = Literal["depth", "inverse_depth"]
 
 

@@ -28,6 +28,7 @@ import re
 
 import numpy as np
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.base import (
     BadSample,
@@ -80,7 +81,7 @@ class BlendedMVS(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a photo and its depth, 0 where there is no surface."""
-        depth = formats.decode_pfm(root.read_bytes(sample.files["depth"]), "depth")
+        depth = maps.decode_pfm(root.read_bytes(sample.files["depth"]), "depth")
         valid = np.isfinite(depth) & (depth > 0)
         if not valid.any():
             raise BadSample("depth map is empty: no pixel shows a surface")

@@ -24,6 +24,7 @@ import re
 
 import numpy as np
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Sample, Source, files_by_sample
 from datasets_prep.storage.folder import Folder
@@ -66,7 +67,7 @@ class ETH3D(Source):
         """Read a photo and its depth in metres; the photo's header gives the depth's size."""
         image = root.read_bytes(sample.files["image"])
         height, width = formats.image_size(image)
-        depth = formats.decode_raw_floats(root.read_bytes(sample.files["depth"]), "depth", height, width)
+        depth = maps.decode_raw_floats(root.read_bytes(sample.files["depth"]), "depth", height, width)
         valid = np.isfinite(depth) & (depth > 0)
         depth[~valid] = 0
         return RawSample(image, depth, "depth", valid)

@@ -35,6 +35,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.tiff import decode_tiff
 from datasets_prep.sources.base import (
@@ -204,7 +205,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _decode_npy(data: bytes, role: str) -> NDArray[np.float32]:
-    values = formats.decode_npy(data, role)
+    values = maps.decode_npy(data, role)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.squeeze(0 if values.shape[0] == 1 else 2)
     if values.ndim != 2 or not values.size:
@@ -217,14 +218,14 @@ def _decode_png(data: bytes, role: str) -> NDArray[np.float32]:
 
 
 def _decode_exr(data: bytes, role: str) -> NDArray[np.float32]:
-    return formats.decode_exr(data, role, _EXR_CHANNELS)
+    return maps.decode_exr(data, role, _EXR_CHANNELS)
 
 
 _DECODERS: dict[str, Callable[[bytes, str], NDArray[Any]]] = {
     "png": _decode_png,
     "npy": _decode_npy,
     "exr": _decode_exr,
-    "pfm": formats.decode_pfm,
+    "pfm": maps.decode_pfm,
     "tif": decode_tiff,
     "tiff": decode_tiff,
 }

@@ -30,6 +30,7 @@ import re
 
 import numpy as np
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
 from datasets_prep.storage.folder import Folder
@@ -86,7 +87,7 @@ class IRS(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a left image and its inverse depth in 1/metres."""
-        disparity = formats.decode_exr(root.read_bytes(sample.files["depth"]), "depth", _CHANNELS)
+        disparity = maps.decode_exr(root.read_bytes(sample.files["depth"]), "depth", _CHANNELS)
         valid = np.isfinite(disparity) & (disparity > 0)
         if not valid.any():
             raise BadSample("depth map is empty: no pixel has a positive disparity")

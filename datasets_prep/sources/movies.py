@@ -38,7 +38,7 @@ from __future__ import annotations
 import posixpath
 import re
 
-from datasets_prep.sources.base import Split
+from datasets_prep.settings import Split
 from datasets_prep.sources.stereo_tree import StereoTree, tree_pattern
 
 _TRAINING = (

@@ -19,6 +19,7 @@ import re
 
 import numpy as np
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Sample, Source
 from datasets_prep.storage.folder import Folder
@@ -57,7 +58,7 @@ class Sintel(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read a frame and its depth in metres."""
-        depth = formats.decode_sintel_depth(root.read_bytes(sample.files["depth"]), "depth")
+        depth = maps.decode_sintel_depth(root.read_bytes(sample.files["depth"]), "depth")
         image = root.read_bytes(sample.files["image"])
         formats.image_size(image)
         return RawSample(image, depth, "depth", valid=np.isfinite(depth) & (depth > 0))

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from datasets_prep.formats import disparity_png
 from datasets_prep.formats import pictures as formats
+from datasets_prep.settings import Split
 from datasets_prep.sources.base import (
     BadSample,
     Listing,
@@ -20,7 +21,6 @@ from datasets_prep.sources.base import (
     Rejection,
     Sample,
     Source,
-    Split,
     files_by_sample,
 )
 from datasets_prep.storage.folder import Folder

@@ -30,6 +30,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.base import (
     BadSample,
@@ -128,7 +129,7 @@ def _role_of(match: re.Match[str]) -> str:
 
 
 def _decode_map(data: bytes, role: str, kinds: str) -> NDArray[np.generic]:
-    values = formats.decode_npy(data, role)
+    values = maps.decode_npy(data, role)
     if values.ndim != 2 or values.dtype.kind not in kinds or not values.size:
         raise BadSample(f"{role} NPY holds {values.shape} {values.dtype}, expected a map")
     return values

@@ -13,33 +13,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
+from datasets_prep.settings import RejectionRules
 from datasets_prep.sources.base import BadSample
 from datasets_prep.stereo.flow import Flow
 
 UNKNOWN = np.float32(np.inf)
 """Uncertainty of a pixel whose partner is outside the other view."""
-
-
-class RejectionRules(BaseModel):
-    """When a frame is left out; the defaults are the authors', in pixels at the resolution of the flow.
-
-    Attributes:
-        vertical: how far a pixel may move up or down in a rectified pair.
-        vertical_share: share of the pixels that may move farther.
-        horizontal_range: largest minus smallest horizontal flow must exceed it: else there is no depth.
-        uncertainty: forward and backward flow must agree this well.
-        consistent_share: share of the pixels where they must.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    vertical: float = Field(2.0, gt=0.0)
-    vertical_share: float = Field(0.1, gt=0.0, le=1.0)
-    horizontal_range: float = Field(10.0, ge=0.0)
-    uncertainty: float = Field(2.0, gt=0.0)
-    consistent_share: float = Field(0.7, ge=0.0, lt=1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.disparity_png import encode_disparity, encode_uncertainty
 from datasets_prep.formats.video import Video
+from datasets_prep.settings import StereoSettings
 from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.stereo_tree import ENDINGS, FOLDERS
 from datasets_prep.stereo.disparity import Disparity, disparity_of, put_sky_far, reject, shrink
-from datasets_prep.stereo.flow import FlowMethod, RaftFlow, dis_flow
-from datasets_prep.stereo.plan import BadVideoFolder, Piece, StereoSettings
+from datasets_prep.stereo.flow import FlowMethod, dis_flow
+from datasets_prep.stereo.plan import BadVideoFolder, Piece
 from datasets_prep.stereo.views import Views, crop_widescreen, split_views
 from datasets_prep.storage.folder import Folder
 
@@ -93,28 +94,6 @@ class PieceWork:
         except BadSample as error:
             raise BadVideoFolder(f"{self.sky}/{name}.png: {error}") from error
         return put_sky_far(disparity, mask, self.settings.rules.uncertainty)
-
-
-class RaftActor:
-    """RAFT on one GPU, or on the CPU."""
-
-    def __init__(self, settings: StereoSettings) -> None:
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._settings = settings
-        self._flow = RaftFlow(settings.raft_weights, settings.raft_updates, device)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Replace the right views of one piece by the disparity of the left ones."""
-        measured = measure(batch["left"][0], batch["right"][0], self._flow, self._settings)
-        kept = {key: values for key, values in batch.items() if key != "right"}
-        return {
-            **kept,
-            "values": measured["values"][None],
-            "uncertainty": measured["uncertainty"][None],
-            "reasons": [measured["reasons"]],
-        }
 
 
 def read_views(folder: Folder, piece: Piece) -> Iterator[Views]:

@@ -14,26 +14,20 @@ than is usual in the dataset, a `videos.yaml` beside them says so:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.formats.video import SUFFIXES, Video
+from datasets_prep.settings import Packing, StereoDataset, StereoSettings, digest_of
 from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.movies import SPLIT_OF_FILM
 from datasets_prep.sources.wsvd_lists import video_id
-from datasets_prep.stereo.disparity import RejectionRules
-from datasets_prep.stereo.views import Packing
 from datasets_prep.storage.folder import Folder
-
-StereoDataset = Literal["movies", "wsvd"]
 
 OVERRIDES_NAME = "videos.yaml"
 
@@ -48,51 +42,6 @@ _FILM_FILE = re.compile(r"(?P<film>[^/]+)(?:/chapter(?P<chapter>\d+))?\.(?:" + "
 
 class BadVideoFolder(UserError):
     """A folder of videos, its `videos.yaml` or a list of frames that cannot be used; the message says why."""
-
-
-class StereoSettings(BaseModel):
-    """What decides the bytes that a stereo job writes, besides the videos and lists.
-
-    Attributes:
-        flow: `dis` on CPU cores, or `raft`, which is better and wants a GPU. (The authors took PWC-Net+ for
-            films and FlowNet2 for web videos.)
-        raft_weights: a file of weights; None for torchvision's published ones, which it downloads.
-        raft_updates: recurrent refinements of RAFT.
-        packing: how frames hold the two views; None for what is usual in the dataset: `side_by_side` for
-            films, `half_side_by_side` for WSVD.
-        shrink: the disparity's size is the left view's divided by this; None for the dataset's own: 2 for
-            films, as the authors did, 1 for WSVD, whose videos are small.
-        cut_threshold: score from which two frames belong to different shots, see `shot_cuts`.
-        train_rate, validation_rate: frames a second that clips of films take; the latter of the films that
-            are held out.
-        rules: when a frame is left out.
-        jpeg_quality: of the left views.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    flow: Literal["dis", "raft"] = "dis"
-    raft_weights: str | None = None
-    raft_updates: int = Field(12, ge=1)
-    packing: Packing | None = None
-    shrink: int | None = Field(None, ge=1, le=8)
-    cut_threshold: float = Field(0.1, gt=0.0, lt=1.0)
-    train_rate: int = Field(4, ge=1, le=60)
-    validation_rate: int = Field(1, ge=1, le=60)
-    rules: RejectionRules = RejectionRules()
-    jpeg_quality: int = Field(92, ge=1, le=100)
-
-    def of(self, dataset: StereoDataset) -> StereoSettings:
-        """The same with the dataset's own values where None stands for them."""
-        film = dataset == "movies"
-        packing = self.packing or ("side_by_side" if film else "half_side_by_side")
-        shrink = self.shrink or (2 if film else 1)
-        return self.model_copy(update={"packing": packing, "shrink": shrink})
-
-    @property
-    def digest(self) -> str:
-        """Of all settings, and of the code's own version."""
-        return _digest([1, self.model_dump(mode="json")])
 
 
 class _VideoOverride(BaseModel):
@@ -146,7 +95,7 @@ class Piece:
         """
         masks = [sky.get(name) for name in self.names]
         video = [self.video.path, self.video.size, self.video.packing, self.video.swapped]
-        digest = _digest([settings.digest, video, self.numbers, self.names, masks])
+        digest = digest_of([settings.digest, video, self.numbers, self.names, masks])
         return f"{RECORDS}/{self.names[0]}-{digest}.json"
 
 
@@ -284,7 +233,3 @@ def pieces_of_clip(video: StereoVideo, folder: str, numbers: Iterable[int]) -> I
 def _piece(video: StereoVideo, folder: str, numbers: Sequence[int]) -> Piece:
     names = tuple(f"{folder}/out{number - video.start + 1:08d}" for number in numbers)
     return Piece(video, tuple(numbers), names)
-
-
-def _digest(content: object) -> str:
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()

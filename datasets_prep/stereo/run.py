@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,16 +30,16 @@ from numpy.typing import NDArray
 
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.formats.video import Video
+from datasets_prep.settings import StereoDataset, StereoSettings
 from datasets_prep.sources.base import BadSample, Rejection
+from datasets_prep.stereo.actors import RaftActor, raft_pool, with_absolute_weights
 from datasets_prep.stereo.flow import RaftFlow
 from datasets_prep.stereo.lists import ListedPieces, read_movie_lists, read_wsvd_lists
-from datasets_prep.stereo.piece import PieceWork, RaftActor
+from datasets_prep.stereo.piece import PieceWork
 from datasets_prep.stereo.plan import (
     RECORDS,
     BadVideoFolder,
     Piece,
-    StereoDataset,
-    StereoSettings,
     StereoVideo,
     find_videos,
     pieces_of_clip,
@@ -352,7 +351,10 @@ def _run_pieces(
         dataset = dataset.map(work.whole)
     else:
         dataset = dataset.map(work.decode).map_batches(
-            RaftActor, fn_constructor_args=(_located(plan.settings),), batch_size=1, **_raft_pool()
+            RaftActor,
+            fn_constructor_args=(with_absolute_weights(plan.settings),),
+            batch_size=1,
+            **raft_pool(),
         )
         dataset = dataset.map(work.write)
     failures = []
@@ -362,22 +364,6 @@ def _run_pieces(
         else:
             yield json.loads(row["record"])
     _require_none(failures, len(rows), "pieces")
-
-
-def _located(settings: StereoSettings) -> StereoSettings:
-    """The same with an absolute path of weights: actors have a working directory of their own."""
-    path = settings.raft_weights
-    return settings.model_copy(update={"raft_weights": path and os.path.abspath(path)})
-
-
-def _raft_pool() -> dict[str, Any]:
-    """One actor a GPU, or one on the CPU. They take no CPU slot: decoding feeds them and must not starve."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    return {
-        "compute": ray.data.ActorPoolStrategy(size=max(1, gpus)),
-        "num_gpus": min(1, gpus),
-        "num_cpus": 0,
-    }
 
 
 # ---- the end

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Packing = Literal["side_by_side", "half_side_by_side", "over_under", "half_over_under"]
-"""How a frame holds its two views, the left eye's on the left or on top. With `half` each view is squeezed to
-half its width (or height), so that the frame has the size of one view."""
+from datasets_prep.settings import Packing
 
 Views = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 

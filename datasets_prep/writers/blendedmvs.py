@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.formats.pictures import encode_jpeg, encode_pfm
+from datasets_prep.formats.maps import encode_pfm
+from datasets_prep.formats.pictures import encode_jpeg
 from datasets_prep.render.scenes import Scene, render_scene, render_views
 from datasets_prep.writers.base import VIEWS, Layout, grey, write_file
 

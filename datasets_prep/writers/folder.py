@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.formats.pictures import encode_exr, encode_jpeg, encode_npy, encode_pfm, encode_png
+from datasets_prep.formats.maps import encode_exr, encode_npy, encode_pfm
+from datasets_prep.formats.pictures import encode_jpeg, encode_png
 from datasets_prep.render.scenes import Scene, render_scene, render_views
 from datasets_prep.writers.base import VIEWS, Layout, grey, with_alpha, write_file
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.formats.pictures import encode_npy, encode_png
+from datasets_prep.formats.maps import encode_npy
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.render.scenes import Scene, render_scene, render_views
 from datasets_prep.sources.tartanair import SEGMENTATION_OF_DOME
 from datasets_prep.writers.base import VIEWS, Layout, with_alpha, write_file

@@ -1,5 +1,6 @@
 """Label maps as pictures: a colour for every class, and classes laid over the image."""
 
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,3 +52,29 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], opacity: float 
     shares = np.where(labels == COLOURS - 1, 0.0, opacity)[..., None]
     mixed = (1 - shares) * image + shares * paint_classes(labels)
     return np.round(mixed).astype(np.uint8)
+
+
+def display_range(inverse_depth: np.ndarray) -> tuple[float, float]:
+    """The 2nd and the 98th percentile of the finite pixels; (0, 0) without any."""
+    finite = inverse_depth[np.isfinite(inverse_depth)]
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = np.percentile(finite, (2, 98))
+    return float(low), float(high)
+
+
+def colourise(
+    inverse_depth: np.ndarray, colour_map: str = "inferno", limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """Paint (H, W) inverse depth as (H, W, 3) uint8 RGB, bright is near; not finite pixels are black.
+
+    Args:
+        inverse_depth: (H, W) floating point.
+        colour_map: a name of Matplotlib's.
+        limits: values that get the first and the last colour; the `display_range` by default.
+    """
+    low, high = limits or display_range(inverse_depth)
+    finite = np.isfinite(inverse_depth)
+    values = (np.where(finite, inverse_depth, low) - low) / max(high - low, float(np.finfo(np.float32).tiny))
+    colours = matplotlib.colormaps[colour_map](np.clip(values, 0, 1), bytes=True)[..., :3]
+    return colours * finite[..., None]

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
-from dpt.model import DPT, ModelConfig
+from dpt.config import ModelConfig
+from dpt.model import DPT
 from dpt.predict.transforms import network_size, normalise, resize_image
 
 
@@ -106,27 +107,8 @@ def _at_size(prediction: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
     return prediction[0].cpu().numpy()
 
 
-def display_range(inverse_depth: np.ndarray) -> tuple[float, float]:
-    """The 2nd and the 98th percentile of the finite pixels; (0, 0) without any."""
-    finite = inverse_depth[np.isfinite(inverse_depth)]
-    if not finite.size:
-        return 0.0, 0.0
-    low, high = np.percentile(finite, (2, 98))
-    return float(low), float(high)
-
-
-def colourise(
-    inverse_depth: np.ndarray, colour_map: str = "inferno", limits: tuple[float, float] | None = None
-) -> np.ndarray:
-    """Paint (H, W) inverse depth as (H, W, 3) uint8 RGB, bright is near; not finite pixels are black.
-
-    Args:
-        inverse_depth: (H, W) floating point.
-        colour_map: a name of Matplotlib's.
-        limits: values that get the first and the last colour; the `display_range` by default.
-    """
-    low, high = limits or display_range(inverse_depth)
-    finite = np.isfinite(inverse_depth)
-    values = (np.where(finite, inverse_depth, low) - low) / max(high - low, float(np.finfo(np.float32).tiny))
-    colours = matplotlib.colormaps[colour_map](np.clip(values, 0, 1), bytes=True)[..., :3]
-    return colours * finite[..., None]
+def inverse_depth_of(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.float32]:
+    """What a model predicts, as inverse depth."""
+    if not model.predicts_depth:
+        return prediction
+    return np.divide(1, prediction, out=np.full_like(prediction, np.nan), where=prediction > 0)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from dpt.model import DPT, ModelConfig
+from dpt.config import ModelConfig
+from dpt.model import DPT
 
 
 def with_classes(model: DPT, class_names: Sequence[str]) -> DPT:

@@ -3,7 +3,6 @@
 Nothing is unpickled: `torch.load` is only called with ``weights_only=True``.
 """
 
-import json
 import math
 import pickle
 import re
@@ -13,16 +12,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dpt.class_names import class_names
-from dpt.layers.backbones import ViTBackbone
-from dpt.model import DPT, ModelConfig, resolve_config
+from dpt.config import ModelConfig
+from dpt.model import DPT
+from dpt.weights.folder import CONFIG, WEIGHTS, read_config, write_folder
+from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
 from dpt.weights.key_maps import LAYOUTS
-
-WEIGHTS, CONFIG = "weights.safetensors", "config.json"
-HUGGING_FACE_WEIGHTS = "model.safetensors"
+from dpt.zoo import resolve_config
 
 PUBLISHED: dict[str, dict[str, Any]] = {
     r"dpt_hybrid[-_]kitti": {"model": "dpt_hybrid_kitti"},
@@ -37,7 +36,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def save_model(model: DPT, folder: Path | str) -> None:
     """Write `model` to `folder` as ``weights.safetensors`` and ``config.json``."""
-    _save(model.state_dict(), model.config.to_dict(), Path(folder), WEIGHTS)
+    write_folder(model.state_dict(), model.config.to_dict(), Path(folder), WEIGHTS)
 
 
 def load_model(folder: Path | str) -> DPT:
@@ -48,7 +47,7 @@ def load_model(folder: Path | str) -> DPT:
         ValueError: if weights and config do not belong together, listing every key that differs.
     """
     folder = Path(folder)
-    model = _blank(ModelConfig.from_dict(_read_config(folder)))
+    model = _blank(ModelConfig.from_dict(read_config(folder)))
     load_exactly(model, read_tensors(folder / WEIGHTS), str(folder))
     return model.eval()
 
@@ -81,7 +80,7 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
         return load_model(path)
     settings: dict[str, Any] = {}
     if path.is_dir():
-        settings = _hugging_face_settings(_read_config(path))
+        settings = hugging_face_settings(read_config(path))
         path = path / HUGGING_FACE_WEIGHTS
     tensors = read_tensors(path)
     return from_tensors(tensors, path.name, model, **settings | overrides)
@@ -151,42 +150,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def save_hugging_face(model: DPT, folder: Path | str) -> None:
-    """Write a folder that `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation.
-
-    Raises:
-        ValueError: if that implementation cannot express the model.
-    """
-    config = model.config
-    refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
-    plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
-    if not plain or not isinstance(model.backbone, ViTBackbone) or model.backbone.readout_tokens != 1:
-        raise ValueError(refusal)
-    tensors = LAYOUTS["hugging-face"].write(model.state_dict(), config)
-    if not all(re.match(r"(dpt|neck|head|auxiliary_head)\.", key) for key in tensors):
-        raise ValueError(refusal)
-    # two parts that no forward pass there uses, but that it expects to find
-    width = tensors["dpt.embeddings.cls_token"].shape[-1]
-    tensors["dpt.layernorm.weight"], tensors["dpt.layernorm.bias"] = torch.ones(width), torch.zeros(width)
-    deepest = "neck.fusion_stage.layers.0.residual_layer"
-    tensors |= {
-        key.replace(f"{deepest}2", f"{deepest}1"): torch.zeros_like(tensor)
-        for key, tensor in tensors.items()
-        if key.startswith(f"{deepest}2")
-    }
-    _save(tensors, _hugging_face_config(model), Path(folder), HUGGING_FACE_WEIGHTS)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / CONFIG} is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder / CONFIG} is no JSON object")
-    return config
-
-
 def _blank(config: ModelConfig) -> DPT:
     """A model to be filled, where possible without the seconds that random numbers for all weights take."""
     with torch.device("meta"):
@@ -194,13 +157,6 @@ def _blank(config: ModelConfig) -> DPT:
     if all(name in model.state_dict() for name, _ in model.named_buffers()):
         return model
     return DPT(config)
-
-
-def _save(tensors: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path, weights: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, folder / weights, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _local(source: Path | str) -> Path:
@@ -266,65 +222,3 @@ def _settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             "image_size": 480,
         }
     return settings
-
-
-def _hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What Hugging Face's config tells about ours beyond the tensors."""
-    if config.get("model_type") != "dpt":
-        raise ValueError(f"no DPT, but {config.get('model_type')!r}, is in this folder")
-    settings: dict[str, Any] = {"readout": config.get("readout_type", "project")}
-    layers = [index + 1 for index in config.get("backbone_out_indices") or ()]
-    if layers:
-        settings["taps"] = ("R0", "R1", *layers[2:]) if config.get("is_hybrid") else tuple(layers)
-    names = _hugging_face_names(config)
-    return settings | ({"class_names": names} if names else {})
-
-
-def _hugging_face_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the classes of a segmentation model are called; nothing where they only have numbers."""
-    if "DPTForSemanticSegmentation" not in (config.get("architectures") or ()):
-        return ()
-    labels = config.get("id2label") or {}
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
-
-
-def _hugging_face_config(model: DPT) -> dict[str, Any]:
-    config = model.config
-    vit: Any = model.backbone.vit
-    layers = [tap - 1 if isinstance(tap, int) else stage for stage, tap in enumerate(config.taps)]
-    segmentation = config.task == "segmentation"
-    hybrid = isinstance(config.taps[0], str)
-    plain = {
-        "model_type": "dpt",
-        "architectures": ["DPTForSemanticSegmentation" if segmentation else "DPTForDepthEstimation"],
-        "hidden_size": vit.embed_dim,
-        "num_hidden_layers": len(vit.blocks),
-        "num_attention_heads": vit.blocks[0].attn.num_heads,
-        "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
-        "layer_norm_eps": vit.blocks[0].norm1.eps,
-        "image_size": 16 * vit.patch_embed.grid_size[0],
-        "patch_size": 16,
-        "is_hybrid": hybrid,
-        "backbone_out_indices": layers,
-        "readout_type": config.readout,
-        "neck_hidden_sizes": list(config.channels),
-        "fusion_hidden_size": config.features,
-        "use_batch_norm_in_fusion_residual": config.batch_norm,
-        "use_bias_in_fusion_residual": not config.batch_norm,
-    }
-    if hybrid:
-        plain["backbone_config"] = {
-            "model_type": "bit",
-            "global_padding": "same",
-            "layer_type": "bottleneck",
-            "depths": [3, 4, 9],
-            "out_features": ["stage1", "stage2", "stage3"],
-            "embedding_dynamic_padding": True,
-        }
-    if segmentation:
-        plain["use_auxiliary_head"] = config.auxiliary
-        names = config.class_names or [f"LABEL_{index}" for index in range(config.classes)]
-        plain["id2label"] = {str(index): name for index, name in enumerate(names)}
-        plain["label2id"] = {label: int(index) for index, label in plain["id2label"].items()}
-    return plain

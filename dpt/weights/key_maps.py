@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpt.model import ModelConfig
+from dpt.config import ModelConfig
 
 PrefixTable = dict[str, str | tuple[str, ...]]
 """Our prefix -> theirs; several of theirs are concatenated along the first dimension to make ours."""

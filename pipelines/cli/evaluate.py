@@ -149,7 +149,7 @@ def _on_shards(model: str, overrides: list[str], config: str | None, data: list[
     from pipelines.config import EvaluateConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.evaluate import evaluate as run_evaluation
-    from pipelines.evaluate import mean_over_datasets
+    from pipelines.evaluation.relative_depth import mean_over_datasets
     from pipelines.evaluation.segmentation import has_labels
     from pipelines.tracking import runs as tracking
     from pipelines.tracking.model_reference import model_folder
@@ -176,7 +176,7 @@ def _on_shards(model: str, overrides: list[str], config: str | None, data: list[
 
 
 def _print_results(results: dict[str, dict[str, float]]) -> None:
-    from pipelines.evaluate import mean_over_datasets
+    from pipelines.evaluation.relative_depth import mean_over_datasets
 
     shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
     table = Table("dataset", *(f"{title}" for title in shown.values()), "images", "without ground truth")

@@ -22,6 +22,10 @@ Overrides = Annotated[
     ),
 ]
 
+Data = Annotated[
+    list[str], typer.Option("--data", "-d", help="A prepared dataset, or a folder of them. Repeat for more.")
+]
+
 
 def lasting(path: str) -> str:
     """Refuse a relative path inside a submitted job: it would lie in the job's directory, and go with it.

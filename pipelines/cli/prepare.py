@@ -1,4 +1,4 @@
-"""The commands of `dpt` that make and look at shards: prepare and inspect."""
+"""The commands that make and look at shards: generate, datasets, stereo, prepare, inspect."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.options import Config, Overrides, lasting
@@ -23,6 +24,30 @@ if TYPE_CHECKING:
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
+
+
+def generate(
+    dataset: Annotated[str, typer.Argument(help="Whose native layout to write, e.g. tartanair.")],
+    out: Annotated[str, typer.Option(help="Folder to write to.")],
+    scenes: Annotated[int, typer.Option(min=1, help="How many scenes to render.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the scenes.")] = 0,
+) -> None:
+    """Render synthetic scenes in a dataset's published layout, to try things out without the real data."""
+    from datasets_prep.synthetic import write_dataset
+
+    write_dataset(dataset, Path(out), scenes, seed=seed)
+    console.print(f"{scenes} scenes in the layout of {dataset}: {out}")
+
+
+def datasets() -> None:
+    """List the datasets that can be prepared, with the layout that is expected of each."""
+    from datasets_prep.sources import SOURCES
+
+    table = Table("dataset", "ground truth", show_lines=True)
+    table.add_column("expected files", overflow="fold")
+    for name in sorted(SOURCES):
+        table.add_row(name, SOURCES[name].target_kind, escape(SOURCES[name].layout))
+    console.print(table)
 
 
 def prepare(
@@ -39,7 +64,8 @@ def prepare(
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import IngestSettings, open_raw, open_source, plan_ingest
+    from datasets_prep.plan.shards import open_raw, open_source, plan_ingest
+    from datasets_prep.settings import IngestSettings
     from datasets_prep.storage.folder import Folder
     from datasets_prep.storage.listing_cache import keep, list_or_recall
     from pipelines.cluster.session import connect
@@ -185,7 +211,7 @@ def stereo(
     ] = None,
 ) -> None:
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
-    from datasets_prep.stereo.plan import StereoSettings
+    from datasets_prep.settings import StereoSettings
     from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml

@@ -1,4 +1,4 @@
-"""The command `dpt finetune`."""
+"""The commands that train: train and finetune."""
 
 from __future__ import annotations
 
@@ -8,9 +8,39 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from pipelines.cli.options import Overrides, lasting
+from pipelines.cli.options import Config, Data, Overrides, lasting
 
 console = Console()
+
+
+def train(
+    data: Data,
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the run.")],
+    overrides: Overrides = None,
+    config: Config = None,
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What is learned; names the paper's settings for it too, unless --config does."),
+    ] = None,
+    storage: Annotated[str, typer.Option(help="Where runs keep checkpoints; a path or s3://…")] = "runs",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Go on even if config or data changed since its start.")
+    ] = False,
+) -> None:
+    """Train a model on prepared datasets and log it to MLflow."""
+    from pipelines.config import TrainConfig
+    from pipelines.config_files import TASK_CONFIGS, load_section, to_yaml
+    from pipelines.train import train as run_training
+
+    storage = lasting(storage)
+    chosen = [f"task={task}"] if task else []
+    config = config or TASK_CONFIGS.get(task or "")
+    settings = load_section("train", TrainConfig, config, [*chosen, *(overrides or [])])
+    console.print(to_yaml(settings), end="", highlight=False)
+    result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
+    typer.echo(f"checkpoint: {result.checkpoint}")
+    typer.echo(f"model: {result.model_uri}; to register it: dpt publish {name} --alias champion")
 
 
 def finetune(
@@ -47,7 +77,7 @@ def finetune(
     ] = False,
 ) -> None:
     """Make depth in metres of a model of relative depth; evaluate it as the paper's Tables 2 and 3."""
-    from datasets_prep.plan.shards import IngestSettings
+    from datasets_prep.settings import IngestSettings
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.evaluation.tables import metric_table

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import ray
 import ray.data
+import torch
 from ray._private.services import canonicalize_bootstrap_address
 
 from pipelines.config import ConfigError
@@ -121,3 +122,14 @@ def require_room(workers: int, cores: int, use_gpu: bool, show: Callable[[str], 
 def _of_nodes(resource: str) -> list[int]:
     """What every living node has of a resource."""
     return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` → the device to use on this machine.
+
+    Raises:
+        ConfigError: if a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: cuda is asked for, but this machine has no GPU that PyTorch can use")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 
 import dpt
 from datasets_prep.errors import UserError
-from dpt.model import ModelConfig
+from dpt.config import ModelConfig
 from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
 
 Part = TypeVar("Part")

@@ -14,15 +14,16 @@ import dpt
 from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from datasets_prep.schema import decode_depth, decode_image
-from dpt.metrics import MetricSums
-from dpt.predict.depth import colourise, predict_batch
+from dpt.metrics import MetricSums, merged
+from dpt.predict.colours import colourise
+from dpt.predict.depth import predict_batch
+from dpt.regions import kb_window
 from pipelines.cluster.workers import on_workers
 from pipelines.config import ConfigError
-from pipelines.evaluation.metric_protocol import MetricProtocol, kb_window, protocol_metrics
+from pipelines.evaluation.metric_protocol import MetricProtocol, protocol_metrics
 from pipelines.loading.batches import evaluation_batches
 from pipelines.loading.metric_crops import metres
 from pipelines.loading.rows import decode_row
-from pipelines.tasks.base import merged
 
 _BATCH_SIZE = 8
 _LEAST_INVERSE_DEPTH = 1e-8

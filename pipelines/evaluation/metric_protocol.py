@@ -18,16 +18,7 @@ from torch import Tensor
 
 from datasets_prep.errors import UserError
 from dpt.metrics import metric_depth_metrics
-from pipelines.config import MetricRegion
-
-KB_HEIGHT, KB_WIDTH = 352, 1216
-"""The images of KITTI's depth benchmark: the lowest rows and the middle columns."""
-
-EIGEN_ROWS, EIGEN_COLUMNS = (45, 471), (41, 601)
-"""NYUv2's photos of 640x480 inside of their border (Eigen et al. 2014)."""
-
-GARG_ROWS, GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
-"""Shares of height and width where KITTI's lasers reach (Garg et al. 2016)."""
+from dpt.regions import MetricRegion, kb_window, region_window
 
 LEAST_METRES = 1e-3
 
@@ -73,29 +64,6 @@ PROTOCOLS = {
 """The published ones, by dataset."""
 
 
-def kb_window(height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of KITTI's benchmark crop; of smaller images what there is."""
-    top, left = max(0, height - KB_HEIGHT), max(0, (width - KB_WIDTH) // 2)
-    return slice(top, height), slice(left, min(width, left + KB_WIDTH))
-
-
-def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of an image in which ground truth counts.
-
-    Raises:
-        ProtocolError: if the region is that of photos of another size.
-    """
-    if region == "all":
-        return slice(0, height), slice(0, width)
-    if region == "garg":
-        rows, columns = ([int(share * n) for share in shares] for shares, n in
-                         ((GARG_ROWS, height), (GARG_COLUMNS, width)))  # fmt: skip
-        return slice(*rows), slice(*columns)
-    if (height, width) != (480, 640):
-        raise ProtocolError(f"the Eigen crop is that of photos of 640x480, here is one of {width}x{height}")
-    return slice(*EIGEN_ROWS), slice(*EIGEN_COLUMNS)
-
-
 def protocol_metrics(
     prediction: Tensor, depth: Tensor, protocol: MetricProtocol, names: Sequence[str]
 ) -> dict[str, Tensor]:
@@ -115,7 +83,10 @@ def protocol_metrics(
     """
     height, width = depth.shape[1:]
     counted = torch.zeros_like(depth, dtype=torch.bool)
-    rows, columns = region_window(protocol.region, height, width)
+    try:
+        rows, columns = region_window(protocol.region, height, width)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from error
     counted[:, rows, columns] = True
     if protocol.kb_crop:
         seen = torch.zeros_like(counted)

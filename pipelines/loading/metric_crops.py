@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dpt.regions import kb_window
 from pipelines.config import MetricDepthSection
-from pipelines.evaluation.metric_protocol import kb_window
 from pipelines.loading.rows import crop_and_flip, decode_row
 from pipelines.loading.shard_reader import TRAINING_COLUMNS
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 import dpt
 from datasets_prep.inspect.contact_sheet import contact_sheet
 from dpt.predict.attention import attention_maps
-from dpt.predict.depth import colourise, network_input
+from dpt.predict.colours import colourise
+from dpt.predict.depth import network_input
 
 _HEIGHT = 192
 _RED, _WHITE = (255, 0, 0), (255, 255, 255)

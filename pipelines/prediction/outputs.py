@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets_prep.storage.folder import Folder
-from dpt.model import ModelConfig
-from dpt.predict.colours import class_colours, overlay
-from dpt.predict.depth import colourise
+from dpt.config import ModelConfig
+from dpt.predict.colours import class_colours, colourise, overlay
+from dpt.predict.depth import inverse_depth_of
 from dpt.predict.point_cloud import encode_ply, relative_depth, unproject
 
 Form = Literal["npy", "png", "colour"]
@@ -56,13 +56,6 @@ def encode_points(
         inverse = np.maximum(inverse_depth_of(prediction, model), np.finfo(np.float32).tiny)
         depth = np.where(prediction > 0, 1 / inverse, np.nan).astype(np.float32)
     return encode_ply(unproject(depth, field_of_view), image)
-
-
-def inverse_depth_of(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.float32]:
-    """What a model predicts, as inverse depth."""
-    if not model.predicts_depth:
-        return prediction
-    return np.divide(1, prediction, out=np.full_like(prediction, np.nan), where=prediction > 0)
 
 
 def write_prediction(

@@ -12,8 +12,8 @@ import numpy as np
 import dpt
 from datasets_prep.inspect.html import document, header, section, write_document
 from datasets_prep.manifest import PreparedDataset, open_datasets
+from pipelines.cluster.session import resolve_device
 from pipelines.evaluation import paper_tables
-from pipelines.predict import resolve_device
 from pipelines.report import blocks as page
 from pipelines.report.charts import Line, line_chart
 from pipelines.report.pictures import (

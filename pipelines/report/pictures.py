@@ -17,15 +17,14 @@ from dpt.alignment import least_squares_scale_shift
 from dpt.metrics import SegmentationCounts, depth_metrics
 from dpt.predict.attention import check_layers
 from dpt.predict.classes import predict_classes
-from dpt.predict.colours import paint_classes
-from dpt.predict.depth import colourise, display_range, predict_inverse_depth
+from dpt.predict.colours import colourise, display_range, paint_classes
+from dpt.predict.depth import inverse_depth_of, predict_inverse_depth
 from pipelines.config import CapsSection, EvaluateConfig
-from pipelines.evaluate import normalised_caps
+from pipelines.evaluation.relative_depth import normalised_caps
 from pipelines.evaluation.segmentation import require_same_classes
 from pipelines.loading.batches import evaluation_batches
 from pipelines.loading.rows import labelled_images
 from pipelines.prediction.attention_figure import attention_figure
-from pipelines.prediction.outputs import inverse_depth_of
 
 WORST_ERROR = 0.5
 """Relative error that has the brightest colour."""

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
+from dpt.metrics import Sums
 from pipelines.config import TrainConfig
 from pipelines.loading.crops import Crops
-
-
-class Sums(Protocol):
-    """What the images of an evaluation add up to: merging is addition, whoever saw them."""
-
-    def merge(self, other: Any) -> None:
-        """Add what another worker saw."""
-
-    def result(self) -> dict[str, float]:
-        """Metric → value over all that was added."""
-
-
-AnySums = TypeVar("AnySums", bound=Sums)
-
-
-def merged(parts: Sequence[AnySums]) -> AnySums:
-    """The sums of all workers in one; at least one worker."""
-    total = copy.deepcopy(parts[0])
-    for part in parts[1:]:
-        total.merge(part)
-    return total
 
 
 class Task(ABC):
@@ -83,10 +61,6 @@ class Task(ABC):
             say: takes a line for the user.
         """
         return model
-
-    @abstractmethod
-    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
-        """The optimiser; each of its parameter groups remembers its own learning rate as `initial_lr`."""
 
     def weights(self, target: Tensor) -> Tensor | None:
         """How much each image counts in the mean over a batch's images; None if all count alike.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from pipelines.loading.crops import Crops
 from pipelines.loading.metric_crops import MetricDepthCrops
 from pipelines.tasks.base import Task
 from pipelines.tasks.global_alignment import average_alignment
-from pipelines.tasks.relative_depth import adam
 
 _FARTHEST = 10.0
 """Depth in the loss ends at so many times the cap. Where an aligned prediction is not positive, its inverse
@@ -83,10 +81,6 @@ class MetricDepth(Task):
         )
         model.config = dataclasses.replace(relative, scale=found.scale, shift=found.shift, invert=True)
         return model
-
-    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
-        """Adam with two learning rates."""
-        return adam(model, self.config)
 
     def losses(self, output: Any, target: Tensor) -> Tensor:
         """Of depth (B, H, W) in metres, NaN where the target is invalid."""

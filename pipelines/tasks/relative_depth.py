@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.losses import ScaleShiftInvariantLoss
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.evaluate import evaluate_share, sample_predictions
+from pipelines.evaluation.relative_depth import evaluate_share, sample_predictions
 from pipelines.loading.crops import Crops, RelativeDepthCrops
 from pipelines.tasks.base import Task
 
@@ -44,10 +43,6 @@ class RelativeDepth(Task):
         if model.config.predicts_depth:
             raise ConfigError("model: it predicts metric depth; task=depth needs one of inverse depth")
 
-    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
-        """Adam with two learning rates."""
-        return adam(model, self.config)
-
     def losses(self, output: Any, target: Tensor) -> Tensor:
         """Of inverse depth (B, H, W), NaN where the target is invalid."""
         target = target.float()
@@ -73,10 +68,3 @@ def require_depth_maps(datasets: Sequence[PreparedDataset]) -> None:
         kind = dataset.manifest.target_kind
         if kind in ("ordinal", "labels"):
             raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")
-
-
-def adam(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam with the two learning rates of the paper; each group remembers its own as `initial_lr`."""
-    settings = config.optimizer
-    groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
-    return torch.optim.Adam([{**group, "initial_lr": group["lr"]} for group in groups], betas=settings.betas)

@@ -69,16 +69,6 @@ class Segmentation(Task):
         adapted.config = dataclasses.replace(adapted.config, image_size=self.config.crop_size[0])
         return adapted
 
-    def optimizer(self, model: dpt.DPT) -> torch.optim.Optimizer:
-        """Stochastic gradient descent with momentum."""
-        rates, settings = self.config.optimizer, self.config.segmentation
-        groups = dpt.parameter_groups(model, rates.backbone_lr, rates.decoder_lr)
-        return torch.optim.SGD(
-            [{**group, "initial_lr": group["lr"]} for group in groups],
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-
     def weights(self, target: Tensor) -> Tensor:
         """The number of labelled pixels of each image."""
         return (target != IGNORED_LABEL).sum(dim=(1, 2)).double()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
+from datasets_prep.storage.folder import Folder
 from pipelines.tracking import runs as tracking
 
 
@@ -84,3 +85,14 @@ def model_folder(reference: str) -> Iterator[Path]:
         return
     with as_folder(load_network(reference)) as folder:
         yield folder
+
+
+def load_trained(checkpoint: str) -> dpt.DPT:
+    """The model of a checkpoint on any storage."""
+    folder = Folder(checkpoint)
+    if folder.is_local:
+        return load_network(folder.path)
+    with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
+        for file in ("weights.safetensors", "config.json"):
+            (Path(scratch) / file).write_bytes(folder.read_bytes(file))
+        return load_network(scratch)

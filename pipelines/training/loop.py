@@ -35,7 +35,7 @@ from pipelines.tracking.runs import Run
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot
 from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointStore
 from pipelines.training.interruptions import Interruptions
-from pipelines.training.optimizer import learning_rate_factor
+from pipelines.training.optimizer import create_optimizer, set_learning_rates
 from pipelines.training.parallel import gathered, share_model
 from pipelines.training.report import TrainingReport, training_operations
 from pipelines.training.stages import run_stages
@@ -107,7 +107,7 @@ class _TrainingProcess:
         if config.compile:
             self._model.compile()
         self._parallel = share_model(self._model, config.parallel, world_size)
-        self._optimizer = self._task.optimizer(self._model)
+        self._optimizer = create_optimizer(self._model, config)
         decay = config.optimizer.ema
         self._average = MovingAverage(self._model, decay) if decay else None
         self._store = CheckpointStore(Folder(setup.folder), config.keep_checkpoints, self._say)
@@ -221,14 +221,6 @@ class _TrainingProcess:
     def _say(self, line: str) -> None:
         if self._rank == 0:
             self._board.write.remote(line)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int) -> None:
-    """Give every parameter group its learning rate for the step after `done` steps."""
-    settings = config.optimizer
-    factor = learning_rate_factor(done, config.steps, settings.schedule, settings.warmup)
-    for group in optimizer.param_groups:
-        group["lr"] = factor * group["initial_lr"]
 
 
 def loader_settings(

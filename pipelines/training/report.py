@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
+from dpt.metrics import merged
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
-from pipelines.tasks.base import merged
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
 from pipelines.training.board import Pace

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.pictures import decode_rgb, encode_png
 from datasets_prep.ingest.normalize import resize_nearest_valid
-from dpt.predict.depth import colourise, display_range
+from dpt.predict.colours import colourise, display_range
 from pipelines.zero_shot.protocol import Measured, at_size
 
 _HEIGHT = 192

@@ -14,7 +14,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from datasets_prep import synthetic
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats import maps
 from datasets_prep.render import cameras as viewpoints
 from datasets_prep.render import solids
 from datasets_prep.render import worlds as scenery
@@ -403,7 +403,7 @@ def test_blendedmvs_camera_files(tmp_path):
     assert extrinsic[3].tolist() == [0, 0, 0, 1]
     assert intrinsic[0, 2] == 31.5
     low, interval, count, high = (float(v) for v in lines[11].split())
-    depth = formats.decode_pfm((project / "rendered_depth_maps" / "00000001.pfm").read_bytes(), "depth")
+    depth = maps.decode_pfm((project / "rendered_depth_maps" / "00000001.pfm").read_bytes(), "depth")
     assert low == pytest.approx(depth[depth > 0].min(), rel=1e-4)
     assert high == pytest.approx(depth.max(), rel=1e-4)
     assert (count, low + interval * 127) == (128, pytest.approx(high, rel=1e-4))

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 import dpt
+from dpt.config import ModelConfig
 from dpt.layers.backbones import Tap
 from dpt.layers.fusion import ResidualConvUnit
 from dpt.layers.reassemble import Readout
-from dpt.model import MODELS, ModelConfig
+from dpt.zoo import MODELS
 
 
 @pytest.fixture(scope="module")

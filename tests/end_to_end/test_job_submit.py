@@ -122,7 +122,7 @@ def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Prep
     folder = tmp_path_factory.mktemp("prepared")
     write_dataset("redweb", folder / "raw", scenes=8, height=96, width=128)
     prepare = ["prepare", "redweb", "--raw", str(folder / "raw"), "--out", str(folder / "shards")]
-    command = [sys.executable, "-m", "pipelines.cli.app", *prepare, "side=64", "samples_per_shard=4"]
+    command = [sys.executable, "-m", "tune.cli", *prepare, "side=64", "samples_per_shard=4"]
     with submitted(cluster.address, cluster.environment, command) as job:
         said = job.communicate(timeout=400)[0]
     assert job.returncode == 0, said
@@ -236,7 +236,7 @@ def check_ran_from_upload(cluster: Cluster) -> None:
     """Driver and at least one worker of the job ran the project's modules, and only uploaded ones."""
     seen = [line.split(" ", 1) for line in cluster.seen.read_text().splitlines()]
     assert {file for _, file in seen if UPLOADED not in file} == set()
-    drivers = {pid for pid, file in seen if file.endswith("pipelines/cli/app.py")}
+    drivers = {pid for pid, file in seen if file.endswith("tune/cli.py")}
     assert len(drivers) == 1
     assert {pid for pid, file in seen if "/datasets_prep/" in file} > drivers
 
@@ -267,7 +267,7 @@ def dpt_submit(
 ) -> Iterator[subprocess.Popen[str]]:
     """`dpt submit` of a command."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli.app", "submit", "--address", address, *options, "--", *command],
+        [sys.executable, "-m", "tune.cli", "submit", "--address", address, *options, "--", *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets_prep.manifest import open_dataset
-from pipelines.cli import app as cli
+from tune import cli
 
 TINY = (
     "model.name=dpt_tiny",

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from datasets_prep.synthetic import write_dataset
 from dpt.predict.colours import class_colours
-from pipelines.cli import app as cli
 from pipelines.cli import evaluate as cli_evaluate
+from tune import cli
 
 TINY = (
     "model.name=dpt_tiny", "model.pretrained=false", "segmentation.resize=64", "batch_size=4", "crop=64",

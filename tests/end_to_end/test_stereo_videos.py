@@ -12,7 +12,7 @@ import pytest
 from datasets_prep.manifest import open_dataset
 from datasets_prep.schema import decode_inverse_depth
 from datasets_prep.synthetic import write_dataset
-from pipelines.cli import app as cli
+from tune import cli
 
 
 def dpt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:

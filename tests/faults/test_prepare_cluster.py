@@ -95,7 +95,7 @@ def arguments(raw: Path, out: Path) -> list[str]:
 
 
 def run_again(raw: Path, out: Path) -> None:
-    with running([sys.executable, "-m", "pipelines.cli.app", *arguments(raw, out)]) as (process, log):
+    with running([sys.executable, "-m", "tune.cli", *arguments(raw, out)]) as (process, log):
         assert process.wait(timeout=TIMEOUT) == 0, log.read_text()
 
 

@@ -127,7 +127,7 @@ def files_begun(out: Path) -> set[Path]:
 
 def command(raw: Path, out: Path) -> list[str]:
     arguments = ("prepare", "redweb", *SETTINGS, "--raw", str(raw), "--out", str(out))
-    return [sys.executable, "-m", "pipelines.cli.app", *arguments]
+    return [sys.executable, "-m", "tune.cli", *arguments]
 
 
 def run_to_the_end(raw: Path, out: Path) -> None:

@@ -52,4 +52,4 @@ def wait_for_files(root: Path, count: int, process: subprocess.Popen[bytes], log
 
 def command(videos: Path, out: Path) -> list[str]:
     arguments = ("stereo", "movies", "--videos", str(videos), "--out", str(out))
-    return [sys.executable, "-m", "pipelines.cli.app", *arguments]
+    return [sys.executable, "-m", "tune.cli", *arguments]

@@ -48,7 +48,7 @@ class Place:
     def resume(self, name: str) -> str:
         """Go on with a sweep to its end, as a user does; returns what was printed."""
         command = ["tune", "--resume", name, "--storage", str(self.runs)]
-        with running([sys.executable, "-m", "pipelines.cli.app", *command]) as (process, log):
+        with running([sys.executable, "-m", "tune.cli", *command]) as (process, log):
             return end_of(process, log)
 
     def has(self, name: str, key: str, pattern: str) -> bool:
@@ -91,7 +91,7 @@ def place(
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Place) -> Figures:
-    command = [sys.executable, "-m", "pipelines.cli.app", *place.arguments("undisturbed")]
+    command = [sys.executable, "-m", "tune.cli", *place.arguments("undisturbed")]
     with running(command) as (process, log):
         end_of(process, log)
     figures = place.figures("undisturbed")
@@ -107,7 +107,7 @@ def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undis
     def begun(key: str) -> bool:
         return place.has("killed", key, "step_*/state.json") and not finished(key)
 
-    command = [sys.executable, "-m", "pipelines.cli.app", *place.arguments("killed")]
+    command = [sys.executable, "-m", "tune.cli", *place.arguments("killed")]
     with running(command) as (process, log):
         # Which of two waiting trials trains first is Ray's choice.
         wait_until(lambda: any(map(finished, KEYS)) and any(map(begun, KEYS)), process, log)
@@ -128,7 +128,7 @@ def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undis
 
 @pytest.mark.slow
 def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undisturbed: Figures) -> None:
-    command = [sys.executable, "-m", "pipelines.cli.app", *place.arguments("crash")]
+    command = [sys.executable, "-m", "tune.cli", *place.arguments("crash")]
     with running(command) as (process, log):
         wait_until(lambda: place.has("crash", KEYS[0], "step_*/state.json"), process, log)
         drivers = trial_drivers(process.pid)

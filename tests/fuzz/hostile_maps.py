@@ -19,7 +19,7 @@ import OpenEXR
 import scipy.io
 import scipy.sparse
 
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats import maps
 from tests.fuzz.hostile_pictures import SIDE, Variant
 
 CANARY_VARIABLE = "FUZZ_CANARY"
@@ -81,7 +81,7 @@ def _pfm(width: bytes, height: bytes, scale: bytes) -> Variant:
     return _always(_PFM % (width, height, scale) + bytes(4 * HEIGHT * WIDTH))
 
 
-PFM_LIGHT = _of_values(formats.encode_pfm) | {
+PFM_LIGHT = _of_values(maps.encode_pfm) | {
     "no width": _pfm(b"0", b"48", b"-1"),
     "negative width": _pfm(b"-64", b"48", b"-1"),
     "huge": _pfm(b"999999999", b"999999999", b"-1"),
@@ -95,7 +95,7 @@ PFM_LIGHT = _of_values(formats.encode_pfm) | {
     "largest without values": _always(_PFM % (str(SIDE).encode(), str(SIDE).encode(), b"-1")),
     "white space without end": _always(b"Pf" + b"\n" * 1_000_000),
 }
-SINTEL_LIGHT = _of_values(formats.encode_sintel_depth) | {
+SINTEL_LIGHT = _of_values(maps.encode_sintel_depth) | {
     name: _always(b"PIEH" + struct.pack("<2i", *size) + bytes(4 * HEIGHT * WIDTH))
     for name, size in {
         "no size": (0, 0),
@@ -149,8 +149,8 @@ def _saved(values: np.ndarray) -> bytes:
 _FLOATS = _constant(3).tobytes()
 _NPY_TYPES = ["<f2", "<f8", ">f4", "<i8", "<u2", "|u1", "|b1", "<c8", "<U4", "|S5", "<M8[s]", "|V8", "<f16"]
 NPY_LIGHT = (
-    _of_values(formats.encode_npy)
-    | {f"shape: {n}": _always(formats.encode_npy(np.ones(s, np.float32))) for n, s in _SHAPES.items()}
+    _of_values(maps.encode_npy)
+    | {f"shape: {n}": _always(maps.encode_npy(np.ones(s, np.float32))) for n, s in _SHAPES.items()}
     | {
         f"type {code}": _always(_saved(np.ones((HEIGHT, WIDTH), code)))
         for code in (

@@ -20,9 +20,10 @@ import pyarrow as pa
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
 from datasets_prep.ingest.shard_file import writing_shard
-from datasets_prep.plan.shards import IngestSettings, open_source
+from datasets_prep.plan.shards import open_source
 from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.schema import SCHEMA, encode_inverse_depth
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import LAYOUTS, write_dataset

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from datasets_prep.plan.shards import IngestSettings
+from datasets_prep.settings import IngestSettings
 from pipelines.config import ConfigError, Experiment, TrainConfig
 from pipelines.config_files import CONFIG_FOLDER, load_experiment, load_section, to_yaml
 

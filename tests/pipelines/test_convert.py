@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 import dpt
 from datasets_prep.errors import NotFound, UserError
 from dpt.weights.key_maps import LAYOUTS
-from pipelines.cli import app as cli
 from pipelines.convert import convert
 from pipelines.tracking.model_reference import BadModel, load_network
+from tune import cli
 
 
 @pytest.fixture(scope="module")

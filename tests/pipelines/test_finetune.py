@@ -15,15 +15,16 @@ import dpt
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import open_dataset
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.render.scenes import render_scene
+from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset
 from dpt.predict.depth import predict_inverse_depth
-from pipelines.cli import app as cli
 from pipelines.evaluation.metric_depth import decode_metric_row
 from pipelines.loading.batches import evaluation_batches
 from pipelines.tracking.model_reference import load_network
 from tests.pipelines.evaluation.test_metric_protocol import by_hand
+from tune import cli
 
 TINY = (
     "batch_size=4",

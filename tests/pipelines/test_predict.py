@@ -11,8 +11,9 @@ from PIL import Image
 import dpt
 from dpt.predict.classes import predict_classes
 from dpt.predict.depth import predict_inverse_depth
+from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
-from pipelines.predict import BadImage, predict, predict_one, read_image, resolve_device
+from pipelines.predict import BadImage, predict, predict_one, read_image
 from pipelines.prediction.inputs import Input
 from pipelines.prediction.video import read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel

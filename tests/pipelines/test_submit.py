@@ -278,7 +278,7 @@ def test_this_working_tree_is_small(tmp_path: Path) -> None:
     package = pack(submit.TREE, tmp_path)
     assert package.stat().st_size < 2**20
     with zipfile.ZipFile(package) as archive:
-        assert "pipelines/cli/app.py" in archive.namelist()
+        assert "tune/cli.py" in archive.namelist()
     (tmp_path / "again").mkdir()
     assert pack(submit.TREE, tmp_path / "again").read_bytes() == package.read_bytes()
 

@@ -9,7 +9,8 @@ import torch
 import dpt
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import PreparedDataset
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset
 from dpt.class_names import class_names
 from dpt.weights.adapt import with_classes

@@ -15,7 +15,7 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 
-from dpt.predict.depth import colourise
+from dpt.predict.colours import colourise
 from pipelines.tracking import runs as tracking
 from tune import records
 from tune.ablations import PAPER, Table

@@ -33,7 +33,7 @@ ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=Fal
 assert len(ray.nodes()) == workers + 1, ray.nodes()
 signal.signal(signal.SIGUSR1, lambda *_: Thread(target=cluster.add_node, kwargs=common).start())
 print("cluster is up", flush=True)
-from pipelines.cli.app import main
+from tune.cli import main
 try:
     main()
 finally:

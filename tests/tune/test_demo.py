@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.ingest.run import ingest_all
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset
 from tune.ablations import DATASETS, PAPER
 from tune.demo import plan_demo

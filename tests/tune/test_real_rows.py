@@ -19,10 +19,10 @@ import dpt
 from datasets_prep.manifest import open_datasets
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
-from pipelines.evaluate import evaluate_share
+from pipelines.evaluation.relative_depth import evaluate_share
 from pipelines.loading.batches import Batch
-from pipelines.tasks.relative_depth import adam
 from pipelines.training.loop import build_model
+from pipelines.training.optimizer import create_optimizer
 from pipelines.training.step import TrainingStep
 from tests.support.sessions import running
 from tune import records
@@ -57,7 +57,9 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
     model = build_model(config.model, config.crop_size).train()
     wake(model)
     before = copy.deepcopy(next(model.head.parameters())).detach()
-    step = TrainingStep(model, model, adam(model, config), None, config, datasets=1, rank=0, world_size=1)
+    step = TrainingStep(
+        model, model, create_optimizer(model, config), None, config, datasets=1, rank=0, world_size=1
+    )
     result = step(batch(), 1)
     assert not result.skipped
     assert math.isfinite(result.loss.item())
@@ -77,7 +79,7 @@ def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: s
     tune = {"concurrency": 1, "latency_runs": 1, "pictures": 1}
     config.write_text(yaml.safe_dump({"train": short.model_dump(mode="json"), "tune": tune}))
     where = ("--data", str(shards_folder), "--config", str(config), "--storage", str(tmp_path / "runs"))
-    with running([sys.executable, "-m", "pipelines.cli.app", "tune", "--name", "paper", *where]) as (
+    with running([sys.executable, "-m", "tune.cli", "tune", "--name", "paper", *where]) as (
         process,
         log,
     ):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import decode_hdf5_array, encode_hdf5_arrays
 from datasets_prep.sources.base import BadSample
@@ -31,12 +32,12 @@ def png_typed_by_hand(width: int, height: int, bits: int, colour: int, rows: byt
 
 def test_pfm_typed_by_hand_is_read_from_the_bottom_up():
     data = b"Pf\n3 2\n-1.000000\n" + struct.pack("<6f", 10, 11, 12, 20, 21, 22)
-    assert formats.decode_pfm(data, "depth").tolist() == [[20, 21, 22], [10, 11, 12]]
+    assert maps.decode_pfm(data, "depth").tolist() == [[20, 21, 22], [10, 11, 12]]
 
 
 def test_pfm_with_positive_scale_is_big_endian():
     data = b"Pf\n2 1\n1.0\n" + struct.pack(">2f", 1.5, -2.25)
-    values = formats.decode_pfm(data, "depth")
+    values = maps.decode_pfm(data, "depth")
     assert values.tolist() == [[1.5, -2.25]]
     assert values.dtype == np.float32
     assert values.dtype.isnative
@@ -49,14 +50,14 @@ def test_pfm_with_positive_scale_is_big_endian():
 def test_pfm_header_white_space(header):
     # The first value starts with the byte 0x0A, which must not be taken for a line end.
     values = np.frombuffer(b"\x0a\x00\x80\x3f\x00\x00\x00\x40", "<f4")
-    assert formats.decode_pfm(header + values.tobytes(), "depth").ravel().tolist() == values.tolist()
+    assert maps.decode_pfm(header + values.tobytes(), "depth").ravel().tolist() == values.tolist()
 
 
 def test_pfm_round_trip_and_exact_bytes():
     values = np.array([[1, np.nan, np.inf], [0, -1, 1e-38]], np.float32)
-    data = formats.encode_pfm(values)
+    data = maps.encode_pfm(values)
     assert data == b"Pf\n3 2\n-1.000000\n" + values[::-1].tobytes()
-    np.testing.assert_array_equal(formats.decode_pfm(data, "depth"), values)
+    np.testing.assert_array_equal(maps.decode_pfm(data, "depth"), values)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_pfm_round_trip_and_exact_bytes():
 )
 def test_bad_pfm_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=reason):
-        formats.decode_pfm(data, "depth")
+        maps.decode_pfm(data, "depth")
 
 
 # NPY
@@ -93,7 +94,7 @@ def npy_typed_by_hand(fields: str, values: bytes, version: int = 1) -> bytes:
 def test_npy_typed_by_hand(version):
     fields = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
     data = npy_typed_by_hand(fields, struct.pack("<6f", *range(6)), version)
-    assert formats.decode_npy(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert maps.decode_npy(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2", "|u1", ">i2", "|b1"])
@@ -102,7 +103,7 @@ def test_npy_agrees_with_numpy(dtype, order):
     values = np.asarray(np.arange(12).reshape(3, 4) % 7 - 1, dtype=dtype, order=order)
     stream = io.BytesIO()
     np.save(stream, values)
-    decoded = formats.decode_npy(stream.getvalue(), "depth")
+    decoded = maps.decode_npy(stream.getvalue(), "depth")
     np.testing.assert_array_equal(decoded, values)
     assert decoded.dtype.isnative
 
@@ -111,21 +112,21 @@ def test_npy_agrees_with_numpy(dtype, order):
 def test_npy_is_written_as_numpy_writes_it(values):
     stream = io.BytesIO()
     np.save(stream, values)
-    assert formats.encode_npy(values) == stream.getvalue()
+    assert maps.encode_npy(values) == stream.getvalue()
 
 
 def test_npy_with_pickled_objects_is_refused_unopened():
     stream = io.BytesIO()
     np.save(stream, np.array([print, 1], dtype=object))
     with pytest.raises(BadSample, match=r"^depth NPY header does not describe a numeric array"):
-        formats.decode_npy(stream.getvalue(), "depth")
+        maps.decode_npy(stream.getvalue(), "depth")
 
 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (formats.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
-        (formats.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
+        (maps.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
+        (maps.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
         (
             npy_typed_by_hand(
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999, 99999999), }", b""
@@ -154,7 +155,7 @@ def test_npy_with_pickled_objects_is_refused_unopened():
 )
 def test_bad_npy_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=f"^depth.*{reason}"):
-        formats.decode_npy(data, "depth")
+        maps.decode_npy(data, "depth")
 
 
 # PNG
@@ -224,8 +225,8 @@ def test_absurd_png_size_is_refused_from_the_header(size):
 
 def test_sintel_depth_typed_by_hand():
     data = b"PIEH" + struct.pack("<2i", 3, 2) + struct.pack("<6f", *range(6))
-    assert formats.decode_sintel_depth(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert formats.encode_sintel_depth(np.arange(6, dtype=np.float32).reshape(2, 3)) == data
+    assert maps.decode_sintel_depth(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert maps.encode_sintel_depth(np.arange(6, dtype=np.float32).reshape(2, 3)) == data
     assert struct.unpack("<f", b"PIEH") == (202021.25,)
 
 
@@ -242,7 +243,7 @@ def test_sintel_depth_typed_by_hand():
 )
 def test_bad_sintel_depth_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=f"^depth {reason}"):
-        formats.decode_sintel_depth(data, "depth")
+        maps.decode_sintel_depth(data, "depth")
 
 
 # Raw floats
@@ -250,10 +251,10 @@ def test_bad_sintel_depth_is_refused_with_its_reason(data, reason):
 
 def test_raw_floats_need_exactly_the_promised_size():
     data = struct.pack("<6f", *range(6))
-    assert formats.decode_raw_floats(data, "depth", 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert maps.decode_raw_floats(data, "depth", 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
     for wrong in (data[:-1], data + b"\0"):
         with pytest.raises(BadSample, match=r"^depth has \d+ bytes, 3x2 float32 needs 24$"):
-            formats.decode_raw_floats(wrong, "depth", 2, 3)
+            maps.decode_raw_floats(wrong, "depth", 2, 3)
 
 
 # Pictures
@@ -354,22 +355,22 @@ def test_other_files_are_no_pictures():
 
 _SMALL = np.random.default_rng(3).integers(0, 255, (24, 31)).astype(np.uint8)
 _DECODERS = {
-    "pfm": (lambda data: formats.decode_pfm(data, "depth"), formats.encode_pfm(_SMALL.astype(np.float32))),
-    "npy": (lambda data: formats.decode_npy(data, "depth"), formats.encode_npy(_SMALL.astype(np.float32))),
+    "pfm": (lambda data: maps.decode_pfm(data, "depth"), maps.encode_pfm(_SMALL.astype(np.float32))),
+    "npy": (lambda data: maps.decode_npy(data, "depth"), maps.encode_npy(_SMALL.astype(np.float32))),
     "png": (lambda data: formats.decode_grey_png(data, "depth"), formats.encode_png(_SMALL)),
     "rgb png": (formats.decode_rgb, formats.encode_png(picture(24, 31))),
     "jpeg": (formats.decode_rgb, formats.encode_jpeg(picture(24, 31))),
     "exr": (
-        lambda data: formats.decode_exr(data, "depth", ("G",)),
-        formats.encode_exr({"G": _SMALL.astype(np.float32)}),
+        lambda data: maps.decode_exr(data, "depth", ("G",)),
+        maps.encode_exr({"G": _SMALL.astype(np.float32)}),
     ),
     "hdf5": (
         lambda data: decode_hdf5_array(data, "depth", "depth", 2),
         encode_hdf5_arrays({"depth": _SMALL.astype(np.float32)}),
     ),
     "sintel": (
-        lambda data: formats.decode_sintel_depth(data, "depth"),
-        formats.encode_sintel_depth(_SMALL.astype(np.float32)),
+        lambda data: maps.decode_sintel_depth(data, "depth"),
+        maps.encode_sintel_depth(_SMALL.astype(np.float32)),
     ),
 }
 

@@ -4,7 +4,8 @@ import pytest
 
 from datasets_prep.ingest.forecast import forecast
 from datasets_prep.ingest.run import ingest_all
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets_prep.formats.pictures import encode_exr, encode_jpeg, encode_png
+from datasets_prep.formats.maps import encode_exr
+from datasets_prep.formats.pictures import encode_jpeg, encode_png
 
 LIMIT_MIB = 1536
 

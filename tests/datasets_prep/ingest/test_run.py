@@ -16,8 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from datasets_prep.ingest import run as ingest_module
 from datasets_prep.ingest.run import ingest, ingest_all, write_shard
 from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
-from datasets_prep.plan.shards import IngestPlan, IngestSettings, ShardPlan, find_source, plan_ingest
+from datasets_prep.plan.shards import IngestPlan, ShardPlan, find_source, plan_ingest
 from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, WrongLayout
 from datasets_prep.sources.redweb import ReDWeb

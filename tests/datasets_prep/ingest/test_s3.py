@@ -52,7 +52,7 @@ def prepared_on_s3(s3: FaultyS3, raw_on_s3: str) -> str:
 
 
 def prepare(raw: str, out: str) -> str:
-    command = [sys.executable, "-m", "pipelines.cli.app", "prepare", "tartanair", *SETTINGS]
+    command = [sys.executable, "-m", "tune.cli", "prepare", "tartanair", *SETTINGS]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(
         [*command, "--raw", raw, "--out", out], env=environment, capture_output=True, text=True, timeout=300

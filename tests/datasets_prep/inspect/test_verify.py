@@ -13,8 +13,9 @@ from datasets_prep.inspect.page import write_page
 from datasets_prep.inspect.row_pictures import pictures_of_row
 from datasets_prep.inspect.verify import draw_contact_sheet, random_rows, verify
 from datasets_prep.manifest import PreparedDataset, open_dataset
-from datasets_prep.plan.shards import IngestSettings, open_source, plan_ingest
+from datasets_prep.plan.shards import open_source, plan_ingest
 from datasets_prep.schema import SCHEMA
+from datasets_prep.settings import IngestSettings
 from datasets_prep.storage.folder import DigestingFolder
 from datasets_prep.synthetic import write_dataset
 

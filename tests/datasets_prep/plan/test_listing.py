@@ -8,7 +8,8 @@ import pytest
 
 from datasets_prep.errors import UserError
 from datasets_prep.plan.listing import MAX_FILE_BYTES
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.synthetic import write_dataset

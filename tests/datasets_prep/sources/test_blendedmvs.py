@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.sources.base import BadSample
@@ -117,4 +118,4 @@ def write(root, project, depth):
     (folder / "rendered_depth_maps").mkdir()
     image = np.zeros((*depth.shape, 3), np.uint8)
     (folder / "blended_images" / "00000000.jpg").write_bytes(formats.encode_jpeg(image))
-    (folder / "rendered_depth_maps" / "00000000.pfm").write_bytes(formats.encode_pfm(depth))
+    (folder / "rendered_depth_maps" / "00000000.pfm").write_bytes(maps.encode_pfm(depth))

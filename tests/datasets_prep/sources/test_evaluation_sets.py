@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.tum import TUM
@@ -99,7 +101,7 @@ def test_sintel_uses_the_final_pass_only(written):
 def test_sintel_invalid_values(tmp_path):
     depth = np.array([[0, np.nan, 1e10]], np.float32)
     put(tmp_path / "training/final/alley_1/frame_0001.png", formats.encode_png(BLACK))
-    put(tmp_path / "training/depth/alley_1/frame_0001.dpt", formats.encode_sintel_depth(depth))
+    put(tmp_path / "training/depth/alley_1/frame_0001.dpt", maps.encode_sintel_depth(depth))
     root = Folder(tmp_path)
     [sample] = SOURCES["sintel"].list(root).samples
     assert SOURCES["sintel"].read(root, sample).valid.tolist() == [[False, False, True]]

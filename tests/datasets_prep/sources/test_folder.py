@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.folder import FolderSource, read_description
 from datasets_prep.storage.folder import Folder
@@ -156,7 +158,7 @@ def test_two_images_of_one_name(tmp_path):
     [
         ("tif", b"II*\0garbage", "depth is no TIFF, or damaged"),
         ("tif", "RGB", "depth TIFF has pixels of kind RGB"),
-        ("npy", formats.encode_npy(np.zeros((2, 2, 3), np.float32)), r"depth NPY holds \(2, 2, 3\)"),
+        ("npy", maps.encode_npy(np.zeros((2, 2, 3), np.float32)), r"depth NPY holds \(2, 2, 3\)"),
         ("png", formats.encode_png(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), "colour picture"),
     ],
 )
@@ -174,7 +176,7 @@ def test_maps_that_are_none_are_refused(tmp_path, suffix, data, message):
 @pytest.mark.parametrize("shape", [(1, 2, 3), (2, 3, 1)])
 def test_an_npy_map_may_have_one_channel(tmp_path, shape):
     root = write(tmp_path)
-    (tmp_path / "depth" / "a.npy").write_bytes(formats.encode_npy(np.ones(shape, np.float32)))
+    (tmp_path / "depth" / "a.npy").write_bytes(maps.encode_npy(np.ones(shape, np.float32)))
     assert read_one(root)[1].target.shape == (2, 3)
 
 

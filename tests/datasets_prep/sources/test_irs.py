@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.sources.base import BadSample
@@ -20,7 +21,7 @@ def write(root, disparity, number="1960", scene="Home/A", channels=("G",)):
     place.mkdir(parents=True, exist_ok=True)
     image = np.zeros((*disparity.shape, 3), np.uint8)
     (place / f"l_{number}.png").write_bytes(formats.encode_png(image))
-    (place / f"d_{number}.exr").write_bytes(formats.encode_exr(dict.fromkeys(channels, disparity)))
+    (place / f"d_{number}.exr").write_bytes(maps.encode_exr(dict.fromkeys(channels, disparity)))
 
 
 def test_counts_groups_and_official_lists(written):
@@ -62,7 +63,7 @@ def test_channel_names(tmp_path, channels):
 
 def test_green_comes_first():
     channels = {name: np.full((2, 3), value, np.float32) for name, value in (("R", 1), ("G", 2), ("B", 3))}
-    assert (formats.decode_exr(formats.encode_exr(channels), "depth", ("G", "R")) == 2).all()
+    assert (maps.decode_exr(maps.encode_exr(channels), "depth", ("G", "R")) == 2).all()
 
 
 def test_ids_of_any_width_are_numbers(tmp_path):
@@ -106,36 +107,36 @@ def test_missing_image_is_left_out(tmp_path):
 
 def test_exr_round_trip():
     values = np.random.default_rng(0).normal(size=(33, 47)).astype(np.float32)
-    decoded = formats.decode_exr(formats.encode_exr({"G": values}), "depth", ("G",))
+    decoded = maps.decode_exr(maps.encode_exr({"G": values}), "depth", ("G",))
     np.testing.assert_array_equal(decoded, values)
 
 
 def test_exr_without_the_channels_is_refused():
-    data = formats.encode_exr(dict.fromkeys(("X", "Y"), np.ones((2, 2), np.float32)))
+    data = maps.encode_exr(dict.fromkeys(("X", "Y"), np.ones((2, 2), np.float32)))
     with pytest.raises(BadSample, match=r"^depth EXR has channels \['X', 'Y'\], expected G or R$"):
-        formats.decode_exr(data, "depth", ("G", "R"))
+        maps.decode_exr(data, "depth", ("G", "R"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.9, 0.999])
 def test_truncated_exr_is_refused(share):
     values = np.random.default_rng(0).normal(size=(133, 147)).astype(np.float32)
-    data = formats.encode_exr({"G": values})
+    data = maps.encode_exr({"G": values})
     with pytest.raises(BadSample, match=r"^depth EXR"):
-        formats.decode_exr(data[: int(share * len(data))], "depth", ("G",))
+        maps.decode_exr(data[: int(share * len(data))], "depth", ("G",))
 
 
 def test_absurd_exr_size_is_refused_from_the_header():
-    data = bytearray(formats.encode_exr({"G": np.ones((4, 4), np.float32)}))
+    data = bytearray(maps.encode_exr({"G": np.ones((4, 4), np.float32)}))
     at = data.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
     data[at + 8 : at + 16] = np.array([99_999, 99_999], "<i4").tobytes()
     with pytest.raises(BadSample, match=r"^depth declares 100000x100000 pixels, more than 50 megapixels$"):
-        formats.decode_exr(bytes(data), "depth", ("G",))
+        maps.decode_exr(bytes(data), "depth", ("G",))
 
 
 def test_exr_with_absurdly_many_channels_is_refused():
     channels = {f"c{number:03d}": np.zeros((400, 500), np.float32) for number in range(600)}
     with pytest.raises(BadSample, match="more than 50 megapixels"):
-        formats.decode_exr(formats.encode_exr(channels), "depth", ("G",))
+        maps.decode_exr(maps.encode_exr(channels), "depth", ("G",))
 
 
 def test_a_list_with_an_endless_number_names_nothing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.tartanair import TartanAir
@@ -179,7 +180,7 @@ def test_real_frame():
     assert raw.valid.all()
     assert 1 < raw.target.min() < raw.target.max() < 3
     stored = root.read_bytes(sample.files["depth"])
-    assert stored == formats.encode_npy(formats.decode_npy(stored, "depth"))
+    assert stored == maps.encode_npy(maps.decode_npy(stored, "depth"))
     np.testing.assert_array_equal(raw.target.astype(np.float16).astype(np.float32), raw.target)
 
 
@@ -188,6 +189,6 @@ def write(trajectory, depth, labels=None):
         (trajectory / folder).mkdir(parents=True, exist_ok=True)
     image = np.zeros((2, 2, 3), np.uint8)
     (trajectory / "image_left" / "000000_left.png").write_bytes(formats.encode_png(image))
-    (trajectory / "depth_left" / "000000_left_depth.npy").write_bytes(formats.encode_npy(depth))
+    (trajectory / "depth_left" / "000000_left_depth.npy").write_bytes(maps.encode_npy(depth))
     if labels is not None:
-        (trajectory / "seg_left" / "000000_left_seg.npy").write_bytes(formats.encode_npy(labels))
+        (trajectory / "seg_left" / "000000_left_seg.npy").write_bytes(maps.encode_npy(labels))

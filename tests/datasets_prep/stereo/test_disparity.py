@@ -5,15 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.settings import RejectionRules
 from datasets_prep.sources.base import BadSample
-from datasets_prep.stereo.disparity import (
-    Disparity,
-    RejectionRules,
-    disparity_of,
-    put_sky_far,
-    reject,
-    shrink,
-)
+from datasets_prep.stereo.disparity import Disparity, disparity_of, put_sky_far, reject, shrink
 from datasets_prep.stereo.flow import Flow
 
 HEIGHT, WIDTH = 40, 80

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from datasets_prep.errors import NotFound
+from datasets_prep.settings import StereoSettings
 from datasets_prep.stereo.plan import (
     FRAMES_A_PIECE,
     BadVideoFolder,
-    StereoSettings,
     StereoVideo,
     find_videos,
     pieces_of_clip,

@@ -15,9 +15,9 @@ import pytest
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.formats.disparity_png import decode_disparity
 from datasets_prep.formats.pictures import encode_png
+from datasets_prep.settings import RejectionRules, StereoSettings
 from datasets_prep.sources import SOURCES
-from datasets_prep.stereo.disparity import RejectionRules
-from datasets_prep.stereo.plan import BadVideoFolder, StereoSettings
+from datasets_prep.stereo.plan import BadVideoFolder
 from datasets_prep.stereo.run import NothingUsable, plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import PARTIAL_MARK, Folder
 from datasets_prep.synthetic import write_dataset

@@ -37,7 +37,7 @@ def stereo(videos: str, out: str) -> None:
     command = [
         sys.executable,
         "-m",
-        "pipelines.cli.app",
+        "tune.cli",
         "stereo",
         "movies",
         "--videos",

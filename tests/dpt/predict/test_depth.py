@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 
 import dpt
-from dpt.predict.depth import colourise, predict_batch, predict_inverse_depth, to_inverse_depth
+from dpt.predict.colours import colourise
+from dpt.predict.depth import predict_batch, predict_inverse_depth, to_inverse_depth
 from dpt.predict.transforms import normalise, resize_image
 
 

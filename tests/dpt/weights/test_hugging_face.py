@@ -10,7 +10,8 @@ import transformers
 from torch import nn
 
 import dpt
-from dpt.weights.files import _hugging_face_config, _hugging_face_settings, from_tensors
+from dpt.weights.files import from_tensors
+from dpt.weights.hugging_face import _hugging_face_config, _hugging_face_settings
 
 LARGE = {
     "hidden_size": 1024,
@@ -125,7 +126,7 @@ def test_other_readouts_and_taps_agree(readout):
 def test_large_agrees():
     model = theirs(**LARGE)
     ours = from_tensors(model.state_dict(), "model.safetensors")
-    assert ours.config == dpt.model.MODELS["dpt_large"].config
+    assert ours.config == dpt.zoo.MODELS["dpt_large"].config
     images = torch.randn(1, 3, 384, 384)
     assert_same(ours(images), model(images).predicted_depth)
     tall = torch.randn(1, 3, 128, 64)
@@ -136,7 +137,7 @@ def test_large_agrees():
 def test_hybrid_agrees_and_round_trips(tmp_path):
     model = theirs(**HYBRID)
     ours = from_tensors(model.state_dict(), "model.safetensors")
-    assert ours.config == dpt.model.MODELS["dpt_hybrid"].config
+    assert ours.config == dpt.zoo.MODELS["dpt_hybrid"].config
     images = torch.randn(1, 3, 384, 384)
     assert_same(ours(images), model(images).predicted_depth)
     wide = torch.randn(1, 3, 96, 160)
@@ -159,7 +160,7 @@ def test_hybrid_agrees_and_round_trips(tmp_path):
 def test_segmentation_agrees(name, settings):
     model = theirs("SemanticSegmentation", **settings, **ADE20K)
     ours = from_tensors(model.state_dict(), "model.safetensors")
-    assert ours.config == dpt.model.MODELS[name].config
+    assert ours.config == dpt.zoo.MODELS[name].config
     images = torch.randn(1, 3, 384, 384)
     penultimate = []
     block = model.neck.fusion_stage.layers[2]
@@ -211,7 +212,7 @@ def test_depth_anything_agrees():
             tensors[f"{attention}qkv.{kind}"] = torch.cat(parts)
     authors = {depth_anything_name(key): tensor for key, tensor in tensors.items()}
     ours = from_tensors(authors, "depth_anything_v2_vits.pth")
-    assert ours.config == dpt.model.MODELS["depth_anything_v2_small"].config
+    assert ours.config == dpt.zoo.MODELS["depth_anything_v2_small"].config
     for size in ((518, 518), (70, 126)):
         images = torch.randn(1, 3, *size)
         assert_same(ours(images), model(images).predicted_depth)

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 import dpt
-from dpt.model import MODELS
 from dpt.weights.files import from_tensors, read_tensors
 from dpt.weights.key_maps import LAYOUTS
+from dpt.zoo import MODELS
 
 
 def on_meta(name, **overrides):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.cli import app as cli
+from tune import cli
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 

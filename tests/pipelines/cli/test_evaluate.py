@@ -15,10 +15,10 @@ import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.formats import pictures as formats
 from datasets_prep.synthetic import write_dataset
-from pipelines.cli import app as cli
 from pipelines.cli.evaluate import spread
 from pipelines.submit import job_targets
 from pipelines.zero_shot.protocol import METRICS
+from tune import cli
 
 ONE_EACH = ["--on", "diw", "--on", "nyu", "--raw", "/data", "--raw", "nyu=/n"]
 

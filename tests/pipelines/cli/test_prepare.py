@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing_cache import keep
-from pipelines.cli import app as cli
+from tune import cli
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import app as cli
+from tune import cli
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import torch
 
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import NotADataset, PreparedDataset
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset

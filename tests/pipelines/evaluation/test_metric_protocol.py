@@ -2,15 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.config import MetricRegion
+from dpt.regions import MetricRegion, kb_window, region_window
 from pipelines.evaluation.metric_protocol import (
     METRICS,
     PROTOCOLS,
     MetricProtocol,
     ProtocolError,
-    kb_window,
     protocol_metrics,
-    region_window,
 )
 
 

@@ -16,8 +16,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 import dpt
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
-from datasets_prep.plan.shards import IngestSettings, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.schema import decode_image
+from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset, write_traps
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import PAPER_SCALES, predict_classes

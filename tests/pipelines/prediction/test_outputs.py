@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from datasets_prep.storage.folder import Folder
-from dpt.model import MODELS
-from pipelines.prediction.outputs import encode, encode_points, inverse_depth_of, write_prediction
+from dpt.predict.depth import inverse_depth_of
+from dpt.zoo import MODELS
+from pipelines.prediction.outputs import encode, encode_points, write_prediction
 
 RELATIVE = MODELS["dpt_tiny"].config
 METRIC_INVERSE = dataclasses.replace(RELATIVE, scale=0.5, shift=0.1)

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.predict.classes import predict_classes
-from pipelines.cli import app as cli
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.paper_tables import TABLE_1
 from pipelines.report.model_page import beside_the_paper, write_model_report
@@ -30,6 +29,7 @@ from pipelines.report.pictures import (
 from pipelines.tracking import runs as tracking
 from tests.support.browser import browsing
 from tests.support.labelled_sets import prepare, tiny
+from tune import cli
 
 
 @pytest.fixture(scope="module")

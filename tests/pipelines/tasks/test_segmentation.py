@@ -18,7 +18,8 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.loading.batches import Batch, training_batches
 from pipelines.tasks.registry import task_of
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot, write_file
-from pipelines.training.loop import loader_settings, set_learning_rates
+from pipelines.training.loop import loader_settings
+from pipelines.training.optimizer import create_optimizer, set_learning_rates
 from pipelines.training.parallel import synchronise_norms
 from pipelines.training.step import TrainingStep
 from tests.support.labelled_sets import config, prepare, tiny
@@ -47,7 +48,7 @@ def labelled_batch(chosen: slice = slice(0, 4)) -> Batch:
 
 def one_step(settings: TrainConfig, batch: Batch) -> tuple[dpt.DPT, float]:
     model = tiny(dropout=0.0).train()
-    step = TrainingStep(model, model, task_of(settings).optimizer(model), None, settings, 1, 0, 1)
+    step = TrainingStep(model, model, create_optimizer(model, settings), None, settings, 1, 0, 1)
     result = step(batch, 1)
     assert not result.skipped
     return model, result.loss.item()
@@ -83,7 +84,7 @@ def _rank(rank: int, rendezvous: str, folder: Path) -> None:
     settings, model = config(), tiny(dropout=0.0).train()
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
-    step = TrainingStep(model, parallel, task_of(settings).optimizer(model), None, settings, 1, rank, 2)
+    step = TrainingStep(model, parallel, create_optimizer(model, settings), None, settings, 1, rank, 2)
     result = step(labelled_batch(slice(0, 1) if rank == 0 else slice(1, 4)), 1)
     torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -134,7 +135,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_
             assert not step(batches[number - 1], number).skipped
 
     model = tiny().train()
-    optimizer = task_of(settings).optimizer(model)
+    optimizer = create_optimizer(model, settings)
     go_on(model, optimizer, 1, 3)
     snapshot = take_snapshot(model, optimizer, None, model.config.to_dict(), TrainingState(3))
     for name in snapshot.tensors:
@@ -142,7 +143,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_
     go_on(model, optimizer, 4, 6)
 
     resumed = tiny().train()
-    again = task_of(settings).optimizer(resumed)
+    again = create_optimizer(resumed, settings)
     restore(tmp_path, resumed, again, None)
     go_on(resumed, again, 4, 6)
     for (name, tensor), other in zip(model.state_dict().items(), resumed.state_dict().values(), strict=True):
@@ -156,7 +157,7 @@ def test_it_learns(ade20k: PreparedDataset) -> None:
     task = task_of(settings)
     before = task.evaluate_share(model, ade20k, "val", 0, 1).result()
     model.train()
-    optimizer = task.optimizer(model)
+    optimizer = create_optimizer(model, settings)
     step = TrainingStep(model, model, optimizer, None, settings, 1, 0, 1)
     losses = []
     for number, batch in enumerate(

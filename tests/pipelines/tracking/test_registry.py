@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
 from datasets_prep.storage.folder import Folder
-from pipelines.cli import app as cli
 from pipelines.config import PredictConfig
 from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import list_models, note_evaluation, promote, rollback, set_alias
 from pipelines.tracking.runs import TrackingError
+from tune import cli
 
 USER, PASSWORD = "ranftl", "vision-transformers"
 

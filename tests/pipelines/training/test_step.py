@@ -11,7 +11,7 @@ from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
-from pipelines.tasks.relative_depth import adam as build_optimizer
+from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import synchronise_norms
 from pipelines.training.step import TrainingStep, step_seed
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import dpt
+from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
@@ -62,7 +63,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, source in SOURCE_OF.items():
         write_dataset(source, root / name, scenes=4, height=72, width=96)
     sky = np.full((72, 96), 500, np.float32)
-    (root / "sintel/training/depth" / f"{BEYOND}.dpt").write_bytes(formats.encode_sintel_depth(sky))
+    (root / "sintel/training/depth" / f"{BEYOND}.dpt").write_bytes(maps.encode_sintel_depth(sky))
     shutil.copy(
         root / "sintel/training/final/rendered_0/frame_0001.png",
         root / f"sintel/training/final/{BEYOND}.png",
@@ -211,7 +212,7 @@ def test_images_that_cannot_be_used_are_never_left_out_silently(ray_session, net
 
 def test_a_set_without_any_valid_ground_truth_is_an_error(ray_session, network, tmp_path):
     write_dataset("sintel", tmp_path / "sintel", scenes=1, height=48, width=64)
-    far = formats.encode_sintel_depth(np.full((48, 64), 500, np.float32))
+    far = maps.encode_sintel_depth(np.full((48, 64), 500, np.float32))
     for path in (tmp_path / "sintel").rglob("*.dpt"):
         path.write_bytes(far)
     with pytest.raises(UnreadableImages, match="sintel: no image has valid ground truth nearer than the cap"):

@@ -16,12 +16,12 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from pipelines.cli import app as cli
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 from tests.support import made_up_sweep
 from tests.support.browser import ENTER, SPACE, Browser, browsing
 from tests.support.made_up_sweep import DATASETS, make_sweep, value_of
+from tune import cli
 from tune.ablations import PAPER
 from tune.report.page import write_report
 from tune.report.remarks import finding, progress

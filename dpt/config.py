@@ -1,0 +1,113 @@
+"""The config of a model: all that is needed to build it without its weights."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dpt.layers.backbones import TapName
+from dpt.layers.reassemble import READOUTS
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def check_choice(what: str, choice: str, choices: Iterable[str]) -> None:
+    """Raise a ValueError that names setting `what` and all `choices` unless `choice` is one of them."""
+    if choice not in choices:
+        raise ValueError(f"{what}: there is no {choice!r}; choose from {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to build a model without its weights; survives a round trip through JSON.
+
+    Attributes:
+        backbone: timm name with weight tag.
+        backbone_arguments: further arguments of the timm model, e.g. its depth.
+        taps: four tapped layers in network order: layer numbers counted from 1, or stages ``"R0"``, ``"R1"``.
+        readout: ``"project"``, ``"add"`` or ``"ignore"`` (Table 7).
+        channels: channels of the four reassembled maps before the decoder; of a convolutional tap, its own.
+        features: channels of the decoder, D̂ in the paper.
+        fusion: ``"dpt"``, or ``"midas"`` for the decoder of MiDaS v2.1.
+        task: ``"depth"`` or ``"segmentation"``.
+        classes: number of classes for segmentation.
+        class_names: what they are called, in order; empty if that is not known.
+        auxiliary: add the auxiliary segmentation head (section 4.2).
+        batch_norm: normalise in the fusion blocks; the paper does for segmentation only.
+        scale, shift: applied to the network's inverse depth d as ``scale · d + shift``, which makes it
+            metric (1/m) for the models that were fine-tuned on KITTI and NYUv2.
+        invert: return depth (m) instead of inverse depth.
+        max_depth: end in a sigmoid times this depth (m) instead of a ReLU: Depth Anything's metric models.
+        head_align_corners: upsampling in the depth head; off in MiDaS v2.1.
+        position_interpolation: ``"bilinear"`` (paper) or ``"bicubic"`` (DINOv2).
+        final_norm: taps pass through the backbone's final norm; DPT takes them before it.
+        mean, std: normalisation of RGB in [0, 1].
+        image_size, resize_rule: how images are resized for this model, see `transforms.network_size`.
+    """
+
+    backbone: str
+    taps: tuple[TapName, ...]
+    channels: tuple[int, ...]
+    readout: str = "project"
+    features: int = 256
+    fusion: str = "dpt"
+    task: str = "depth"
+    classes: int = 150
+    class_names: tuple[str, ...] = ()
+    auxiliary: bool = False
+    batch_norm: bool = False
+    scale: float = 1.0
+    shift: float = 0.0
+    invert: bool = False
+    max_depth: float | None = None
+    head_align_corners: bool = True
+    position_interpolation: str = "bilinear"
+    final_norm: bool = False
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    image_size: int = 384
+    resize_rule: str = "minimal"
+    backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("taps", "channels", "class_names", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_choice("readout", self.readout, READOUTS)
+        check_choice("fusion", self.fusion, ("dpt", "midas"))
+        check_choice("task", self.task, ("depth", "segmentation"))
+        check_choice("position_interpolation", self.position_interpolation, ("bilinear", "bicubic"))
+        if len(self.channels) != 4:
+            raise ValueError(f"channels: four numbers are needed, one a stage, not {self.channels}")
+        if self.class_names and len(self.class_names) != self.classes:
+            raise ValueError(f"class_names: {len(self.class_names)} names for {self.classes} classes")
+
+    @property
+    def metric(self) -> bool:
+        """Whether predictions are in metres or 1/m, not up to an unknown scale and shift."""
+        return self.predicts_depth or (self.scale, self.shift) != (1.0, 0.0)
+
+    @property
+    def predicts_depth(self) -> bool:
+        """Whether predictions are depth in metres, not inverse depth."""
+        return self.invert or self.max_depth is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, for JSON."""
+        plain = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "ModelConfig":
+        """Inverse of `to_dict`. Raises ValueError for a key that does not exist."""
+        check_overrides(plain)
+        return cls(**plain)
+
+
+def check_overrides(overrides: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first of the `overrides` that is not a field of `ModelConfig`."""
+    known = [entry.name for entry in dataclasses.fields(ModelConfig)]
+    for key in overrides:
+        check_choice("model setting", key, known)

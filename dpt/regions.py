@@ -1,0 +1,38 @@
+"""Regions that published evaluations crop images to: KITTI's benchmark and Garg crops, NYUv2's Eigen crop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+MetricRegion = Literal["all", "garg", "eigen"]
+KB_HEIGHT, KB_WIDTH = 352, 1216
+"""The images of KITTI's depth benchmark: the lowest rows and the middle columns."""
+
+EIGEN_ROWS, EIGEN_COLUMNS = (45, 471), (41, 601)
+"""NYUv2's photos of 640x480 inside of their border (Eigen et al. 2014)."""
+
+GARG_ROWS, GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
+"""Shares of height and width where KITTI's lasers reach (Garg et al. 2016)."""
+
+
+def kb_window(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of KITTI's benchmark crop; of smaller images what there is."""
+    top, left = max(0, height - KB_HEIGHT), max(0, (width - KB_WIDTH) // 2)
+    return slice(top, height), slice(left, min(width, left + KB_WIDTH))
+
+
+def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of an image in which ground truth counts.
+
+    Raises:
+        ValueError: if the region is that of photos of another size.
+    """
+    if region == "all":
+        return slice(0, height), slice(0, width)
+    if region == "garg":
+        rows, columns = ([int(share * n) for share in shares] for shares, n in
+                         ((GARG_ROWS, height), (GARG_COLUMNS, width)))  # fmt: skip
+        return slice(*rows), slice(*columns)
+    if (height, width) != (480, 640):
+        raise ValueError(f"the Eigen crop is that of photos of 640x480, here is one of {width}x{height}")
+    return slice(*EIGEN_ROWS), slice(*EIGEN_COLUMNS)

@@ -1,0 +1,103 @@
+"""Folders of Hugging Face's transformers: config and export."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpt.layers.backbones import ViTBackbone
+from dpt.model import DPT
+from dpt.weights.folder import write_folder
+from dpt.weights.key_maps import LAYOUTS
+
+HUGGING_FACE_WEIGHTS = "model.safetensors"
+
+
+def save_hugging_face(model: DPT, folder: Path | str) -> None:
+    """Write a folder that `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation.
+
+    Raises:
+        ValueError: if that implementation cannot express the model.
+    """
+    config = model.config
+    refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
+    plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
+    if not plain or not isinstance(model.backbone, ViTBackbone) or model.backbone.readout_tokens != 1:
+        raise ValueError(refusal)
+    tensors = LAYOUTS["hugging-face"].write(model.state_dict(), config)
+    if not all(re.match(r"(dpt|neck|head|auxiliary_head)\.", key) for key in tensors):
+        raise ValueError(refusal)
+    # two parts that no forward pass there uses, but that it expects to find
+    width = tensors["dpt.embeddings.cls_token"].shape[-1]
+    tensors["dpt.layernorm.weight"], tensors["dpt.layernorm.bias"] = torch.ones(width), torch.zeros(width)
+    deepest = "neck.fusion_stage.layers.0.residual_layer"
+    tensors |= {
+        key.replace(f"{deepest}2", f"{deepest}1"): torch.zeros_like(tensor)
+        for key, tensor in tensors.items()
+        if key.startswith(f"{deepest}2")
+    }
+    write_folder(tensors, _hugging_face_config(model), Path(folder), HUGGING_FACE_WEIGHTS)
+
+
+def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What Hugging Face's config tells about ours beyond the tensors."""
+    if config.get("model_type") != "dpt":
+        raise ValueError(f"no DPT, but {config.get('model_type')!r}, is in this folder")
+    settings: dict[str, Any] = {"readout": config.get("readout_type", "project")}
+    layers = [index + 1 for index in config.get("backbone_out_indices") or ()]
+    if layers:
+        settings["taps"] = ("R0", "R1", *layers[2:]) if config.get("is_hybrid") else tuple(layers)
+    names = _hugging_face_names(config)
+    return settings | ({"class_names": names} if names else {})
+
+
+def _hugging_face_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the classes of a segmentation model are called; nothing where they only have numbers."""
+    if "DPTForSemanticSegmentation" not in (config.get("architectures") or ()):
+        return ()
+    labels = config.get("id2label") or {}
+    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+
+
+def _hugging_face_config(model: DPT) -> dict[str, Any]:
+    config = model.config
+    vit: Any = model.backbone.vit
+    layers = [tap - 1 if isinstance(tap, int) else stage for stage, tap in enumerate(config.taps)]
+    segmentation = config.task == "segmentation"
+    hybrid = isinstance(config.taps[0], str)
+    plain = {
+        "model_type": "dpt",
+        "architectures": ["DPTForSemanticSegmentation" if segmentation else "DPTForDepthEstimation"],
+        "hidden_size": vit.embed_dim,
+        "num_hidden_layers": len(vit.blocks),
+        "num_attention_heads": vit.blocks[0].attn.num_heads,
+        "intermediate_size": vit.blocks[0].mlp.fc1.out_features,
+        "layer_norm_eps": vit.blocks[0].norm1.eps,
+        "image_size": 16 * vit.patch_embed.grid_size[0],
+        "patch_size": 16,
+        "is_hybrid": hybrid,
+        "backbone_out_indices": layers,
+        "readout_type": config.readout,
+        "neck_hidden_sizes": list(config.channels),
+        "fusion_hidden_size": config.features,
+        "use_batch_norm_in_fusion_residual": config.batch_norm,
+        "use_bias_in_fusion_residual": not config.batch_norm,
+    }
+    if hybrid:
+        plain["backbone_config"] = {
+            "model_type": "bit",
+            "global_padding": "same",
+            "layer_type": "bottleneck",
+            "depths": [3, 4, 9],
+            "out_features": ["stage1", "stage2", "stage3"],
+            "embedding_dynamic_padding": True,
+        }
+    if segmentation:
+        plain["use_auxiliary_head"] = config.auxiliary
+        names = config.class_names or [f"LABEL_{index}" for index in range(config.classes)]
+        plain["id2label"] = {str(index): name for index, name in enumerate(names)}
+        plain["label2id"] = {label: int(index) for index, label in plain["id2label"].items()}
+    return plain
