@@ -13,3 +13,7 @@ class NotFound(UserError, FileNotFoundError):
 
 class BadSample(ValueError):
     """A sample that cannot be used; the message is the reason that the quarantine table shows."""
+
+
+class WrongLayout(UserError):
+    """A folder that is not what the source expects; the message says what was expected and what is there."""

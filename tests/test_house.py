@@ -14,15 +14,16 @@ from tests.support.paths import REPOSITORY
 
 PACKAGES = ("dpt", "datasets_prep", "pipelines", "tune")
 
-FORBIDDEN_IMPORTS = {
-    "dpt": {"datasets_prep", "pipelines", "tune", "ray", "mlflow"},
-    "datasets_prep": {"pipelines", "tune", "mlflow"},
-    "pipelines": {"tune"},
-    "tune": set(),
-}
-"""Package → what none of its modules may import: the science knows no job, the data knows no training."""
+OUTSIDE = {"dpt": {"ray", "mlflow"}, "datasets_prep": {"mlflow"}, "pipelines": set(), "tune": set()}
+"""Package → libraries that none of its modules may import: the science knows no job, the data no registry."""
 
-MAY_IMPORT_TUNE = {"tune/cli.py"}
+ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
+INDEXES = {"datasets_prep/sources", "datasets_prep/writers"}
+"""Folders that are an index, one file a dataset, and may be long."""
+
+MOST_FILES = 16
+PUBLIC_NAMES = {"dpt/__init__.py", "dpt/weights/__init__.py", "dpt/predict/__init__.py"}
+"""The only `__init__.py` that import: loading processes import a room without its neighbours."""
 
 TOP_LEVEL = {
     *(".ci", ".gitignore", ".rayignore"),
@@ -66,19 +67,124 @@ def imported(source: str, package: str) -> Iterator[str]:
                 yield str(node.args[0].value).split(".")[0]
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str:
+    """`pipelines.zero_shot.sets` → `pipelines.zero_shot`; a file beside the folders is a room of its own."""
+    return ".".join(module.split(".")[:2])
+
+
+def modules_imported(source: str, known: set[str]) -> set[str]:
+    """Modules of the project that a module imports anywhere, in functions and under TYPE_CHECKING too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (inside & known) or {str(node.module)}
+    return found & known
+
+
+def arrows() -> set[tuple[str, str]]:
+    """All pairs of modules of which the first imports the second."""
+    paths = {module_name(path): path for package in PACKAGES for path in modules(package)}
+    return {
+        (name, other)
+        for name, path in paths.items()
+        for other in modules_imported(path.read_text(), set(paths)) - {name}
+    }
+
+
+def floors() -> dict[str, int]:
+    """Room → its line in the architecture's list of floors, lowest first."""
+    listed = ARCHITECTURE.read_text().split("```floors\n")[1].split("```")[0].splitlines()
+    return {room: number for number, line in enumerate(listed) for room in line.split()}
+
+
+def upward(pairs: set[tuple[str, str]], floor: dict[str, int]) -> list[str]:
+    """The arrows from a room to one that is not below it."""
+    return sorted(
+        f"{name} → {other}"
+        for name, other in pairs
+        if room_of(name) != room_of(other) and floor[room_of(name)] <= floor[room_of(other)]
+    )
+
+
+def circles(pairs: set[tuple[str, str]]) -> set[str]:
+    """The modules on or between circles: what is left when those that import nothing left are taken away."""
+    left = {name for pair in pairs for name in pair}
+    while True:
+        ends = left - {name for name, other in pairs if name in left and other in left}
+        ends |= left - {other for name, other in pairs if name in left and other in left}
+        if not ends:
+            return left
+        left -= ends
+
+
 # ---- the rules
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_imports_go_one_way(package: str) -> None:
-    found = {}
+def test_libraries_stay_in_the_packages_that_know_them(package: str) -> None:
+    wrong = {
+        str(path.relative_to(REPOSITORY)): OUTSIDE[package] & set(imported(path.read_text(), package))
+        for path in modules(package)
+    }
+    assert {name: found for name, found in wrong.items() if found} == {}
+    assert modules(package)
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room_of(module_name(path)) for package in PACKAGES for path in modules(package)}
+    assert set(floors()) == rooms
+
+
+def test_imports_go_down_only() -> None:
+    assert upward(arrows(), floors()) == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles(arrows()) == set()
+
+
+def test_folders_are_small_and_one_level_deep() -> None:
+    for package in PACKAGES:
+        folders = {path.parent for path in modules(package)}
+        for folder in folders:
+            name = str(folder.relative_to(REPOSITORY))
+            assert name.count("/") <= 1, f"{name} lies too deep"
+            count = len([path for path in folder.glob("*.py") if path.name != "__init__.py"])
+            assert count <= MOST_FILES or name in INDEXES, f"{name} has {count} files"
+
+
+def test_no_file_repeats_the_name_of_its_folder() -> None:
+    for package in PACKAGES:
+        for path in modules(package):
+            folder, stem = path.parent.name, path.stem
+            assert stem not in (folder, folder.removesuffix("s")), path
+            assert not stem.startswith((f"{folder}_", f"{folder.removesuffix('s')}_")), path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_nothing_by_themselves(package: str) -> None:
     for path in modules(package):
         name = str(path.relative_to(REPOSITORY))
-        forbidden = FORBIDDEN_IMPORTS[package] - ({"tune"} if name in MAY_IMPORT_TUNE else set())
-        if wrong := forbidden & set(imported(path.read_text(), package)):
-            found[name] = wrong
-    assert found == {}
-    assert modules(package)
+        if (
+            path.name == "__init__.py"
+            and name not in PUBLIC_NAMES
+            and path.parent.name not in ("sources", "writers")
+        ):
+            body = ast.parse(path.read_text()).body
+            assert len(body) == 1, f"{name} has more than a docstring"
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    text = ARCHITECTURE.read_text()
+    named = re.findall(r"`((?:dpt|datasets_prep|pipelines|tune|tests|docs|benchmarks)/[\w./-]*)`", text)
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -127,6 +233,15 @@ def offences(name: str) -> Iterator[str]:
 
 
 # ---- the rules can be broken
+
+
+def test_an_arrow_upwards_and_a_circle_are_seen() -> None:
+    pairs = {("a.low.x", "a.high"), ("a.high", "a.low.y"), ("a.low.y", "a.low.x")}
+    assert upward(pairs, {"a.low": 0, "a.high": 1}) == ["a.low.x → a.high"]
+    assert circles(pairs | {("a.high", "a.end"), ("a.start", "a.high")}) == {"a.low.x", "a.high", "a.low.y"}
+    assert circles(pairs - {("a.low.x", "a.high")}) == set()
+    source = "from a.low import x, y\nif TYPE_CHECKING:\n    import a.high"
+    assert modules_imported(source, {"a.low", "a.low.x", "a.high"}) == {"a.low.x", "a.high"}
 
 
 @pytest.mark.parametrize(

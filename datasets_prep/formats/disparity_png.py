@@ -14,8 +14,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import BadSample
 
 _TENTHS = 10
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.sources.base import BadSample
+from datasets_prep.errors import BadSample
 from datasets_prep.storage.folder import Folder
 
 SUFFIXES = ("mkv", "mp4", "webm", "m4v", "mov", "avi")

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb
 from datasets_prep.ingest.normalize import native_inverse_depth
 from datasets_prep.schema import encode_depth
-from datasets_prep.sources.base import BadSample, RawPointPair, RawSample, TargetKind
+from datasets_prep.sources.base import RawPointPair, RawSample, TargetKind
 
 
 def native_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[str, Any]:

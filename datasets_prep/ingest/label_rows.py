@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb
 from datasets_prep.ingest.normalize import encode_resized, nearest_indices, resized_shape
 from datasets_prep.schema import encode_label
 from datasets_prep.settings import ResizeRule
-from datasets_prep.sources.base import IGNORED_LABEL, BadSample, RawLabels
+from datasets_prep.sources.base import IGNORED_LABEL, RawLabels
 
 CLASSES = {"ade20k": 150, "pascal_context_59": 59, "pascal_context_60": 60}
 """Segmentation set → number of its classes; labels are 0 to that number less one, or 255."""

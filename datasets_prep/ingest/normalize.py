@@ -20,10 +20,11 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
 from datasets_prep.settings import ResizeRule
-from datasets_prep.sources.base import BadSample, RawSample, TargetKind
+from datasets_prep.sources.base import RawSample, TargetKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import BadSample, UserError, WrongLayout
 from datasets_prep.ingest.row import make_row
 from datasets_prep.ingest.shard_file import (
     AVERAGED_COLUMNS,
@@ -44,7 +44,7 @@ from datasets_prep.manifest import (
 )
 from datasets_prep.plan.shards import IngestPlan, ShardPlan, open_source
 from datasets_prep.settings import IngestSettings
-from datasets_prep.sources.base import BadSample, Source, WrongLayout
+from datasets_prep.sources.base import Source
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.storage.retries import StorageFailed
 

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from datasets_prep.sources.base import Sample, WrongLayout
+from datasets_prep.errors import WrongLayout
+from datasets_prep.sources.samples import Sample
 
 DATASETS = ("redweb", "hrwsi", "blendedmvs")
 VALIDATION_IMAGES = 333

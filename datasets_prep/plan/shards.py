@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datasets_prep.errors import NotFound, UserError
+from datasets_prep.errors import NotFound, UserError, WrongLayout
 from datasets_prep.plan.ablation_split import ablation_split
 from datasets_prep.plan.listing import without_oversized
 from datasets_prep.plan.order import shuffled_order, with_held_out
@@ -24,7 +24,7 @@ from datasets_prep.plan.split_lists import SplitList, list_samples, read_lists
 from datasets_prep.schema import SCHEMA_VERSION
 from datasets_prep.settings import IngestSettings, SplitRule
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import Listing, Rejection, Source, TargetKind, WrongLayout
+from datasets_prep.sources.base import Listing, Rejection, Source, TargetKind
 from datasets_prep.sources.samples import Sample, Samples, from_table, pack, unpack
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import FileListing

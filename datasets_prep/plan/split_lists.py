@@ -23,10 +23,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from datasets_prep.errors import NotFound
+from datasets_prep.errors import NotFound, WrongLayout
 from datasets_prep.settings import Split
-from datasets_prep.sources.base import Listing, Rejection, Sample, Source, WrongLayout
-from datasets_prep.sources.samples import Samples
+from datasets_prep.sources.base import Listing, Rejection, Source
+from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 
 MAX_LIST_BYTES = 24 * 2**20

@@ -20,16 +20,10 @@ import re
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import (
-    IGNORED_LABEL,
-    BadSample,
-    Listing,
-    RawLabels,
-    Rejection,
-    Sample,
-    Source,
-)
+from datasets_prep.sources.base import IGNORED_LABEL, Listing, RawLabels, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 CLASSES = 150

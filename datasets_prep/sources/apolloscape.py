@@ -29,18 +29,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import (
-    BadSample,
-    Listing,
-    RawSample,
-    Rejection,
-    Sample,
-    Source,
-    TargetKind,
-    WrongLayout,
-    files_by_sample,
-)
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, TargetKind, files_by_sample
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 METRE_PIXELS = 2301.3147 * 0.36

@@ -15,11 +15,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.errors import BadSample as BadSample
-from datasets_prep.errors import UserError
+from datasets_prep.errors import WrongLayout
 from datasets_prep.sources.files_by_sample import FilesBySample, collect_files
-from datasets_prep.sources.samples import Sample as Sample
-from datasets_prep.sources.samples import Samples
+from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import FileListing
 
@@ -29,10 +27,6 @@ scene) or `affine` (inverse depth up to an unknown scale and shift). `ordinal`: 
 farther. `labels`: a class for every pixel."""
 
 Quantity = Literal["depth", "inverse_depth"]
-
-
-class WrongLayout(UserError):
-    """A folder that is not what the source expects; the message says what was expected and what is there."""
 
 
 @dataclass(frozen=True, slots=True)

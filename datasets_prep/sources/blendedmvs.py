@@ -28,17 +28,11 @@ import re
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import (
-    BadSample,
-    Listing,
-    RawSample,
-    Rejection,
-    Sample,
-    Source,
-    files_by_sample,
-)
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, files_by_sample
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 _FILE = re.compile(

@@ -31,9 +31,10 @@ from itertools import chain
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
-from datasets_prep.sources.samples import Samples
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0

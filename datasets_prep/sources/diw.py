@@ -21,16 +21,10 @@ from __future__ import annotations
 import posixpath
 import re
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import (
-    BadSample,
-    Listing,
-    RawPointPair,
-    Rejection,
-    Sample,
-    Source,
-    WrongLayout,
-)
+from datasets_prep.sources.base import Listing, RawPointPair, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 _TABLE = re.compile(r"(?:(?P<folder>.*)/)?DIW_(?P<split>train|val|test)\.csv")

@@ -35,19 +35,12 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.tiff import decode_tiff
-from datasets_prep.sources.base import (
-    BadSample,
-    Listing,
-    RawSample,
-    Rejection,
-    Sample,
-    Source,
-    TargetKind,
-    WrongLayout,
-)
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, TargetKind
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 DESCRIPTION_NAME = "dataset.yaml"

@@ -30,9 +30,10 @@ import re
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
-from datasets_prep.sources.samples import Samples
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 
 UNITS_OF_METRE = 256.0

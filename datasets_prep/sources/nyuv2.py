@@ -26,8 +26,10 @@ import re
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0

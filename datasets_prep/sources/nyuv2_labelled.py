@@ -24,10 +24,12 @@ import re
 
 import numpy as np
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import open_hdf5
 from datasets_prep.formats.matlab import decode_matlab_array
-from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source, WrongLayout
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 _PHOTOS = "nyu_depth_v2_labeled.mat"

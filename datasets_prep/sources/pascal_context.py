@@ -30,18 +30,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.matlab import decode_matlab_array
-from datasets_prep.sources.base import (
-    IGNORED_LABEL,
-    BadSample,
-    Listing,
-    RawLabels,
-    Rejection,
-    Sample,
-    Source,
-    WrongLayout,
-)
+from datasets_prep.sources.base import IGNORED_LABEL, Listing, RawLabels, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 # fmt: off

@@ -24,8 +24,10 @@ import re
 
 import numpy as np
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import BadSample, Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 _FILE = re.compile(r"(?:ReDWeb_V1/)?(?:Imgs/(?P<image>[^/]+)\.jpg|RDs/(?P<depth>[^/]+)\.png)")

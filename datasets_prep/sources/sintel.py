@@ -21,7 +21,8 @@ import numpy as np
 
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Sample, Source
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 _FILE = re.compile(

@@ -11,18 +11,12 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import disparity_png
 from datasets_prep.formats import pictures as formats
 from datasets_prep.settings import Split
-from datasets_prep.sources.base import (
-    BadSample,
-    Listing,
-    RawSample,
-    Rejection,
-    Sample,
-    Source,
-    files_by_sample,
-)
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, files_by_sample
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 MAX_UNCERTAINTY = 2.0

@@ -30,17 +30,11 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import (
-    BadSample,
-    Listing,
-    RawSample,
-    Rejection,
-    Sample,
-    Source,
-    WrongLayout,
-)
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 SKY_METRES = 1000.0

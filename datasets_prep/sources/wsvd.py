@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import re
 
-from datasets_prep.sources.base import Sample
+from datasets_prep.sources.samples import Sample
 from datasets_prep.sources.stereo_tree import StereoTree, tree_pattern
 from datasets_prep.sources.wsvd_lists import video_id
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample
 from datasets_prep.settings import RejectionRules
-from datasets_prep.sources.base import BadSample
 from datasets_prep.stereo.flow import Flow
 
 UNKNOWN = np.float32(np.inf)

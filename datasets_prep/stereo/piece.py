@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.disparity_png import encode_disparity, encode_uncertainty
 from datasets_prep.formats.video import Video
 from datasets_prep.settings import StereoSettings
-from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.stereo_tree import ENDINGS, FOLDERS
 from datasets_prep.stereo.disparity import Disparity, disparity_of, put_sky_far, reject, shrink
 from datasets_prep.stereo.flow import FlowMethod, dis_flow

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datasets_prep.errors import NotFound, UserError
+from datasets_prep.errors import BadSample, NotFound, UserError
 from datasets_prep.formats.video import SUFFIXES, Video
 from datasets_prep.settings import Packing, StereoDataset, StereoSettings, digest_of
-from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.movies import SPLIT_OF_FILM
 from datasets_prep.sources.wsvd_lists import video_id
 from datasets_prep.storage.folder import Folder

@@ -28,10 +28,10 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from datasets_prep.errors import NotFound, UserError
+from datasets_prep.errors import BadSample, NotFound, UserError
 from datasets_prep.formats.video import Video
 from datasets_prep.settings import StereoDataset, StereoSettings
-from datasets_prep.sources.base import BadSample, Rejection
+from datasets_prep.sources.base import Rejection
 from datasets_prep.stereo.actors import RaftActor, raft_pool, with_absolute_weights
 from datasets_prep.stereo.flow import RaftFlow
 from datasets_prep.stereo.lists import ListedPieces, read_movie_lists, read_wsvd_lists

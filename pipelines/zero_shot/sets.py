@@ -12,13 +12,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from datasets_prep.errors import NotFound, UserError
+from datasets_prep.errors import NotFound, UserError, WrongLayout
 from datasets_prep.plan.listing import without_oversized
 from datasets_prep.plan.shards import open_raw
 from datasets_prep.plan.split_lists import list_samples, read_lists
 from datasets_prep.settings import Split
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import Listing, Rejection, WrongLayout
+from datasets_prep.sources.base import Listing, Rejection
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import FileListing

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.video import Video
 from datasets_prep.ingest.row import make_row
 from datasets_prep.plan.listing import without_oversized
@@ -23,7 +24,7 @@ from datasets_prep.plan.shards import open_source
 from datasets_prep.plan.split_lists import list_samples, read_lists
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
 from datasets_prep.settings import IngestSettings
-from datasets_prep.sources.base import BadSample, Listing
+from datasets_prep.sources.base import Listing
 from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.sources.wsvd_lists import MAX_LIST_BYTES, read_clips
 from datasets_prep.storage.folder import DigestingFolder, Folder

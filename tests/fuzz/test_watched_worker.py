@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from datasets_prep.sources.base import BadSample, WrongLayout
+from datasets_prep.errors import BadSample, WrongLayout
 from tests.fuzz.watched_worker import Limits, WatchedWorker
 
 

@@ -23,8 +23,7 @@ from typing import Any, Literal
 
 import psutil
 
-from datasets_prep.errors import UserError
-from datasets_prep.sources.base import BadSample
+from datasets_prep.errors import BadSample, UserError
 from datasets_prep.storage.retries import StorageFailed
 
 REFUSALS = (BadSample, UserError)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.disparity_png import (
     decode_disparity,
     decode_uncertainty,
@@ -15,7 +16,6 @@ from datasets_prep.formats.disparity_png import (
     encode_uncertainty,
 )
 from datasets_prep.formats.pictures import encode_png
-from datasets_prep.sources.base import BadSample
 
 
 def authors_file(steps: np.ndarray, **texts: str) -> bytes:

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.hdf5 import decode_hdf5_array, encode_hdf5_arrays, open_hdf5
-from datasets_prep.sources.base import BadSample
 from datasets_prep.storage.folder import Folder
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import decode_hdf5_array, encode_hdf5_arrays
-from datasets_prep.sources.base import BadSample
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.video import Video
-from datasets_prep.sources.base import BadSample
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.stereo_video import encode_video
 

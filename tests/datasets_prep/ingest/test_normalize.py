@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import encode_png
 from datasets_prep.ingest.normalize import normalize, normalize_target, resize_nearest_valid, resized_shape
 from datasets_prep.schema import decode_image, decode_inverse_depth
-from datasets_prep.sources.base import BadSample, RawSample
+from datasets_prep.sources.base import RawSample
 
 RULES = {
     "side": 32,

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
+from datasets_prep.errors import WrongLayout
 from datasets_prep.ingest import run as ingest_module
 from datasets_prep.ingest.run import ingest, ingest_all, write_shard
 from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
@@ -20,7 +21,7 @@ from datasets_prep.plan.shards import IngestPlan, ShardPlan, find_source, plan_i
 from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import Listing, WrongLayout
+from datasets_prep.sources.base import Listing
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from datasets_prep.errors import WrongLayout
 from datasets_prep.plan.ablation_split import DATASETS, ablation_split
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
-from datasets_prep.sources.base import WrongLayout
 from datasets_prep.sources.samples import Sample
 from datasets_prep.synthetic import write_dataset
 

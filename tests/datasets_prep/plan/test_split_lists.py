@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.errors import NotFound
+from datasets_prep.errors import NotFound, WrongLayout
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.plan.split_lists import SplitList, list_samples, parse_list, read_lists, with_lists
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import Listing, WrongLayout
+from datasets_prep.sources.base import Listing
 from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset

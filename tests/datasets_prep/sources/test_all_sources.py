@@ -8,16 +8,10 @@ import fsspec
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import (
-    IGNORED_LABEL,
-    BadSample,
-    RawLabels,
-    RawPointPair,
-    RawSample,
-    WrongLayout,
-)
+from datasets_prep.sources.base import IGNORED_LABEL, RawLabels, RawPointPair, RawSample
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import LAYOUTS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.apolloscape import ApolloScape
-from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.storage.folder import Folder
 from tests.support.paths import SAMPLES
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datasets_prep.errors import BadSample
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats.pictures import encode_jpeg
 from datasets_prep.ingest.evaluation_rows import point_pair_columns
-from datasets_prep.sources.base import WrongLayout
 from datasets_prep.sources.diw import DIW
 from datasets_prep.storage.folder import Folder
 

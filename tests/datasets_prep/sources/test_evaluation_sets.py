@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
@@ -14,7 +15,6 @@ from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.plan.split_lists import list_samples, read_lists
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.tum import TUM
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS

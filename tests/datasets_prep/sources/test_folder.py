@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.settings import IngestSettings
-from datasets_prep.sources.base import BadSample, WrongLayout
 from datasets_prep.sources.folder import FolderSource, read_description
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS

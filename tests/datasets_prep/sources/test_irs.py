@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.plan.split_lists import list_samples
-from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.irs import IRS
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS

@@ -6,10 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets_prep.errors import BadSample
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.matlab import decode_matlab_array, encode_matlab_arrays
-from datasets_prep.sources.base import WrongLayout
 from datasets_prep.sources.nyuv2_labelled import NYUv2Labelled
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.synthetic import VIEWS

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import BadSample
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.storage.folder import Folder
 

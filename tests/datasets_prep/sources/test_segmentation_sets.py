@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import scipy.io
 
-from datasets_prep.errors import BadSample
+from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.matlab import encode_matlab_arrays
 from datasets_prep.ingest.label_rows import CLASSES
 from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.ade20k import ADE20K
-from datasets_prep.sources.base import IGNORED_LABEL, WrongLayout
+from datasets_prep.sources.base import IGNORED_LABEL
 from datasets_prep.sources.pascal_context import PascalContext59, PascalContext60
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers import ade20k, pascal_context

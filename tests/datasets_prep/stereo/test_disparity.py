@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datasets_prep.errors import BadSample
 from datasets_prep.settings import RejectionRules
-from datasets_prep.sources.base import BadSample
 from datasets_prep.stereo.disparity import Disparity, disparity_of, put_sky_far, reject, shrink
 from datasets_prep.stereo.flow import Flow
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.errors import NotFound, UserError
-from datasets_prep.sources.base import WrongLayout
+from datasets_prep.errors import NotFound, UserError, WrongLayout
 from datasets_prep.synthetic import write_dataset
 from pipelines.zero_shot.sets import SETS, IncompleteSet, find_sets, require_complete
 
