@@ -11,7 +11,7 @@ from torch import nn
 
 import dpt
 from dpt.weights.files import from_tensors
-from dpt.weights.hugging_face import _hugging_face_config, _hugging_face_settings
+from dpt.weights.hugging_face import _hugging_face_config, hugging_face_settings
 
 LARGE = {
     "hidden_size": 1024,
@@ -183,7 +183,7 @@ def test_names_of_classes_go_there_and_back(names):
         )
     config = json.loads(json.dumps(_hugging_face_config(model)))
     assert transformers.DPTConfig(**config).num_labels == 3
-    assert _hugging_face_settings(config).get("class_names", ()) == names
+    assert hugging_face_settings(config).get("class_names", ()) == names
 
 
 @torch.no_grad()

@@ -86,7 +86,7 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     def broken(**_: object) -> None:
         raise KeyError("a defect")
 
-    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr("pipelines.cli.app.app", broken)
     monkeypatch.setattr(sys, "argv", ["dpt"])
     with pytest.raises(KeyError, match="a defect"):
         cli.main()
