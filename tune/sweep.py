@@ -22,8 +22,7 @@ from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import ADDRESS, connect, cpus_per_worker, wants_gpu
 from pipelines.tracking import runs as tracking
-from pipelines.train import stopping_on_sigterm
-from pipelines.training.board import open_board, showing
+from pipelines.training.board import open_board, showing, stopping_on_sigterm
 from tune import records
 from tune.measurements import measure_latency
 from tune.plan import SweepPlan

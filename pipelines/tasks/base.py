@@ -1,4 +1,4 @@
-"""What a task decides of a training run; the loop, the data's order, the checkpoints know nothing of it."""
+"""What depends on the task in a training run; loop, sampling plan and checkpoints are the same for all."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from pipelines.loading.crops import Crops
 
 
 class Task(ABC):
-    """One task; made anew in every process, from the run's config alone.
+    """One task; created in every process, from the run's config alone.
 
     Attributes:
-        metric: of a validation; its mean over the validated datasets decides which checkpoint is the best.
-        title: what people call it.
-        larger_is_better: whether a larger one of them is.
-        prepares_model: whether `starting_model` has something to do to a network that is not trained yet.
+        metric: key of the validation metric whose mean over datasets decides which checkpoint is the best.
+        title: display name of the metric.
+        larger_is_better: True for mIoU.
+        prepares_model: whether `prepare_model` also changes a model that is not trained yet.
+        config: of the run.
     """
 
     metric: ClassVar[str]
@@ -38,38 +39,40 @@ class Task(ABC):
     @property
     @abstractmethod
     def crops(self) -> Crops:
-        """What becomes of a shard row."""
+        """How a shard row becomes a training crop."""
 
     @abstractmethod
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
-        """Find out before anything is started whether model and datasets fit the task.
+        """Check before anything is started that model and datasets fit the task.
 
         Args:
-            model: without weights, on PyTorch's device `meta`.
+            model: only its config counts; it may be on PyTorch's device `meta`, without weights.
+            datasets: to train on.
 
         Raises:
             ConfigError, NotADataset: naming what does not fit.
         """
 
-    def starting_model(
+    def prepare_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
     ) -> dpt.DPT:
-        """The model that training starts from, made of one that comes from elsewhere; called by the driver.
+        """Turn the model that `config.model` names into the one that training starts from, in the driver.
 
         Args:
-            model: as `config.model` names it, on the CPU.
+            model: on the CPU; may be changed in place.
+            datasets: to train on.
             say: takes a line for the user.
         """
         return model
 
     def weights(self, target: Tensor) -> Tensor | None:
-        """How much each image counts in the mean over a batch's images; None if all count alike.
+        """Weight of each image in the mean over the global batch; None for equal weights.
 
         Args:
             target: (B, H, W) of the crops' `target_dtype`, on the CPU.
 
         Returns:
-            (B,) float64, none of them negative. The mean is over the batch of all ranks.
+            (B,) float64, non-negative.
         """
         return None
 
@@ -78,7 +81,7 @@ class Task(ABC):
         """Loss of each image.
 
         Args:
-            output: what the model in training returned, on its device; of reduced precision, maybe.
+            output: what the model in training mode returned, on its device, possibly in bfloat16.
             target: (B, H, W) of the crops' `target_dtype`, on the same device.
 
         Returns:
@@ -89,10 +92,25 @@ class Task(ABC):
     def evaluate_share(
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> Sums:
-        """One worker's share of a dataset's split."""
+        """Sums over one worker's share of a dataset's split.
+
+        Args:
+            model: whole, on its device.
+            dataset: to evaluate.
+            split: of the dataset.
+            rank: of the worker, from 0.
+            world_size: number of workers.
+        """
 
     @abstractmethod
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
-        """A contact sheet of the first `count` images: image, ground truth, prediction."""
+        """Contact sheet, (H, W, 3) uint8 RGB: image, ground truth and prediction of the first images.
+
+        Args:
+            model: whole, on its device.
+            datasets: to take images from.
+            split: of the datasets.
+            count: number of images.
+        """

@@ -1,8 +1,8 @@
 """From relative to metric inverse depth: one scale and shift for all images of a training set.
 
-Paper section 4.1, "Fine-tuning on small datasets": the predictions of a network of relative depth are aligned
-to each training image by the robust alignment of MiDaS (median and mean absolute deviation, in inverse
-depth); the averages of these scales and shifts go in front of the loss.
+Paper section 4.1, "Fine-tuning on small datasets": predictions of a model of relative depth are aligned to
+each training image by the robust alignment of MiDaS (median and mean absolute deviation, in inverse depth);
+the averages of these scales and shifts are applied to predictions before the loss.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ from pipelines.loading.shard_reader import TRAINING_COLUMNS, ShardReader
 
 
 class NoAlignment(UserError):
-    """A model whose predictions cannot be aligned to a training set; the message says why."""
+    """Predictions of a model cannot be aligned to a training set; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AverageAlignment:
-    """Metric inverse depth is `scale` times the prediction, plus `shift`, in 1/metres.
+    """Metric inverse depth in 1/metres is `scale` · prediction + `shift`.
 
     Attributes:
-        images: how many it is the average over.
-        flat: how many were left out, because prediction or ground truth is one value or there is none.
+        scale: average over images, positive.
+        shift: average over images.
+        images: number of images averaged over.
+        flat: number of images left out because their prediction or ground truth is constant or empty.
     """
 
     scale: float
@@ -52,15 +54,16 @@ def average_alignment(
 ) -> AverageAlignment:
     """The average robust alignment over the training split, each image once.
 
-    The same whatever the number of workers, up to the rounding of processes with other numbers of threads: an
-    image goes through the network with others of its row group, and the sums are exact.
+    The number of workers changes nothing but rounding in processes with other numbers of threads: an image is
+    batched with others of its row group, and sums are exact (`math.fsum`).
 
     Args:
-        model: of relative inverse depth, with the inference size that it will have.
+        model: of relative inverse depth, with its final inference size.
         datasets: metric ones.
+        config: of the run, with split, workers, device and the crop of training images.
 
     Raises:
-        NoAlignment: if no image can be aligned, or the scale is not positive: the model has learned nothing.
+        NoAlignment: if no image can be aligned, because the model predicts constants.
     """
     job = partial(_alignments, [d.folder.uri for d in datasets], config)
     parts = on_workers(job, model, config.most_workers, config.device)
@@ -70,7 +73,7 @@ def average_alignment(
         raise RuntimeError(f"aligned {len(found)} images of {expected}")
     used = [(scale, shift) for scale, shift in found if scale > 0]
     if not used:
-        raise NoAlignment("the model predicts one value everywhere: there is nothing to align to the data")
+        raise NoAlignment("the model predicts a constant: there is nothing to align to the data")
     scale, shift = (math.fsum(values) / len(used) for values in zip(*used, strict=True))
     return AverageAlignment(scale, shift, len(used), len(found) - len(used))
 
@@ -94,7 +97,7 @@ def _alignments(
 
 
 def _align(model: dpt.DPT, rows: Sequence[dict[str, Any]], config: TrainConfig) -> list[tuple[float, float]]:
-    """Scale and shift of images of one size."""
+    """Scale and shift of the images of `rows`, all of one size."""
     images, targets = [], []
     for row in rows:
         image, inverse_depth = decode_row(row)

@@ -1,4 +1,4 @@
-"""Depth in metres, starting from a network of relative depth (paper section 4.1, Tables 2 and 3)."""
+"""Depth in metres, fine-tuned from a model of relative depth (paper section 4.1, Tables 2 and 3)."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ from pipelines.tasks.base import Task
 from pipelines.tasks.global_alignment import average_alignment
 
 _FARTHEST = 10.0
-"""Depth in the loss ends at so many times the cap. Where an aligned prediction is not positive, its inverse
-is 1e8 m and has no gradient; a few such pixels would rule the mean that all others are compared with."""
+"""Predicted depth is clamped to this multiple of the cap in the loss. Where an aligned prediction is not
+positive, its inverse is 1e8 m without a gradient: a few such pixels would dominate the loss's mean log error,
+and with it the gradient of all others."""
 
 
 class MetricDepth(Task):
-    """Depth in metres by the scale-invariant error in log space, from a globally aligned network."""
+    """Depth in metres by the scale-invariant error in log space, from a globally aligned model.
+
+    Args:
+        config: of the run; its section `metric_depth` counts.
+    """
 
     metric = "abs_rel"
     title = "AbsRel"
@@ -42,11 +47,11 @@ class MetricDepth(Task):
 
     @property
     def crops(self) -> Crops:
-        """Turned, mirrored and coloured crops with depth in metres."""
+        """Crops of depth in metres: rotated, mirrored, with colour jitter."""
         return MetricDepthCrops(self.config.crop_size, self.config.flip, self.settings)
 
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
-        """Metric depth at the images' own size, and a network that ends in inverse depth."""
+        """As `Task.check`: needs metric depth, and a model of inverse depth."""
         require_metric_data(datasets)
         for dataset in datasets:
             rule = dataset.manifest.settings.get("resize")
@@ -60,12 +65,13 @@ class MetricDepth(Task):
         if model.config.max_depth is not None:
             raise ConfigError("model: it ends in a sigmoid of depth; one of inverse depth is needed")
 
-    def starting_model(
+    def prepare_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
     ) -> dpt.DPT:
-        """The network with the average scale and shift over the training set; those it had are forgotten.
+        """As `Task.prepare_model`: with the average scale and shift over the training set.
 
-        One that has not been trained has nothing to align: it learns inverse depth in 1/metres as it is.
+        Its own scale and shift are replaced. An untrained model has nothing to align: it starts with scale 1
+        and shift 0, and learns inverse depth in 1/metres.
         """
         size = self.settings.image_size or model.config.image_size
         relative = dataclasses.replace(model.config, scale=1.0, shift=0.0, invert=False, image_size=size)
@@ -83,13 +89,13 @@ class MetricDepth(Task):
         return model
 
     def losses(self, output: Any, target: Tensor) -> Tensor:
-        """Of depth (B, H, W) in metres, NaN where the target is invalid."""
+        """As `Task.losses`, of depth (B, H, W) in metres; the target is NaN where invalid."""
         valid = ~target.isnan()
         depth = output.float().clamp(max=_FARTHEST * self.settings.cap)
         target = target.nan_to_num(1.0)
         losses: Tensor = self.criterion(depth, target, valid)
         if self.settings.gradient_weight:
-            # Between logarithms, as Li and Snavely (2018) introduced it.
+            # Between logarithms of depth, as in Li and Snavely (2018).
             residual = (depth.clamp(min=self.criterion.minimum).log() - target.log()).masked_fill(~valid, 0.0)
             matching = gradient_matching(residual, valid, self.settings.gradient_scales)
             losses = losses + self.settings.gradient_weight * matching
@@ -98,11 +104,11 @@ class MetricDepth(Task):
     def evaluate_share(
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
-        """Metrics of depth as it is, without alignment (`pipelines.evaluation.metric_protocol`)."""
+        """As `Task.evaluate_share`: without alignment (`pipelines.evaluation.metric_protocol`)."""
         return metric_share(model, dataset, split, self.protocol, rank, world_size)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
-        """Images, ground truth and predictions, both as inverse depth."""
+        """As `Task.sample_predictions`, in inverse depth."""
         return metric_pictures(model, datasets, split, self.protocol, count)

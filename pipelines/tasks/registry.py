@@ -1,4 +1,4 @@
-"""All tasks by the name that a config gives them."""
+"""All tasks by their name in configs."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_of(config: TrainConfig) -> Task:
-    """The task of a run."""
+    """The task of a run with this `config`."""
     return TASKS[config.task](config)

@@ -20,7 +20,11 @@ from pipelines.tasks.base import Task
 
 
 class RelativeDepth(Task):
-    """Inverse depth up to scale and shift, by the trimmed loss with gradient matching."""
+    """Inverse depth up to scale and shift, by the trimmed loss with gradient matching.
+
+    Args:
+        config: of the run; its section `loss` counts.
+    """
 
     metric = "abs_rel"
     title = "AbsRel"
@@ -32,19 +36,22 @@ class RelativeDepth(Task):
 
     @property
     def crops(self) -> Crops:
-        """Square or rectangular random crops, mirrored."""
+        """Random crops, half of them mirrored."""
         return RelativeDepthCrops(self.config.crop_size, self.config.flip)
 
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
-        """Depth maps are needed, and a model that gives inverse depth."""
-        require_depth_maps(datasets)
+        """As `Task.check`: needs depth maps, and a model of inverse depth."""
+        for dataset in datasets:
+            kind = dataset.manifest.target_kind
+            if kind in ("ordinal", "labels"):
+                raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")
         if model.config.task != "depth":
             raise ConfigError(f"model: this is a {model.config.task} model, but the task is depth")
         if model.config.predicts_depth:
             raise ConfigError("model: it predicts metric depth; task=depth needs one of inverse depth")
 
     def losses(self, output: Any, target: Tensor) -> Tensor:
-        """Of inverse depth (B, H, W), NaN where the target is invalid."""
+        """As `Task.losses`, of inverse depth (B, H, W); the target is NaN where invalid."""
         target = target.float()
         losses: Tensor = self.criterion(output.float(), target.nan_to_num(0.0), ~target.isnan())
         return losses
@@ -52,19 +59,11 @@ class RelativeDepth(Task):
     def evaluate_share(
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
-        """Zero-shot metrics, after alignment (`pipelines.evaluate`)."""
+        """As `Task.evaluate_share`: metrics after alignment."""
         return evaluate_share(model, dataset, split, self.config.caps, rank, world_size)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
-        """Images, inverse depth and predicted inverse depth."""
+        """As `Task.sample_predictions`, in inverse depth."""
         return sample_predictions(model, datasets, split, count)
-
-
-def require_depth_maps(datasets: Sequence[PreparedDataset]) -> None:
-    """Raises NotADataset, naming the first dataset whose ground truth is no depth map."""
-    for dataset in datasets:
-        kind = dataset.manifest.target_kind
-        if kind in ("ordinal", "labels"):
-            raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")

@@ -1,4 +1,4 @@
-"""A class for every pixel (paper section 4.2): ADE20K, Pascal Context."""
+"""Semantic segmentation (paper section 4.2): ADE20K, Pascal Context."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ from pipelines.tasks.base import Task
 
 
 class Segmentation(Task):
-    """Cross-entropy of the classes, with an auxiliary head; validated by mean IoU.
+    """Cross-entropy with an auxiliary head; validated by mean IoU.
 
-    A batch's loss is the mean over all labelled pixels of all its images, as the protocol wants it: images
-    weigh by their labelled pixels, and the number of workers changes nothing. Validation takes each image
-    through the network once, as a whole; the paper's windows at several scales are for `dpt evaluate`.
+    A batch's loss is the mean over all labelled pixels of all its images, as in the paper's protocol: images
+    are weighted by their labelled pixels, whatever the number of workers. Validation runs the network once on
+    each whole image; sliding windows at several scales, as in the paper, are for `dpt evaluate`.
+
+    Args:
+        config: of the run; its section `segmentation` counts.
     """
 
     metric = "miou"
@@ -48,7 +51,7 @@ class Segmentation(Task):
         return SegmentationCrops(self.config.crop_size, settings.resize, settings.rescale, self.config.flip)
 
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
-        """One set of classes is needed, and a decoder that can be normalised."""
+        """As `Task.check`: needs one set of classes, and a decoder that can have batch normalisation."""
         _common_classes(datasets)
         if self.config.optimizer.objective != "average":
             raise ConfigError("optimizer.objective: task=segmentation has one loss, so it must be average")
@@ -59,10 +62,10 @@ class Segmentation(Task):
         except ValueError as error:
             raise ConfigError(f"model: {error}") from error
 
-    def starting_model(
+    def prepare_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
     ) -> dpt.DPT:
-        """The model with the datasets' classes; what it lacks is drawn by the run's seed."""
+        """As `Task.prepare_model`: with the datasets' classes; the seed initialises new layers."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             adapted = with_classes(model, _common_classes(datasets))
@@ -70,11 +73,11 @@ class Segmentation(Task):
         return adapted
 
     def weights(self, target: Tensor) -> Tensor:
-        """The number of labelled pixels of each image."""
+        """As `Task.weights`: the number of labelled pixels of each image."""
         return (target != IGNORED_LABEL).sum(dim=(1, 2)).double()
 
     def losses(self, output: Any, target: Tensor) -> Tensor:
-        """Of logits, and those of the auxiliary head, against classes (B, H, W)."""
+        """As `Task.losses`, of the logits of both heads against labels (B, H, W)."""
         logits, auxiliary = output
         losses: Tensor = self.criterion(logits, auxiliary, target.long())
         return losses
@@ -82,13 +85,13 @@ class Segmentation(Task):
     def evaluate_share(
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> SegmentationCounts:
-        """Counts of pixels by label and prediction."""
+        """As `Task.evaluate_share`: pixel counts by label and prediction."""
         return count_share(model, dataset, split, InferenceSection(), rank, world_size)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
-        """Images, labels and predictions."""
+        """As `Task.sample_predictions`, in colours of classes."""
         return sample_segmentations(model, datasets, split, count)
 
 
@@ -96,12 +99,12 @@ def _common_classes(datasets: Sequence[PreparedDataset]) -> tuple[str, ...]:
     """The classes of all datasets.
 
     Raises:
-        NotADataset: if they have none, or not the same.
+        NotADataset: if they have none, or different ones.
     """
     names = classes_of(datasets[0])
     for other in datasets[1:]:
         if classes_of(other) != names:
             raise NotADataset(
-                f"{datasets[0].name} and {other.name} have different classes; a model learns one set of them"
+                f"{datasets[0].name} and {other.name} have different classes; a model learns a single set"
             )
     return names

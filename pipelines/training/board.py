@@ -1,13 +1,12 @@
-"""The progress line of a training run, from rank 0's machine to the terminal that started it."""
+"""Between the driver and the training processes: progress lines, reasons of failures, requests to stop."""
 
 from __future__ import annotations
 
+import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import ray
@@ -19,7 +18,7 @@ POLL_SECONDS = 0.5
 
 
 class ProgressBoard:
-    """Between rank 0 and the driver: lines to show, why the run ended, and the driver's wish to stop it."""
+    """The actor that rank 0 and the driver share."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -27,23 +26,23 @@ class ProgressBoard:
         self._failure: str | None = None
 
     def request_stop(self) -> None:
-        """Ask the training processes to save where they are and end."""
+        """Ask the training processes to save a checkpoint and end."""
         self._stop = True
 
     def stop_requested(self) -> bool:
-        """Whether they shall."""
+        """Whether `request_stop` was called."""
         return self._stop
 
     def fail(self, reason: str) -> None:
-        """Give the reason why the run ended early, which no restart would mend."""
+        """Record the `reason` why the run ended early, one that a restart would not fix."""
         self._failure = reason
 
     def failure(self) -> str | None:
-        """That reason, if there is one."""
+        """The reason given to `fail`, if any."""
         return self._failure
 
     def write(self, line: str) -> None:
-        """Add a line."""
+        """Append a progress `line`."""
         self._lines.append(line)
 
     def take(self) -> list[str]:
@@ -53,55 +52,36 @@ class ProgressBoard:
 
 
 def open_board() -> Any:
-    """Start a board; returns its actor handle. It is where the driver is: no other machine's end ends it."""
+    """Actor handle of a new board on the driver's node, so that no other node's failure ends it."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 @contextmanager
 def showing(board: Any, show: Callable[[str], None]) -> Iterator[None]:
-    """Show the board's lines as they come, until the block ends."""
-    done = threading.Event()
+    """Pass the lines of a `board` to `show` as they come, until the block ends."""
 
-    def follow() -> None:
-        while not done.wait(POLL_SECONDS):
-            for line in ray.get(board.take.remote()):
-                show(line)
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    def pass_on() -> bool:
         for line in ray.get(board.take.remote()):
             show(line)
+        return False
 
-
-class Pace:
-    """Speed and remaining time of a loop over steps, since its own start."""
-
-    def __init__(self, first_step: int, last_step: int) -> None:
-        self._first, self._last = first_step, last_step
-        self._start = time.perf_counter()
-
-    def remaining(self, step: int) -> str:
-        """Time left after `step` steps are done, as h:mm:ss."""
-        done = max(1, step - self._first)
-        seconds = (time.perf_counter() - self._start) / done * (self._last - step)
-        return str(timedelta(seconds=round(seconds)))
+    try:
+        with _polling(pass_on):
+            yield
+    finally:
+        pass_on()
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How a training that somebody else looks after differs from one of its own.
+    """What a sweep wants of each of its training runs.
 
     Attributes:
-        run: its MLflow run, already started.
-        stop_wanted: asked twice a second whether it shall save where it is and end.
-        threads: CPU cores of each training process without GPU; the others belong to other trainings.
-        callbacks: `ray.train.UserCallback`s, told of every report.
+        run: the MLflow run, already started.
+        stop_wanted: polled twice a second; True asks the run to save a checkpoint and end.
+        threads: CPU cores of each training process without a GPU; the others belong to other runs.
+        callbacks: `ray.train.UserCallback`s, called with every report.
     """
 
     run: Run
@@ -111,26 +91,64 @@ class Supervision:
 
 
 @contextmanager
-def stopping_when(board: Any, wanted: Callable[[], bool]) -> Iterator[list[bool]]:
-    """Ask the ranks to save and end at the next step, once `wanted` says so.
+def stopping_when(board: Any, wanted: Callable[[], bool]) -> Iterator[list[int]]:
+    """Ask the ranks to save and end at the next step, once `wanted` returns True.
+
+    Args:
+        board: a `ProgressBoard` actor.
+        wanted: polled twice a second.
 
     Yields:
-        a list that is filled once they are asked.
+        a list that is no longer empty once they were asked.
     """
-    asked: list[bool] = []
+    asked: list[int] = []
+
+    def ask() -> bool:
+        if wanted():
+            asked.append(1)
+            board.request_stop.remote()
+        return bool(asked)
+
+    with _polling(ask):
+        yield asked
+
+
+@contextmanager
+def stopping_on_sigterm(board: Any) -> Iterator[list[int]]:
+    """Ask the ranks to save and end on SIGTERM (`ray job stop`, a scheduler's notice).
+
+    Args:
+        board: a `ProgressBoard` actor.
+
+    Yields:
+        a list that holds the signal's number once it was received.
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        board.request_stop.remote()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _polling(action: Callable[[], bool]) -> Iterator[None]:
+    """Call `action` twice a second in a thread, until it returns True or the block ends."""
     done = threading.Event()
 
-    def watch() -> None:
-        while not done.wait(POLL_SECONDS):
-            if wanted():
-                asked.append(True)
-                board.request_stop.remote()
-                return
+    def poll() -> None:
+        while not done.wait(POLL_SECONDS) and not action():
+            pass
 
-    thread = threading.Thread(target=watch, name="supervision", daemon=True)
+    thread = threading.Thread(target=poll, name="board", daemon=True)
     thread.start()
     try:
-        yield asked
+        yield
     finally:
         done.set()
         thread.join()

@@ -1,14 +1,14 @@
-"""A training checkpoint: a folder that is a model as well.
+"""A training checkpoint: a folder that is also a model folder.
 
-    weights.safetensors, config.json    the model, as `dpt.save_model` writes and `dpt predict` reads it:
-                                        the averaged weights where the run averages them
-    trained.safetensors                 in that case the weights that training goes on from
+    weights.safetensors, config.json    the model, as `dpt.save_model` writes and `dpt predict` reads it;
+                                        the averaged weights if the run keeps a moving average
+    trained.safetensors                 in that case the weights that training resumes from
     optimizer.safetensors               the optimiser's moments, by parameter name
-    state.json                          where the run is, what it must still agree with, and the digests of
-                                        the other files; written last, so a checkpoint without it is none
+    state.json                          progress and identity of the run, and the digests of the other files;
+                                        written last: a folder without it is not a checkpoint
 
-There is no state of random numbers, samplers or schedules in it: what is drawn in a step is a function of the
-seed and the step alone. No pickle either: loading a checkpoint runs no code.
+It holds no state of random number generators, samplers or schedulers: what is drawn in a step is a function
+of the seed and the step alone. No pickle either: loading a checkpoint runs no code.
 """
 
 from __future__ import annotations
@@ -39,26 +39,29 @@ TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 
+_FULL = StateDictOptions(full_state_dict=True)
+_FULL_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint that is not whole; the message names the file."""
+    """A checkpoint with a missing or damaged file; the message names the file."""
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """Where a run is.
+    """Progress of a run.
 
     Attributes:
         step: number of steps done.
         identity: what decides the run's curve: config and digests of the data.
-        run: address of its MLflow run, which a restart goes on with.
+        run: fields of its `pipelines.tracking.runs.Run`, which a restart continues.
         score: of the validation at this step, if there was one; lower is better. AbsRel, or the negative of
             a metric of which larger is better.
-        skipped: how many steps were left out because their loss or gradient was no use.
+        skipped: number of steps skipped because of their loss or gradient.
         seen: dataset → number of its samples that were drawn.
         unlogged: sum and number of the losses of steps since metrics were last logged.
-        unsent: metrics that the tracking server has not yet taken.
-        files: digests of the checkpoint's other files.
+        unsent: metrics that have not reached the tracking server.
+        files: name → SHA-256 of the checkpoint's other files.
     """
 
     step: int
@@ -74,7 +77,13 @@ class TrainingState:
 
 @dataclass(slots=True)
 class Snapshot:
-    """A run at one step, copied out of the training processes' way: file → content, all on the CPU."""
+    """A run at one step, copied to the CPU so that training can continue while it is written.
+
+    Attributes:
+        state: progress of the run.
+        model_config: content of `config.json`.
+        tensors: file → its tensors by name.
+    """
 
     state: TrainingState
     model_config: dict[str, Any]
@@ -88,26 +97,26 @@ def take_snapshot(
     model_config: dict[str, Any],
     state: TrainingState,
 ) -> Snapshot:
-    """Copy a run's tensors to the CPU; where parameters are sharded, all ranks must take part.
+    """Copy a run's tensors to the CPU.
 
-    Of sharded parameters rank 0 alone gets them, whole; the other ranks' snapshots are empty.
+    If parameters are sharded, all ranks must call it: rank 0 gets whole tensors, the others empty snapshots.
 
     Args:
         model: bare or wrapped for data parallelism.
+        optimizer: of its parameters.
         average: moving average of its parameters, if the run keeps one.
+        model_config: content of `config.json`.
+        state: progress of the run.
     """
     with average.swapped_in() if average else nullcontext():
-        tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_WHOLE))}
+        tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_FULL_ON_CPU))}
     if average:
-        tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_WHOLE))
-    moments: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE).get("state", {})
+        tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_FULL_ON_CPU))
+    moments: Any = get_optimizer_state_dict(model, optimizer, options=_FULL_ON_CPU).get("state", {})
     tensors[OPTIMIZER_FILE] = _copied(
         {f"{name}|{key}": torch.as_tensor(v) for name, state in moments.items() for key, v in state.items()}
     )
     return Snapshot(state, model_config, tensors)
-
-
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
@@ -115,7 +124,7 @@ def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
-    """Write one of a snapshot's files to a local path."""
+    """Write the file `name` of a `snapshot` to a local `path`."""
     if name == CONFIG_FILE:
         path.write_text(json.dumps(snapshot.model_config, indent=1))
     else:
@@ -123,7 +132,7 @@ def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of the file at `path`, in hexadecimal."""
     state = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -132,10 +141,10 @@ def digest_of(path: Path) -> str:
 
 
 def read_state(text: str, where: str) -> TrainingState:
-    """Parse `state.json`.
+    """Parse the `text` of a `state.json`.
 
     Raises:
-        DamagedCheckpoint: if it is none.
+        DamagedCheckpoint: if it is not valid; the message names the checkpoint as `where`.
     """
     try:
         state = TrainingState(**json.loads(text))
@@ -147,12 +156,12 @@ def read_state(text: str, where: str) -> TrainingState:
 
 
 def state_text(state: TrainingState) -> str:
-    """A state as `state.json` holds it."""
+    """The content of `state.json` for a `state`."""
     return json.dumps(asdict(state), indent=1)
 
 
 def verify(folder: Path) -> TrainingState:
-    """Check a local checkpoint's files against their digests.
+    """The state of the checkpoint in a local `folder`, whose files are checked against their digests.
 
     Raises:
         DamagedCheckpoint: naming the first file that is missing or differs.
@@ -171,7 +180,7 @@ def verify(folder: Path) -> TrainingState:
 def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> None:
-    """Put a verified local checkpoint into a model, its optimiser and its moving average."""
+    """Load the verified checkpoint in a local `folder` into `model`, `optimizer` and, if kept, `average`."""
     _load(model, folder / WEIGHTS_FILE)
     if average:
         average.restart()
@@ -180,11 +189,9 @@ def restore(
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, moment = key.rsplit("|", 1)
         moments.setdefault(name, {})[moment] = value
-    whole = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))
-    set_optimizer_state_dict(
-        model, optimizer, {**whole, "state": moments}, options=StateDictOptions(full_state_dict=True)
-    )
+    whole = get_optimizer_state_dict(model, optimizer, options=_FULL)
+    set_optimizer_state_dict(model, optimizer, {**whole, "state": moments}, options=_FULL)
 
 
 def _load(model: nn.Module, path: Path) -> None:
-    set_model_state_dict(model, dict(load_file(path)), options=StateDictOptions(full_state_dict=True))
+    set_model_state_dict(model, dict(load_file(path)), options=_FULL)

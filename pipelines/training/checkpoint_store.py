@@ -1,8 +1,8 @@
-"""Where a run's checkpoints are kept: saved in the background, thinned out, found again after a crash.
+"""A run's checkpoints on any storage: saved in the background, pruned, found again after a crash.
 
-A run's folder, on any storage, has a folder a checkpoint, `step_00003600`. The training processes go on while
-one is being written. Storage that fails does not stop them: the checkpoint is tried again, then given up, and
-the next one gets its turn; only the last one of a run has to succeed.
+The run's folder has one folder per checkpoint, `step_00003600`. Training continues while one is being
+written. A storage failure does not end the run: the write is retried, then that checkpoint is dropped; only
+the last one of a run has to succeed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -34,15 +35,15 @@ from pipelines.training.checkpoint import (
 
 _STEP = re.compile(r"step_(\d{8,})")
 _PAUSES = (1.0, 4.0)
-"""Seconds to wait before writing a checkpoint again; remote storage is asked patiently each time."""
+"""Seconds before each retry of a whole checkpoint, on top of the retries of each remote request."""
 
 
 class CheckpointNotSaved(UserError):
-    """A run's last checkpoint could not be written; the run can be resumed from the one before."""
+    """A run's last checkpoint could not be written; the run can be resumed from the previous one."""
 
 
 def checkpoint_name(step: int) -> str:
-    """Name of a checkpoint's folder."""
+    """Name of the folder of the checkpoint after `step` steps."""
     return f"step_{step:08d}"
 
 
@@ -51,8 +52,8 @@ class CheckpointStore:
 
     Args:
         folder: the run's folder.
-        keep: how many of the newest are kept, besides the best one.
-        say: called, from another thread, with a line about what went wrong.
+        keep: number of newest checkpoints to keep, besides the best one.
+        say: called, from another thread, with a line about any failure.
     """
 
     def __init__(self, folder: Folder, keep: int, say: Callable[[str], None]) -> None:
@@ -62,19 +63,19 @@ class CheckpointStore:
         self._scores: dict[int, float | None] | None = None
 
     def steps(self) -> list[int]:
-        """Steps of which there is a folder, whole or not, ascending."""
+        """Steps that have a folder, complete or not, ascending."""
         matches = [_STEP.fullmatch(name) for name in self._folder.children()]
         return sorted(int(match[1]) for match in matches if match)
 
     def newest(self) -> TrainingState | None:
-        """The newest checkpoint that is whole; says which ones are passed over, and why."""
+        """State of the newest intact checkpoint, if any; says which ones are damaged, and how."""
         steps = self.steps()
         for step in reversed(steps):
             state = self._verified(step)
             if state is not None:
                 return state
         if steps:
-            self._say(f"no checkpoint in {self._folder.uri} is whole: starting anew")
+            self._say(f"no checkpoint in {self._folder.uri} is intact: starting from scratch")
         return None
 
     def _verified(self, step: int) -> TrainingState | None:
@@ -82,11 +83,11 @@ class CheckpointStore:
             with tempfile.TemporaryDirectory(prefix="dpt-checkpoint-") as scratch:
                 return verify(self.fetch(step, Path(scratch)))
         except DamagedCheckpoint as error:
-            self._say(f"checkpoint {error}: going back to the one before")
+            self._say(f"checkpoint {error}: falling back to the previous one")
             return None
 
     def fetch(self, step: int, scratch: Path) -> Path:
-        """A checkpoint as a local folder: where it lies, or copied into `scratch` from remote storage."""
+        """The checkpoint of `step` as a local folder: itself, or a copy in `scratch` if storage is remote."""
         folder = self._folder / checkpoint_name(step)
         if folder.is_local:
             return Path(folder.path)
@@ -97,50 +98,48 @@ class CheckpointStore:
         return target
 
     def save(self, snapshot: Snapshot) -> None:
-        """Start writing a checkpoint; waits only for the one before, if that is still under way."""
+        """Start writing `snapshot` in the background, after waiting for the previous one."""
         self.wait()
         self._saving = self._executor.submit(self._save, snapshot)
 
     def wait(self) -> None:
-        """Wait until the checkpoint under way is written or given up."""
+        """Wait until the pending checkpoint is written or dropped."""
         if self._saving is not None:
             self._saving.result()
             self._saving = None
 
     def close(self, step: int) -> None:
-        """Wait for the last checkpoint of a run.
+        """Wait for the last checkpoint of a run, that of `step`.
 
         Raises:
-            CheckpointNotSaved: if that of `step` is not there.
+            CheckpointNotSaved: if it could not be written.
         """
         self.wait()
         if not (self._folder / checkpoint_name(step)).exists(STATE_FILE):
             raise CheckpointNotSaved(
                 f"the last checkpoint could not be written to {self._folder.uri}/{checkpoint_name(step)}; "
-                "when storage works again, `dpt train --resume` goes on from the one before"
+                "when storage works again, `dpt train --resume` continues from the previous one"
             )
         self._executor.shutdown()
 
     def _save(self, snapshot: Snapshot) -> None:
         name = checkpoint_name(snapshot.state.step)
-        write = partial(self._write, snapshot)
-        problem = _problem_of(write)
-        for pause in _PAUSES:
+        for pause in (0.0, *_PAUSES):
+            time.sleep(pause)
+            problem = _problem_of(partial(self._write, snapshot))
             if problem is None:
                 break
-            time.sleep(pause)
-            problem = _problem_of(write)
-        if problem is not None:
-            # What is there of it is of no use, and takes the room of the next one.
+        else:
+            # An incomplete checkpoint is useless, and takes the space of the next one.
             _problem_of(partial(remove, self._folder / name))
-            self._say(f"checkpoint {name} is given up: {problem}")
+            self._say(f"checkpoint {name} could not be written and is dropped: {problem}")
             return
-        problem = _problem_of(partial(self._thin_out, snapshot.state))
-        if problem is not None:  # they are tried again after the next one
+        problem = _problem_of(partial(self._prune, snapshot.state))
+        if problem is not None:  # retried after the next checkpoint
             self._say(f"checkpoints before {name} cannot be removed: {problem}")
 
     def _write(self, snapshot: Snapshot) -> None:
-        """Write all files, each whole or not at all, and last the state that makes them a checkpoint."""
+        """Write all files, each atomically, and last the state that makes them a checkpoint."""
         folder = self._folder / checkpoint_name(snapshot.state.step)
         for name in (*snapshot.tensors, CONFIG_FILE):
             with folder.writing(name) as path:
@@ -148,13 +147,16 @@ class CheckpointStore:
                 snapshot.state.files[name] = digest_of(path)
         folder.write_text(STATE_FILE, state_text(snapshot.state))
 
-    def _thin_out(self, state: TrainingState) -> None:
-        """Remove all but the newest and the best: also what is not whole, or was passed over as damaged."""
+    def _prune(self, state: TrainingState) -> None:
+        """Remove all but the newest and the best: incomplete ones, too, and those after `state`.
+
+        Steps after that of `state` are of an earlier attempt, whose checkpoints were found to be damaged.
+        """
         scores = self._known_scores()
         scores[state.step] = state.score
-        whole = sorted(step for step in scores if step <= state.step)
-        kept = set(whole[-self._keep :])
-        rated = {step: score for step in whole if (score := scores[step]) is not None and isfinite(score)}
+        complete = sorted(step for step in scores if step <= state.step)
+        kept = set(complete[-self._keep :])
+        rated = {step: score for step in complete if (score := scores[step]) is not None and isfinite(score)}
         if rated:
             kept.add(min(rated, key=lambda step: (rated[step], step)))
         for step in set(self.steps()) - kept:
@@ -162,23 +164,20 @@ class CheckpointStore:
             scores.pop(step, None)
 
     def _known_scores(self) -> dict[int, float | None]:
+        """Step → score of all complete checkpoints, read from storage once."""
         if self._scores is None:
             self._scores = {}
             for step in self.steps():
                 folder = self._folder / checkpoint_name(step)
                 if folder.exists(STATE_FILE):
-                    self._scores[step] = self._score(folder)
+                    self._scores[step] = None
+                    with suppress(DamagedCheckpoint):
+                        self._scores[step] = read_state(folder.read_text(STATE_FILE), folder.uri).score
         return self._scores
-
-    def _score(self, folder: Folder) -> float | None:
-        try:
-            return read_state(folder.read_text(STATE_FILE), folder.uri).score
-        except DamagedCheckpoint:
-            return None
 
 
 def _problem_of(operation: Callable[[], None]) -> str | None:
-    """Why an operation failed, for whatever storage raises, the run is worth more than one checkpoint."""
+    """Why an `operation` failed, if it did: no exception of storage may end a run for one checkpoint."""
     try:
         operation()
     except Exception as error:
@@ -187,7 +186,7 @@ def _problem_of(operation: Callable[[], None]) -> str | None:
 
 
 def remove(folder: Folder) -> None:
-    """Remove a checkpoint: first what makes it one, so that a half-removed one is none."""
+    """Remove the checkpoint in `folder`, its state first: what is half removed is not a checkpoint."""
     if folder.exists(STATE_FILE):
         folder.fs.rm_file(folder.path_of(STATE_FILE))
     if folder.is_local:

@@ -1,7 +1,7 @@
-"""What ends a run early, or is about to: the driver's wish to stop, a machine that will be taken away.
+"""What ends a run early: a request of the driver to stop, a preemption notice of the cloud.
 
-Ranks must agree in which step they react, for saving and stopping are common to all. Each step has one small
-reduction for it; only rank 0 asks the driver, and no rank asks it in every step.
+Ranks must agree on the step in which they react, because all of them take part in saving and stopping. Each
+step has one small reduction for it; only rank 0 asks the driver, in the background.
 """
 
 from __future__ import annotations
@@ -14,73 +14,62 @@ from typing import Any
 import ray
 import ray.train
 import torch
-import torch.distributed
+
+from pipelines.training.board import POLL_SECONDS
+from pipelines.training.ranks import Ranks
 
 LOOK_SECONDS = 5.0
-"""How often a notice is looked for; clouds give them half a minute to two minutes ahead."""
+"""Seconds between checks for a preemption notice; clouds give it half a minute to two minutes ahead."""
 
 AGAIN_SECONDS = 30.0
-"""How often a run whose machine will be taken saves again, as long as it is not."""
-
-_ASK_SECONDS = 0.5
+"""Seconds between checkpoints while a preemption notice is pending."""
 
 
 class Interruptions:
-    """Tells a rank, step by step, whether to stop and whether to save out of turn.
+    """Decides after each step, alike on all ranks, whether to stop and whether to save out of turn.
 
     Args:
-        board: the driver's `pipelines.training.board.ProgressBoard`.
+        board: the driver's `pipelines.training.board.ProgressBoard` actor.
+        ranks: this rank among all.
         device: where the ranks' reductions take place.
         say: takes a line for the user.
     """
 
-    def __init__(
-        self, board: Any, rank: int, world_size: int, device: torch.device, say: Callable[[str], None]
-    ) -> None:
-        self._watcher = _StopWatcher(board) if rank == 0 else None
-        self._world_size, self._device, self._say = world_size, device, say
+    def __init__(self, board: Any, ranks: Ranks, device: torch.device, say: Callable[[str], None]) -> None:
+        self._board, self._ranks, self._device, self._say = board, ranks, device, say
+        self._stop_requested = False
         self._next_look = 0.0
+        if ranks.is_first:
+            threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
     def after_step(self, gives_up: bool = False) -> tuple[bool, bool]:
-        """Whether to stop, and whether to save at once; the same on all ranks, which must all ask.
+        """Whether to stop, and whether to save now; the same on all ranks, all of which must call it.
 
         Args:
-            gives_up: a reason of the rank's own to stop.
+            gives_up: whether this rank has a reason of its own to stop.
         """
-        wanted = self._watcher is not None and self._watcher.stop_requested
-        stops, looks = self._agreed(wanted or gives_up, time.monotonic() >= self._next_look)
-        return stops, looks and self._is_noticed()
+        stops, looks = self._on_any_rank(
+            self._stop_requested or gives_up, time.monotonic() >= self._next_look
+        )
+        return stops, looks and self._preemption_pending()
 
-    def _is_noticed(self) -> bool:
-        """Whether the cloud has announced that it takes one of the run's machines."""
+    def _preemption_pending(self) -> bool:
         notice = ray.train.get_preemption_info()  # waits for all ranks
         self._next_look = time.monotonic() + (LOOK_SECONDS if notice is None else AGAIN_SECONDS)
         if notice is not None:
             ranks = ", ".join(map(str, notice.preempted_ranks))
-            self._say(f"the machine of rank {ranks} is about to be taken: saving")
+            self._say(f"the node of rank {ranks} is about to be preempted: saving a checkpoint")
         return notice is not None
 
-    def _agreed(self, *flags: bool) -> list[bool]:
-        """Which flags are set on any rank."""
-        if self._world_size == 1:
-            return list(flags)
-        verdict = torch.tensor(flags, dtype=torch.float32, device=self._device)
-        torch.distributed.all_reduce(verdict, torch.distributed.ReduceOp.MAX)
+    def _on_any_rank(self, *flags: bool) -> list[bool]:
+        verdict = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))
         return [bool(flag) for flag in verdict.tolist()]
 
-
-class _StopWatcher:
-    """Knows, without asking in every step, whether the driver wants the run to stop."""
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self.stop_requested = False
-        threading.Thread(target=self._watch, name="stop", daemon=True).start()
-
     def _watch(self) -> None:
-        while not self.stop_requested:
-            time.sleep(_ASK_SECONDS)
+        """Poll the driver, so that no step has to wait for its answer."""
+        while not self._stop_requested:
+            time.sleep(POLL_SECONDS)
             try:
-                self.stop_requested = ray.get(self._board.stop_requested.remote())
-            except ray.exceptions.RayError:  # the driver is gone, and the board with it: Ray ends us too
+                self._stop_requested = ray.get(self._board.stop_requested.remote())
+            except ray.exceptions.RayError:  # the driver and its board are gone: Ray ends this process too
                 return

@@ -1,8 +1,8 @@
 """What each training process runs: the loop over batches, from the newest checkpoint to the last step.
 
-Every process computes its own slice of every batch, so the number of workers changes nothing but speed, and
-what a step draws at random is a function of the seed and the step: a run that was cut off anywhere goes on as
-if it had not been.
+Every process computes its own slice of every batch, so the number of workers changes nothing but speed. What
+a step draws at random is a function of the seed and the step, so an interrupted run resumes as if it had not
+been interrupted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ from typing import Any
 
 import ray.train
 import torch
-import torch.distributed
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution import context as reporting
 
-import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
 from dpt.ema import MovingAverage
@@ -31,15 +29,17 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import LoaderSettings, training_batches
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
+from pipelines.tracking.model_reference import load_trained
 from pipelines.tracking.runs import Run
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot
 from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointStore
 from pipelines.training.interruptions import Interruptions
 from pipelines.training.optimizer import create_optimizer, set_learning_rates
 from pipelines.training.parallel import gathered, share_model
+from pipelines.training.ranks import Ranks
 from pipelines.training.report import TrainingReport, training_operations
 from pipelines.training.stages import run_stages
-from pipelines.training.start import build_model, load_kept
+from pipelines.training.start import build_model
 from pipelines.training.step import TrainingStep
 
 _LAST_METRICS_SECONDS = 60.0
@@ -47,19 +47,20 @@ _LAST_METRICS_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What every training process is given; plain data, for it travels between machines.
+    """What the driver gives every training process; picklable, because they may run on other machines.
 
     Attributes:
-        config: the resolved `TrainConfig`.
+        config: the resolved config.
         uris: the datasets' version folders, sorted by dataset name.
-        folder: the run's own.
+        folder: URI of the run's folder.
         run: its MLflow run.
         identity: what decides its curve, as every checkpoint records it.
-        start: folder of the model that it starts from, if that is not the config's network, untrained.
+        start: folder of the model that it starts from; None for a new one of the config.
+        use_gpu: whether each process has a GPU.
         threads: PyTorch threads of a process without GPU.
     """
 
-    config: dict[str, Any]
+    config: TrainConfig
     uris: list[str]
     folder: str
     run: Run
@@ -70,19 +71,19 @@ class Setup:
 
 
 def train_loop(arguments: dict[str, Any]) -> None:
-    """What each training process runs."""
+    """Ray Train's entry point in each process; `arguments` has `setup`, a `Setup`, and the `board` actor."""
     # Ray Train names the logger that repeats every report by its file.
     for noisy in ("ray.train", reporting.__file__):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # DDP remarks on the layout of a few one-row gradients, where it costs nothing.
+    # DDP warns of the strides of a few one-row gradients, which cost nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
     setup: Setup = arguments["setup"]
     if not setup.use_gpu:
         torch.set_num_threads(setup.threads)
     context = ray.train.get_context()
-    process = _TrainingProcess(setup, arguments["board"], context.get_world_rank(), context.get_world_size())
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
     try:
-        process.run()
+        _TrainingProcess(setup, arguments["board"], ranks).run()
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -90,49 +91,50 @@ def train_loop(arguments: dict[str, Any]) -> None:
 class _TrainingProcess:
     """One rank of a run, from the newest checkpoint on."""
 
-    def __init__(self, setup: Setup, board: Any, rank: int, world_size: int) -> None:
-        self._setup, self._board, self._rank, self._world_size = setup, board, rank, world_size
-        self._config = config = TrainConfig(**setup.config)
+    def __init__(self, setup: Setup, board: Any, ranks: Ranks) -> None:
+        self._setup, self._board, self._ranks = setup, board, ranks
+        self._config = config = setup.config
         self._datasets = open_datasets(setup.uris)
-        self._live()
+        self._reset_watchdog()
         # Decoder weights are drawn here; the same on every rank, and DDP broadcasts rank 0's anyway.
         torch.manual_seed(config.seed)
         self._task = task_of(config)
-        self._model = self._initial_model()
+        self._model = (
+            load_trained(setup.start).train() if setup.start else build_model(config.model, config.crop_size)
+        )
+        if config.precision == "float64":
+            self._model.double()
         self._model.set_checkpointing(config.activation_checkpointing)
-        operations = training_operations(self._model, config.crop_size) if rank == 0 else 0.0
+        operations = training_operations(self._model, config.crop_size) if ranks.is_first else 0.0
         if config.channels_last and config.parallel == "ddp":
-            # Sharded weights must be contiguous; the order of the images is enough for all that follows.
+            # Sharded weights must be contiguous; channels-last images suffice for all later activations.
             self._model.to(memory_format=torch.channels_last)
         if config.compile:
             self._model.compile()
-        self._parallel = share_model(self._model, config.parallel, world_size)
+        self._parallel = share_model(self._model, config.parallel, ranks)
         self._optimizer = create_optimizer(self._model, config)
         decay = config.optimizer.ema
         self._average = MovingAverage(self._model, decay) if decay else None
         self._store = CheckpointStore(Folder(setup.folder), config.keep_checkpoints, self._say)
         self._state = self._resume()
-        self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if rank == 0 else None
+        self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if ranks.is_first else None
         self._report = TrainingReport(
-            config, self._datasets, self._journal, self._say, get_device(), operations, rank, world_size,
-            self._state,
-        )  # fmt: skip
+            config, self._datasets, self._journal, self._say, get_device(), operations, ranks, self._state
+        )
 
     def run(self) -> None:
-        """Train until the last step, or until the driver wants an end."""
+        """Train until the last step, or until the driver requests a stop."""
         config, start = self._config, self._state.step
         train = TrainingStep(
             self._model, self._parallel, self._optimizer, self._average, config, len(self._datasets),
-            self._rank, self._world_size,
+            self._ranks,
         )  # fmt: skip
-        watch = Interruptions(self._board, self._rank, self._world_size, get_device(), self._say)
-        settings = loader_settings(
-            config, self._setup.uris, self._datasets, start, self._rank, self._world_size
-        )
-        step = start
+        watch = Interruptions(self._board, self._ranks, get_device(), self._say)
+        settings = loader_settings(config, self._datasets, start, self._ranks)
         batches = training_batches(settings, config.loader_workers, config.executor)
+        step = start
         for step, batch in enumerate(self._report.timed(batches), start=start + 1):
-            self._live()
+            self._reset_watchdog()
             set_learning_rates(self._optimizer, config, step - 1)
             self._report.count(step, train(batch, step), batch)
             ends = step == config.steps
@@ -146,100 +148,91 @@ class _TrainingProcess:
                 break
         self._finish(step)
 
-    def _initial_model(self) -> dpt.DPT:
-        start, config = self._setup.start, self._config
-        model = build_model(config.model, config.crop_size) if start is None else load_kept(start).train()
-        return model.double() if config.precision == "float64" else model
-
     def _resume(self) -> TrainingState:
         """Restore the newest whole checkpoint; rank 0 chooses it for all."""
-        chosen = [self._store.newest() if self._rank == 0 else None]
-        if self._world_size > 1:
-            torch.distributed.broadcast_object_list(chosen, src=0)
-        state = chosen[0]
+        state = self._ranks.broadcast(self._store.newest() if self._ranks.is_first else None)
         if state is None:
             return TrainingState(0)
         with tempfile.TemporaryDirectory(prefix="dpt-checkpoint-") as scratch:
             folder = self._store.fetch(state.step, Path(scratch))
             restore(folder, self._parallel, self._optimizer, self._average)
-        self._say(f"going on from step {state.step}")
+        self._say(f"resuming from step {state.step}")
         return state
 
     def _validate(self, step: int) -> float | None:
-        """The score of a checkpoint, lower is better; all ranks validate."""
-        self._live()
+        """Score of a checkpoint, lower is better; all ranks validate."""
+        self._reset_watchdog()
         with self._average.swapped_in() if self._average else nullcontext(), gathered(self._model):
             score = self._report.validate(step, self._model)
         ray.train.report({"step": step} | ({} if score is None else {self._task.metric: score}))
         return score if score is None or not self._task.larger_is_better else -score
 
     def _save(self, step: int, score: float | None) -> None:
-        """Copy the run's state; rank 0 writes it while training goes on."""
-        self._live()
+        """Copy the run's state to the CPU; rank 0 writes it while training continues."""
+        self._reset_watchdog()
         seen, unlogged = self._report.seen_samples(), self._report.unlogged()
-        if self._rank and self._config.parallel == "ddp":
+        if self._config.parallel == "ddp" and not self._ranks.is_first:
             return
         unsent = self._journal.unsent() if self._journal else []
-        run = asdict(self._setup.run)
         state = TrainingState(
-            step, self._setup.identity, run, score, self._report.skipped, seen, unlogged, unsent
-        )
+            step, self._setup.identity, asdict(self._setup.run), score, self._report.skipped, seen, unlogged,
+            unsent,
+        )  # fmt: skip
         config = self._model.config.to_dict()
         snapshot = take_snapshot(self._parallel, self._optimizer, self._average, config, state)
-        if self._rank == 0:
+        if self._ranks.is_first:
             self._store.save(snapshot)
 
     def _finish(self, step: int) -> None:
-        if self._rank == 0:
-            self._live()
-            if step > self._state.step:
-                self._close_store(step)
-            assert self._journal is not None
-            left = self._journal.close(_LAST_METRICS_SECONDS)
-            if left:
-                self._say(f"{len(left)} metrics have not reached MLflow; `dpt train --resume` sends them")
-            if self._report.gives_up:
-                names = ", ".join(dict.fromkeys(self._report.skipped_in_a_row))
-                reason = f"{self._config.max_skipped} steps in a row were left out; their samples: {names}"
-                ray.get(self._board.fail.remote(reason))
+        """Wait for the last checkpoint and metrics; tell the driver of what a restart would not fix."""
+        if self._journal is None:
+            return
+        self._reset_watchdog()
+        if step > self._state.step:
+            try:
+                self._store.close(step)
+            except CheckpointNotSaved as error:
+                ray.get(self._board.fail.remote(str(error)))
+        left = self._journal.close(_LAST_METRICS_SECONDS)
+        if left:
+            self._say(f"{len(left)} metrics have not reached MLflow; `dpt train --resume` sends them")
+        if self._report.gives_up:
+            names = ", ".join(dict.fromkeys(self._report.skipped_in_a_row))
+            reason = f"{self._config.max_skipped} steps in a row were skipped; their samples: {names}"
+            ray.get(self._board.fail.remote(reason))
 
-    def _close_store(self, step: int) -> None:
-        """Wait for the last checkpoint; that it cannot be saved is nothing that a restart would mend."""
-        try:
-            self._store.close(step)
-        except CheckpointNotSaved as error:
-            ray.get(self._board.fail.remote(str(error)))
+    def _reset_watchdog(self) -> None:
+        """Give this process another `hang_minutes` before it is ended as hung.
 
-    def _live(self) -> None:
-        """Put off the end of this process by the time after which it is taken for hung.
-
-        Python's own watchdog thread ends it even if the interpreter is stuck, and says where; Ray Train then
-        starts the ranks again from the newest checkpoint.
+        Python's own watchdog thread ends it even if the interpreter is stuck, and prints the traceback; Ray
+        Train then restarts the ranks from the newest checkpoint.
         """
         faulthandler.dump_traceback_later(60 * self._config.hang_minutes, exit=True, file=2)
 
     def _say(self, line: str) -> None:
-        if self._rank == 0:
+        if self._ranks.is_first:
             self._board.write.remote(line)
 
 
 def loader_settings(
-    config: TrainConfig,
-    uris: Sequence[str],
-    datasets: Sequence[PreparedDataset],
-    start: int,
-    rank: int,
-    world_size: int,
+    config: TrainConfig, datasets: Sequence[PreparedDataset], start: int, ranks: Ranks
 ) -> LoaderSettings:
-    """What decides a rank's stream of batches from step `start` on."""
+    """What decides a rank's stream of batches.
+
+    Args:
+        config: of the run.
+        datasets: the run's, sorted by name.
+        start: number of steps done before.
+        ranks: this rank among all.
+    """
     return LoaderSettings(
-        uris=uris,
+        uris=[dataset.folder.uri for dataset in datasets],
         split=config.train_split,
         stages=run_stages(config, datasets),
         seed=config.seed,
         batch_size=config.batch_size,
         crops=task_of(config).crops,
         start=start,
-        rank=rank,
-        world_size=world_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
     )

@@ -1,6 +1,6 @@
 """From the config to the optimiser: Adam or SGD with two learning rates, and their schedule.
 
-The schedule is a pure function of the step, so there is no state to save or to lose.
+The schedule is a pure function of the step, so checkpoints hold no scheduler state.
 """
 
 from __future__ import annotations
@@ -13,13 +13,41 @@ import dpt
 from pipelines.config import Schedule, TrainConfig
 
 
+def create_optimizer(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
+    """The task's optimiser: Adam for depth (section 4.1), SGD with momentum for segmentation (section 4.2).
+
+    Args:
+        model: its backbone learns at `backbone_lr`, all other layers at `decoder_lr`.
+        config: of the run, with `task` and the settings of the `optimizer`.
+
+    Returns:
+        an optimiser of two parameter groups, each with its base rate as `initial_lr`.
+    """
+    settings = config.optimizer
+    groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
+    groups = [{**group, "initial_lr": group["lr"]} for group in groups]
+    if config.task == "segmentation":
+        sgd = config.segmentation
+        return torch.optim.SGD(groups, momentum=sgd.momentum, weight_decay=sgd.weight_decay)
+    return torch.optim.Adam(groups, betas=settings.betas)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int) -> None:
+    """Set the rates of `optimizer` for the step after `done` steps, by the schedule of the run's `config`."""
+    settings = config.optimizer
+    factor = learning_rate_factor(done, config.steps, settings.schedule, settings.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["initial_lr"]
+
+
 def learning_rate_factor(step: int, steps: int, schedule: Schedule, warmup: int = 0) -> float:
-    """What the base learning rates are multiplied by in a step.
+    """Factor of the base learning rates in one step.
 
     Args:
         step: number of steps done before, from 0.
         steps: of the whole run.
-        warmup: the first so many steps rise linearly to the full rate.
+        schedule: `constant`; `poly`, (1 − step/steps)^0.9; or `cosine`, half a period from 1 to 0.
+        warmup: number of first steps in which the factor also rises linearly from 1/warmup to 1.
 
     Returns:
         a number in (0, 1].
@@ -32,32 +60,3 @@ def learning_rate_factor(step: int, steps: int, schedule: Schedule, warmup: int 
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
     }[schedule]
     return rising * falling
-
-
-def create_optimizer(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
-    """The task's optimiser: Adam for depth (section 4.1), SGD with momentum for segmentation (section 4.2).
-
-    Args:
-        model: its backbone learns at `config.optimizer.backbone_lr`, all else at `decoder_lr`.
-        config: of the run; `config.task` chooses the optimiser.
-
-    Returns:
-        an optimiser of two parameter groups, each with its base rate as `initial_lr`.
-    """
-    settings = config.optimizer
-    groups = [
-        {**group, "initial_lr": group["lr"]}
-        for group in dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
-    ]
-    if config.task == "segmentation":
-        sgd = config.segmentation
-        return torch.optim.SGD(groups, momentum=sgd.momentum, weight_decay=sgd.weight_decay)
-    return torch.optim.Adam(groups, betas=settings.betas)
-
-
-def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int) -> None:
-    """Give every parameter group its learning rate for the step after `done` steps."""
-    settings = config.optimizer
-    factor = learning_rate_factor(done, config.steps, settings.schedule, settings.warmup)
-    for group in optimizer.param_groups:
-        group["lr"] = factor * group["initial_lr"]

@@ -1,4 +1,9 @@
-"""How the ranks share a model: each has a copy (DDP), or each has a part of every parameter (FSDP2)."""
+"""How the ranks share a model: each has a copy (DDP), or each has a shard of every parameter (FSDP2).
+
+Either way batch normalisation is over the whole batch, whatever the number of ranks and the device.
+PyTorch's own `nn.SyncBatchNorm` is for accelerators only; on CPUs, where training is for tests and small
+models, `CpuSyncBatchNorm` does the same, so that a run's curve does not depend on its number of workers.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +17,22 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 import dpt
+from pipelines.training.ranks import Ranks
 
 
-def share_model(model: dpt.DPT, parallel: str, world_size: int) -> nn.Module:
-    """Put the model on this rank's device and share it with the others.
+def share_model(model: dpt.DPT, parallel: str, ranks: Ranks) -> nn.Module:
+    """Move a model to this rank's device and share it with the other ranks.
 
     Args:
-        parallel: `ddp` or `fsdp`, as in `TrainConfig`. Sharding happens in place; the backbone's blocks are
-            gathered one at a time.
+        model: changed in place; with `fsdp` sharded, the backbone's blocks gathered one at a time.
+        parallel: `ddp` or `fsdp`, as in `TrainConfig`.
+        ranks: this rank among all.
 
     Returns:
-        what is to be called for training: a wrapper, or the model itself.
+        the module to call in training: the DDP wrapper, or the model itself.
     """
     moved = prepare_model(model, parallel_strategy=None)
-    if world_size > 1:
+    if ranks.world_size > 1:
         synchronise_norms(model)
     if parallel == "fsdp":
         for module in model.backbone.modules():
@@ -40,7 +47,7 @@ def share_model(model: dpt.DPT, parallel: str, world_size: int) -> nn.Module:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Inside the block every rank has all parameters, and may run the model without the others."""
+    """Inside the block every rank holds all parameters of `model` and may run it without the others."""
     sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
@@ -54,46 +61,38 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def synchronise_norms(model: nn.Module) -> None:
-    """Let all batch normalisation of a model, in place, take its statistics over all ranks' images.
+    """Make all batch normalisation of `model`, in place, take its statistics over all ranks' images.
 
-    Parameters and buffers stay the very same tensors, under the same names. On CPUs a norm that timm has
-    fused with an activation keeps the statistics of its own rank; no model of the table has one.
+    Parameters and buffers remain the same tensors under the same names. On CPUs a norm that timm has fused
+    with an activation keeps the statistics of its own rank; no model of the zoo has one.
     """
     if next(model.parameters()).device.type != "cpu":
-        from timm.layers import convert_sync_batchnorm  # seconds, for what CPUs have no use for
+        from timm.layers import convert_sync_batchnorm  # takes seconds to import, for GPUs only
 
         convert_sync_batchnorm(model)
         return
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, _shared(child))
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = CpuSyncBatchNorm  # it has no state beyond that of its base class
 
 
 def is_synchronised(module: nn.Module) -> bool:
-    """Whether a module takes its statistics over all ranks, so that they must run it equally often."""
+    """Whether `module` takes its statistics over all ranks, so that all must run it equally often."""
     return isinstance(module, nn.SyncBatchNorm | CpuSyncBatchNorm)
-
-
-def _shared(norm: nn.BatchNorm2d) -> CpuSyncBatchNorm:
-    shared = CpuSyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine)
-    shared.weight, shared.bias = norm.weight, norm.bias
-    for name, buffer in norm.named_buffers():
-        setattr(shared, name, buffer)
-    return shared.train(norm.training)
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose batch is that of all ranks, which may have unequal shares of it.
 
-    All ranks must run it equally often, if need be on no image at all.
+    All ranks must run it equally often, if need be on an empty share.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
+        """Normalise `x`, (B, C, h, w) → the same shape and dtype."""
         if not self.training or not torch.distributed.is_initialized():
             return super().forward(x)
-        # In float64 the variance may be a difference of sums.
+        # Sums and their count add over ranks, means and variances of unequal shares do not. The variance is
+        # then E[x²] − E[x]², which loses digits: hence float64.
         wide = x.double()
         count = wide.new_full((1,), x.numel() / x.shape[1])
         sums = _SumOverRanks.apply(
@@ -108,7 +107,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         return normalised.to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor, number: float) -> None:
-        """Move the running statistics, as `nn.BatchNorm2d` does: of the variance, the unbiased one."""
+        """Update the running statistics as `nn.BatchNorm2d` does: with the unbiased variance, n / (n − 1)."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
@@ -120,7 +119,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sum over all ranks; what each rank's loss wants of it is summed over all ranks, too."""
+    """Sum over all ranks. Each rank's loss depends on it, so its gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

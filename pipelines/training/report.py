@@ -1,16 +1,16 @@
-"""What a training run says of itself: losses, speed, mixture and validation, to MLflow and the progress line.
+"""What a training run reports to MLflow and the terminal: losses, throughput, mixture and validation.
 
-All ranks take part in what is summed over them; rank 0 speaks for all.
+All ranks take part in what is summed over them; rank 0 reports. The use of the hardware is given as a share
+of the rate of a large matrix product that is measured on the same device, not of a data sheet.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from datetime import timedelta
 
 import torch
-import torch.distributed
 from torch.utils.flop_counter import FlopCounterMode
 
 import dpt
@@ -20,24 +20,30 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
-from pipelines.training.board import Pace
 from pipelines.training.checkpoint import TrainingState
+from pipelines.training.ranks import Ranks
 from pipelines.training.step import StepResult
 
 _SHOWN_PREDICTIONS = 4
 
-Shared = TypeVar("Shared")
+_MATRIX_SIDE = {"cpu": 1536, "cuda": 8192}
+_MATRIX_PRODUCTS = 4
+_BACKWARD = 2
+"""FLOPs of the backward over those of the forward pass: each product has one per factor's gradient."""
 
 
 class TrainingReport:
     """Counts steps and reports them.
 
     Args:
+        config: of the run.
         datasets: of the mixture.
         journal: takes rank 0's metrics; None on other ranks.
         say: takes a line for the user; called on rank 0.
-        operations: floating-point operations of a step on one image.
-        state: what was done before.
+        device: where the ranks' reductions take place.
+        operations: FLOPs of a training step on one image.
+        ranks: this rank among all.
+        state: of the checkpoint that the run resumes from.
     """
 
     def __init__(
@@ -48,23 +54,22 @@ class TrainingReport:
         say: Callable[[str], None],
         device: torch.device,
         operations: float,
-        rank: int,
-        world_size: int,
+        ranks: Ranks,
         state: TrainingState,
     ) -> None:
-        self._config, self._datasets = config, datasets
+        self._config, self._datasets, self._ranks = config, datasets, ranks
         self._task = task_of(config)
         self._journal, self._say, self._device = journal, say, device
-        self._rank, self._world_size, self._operations = rank, world_size, operations
+        self._operations = operations
         self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
-        self._pace = Pace(state.step, config.steps)
-        self._seen_before = state.seen
+        self._resumed = state
+        self._started = time.perf_counter()
         self._seen = torch.zeros(len(datasets), dtype=torch.float64)
         self.skipped = state.skipped
         self.skipped_in_a_row: list[str] = []
         self._row = 0
-        if rank == 0:
-            self._peak = matrix_rate(device, getattr(torch, config.precision)) * world_size
+        if ranks.is_first:
+            self._peak = matrix_rate(device, getattr(torch, config.precision)) * ranks.world_size
         self._clear(state.unlogged)
 
     def _clear(self, unlogged: tuple[float, int] = (0.0, 0)) -> None:
@@ -75,7 +80,7 @@ class TrainingReport:
         self._since = time.perf_counter()
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time that is spent waiting for them is counted."""
+        """The same `batches`; the time spent waiting for them is counted."""
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
@@ -85,7 +90,13 @@ class TrainingReport:
             yield batch
 
     def count(self, step: int, result: StepResult, batch: Batch) -> None:
-        """Count one step; names the samples of one that was left out."""
+        """Count one step; of a skipped one, report the samples.
+
+        Args:
+            step: its number, from 1.
+            result: what `TrainingStep` returned for it.
+            batch: this rank's share of its batch.
+        """
         self._steps += 1
         self._seen += torch.bincount(batch.dataset, minlength=len(self._datasets))
         if not result.skipped:
@@ -94,73 +105,74 @@ class TrainingReport:
             return
         self.skipped += 1
         self._row += 1
-        everyone = self._gather((result.offending, batch.sample_ids))
-        guilty = [name for offending, _ in everyone for name in offending]
-        names = guilty or [name for _, present in everyone for name in present]
-        what = "loss" if guilty else "gradient"
+        shares = self._ranks.gather((result.offending, batch.sample_ids))
+        offending = [name for names, _ in shares for name in names]
+        names = offending or [name for _, present in shares for name in present]
+        what = "loss" if offending else "gradient"
         self.skipped_in_a_row += names
-        if self._rank == 0:
-            self._say(f"step {step} is left out: {what} out of bounds, samples {', '.join(names)}")
+        if self._ranks.is_first:
+            self._say(f"step {step} skipped: {what} out of bounds, samples {', '.join(names)}")
 
     @property
     def gives_up(self) -> bool:
-        """Whether too many steps in a row were left out; the same on all ranks."""
+        """Whether too many steps in a row were skipped; the same on all ranks."""
         return self._row >= self._config.max_skipped
 
     def seen_samples(self) -> dict[str, int]:
-        """Dataset → number of its samples that the run has drawn; all ranks must ask."""
-        seen = self._sum(self._seen.clone()).tolist()
+        """Dataset → number of its samples that the run has drawn; all ranks must call it."""
+        seen = self._ranks.sum(self._seen.to(self._device)).tolist()
         return {
-            d.name: self._seen_before.get(d.name, 0) + int(count)
+            d.name: self._resumed.seen.get(d.name, 0) + int(count)
             for d, count in zip(self._datasets, seen, strict=True)
         }
 
     def unlogged(self) -> tuple[float, int]:
-        """Sum and number of the batches' losses since the last time; all ranks must ask.
+        """Sum and number of the batches' losses since they were last logged; all ranks must call it.
 
-        In float64, in which sums of some float32 are exact: a restart in between changes no bit of the mean.
+        A checkpoint between two logged steps has the sum of the first part. In float64, where the sum of that
+        few float32 is exact, adding the second part to it gives the same bits as a run without a restart.
         """
         total = torch.stack([torch.zeros((), device=self._device), *self._losses]).double().sum()
         before, count = self._unlogged_before
-        return before + self._sum(total.reshape(1)).item() / self._world_size, count + len(self._losses)
+        mean_over_ranks = self._ranks.sum(total).item() / self._ranks.world_size
+        return before + mean_over_ranks, count + len(self._losses)
 
     def log(self, step: int) -> None:
-        """Log the means since the last time."""
+        """Log the means since the last call, as those of step number `step`; all ranks must call it."""
         total, count = self.unlogged()
-        loss = total / count if count else float("nan")
         seen = self.seen_samples()
-        if self._rank == 0:
-            seconds = time.perf_counter() - self._since
-            images = self._steps * self._config.batch_size
+        if self._journal is not None:
             shares = {name: drawn / sum(seen.values()) for name, drawn in seen.items()}
-            metrics = self._rates(images / seconds, seconds) | {
-                f"share/{name}": share for name, share in shares.items()
-            }
+            metrics = self._rates() | {f"share/{name}": share for name, share in shares.items()}
             if count:
-                metrics["loss"] = loss
-            self._log(metrics, step)
-            self._say(self._line(step, loss, metrics, shares))
+                metrics["loss"] = total / count
+            self._journal.log(metrics, step)
+            self._say(self._line(step, metrics, shares))
         self._clear()
 
-    def _line(self, step: int, loss: float, metrics: dict[str, float], shares: dict[str, float]) -> str:
+    def _line(self, step: int, metrics: dict[str, float], shares: dict[str, float]) -> str:
         """The progress line."""
+        done = max(1, step - self._resumed.step)
+        seconds = (time.perf_counter() - self._started) / done * (self._config.steps - step)
         memory = [f"GPU {metrics['gpu_memory_gib']:.1f} GiB"] if "gpu_memory_gib" in metrics else []
         mixture = " ".join(f"{name} {share:.0%}" for name, share in shares.items())
         parts = [
             f"step {step}/{self._config.steps}",
-            f"loss {loss:.4f}",
+            f"loss {metrics.get('loss', float('nan')):.4f}",
             f"{metrics['images_per_second']:.1f} images/s",
-            f"{metrics['step_seconds']:.2f} s a step",
+            f"{metrics['step_seconds']:.2f} s/step",
             f"data wait {metrics['data_wait_share']:.0%}",
             f"matrix rate {metrics['matrix_rate_share']:.0%}",
             *memory,
-            f"left {self._pace.remaining(step)}",
+            f"ETA {timedelta(seconds=round(seconds))}",
             f"seen {mixture}",
         ]
         return "  ".join(parts)
 
-    def _rates(self, images_per_second: float, seconds: float) -> dict[str, float]:
-        """Metrics of the system itself."""
+    def _rates(self) -> dict[str, float]:
+        """Metrics of the system itself, since losses were last logged."""
+        seconds = time.perf_counter() - self._since
+        images_per_second = self._steps * self._config.batch_size / seconds
         rates = {
             "images_per_second": images_per_second,
             "step_seconds": seconds / max(1, self._steps),
@@ -173,69 +185,41 @@ class TrainingReport:
         return rates
 
     def validate(self, step: int, model: dpt.DPT) -> float | None:
-        """Metrics of every dataset with a validation split; returns the deciding one's mean, on all ranks."""
+        """Evaluate all datasets that have a validation split; all ranks must call it.
+
+        Args:
+            step: number of steps done.
+            model: whole on every rank.
+
+        Returns:
+            the mean of the task's metric over the datasets, on all ranks; None if none has the split.
+        """
         if not self._validated:
             return None
         before = time.perf_counter()
+        split, place = self._config.val_split, (self._ranks.rank, self._ranks.world_size)
         metrics: dict[str, float] = {}
         for dataset in self._validated:
-            share = self._task.evaluate_share(
-                model, dataset, self._config.val_split, self._rank, self._world_size
-            )
-            sums = merged(self._gather(share))
+            sums = merged(self._ranks.gather(self._task.evaluate_share(model, dataset, split, *place)))
             metrics |= {f"{name}/{dataset.name}": value for name, value in sums.result().items()}
         deciding = {d.name: metrics[f"{self._task.metric}/{d.name}"] for d in self._validated}
         mean = sum(deciding.values()) / len(deciding)
-        if self._rank == 0:
-            self._log({**metrics, f"{self._task.metric}/mean": mean}, step)
+        if self._journal is not None:
+            self._journal.log({**metrics, f"{self._task.metric}/mean": mean}, step)
             each = "  ".join(f"{name} {value:.4f}" for name, value in deciding.items())
             self._say(f"step {step}/{self._config.steps}  {self._task.title} {mean:.4f} ({each})")
-            self._show_predictions(step, model)
+            picture = self._task.sample_predictions(model, self._validated, split, _SHOWN_PREDICTIONS)
+            self._journal.log_picture(picture, f"predictions/step_{step:08d}.png")
         self._since += time.perf_counter() - before
         return mean
 
-    def _show_predictions(self, step: int, model: dpt.DPT) -> None:
-        picture = self._task.sample_predictions(
-            model, self._validated, self._config.val_split, _SHOWN_PREDICTIONS
-        )
-        assert self._journal is not None, "rank 0 has one"
-        self._journal.log_picture(picture, f"predictions/step_{step:08d}.png")
-
-    def _log(self, metrics: dict[str, float], step: int) -> None:
-        assert self._journal is not None, "rank 0 has one"
-        self._journal.log(metrics, step)
-
-    def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all ranks."""
-        if self._world_size > 1:
-            values = values.to(self._device)
-            torch.distributed.all_reduce(values)
-        return values.cpu()
-
-    def _gather(self, value: Shared) -> list[Shared]:
-        """Every rank's value, on every rank."""
-        everyone = [value] * self._world_size
-        if self._world_size > 1:
-            torch.distributed.all_gather_object(everyone, value)
-        return everyone
-
-
-_SIDE = {"cpu": 1536, "cuda": 8192}
-
-
-_ROUNDS = 4
-
-
-_BACKWARD = 2
-"""The backward pass has a product for the gradient of each factor of a product."""
-
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of this process's fastest large matrix product, measured now."""
-    side = _SIDE[device.type]
+    """FLOP/s of this process's fastest large matrix product of a `dtype` on a `device`, measured now."""
+    side = _MATRIX_SIDE[device.type]
     a = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
-    for _ in range(_ROUNDS):
+    for _ in range(_MATRIX_PRODUCTS):
         _wait_for(device)
         start = time.perf_counter()
         a @ a
@@ -245,7 +229,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def training_operations(model: dpt.DPT, crop: tuple[int, int]) -> float:
-    """Floating-point operations of a training step on one crop, activation checkpointing left out."""
+    """FLOPs of a training step of `model` on one `crop` (height, width), without activation checkpointing."""
     training = model.training
     image = next(model.parameters()).new_zeros(1, 3, *crop)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,8 +1,8 @@
-"""The stages of a run as its config names them: what the curated ones and the full mix draw from."""
+"""From the config to the stages of the sample plan: what the curated stages and the full mix draw from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from datasets_prep.manifest import PreparedDataset
 from pipelines.config import ConfigError, MixSection, TrainConfig
@@ -10,27 +10,26 @@ from pipelines.sampling.plan import Stage
 
 
 def run_stages(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> list[Stage]:
-    """The stages of a run: those of `config.stages`, and then the full mix for the steps that are left.
+    """The stages of a run: those of `config.stages`, then the full mix for the remaining steps.
 
     Args:
-        datasets: the run's, sorted by name; each must have the split that is trained on.
+        config: of the run.
+        datasets: the run's, sorted by name; each must have the training split.
 
     Raises:
-        ConfigError: if the config names a dataset that is not there, or leaves one out.
+        ConfigError: if the config names a dataset that is missing, or omits one in `weights`.
     """
     rows = {d.name: d.manifest.samples[config.train_split] for d in datasets}
     left = config.steps - sum(stage.steps for stage in config.stages)
     stages = [
-        Stage(
-            stage.steps, _shares(f"stages.{i}.", stage, stage.datasets or tuple(rows), rows), config.sampling
-        )
+        Stage(stage.steps, _shares(f"stages.{i}.", stage, stage.datasets or rows, rows), config.sampling)
         for i, stage in enumerate(config.stages)
     ]
-    return [*stages, Stage(left, _shares("", config, tuple(rows), rows), config.sampling)]
+    return [*stages, Stage(left, _shares("", config, rows, rows), config.sampling)]
 
 
-def _shares(key: str, mix: MixSection, chosen: Sequence[str], rows: Mapping[str, int]) -> list[float]:
-    """The share of each dataset in `rows`; 0 of those that are not chosen."""
+def _shares(key: str, mix: MixSection, chosen: Iterable[str], rows: Mapping[str, int]) -> list[float]:
+    """Relative frequency of each dataset in `rows`; 0 for those that are not chosen."""
     missing = sorted(set(chosen) - rows.keys())
     if missing:
         raise ConfigError(f"{key}datasets: no dataset {', '.join(missing)}; there are {sorted(rows)}")

@@ -1,7 +1,7 @@
-"""What a run starts from: a network of the table, or a trained model, made fit for the run's task.
+"""The model that a run starts from: a new one of the zoo or a trained one, prepared for the run's task.
 
-A trained model is copied into the run's own folder, `<run>/start`, so that every training process and every
-resumption starts from the same weights, whatever becomes of the place that they came from.
+A prepared model is saved in the run's own folder, `<run>/start`, so that every training process and every
+resumption starts from the same weights, even if the original is gone.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ import dpt
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, ModelSection, TrainConfig
-from pipelines.tasks.base import Task
-from pipelines.tracking.model_reference import load_network
+from pipelines.tasks.registry import task_of
+from pipelines.tracking.model_reference import load_network, load_trained
 from pipelines.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 
 START_FOLDER = "start"
 
 
 def build_model(section: ModelSection, crop: tuple[int, int]) -> dpt.DPT:
-    """The network of a config, not trained yet; it remembers the height of its training crops as its own
-    inference size.
+    """A new model of a config `section`; its inference size is the height of the training `crop` (h, w).
 
     Raises:
         ConfigError: if there is no such model or override.
@@ -36,59 +35,53 @@ def build_model(section: ModelSection, crop: tuple[int, int]) -> dpt.DPT:
         raise ConfigError(f"model: {error}") from error
 
 
-def trained_model(section: ModelSection, run: Folder) -> dpt.DPT | None:
-    """The trained model that a config starts from, on the CPU: the run's own copy if it has one.
+def initial_model(section: ModelSection, run: Folder) -> dpt.DPT | None:
+    """The trained model that a run starts from, on the CPU; None if it starts from a new one.
+
+    Args:
+        section: names it.
+        run: the run's folder, whose own copy takes precedence.
 
     Raises:
-        TrackingError, NotFound, BadModel: if there is none, or it cannot be read.
+        TrackingError, NotFound, BadModel: if it is missing or cannot be read.
     """
-    if _is_kept(run):
-        return load_kept((run / START_FOLDER).uri)
+    if _is_saved(run):
+        return load_trained((run / START_FOLDER).uri)
     return None if section.start is None else load_network(section.start)
 
 
-def keep(
+def save_initial_model(
     config: TrainConfig,
-    task: Task,
     model: dpt.DPT | None,
     datasets: Sequence[PreparedDataset],
     run: Folder,
     say: Callable[[str], None],
 ) -> str | None:
-    """Make the run's copy of the model that it starts from, if it is not there yet.
+    """Prepare the model that a run starts from and save it in the run's folder; a no-op if it is there.
 
     Args:
-        model: as `trained_model` gave it.
+        config: of the run.
+        model: as `initial_model` returned it.
+        datasets: to train on.
+        run: the run's folder.
+        say: takes a line for the user.
 
     Returns:
-        the copy's folder; None where each training process makes the network by itself.
+        the saved model's folder; None where each training process builds the model by itself.
     """
     folder = run / START_FOLDER
-    if not _is_kept(run):
+    if not _is_saved(run):
+        task = task_of(config)
         if model is None and not task.prepares_model:
             return None
-        model = model or build_model(config.model, config.crop_size)
-        _save(task.starting_model(model, datasets, say), folder)
+        model = task.prepare_model(model or build_model(config.model, config.crop_size), datasets, say)
+        with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
+            dpt.save_model(model, scratch)
+            for name in (WEIGHTS_FILE, CONFIG_FILE):  # the config last: it marks the copy as complete
+                with folder.writing(name) as path:
+                    shutil.copyfile(Path(scratch) / name, path)
     return folder.uri
 
 
-def load_kept(uri: str) -> dpt.DPT:
-    """A run's copy, in evaluation mode on the CPU."""
-    folder = Folder(uri)
-    with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            (Path(scratch) / name).write_bytes(folder.read_bytes(name))
-        return dpt.load_model(scratch)
-
-
-def _is_kept(run: Folder) -> bool:
+def _is_saved(run: Folder) -> bool:
     return run.exists(f"{START_FOLDER}/{CONFIG_FILE}")
-
-
-def _save(model: dpt.DPT, folder: Folder) -> None:
-    """Write both files, each whole or not at all, and last the one that says that the copy is there."""
-    with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
-        dpt.save_model(model, scratch)
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
-            with folder.writing(name) as path:
-                shutil.copyfile(Path(scratch) / name, path)

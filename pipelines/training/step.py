@@ -1,9 +1,9 @@
 """One step of training: a rank's share of a batch → gradients of the whole batch → new parameters.
 
-The gradient is that of the mean loss over all images of the global batch (weighted, where the task says so),
-however they are spread over ranks and micro-batches. A step whose loss or gradient is no use changes
-nothing: not the parameters, the optimiser, the moving average, nor the running statistics of batch
-normalisation.
+The gradient is that of the mean loss over all images of the global batch (weighted, where the task has
+weights), however they are spread over ranks and micro-batches. A step whose loss or gradient is not finite,
+or whose loss is too large, is skipped: parameters, optimiser, moving average and the running statistics of
+batch normalisation stay as they are.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -29,16 +28,17 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
 from pipelines.training.parallel import is_synchronised
+from pipelines.training.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step did.
+    """Outcome of a step.
 
     Attributes:
         loss: float32 scalar; its mean over all ranks is the mean loss of the batch's images.
-        skipped: whether the step was left out.
-        offending: names of this rank's samples whose loss was the reason; the gradient alone may be one too.
+        skipped: whether the step was skipped.
+        offending: names of this rank's samples whose loss was the reason; empty if it was the gradient alone.
     """
 
     loss: Tensor
@@ -52,8 +52,11 @@ class TrainingStep:
     Args:
         model: the bare model, on its device.
         parallel: the model as the ranks share it: wrapped by DDP, sharded by FSDP2, or itself.
+        optimizer: of the model's parameters.
         average: moving average of the model's parameters, if one is kept.
+        config: of the run.
         datasets: number of datasets in the mixture.
+        ranks: this rank among all.
     """
 
     def __init__(
@@ -64,23 +67,21 @@ class TrainingStep:
         average: MovingAverage | None,
         config: TrainConfig,
         datasets: int,
-        rank: int,
-        world_size: int,
+        ranks: Ranks,
     ) -> None:
         self._model, self._parallel, self._optimizer, self._average = model, parallel, optimizer, average
-        self._config, self._datasets = config, datasets
-        self._rank, self._world_size = rank, world_size
+        self._config, self._datasets, self._ranks = config, datasets, ranks
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._task = task_of(config)
-        self._in_step = world_size > 1 and (
+        self._lockstep = ranks.world_size > 1 and (
             isinstance(parallel, FSDPModule) or any(map(is_synchronised, model.modules()))
         )
-        """Whether no rank can run the model without all others."""
+        """Whether all ranks must run the model equally often, because it communicates in its forward pass."""
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
-        """Train on this rank's share of a batch, as step number `step` of the run (from 1)."""
-        torch.manual_seed(step_seed(self._config.seed, step, self._rank))
+        """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""
+        torch.manual_seed(step_seed(self._config.seed, step, self._ranks.rank))
         statistics = [buffer.clone() for buffer in self._model.buffers()]
         self._optimizer.zero_grad(set_to_none=True)
         multi = self._config.optimizer.objective == "multi_objective" and self._datasets > 1
@@ -99,27 +100,29 @@ class TrainingStep:
 
     @property
     def _share(self) -> float:
-        """Turns a sum over this rank's images into a number whose mean over ranks is the batch's mean."""
-        return self._world_size / self._config.batch_size
+        """Factor from the sum over this rank's images to a number whose mean over ranks is the batch's mean.
+
+        DDP and FSDP2 average gradients over ranks, which may have unequal shares. Of a batch of 3 images on 2
+        ranks, losses a, b | c: (2/3 · (a + b) + 2/3 · c) / 2 = (a + b + c) / 3.
+        """
+        return self._ranks.world_size / self._config.batch_size
 
     def _weights(self, batch: Batch) -> Tensor:
-        """How much each of this rank's images counts, (n,) float32; over the whole batch the mean is one."""
+        """Weight of each of this rank's images, (n,) float32; their mean over the global batch is 1."""
         weights = self._task.weights(batch.target)
         if weights is None:
             return torch.ones(len(batch.images), device=self._device)
         weights = weights.to(self._device)
-        total = weights.sum()
-        if self._world_size > 1:
-            torch.distributed.all_reduce(total)
-        # Where nothing counts, nothing is learned.
+        total = self._ranks.sum(weights.sum())
+        # A batch whose weights are all zero has a loss of zero instead of 0/0.
         return (weights * self._config.batch_size / total.clamp(min=torch.finfo(total.dtype).tiny)).float()
 
     def _mean(self, batch: Batch, weights: Tensor) -> Tensor:
-        """Gradients of the mean over images, in micro-batches; returns the images' losses, detached."""
-        largest_share = -(-self._config.batch_size // self._world_size)
+        """Gradients of the weighted mean, in micro-batches; returns the images' losses, (n,) detached."""
+        largest_share = -(-self._config.batch_size // self._ranks.world_size)
         pieces = min(self._config.optimizer.accumulate, largest_share)
         parts = torch.arange(len(batch.images)).tensor_split(pieces)
-        parts = tuple(part for part in parts if len(part) or self._in_step)
+        parts = tuple(part for part in parts if len(part) or self._lockstep)
         losses = []
         for number, part in enumerate(parts, start=1):
             with self._synchronising(number == len(parts)):
@@ -129,7 +132,7 @@ class TrainingStep:
         return torch.cat(losses)
 
     def _multi_objective(self, batch: Batch) -> Tensor:
-        """Gradients of the shortest common direction of all datasets (section 4.1); returns as `_mean`."""
+        """Gradients of the datasets' min-norm combination (section 4.1); returns losses as `_mean` does."""
         losses = torch.zeros(len(batch.images), device=self._device)
 
         def objective(chosen: Tensor) -> Callable[[], Tensor]:
@@ -142,17 +145,13 @@ class TrainingStep:
 
         members = [torch.nonzero(batch.dataset == index).flatten() for index in range(self._datasets)]
         images = [len(chosen) for chosen in members]
-        runs = self._on_any_rank(images) if self._in_step else images
+        # In lockstep a dataset that any rank has images of is run by all, if need be on an empty batch.
+        runs = images
+        if self._lockstep:
+            runs = self._ranks.sum(torch.tensor(images, device=self._device)).tolist()
         objectives = [objective(chosen) if run else None for chosen, run in zip(members, runs, strict=True)]
         combine_gradients(objectives, images, self._model.parameters(), _min_norm_weights_if_finite)
         return losses
-
-    def _on_any_rank(self, images: list[int]) -> list[int]:
-        """Images of each dataset in the whole batch."""
-        total = torch.tensor(images, device=self._device)
-        torch.distributed.all_reduce(total)
-        found: list[int] = total.tolist()
-        return found
 
     def _losses(self, model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:
         """Loss of each chosen image, (n,) float32."""
@@ -168,7 +167,7 @@ class TrainingStep:
         return self._task.losses(output, target)
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients once a step, in its last micro-batch."""
+        """Let ranks exchange gradients once a step, in its last micro-batch."""
         if isinstance(self._parallel, FSDPModule):
             self._parallel.set_requires_gradient_sync(last)
         elif isinstance(self._parallel, DistributedDataParallel) and not last:
@@ -176,7 +175,7 @@ class TrainingStep:
         return nullcontext()
 
     def _clip(self) -> Tensor:
-        """Limit the gradient's norm, if asked to; returns what it was."""
+        """Clip the gradient's norm to `clip_norm` if that is set; returns the norm before."""
         limit = self._config.optimizer.clip_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -184,10 +183,7 @@ class TrainingStep:
     def _usable(self, losses: Tensor, norm: Tensor) -> bool:
         """Whether all ranks have finite losses below the limit, and the gradient is finite."""
         bad = ~torch.isfinite(losses).all() | (losses > self._config.max_loss).any() | ~torch.isfinite(norm)
-        verdict = bad.to(torch.float32).reshape(1)
-        if self._world_size > 1:
-            torch.distributed.all_reduce(verdict, torch.distributed.ReduceOp.MAX)
-        return not verdict.item()
+        return not self._ranks.max(bad.to(torch.float32)).item()
 
     def _offending(self, losses: Tensor, batch: Batch) -> list[str]:
         bad = (~torch.isfinite(losses) | (losses > self._config.max_loss)).tolist()
@@ -195,11 +191,14 @@ class TrainingStep:
 
 
 def _min_norm_weights_if_finite(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gradients that are not finite have no shortest combination; any weights show that the step is bad."""
+    """Min-norm weights; of a `gram` that is not finite equal ones, with which the step is found to be bad."""
     return min_norm_weights(gram) if np.isfinite(gram).all() else average_weights(gram)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """What seeds the random numbers of a step (dropout and the like): nothing has to be saved to go on."""
+    """Seed in [0, 2^63) of a step's random numbers (dropout): a hash of the run's `seed`, `step` and `rank`.
+
+    As a pure function of the three it leaves no generator state to be saved in checkpoints.
+    """
     digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -125,8 +125,8 @@ def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(
     arguments = ("train", "--data", shards_folder, "--name", "hopeless", *TINY, *hopeless)
     assert dpt(monkeypatch, *arguments) == 1
     said = capsys.readouterr()
-    assert "step 1 is left out: loss out of bounds, samples " in said.out
-    assert "3 steps in a row were left out; their samples: " in said.err
+    assert "step 1 skipped: loss out of bounds, samples " in said.out
+    assert "3 steps in a row were skipped; their samples: " in said.err
     run = find_run("hopeless")
     assert run.info.status == "FAILED"
     assert run.data.metrics["skipped_steps"] == 2

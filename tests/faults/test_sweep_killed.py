@@ -115,7 +115,7 @@ def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undis
     (whole,), (half,) = filter(finished, KEYS), filter(begun, KEYS)
     printed = place.resume("killed")
     assert "2 trials, 1 of them finished" in printed
-    assert f"{half}/s0: going on from step" in printed
+    assert f"{half}/s0: resuming from step" in printed
     assert f"{whole}/s0" not in printed
     assert place.figures("killed") == undisturbed
 
@@ -135,7 +135,7 @@ def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undis
         assert drivers, "no trial runs"
         for driver in drivers:
             driver.kill()
-        assert f"{KEYS[0]}/s0: going on from step" in end_of(process, log)
+        assert f"{KEYS[0]}/s0: resuming from step" in end_of(process, log)
     assert place.figures("crash") == undisturbed
 
 

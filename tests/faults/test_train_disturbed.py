@@ -20,7 +20,7 @@ from tests.support.faulty_training import (
     CHECKPOINT_EVERY,
     DISTURBED_AT,
     EXACTLY,
-    GOING_ON,
+    RESUMING,
     STEPS,
     Curve,
     Place,
@@ -40,7 +40,7 @@ def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:
         place.wait_for_checkpoint("rank", process, log)
         for rank in ranks(process.pid):
             rank.kill()
-        assert GOING_ON in end_of(process, log), "it was not disturbed"
+        assert RESUMING in end_of(process, log), "it was not disturbed"
     assert place.curve("rank") == undisturbed
 
 
@@ -51,20 +51,20 @@ def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_
     with place.training("stopped") as (process, log):
         place.wait_for_checkpoint("stopped", process, log)
         process.send_signal(signal.SIGTERM)
-        assert "was told to stop and has saved where it is" in end_of(process, log, code=1)
+        assert "was asked to stop and has saved a checkpoint" in end_of(process, log, code=1)
     before, newest = place.checkpoints("stopped")[-2:]
     assert newest < STEPS, "it was not stopped"
     flip_a_bit(Path(place.runs, "stopped", f"step_{newest:08d}", "weights.safetensors"))
 
     printed = place.train_to_the_end("stopped", "--resume")
     assert f"step_{newest:08d}: weights.safetensors differs from its digest" in printed
-    assert f"{GOING_ON} {before}\n" in printed
+    assert f"{RESUMING} {before}\n" in printed
     assert place.curve("stopped") == undisturbed
 
 
 def test_a_killed_driver_is_resumed(place: Place, undisturbed: Curve) -> None:
     kill_driver(place, "driver")
-    assert GOING_ON in place.train_to_the_end("driver", "--resume")
+    assert RESUMING in place.train_to_the_end("driver", "--resume")
     assert place.curve("driver") == undisturbed
 
 
@@ -73,7 +73,7 @@ def test_a_killed_driver_is_resumed_with_another_number_of_ranks(
     place: Place, undisturbed_exactly: Curve
 ) -> None:
     kill_driver(place, "other", EXACTLY)
-    assert GOING_ON in place.train_to_the_end("other", "--resume", EXACTLY, "workers=2")
+    assert RESUMING in place.train_to_the_end("other", "--resume", EXACTLY, "workers=2")
     check_nearly_same(place.curve("other"), undisturbed_exactly)
 
 
@@ -89,7 +89,7 @@ def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
     with place.training("raylet") as (process, log):
         place.wait_for_checkpoint("raylet", process, log)
         kill_machine(raylets_with_ranks(process.pid)[0])
-        assert GOING_ON in end_of(process, log), "it was not disturbed"
+        assert RESUMING in end_of(process, log), "it was not disturbed"
     assert place.curve("raylet") == undisturbed
 
 
@@ -105,11 +105,11 @@ def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve
         # before may take a while to end, and losing a machine where there are only such disturbs nothing.
         def replaced() -> bool:
             now = ranks(process.pid)
-            return GOING_ON in log.read_text() and 0 < len(now) < 4 and first.isdisjoint(now)
+            return RESUMING in log.read_text() and 0 < len(now) < 4 and first.isdisjoint(now)
 
         wait_until(replaced, process, log)
         kill_machine(raylets_with_ranks(process.pid)[0])
-        assert end_of(process, log).count(GOING_ON) == 2, "it was not disturbed twice"
+        assert end_of(process, log).count(RESUMING) == 2, "it was not disturbed twice"
     check_nearly_same(place.curve("elastic"), undisturbed_exactly)
 
 
@@ -121,7 +121,7 @@ def test_a_run_grows_with_its_cluster(place: Place, undisturbed_exactly: Curve) 
         # So that it is not at its end before Ray looks for more cores, a minute after its start.
         alone.suspend()
         process.send_signal(signal.SIGUSR1)
-        wait_until(lambda: GOING_ON in log.read_text(), process, log)
+        wait_until(lambda: RESUMING in log.read_text(), process, log)
         assert len(ranks(process.pid)) == 2
         end_of(process, log)
     check_nearly_same(place.curve("growing"), undisturbed_exactly)
@@ -132,7 +132,7 @@ def test_a_hung_rank_is_taken_for_dead(place: Place, undisturbed_by_two: Curve) 
     with place.training("hung", "workers=2", "hang_minutes=0.5") as (process, log):
         place.wait_for_checkpoint("hung", process, log)
         ranks(process.pid)[0].suspend()
-        assert GOING_ON in end_of(process, log), "it was not disturbed"
+        assert RESUMING in end_of(process, log), "it was not disturbed"
     assert place.curve("hung") == undisturbed_by_two
 
 
@@ -143,7 +143,7 @@ def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place: Place, undisturb
         (rank,) = ranks(process.pid)
         for loader in rank.children(recursive=True):
             loader.suspend()
-        assert GOING_ON in end_of(process, log), "it was not disturbed"
+        assert RESUMING in end_of(process, log), "it was not disturbed"
     assert place.curve("starved") == undisturbed
 
 
@@ -158,12 +158,12 @@ def test_a_machine_that_will_be_taken_is_saved_from_in_time(place: Place) -> Non
         wait_until(lambda: "step 5/300" in log.read_text(), process, log)
         (machine,) = raylets_with_ranks(process.pid)
         announce(machine, seconds=60)
-        notice = "the machine of rank 0 is about to be taken: saving"
+        notice = "the node of rank 0 is about to be preempted: saving a checkpoint"
         wait_until(lambda: notice in log.read_text(), process, log)
         place.wait_for_checkpoint("noticed", process, log, step=1)
         machine.terminate()
         printed = end_of(process, log)
-    resumed = [int(step) for step in re.findall(rf"{GOING_ON} (\d+)", printed)]
+    resumed = [int(step) for step in re.findall(rf"{RESUMING} (\d+)", printed)]
     assert len(resumed) == 1
     assert resumed[0] % 100, "it went on from a checkpoint of its turn"
     assert place.curve("noticed") == place.curve("unnoticed")
@@ -194,5 +194,5 @@ def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place:
         place.wait_for_checkpoint("killed_shards", process, log, DISTURBED_AT)
         for rank in ranks(process.pid):
             rank.kill()
-        assert GOING_ON in end_of(process, log), "it was not disturbed"
+        assert RESUMING in end_of(process, log), "it was not disturbed"
     assert place.curve("killed_shards") == place.curve("sharded")

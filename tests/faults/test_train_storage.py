@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.faulty_s3 import FaultyS3, serving
-from tests.support.faulty_training import DISTURBED_AT, GOING_ON, STEPS, Curve, Place, end_of, wait_until
+from tests.support.faulty_training import DISTURBED_AT, RESUMING, STEPS, Curve, Place, end_of, wait_until
 from tests.support.sessions import kill_session
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_full_disk(place: Place, undisturbed: Curve, small_disk: SmallDisk) ->
     assert "No space left on device" in printed
     assert "dpt: the last checkpoint could not be written to " in printed
     assert f"step {STEPS}/{STEPS}  loss" in printed, "it ended before its last step"
-    assert GOING_ON not in printed, "it was started again, which makes no room"
+    assert RESUMING not in printed, "it was started again, which makes no room"
     whole = small.checkpoints("full")
     assert DISTURBED_AT in whole
     assert max(whole) < STEPS
@@ -86,7 +86,7 @@ def test_a_full_disk(place: Place, undisturbed: Curve, small_disk: SmallDisk) ->
     assert len(left) == len(whole), "a checkpoint that is none takes room"
 
     small_disk.clear()
-    assert f"{GOING_ON} {max(whole)}\n" in small.train_to_the_end("full", "--resume")
+    assert f"{RESUMING} {max(whole)}\n" in small.train_to_the_end("full", "--resume")
     assert small.curve("full") == undisturbed
 
 
@@ -109,6 +109,6 @@ def test_object_storage_that_fails_now_and_then_and_is_away_for_a_while(
         kill_session(process.pid)
         assert GIVEN_UP in log.read_text()
     before = s3.faults.total()
-    assert GOING_ON in remote.train_to_the_end("s3", "--resume")
+    assert RESUMING in remote.train_to_the_end("s3", "--resume")
     assert s3.faults.total() > before
     assert remote.curve("s3") == undisturbed

@@ -11,7 +11,7 @@ from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
 from pipelines.config import TrainConfig
 from pipelines.tracking import runs as tracking
-from pipelines.train import RUN_FILE, RunExists, _find_or_start_run, identity_of
+from pipelines.train import RUN_FILE, RunExists, _record, _resumed_run, identity_of
 from pipelines.training.checkpoint import Snapshot, TrainingState
 from pipelines.training.checkpoint_store import CheckpointStore
 
@@ -23,12 +23,13 @@ class Runs:
         self.folder, self.datasets, self.lines = Folder(folder) / "mine", datasets, []
 
     def start(self, resume: bool = False, allow_changes: bool = False, **changes: Any) -> tracking.Run:
-        config = TrainConfig(**changes)
+        config, show = TrainConfig(**changes), self.lines.append
         identity = identity_of(config, self.datasets)
-        show = self.lines.append
-        return _find_or_start_run(
-            config, self.datasets, self.folder, "mine", identity, resume, allow_changes, show, given=None
-        )
+        run = _resumed_run(self.folder, "mine", identity, resume, allow_changes, show)
+        if run is None:
+            run = tracking.start_run("mine", "train", config, self.datasets)
+            _record(self.folder, identity, run)
+        return run
 
     def status(self, run: tracking.Run) -> str:
         return str(MlflowClient(run.tracking_uri).get_run(run.run_id).info.status)
@@ -41,7 +42,7 @@ def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str) -> Runs:
 
 def test_a_run_goes_on_with_its_mlflow_run(runs: Runs) -> None:
     run = runs.start()
-    with pytest.raises(RunExists, match=r"run mine exists in .*: go on with it by --resume"):
+    with pytest.raises(RunExists, match=r"run mine exists in .*: continue it with --resume"):
         runs.start()
     run.finish("FAILED")
     # Where and how fast it runs may change.
@@ -71,10 +72,10 @@ def test_another_config_or_plan_is_refused_with_the_difference(
     with pytest.raises(RunExists) as refused:
         runs.start(resume=True, **changes)
     assert str(refused.value) == (
-        f"run mine was started differently: {difference} (--allow-changes goes on all the same)"
+        f"run mine was started differently: {difference} (--allow-changes continues anyway)"
     )
     assert runs.start(resume=True, allow_changes=True, **changes) == run
-    assert runs.lines == [f"going on with changes: {difference}"]
+    assert runs.lines == [f"continuing with changes: {difference}"]
     assert MlflowClient().get_run(run.run_id).data.tags["changed"] == difference
     assert runs.start(resume=True, **changes) == run, "the change is what it is now"
 

@@ -28,7 +28,7 @@ SETTINGS = (
     f"checkpoint_every={CHECKPOINT_EVERY}", "optimizer.backbone_lr=1e-4", "optimizer.decoder_lr=1e-4",
     "optimizer.ema=0.9", "max_failures=8",
 )  # fmt: skip
-GOING_ON = "going on from step"
+RESUMING = "resuming from step"
 PATIENCE = 400.0
 EXACTLY = "precision=float64"
 """For curves of unequal numbers of ranks: in float32 what they round otherwise grows to 1e-3 in 20 steps."""

@@ -23,6 +23,7 @@ from pipelines.evaluation.relative_depth import evaluate_share
 from pipelines.loading.batches import Batch
 from pipelines.training.loop import build_model
 from pipelines.training.optimizer import create_optimizer
+from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
 from tests.support.sessions import running
 from tune import records
@@ -58,7 +59,7 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
     wake(model)
     before = copy.deepcopy(next(model.head.parameters())).detach()
     step = TrainingStep(
-        model, model, create_optimizer(model, config), None, config, datasets=1, rank=0, world_size=1
+        model, model, create_optimizer(model, config), None, config, datasets=1, ranks=Ranks()
     )
     result = step(batch(), 1)
     assert not result.skipped

@@ -135,9 +135,7 @@ def test_a_failed_trial_does_not_end_the_others_and_is_told(
     rows = (Row("hopeless", {"max_loss": 1e-9, "max_skipped": 2}), Row("fine", {}))
     datasets = open_datasets([str(shards_folder)])
     plan = plan_sweep("mixed", [Table("mine", "", "", rows)], datasets, train_config, tune_config)
-    with pytest.raises(
-        SweepFailed, match=r"1 of 2 trials are not finished: .*2 steps in a row were left out"
-    ):
+    with pytest.raises(SweepFailed, match=r"1 of 2 trials are not finished: .*2 steps in a row were skipped"):
         run_sweep(plan, "runs", show=lambda line: None)
     statuses = {run.data.tags["ablation.mine"]: run.info.status for run in child_runs("mixed").values()}
     assert statuses == {"hopeless": "FAILED", "fine": "FINISHED"}

@@ -77,7 +77,7 @@ def test_predictions_without_a_gradient_do_not_rule_the_others() -> None:
 
 
 def test_a_network_that_is_not_trained_is_not_aligned() -> None:
-    model = MetricDepth(config(image_size=96)).starting_model(dpt.create_model("dpt_tiny"), [], print)
+    model = MetricDepth(config(image_size=96)).prepare_model(dpt.create_model("dpt_tiny"), [], print)
     settings = model.config
     assert (settings.scale, settings.shift, settings.invert, settings.image_size) == (1.0, 0.0, True, 96)
 
@@ -115,4 +115,3 @@ def test_what_decides_the_curve_is_in_the_identity() -> None:
     first, second = (identity_of(config(rotation=angle), [])["config"] for angle in (1.0, 2.0))
     assert first["task"] == "metric_depth"
     assert first != second
-    assert "metric_depth" not in identity_of(TrainConfig(), [])["config"]

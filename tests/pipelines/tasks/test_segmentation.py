@@ -21,6 +21,7 @@ from pipelines.training.checkpoint import TrainingState, restore, take_snapshot,
 from pipelines.training.loop import loader_settings
 from pipelines.training.optimizer import create_optimizer, set_learning_rates
 from pipelines.training.parallel import synchronise_norms
+from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
 from tests.support.labelled_sets import config, prepare, tiny
 
@@ -48,7 +49,7 @@ def labelled_batch(chosen: slice = slice(0, 4)) -> Batch:
 
 def one_step(settings: TrainConfig, batch: Batch) -> tuple[dpt.DPT, float]:
     model = tiny(dropout=0.0).train()
-    step = TrainingStep(model, model, create_optimizer(model, settings), None, settings, 1, 0, 1)
+    step = TrainingStep(model, model, create_optimizer(model, settings), None, settings, 1, Ranks())
     result = step(batch, 1)
     assert not result.skipped
     return model, result.loss.item()
@@ -84,7 +85,7 @@ def _rank(rank: int, rendezvous: str, folder: Path) -> None:
     settings, model = config(), tiny(dropout=0.0).train()
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
-    step = TrainingStep(model, parallel, create_optimizer(model, settings), None, settings, 1, rank, 2)
+    step = TrainingStep(model, parallel, create_optimizer(model, settings), None, settings, 1, Ranks(rank, 2))
     result = step(labelled_batch(slice(0, 1) if rank == 0 else slice(1, 4)), 1)
     torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
     dist.destroy_process_group()
@@ -103,10 +104,9 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
 
 def test_batches_are_the_same_for_one_rank_and_for_two(ade20k: PreparedDataset) -> None:
     settings = config(steps=6)
-    uris = [ade20k.folder.uri]
 
     def batches(start: int, rank: int, world_size: int) -> list[Batch]:
-        found = loader_settings(settings, uris, [ade20k], start, rank, world_size)
+        found = loader_settings(settings, [ade20k], start, Ranks(rank, world_size))
         return list(training_batches(found, 0))
 
     whole, shares = batches(0, 0, 1), [batches(0, rank, 2) for rank in range(2)]
@@ -126,10 +126,10 @@ def test_batches_are_the_same_for_one_rank_and_for_two(ade20k: PreparedDataset) 
 
 def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_path: Path) -> None:
     settings = config(steps=6)
-    batches = list(training_batches(loader_settings(settings, [ade20k.folder.uri], [ade20k], 0, 0, 1), 0))
+    batches = list(training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0))
 
     def go_on(model: dpt.DPT, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
-        step = TrainingStep(model, model, optimizer, None, settings, 1, 0, 1)
+        step = TrainingStep(model, model, optimizer, None, settings, 1, Ranks())
         for number in range(first, last + 1):
             set_learning_rates(optimizer, settings, number - 1)
             assert not step(batches[number - 1], number).skipped
@@ -158,10 +158,10 @@ def test_it_learns(ade20k: PreparedDataset) -> None:
     before = task.evaluate_share(model, ade20k, "val", 0, 1).result()
     model.train()
     optimizer = create_optimizer(model, settings)
-    step = TrainingStep(model, model, optimizer, None, settings, 1, 0, 1)
+    step = TrainingStep(model, model, optimizer, None, settings, 1, Ranks())
     losses = []
     for number, batch in enumerate(
-        training_batches(loader_settings(settings, [ade20k.folder.uri], [ade20k], 0, 0, 1), 0), start=1
+        training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0), start=1
     ):
         set_learning_rates(optimizer, settings, number - 1)
         losses.append(step(batch, number).loss.item())
@@ -174,7 +174,7 @@ def test_it_learns(ade20k: PreparedDataset) -> None:
 
 def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k: PreparedDataset) -> None:
     depth = dpt.create_model("dpt_tiny", image_size=96)
-    starts = [task_of(config(seed=seed)).starting_model(depth, [ade20k], print) for seed in (1, 1, 2)]
+    starts = [task_of(config(seed=seed)).prepare_model(depth, [ade20k], print) for seed in (1, 1, 2)]
     for start in starts:
         assert (start.config.task, start.config.image_size) == ("segmentation", 64)
         assert start.config.class_names == class_names("ade20k")

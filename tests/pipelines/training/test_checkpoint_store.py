@@ -74,7 +74,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said_so(
     assert state.step == 10
     assert len(lines) == 1
     assert f"step_00000020: {victim.name}" in lines[0]
-    assert "going back to the one before" in lines[0]
+    assert "falling back to the previous one" in lines[0]
 
 
 class FailingStore(CheckpointStore):
@@ -104,7 +104,7 @@ def test_a_write_that_fails_is_tried_again(failing: FailingStore, lines: list[st
     assert lines == []
 
 
-def test_a_checkpoint_that_cannot_be_written_is_given_up_and_the_next_gets_its_turn(
+def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(
     failing: FailingStore, lines: list[str]
 ) -> None:
     failing.failures = 3
@@ -112,7 +112,9 @@ def test_a_checkpoint_that_cannot_be_written_is_given_up_and_the_next_gets_its_t
     failing.save(snapshot(20))
     failing.close(20)
     assert failing.steps() == [20]
-    assert lines == ["checkpoint step_00000010 is given up: OSError: [Errno 28] No space left on device"]
+    assert lines == [
+        "checkpoint step_00000010 could not be written and is dropped: OSError: [Errno 28] No space left on device"
+    ]
 
 
 def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
@@ -123,7 +125,7 @@ def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
     assert failing.newest() is None
 
 
-def test_what_is_given_up_leaves_no_file_behind(failing: FailingStore, tmp_path: Path) -> None:
+def test_a_dropped_checkpoint_leaves_no_file_behind(failing: FailingStore, tmp_path: Path) -> None:
     failing.failures = 3
     failing.save(snapshot(10))
     failing.wait()
@@ -142,7 +144,7 @@ def test_what_was_passed_over_is_removed_and_costs_no_whole_checkpoint_its_place
         (tmp_path / f"step_{step:08d}" / "weights.safetensors").write_bytes(b"damaged")
     resumed = store_in(Folder(tmp_path), lines, keep=1)
     assert resumed.newest() is None
-    assert "no checkpoint in" in lines[-1]
+    assert "is intact: starting from scratch" in lines[-1]
     resumed.save(snapshot(12))
     resumed.close(12)
     assert resumed.steps() == [12]

@@ -9,15 +9,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from ray.train import PreemptionInfo
 
-from pipelines.training import interruptions
 from pipelines.training.board import open_board, showing
 from pipelines.training.interruptions import AGAIN_SECONDS, LOOK_SECONDS, Interruptions
+from pipelines.training.ranks import Ranks
 
 CPU = torch.device("cpu")
 
 
 def alone(board: object, say: Callable[[str], None] = print) -> Interruptions:
-    return Interruptions(board, 0, 1, CPU, say)
+    return Interruptions(board, Ranks(), CPU, say)
 
 
 def test_the_drivers_wish_to_stop_is_heard(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,13 +32,9 @@ def test_the_drivers_wish_to_stop_is_heard(ray_session: None, monkeypatch: pytes
         time.sleep(0.05)
 
 
-class Watcher:
-    stop_requested = False
-
-
 @pytest.fixture
 def without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruptions, "_StopWatcher", lambda board: Watcher())
+    monkeypatch.setattr(Interruptions, "_watch", lambda self: None)
 
 
 def test_a_notice_is_answered_at_once_and_again_after_a_while(
@@ -57,16 +53,16 @@ def test_a_notice_is_answered_at_once_and_again_after_a_while(
     notice[0] = PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"a": [2, 3]})
     assert not saves_after(LOOK_SECONDS / 2)
     assert saves_after(LOOK_SECONDS / 2)
-    assert lines == ["the machine of rank 2, 3 is about to be taken: saving"]
+    assert lines == ["the node of rank 2, 3 is about to be preempted: saving a checkpoint"]
     assert not saves_after(LOOK_SECONDS)
     assert saves_after(AGAIN_SECONDS - LOOK_SECONDS)
 
 
 def _rank(rank: int, rendezvous: str, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    interruptions._StopWatcher = lambda board: Watcher()  # type: ignore[assignment, misc]
+    Interruptions._watch = lambda self: None  # type: ignore[method-assign]
     ray.train.get_preemption_info = lambda: None
-    watch = Interruptions(None, rank, 2, CPU, print)
+    watch = Interruptions(None, Ranks(rank, 2), CPU, print)
     # A reason of one rank's own, in its second step.
     torch.save([watch.after_step(rank == 1 and step == 1)[0] for step in range(3)], folder / f"{rank}.pt")
     dist.destroy_process_group()

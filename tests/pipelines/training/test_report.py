@@ -12,6 +12,7 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tracking.journal import MetricJournal
 from pipelines.training.checkpoint import TrainingState, read_state, state_text
+from pipelines.training.ranks import Ranks
 from pipelines.training.report import TrainingReport
 from pipelines.training.step import StepResult
 
@@ -44,9 +45,8 @@ def report_from(state: TrainingState, journal: Kept) -> TrainingReport:
         lambda line: None,
         torch.device("cpu"),
         1.0,
-        rank=0,
-        world_size=1,
-        state=state,
+        Ranks(),
+        state,
     )
 
 

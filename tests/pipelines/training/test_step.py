@@ -13,6 +13,7 @@ from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import synchronise_norms
+from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep, step_seed
 
 
@@ -46,7 +47,7 @@ def model_for(settings: TrainConfig) -> dpt.DPT:
 def one_step(settings: TrainConfig, data: Batch | None = None) -> tuple[dpt.DPT, float]:
     model = model_for(settings)
     optimizer = build_optimizer(model, settings)
-    step = TrainingStep(model, model, optimizer, None, settings, 2, rank=0, world_size=1)
+    step = TrainingStep(model, model, optimizer, None, settings, 2, Ranks())
     return model, step(data or batch(), 1).loss.item()
 
 
@@ -91,11 +92,11 @@ def test_a_long_gradient_is_clipped() -> None:
 
 @pytest.mark.parametrize("objective", ["average", "multi_objective"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e9])
-def test_a_step_with_a_useless_loss_changes_nothing(objective: str, poison: float) -> None:
+def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective: str, poison: float) -> None:
     settings = config("dpt_small", objective)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
-    step = TrainingStep(model, model, optimizer, average, settings, 2, rank=0, world_size=1)
+    step = TrainingStep(model, model, optimizer, average, settings, 2, Ranks())
     assert not step(batch(), 1).skipped
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
@@ -120,10 +121,10 @@ def test_a_step_with_a_useless_loss_changes_nothing(objective: str, poison: floa
     assert not step(batch(), 3).skipped
 
 
-def test_an_overflowing_gradient_is_left_out_too() -> None:
+def test_an_overflowing_gradient_is_skipped_too() -> None:
     settings = config()
     model = model_for(settings)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, 0, 1)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
     next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     result = step(batch(), 1)
     assert result.skipped
@@ -156,7 +157,7 @@ def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     optimizer = build_optimizer(model, settings)
-    step = TrainingStep(model, parallel, optimizer, None, settings, 2, rank, world_size=2)
+    step = TrainingStep(model, parallel, optimizer, None, settings, 2, Ranks(rank, 2))
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
     torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
     dist.destroy_process_group()
