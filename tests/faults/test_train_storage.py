@@ -16,7 +16,7 @@ from tests.support.sessions import kill_session
 
 pytestmark = pytest.mark.slow
 
-GIVEN_UP = "is given up: "
+DROPPED = "is dropped: "
 DISK_MIB, LEFT_MIB = 96, 3
 """Left over is less than a checkpoint, and more than its first file."""
 
@@ -74,7 +74,7 @@ def test_a_full_disk(place: Place, undisturbed: Curve, small_disk: SmallDisk) ->
         small.wait_for_checkpoint("full", process, log)
         small_disk.fill()
         printed = end_of(process, log, code=1)
-    assert GIVEN_UP in printed
+    assert DROPPED in printed
     assert "No space left on device" in printed
     assert "dpt: the last checkpoint could not be written to " in printed
     assert f"step {STEPS}/{STEPS}  loss" in printed, "it ended before its last step"
@@ -104,10 +104,10 @@ def test_object_storage_that_fails_now_and_then_and_is_away_for_a_while(
     with remote.training("s3") as (process, log):
         remote.wait_for_checkpoint("s3", process, log)
         s3.down = True
-        wait_until(lambda: GIVEN_UP in log.read_text(), process, log)
+        wait_until(lambda: DROPPED in log.read_text(), process, log)
         s3.down = False
         kill_session(process.pid)
-        assert GIVEN_UP in log.read_text()
+        assert DROPPED in log.read_text()
     before = s3.faults.total()
     assert RESUMING in remote.train_to_the_end("s3", "--resume")
     assert s3.faults.total() > before

@@ -112,9 +112,8 @@ def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(
     failing.save(snapshot(20))
     failing.close(20)
     assert failing.steps() == [20]
-    assert lines == [
-        "checkpoint step_00000010 could not be written and is dropped: OSError: [Errno 28] No space left on device"
-    ]
+    dropped = "checkpoint step_00000010 could not be written and is dropped"
+    assert lines == [f"{dropped}: OSError: [Errno 28] No space left on device"]
 
 
 def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:

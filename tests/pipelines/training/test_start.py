@@ -23,9 +23,7 @@ def trained(tmp_path: Path) -> tuple[str, dpt.DPT]:
     return str(tmp_path / "trained"), model
 
 
-def test_a_run_has_a_copy_of_the_model_that_it_starts_from(
-    tmp_path: Path, trained: tuple[str, dpt.DPT]
-) -> None:
+def test_a_run_copies_the_model_that_it_starts_from(tmp_path: Path, trained: tuple[str, dpt.DPT]) -> None:
     path, original = trained
     run = Folder(str(tmp_path / "run"))
     settings = config(path)
