@@ -1,10 +1,10 @@
-"""One typed config a job; the defaults are the paper's."""
+"""A typed config for each job; the defaults are the paper's."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from datasets_prep.errors import UserError
 from datasets_prep.settings import IngestSettings, StereoSettings
@@ -13,15 +13,27 @@ from pipelines.sampling.plan import Sampling
 
 
 class ConfigError(UserError):
-    """A config that cannot be used; the message names the key, one problem a line."""
+    """An invalid config; the message names the key of each problem, one per line."""
 
 
 TaskName = Literal["depth", "metric_depth", "segmentation"]
 Schedule = Literal["constant", "poly", "cosine"]
 """`constant` is the paper's for depth; `poly` (power 0.9) the paper's for segmentation (section 4.2)."""
 Executor = Literal["local", "ray"]
+Device = Literal["auto", "cpu", "cuda"]
+"""`auto` uses GPUs if the cluster has any."""
+SizeRule = Literal["minimal", "lower_bound", "upper_bound"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Limits = tuple[float, float]
+
+
+def _ascending(factors: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < factors[0] <= factors[1]:
+        raise ValueError(f"{factors} must be two positive factors, the smaller first")
+    return factors
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""Smallest and largest factor of a random augmentation."""
 
 
 class Section(BaseModel):
@@ -31,14 +43,14 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """Which network.
+    """The model to train.
 
     Attributes:
         name: one of `dpt.list_models()`.
-        pretrained: start from ImageNet weights of the backbone (paper section 4.1); they are downloaded.
-        overrides: anything else that `dpt.create_model` takes: taps, readout, features, …
-        start: a trained model to start from, its network as well as its weights: a registered one, or any
-            file or folder that `dpt predict --model` takes. The other settings say nothing then.
+        pretrained: initialise the backbone with ImageNet weights (paper section 4.1), which are downloaded.
+        overrides: further arguments of `dpt.create_model`: taps, readout, features, …
+        start: a trained model to start from, architecture and weights: a registered one, or any file or
+            folder that `dpt predict --model` takes. Overrides all other model settings.
     """
 
     name: str = "dpt_large"
@@ -51,9 +63,9 @@ class LossSection(Section):
     """Scale- and shift-invariant trimmed loss with gradient matching (MiDaS, equations 5 to 11).
 
     Attributes:
-        trim: share of the largest residuals of an image that are left out.
+        trim: share of an image's largest residuals that are ignored.
         gradient_weight: weight α of multi-scale gradient matching.
-        gradient_scales: number of its scales.
+        gradient_scales: number of scales of gradient matching.
     """
 
     trim: float = Field(0.2, ge=0.0, lt=1.0)
@@ -62,22 +74,23 @@ class LossSection(Section):
 
 
 class MetricDepthSection(Section):
-    """Fine-tuning on depth in metres (paper section 4.1); `nyu.yaml` and `kitti.yaml` have theirs.
+    """Fine-tuning on depth in metres (paper section 4.1); `nyu.yaml` and `kitti.yaml` have other values.
 
-    The augmentation is that of BTS (Lee et al. 2019), which the paper compares with; it does not say its own.
+    The augmentation is that of BTS (Lee et al. 2019), a baseline of the paper, which does not name its own.
 
     Attributes:
-        cap: the largest depth in metres that counts in an evaluation.
-        region: of the images, in which ground truth counts: `all`, KITTI's `garg` or NYUv2's `eigen` crop.
-        kb_crop: use the crop of KITTI's benchmark only, 352×1216 at the lower middle, here and there.
-        border: top, left, bottom and right end of what training uses of an image; NYUv2's have blank borders.
-        image_size: the model's own inference size from now on; None keeps what it has.
+        cap: largest ground-truth depth in metres that counts in an evaluation.
+        region: crop in which ground truth counts: `all`, KITTI's `garg` or NYUv2's `eigen`.
+        kb_crop: train and evaluate on the KITTI benchmark's crop, 352×1216 at the bottom centre.
+        border: top, left, bottom and right of the part to train on, in pixels; NYUv2's images have blank
+            borders.
+        image_size: inference size of the fine-tuned model in pixels; None keeps that of the original.
         silog_weight: λ of the scale-invariant error (Eigen et al. 2014, equation 4).
-        gradient_weight, gradient_scales: of gradient matching between logarithms of depth; 0 for sparse
-            ground truth, as the paper has it for KITTI.
-        rotation: turn crops by up to so many degrees.
-        coloured: share of the crops whose colours are changed,
-        gamma, brightness, colour: within these limits; `colour` for each channel.
+        gradient_weight, gradient_scales: weight and number of scales of gradient matching between logarithms
+            of depth. The weight is 0 for sparse ground truth, as in the paper for KITTI.
+        rotation: largest random rotation of a crop in degrees.
+        coloured: probability of colour jitter.
+        gamma, brightness, colour: ranges of its factors; `colour` is drawn for each channel.
     """
 
     cap: float = Field(80.0, gt=0.0)
@@ -90,9 +103,9 @@ class MetricDepthSection(Section):
     gradient_scales: int = Field(4, ge=1)
     rotation: float = Field(1.0, ge=0.0, le=45.0)
     coloured: Share = 0.5
-    gamma: Limits = (0.9, 1.1)
-    brightness: Limits = (0.9, 1.1)
-    colour: Limits = (0.9, 1.1)
+    gamma: Range = (0.9, 1.1)
+    brightness: Range = (0.9, 1.1)
+    colour: Range = (0.9, 1.1)
 
     @model_validator(mode="after")
     def _fits_together(self) -> MetricDepthSection:
@@ -102,10 +115,6 @@ class MetricDepthSection(Section):
             top, left, bottom, right = self.border
             if not (0 <= top < bottom and 0 <= left < right):
                 raise ValueError(f"border: {self.border} is not top, left, bottom, right")
-        for name in ("gamma", "brightness", "colour"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name}: {low} to {high} are no positive limits, the smaller first")
         return self
 
 
@@ -113,14 +122,16 @@ class OptimizerSection(Section):
     """Adam with two learning rates and multi-objective optimisation (paper section 4.1).
 
     Attributes:
-        schedule: how the rates change over the run, see `pipelines.training.optimizer`.
-        warmup: number of steps in which they rise from nothing.
-        objective: how the gradients of the datasets become one: `multi_objective` follows their shortest
-            common direction (`dpt.multi_objective`), `average` that of the mean loss over images.
-        accumulate: micro-batches that a rank's share of a batch is cut into, to fit into memory.
-        clip_norm: longest gradient that is followed as it is; 0 for any.
-        ema: decay of a moving average of the weights, which is then what is validated and published; 0 for
-            none.
+        backbone_lr: learning rate of the pretrained backbone.
+        decoder_lr: learning rate of all other layers, which are trained from scratch.
+        betas: of Adam.
+        schedule: of both learning rates (`pipelines.training.optimizer`).
+        warmup: number of steps of linear warm-up.
+        objective: how the gradients of the datasets are combined: `multi_objective` takes their min-norm
+            combination (`dpt.multi_objective`), `average` the gradient of the mean loss over images.
+        accumulate: number of micro-batches of a rank's share of a batch (gradient accumulation).
+        clip_norm: largest norm of the gradient, to which longer ones are clipped; 0 for no clipping.
+        ema: decay of a moving average of the weights, which is then validated and published; 0 for none.
     """
 
     backbone_lr: float = Field(1e-5, gt=0.0)
@@ -136,41 +147,35 @@ class OptimizerSection(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> OptimizerSection:
         if self.objective == "multi_objective" and self.accumulate > 1:
-            raise ValueError("accumulate: needs objective=average; a dataset's gradient is one piece")
+            raise ValueError("accumulate: needs objective=average; a dataset's gradient cannot be split")
         return self
 
 
 class SegmentationSection(Section):
-    """What only task=segmentation has (paper section 4.2, after Zhang et al., ResNeSt, 2020).
+    """Settings of task=segmentation (paper section 4.2, after Zhang et al., ResNeSt, 2020).
 
     Attributes:
-        resize: longer side of a photo before it is rescaled, in pixels.
-        rescale: the least and the largest factor by which it is rescaled at random.
+        resize: longer side of an image in pixels, before random rescaling.
+        rescale: range of the random rescaling factor.
         auxiliary_weight: weight of the auxiliary head's loss.
-        momentum: of stochastic gradient descent.
-        weight_decay: of all parameters. The paper does not say; this is what Zhang et al. have.
+        momentum: of SGD.
+        weight_decay: of all parameters. The paper does not give it; this is the value of Zhang et al.
     """
 
     resize: int = Field(520, ge=32)
-    rescale: tuple[float, float] = (0.5, 2.0)
+    rescale: Range = (0.5, 2.0)
     auxiliary_weight: float = Field(0.2, ge=0.0)
     momentum: float = Field(0.9, ge=0.0, lt=1.0)
     weight_decay: float = Field(1e-4, ge=0.0)
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> SegmentationSection:
-        if not 0 < self.rescale[0] <= self.rescale[1]:
-            raise ValueError(f"rescale: {self.rescale} must be two positive factors, the least first")
-        return self
-
 
 class InferenceSection(Section):
-    """How a model of segmentation sees an image (`dpt.predict.classes`).
+    """Inference of a segmentation model (`dpt.predict.classes`).
 
     Attributes:
-        scales: of sliding windows, whose class probabilities are averaged; without any, the image goes
-            through the network once, as a whole.
-        flip: average with what is predicted for the mirrored image.
+        scales: of sliding windows, whose class probabilities are averaged; if empty, the network runs once
+            on the whole image.
+        flip: average with the prediction for the mirrored image.
     """
 
     scales: tuple[Annotated[float, Field(gt=0.0, le=8.0)], ...] = ()
@@ -178,16 +183,16 @@ class InferenceSection(Section):
 
 
 PAPER_INFERENCE = InferenceSection(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)
-"""What Tables 4 and 5 were measured with."""
+"""Protocol of Tables 4 and 5."""
 
 
 class CapsSection(Section):
-    """The deepest depth that counts in an evaluation; farther pixels and sky are left out.
+    """Largest depth that counts in an evaluation; farther pixels and sky are ignored.
 
     Attributes:
         metres: for metric datasets (MiDaS caps outdoor sets at 72 to 80 m).
-        nearest: for the others, as a multiple of the image's nearest valid depth: their 8-bit inverse depth
-            says little about what is ten times as far.
+        nearest: for others, as a multiple of the image's nearest valid depth; beyond ten times that, 8-bit
+            inverse depth is dominated by quantisation.
     """
 
     metres: float = Field(80.0, gt=0.0)
@@ -195,11 +200,11 @@ class CapsSection(Section):
 
 
 class MixSection(Section):
-    """How often each dataset is drawn.
+    """How often each dataset is sampled.
 
     Attributes:
-        weights: dataset → share of the samples; if empty, `balance` decides.
-        balance: `datasets` are drawn alike, as in the paper, or each according to its `size`.
+        weights: dataset → relative sampling frequency; if empty, `balance` decides.
+        balance: sample `datasets` equally, as in the paper, or in proportion to their `size`.
     """
 
     weights: dict[str, float] = Field(default_factory=dict)
@@ -215,11 +220,11 @@ class MixSection(Section):
 
 
 class StageSection(MixSection):
-    """A stretch of a run that draws from some of its datasets only.
+    """A stage of a run that samples some of its datasets only.
 
     Attributes:
         steps: its length.
-        datasets: their names; empty for all.
+        datasets: names of the datasets; empty for all.
     """
 
     steps: int = Field(ge=1)
@@ -230,38 +235,44 @@ class TrainConfig(MixSection):
     """How a model is trained.
 
     Attributes:
-        task: what is learned: `depth` up to scale and shift, `metric_depth` in metres, or `segmentation`.
+        task: `depth` up to scale and shift, `metric_depth` in metres, or `segmentation`.
+        model: architecture and initial weights.
+        loss: of task=depth.
+        metric_depth: settings of task=metric_depth.
+        optimizer: learning rates, their schedule, and multi-objective optimisation.
+        segmentation: settings of task=segmentation.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
-        crop: side of the square random crops in pixels, or [height, width] of others.
-        flip: mirror half of the samples.
-        sampling: `multinomial` draws each sample's dataset for itself, as the paper does; `stratified` gives
-            every batch the shares as nearly as whole samples allow.
-        stages: what comes first of the `steps`, such as the paper's pretraining on curated datasets; the
-            rest draws from all datasets.
-        train_split, val_split: names of the shards' splits; without the second nothing is validated.
-        seed: decides order, crops, flips and initial decoder weights.
-        workers: training processes; one GPU each where `device` is a GPU. Two numbers, [fewest, most], let
-            the run shrink and grow with the cluster; the batch stays the same.
+        crop: side of the random square crops in pixels, or [height, width].
+        flip: mirror crops with probability 0.5.
+        sampling: `multinomial` draws the dataset of each sample independently, as in the paper; `stratified`
+            gives every batch the shares to within one sample.
+        stages: first stages of the `steps`, such as the paper's pretraining on curated datasets; the
+            remaining steps sample all datasets.
+        train_split: split of the shards to train on.
+        val_split: split to validate on; datasets without it are not validated.
+        seed: of sampling order, crops, flips and initial decoder weights.
+        workers: training processes, each with one GPU if `device` is a GPU. Two numbers, [min, max], let the
+            run scale with the cluster; the batch stays the same.
         parallel: `ddp` copies the model to every worker; `fsdp` shards it (FSDP2), for backbones whose
             optimiser state does not fit on one GPU.
         compile: compile the model with `torch.compile`.
-        channels_last: keep images and convolutions in channels-last order.
+        channels_last: use the channels-last memory format for images and convolutions.
         activation_checkpointing: recompute the backbone in the backward pass to save memory.
-        device: `auto` takes GPUs if the cluster has any.
-        precision: of the forward and backward pass. Losses are float32 always, and so are weights except with
-            `float64`, which is for comparing runs of unequal numbers of workers: these add in another order,
-            and in float32 what is rounded otherwise grows within tens of steps.
-        loader_workers: processes that read and decode for each training process; 0 for none.
-        executor: where they are: beside it (`local`), or as actors of Ray Data on any CPUs of the cluster
-            (`ray`).
-        log_every, validate_every, checkpoint_every: in steps.
-        keep_checkpoints: how many of the newest are kept, besides that of the best validation.
-        caps: which pixels count in validation.
-        max_failures: how often a run that lost a worker is started again from its last checkpoint.
-        max_loss: a step with a larger loss of an image, or one that is not finite, is left out.
-        max_skipped: the run ends when so many steps in a row were left out.
-        hang_minutes: a worker that finishes no step for so long is taken for dead.
+        device: of training; `auto` uses GPUs if the cluster has any.
+        precision: of forward and backward pass; losses and weights are float32. `float64` makes all of them
+            float64, to compare runs with different numbers of workers: they sum in a different order, and
+            float32 rounding differences grow within tens of steps.
+        loader_workers: processes per training process that read and decode; 0 for none.
+        executor: where they run: on the same machine (`local`), or as Ray Data actors on any CPUs of the
+            cluster (`ray`).
+        log_every, validate_every, checkpoint_every: intervals in steps.
+        keep_checkpoints: number of newest checkpoints to keep, besides the one with the best validation.
+        caps: largest depth that counts in validation of task=depth.
+        max_failures: number of restarts from the last checkpoint after a worker is lost.
+        max_loss: skip a step if the loss of any image is larger or not finite.
+        max_skipped: end the run after this number of skipped steps in a row.
+        hang_minutes: restart a worker that finishes no step within this time.
     """
 
     task: TaskName = "depth"
@@ -284,7 +295,7 @@ class TrainConfig(MixSection):
     compile: bool = False
     channels_last: bool = False
     activation_checkpointing: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     precision: Literal["float64", "float32", "bfloat16"] = "bfloat16"
     loader_workers: int = Field(4, ge=0)
     executor: Executor = "local"
@@ -300,12 +311,12 @@ class TrainConfig(MixSection):
 
     @property
     def fewest_workers(self) -> int:
-        """The smallest number of training processes."""
+        """Minimum number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def most_workers(self) -> int:
-        """The largest number of training processes."""
+        """Maximum number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     @field_validator("crop", mode="before")
@@ -313,7 +324,7 @@ class TrainConfig(MixSection):
     def _one_side_or_two(cls, crop: Any) -> Any:
         sides = crop if isinstance(crop, list | tuple) and len(crop) == 2 else [crop]
         if not all(isinstance(side, int) for side in sides):
-            raise ValueError(f"expected one whole number, or [height, width], got {crop!r}")
+            raise ValueError(f"expected an integer or [height, width], got {crop!r}")
         return crop
 
     @property
@@ -325,14 +336,14 @@ class TrainConfig(MixSection):
     def _fits_together(self) -> TrainConfig:
         if not 1 <= self.fewest_workers <= self.most_workers <= self.batch_size:
             raise ValueError(
-                f"workers: {self.workers} must be from 1 to batch_size ({self.batch_size}), the fewest first"
+                f"workers: {self.workers} must be from 1 to batch_size ({self.batch_size}), the minimum first"
             )
         if self.parallel == "fsdp" and self.optimizer.objective == "multi_objective":
-            raise ValueError("parallel: fsdp needs optimizer.objective=average; it has no whole gradient")
+            raise ValueError("parallel: fsdp needs optimizer.objective=average: no rank has a whole gradient")
         if any(side < 32 or side % 32 for side in self.crop_size):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
         if sum(stage.steps for stage in self.stages) >= self.steps:
-            raise ValueError(f"stages: they take all {self.steps} steps, none are left for the full mix")
+            raise ValueError(f"stages: they take all {self.steps} steps and leave none for the full mix")
         return self
 
 
@@ -340,50 +351,51 @@ class EvaluateConfig(Section):
     """How a model is evaluated on prepared datasets.
 
     Attributes:
-        split: which split of the shards.
-        side, rule: size of the network's input (`transforms.network_size`); None for the model's own,
-            which is the size that it was trained at.
-        caps: which pixels count, of depth.
-        inference: windows and scales of segmentation; the paper's.
-        allow_missing: evaluate a segmentation set of which samples were left out of the shards, and say so.
-        workers: evaluating processes; one GPU each where there is one.
-        device: `auto` takes GPUs if the cluster has any.
+        split: of the shards.
+        side, rule: input size of the network (`transforms.network_size`); None for the model's own, which it
+            was trained at.
+        caps: largest depth that counts.
+        inference: windows and scales of segmentation, by default the paper's.
+        allow_missing: evaluate a segmentation split with missing samples, with a warning.
+        workers: processes, each with one GPU if there is one.
+        device: `auto` uses GPUs if the cluster has any.
     """
 
     split: str = "val"
     side: int | None = Field(None, ge=32)
-    rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
+    rule: SizeRule | None = None
     caps: CapsSection = CapsSection()
     inference: InferenceSection = PAPER_INFERENCE
     allow_missing: bool = False
     workers: int = Field(1, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
 
 class ZeroShotConfig(Section):
     """How a model is evaluated zero-shot on the sets of Table 1 (`pipelines.zero_shot.sets`).
 
     Attributes:
-        side: of the network's input, which is the longer side of the image (on KITTI the shorter); None for
+        side: of the network's input in pixels, for the image's longer side (on KITTI the shorter); None for
             the size that the model was trained at (paper: 384).
-        rule: which side that is instead, see `transforms.network_size`; None for the protocol's.
-        lists: set → list file that says which images belong to it, a path or URI; without one, lists that
-            lie in the raw folder are used. KITTI needs that of the Eigen test split.
-        batch_size: images that go through the network at once, if they are of one size there.
-        workers: evaluating processes; one GPU each where there is one.
-        device: `auto` takes GPUs if the cluster has any.
-        precision: of the network; with `float64` results do not depend on batches, threads and machines, but
-            for the last digits.
-        resamples, seed: of the bootstrap, which gives 95 % intervals of the means over images.
-        worst: how many of each set's worst images are drawn.
+        rule: for which side instead, see `transforms.network_size`; None for the protocol's.
+        lists: set → list file of its images, a path or URI; without one, a list in the dataset root is used.
+            KITTI needs that of the Eigen test split.
+        batch_size: images of equal network size per batch.
+        workers: processes, each with one GPU if there is one.
+        device: `auto` uses GPUs if the cluster has any.
+        precision: of the network; with `float64` results are independent of batches, threads and machines
+            up to the last digits.
+        resamples: number of bootstrap resamples for the 95 % confidence intervals of means over images.
+        seed: of the bootstrap.
+        worst: number of each set's worst images to draw.
     """
 
     side: int | None = Field(None, ge=32)
-    rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
+    rule: SizeRule | None = None
     lists: dict[str, str] = Field(default_factory=dict)
     batch_size: int = Field(8, ge=1)
     workers: int = Field(1, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     precision: Literal["float64", "float32"] = "float32"
     resamples: int = Field(2000, ge=1)
     seed: int = Field(0, ge=0)
@@ -391,24 +403,25 @@ class ZeroShotConfig(Section):
 
 
 class PredictConfig(Section):
-    """How images are predicted; `side`, `rule` and `device` are as in `EvaluateConfig`.
+    """How images are predicted.
 
     Attributes:
-        dtype: of the arithmetic; results are float32 always. float16 on GPUs only.
-        batch_size: how many images are predicted at once that go through the network at one size.
-        write: what is written for each image: numbers, a picture of them, a coloured picture.
-        colours: a colour map of Matplotlib's.
+        side, rule, device: as in `EvaluateConfig`.
+        dtype: of the arithmetic; results are always float32. float16 needs a GPU.
+        batch_size: images of equal network size per batch.
+        write: files per image: values as NumPy array, values as PNG, colour picture.
+        colours: name of a Matplotlib colour map.
         ply: horizontal field of view of the camera in degrees; if given, a point cloud is written too.
         attention: layers, counted from 1, whose attention maps are drawn.
-        references: tokens whose attention is drawn, as shares of height and width; the paper's are the upper
-            left and the lower right one.
+        references: tokens whose attention is drawn, as fractions of height and width; as in the paper, the
+            upper left and the lower right one.
         inference: windows and scales of segmentation.
-        frames: write for every frame of a video what is written for images.
+        frames: write the outputs of images for every frame of a video.
     """
 
     side: int | None = Field(None, ge=32)
-    rule: Literal["minimal", "lower_bound", "upper_bound"] | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    rule: SizeRule | None = None
+    device: Device = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = Field(1, ge=1)
     write: tuple[Literal["npy", "png", "colour"], ...] = ("npy", "png", "colour")
@@ -421,20 +434,21 @@ class PredictConfig(Section):
 
 
 class TuneConfig(Section):
-    """How the trials of a sweep are run, each of them a training with `train`.
+    """How the trials of a sweep are run, each of them a training with the section `train`.
 
     Attributes:
-        seeds: how often each variant is trained: with `train.seed`, `train.seed` + 1, …
-        concurrency: trials at once; None for as many as the cluster has GPUs for, or nodes if it has none.
-        early_stopping: `asha` ends trials that are worse than most when they were as old; `none`, as for the
+        seeds: trainings per variant, with `train.seed`, `train.seed` + 1, …
+        concurrency: number of concurrent trials; None for as many as fit on the cluster's GPUs or, without
+            GPUs, one per node.
+        early_stopping: `asha` stops trials that are worse than most at the same step; `none`, as for the
             paper's tables, trains all to the end.
-        grace: steps before which none is ended.
-        reduction: of so many trials one goes on.
-        hours: after which the trials save where they are and the sweep ends, to be resumed; None for no end.
-        max_failures: how often a trial that crashed is started again from its last checkpoint.
+        grace: ASHA grace period in steps.
+        reduction: ASHA reduction factor.
+        hours: time limit, after which trials save and the sweep ends, to be resumed; None for no limit.
+        max_failures: restarts of a failed trial from its last checkpoint.
         sides: of Figure 4's images in pixels; empty for five from the training crop's to 5/3 of it.
-        latency_runs: how many predictions Table 9's latency is the average of; a tenth more warm up.
-        pictures: validation images of each dataset whose predictions are kept.
+        latency_runs: number of predictions averaged for Table 9's latency; a tenth more for warm-up.
+        pictures: number of validation images per dataset whose predictions are logged.
     """
 
     seeds: int = Field(1, ge=1)
@@ -453,9 +467,10 @@ class DemoConfig(Section):
     """What `dpt demo` generates.
 
     Attributes:
-        images: of each dataset that it trains on.
-        others: scenes (of videos: clips) of each that it only ingests.
+        images: per dataset that it trains on.
+        others: scenes (of videos: clips) per dataset that it only ingests.
         height, width: of all images in pixels.
+        seed: of the random scenes.
     """
 
     images: int = Field(80, ge=10)
@@ -466,7 +481,18 @@ class DemoConfig(Section):
 
 
 class Experiment(Section):
-    """A config file: one section a job."""
+    """A config file: one section for each job.
+
+    Attributes:
+        stereo: of `dpt stereo`.
+        prepare: of `dpt prepare`.
+        train: of `dpt train` and `dpt finetune`.
+        evaluate: of `dpt evaluate` on shards.
+        zero_shot: of `dpt evaluate --on`.
+        predict: of `dpt predict`.
+        tune: of `dpt tune`.
+        demo: of `dpt demo`.
+    """
 
     stereo: StereoSettings = StereoSettings()
     prepare: IngestSettings = IngestSettings()

@@ -1,6 +1,6 @@
 """Configs from YAML files and `KEY=VALUE` arguments, with errors that name the key.
 
-A config file describes an experiment: YAML with one section a job, of which a command reads its own.
+A config file describes an experiment: YAML with one section for each job, of which a command reads its own.
 
     train:
       model: {name: dpt_hybrid}
@@ -8,7 +8,7 @@ A config file describes an experiment: YAML with one section a job, of which a c
 
 `--config` takes a path or the name of a file in `pipelines/configs/`; `KEY=VALUE` arguments override it, with
 dots into sections: `dpt train … model.name=dpt_tiny optimizer.decoder_lr=3e-4`. An unknown key, a wrong type
-or an impossible combination is a `ConfigError` that names the key and says what would be right.
+or an invalid combination is a `ConfigError` that names the key and what is expected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.config import ConfigError, Experiment
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 TASK_CONFIGS = {"segmentation": "ade20k"}
-"""Task → the built-in config that is the paper's for it; for depth the defaults are."""
+"""Task → built-in config with the paper's settings; for depth these are the defaults."""
 
 AnySection = TypeVar("AnySection", bound=BaseModel)
 
@@ -37,19 +37,19 @@ def load_section(
     overrides: Sequence[str],
     preset: str | None = None,
 ) -> AnySection:
-    """A job's config: defaults, a preset, then its section of a config file, then `KEY=VALUE` overrides.
+    """A job's config: defaults, overridden by preset, config file and `KEY=VALUE` arguments in this order.
 
     Args:
         job: name of the section in `Experiment`.
-        section: its type, which the result has.
+        section: its type.
         config: path of a YAML file, name of a built-in one, or None.
-        overrides: `key=value` texts; the value is YAML.
-        preset: as `config`; what that says goes over it, key by key.
+        overrides: `KEY=VALUE` arguments; the value is YAML.
+        preset: as `config`, which overrides it key by key.
 
     Raises:
-        ConfigError: naming every bad key.
+        ConfigError: naming every invalid key.
     """
-    content = _over(load_experiment_dict(preset), load_experiment_dict(config))
+    content = _merged(_read(preset), _read(config))
     values = content.get(job) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{job}: expected a section with keys, got {values!r}")
@@ -62,13 +62,10 @@ def load_section(
 
 
 def with_changes(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
-    """The same section with other values.
-
-    Args:
-        changes: dotted key → value.
+    """A copy of `section` with `changes`, dotted key → value.
 
     Raises:
-        ConfigError: naming every bad key.
+        ConfigError: naming every invalid key.
     """
     values = section.model_dump()
     for key, value in changes.items():
@@ -77,47 +74,39 @@ def with_changes(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
 
 
 def load_experiment(config: str | None) -> Experiment:
-    """All sections of a config file.
+    """All sections of a config file: `config` is its path or built-in name; None for the defaults.
 
     Raises:
-        ConfigError: naming every bad key.
+        ConfigError: if it is missing or not YAML; naming every invalid key.
     """
-    return _validate(Experiment, load_experiment_dict(config))
+    return _validate(Experiment, _read(config))
 
 
-def load_experiment_dict(config: str | None) -> dict[str, Any]:
-    """The raw content of a config file, {} for None.
-
-    Raises:
-        ConfigError: if there is no such file, or it is no YAML mapping.
-    """
+def _read(config: str | None) -> dict[str, Any]:
+    """The raw content of a config file, {} for None."""
     if config is None:
         return {}
     path = _find(config)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: expected sections with keys, got {type(content).__name__}")
-    return content
+    return content or {}
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Two nested dicts in one; where both have a value, that of `above`."""
-    both = {
-        key: _over(below[key], value)
-        if isinstance(value, dict) and isinstance(below.get(key), dict)
-        else value
-        for key, value in above.items()
-    }
-    return {**below, **both}
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merged(below[key], above[key])
+    return merged
 
 
 def to_yaml(section: BaseModel) -> str:
-    """A resolved config as YAML, every value spelled out."""
+    """A resolved config `section` as YAML, with every value spelled out."""
     return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False)
 
 
@@ -172,13 +161,16 @@ def _explain(section: type[BaseModel], problem: Any) -> str:
         return f"{key}: unknown key; {hint}there are: {', '.join(known)}"
     if problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
+        if not _keys_at(section, location):  # of a value; the text of a section's error begins with its key
+            return f"{key}: {text}"
         return f"{key}.{text}" if key else text
     return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
 
 
 def _keys_at(section: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Keys of the section at a location; [] if that is a value."""
     for part in location:
-        if part.isdigit():  # the place in a tuple, whose items were looked up already
+        if part.isdigit():  # an index into a tuple, whose item type is looked up already
             continue
         child = section.model_fields[part].annotation
         child = get_args(child)[0] if get_origin(child) is tuple else child

@@ -1,7 +1,7 @@
-"""`dpt finetune`: a network of relative depth → depth in metres, on KITTI, NYUv2 or a folder of one's own.
+"""`dpt finetune`: a model of relative depth → depth in metres, on KITTI, NYUv2 or your own dataset.
 
 This is `dpt train` with the task `metric_depth` (`pipelines.tasks.metric_depth`), a config for each dataset,
-a check that the data is what the paper's tables are about, and an evaluation of the last checkpoint.
+a check that the images are those of the paper's tables, and an evaluation of the last checkpoint.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import dpt
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, NotADataset, PreparedDataset, open_datasets
 from datasets_prep.plan.shards import plan_ingest
@@ -25,7 +24,7 @@ from pipelines.tracking.model_reference import load_trained
 from pipelines.train import TrainResult, train
 
 DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}
-"""What the command calls a dataset, and what its shards do."""
+"""Name of a dataset on the command line → in its shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Finetuned:
     Attributes:
         training: its checkpoint and model.
         dataset: name of the dataset.
-        split: that the metrics are of; "" if there was none to evaluate.
+        split: that was evaluated; "" if there is none.
         metrics: of the last checkpoint, means over images.
     """
 
@@ -46,33 +45,33 @@ class Finetuned:
 
 
 def preset_of(target: str) -> str:
-    """Name of the built-in config of a dataset."""
+    """Name of the built-in config of a `target`: `kitti`, `nyu` or a folder."""
     return target if target in DATASETS else "folder"
 
 
 def training_data(
     target: str, data: Sequence[str], out: str, settings: IngestSettings, show: Callable[[str], None]
 ) -> PreparedDataset:
-    """The prepared dataset to train on; a raw folder with a `dataset.yaml` is prepared first.
+    """The prepared dataset to train on; a raw dataset root with a `dataset.yaml` is prepared first.
 
     Args:
-        target: `kitti`, `nyu`, or a folder: prepared, or raw.
-        data: for the first two, prepared datasets or folders of them, one of which is the wanted one.
-        out: where shards of a raw folder go.
+        target: `kitti`, `nyu`, or a folder: a prepared dataset or a raw dataset root.
+        data: for the first two, prepared datasets or folders of them, among them the target.
+        out: folder for the shards of a raw dataset.
+        settings: with which a raw dataset is prepared.
+        show: called with each line of progress.
 
     Raises:
-        NotADataset: if there is none.
-        ConfigError: if `data` is missing, or given where it is not wanted.
-        WrongLayout: if a raw folder is not as its description says.
+        NotADataset: if it is missing.
+        ConfigError: if `data` is missing for `kitti` or `nyu`, or given for a folder.
+        WrongLayout: if a raw dataset does not match its description.
     """
     if target not in DATASETS:
         if data:
-            raise ConfigError(
-                f"--data: {target} itself is the data; only kitti and nyu have to be told where"
-            )
+            raise ConfigError(f"--data: only for kitti and nyu; {target} itself is the dataset")
         return _own_dataset(target, out, settings, show)
     if not data:
-        raise ConfigError(f"--data: where are the shards of {target}? `dpt prepare` makes them")
+        raise ConfigError(f"--data: missing, the shards of {target}; `dpt prepare` makes them")
     found = {d.name: d for d in open_datasets(list(data))}
     wanted = DATASETS[target]
     if wanted not in found:
@@ -86,13 +85,13 @@ def _own_dataset(
     folder = Folder(target)
     if folder.exists(DESCRIPTION_NAME):
         plan = plan_ingest("folder", target, settings)
-        show(f"{target}: {plan.samples} samples are prepared in {out}/{plan.dataset}")
+        show(f"{target}: preparing {plan.samples} samples in {out}/{plan.dataset}")
         connect()
         ingest_all(plan, out)
         folder = Folder(out) / plan.dataset
     elif not folder.exists(LATEST_NAME) and not folder.exists(MANIFEST_NAME):
         raise NotADataset(
-            f"{target} is neither kitti nor nyu, nor prepared, nor a raw folder with {DESCRIPTION_NAME}"
+            f"{target} is not kitti, nyu, a prepared dataset or a raw dataset root with {DESCRIPTION_NAME}"
         )
     (dataset,) = open_datasets([folder.uri])
     return dataset
@@ -112,33 +111,28 @@ def finetune(
 
     Args:
         config: of the task `metric_depth`; `model.start` names the model to start from.
-        allow_missing: train and evaluate on other images than those of the official split.
-        name, storage, resume, allow_changes, show: as `pipelines.train.train`.
+        dataset: to train and evaluate on.
+        name, storage, resume, allow_changes, show: see `pipelines.train.train`.
+        allow_missing: accept images other than those of the official split.
 
     Raises:
-        WrongSplit: if the dataset has not the images of its official split.
-        And all that `train` and `evaluate_metric` raise.
+        WrongSplit: if the dataset lacks images of its official split.
+        UserError: that `train` or `evaluate_metric` raises.
     """
     if config.task != "metric_depth":
         raise ConfigError(f"task: fine-tuning is for metric_depth, got {config.task}")
     if config.model.start is None:
-        raise ConfigError("--model: which model of relative depth is to be fine-tuned?")
+        raise ConfigError("--model: missing, a model of relative depth to fine-tune")
     require_metric_data([dataset])
     check_split(dataset, allow_missing, show)
     training = train(config, [dataset.folder.uri], name, storage, resume, allow_changes, show)
     split = next((s for s in ("test", config.val_split) if s in dataset.manifest.samples), "")
     if not split:
         return Finetuned(training, dataset.name, "", {})
-    metrics = _evaluate(config, dataset, split, load_trained(training.checkpoint))
+    settings, model = config.metric_depth, load_trained(training.checkpoint)
+    protocols = {dataset.name: MetricProtocol(settings.cap, settings.region, settings.kb_crop)}
+    results = evaluate_metric(model, [dataset], split, protocols, config.most_workers, config.device)
+    metrics = results[dataset.name]
     logged = {f"{split}/{metric}/{dataset.name}": metrics[metric] for metric in (*METRICS, "images")}
     training.run.log_metrics(logged, step=config.steps)
     return Finetuned(training, dataset.name, split, metrics)
-
-
-def _evaluate(config: TrainConfig, dataset: PreparedDataset, split: str, model: dpt.DPT) -> dict[str, float]:
-    settings = config.metric_depth
-    protocol = MetricProtocol(settings.cap, settings.region, settings.kb_crop)
-    results = evaluate_metric(
-        model, [dataset], split, {dataset.name: protocol}, config.most_workers, config.device
-    )
-    return results[dataset.name]

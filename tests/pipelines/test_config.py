@@ -77,7 +77,7 @@ def test_all_bad_keys_are_named_at_once() -> None:
         ("train: [1, 2]", "train: expected a section with keys, got"),
         ("trian: {steps: 3}", r"trian: unknown key; did you mean train\? there are: stereo, prepare, train"),
         ("- a\n- b", "expected sections with keys, got list"),
-        ("train: {steps: [", "is not YAML"),
+        ("train: {steps: [", "is not valid YAML"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

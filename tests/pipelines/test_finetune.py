@@ -185,7 +185,7 @@ def test_a_folder_of_ones_own_goes_the_whole_way_and_can_be_resumed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("kitti", "--model", "relative"), "--data: where are the shards of kitti"),
+        (("kitti", "--model", "relative"), "--data: missing, the shards of kitti"),
         (
             ("kitti", "--model", "relative", "--data", "{metric}"),
             "no dataset kitti in .*; there are: tartanair",
@@ -193,10 +193,10 @@ def test_a_folder_of_ones_own_goes_the_whole_way_and_can_be_resumed(
         (("{relative}", "--model", "relative"), r"redweb has no metric scale \(its ground truth is affine\)"),
         (("{metric}", "--model", "missing"), "no model at missing"),
         (("{metric}", "--model", "labels"), "a segmentation model, but the task is metric_depth"),
-        (("{metric}",), "--model: which model of relative depth"),
+        (("{metric}",), "--model: missing, a model of relative depth"),
         (
             ("nowhere", "--model", "relative"),
-            "nowhere is neither kitti nor nyu, nor prepared, nor a raw folder",
+            "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root",
         ),
         (
             ("robot", "--model", "relative"),
