@@ -236,11 +236,8 @@ class TrainConfig(MixSection):
 
     Attributes:
         task: `depth` up to scale and shift, `metric_depth` in metres, or `segmentation`.
-        model: architecture and initial weights.
-        loss: of task=depth.
-        metric_depth: settings of task=metric_depth.
-        optimizer: learning rates, their schedule, and multi-objective optimisation.
-        segmentation: settings of task=segmentation.
+        model, optimizer: see their sections.
+        loss, metric_depth, segmentation: settings of the tasks `depth`, `metric_depth` and `segmentation`.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
         crop: side of the random square crops in pixels, or [height, width].
@@ -484,14 +481,9 @@ class Experiment(Section):
     """A config file: one section for each job.
 
     Attributes:
-        stereo: of `dpt stereo`.
-        prepare: of `dpt prepare`.
+        stereo, prepare, predict, tune, demo: of the command of that name.
         train: of `dpt train` and `dpt finetune`.
-        evaluate: of `dpt evaluate` on shards.
-        zero_shot: of `dpt evaluate --on`.
-        predict: of `dpt predict`.
-        tune: of `dpt tune`.
-        demo: of `dpt demo`.
+        evaluate, zero_shot: of `dpt evaluate`, on shards and `--on` raw sets.
     """
 
     stereo: StereoSettings = StereoSettings()

@@ -7,7 +7,6 @@ whatever is asked for, some trial can always go on.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from pipelines.cluster.session import cpus_per_worker, room_for_workers
+from pipelines.training.board import polling
 from tune.plan import SweepPlan
 from tune.runs import mark_stopped_early, open_child
 from tune.trial import SweepPlace, finish_trial, is_finished
@@ -71,20 +71,13 @@ _SECONDS = 5.0
 @contextmanager
 def removing_orphans(seconds: float = _SECONDS) -> Iterator[None]:
     """Inside the block, look every few seconds for orphans of this job, and remove them."""
-    done = threading.Event()
 
-    def watch() -> None:
-        while not done.wait(seconds):
-            for group in _orphans():
-                remove_placement_group(group)
+    def remove() -> None:
+        for group in _orphans():
+            remove_placement_group(group)
 
-    thread = threading.Thread(target=watch, name="orphans", daemon=True)
-    thread.start()
-    try:
+    with polling(remove, seconds):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _orphans() -> list[PlacementGroup]:

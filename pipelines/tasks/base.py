@@ -43,11 +43,7 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
-        """Check before anything is started that model and datasets fit the task.
-
-        Args:
-            model: only its config counts; it may be on PyTorch's device `meta`, without weights.
-            datasets: to train on.
+        """Check that a `model`, maybe on PyTorch's device `meta`, and the training `datasets` fit the task.
 
         Raises:
             ConfigError, NotADataset: naming what does not fit.
@@ -56,12 +52,10 @@ class Task(ABC):
     def prepare_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]
     ) -> dpt.DPT:
-        """Turn the model that `config.model` names into the one that training starts from, in the driver.
+        """The model that training starts from, made in the driver of the one that the config names.
 
-        Args:
-            model: on the CPU; may be changed in place.
-            datasets: to train on.
-            say: takes a line for the user.
+        The `model` is on the CPU and may be changed in place; `datasets` are those of training. `say` takes a
+        line for the user.
         """
         return model
 

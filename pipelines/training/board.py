@@ -61,13 +61,12 @@ def open_board() -> Any:
 def showing(board: Any, show: Callable[[str], None]) -> Iterator[None]:
     """Pass the lines of a `board` to `show` as they come, until the block ends."""
 
-    def pass_on() -> bool:
+    def pass_on() -> None:
         for line in ray.get(board.take.remote()):
             show(line)
-        return False
 
     try:
-        with _polling(pass_on):
+        with polling(pass_on):
             yield
     finally:
         pass_on()
@@ -92,11 +91,7 @@ class Supervision:
 
 @contextmanager
 def stopping_when(board: Any, wanted: Callable[[], bool]) -> Iterator[list[int]]:
-    """Ask the ranks to save and end at the next step, once `wanted` returns True.
-
-    Args:
-        board: a `ProgressBoard` actor.
-        wanted: polled twice a second.
+    """Ask the ranks by the `board` to save and end, once `wanted` returns True; it is polled twice a second.
 
     Yields:
         a list that is no longer empty once they were asked.
@@ -109,16 +104,13 @@ def stopping_when(board: Any, wanted: Callable[[], bool]) -> Iterator[list[int]]
             board.request_stop.remote()
         return bool(asked)
 
-    with _polling(ask):
+    with polling(ask):
         yield asked
 
 
 @contextmanager
 def stopping_on_sigterm(board: Any) -> Iterator[list[int]]:
-    """Ask the ranks to save and end on SIGTERM (`ray job stop`, a scheduler's notice).
-
-    Args:
-        board: a `ProgressBoard` actor.
+    """Ask the ranks by the `board` to save and end on SIGTERM (`ray job stop`, a scheduler's notice).
 
     Yields:
         a list that holds the signal's number once it was received.
@@ -137,15 +129,15 @@ def stopping_on_sigterm(board: Any) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _polling(action: Callable[[], bool]) -> Iterator[None]:
-    """Call `action` twice a second in a thread, until it returns True or the block ends."""
+def polling(action: Callable[[], object], seconds: float = POLL_SECONDS) -> Iterator[None]:
+    """Call `action` every few `seconds` in a thread, until it returns a true value or the block ends."""
     done = threading.Event()
 
     def poll() -> None:
-        while not done.wait(POLL_SECONDS) and not action():
+        while not done.wait(seconds) and not action():
             pass
 
-    thread = threading.Thread(target=poll, name="board", daemon=True)
+    thread = threading.Thread(target=poll, name="polling", daemon=True)
     thread.start()
     try:
         yield

@@ -217,13 +217,9 @@ class _TrainingProcess:
 def loader_settings(
     config: TrainConfig, datasets: Sequence[PreparedDataset], start: int, ranks: Ranks
 ) -> LoaderSettings:
-    """What decides a rank's stream of batches.
+    """What decides this rank's stream of batches after `start` steps, of all `ranks`.
 
-    Args:
-        config: of the run.
-        datasets: the run's, sorted by name.
-        start: number of steps done before.
-        ranks: this rank among all.
+    `config` and `datasets`, sorted by name, are those of the run.
     """
     return LoaderSettings(
         uris=[dataset.folder.uri for dataset in datasets],

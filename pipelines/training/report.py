@@ -90,13 +90,7 @@ class TrainingReport:
             yield batch
 
     def count(self, step: int, result: StepResult, batch: Batch) -> None:
-        """Count one step; of a skipped one, report the samples.
-
-        Args:
-            step: its number, from 1.
-            result: what `TrainingStep` returned for it.
-            batch: this rank's share of its batch.
-        """
+        """Count step number `step`, with its `result` on this rank's share `batch`; report a skipped one."""
         self._steps += 1
         self._seen += torch.bincount(batch.dataset, minlength=len(self._datasets))
         if not result.skipped:
@@ -185,14 +179,10 @@ class TrainingReport:
         return rates
 
     def validate(self, step: int, model: dpt.DPT) -> float | None:
-        """Evaluate all datasets that have a validation split; all ranks must call it.
-
-        Args:
-            step: number of steps done.
-            model: whole on every rank.
+        """Evaluate a whole `model` after `step` steps; all ranks must call it.
 
         Returns:
-            the mean of the task's metric over the datasets, on all ranks; None if none has the split.
+            the mean of the task's metric over the datasets with a validation split, if any, on all ranks.
         """
         if not self._validated:
             return None

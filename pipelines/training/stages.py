@@ -10,11 +10,9 @@ from pipelines.sampling.plan import Stage
 
 
 def run_stages(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> list[Stage]:
-    """The stages of a run: those of `config.stages`, then the full mix for the remaining steps.
+    """The stages of a run: those of its `config`, then the full mix for the remaining steps.
 
-    Args:
-        config: of the run.
-        datasets: the run's, sorted by name; each must have the training split.
+    The run's `datasets` are sorted by name, and each has the training split.
 
     Raises:
         ConfigError: if the config names a dataset that is missing, or omits one in `weights`.

@@ -38,9 +38,7 @@ def build_model(section: ModelSection, crop: tuple[int, int]) -> dpt.DPT:
 def initial_model(section: ModelSection, run: Folder) -> dpt.DPT | None:
     """The trained model that a run starts from, on the CPU; None if it starts from a new one.
 
-    Args:
-        section: names it.
-        run: the run's folder, whose own copy takes precedence.
+    It is the copy in the folder `run` if there is one, else what the config `section` names.
 
     Raises:
         TrackingError, NotFound, BadModel: if it is missing or cannot be read.
