@@ -1,12 +1,12 @@
-"""Fine-tuning from a model of relative depth against training from scratch, at equal steps.
+"""Fine-tuning a model of relative depth against training from scratch, with the same number of steps.
 
     python benchmarks/finetune.py                   # a few minutes on two cores
     python benchmarks/finetune.py --steps 100 --relative-steps 400 --seeds 3
 
-A small network learns relative depth from rendered scenes in the layout of TartanAir. Then two networks of
-the same kind are trained alike for so many steps on other scenes in the layout of KITTI, whose ground truth
-is sparse and metric: one starts from the relative model with its average robust scale and shift over the
-training set, one from random weights. Printed are metrics of Table 3 on held-out scenes.
+A small model learns relative depth from rendered scenes in the layout of TartanAir. Then two models of the
+same architecture are trained with the same settings on other scenes in the layout of KITTI, whose ground
+truth is sparse and metric: one from the relative model, with its average robust scale and shift over the
+training set, one from random weights. Prints the metrics of Table 3 on held-out scenes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     )
     parser.add_argument("--relative-steps", type=int, default=300)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--scenes", type=int, default=24, help="of each dataset")
+    parser.add_argument("--scenes", type=int, default=24, help="per dataset")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dpt-finetune-") as folder:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run the experiment in the working directory, and print it."""
+    """Run the experiment in the working directory and print its results."""
     relative_set = prepared("tartanair", arguments.scenes, {"side": HEIGHT})
     metric_set = prepared("kitti", arguments.scenes, {"resize": "none"})
     relative = train(relative_config(arguments.relative_steps), [relative_set.folder.uri], "relative", "runs")
@@ -76,25 +76,25 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def prepared(name: str, scenes: int, settings: dict[str, object]) -> PreparedDataset:
-    """Rendered and prepared."""
+    """Render and prepare a dataset."""
     write_dataset(name, Path("raw") / name, scenes, height=HEIGHT, width=WIDTH)
     ingest_all(plan_ingest(name, f"raw/{name}", IngestSettings(samples_per_shard=16, **settings)), "shards")
     return open_dataset(f"shards/{name}")
 
 
 def relative_config(steps: int) -> TrainConfig:
-    """Relative depth from scratch, as the demo trains it."""
+    """Relative depth from scratch, as in the demo."""
     return TrainConfig(**common(steps, None, 0), crop=CROP[0])
 
 
 def metric_config(steps: int, start: str | None, seed: int) -> TrainConfig:
-    """Metric depth: the same for both, but for the start."""
+    """Metric depth: the same for both models but for `start`."""
     kitti = {"region": "garg", "gradient_weight": 0.0, "image_size": HEIGHT}
     return TrainConfig(**common(steps, start, seed), task="metric_depth", metric_depth=kitti, crop=CROP)
 
 
 def common(steps: int, start: str | None, seed: int) -> dict[str, object]:
-    """What all runs share."""
+    """Settings of all runs."""
     rates = {
         "backbone_lr": 1e-3,
         "decoder_lr": 1e-3,
@@ -118,7 +118,7 @@ def common(steps: int, start: str | None, seed: int) -> dict[str, object]:
 
 
 def evaluated(config: TrainConfig, dataset: PreparedDataset, checkpoint: str) -> dict[str, float]:
-    """Metrics of a checkpoint on scenes that it was not trained on."""
+    """Metrics of a checkpoint on held-out scenes."""
     settings = config.metric_depth
     protocol = MetricProtocol(settings.cap, settings.region)
     return evaluate_metric(

@@ -1,15 +1,14 @@
-"""What training needs of a cluster: measured constants, how feeding scales, and the budget of a run.
+"""What training requires of a cluster: measured constants, scaling of data loading, and the budget of a run.
 
-    python benchmarks/scaling.py                        # everything; some minutes on a quiet machine
+    python benchmarks/scaling.py                        # everything; some minutes on an idle machine
     python benchmarks/scaling.py --gpus 64 --batch-per-gpu 16 --step-seconds 0.25 --dollars 3
 
 Three parts, each printed as a table; `docs/scaling.md` explains them.
 
-* Feeding, measured: the same rank on 1, 2 and 4 nodes of a local Ray cluster, each feeding itself from the
-  shards. Cores are shared, so the measure is work: CPU seconds and bytes read for an image. Efficiency is the
-  CPU time for an image at one node over that at so many; 100 % is linear.
-* Feeding, counted: the reads that the sample plan asks of each of many ranks, from the plan itself, without
-  reading.
+* Loading, measured: one rank on each of 1, 2 and 4 nodes of a local Ray cluster, loading its own share of the
+  shards. Nodes share cores, so the measure is work: CPU seconds and bytes read per image. Efficiency is CPU
+  time per image on one node over that on N nodes; 100 % is linear scaling.
+* Loading, counted: the reads per rank of many, computed from the sample plan without reading.
 * The budget: bytes, requests, cores, memory, checkpoints, hours and dollars of a run, from these constants.
 """
 
@@ -46,12 +45,19 @@ MIX_DATASETS = 10
 STEPS_OF_THE_PAPER, BATCH_OF_THE_PAPER = 60 * 72_000, 16
 ENDLESS = [Stage(1 << 40)]
 STORE_BLOCKS = 4 * TASK_BLOCKS + 2
-"""Blocks of a rank in the object store with the `ray` executor: those of four tasks, and two prefetched."""
+"""Blocks per rank in the object store with the `ray` executor: those of four tasks, and two prefetched."""
 
 
 @dataclass(frozen=True)
-class Fed:
-    """What one rank's feeding took."""
+class Loaded:
+    """Cost of loading one rank's images.
+
+    Attributes:
+        images: number of images.
+        cpu_seconds: of the process.
+        bytes_read: from storage.
+        seconds: wall time.
+    """
 
     images: int
     cpu_seconds: float
@@ -64,32 +70,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "dpt-scaling")
-    parser.add_argument("--rows", type=int, default=160, help="rendered samples of each of the ten datasets")
+    parser.add_argument("--rows", type=int, default=160, help="rendered samples per dataset, of ten")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--images-per-rank", type=int, default=4096, help="fed in each measurement")
-    parser.add_argument("--images", type=float, default=1.4e6, help="of the real data set")
+    parser.add_argument("--images-per-rank", type=int, default=4096, help="loaded in each measurement")
+    parser.add_argument("--images", type=float, default=1.4e6, help="in the real datasets")
     parser.add_argument("--model", default="dpt_large")
     parser.add_argument("--gpus", type=int, default=64)
     parser.add_argument("--gpus-per-node", type=int, default=8)
     parser.add_argument("--batch-per-gpu", type=int, default=16)
-    parser.add_argument("--peak-tflops", type=float, default=989, help="bfloat16 of a GPU, as its maker says")
-    parser.add_argument("--utilisation", type=float, default=0.25, help="share of it that training reaches")
-    parser.add_argument("--step-seconds", type=float, help="measured; instead of the two above")
-    parser.add_argument("--dollars", type=float, default=4.0, help="for a GPU and an hour")
+    parser.add_argument("--peak-tflops", type=float, default=989, help="bfloat16 per GPU, as specified")
+    parser.add_argument("--utilisation", type=float, default=0.25, help="share of the peak in training")
+    parser.add_argument("--step-seconds", type=float, help="measured; replaces the two above")
+    parser.add_argument("--dollars", type=float, default=4.0, help="per GPU and hour")
     parser.add_argument("--checkpoint-every", type=int, default=3600, help="steps")
     arguments = parser.parse_args()
     shards = make_shards(arguments.folder, arguments.rows)
     bytes_per_image = stored_bytes(shards)
-    cpu_seconds = measure_feeding(shards, arguments)
+    cpu_seconds = measure_loading(shards, arguments)
     reads = count_reads(arguments)
     print_budget(arguments, bytes_per_image, cpu_seconds, reads)
 
 
-# ---- feeding, measured
+# ---- loading, measured
 
 
-def measure_feeding(shards: Path, arguments: argparse.Namespace) -> float:
-    """Print the table; returns CPU seconds for an image at one node."""
+def measure_loading(shards: Path, arguments: argparse.Namespace) -> float:
+    """Print the table; returns CPU seconds per image on one node."""
     print(
         f"{'nodes':>6} {'images':>8} {'CPU ms/image':>13} {'efficiency':>11} "
         f"{'MB read/image':>14} {'images/s':>9}"
@@ -100,12 +106,12 @@ def measure_feeding(shards: Path, arguments: argparse.Namespace) -> float:
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     one = None
     for nodes in arguments.nodes:
-        fed = feed_on(nodes, shards, arguments.images_per_rank)
-        images = sum(part.images for part in fed)
-        work = sum(part.cpu_seconds for part in fed) / images
+        parts = load_on(nodes, shards, arguments.images_per_rank)
+        images = sum(part.images for part in parts)
+        work = sum(part.cpu_seconds for part in parts) / images
         one = one or work
-        read = sum(part.bytes_read for part in fed) / images
-        rate = images / max(part.seconds for part in fed)
+        read = sum(part.bytes_read for part in parts) / images
+        rate = images / max(part.seconds for part in parts)
         print(
             f"{nodes:6} {images:8,} {1000 * work:13.2f} {one / work:11.0%} {read / 1e6:14.2f} {rate:9.0f}",
             flush=True,
@@ -116,20 +122,20 @@ def measure_feeding(shards: Path, arguments: argparse.Namespace) -> float:
     return one
 
 
-def feed_on(nodes: int, shards: Path, images: int) -> list[Fed]:
-    """Feed so many ranks at once, each on a node of its own; every rank sees `images` images."""
+def load_on(nodes: int, shards: Path, images: int) -> list[Loaded]:
+    """Load `images` images of `shards` on each of N `nodes` at once."""
     uris = [dataset.folder.uri for dataset in open_datasets([str(shards)])]
     batch = 16 * nodes
     settings = [
         LoaderSettings(uris, "train", [Stage(images // 16)], 0, batch, CROPS, 0, rank, nodes)
         for rank in range(nodes)
     ]
-    return ray.get([feed.remote(one) for one in settings])
+    return ray.get([load.remote(one) for one in settings])
 
 
 @ray.remote(num_cpus=1, resources={"rank": 1})
-def feed(settings: LoaderSettings) -> Fed:
-    """Feed one rank in this process, and count what that takes."""
+def load(settings: LoaderSettings) -> Loaded:
+    """Load one rank's images in this process, with its `settings`, and measure the cost."""
     torch.set_num_threads(1)
     process = psutil.Process()
     # The first block opens files and imports codecs.
@@ -137,7 +143,7 @@ def feed(settings: LoaderSettings) -> Fed:
     next(batches)
     before, cpu, start = process.io_counters().read_chars, time.process_time(), time.perf_counter()
     images = sum(len(batch.images) for batch in batches)
-    return Fed(
+    return Loaded(
         images,
         time.process_time() - cpu,
         process.io_counters().read_chars - before,
@@ -145,11 +151,11 @@ def feed(settings: LoaderSettings) -> Fed:
     )
 
 
-# ---- feeding, counted
+# ---- loading, counted
 
 
 def count_reads(arguments: argparse.Namespace) -> float:
-    """Print how many rows of a row group each read of it serves; returns reads for an image at full size."""
+    """Print how many rows of a row group each read of it serves; returns reads per image at full size."""
     groups = int(arguments.images / MIX_DATASETS / ROW_GROUP_ROWS)
     row_groups = [np.full(groups, ROW_GROUP_ROWS)] * MIX_DATASETS
     print(f"\n{'ranks':>6} {'global batch':>13} {'reads/image':>12} {'rows used of 8':>15}")
@@ -162,11 +168,18 @@ def count_reads(arguments: argparse.Namespace) -> float:
 
 
 def reads_per_image(row_groups: Sequence[np.ndarray], ranks: int, batch: int, blocks: int = 4) -> float:
-    """Row groups that each of the first ranks reads for a block of its batches, over the block's images."""
+    """Row groups read per image: by the first ranks, each for `blocks` blocks of its batches.
+
+    Args:
+        row_groups: dataset → rows of each row group.
+        ranks: number of ranks.
+        batch: global batch size.
+        blocks: number of blocks per rank.
+    """
     plan = SamplePlan(row_groups, ENDLESS, batch, seed=0)
     reads = images = 0
     for rank in range(min(ranks, 8)):
-        settings = endless_feed(rank, ranks, batch)
+        settings = endless_settings(rank, ranks, batch)
         length = settings.steps_per_block
         for block in range(blocks):
             steps = np.arange(block * length, (block + 1) * length)
@@ -176,8 +189,8 @@ def reads_per_image(row_groups: Sequence[np.ndarray], ranks: int, batch: int, bl
     return reads / images
 
 
-def endless_feed(rank: int, ranks: int, batch: int) -> LoaderSettings:
-    """Settings of a rank's feed, without data to read."""
+def endless_settings(rank: int, ranks: int, batch: int) -> LoaderSettings:
+    """Loader settings of a rank, without data to read."""
     return LoaderSettings([], "train", ENDLESS, 0, batch, CROPS, 0, rank, ranks)
 
 
@@ -185,7 +198,7 @@ def endless_feed(rank: int, ranks: int, batch: int) -> LoaderSettings:
 
 
 def print_budget(arguments: argparse.Namespace, stored: float, cpu_seconds: float, reads: float) -> None:
-    """Print what a run needs."""
+    """Print the requirements of a run."""
     parameters, flops = model_size(arguments.model)
     samples = STEPS_OF_THE_PAPER * BATCH_OF_THE_PAPER
     batch = arguments.gpus * arguments.batch_per_gpu
@@ -198,30 +211,30 @@ def print_budget(arguments: argparse.Namespace, stored: float, cpu_seconds: floa
     group = stored * ROW_GROUP_ROWS
     hours = steps * step_seconds / 3600
     checkpoint = 4 * parameters * 3
-    block = 5 * CROP**2 * max(endless_feed(0, 1, 16).block_samples, arguments.batch_per_gpu)
+    block = 5 * CROP**2 * max(endless_settings(0, 1, 16).block_samples, arguments.batch_per_gpu)
     minutes = arguments.checkpoint_every * step_seconds / 60
     lines = {
-        "stored data": f"{arguments.images * stored / 1e9:,.0f} GB ({stored / 1e3:.0f} kB an image)",
+        "stored data": f"{arguments.images * stored / 1e9:,.0f} GB ({stored / 1e3:.0f} kB/image)",
         "samples of the run": f"{samples / 1e6:.1f} M ({samples / arguments.images:.0f} passes)",
         "global batch, steps": f"{batch}, {steps:,.0f}",
-        "training step": f"{step_seconds:.3f} s ({step_flops / 1e12:.1f} TFLOP a GPU)",
-        "images/s": f"{rate:,.0f} ({rate / arguments.gpus:.0f} a GPU)",
+        "training step": f"{step_seconds:.3f} s ({step_flops / 1e12:.1f} TFLOP/GPU)",
+        "images/s": f"{rate:,.0f} ({rate / arguments.gpus:.0f} per GPU)",
         "read requests/s": f"{rate * reads:,.0f} of {group / 1e6:.1f} MB",
         "read": f"{rate * reads * group / 1e9:.2f} GB/s",
-        "decoding cores a GPU": f"{rate / arguments.gpus * cpu_seconds:.2f}",
+        "decoding cores per GPU": f"{rate / arguments.gpus * cpu_seconds:.2f}",
         "decoded": f"{rate * 5 * CROP**2 / 1e9:.2f} GB/s",
-        "object store (`ray`)": f"{STORE_BLOCKS * block * arguments.gpus_per_node / 1e9:.1f} GB a node",
+        "object store (`ray`)": f"{STORE_BLOCKS * block * arguments.gpus_per_node / 1e9:.1f} GB per node",
         "checkpoint": f"{checkpoint / 1e9:.1f} GB every {minutes:.0f} min",
         "hours": f"{hours:,.1f}",
         "dollars": f"{hours * arguments.gpus * arguments.dollars:,.0f}",
     }
-    print(f"\n{arguments.model} on {arguments.gpus} GPUs, {arguments.batch_per_gpu} images each")
+    print(f"\n{arguments.model} on {arguments.gpus} GPUs, {arguments.batch_per_gpu} images per GPU")
     for name, value in lines.items():
         print(f"  {name:22} {value}")
 
 
 def model_size(name: str) -> tuple[int, float]:
-    """Parameters, and FLOP of a forward pass of one crop."""
+    """Number of parameters, and FLOPs of a forward pass on one crop, of the model `name`."""
     model = dpt.create_model(name)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, CROP, CROP))
@@ -229,7 +242,7 @@ def model_size(name: str) -> tuple[int, float]:
 
 
 def stored_bytes(shards: Path) -> float:
-    """Bytes of a stored image with its depth."""
+    """Mean bytes per stored image with its depth."""
     stored = [shard for dataset in open_datasets([str(shards)]) for shard in dataset.manifest.shards]
     return sum(shard.bytes for shard in stored) / sum(shard.rows for shard in stored)
 

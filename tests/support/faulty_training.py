@@ -1,4 +1,4 @@
-"""Training runs to be disturbed: the command as users run it, in a session and with a cluster of its own."""
+"""Training runs for fault injection: the command as users run it, in its own session and cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.sessions import ON_A_CLUSTER, name_of, running, session_proce
 
 STEPS, CHECKPOINT_EVERY = 40, 8
 DISTURBED_AT = 16
-"""The checkpoint after which runs are disturbed."""
+"""Faults are injected after this checkpoint."""
 
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
@@ -31,7 +31,7 @@ SETTINGS = (
 RESUMING = "resuming from step"
 PATIENCE = 400.0
 EXACTLY = "precision=float64"
-"""For curves of unequal numbers of ranks: in float32 what they round otherwise grows to 1e-3 in 20 steps."""
+"""For comparing different numbers of ranks: float32 rounding differences grow to 1e-3 in 20 steps."""
 
 Curve = list[tuple[int, float]]
 
@@ -41,9 +41,12 @@ class Place:
     """Where runs live: their shards, MLflow database and checkpoints.
 
     Attributes:
-        storage: what the command is told; `runs` is the same place for the test.
-        before: what comes before the command.
-        environment: more of it for every run.
+        shards: folder of prepared datasets.
+        database: MLflow's SQLite file.
+        storage: the command's `--storage`.
+        runs: the same folder as the test sees it.
+        before: prefix of the command.
+        environment: further variables of every run.
     """
 
     shards: Path
@@ -55,12 +58,12 @@ class Place:
 
     @staticmethod
     def new(folder: Path, shards: Path, template: Path) -> Place:
-        """An empty one."""
+        """An empty place in `folder`, with a copy of the MLflow database `template`."""
         shutil.copy(template, folder / "mlflow.db")
         return Place(shards, folder / "mlflow.db", str(folder / "runs"), str(folder / "runs"))
 
     def curve(self, name: str) -> Curve:
-        """The run's losses as MLflow has them, with whatever is double."""
+        """The run's losses in MLflow, duplicates included."""
         client = MlflowClient(f"sqlite:///{self.database}")
         experiment = client.get_experiment_by_name("dpt")
         (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
@@ -72,7 +75,7 @@ class Place:
         return Folder(self.runs) / name
 
     def checkpoints(self, name: str) -> list[int]:
-        """Steps of the whole checkpoints."""
+        """Steps of the complete checkpoints."""
         folder = self.folder(name)
         found = [child for child in folder.children() if child.startswith("step_")]
         return sorted(int(child[5:]) for child in found if folder.exists(f"{child}/state.json"))
@@ -80,35 +83,38 @@ class Place:
     def training(
         self, name: str, *more: str, nodes: int = 2, environment: Mapping[str, str] | None = None
     ) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
-        """A run in a session of its own.
+        """A run in its own session.
 
         Args:
-            nodes: of its cluster, each with one core, besides a head without any.
+            name: of the run.
+            *more: further arguments of the command.
+            nodes: number of nodes with one core, besides a head without cores.
+            environment: further variables.
         """
         where = ("--data", str(self.shards), "--storage", self.storage)
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)
-        ours = {
+        cluster = {
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
             "HEAD_CPUS": "0",
             "WORKER_NODES": str(nodes),
         }
-        more_environment = {**ours, **self.environment, **(environment or {})}
+        more_environment = {**cluster, **self.environment, **(environment or {})}
         return running([*self.before, sys.executable, "-c", ON_A_CLUSTER, *arguments], more_environment)
 
     def train_to_the_end(self, name: str, *more: str, nodes: int = 2) -> str:
-        """Run until it ends by itself; returns what it printed."""
+        """Run until it exits; returns its output."""
         with self.training(name, *more, nodes=nodes) as (process, log):
             return end_of(process, log)
 
     def wait_for_checkpoint(
         self, name: str, process: subprocess.Popen[bytes], log: Path, step: int = DISTURBED_AT
     ) -> None:
-        """Wait until the run has saved a checkpoint at that step or later, and is still running."""
+        """Wait until the run has saved a checkpoint at `step` or later; it must still be running."""
         wait_until(lambda: any(s >= step for s in self.checkpoints(name)), process, log)
 
 
 def end_of(process: subprocess.Popen[bytes], log: Path, code: int = 0) -> str:
-    """Wait until a command ends with that exit code; returns what it printed."""
+    """Wait until a command ends with the exit code `code`; returns its output."""
     try:
         found: int | None = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
@@ -119,13 +125,13 @@ def end_of(process: subprocess.Popen[bytes], log: Path, code: int = 0) -> str:
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for something to happen in a run; it must not end before."""
+    """Wait for a condition during a run; it must not end before."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert process.poll() is None, f"ended too soon to be disturbed: {log.read_text()}"
+        assert process.poll() is None, f"ended before the fault: {log.read_text()}"
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    assert process.poll() is None, f"ended too soon to be disturbed: {log.read_text()}"
+    assert process.poll() is None, f"ended before the fault: {log.read_text()}"
 
 
 def ranks(leader: int) -> list[psutil.Process]:
@@ -134,20 +140,20 @@ def ranks(leader: int) -> list[psutil.Process]:
 
 
 def raylets_with_ranks(leader: int) -> list[psutil.Process]:
-    """The raylets of the nodes that train."""
+    """The raylets of the nodes with training processes."""
     raylets = [process for process in session_processes(leader) if name_of(process) == "raylet"]
     return [r for r in raylets if any("RayTrainWorker" in name_of(child) for child in r.children())]
 
 
 def kill_machine(raylet: psutil.Process) -> None:
-    """SIGKILL a raylet and all that runs there, as if its machine were lost."""
+    """SIGKILL a raylet and its processes, as if its machine were lost."""
     for process in (raylet, *raylet.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def check_nearly_same(curve: Curve, expected: Curve) -> None:
-    """The same steps with the same losses, up to what is rounded otherwise."""
+    """The same steps with the same losses, up to rounding."""
     assert [step for step, _ in curve] == [step for step, _ in expected]
     for (step, loss), (_, known) in zip(curve, expected, strict=True):
         assert loss == pytest.approx(known, abs=1e-4), step
