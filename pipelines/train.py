@@ -42,7 +42,7 @@ _FREE_KEYS = {
     "executor", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "max_failures",
     "max_skipped", "hang_minutes",
 }  # fmt: skip
-"""Settings of where, how fast and how closely watched a run is, which (up to rounding) leave its curve."""
+"""Settings that may change when a run is resumed: up to rounding, its curve does not depend on them."""
 
 _START_SECONDS = 1800
 """Timeout for a cluster's machines to start; clouds can be short of GPUs."""

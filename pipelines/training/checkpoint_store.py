@@ -186,7 +186,7 @@ def _problem_of(operation: Callable[[], None]) -> str | None:
 
 
 def remove(folder: Folder) -> None:
-    """Remove the checkpoint in `folder`, its state first: what is half removed is not a checkpoint."""
+    """Remove the checkpoint in `folder`, its state first, so that a partial removal leaves no checkpoint."""
     if folder.exists(STATE_FILE):
         folder.fs.rm_file(folder.path_of(STATE_FILE))
     if folder.is_local:

@@ -1,4 +1,4 @@
-"""From the config to the stages of the sample plan: what the curated stages and the full mix draw from."""
+"""From the config to the stages of the sample plan: how often each dataset is sampled in each stage."""
 
 from __future__ import annotations
 

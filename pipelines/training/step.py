@@ -191,7 +191,7 @@ class TrainingStep:
 
 
 def _min_norm_weights_if_finite(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Min-norm weights; of a `gram` that is not finite equal ones, with which the step is found to be bad."""
+    """Min-norm weights; equal ones of a `gram` that is not finite, so that the step is then skipped."""
     return min_norm_weights(gram) if np.isfinite(gram).all() else average_weights(gram)
 
 
