@@ -1,4 +1,4 @@
-"""`dpt finetune` end to end: KITTI's sparse depth, NYUv2's dense depth, a folder of one's own."""
+"""`dpt finetune` end to end: KITTI's sparse depth, NYUv2's dense depth, a user's own dataset."""
 
 import json
 import re
@@ -60,7 +60,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str,
 
 @pytest.fixture(scope="session")
 def kitti_shards(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
-    """Three small drives in KITTI's layout, at their own size: train, and test by the list in them."""
+    """Three small drives in KITTI's layout, at native size: train, and test by the list in them."""
     raw, out = tmp_path_factory.mktemp("kitti-raw"), tmp_path_factory.mktemp("kitti-shards")
     write_dataset("kitti", raw, scenes=3, height=96, width=160)
     ingest_all(plan_ingest("kitti", str(raw), IngestSettings(resize="none", samples_per_shard=4)), str(out))
@@ -168,7 +168,7 @@ def write_folder(root: Path, metric: bool) -> None:
     (root / "splits" / "val.txt").write_text("3\n7\n")
 
 
-def test_a_folder_of_ones_own_goes_the_whole_way_and_can_be_resumed(
+def test_a_users_own_dataset_is_fine_tuned_and_resumed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_folder(place / "robot", metric=True)
@@ -206,7 +206,7 @@ def test_a_folder_of_ones_own_goes_the_whole_way_and_can_be_resumed(
         (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),
     ],
 )
-def test_what_cannot_be_fine_tuned_is_refused_in_one_line(
+def test_invalid_input_is_refused_in_one_line(
     place: Path,
     shards_folder: Path,
     monkeypatch: pytest.MonkeyPatch,

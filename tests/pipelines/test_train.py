@@ -1,4 +1,4 @@
-"""What a run is started with, and what may change when it goes on."""
+"""What a run is started with, and what may change when it is resumed."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str) -> Runs:
     return Runs(tmp_path / "runs", open_datasets([str(shards_folder)]))
 
 
-def test_a_run_goes_on_with_its_mlflow_run(runs: Runs) -> None:
+def test_a_run_resumes_its_mlflow_run(runs: Runs) -> None:
     run = runs.start()
     with pytest.raises(RunExists, match=r"run mine exists in .*: continue it with --resume"):
         runs.start()
@@ -115,11 +115,11 @@ def test_a_lost_record_is_in_the_checkpoints_too(runs: Runs) -> None:
     assert runs.start(resume=True) == run
 
 
-def test_a_run_that_is_not_there_is_started_by_resume_too(runs: Runs) -> None:
+def test_resume_starts_a_missing_run(runs: Runs) -> None:
     assert runs.status(runs.start(resume=True)) == "RUNNING"
 
 
-def test_a_run_goes_on_while_its_server_is_away(runs: Runs) -> None:
+def test_a_run_resumes_while_its_server_is_away(runs: Runs) -> None:
     run = runs.start()
     known = json.loads(runs.folder.read_text(RUN_FILE))
     known["run"]["tracking_uri"] = "http://127.0.0.1:9"

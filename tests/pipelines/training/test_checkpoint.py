@@ -47,7 +47,7 @@ def save(
     (folder / STATE_FILE).write_text(state_text(snapshot.state))
 
 
-def test_training_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
+def test_training_resumes_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 3)
@@ -61,7 +61,7 @@ def test_training_goes_on_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
 
 
-def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_goes_on_from_the_rest(
+def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resumes_from_the_rest(
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def test_damage_is_found_and_named(tmp_path: Path, name: str) -> None:
         verify(tmp_path)
 
 
-def test_a_checkpoint_without_readable_state_is_none(tmp_path: Path) -> None:
+def test_a_checkpoint_without_readable_state_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(DamagedCheckpoint, match=r"state.json is missing"):
         verify(tmp_path)
     (tmp_path / STATE_FILE).write_bytes(b'{"step": 3, "iden\xff')

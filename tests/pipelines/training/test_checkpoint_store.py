@@ -52,7 +52,7 @@ def test_the_newest_and_the_best_are_kept(folder: Folder, lines: list[str]) -> N
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no state"])
-def test_a_damaged_newest_checkpoint_is_passed_over_and_said_so(
+def test_a_damaged_newest_checkpoint_is_skipped_and_reported(
     tmp_path: Path, lines: list[str], damage: str
 ) -> None:
     folder = Folder(tmp_path)
@@ -78,7 +78,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said_so(
 
 
 class FailingStore(CheckpointStore):
-    """Storage that is full after the first file, for the first so many writes."""
+    """Storage that is full after the first file, for the first `failures` writes."""
 
     failures = 0
 
@@ -131,9 +131,7 @@ def test_a_dropped_checkpoint_leaves_no_file_behind(failing: FailingStore, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_passed_over_is_removed_and_costs_no_whole_checkpoint_its_place(
-    tmp_path: Path, lines: list[str]
-) -> None:
+def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path: Path, lines: list[str]) -> None:
     store = store_in(Folder(tmp_path), lines)
     for step in (10, 20, 30):
         store.save(snapshot(step))

@@ -1,4 +1,4 @@
-"""Every option of training in short real runs: it ends, and what is resumed is the same bit for bit."""
+"""Every option of training in short real runs: it finishes, and a resumed run is the same bit for bit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAIN: Options = {
 }  # fmt: skip
 
 EXACTLY: Options = {"precision": "float64"}
-"""For runs that compute the same in another way: what float32 rounds makes 3e-3 of the loss in six steps."""
+"""For runs that compute the same in another order: in float32 losses differ by 3e-3 after six steps."""
 
 NEUTRAL: Mapping[str, Options] = {
     "channels-last": {"channels_last": True},
@@ -54,7 +54,7 @@ OTHER: Mapping[str, Options] = {
     "two stages": {"stages": [{"steps": 4, "datasets": ["redweb"]}]},
     "Ray Data": {"executor": "ray"},
 }
-"""Options that train otherwise."""
+"""Options that change the curve."""
 
 EVERYTHING: Options = {
     "workers": 2, "channels_last": True, "activation_checkpointing": True, "loader_workers": 1,
@@ -69,7 +69,7 @@ def config(options: Options) -> TrainConfig:
 
 
 class Runs:
-    """Trains, with MLflow in a database of the test's own."""
+    """Trains, with MLflow in the test's database."""
 
     def __init__(self, folder: Path, shards: Path) -> None:
         self._folder, self._shards = folder, str(shards)
@@ -115,7 +115,7 @@ def test_an_option_that_changes_no_number(runs: Runs, options: Options) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OTHER.values(), ids=OTHER)
-def test_an_option_that_trains_otherwise(runs: Runs, options: Options) -> None:
+def test_an_option_that_changes_the_curve(runs: Runs, options: Options) -> None:
     runs.losses("other", options)
     runs.check_resumed("other", options)
 

@@ -78,7 +78,7 @@ def test_parameters_and_names_stay() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_one_process_normalises_as_ever(training: bool) -> None:
+def test_one_process_normalises_as_pytorch_does(training: bool) -> None:
     plain, shared = nn.BatchNorm2d(3), CpuSyncBatchNorm(3)
     x = torch.randn(2, 3, 4, 5)
     for norm in (plain, shared):

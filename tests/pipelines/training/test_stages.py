@@ -57,6 +57,6 @@ def test_curated_datasets_come_first_and_then_all(datasets: list[PreparedDataset
         ("stages=[{steps: 3, balance: size, weights: {redweb: 1}}]", "stages.0.weights: cannot be given"),
     ],
 )
-def test_what_cannot_be_is_refused(datasets: list[PreparedDataset], override: str, message: str) -> None:
+def test_invalid_stages_are_refused(datasets: list[PreparedDataset], override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stages(datasets, override)

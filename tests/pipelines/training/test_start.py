@@ -47,7 +47,7 @@ def test_without_a_trained_model_nothing_is_saved(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_start_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_missing_start_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"no model at .*missing"):
         initial_model(config(str(tmp_path / "missing")).model, Folder(str(tmp_path / "run")))
 
