@@ -440,7 +440,7 @@ class TuneConfig(Section):
         early_stopping: `asha` stops trials that are worse than most at the same step; `none`, as for the
             paper's tables, trains all to the end.
         grace: ASHA grace period in steps.
-        reduction: ASHA reduction factor.
+        reduction: ASHA reduction factor: of N trials at the same step, the best N/reduction continue.
         hours: time limit, after which trials save and the sweep ends, to be resumed; None for no limit.
         max_failures: restarts of a failed trial from its last checkpoint.
         sides: of Figure 4's images in pixels; empty for five from the training crop's to 5/3 of it.
