@@ -429,7 +429,7 @@ class TuneConfig(Section):
         early_stopping: `asha` ends trials that are worse than most when they were as old; `none`, as for the
             paper's tables, trains all to the end.
         grace: steps before which none is ended.
-        reduction: of so many trials one goes on.
+        reduction: ASHA reduction factor: of N trials at the same step, the best N/reduction continue.
         hours: after which the trials save where they are and the sweep ends, to be resumed; None for no end.
         max_failures: how often a trial that crashed is started again from its last checkpoint.
         sides: of Figure 4's images in pixels; empty for five from the training crop's to 5/3 of it.

@@ -21,7 +21,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
 from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
 from pipelines.evaluation.official_splits import check_split
-from pipelines.tracking.model_reference import load_trained
+from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import TrainResult, train
 
 DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}
@@ -129,7 +129,7 @@ def finetune(
     split = next((s for s in ("test", config.val_split) if s in dataset.manifest.samples), "")
     if not split:
         return Finetuned(training, dataset.name, "", {})
-    metrics = _evaluate(config, dataset, split, load_trained(training.checkpoint))
+    metrics = _evaluate(config, dataset, split, load_checkpoint(training.checkpoint))
     logged = {f"{split}/{metric}/{dataset.name}": metrics[metric] for metric in (*METRICS, "images")}
     training.run.log_metrics(logged, step=config.steps)
     return Finetuned(training, dataset.name, split, metrics)

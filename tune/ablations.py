@@ -1,8 +1,7 @@
 """The paper's ablations as data (section 4.3): what varies in each table, and what the authors measured.
 
-A row is a title and the settings of `dpt train` by which it differs from the common ones. Figures are AbsRel
-on the validation images of three datasets after affine alignment, and their mean, as they are printed; lower
-is better.
+A row is a title and the settings by which it differs from the common training config. Figures are AbsRel on
+the validation images of three datasets after affine alignment, and their mean, as printed; lower is better.
 
 Table 6 was run with readout "ignore": its first row is the first of Table 7, and its last one, hybrid
 {R0, R1, 9, 12}, differs from the ViT-Hybrid of Table 8, which has readout "project" as "all further
@@ -19,7 +18,7 @@ from typing import Any
 from tune.records import LATENCY, MEAN, PARAMETERS
 
 DATASETS = ("hrwsi", "blendedmvs", "redweb")
-"""Of the reduced meta-dataset, in the order of the tables' columns."""
+"""Datasets of the reduced meta-dataset, in the order of the tables' columns."""
 
 _MODEL, _TAPS, _READOUT = "model.name", "model.overrides.taps", "model.overrides.readout"
 
@@ -30,7 +29,7 @@ class Row:
 
     Attributes:
         title: unique in its table.
-        changes: dotted key of `TrainConfig` → value: what makes this row.
+        changes: dotted key of `TrainConfig` → value.
         paper: column → the figure printed in the paper; empty where it prints none.
         bold: the columns in which the paper sets this row in bold.
     """
@@ -41,23 +40,23 @@ class Row:
     bold: frozenset[str] = frozenset()
 
     def recomputed_mean(self) -> float | None:
-        """The mean of the printed figures of the datasets, to four digits; None where there are none."""
+        """Mean of the printed figures of all datasets, to four digits; None where one is missing."""
         if not all(dataset in self.paper for dataset in DATASETS):
             return None
         return round(sum(self.paper[dataset] for dataset in DATASETS) / len(DATASETS), 4)
 
 
 @dataclass(frozen=True)
-class Table:
-    """One table or figure: rows that are trained alike but for their changes, and compared.
+class AblationTable:
+    """One table or figure: rows that are trained with the same config but for their changes, and compared.
 
     Attributes:
         name: on the command line and in MLflow.
         number: in the paper; empty for other ablations.
         caption: what is compared.
         rows: in the paper's order.
-        claims: what the paper concludes from it.
-        notes: slips and gaps in what the paper prints.
+        claims: the paper's conclusion.
+        notes: errors and gaps in the printed figures.
         trained: whether its figures need trained models; those of Table 9 do not.
     """
 
@@ -81,7 +80,7 @@ def _taps(model: str, *taps: int | str) -> dict[str, Any]:
     return {_MODEL: model, _TAPS: list(taps), _READOUT: "ignore"}
 
 
-SKIP = Table(
+SKIP = AblationTable(
     "skip",
     "Table 6",
     "Skip connections to different encoder layers, counted from 1; R0 and R1 are stages of the ResNet-50",
@@ -111,7 +110,7 @@ SKIP = Table(
     ),
 )
 
-READOUT = Table(
+READOUT = AblationTable(
     "readout",
     "Table 7",
     "What the Reassemble operation does with the readout token; ViT-Base {3, 6, 9, 12}",
@@ -134,7 +133,7 @@ READOUT = Table(
     "performance.",
 )
 
-BACKBONE = Table(
+BACKBONE = AblationTable(
     "backbone",
     "Table 8",
     "Backbones, all with the decoder of DPT and readout “project”",
@@ -152,7 +151,7 @@ BACKBONE = Table(
     ("ViT-Base is the row “Project” of Table 7.",),
 )
 
-RESOLUTION = Table(
+RESOLUTION = AblationTable(
     "resolution",
     "Figure 4",
     "Inference at higher resolutions than the 384 pixels of training: change of AbsRel in percent",
@@ -161,7 +160,7 @@ RESOLUTION = Table(
     ("The paper draws these curves and prints no figures; there is nothing to subtract from ours.",),
 )
 
-SPEED = Table(
+SPEED = AblationTable(
     "speed",
     "Table 9",
     "Parameters, and latency of one square image with sides as in training",
@@ -183,7 +182,7 @@ SPEED = Table(
     trained=False,
 )
 
-PAPER: Mapping[str, Table] = MappingProxyType(
+PAPER: Mapping[str, AblationTable] = MappingProxyType(
     {table.name: table for table in (SKIP, READOUT, BACKBONE, RESOLUTION, SPEED)}
 )
 """Name → table, in the order of `records.TABLES`."""

@@ -21,12 +21,12 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device
-from ray.train.v2._internal.execution import context as reporting
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
 from dpt.ema import MovingAverage
+from pipelines.cluster.ray_private import report_logger
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import LoaderSettings, training_batches
 from pipelines.tasks.registry import task_of
@@ -71,8 +71,7 @@ class Setup:
 
 def train_loop(arguments: dict[str, Any]) -> None:
     """What each training process runs."""
-    # Ray Train names the logger that repeats every report by its file.
-    for noisy in ("ray.train", reporting.__file__):
+    for noisy in ("ray.train", report_logger()):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # DDP remarks on the layout of a few one-row gradients, where it costs nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match")

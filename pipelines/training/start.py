@@ -16,7 +16,7 @@ from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tasks.base import Task
-from pipelines.tracking.model_reference import load_network
+from pipelines.tracking.model_reference import load_model
 from pipelines.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 
 START_FOLDER = "start"
@@ -44,7 +44,7 @@ def trained_model(section: ModelSection, run: Folder) -> dpt.DPT | None:
     """
     if _is_kept(run):
         return load_kept((run / START_FOLDER).uri)
-    return None if section.start is None else load_network(section.start)
+    return None if section.start is None else load_model(section.start)
 
 
 def keep(

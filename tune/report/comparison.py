@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from tune import records
-from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.ablations import DATASETS, PAPER, AblationTable, Row
 from tune.report.results import SweepResults, Trial
 from tune.report.significance import Comparison, Summary, compare, summarise
 
@@ -68,7 +68,7 @@ class RowResults:
 class TableResults:
     """A table with its rows, in the paper's order."""
 
-    table: Table
+    table: AblationTable
     rows: tuple[RowResults, ...]
 
     def datasets(self) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def tables_of(sweep: SweepResults) -> list[TableResults]:
 
 def _table(sweep: SweepResults, name: str, planned: Mapping[str, Any]) -> TableResults:
     """A table as the plan has it; without a plan the paper's, or what the trials tell of a user's own."""
-    table = _planned_table(name, planned) if planned else PAPER.get(name, Table(name, "", name, ()))
+    table = _planned_table(name, planned) if planned else PAPER.get(name, AblationTable(name, "", name, ()))
     known = {row.title: row for row in table.rows}
     tagged = [trial.rows[name] for trial in sweep.trials if name in trial.rows]
     seeds = tuple(sorted({trial.seed for trial in sweep.trials}))
@@ -139,16 +139,18 @@ def _table(sweep: SweepResults, name: str, planned: Mapping[str, Any]) -> TableR
     return TableResults(replace(table, rows=tuple(row.row for row in rows)), rows)
 
 
-def _planned_table(name: str, planned: Mapping[str, Any]) -> Table:
+def _planned_table(name: str, planned: Mapping[str, Any]) -> AblationTable:
     rows = tuple(
         Row(row["title"], row.get("changes", {}), row.get("paper", {}), frozenset(row.get("bold", ())))
         for row in planned["rows"]
     )
     text = {key: planned.get(key, "") for key in ("number", "caption", "claims")}
-    return Table(name, rows=rows, notes=tuple(planned.get("notes", ())), trained=planned["trained"], **text)
+    return AblationTable(
+        name, rows=rows, notes=tuple(planned.get("notes", ())), trained=planned["trained"], **text
+    )
 
 
-def _trials_of(sweep: SweepResults, table: Table, title: str) -> tuple[Trial, ...]:
+def _trials_of(sweep: SweepResults, table: AblationTable, title: str) -> tuple[Trial, ...]:
     """Trials of a row; where nothing is trained those that were measured, whatever became of other seeds."""
     found = tuple(trial for trial in sweep.trials if trial.rows.get(table.name) == title)
     measured = tuple(trial for trial in found if records.PARAMETERS in trial.metrics)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pipelines.config import ConfigError, TrainConfig
-from tune.ablations import PAPER, Row, Table
-from tune.variants import find_variants
+from tune.ablations import PAPER, AblationTable, Row
+from tune.plan import find_variants
 
 BASE = TrainConfig()
 
 
-def table(name: str, *rows: Row, trained: bool = True) -> Table:
-    return Table(name, "", "", rows, trained=trained)
+def table(name: str, *rows: Row, trained: bool = True) -> AblationTable:
+    return AblationTable(name, "", "", rows, trained=trained)
 
 
 def test_the_papers_tables_share_variants() -> None:
