@@ -1,4 +1,4 @@
-"""The console script `dpt`: the commands of `pipelines.cli`, and those that need sweeps: tune, report, demo."""
+"""The console script `dpt`: the commands of `pipelines.cli`, and tune, report and demo, which need sweeps."""
 
 from __future__ import annotations
 

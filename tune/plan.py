@@ -181,10 +181,7 @@ def plan_sweep(
             raise ConfigError(f"val_split: {dataset.name} has no split {train.val_split!r} to compare on")
     variants = find_variants(tables, train)
     for variant in variants:
-        try:
-            check_fits(variant.config(train, train.seed), datasets)
-        except ConfigError as error:
-            raise ConfigError(f"{variant.key}: {error}") from error
+        _check_fits(variant, train, datasets)
     return SweepPlan(
         name,
         tuple(tables),
@@ -194,6 +191,13 @@ def plan_sweep(
         train,
         tune,
     )
+
+
+def _check_fits(variant: Variant, train: TrainConfig, datasets: Sequence[PreparedDataset]) -> None:
+    try:
+        check_fits(variant.config(train, train.seed), datasets)
+    except ConfigError as error:
+        raise ConfigError(f"{variant.key}: {error}") from error
 
 
 def find_variants(tables: Sequence[AblationTable], base: TrainConfig) -> list[Variant]:

@@ -66,7 +66,7 @@ def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board:
         board: the sweep's `pipelines.training.board.ProgressBoard`.
 
     Returns:
-        `outcome`: `finished`, `stopped` or `failed`; with `failed` also `reason`, an error that no retry mends.
+        `outcome`: `finished`, `stopped` or `failed`; and of `failed` the `reason`, which no retry mends.
     """
     os.environ["MLFLOW_TRACKING_URI"] = place.parent.tracking_uri
     if place.cluster:

@@ -242,7 +242,7 @@ def start_run(
 def describe_run(
     run: Run, job: str, config: BaseModel, datasets: Sequence[PreparedDataset | RunInput]
 ) -> None:
-    """Log the `config` of a `job` and the digests of `datasets`; idempotent, to complete a cut-off start."""
+    """Log to a `run` the `config` of its `job` and the digests of its `datasets`; idempotent."""
     run.log_config(config, job)
     _log_inputs(run, [data if isinstance(data, RunInput) else RunInput.of(data) for data in datasets])
 

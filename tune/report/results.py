@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mlflow
 import numpy as np
 import yaml
@@ -113,7 +112,7 @@ def find_sweep(name: str) -> Run | None:
 
 
 def child_runs(parent_id: str) -> list[Run]:
-    """The runs of a sweep's trials, newest first, given the id of its parent run."""
+    """The runs of a sweep's trials, newest first; `parent_id` is the id of the sweep's run."""
     return tracking.search_runs(f"tags.`{records.PARENT}` = '{parent_id}'")
 
 
@@ -157,24 +156,6 @@ def history(trial: Trial, metric: str) -> tuple[NDArray[np.float64], NDArray[np.
     return np.array(steps, np.float64), np.array([by_step[step] for step in steps], np.float64)
 
 
-def pictures(trial: Trial) -> dict[str, NDArray[np.uint8]]:
-    """The pictures that a `trial` logged: artifact path → (H, W, 3) uint8 RGB."""
-    if not MlflowClient().list_artifacts(trial.run_id, records.PICTURES):
-        return {}
-    with tempfile.TemporaryDirectory(prefix="dpt-report-") as folder:
-        local = Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=trial.run_id, artifact_path=records.PICTURES, dst_path=folder
-            )
-        )
-        found = {f"{records.PICTURES}/{path.name}": cv2.imread(str(path)) for path in local.glob("*.png")}
-    return {
-        path: np.ascontiguousarray(picture[..., ::-1], np.uint8)
-        for path, picture in sorted(found.items())
-        if picture is not None
-    }
-
-
 _IS_SWEEP = f"tags.{records.JOB} = '{records.SWEEP_JOB}'"
 
 
@@ -201,7 +182,7 @@ def _trained_tables(plan: Mapping[str, Any]) -> set[str]:
 
 
 def _planned(plan: Mapping[str, Any]) -> Iterator[Trial]:
-    """Trials of a plan: variants with every seed; with only the first one if none of their tables is trained."""
+    """Trials of a plan: each variant with every seed, or with the first if none of its tables is trained."""
     trained = _trained_tables(plan)
     for variant in plan.get("variants", []):
         rows, seeds = variant["rows"], plan["seeds"]
