@@ -69,14 +69,17 @@ class AblationTable:
     trained: bool = True
 
 
-def _row(
-    title: str, changes: Mapping[str, Any], figures: tuple[float, ...] = (), bold: tuple[str, ...] = ()
-) -> Row:
-    return Row(title, changes, dict(zip((*DATASETS, MEAN), figures, strict=False)), frozenset(bold))
+def _row(title: str, changes: Mapping[str, Any], figures: str) -> Row:
+    """A row with its figures as printed, of all datasets and the mean; `*` marks those in bold."""
+    printed = dict(zip((*DATASETS, MEAN), figures.split(), strict=True))
+    bold = frozenset(column for column, figure in printed.items() if figure.startswith("*"))
+    return Row(
+        title, changes, {column: float(figure.lstrip("*")) for column, figure in printed.items()}, bold
+    )
 
 
 def _taps(model: str, *taps: int | str) -> dict[str, Any]:
-    """A row of Table 6."""
+    """Changes of a row of Table 6."""
     return {_MODEL: model, _TAPS: list(taps), _READOUT: "ignore"}
 
 
@@ -85,20 +88,14 @@ SKIP = AblationTable(
     "Table 6",
     "Skip connections to different encoder layers, counted from 1; R0 and R1 are stages of the ResNet-50",
     (
-        _row("Base {3, 6, 9, 12}", _taps("dpt_base", 3, 6, 9, 12), (0.0793, 0.0780, 0.0892, 0.0822)),
-        _row("Base {6, 8, 10, 12}", _taps("dpt_base", 6, 8, 10, 12), (0.0801, 0.0789, 0.0904, 0.0831)),
-        _row("Base {9, 10, 11, 12}", _taps("dpt_base", 9, 10, 11, 12), (0.0805, 0.0766, 0.0912, 0.0828)),
-        _row(
-            "Hybrid {3, 6, 9, 12}",
-            _taps("dpt_hybrid", 3, 6, 9, 12),
-            (0.0747, 0.0748, 0.0865, 0.0787),
-            ("blendedmvs",),
-        ),
+        _row("Base {3, 6, 9, 12}", _taps("dpt_base", 3, 6, 9, 12), "0.0793 0.0780 0.0892 0.0822"),
+        _row("Base {6, 8, 10, 12}", _taps("dpt_base", 6, 8, 10, 12), "0.0801 0.0789 0.0904 0.0831"),
+        _row("Base {9, 10, 11, 12}", _taps("dpt_base", 9, 10, 11, 12), "0.0805 0.0766 0.0912 0.0828"),
+        _row("Hybrid {3, 6, 9, 12}", _taps("dpt_hybrid", 3, 6, 9, 12), "0.0747 *0.0748 0.0865 0.0787"),
         _row(
             "Hybrid {R0, R1, 9, 12}",
             _taps("dpt_hybrid", "R0", "R1", 9, 12),
-            (0.0742, 0.0751, 0.0857, 0.0733),
-            ("hrwsi", "redweb", MEAN),
+            "*0.0742 0.0751 *0.0857 *0.0733",
         ),
     ),
     "Best results are achieved with a combination of skip connections from shallow and deep layers.",
@@ -115,19 +112,9 @@ READOUT = AblationTable(
     "Table 7",
     "What the Reassemble operation does with the readout token; ViT-Base {3, 6, 9, 12}",
     (
-        _row(
-            "Ignore",
-            {_MODEL: "dpt_base", _READOUT: "ignore"},
-            (0.0793, 0.0780, 0.0892, 0.0822),
-            ("hrwsi", "redweb"),
-        ),
-        _row("Add", {_MODEL: "dpt_base", _READOUT: "add"}, (0.0799, 0.0789, 0.0904, 0.0831)),
-        _row(
-            "Project",
-            {_MODEL: "dpt_base", _READOUT: "project"},
-            (0.0797, 0.0764, 0.0895, 0.0819),
-            ("blendedmvs", MEAN),
-        ),
+        _row("Ignore", {_MODEL: "dpt_base", _READOUT: "ignore"}, "*0.0793 0.0780 *0.0892 0.0822"),
+        _row("Add", {_MODEL: "dpt_base", _READOUT: "add"}, "0.0799 0.0789 0.0904 0.0831"),
+        _row("Project", {_MODEL: "dpt_base", _READOUT: "project"}, "0.0797 *0.0764 0.0895 *0.0819"),
     ),
     "Fusing the readout token to the individual input tokens using a projection layer yields the best "
     "performance.",
@@ -138,13 +125,13 @@ BACKBONE = AblationTable(
     "Table 8",
     "Backbones, all with the decoder of DPT and readout “project”",
     (
-        _row("ResNet50", {_MODEL: "dpt_resnet50"}, (0.0890, 0.0887, 0.1029, 0.0935)),
-        _row("ResNeXt101-WSL", {_MODEL: "dpt_resnext101_wsl"}, (0.0780, 0.0751, 0.0886, 0.0806)),
-        _row("DeiT-Base", {_MODEL: "dpt_deit_base"}, (0.0798, 0.0804, 0.0925, 0.0842)),
-        _row("DeiT-Base-Dist", {_MODEL: "dpt_deit_base_distilled"}, (0.0758, 0.0758, 0.0871, 0.0796)),
-        _row("ViT-Base", {_MODEL: "dpt_base"}, (0.0797, 0.0764, 0.0895, 0.0819)),
-        _row("ViT-Large", {_MODEL: "dpt_large"}, (0.0740, 0.0747, 0.0846, 0.0778), ("redweb", MEAN)),
-        _row("ViT-Hybrid", {_MODEL: "dpt_hybrid"}, (0.0738, 0.0746, 0.0864, 0.0783), ("hrwsi", "blendedmvs")),
+        _row("ResNet50", {_MODEL: "dpt_resnet50"}, "0.0890 0.0887 0.1029 0.0935"),
+        _row("ResNeXt101-WSL", {_MODEL: "dpt_resnext101_wsl"}, "0.0780 0.0751 0.0886 0.0806"),
+        _row("DeiT-Base", {_MODEL: "dpt_deit_base"}, "0.0798 0.0804 0.0925 0.0842"),
+        _row("DeiT-Base-Dist", {_MODEL: "dpt_deit_base_distilled"}, "0.0758 0.0758 0.0871 0.0796"),
+        _row("ViT-Base", {_MODEL: "dpt_base"}, "0.0797 0.0764 0.0895 0.0819"),
+        _row("ViT-Large", {_MODEL: "dpt_large"}, "0.0740 0.0747 *0.0846 *0.0778"),
+        _row("ViT-Hybrid", {_MODEL: "dpt_hybrid"}, "*0.0738 *0.0746 0.0864 0.0783"),
     ),
     "The hybrid and large backbones consistently outperform the convolutional baselines. The base "
     "architecture can outperform the convolutional baseline with better pretraining (DeiT-Base-Dist).",

@@ -44,7 +44,7 @@ def open_parent(plan: SweepPlan) -> tracking.Run:
 
 
 def open_child(plan: SweepPlan, trial: Trial, parent: tracking.Run) -> tracking.Run:
-    """The run of a `trial` of a `plan`, a child of `parent`: started, or found if an attempt had created it."""
+    """The run of a `trial` of a `plan`, a child of `parent`: started, or that of an earlier attempt."""
     datasets, config = open_datasets(list(plan.data)), plan.config(trial)
     identity = {records.VARIANT: trial.variant.key, records.SEED: str(trial.seed)}
     # Of duplicates, which a server may have created when a request was repeated, the oldest.

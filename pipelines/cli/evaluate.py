@@ -8,7 +8,7 @@ of `PROTOCOLS`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,6 +126,12 @@ def _evaluation_run(
         yield run
 
 
+def _log(run: Run, results: Mapping[str, Mapping[str, float]]) -> None:
+    """Log the metrics of each dataset as `METRIC/DATASET`."""
+    for name, result in results.items():
+        run.log_metrics({f"{metric}/{name}": value for metric, value in result.items()}, step=0)
+
+
 # ---- prepared shards: relative depth
 
 
@@ -155,8 +161,7 @@ def _on_shards(
         _evaluation_run(reference, "evaluate", settings, datasets) as run,
     ):
         results = run_evaluation(settings, folder, data)
-        for name, result in results.items():
-            run.log_metrics({f"{metric}/{name}": value for metric, value in result.items()}, step=0)
+        _log(run, results)
         run.log_metrics({"abs_rel/mean": mean_over_datasets(results, "abs_rel")}, step=0)
     shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
     table = Table("dataset", *shown.values(), "images", "without ground truth")
@@ -180,8 +185,8 @@ def _on_labels(reference: str, settings: EvaluateConfig, datasets: Sequence[Prep
     segmentation.check(settings, model, datasets)
     with _evaluation_run(reference, "evaluate", settings, datasets) as run:
         counts = segmentation.evaluate_segmentation(settings, model, datasets)
+        _log(run, {name: count.result() for name, count in counts.items()})
         for name, count in counts.items():
-            run.log_metrics({f"{metric}/{name}": value for metric, value in count.result().items()}, step=0)
             run.log_text(tables.class_csv(name, count), f"classes/{name}.csv")
             run.log_picture(tables.class_figure(name, count), f"classes/{name}.png")
         mean = sum(count.result()["miou"] for count in counts.values()) / len(counts)
@@ -256,8 +261,8 @@ def _write_and_log(
     with tempfile.TemporaryDirectory(prefix="dpt-evaluation-") as local:
         write_files(Folder(local), report, results, worst)
         run.log_files(Path(local), "zero_shot")
-    means = {f"{metric}/{one.name}": value for one in results for metric, value in one.means().items()}
-    run.log_metrics(means | report.metrics(), step=0)
+    _log(run, {one.name: one.means() for one in results})
+    run.log_metrics(report.metrics(), step=0)
     return names
 
 

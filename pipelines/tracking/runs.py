@@ -296,7 +296,8 @@ def search_runs(query: str, order: str = "attributes.start_time DESC") -> list[R
 
     Needs `connect`.
     """
-    client, found, token = MlflowClient(), [], None
+    client, token = MlflowClient(), None
+    found: list[RunEntity] = []
     while True:
         page = client.search_runs([_experiment_id()], query, order_by=[order], page_token=token)
         found += page
@@ -366,8 +367,8 @@ def _entity(data: RunInput) -> Dataset:
         warnings.filterwarnings("ignore", message=".*interpreted in multiple ways.*")
         source = resolve_dataset_source(data.uri)
     # MLflow keeps 36 characters of a digest.
-    fields = MetaDataset(source, data.name, data.digest[:32]).to_dict()
-    return Dataset(**fields, schema="{}", profile=json.dumps(dict(data.samples)))
+    described = MetaDataset(source, data.name, data.digest[:32])  # type: ignore[abstract]
+    return Dataset(**described.to_dict(), schema="{}", profile=json.dumps(dict(data.samples)))
 
 
 def _input_tags(data: RunInput) -> list[InputTag]:

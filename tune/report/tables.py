@@ -212,7 +212,7 @@ def _lowest(values: Sequence[float | None]) -> float | None:
 
 
 def _lowest_mean(values: Sequence[Summary | None]) -> float | None:
-    return _lowest([value and value.mean for value in values])
+    return _lowest([value.mean if value else None for value in values])
 
 
 def _signed(value: float, digits: int) -> str:
