@@ -77,7 +77,7 @@ def make_plan(options: argparse.Namespace) -> SweepPlan:
 
 
 def warm_up(plan: SweepPlan) -> None:
-    """Let the file system have all libraries at hand, for whoever is measured first."""
+    """Load all libraries into the file cache before the first measurement."""
     train(with_changes(plan.train, {"steps": 2}), plan.data, "warm-up", "runs", show=lambda line: None)
 
 

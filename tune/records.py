@@ -1,4 +1,4 @@
-"""Names of a sweep's tags, parameters, metrics and artifacts in MLflow.
+"""A sweep in MLflow: the names of its tags, parameters, metrics and artifacts, and its runs found by them.
 
 A sweep is a parent run; each of its trials, a variant with a seed, is a child run, which MLflow finds by
 `mlflow.parentRunId`. A report on a sweep needs these names, an MLflow server, and nothing else.
@@ -13,9 +13,16 @@ Its metrics are those of `dpt train` and, once trained, those below.
 
 from __future__ import annotations
 
+from mlflow.entities import Run
+
+from pipelines.tracking import runs as tracking
+
 PARENT = "mlflow.parentRunId"
 JOB, SWEEP, VARIANT, SEED = "job", "sweep", "variant", "seed"
 SWEEP_JOB, TRAIN_JOB = "tune", "train"
+IS_SWEEP = f"tags.{JOB} = '{SWEEP_JOB}'"
+"""MLflow filter: the parent runs of all sweeps."""
+
 SWEEP_FILE = "sweep.yaml"
 """Artifact of the parent run."""
 
@@ -76,3 +83,15 @@ def abs_rel_at(side: int, dataset: str) -> str:
 def picture_path(dataset: str, number: int, what: str) -> str:
     """Artifact path of a PNG: picture `what` of validation image `number` (0, 1, …) of a `dataset`."""
     return f"{PICTURES}/{dataset}_{number}_{what}.png"
+
+
+def find_sweep(name: str) -> Run | None:
+    """The newest parent run of the sweep `name`, if there is one."""
+    tracking.connect()
+    found = tracking.search_runs(f"{IS_SWEEP} AND tags.{SWEEP} = {tracking.quoted(name)}")
+    return found[0] if found else None
+
+
+def child_runs(parent_id: str) -> list[Run]:
+    """The runs of a sweep's trials, newest first; `parent_id` is the id of the sweep's run."""
+    return tracking.search_runs(f"tags.`{PARENT}` = '{parent_id}'")

@@ -11,7 +11,6 @@ from datasets_prep.manifest import open_datasets
 from pipelines.tracking import runs as tracking
 from tune import records
 from tune.plan import SweepPlan, Trial
-from tune.report.results import child_runs, find_sweep
 
 _HOUR = 3600.0
 
@@ -28,7 +27,7 @@ def open_parent(plan: SweepPlan) -> tracking.Run:
     """
     tracking.connect()
     datasets = open_datasets(list(plan.data))
-    known = find_sweep(plan.name)
+    known = records.find_sweep(plan.name)
     if known is None:
         tags = {records.SWEEP: plan.name, records.PLAN_DIGEST: plan.digest}
         run = tracking.start_run(plan.name, records.SWEEP_JOB, plan.tune, datasets, tags)
@@ -48,7 +47,7 @@ def open_child(plan: SweepPlan, trial: Trial, parent: tracking.Run) -> tracking.
     datasets, config = open_datasets(list(plan.data)), plan.config(trial)
     identity = {records.VARIANT: trial.variant.key, records.SEED: str(trial.seed)}
     # Of duplicates, which a server may have created when a request was repeated, the oldest.
-    for run in reversed(child_runs(parent.run_id)):
+    for run in reversed(records.child_runs(parent.run_id)):
         if identity.items() <= run.data.tags.items():
             # Inputs are what a start logs last: without them it was cut off.
             if not (run.inputs and run.inputs.dataset_inputs):

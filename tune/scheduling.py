@@ -1,4 +1,4 @@
-"""Which trials run, and when: how many at once, early stopping (ASHA), and no resources lost to dead trials.
+"""Scheduling of trials: how many run at once, early stopping (ASHA), resources of dead trials.
 
 Placement: a trial's driver holds no CPU and no GPU, only a sliver of the head node's own resource, since the
 head outlives any worker node. What a trial holds are its training processes, which get all of their resources
@@ -7,8 +7,9 @@ or, as one placement group, none. So at any concurrency some trial can always co
 Early stopping: ASHA ends trials that are worse than most were at their age (Li et al., MLSys 2020).
 
 Orphans: when a training's controller dies, Ray Train removes the placement group of its processes, but only
-if these had started (`PlacementGroupCleaner` is told then). A group that was still pending would be given the
-next free cores and hold them, unused, for the rest of the sweep, so that no other trial could train.
+if these had started (its `PlacementGroupCleaner` does not know of others). A group that was still pending
+would be given the next free cores and hold them, unused, for the rest of the sweep: no other trial could
+train.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ _SECONDS = 5.0
 
 @contextmanager
 def removing_orphans(seconds: float = _SECONDS) -> Iterator[None]:
-    """Inside the block, remove the orphaned placement groups of this job every so many `seconds`."""
+    """Inside the block, remove the orphaned placement groups of this job, every few `seconds`."""
     done = threading.Event()
 
     def watch() -> None:

@@ -1,8 +1,8 @@
 """`dpt tune`: the trials of a sweep on Ray Tune, each a training on Ray Train.
 
 A sweep lives in `<storage>/<name>`: `sweep.yaml`, its plan, and a folder a trial, with a `result.json` once
-that is finished. These files are all its state: whoever starts the sweep again runs the trials that are
-missing. Ray Tune places trials, restarts those that crashed, and stops hopeless ones; its files are deleted.
+that is finished. These files are all its state: starting the sweep again runs the trials that are missing.
+Ray Tune places trials, restarts those that crashed, and stops hopeless ones; its own files are deleted.
 """
 
 from __future__ import annotations

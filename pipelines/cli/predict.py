@@ -115,7 +115,7 @@ def predict(
 
 
 def _items(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",")]
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def convert(

@@ -9,10 +9,11 @@ data, split, caps and input size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -128,17 +129,13 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
         TrackingError: if there is no such model.
     """
     tracking.connect()
-    client = MlflowClient()
-    models = [_registered(client, name)] if name else list(_all_registered(client))
+    models = [_registered(name)] if name else mlflow.search_registered_models()
     evaluations = _evaluations()
-    found = []
-    for model in models:
-        versions = client.search_model_versions(f"name='{model.name}'")
-        found += [
-            _describe(client, model, version, evaluations)
-            for version in sorted(versions, key=lambda version: -int(version.version))
-        ]
-    return found
+    return [
+        _describe(model, version, evaluations)
+        for model in models
+        for version in sorted(_versions(model.name), key=lambda version: -int(version.version))
+    ]
 
 
 def promote(name: str, wanted: str, alias: str, metric: str, force: bool = False) -> Move:
@@ -155,9 +152,8 @@ def promote(name: str, wanted: str, alias: str, metric: str, force: bool = False
         TrackingError: if there is no such version, if it is worse, or if they cannot be compared.
     """
     tracking.connect()
-    client = MlflowClient()
     version = find_version(name, wanted)
-    holder = _registered(client, name).aliases.get(alias)
+    holder = _registered(name).aliases.get(alias)
     if holder is not None and int(holder) != version and not force:
         _require_not_worse(name, version, int(holder), metric)
     return set_alias(name, alias, version)
@@ -170,19 +166,17 @@ def rollback(name: str, alias: str, metric: str, force: bool = False) -> Move:
         TrackingError: if no earlier version with it is known or left, or as in `promote`.
     """
     tracking.connect()
-    client = MlflowClient()
-    model = _registered(client, name)
+    model = _registered(name)
     holder = model.aliases.get(alias)
     if holder is None:
         raise TrackingError(f"{name} has no alias {alias!r}; it has: {_names(model.aliases)}")
-    earlier = [version for version in _history(model, alias) if version != int(holder)]
-    left = {int(version.version) for version in client.search_model_versions(f"name='{name}'")}
-    earlier = [version for version in earlier if version in left]
+    left = {int(version.version) for version in _versions(name)} - {int(holder)}
+    earlier = [version for version in _history(model, alias) if version in left]
     if not earlier:
         raise TrackingError(f"{name}@{alias}: no earlier version is known that had this alias")
     if not force:
         _require_not_worse(name, earlier[-1], int(holder), metric)
-    return _move(client, model, alias, earlier[-1], earlier[:-1])
+    return _move(model, alias, earlier[-1], earlier[:-1])
 
 
 def set_alias(name: str, alias: str, version: int) -> Move:
@@ -191,13 +185,12 @@ def set_alias(name: str, alias: str, version: int) -> Move:
     Raises:
         TrackingError: if MLflow refuses the alias or the version.
     """
-    client = MlflowClient()
-    model = _registered(client, name)
+    model = _registered(name)
     holder = model.aliases.get(alias)
     history = _history(model, alias)
     if holder is not None and int(holder) != version:
         history.append(int(holder))
-    return _move(client, model, alias, version, history)
+    return _move(model, alias, version, history)
 
 
 def find_version(name: str, wanted: str) -> int:
@@ -206,11 +199,10 @@ def find_version(name: str, wanted: str) -> int:
     Raises:
         TrackingError: if there is no such model, version or alias.
     """
-    client = MlflowClient()
-    aliases = _registered(client, name).aliases
+    aliases = _registered(name).aliases
     if wanted in aliases:
         return int(aliases[wanted])
-    numbers = sorted(int(version.version) for version in client.search_model_versions(f"name='{name}'"))
+    numbers = sorted(int(version.version) for version in _versions(name))
     if wanted.isdecimal() and int(wanted) in numbers:
         return int(wanted)
     known = f"versions {', '.join(map(str, numbers))}; aliases: {_names(aliases)}"
@@ -291,7 +283,8 @@ def _comparable(mine: ModelVersion, theirs: ModelVersion, metric: str) -> tuple[
         for other in sides[1]:
             if ours.conditions(metric) == other.conditions(metric):
                 return ours.metrics[metric], other.metrics[metric]
-    difference = _difference(*(side[0].conditions(metric) for side in sides))
+    a, b = (side[0].conditions(metric) for side in sides)
+    difference = ", ".join(key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key))
     raise TrackingError(
         f"{metric} of {mine.name} versions {mine.version} and {theirs.version} cannot be compared: "
         f"{difference} differ; evaluate both alike, or --force"
@@ -309,13 +302,8 @@ def _measured(version: ModelVersion, metric: str) -> list[Measurement]:
     return found
 
 
-def _difference(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
-    return ", ".join(keys)
-
-
-def _move(client: MlflowClient, model: RegisteredModel, alias: str, version: int, history: list[int]) -> Move:
-    old = model.aliases.get(alias)
+def _move(model: RegisteredModel, alias: str, version: int, history: list[int]) -> Move:
+    client, old = MlflowClient(), model.aliases.get(alias)
     remembered = ",".join(map(str, history[-_HISTORY_LENGTH:]))
     try:
         client.set_registered_model_alias(model.name, alias, str(version))
@@ -331,21 +319,16 @@ def _history(model: RegisteredModel, alias: str) -> list[int]:
     return [int(version) for version in text.split(",") if version]
 
 
-def _registered(client: MlflowClient, name: str) -> RegisteredModel:
+def _registered(name: str) -> RegisteredModel:
     try:
-        return client.get_registered_model(name)
+        return MlflowClient().get_registered_model(name)
     except MlflowException as error:
-        names = [model.name for model in _all_registered(client)]
-        raise TrackingError(f"no registered model {name!r}; there are: {_names(names)}") from error
+        names = _names(model.name for model in mlflow.search_registered_models())
+        raise TrackingError(f"no registered model {name!r}; there are: {names}") from error
 
 
-def _all_registered(client: MlflowClient) -> Iterator[RegisteredModel]:
-    token = None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
+def _versions(name: str) -> list[RegisteredVersion]:
+    return list(mlflow.search_model_versions(filter_string=f"name='{name}'"))
 
 
 def _evaluations() -> dict[str, list[Run]]:
@@ -358,12 +341,9 @@ def _evaluations() -> dict[str, list[Run]]:
 
 
 def _describe(
-    client: MlflowClient,
-    model: RegisteredModel,
-    version: RegisteredVersion,
-    evaluations: dict[str, list[Run]],
+    model: RegisteredModel, version: RegisteredVersion, evaluations: Mapping[str, list[Run]]
 ) -> ModelVersion:
-    run, number = client.get_run(str(version.run_id)), int(version.version)
+    run, number = MlflowClient().get_run(str(version.run_id)), int(version.version)
     return ModelVersion(
         name=model.name,
         version=number,
@@ -399,5 +379,5 @@ def _data(run: Run) -> dict[str, str]:
     return {entry.dataset.name: entry.dataset.digest for entry in inputs}
 
 
-def _names(names: Any) -> str:
+def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"

@@ -296,13 +296,10 @@ def search_runs(query: str, order: str = "attributes.start_time DESC") -> list[R
 
     Needs `connect`.
     """
-    client, token = MlflowClient(), None
-    found: list[RunEntity] = []
-    while True:
-        page = client.search_runs([_experiment_id()], query, order_by=[order], page_token=token)
-        found += page
-        if not (token := page.token):
-            return found
+    found: list[RunEntity] = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=query, order_by=[order], output_format="list"
+    )
+    return found
 
 
 def quoted(text: str) -> str:

@@ -194,7 +194,7 @@ def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None
     assert recorded.started == [["dpt", *TRAIN[0]]]
 
 
-def test_whoever_does_not_wait_is_told_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
+def test_without_waiting_it_says_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
     said: list[str] = []
     assert submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=False, show=said.append) == 0
     with pytest.raises(KeyboardInterrupt):

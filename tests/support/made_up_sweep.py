@@ -1,4 +1,4 @@
-"""A sweep in MLflow that nobody ran: numbers from a seed, logged under the names of `tune.records`."""
+"""A synthetic sweep in MLflow: numbers from a seed, logged under the names of `tune.records`."""
 
 from __future__ import annotations
 

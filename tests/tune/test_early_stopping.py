@@ -16,7 +16,7 @@ from pipelines.tracking import runs as tracking
 from tune import records
 from tune.ablations import AblationTable, Row
 from tune.plan import SweepPlan, plan_sweep
-from tune.report.results import child_runs, find_sweep
+from tune.records import child_runs, find_sweep
 from tune.runs import open_child, open_parent
 from tune.scheduling import EarlyStopping, scheduler
 from tune.sweep import run_sweep

@@ -50,7 +50,7 @@ def test_what_is_common_to_all_belongs_to_the_variants_too() -> None:
     assert add.config(base, 0).model.name == base.model.name
 
 
-def test_variants_with_one_key_are_told_apart() -> None:
+def test_variants_with_equal_keys_get_a_digest() -> None:
     rows = (Row("a", {"optimizer.clip_norm": 1.0}), Row("b", {"optimizer.clip_norm": 1.5}))
     long = "x" * 200
     names = (Row("c", {"train_split": f"{long}1"}), Row("d", {"train_split": f"{long}2"}))

@@ -28,7 +28,7 @@ from tests.support.sessions import running
 from tune import records
 from tune.ablations import PAPER
 from tune.plan import Variant, find_variants
-from tune.report.results import child_runs, find_sweep
+from tune.records import child_runs, find_sweep
 
 CROP = 64
 BASE = with_changes(

@@ -23,7 +23,7 @@ from tests.tune.conftest import READOUT
 from tune import records
 from tune.ablations import AblationTable, Row
 from tune.plan import SweepPlan, plan_sweep
-from tune.report.results import child_runs, find_sweep
+from tune.records import child_runs, find_sweep
 from tune.report.terminal import print_tables
 from tune.runs import SweepExists
 from tune.sweep import SweepFailed, SweepStopped, read_plan, run_sweep
@@ -130,7 +130,7 @@ def check_best(*runs: Run) -> None:
     assert MlflowClient().get_model_version("dpt", str(published.version)).run_id == best.info.run_id
 
 
-def test_a_failed_trial_does_not_end_the_others_and_is_told(
+def test_a_failed_trial_does_not_end_the_others_and_is_reported(
     place: Path, shards_folder: Path, train_config: TrainConfig, tune_config: TuneConfig
 ) -> None:
     rows = (Row("hopeless", {"max_loss": 1e-9, "max_skipped": 2}), Row("fine", {}))
@@ -153,7 +153,7 @@ def test_a_failed_trial_does_not_end_the_others_and_is_told(
         run_sweep(other, "elsewhere")
 
 
-def test_a_sweep_told_to_stop_saves_where_it_is_and_goes_on_later(
+def test_a_stopped_sweep_saves_checkpoints_and_can_be_resumed(
     place: Path, shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig
 ) -> None:
     endless = {"steps": 100_000, "checkpoint_every": 100_000, "validate_every": 100_000}

@@ -17,8 +17,8 @@ from tune.report.results import SweepResults, Trial
 from tune.report.significance import Comparison, Summary, compare, summarise
 
 _PRINTED = 1e-4
-"""Largest difference that rounding to four digits explains: half of it by that of the printed mean, half by
-that of the figures it is recomputed from."""
+"""Largest difference that rounding to four digits explains: half of it from the printed mean, half
+from the figures it is recomputed from."""
 
 
 @dataclass(frozen=True, slots=True)

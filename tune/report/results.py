@@ -104,34 +104,22 @@ class SweepResults:
         return tuple(found[key] for key in sorted(found))
 
 
-def find_sweep(name: str) -> Run | None:
-    """The newest parent run of the sweep `name`, if there is one."""
-    tracking.connect()
-    found = tracking.search_runs(f"{_IS_SWEEP} AND tags.{records.SWEEP} = {tracking.quoted(name)}")
-    return found[0] if found else None
-
-
-def child_runs(parent_id: str) -> list[Run]:
-    """The runs of a sweep's trials, newest first; `parent_id` is the id of the sweep's run."""
-    return tracking.search_runs(f"tags.`{records.PARENT}` = '{parent_id}'")
-
-
 def read_sweep(name: str) -> SweepResults:
     """Read the newest sweep `name`.
 
     Raises:
         TrackingError: if there is none.
     """
-    run = find_sweep(name)
+    run = records.find_sweep(name)
     if run is None:
-        known = dict.fromkeys(run.data.tags[records.SWEEP] for run in tracking.search_runs(_IS_SWEEP))
+        known = dict.fromkeys(run.data.tags[records.SWEEP] for run in tracking.search_runs(records.IS_SWEEP))
         raise TrackingError(
             f"no sweep {name!r} in {mlflow.get_tracking_uri()}, and no model there; sweeps there are: "
             f"{', '.join(known) or 'none'}"
         )
     # Of duplicates, which a server may have created, the newest complete one.
     trials: dict[tuple[str, int], Trial] = {}
-    for trial in reversed([_trial(child) for child in child_runs(run.info.run_id)]):
+    for trial in reversed([_trial(child) for child in records.child_runs(run.info.run_id)]):
         earlier = trials.get((trial.variant, trial.seed))
         if earlier is None or trial.counts or not earlier.counts:
             trials[trial.variant, trial.seed] = trial
@@ -154,9 +142,6 @@ def history(trial: Trial, metric: str) -> tuple[NDArray[np.float64], NDArray[np.
     by_step = {point.step: point.value for point in sorted(points, key=lambda point: point.timestamp)}
     steps = sorted(by_step)
     return np.array(steps, np.float64), np.array([by_step[step] for step in steps], np.float64)
-
-
-_IS_SWEEP = f"tags.{records.JOB} = '{records.SWEEP_JOB}'"
 
 
 def _trial(run: Run) -> Trial:

@@ -1,4 +1,4 @@
-"""The paired test tells a difference from luck."""
+"""The paired test separates a difference from chance."""
 
 from __future__ import annotations
 
