@@ -33,7 +33,7 @@ from datasets_prep.synthetic import write_dataset
 from pipelines.config import TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric
 from pipelines.evaluation.metric_protocol import MetricProtocol
-from pipelines.tracking.model_reference import load_trained
+from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import train
 
 HEIGHT, WIDTH, CROP = 128, 224, (128, 192)
@@ -122,7 +122,7 @@ def evaluated(config: TrainConfig, dataset: PreparedDataset, checkpoint: str) ->
     settings = config.metric_depth
     protocol = MetricProtocol(settings.cap, settings.region)
     return evaluate_metric(
-        load_trained(checkpoint), [dataset], "val", {dataset.name: protocol}, device="cpu"
+        load_checkpoint(checkpoint), [dataset], "val", {dataset.name: protocol}, device="cpu"
     )[dataset.name]
 
 

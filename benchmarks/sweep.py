@@ -28,7 +28,7 @@ from pipelines.config_files import with_changes
 from pipelines.tracking import runs as tracking
 from pipelines.train import train
 from pipelines.training.board import Supervision
-from tune.ablations import Row, Table
+from tune.ablations import AblationTable, Row
 from tune.plan import SweepPlan, plan_sweep
 from tune.scheduling import place_trials
 from tune.sweep import run_sweep
@@ -71,11 +71,13 @@ def make_plan(options: argparse.Namespace) -> SweepPlan:
         Row(f"rate {k + 1}e-4", {"optimizer.decoder_lr": (k + 1) * 1e-4}) for k in range(options.trials)
     )
     tune = TuneConfig(concurrency=options.concurrency, pictures=0)
-    return plan_sweep("sweep", [Table("rates", "", "", rows)], open_datasets(["shards"]), config, tune)
+    return plan_sweep(
+        "sweep", [AblationTable("rates", "", "", rows)], open_datasets(["shards"]), config, tune
+    )
 
 
 def warm_up(plan: SweepPlan) -> None:
-    """Let the file system have all libraries at hand, for whoever is measured first."""
+    """Load all libraries into the file cache before the first measurement."""
     train(with_changes(plan.train, {"steps": 2}), plan.data, "warm-up", "runs", show=lambda line: None)
 
 

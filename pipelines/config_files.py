@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
@@ -36,8 +37,9 @@ def load_section(
     config: str | None,
     overrides: Sequence[str],
     preset: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> AnySection:
-    """A job's config: defaults, overridden by preset, config file and `KEY=VALUE` arguments in this order.
+    """A job's config: defaults, overridden by preset, config file, options and `KEY=VALUE` in this order.
 
     Args:
         job: name of the section in `Experiment`.
@@ -45,6 +47,7 @@ def load_section(
         config: path of a YAML file, name of a built-in one, or None.
         overrides: `KEY=VALUE` arguments; the value is YAML.
         preset: as `config`, which overrides it key by key.
+        options: dotted key → value of a command-line option; None where it was not given.
 
     Raises:
         ConfigError: naming every invalid key.
@@ -53,6 +56,9 @@ def load_section(
     values = content.get(job) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{job}: expected a section with keys, got {values!r}")
+    for key, value in options.items():
+        if value is not None:
+            _set(values, key, value)
     for override in overrides:
         _apply_override(values, override)
     experiment = _validate(Experiment, {**content, job: values})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.errors import UserError
-from pipelines.tracking.model_reference import BadModel, load_network
+from pipelines.tracking.model_reference import BadModel, load_model
 
 WRITERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
     "ours": dpt.save_model,
@@ -21,7 +21,7 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
     """Read weights and write them to a new folder, whole or not at all; returns the model.
 
     Args:
-        source: see `pipelines.tracking.model_reference.load_network`.
+        source: see `pipelines.tracking.model_reference.load_model`.
         destination: a folder that does not exist yet.
         layout: `ours` (weights.safetensors and config.json, which every command takes), or `huggingface`
             (what `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation).
@@ -29,13 +29,13 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
 
     Raises:
         UserError: if `destination` exists, or for another layout.
-        TrackingError, NotFound, BadModel: see `load_network`; BadModel also if the layout cannot express it.
+        TrackingError, NotFound, BadModel: see `load_model`; BadModel also if the layout cannot express it.
     """
     if layout not in WRITERS:
         raise UserError(f"no layout {layout!r} to write; there are: {', '.join(WRITERS)}")
     if destination.exists():
         raise UserError(f"{destination} exists; give a folder that does not")
-    model = load_network(source, name)
+    model = load_model(source, name)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f"{destination.name}.partial-", dir=destination.parent

@@ -40,7 +40,7 @@ from pipelines.prediction.outputs import write_prediction
 from pipelines.publish import publish
 from pipelines.report.model_page import write_model_report
 from pipelines.tracking import runs as tracking
-from pipelines.tracking.model_reference import find_model
+from pipelines.tracking.model_reference import load_model
 from pipelines.train import TrainResult, train
 from pipelines.training.start import build_model
 
@@ -145,7 +145,7 @@ class Demo:
         sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
         image, truth = sample.images[0].numpy(), sample.target[0].float().numpy()
         folder = self._out / "prediction"
-        network = dpt.load_model(find_model(uri)).eval()
+        network = load_model(uri)
         settings = self._experiment.predict
         prediction = predict_inverse_depth(network, image, settings.side, settings.rule)
         write_prediction(Folder(folder), "held_out", prediction, network.config)
@@ -201,7 +201,7 @@ def run_demo(out: Path, config: str, console: Console) -> None:
     trained = demo.train(data)
     published = publish(trained.run.run_id, "dpt", "champion")
     demo.say(f"publish: version {published.version} of dpt is now {published.uri}")
-    after = demo.evaluate(find_model(published.uri), data, published.uri)
+    after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
     pictures = [demo.predict(published.uri, data), demo.report(published.uri, data)]
     _print_summary(console, demo, before, after, tracking_uri, pictures)
 

@@ -20,7 +20,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
 from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
 from pipelines.evaluation.official_splits import check_split
-from pipelines.tracking.model_reference import load_trained
+from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import TrainResult, train
 
 DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}
@@ -129,7 +129,7 @@ def finetune(
     split = next((s for s in ("test", config.val_split) if s in dataset.manifest.samples), "")
     if not split:
         return Finetuned(training, dataset.name, "", {})
-    settings, model = config.metric_depth, load_trained(training.checkpoint)
+    settings, model = config.metric_depth, load_checkpoint(training.checkpoint)
     protocols = {dataset.name: MetricProtocol(settings.cap, settings.region, settings.kb_crop)}
     results = evaluate_metric(model, [dataset], split, protocols, config.most_workers, config.device)
     metrics = results[dataset.name]

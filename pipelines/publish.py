@@ -47,13 +47,8 @@ def best_trial(sweep: str, metric: str = "abs_rel/mean") -> BestTrial:
         TrackingError: if there is no such sweep, or none of its trials is finished.
     """
     parent = tracking.find_run(sweep)
-    client = MlflowClient()
-    trials = client.search_runs(
-        [client.get_run(parent).info.experiment_id],
-        f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'",
-        order_by=[f"metrics.`{metric}` ASC"],
-    )
-    for trial in trials:
+    query = f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'"
+    for trial in tracking.search_runs(query, order=f"metrics.`{metric}` ASC"):
         if metric in trial.data.metrics and trial.outputs and trial.outputs.model_outputs:
             return BestTrial(trial.info.run_id, trial.info.run_name, metric, trial.data.metrics[metric])
     raise TrackingError(f"{sweep} is no sweep with a finished trial that has {metric}")

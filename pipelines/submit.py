@@ -1,8 +1,8 @@
 """`dpt submit -- train …`: a command of `dpt` as a job on a cluster, from a laptop.
 
-Ray's job server does the work (`ray job submit` does the same). What is added is that the mistakes which
-otherwise show after minutes, in the log of a node, are one line before anything starts: another version of
-Ray, a package that carries data, a bucket or an MLflow server that the cluster cannot reach.
+The job is submitted to Ray's job server, as by `ray job submit`. Added are checks before anything starts,
+each a one-line error, of what otherwise shows minutes later in the log of a node: another version of Ray, a
+working directory with data in it, a bucket or an MLflow server that the cluster cannot reach.
 """
 
 from __future__ import annotations
@@ -23,33 +23,27 @@ from typing import Any
 
 import ray
 import requests
-from ray._private.ray_constants import get_runtime_env_default_excludes
-from ray._private.runtime_env.packaging import create_package
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from datasets_prep.errors import UserError
 from pipelines.cluster.probe import MARK, Findings, Targets
+from pipelines.cluster.ray_private import PACKAGING_LOGGERS, server_version, zip_working_directory
 from pipelines.cluster.session import TRACKING, TRACKING_VARIABLES
 from pipelines.config_files import CONFIG_FOLDER
 
 PACKAGE_LIMIT = 8 * 2**20
-"""Bytes of the zipped working directory above which data was packed by mistake; the code is a tenth of it."""
+"""Bytes of the zipped working directory above which it must contain data; the code is a tenth of it."""
 
 TREE = Path(__file__).parents[1]
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 _UNTRACKED = {"generate", "datasets", "prepare", "inspect", "config"}
 _PROBE_SECONDS = 300
-_CHATTY = (
-    "ray.dashboard.modules.dashboard_sdk",
-    "ray.dashboard.modules.job.sdk",
-    "ray._private.runtime_env.packaging",
-    "ray._private.runtime_env.working_dir",
-)
+_NOISY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", *PACKAGING_LOGGERS)
 
 
 class SubmitError(UserError):
-    """Why a job was not submitted, in one line."""
+    """A job cannot be submitted or followed; the message is the reason, in one line."""
 
 
 class Cluster:
@@ -64,11 +58,11 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self.address = address if "://" in address else f"http://{address}"
-        # Ray's client lets the variable win over its argument.
+        # In Ray's client the variable takes precedence over the argument.
         os.environ[_ADDRESS] = self.address
         try:
             self.client = JobSubmissionClient(self.address)
-            version = self.client._server_ray_version
+            version = server_version(self.client)
         except AuthenticationError as error:
             raise SubmitError(
                 f"{self.address} refuses the token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a "
@@ -79,14 +73,14 @@ class Cluster:
                 f"no cluster answers at {self.address}; is the tunnel open? (`ray dashboard cluster.yaml`)"
             ) from error
         except (requests.RequestException, RuntimeError, KeyError) as error:
-            raise SubmitError(f"{self.address} is no job server of Ray: {_one_line(error)}") from error
+            raise SubmitError(f"{self.address} is not a job server of Ray: {_one_line(error)}") from error
         if version != ray.__version__:
             raise SubmitError(
                 f"the cluster runs Ray {version}, this machine {ray.__version__}: make them one"
             )
 
     def start(self, command: Sequence[str], runtime_env: Mapping[str, Any]) -> str:
-        """Start a job and return its id.
+        """Start the words of `command` as a job in `runtime_env` and return the job's id.
 
         Raises:
             SubmitError: if the job server refuses it.
@@ -97,10 +91,10 @@ class Cluster:
             raise SubmitError(f"{self.address} refuses the job: {_one_line(error)}") from error
 
     def probe(self, targets: Targets, runtime_env: Mapping[str, Any]) -> Findings:
-        """Try from the cluster what a job will need.
+        """Check from the cluster, in `runtime_env`, that a job's `targets` can be reached.
 
         Raises:
-            SubmitError: if the cluster cannot even run the check.
+            SubmitError: if the cluster cannot run the check.
         """
         job = self.start(
             ["python", "-m", "pipelines.cluster.probe", json.dumps(asdict(targets))], runtime_env
@@ -120,10 +114,10 @@ class Cluster:
         raise SubmitError(f"the cluster cannot run this program: {_one_line(reason)}")
 
     def follow(self, job: str, show: Callable[[str], None]) -> int:
-        """Show a job's log until it ends; returns its exit code (1 where it had none).
+        """Pass the log of a `job` to `show` until it ends; returns its exit code, 1 if it had none.
 
         Raises:
-            SubmitError: if the connection is lost; the job goes on.
+            SubmitError: if the connection is lost; the job continues.
         """
         try:
             asyncio.run(self._show_log(job, show))
@@ -133,15 +127,15 @@ class Cluster:
             raise SubmitError(f"lost {self.address} ({_one_line(error)}); {self.how_to(job)}") from error
         if info.status == JobStatus.SUCCEEDED:
             return 0
-        # The message repeats the end of the log.
+        # The message ends with a copy of the log's last lines.
         reason = _one_line(str(info.message).partition(", last available logs")[0])
         show(f"job {job}: {info.status.value.lower()}: {reason}\n")
         return max(info.driver_exit_code or 1, 1)
 
     def how_to(self, job: str) -> str:
-        """How to follow or stop a job that goes on."""
-        ray_job = f"RAY_API_SERVER_ADDRESS={self.address} ray job"
-        return f"job {job} goes on; follow it by `{ray_job} logs -f {job}`, stop it by `{ray_job} stop {job}`"
+        """One line that says how to follow or stop a `job` that continues."""
+        cli = f"{_ADDRESS}={self.address} ray job"
+        return f"job {job} continues; follow it by `{cli} logs -f {job}`, stop it by `{cli} stop {job}`"
 
     async def _show_log(self, job: str, show: Callable[[str], None]) -> None:
         async for lines in self.client.tail_job_logs(job):
@@ -161,27 +155,27 @@ def submit(
 
     Args:
         command: words after `dpt`, the first its subcommand.
-        parameters: what they mean: the subcommand's parameters by name.
-        address: of the job server; None for what the environment says.
+        parameters: the subcommand's parameters by name, as parsed from `command`.
+        address: of the job server; None for RAY_API_SERVER_ADDRESS.
         variables: further environment of the job, `KEY=VALUE`, or `KEY` for this process's value.
-        check: whether to try from the cluster what the job needs.
+        check: whether to check from the cluster that it reaches what the job needs.
         wait: whether to follow the job to its end.
-        show: called with text as it comes.
+        show: called with text of the log as it arrives.
 
     Returns:
         The job's exit code; 0 without waiting.
 
     Raises:
-        SubmitError: if something would keep the job from running.
-        KeyboardInterrupt: on Ctrl-C; the job goes on, and `show` was told how to stop it.
+        SubmitError: if the job could not run.
+        KeyboardInterrupt: on Ctrl-C; the job continues, and `show` was called with how to stop it.
     """
     address = address or os.environ.get(_ADDRESS)
     if not address:
         raise SubmitError(f"no cluster: give its job server by --address, or set {_ADDRESS}")
     environment = job_environment(variables)
     targets = job_targets(command[0], parameters, environment)
-    for chatty in _CHATTY:
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="dpt-package-") as scratch:
         package = pack(TREE, Path(scratch))
         cluster = Cluster(address)
@@ -201,10 +195,10 @@ def submit(
 
 
 def job_environment(variables: Sequence[str]) -> dict[str, str]:
-    """The environment that goes with a job: where to track, and what was asked for.
+    """Environment of a job: MLflow's variables, and `variables` as in `submit`.
 
     Raises:
-        SubmitError: if a variable is named whose value is nowhere.
+        SubmitError: if a variable without value is not set here.
     """
     environment = {name: os.environ[name] for name in TRACKING_VARIABLES if name in os.environ}
     for variable in variables:
@@ -216,10 +210,15 @@ def job_environment(variables: Sequence[str]) -> dict[str, str]:
 
 
 def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> Targets:
-    """What a job will read, write and track to.
+    """What the subcommand `job` will read, write and track to.
+
+    Args:
+        job: name of the subcommand.
+        parameters: its parameters by name.
+        environment: of the job.
 
     Raises:
-        SubmitError: if that is a place which only this machine knows, or which goes with the job.
+        SubmitError: for a path that the cluster does not have; without MLflow server.
     """
     model = parameters.get("model")
     registered = str(model).startswith("models:/")
@@ -236,32 +235,32 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
         raise SubmitError(f"{TRACKING} is not set: name an MLflow server that the cluster reaches")
     config = parameters.get("config")
     if config and not ((CONFIG_FOLDER / f"{config}.yaml").is_file() or (TREE / config).is_file()):
-        raise SubmitError(f"--config {config}: no such file in {TREE}, and no other goes with the job")
+        raise SubmitError(f"--config {config}: no such file in {TREE}, and only its files go with the job")
     return targets
 
 
 def _raw_folders(parameters: Mapping[str, Any]) -> list[str]:
-    """The folders of `--raw`, which of `dpt evaluate` are several, each perhaps after the name of its set."""
+    """The folders of `--raw`: a path, or those of `dpt evaluate`, each a path or `SET=PATH`."""
     raw = parameters.get("raw") or ()
     return [raw] if isinstance(raw, str) else [text.rpartition("=")[2] for text in raw]
 
 
 def pack(folder: Path, scratch: Path, limit: int = PACKAGE_LIMIT) -> Path:
-    """Pack a working directory as Ray would, but compressed: every node downloads it.
+    """Zip a working directory as Ray would, but compressed, since every node downloads it.
 
     Args:
-        folder: with the code; its `.gitignore` and `.rayignore` say what stays at home.
+        folder: with the code; what its `.gitignore` and `.rayignore` name is left out.
         scratch: an existing folder to write to.
         limit: bytes that the package may have.
 
     Returns:
-        The package, the same bytes for the same files.
+        The package; a pure function of the files.
 
     Raises:
         SubmitError: if it is larger than `limit`, naming the largest files.
     """
     stored, package = scratch / "stored.zip", scratch / "package.zip"
-    create_package(str(folder), stored, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    zip_working_directory(folder, stored)
     with zipfile.ZipFile(stored) as source, zipfile.ZipFile(package, "w") as archive:
         for entry in source.infolist():
             archive.writestr(entry, source.read(entry), zipfile.ZIP_DEFLATED)
@@ -273,15 +272,15 @@ def pack(folder: Path, scratch: Path, limit: int = PACKAGE_LIMIT) -> Path:
     largest = ", ".join(f"{file.filename} ({file.compress_size / 2**20:.1f} MiB)" for file in files)
     raise SubmitError(
         f"the working directory packs to {size / 2**20:.1f} MiB, more than the {limit / 2**20:.0f} that are "
-        f"sent to every node: name what is no code in {folder / '.rayignore'}; the largest: {largest}"
+        f"sent to every node: name what is not code in {folder / '.rayignore'}; the largest: {largest}"
     )
 
 
 def require_no_problem(findings: Findings) -> None:
-    """Refuse to go on if a probe found problems.
+    """Check the `findings` of a probe, and that the cluster runs this version of Python.
 
     Raises:
-        SubmitError: naming all of them.
+        SubmitError: naming all problems.
     """
     here = ".".join(platform.python_version_tuple()[:2])
     problems = list(findings.problems)

@@ -17,10 +17,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ray._private.ray_constants import get_runtime_env_default_excludes
-from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from pipelines.cluster.ray_private import zip_working_directory
 from tests.support.paths import REPOSITORY
 
 MEBIBYTE = 2**20
@@ -162,7 +161,7 @@ def test_nodes_install_our_pins_without_our_code(cluster: dict[str, Any], tmp_pa
 
 def packed(folder: Path, target: Path) -> list[str]:
     """Pack a working directory as `ray job submit` does; returns the names of the files in it."""
-    create_package(str(folder), target, include_gitignore=True, excludes=get_runtime_env_default_excludes())
+    zip_working_directory(folder, target)
     with zipfile.ZipFile(target) as archive:
         return [name for name in archive.namelist() if not name.endswith("/")]
 

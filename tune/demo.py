@@ -1,7 +1,7 @@
-"""The end of `dpt demo`: a miniature of each of the paper's tables on the datasets that the demo prepared.
+"""The last step of `dpt demo`: a miniature of each of the paper's tables on the datasets of the demo.
 
-Two or three variants a table, with a transformer of eight layers and 64 channels that trains in seconds. What
-they show is how sweeps work; which variant wins after some steps on rendered scenes says nothing.
+Two variants a table, with a transformer of eight layers and 64 channels that trains in seconds. They show how
+sweeps work; which variant wins after some steps on rendered scenes has no meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console
 from datasets_prep.manifest import open_datasets
 from pipelines.config import TuneConfig
 from pipelines.config_files import load_experiment, with_changes
-from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.ablations import DATASETS, PAPER, AblationTable, Row
 from tune.plan import SweepPlan, plan_sweep
 from tune.report.page import write_report
 from tune.report.terminal import print_tables
@@ -30,9 +30,9 @@ _IGNORE = {"model.overrides.readout": "ignore"}
 _BACKBONES = (Row("ViT-Tiny", _TINY), Row("ResNet18", {"model.name": "dpt_small"}))
 
 
-def _miniature(name: str, caption: str, *rows: Row) -> Table:
+def _miniature(name: str, caption: str, *rows: Row) -> AblationTable:
     table = PAPER[name]
-    return Table(name, table.number, f"Miniature: {caption}", rows, trained=table.trained)
+    return AblationTable(name, table.number, f"Miniature: {caption}", rows, trained=table.trained)
 
 
 MINIATURES = (
@@ -64,12 +64,7 @@ _QUICK = {
 
 
 def plan_demo(out: Path, config: str) -> SweepPlan:
-    """The sweep over the miniatures.
-
-    Args:
-        out: folder that the demo worked in.
-        config: of the demo.
-    """
+    """The sweep over the miniatures, for a demo in the folder `out` with that `config` file."""
     train = with_changes(load_experiment(config).train, _QUICK)
     datasets = open_datasets([str(out / "shards" / name) for name in DATASETS])
     name = f"demo-tables-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
@@ -80,8 +75,9 @@ def run_demo_sweep(out: Path, config: str, console: Console, say: Callable[[str]
     """Run the sweep over the miniatures, print its tables and write its report.
 
     Args:
-        out: folder that the demo worked in.
-        config: of the demo.
+        out: folder of the demo.
+        config: config file of the demo, a path or a built-in one.
+        console: to print the tables to.
         say: called with each line of progress.
     """
     out = out.absolute()

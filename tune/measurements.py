@@ -1,7 +1,12 @@
-"""Table 9: how many parameters a model has, and how long it takes for one square image.
+"""What is measured of a trial's model: Table 9, Figure 4, and pictures of its predictions.
 
-Latency does not depend on the weights, so nothing has to be trained; but on what else the machine does, so it
-is measured when no trial runs, one model after the other.
+Table 9: parameters, and latency of one square image. Latency does not depend on the weights, so nothing has
+to be trained; but it does on the machine's other load, so it is measured when no trial runs, one model after
+the other.
+
+Figure 4: AbsRel of a trained model with images at higher resolutions than those of training.
+
+Pictures: image, ground truth and prediction of the same few validation images in every trial.
 """
 
 from __future__ import annotations
@@ -27,10 +32,12 @@ from pipelines.config import EvaluateConfig, ModelSection, TrainConfig
 from pipelines.evaluate import evaluate
 from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
-from pipelines.tracking import runs as tracking
+from pipelines.report.pictures import FIGURE_4_STEPS
 from pipelines.tracking.runs import Run
 from pipelines.training.loop import build_model
 from tune import records
+
+# ---- Table 9
 
 _WARM_UP = 0.1
 _MILLION = 1e6
@@ -38,7 +45,7 @@ _MILLION = 1e6
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured, and on what: the average time of a prediction in milliseconds."""
+    """Average time of a prediction in `milliseconds`, of a model of `parameters_millions`, on a `device`."""
 
     milliseconds: float
     parameters_millions: float
@@ -46,16 +53,19 @@ class Latency:
 
 
 def count_parameters(model: dpt.DPT) -> float:
-    """Parameters in millions."""
+    """Parameters of a `model` in millions."""
     return sum(parameter.numel() for parameter in model.parameters()) / _MILLION
 
 
 def measure_latency(section: ModelSection, side: int, runs: int, use_gpu: bool, threads: int) -> Latency:
-    """Measure on one of the cluster's GPUs, or on so many cores.
+    """Measure the latency of a model in a Ray task.
 
     Args:
+        section: the model, without its weights.
         side: of the square image in pixels.
         runs: predictions to average over.
+        use_gpu: whether on one of the cluster's GPUs.
+        threads: CPU cores of the task otherwise.
     """
     task = _measure.options(num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0)
     found: Latency = ray.get(task.remote(section.model_dump(), side, runs, use_gpu, threads))
@@ -74,26 +84,27 @@ def _measure(section: dict[str, Any], side: int, runs: int, use_gpu: bool, threa
 
 @torch.inference_mode()
 def seconds_a_prediction(model: dpt.DPT, side: int, runs: int) -> float:
-    """Average time of predicting one image in float32, after warming up."""
+    """Average seconds of `runs` predictions by a `model` of one `side` × `side` image, after warming up."""
     device = next(model.parameters()).device
     image = torch.rand((1, 3, side, side), device=device)
     for _ in range(max(1, round(_WARM_UP * runs))):
         model(image)
-    _finish(device)
+    _synchronise(device)
     start = time.perf_counter()
     for _ in range(runs):
         model(image)
-    _finish(device)
+    _synchronise(device)
     return (time.perf_counter() - start) / runs
 
 
-def _finish(device: torch.device) -> None:
+def _synchronise(device: torch.device) -> None:
+    """Wait for a GPU, whose kernels run asynchronously."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Name of the processor, where the system has it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -102,24 +113,24 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-_FACTORS = (1, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
-"""384 pixels in training: 384, 448, 512, 576, 640."""
+# ---- Figure 4
 
 
 def resolutions(crop: int, divisor: int, chosen: Sequence[int]) -> list[int]:
-    """Sides in pixels to evaluate at, ascending, each at least the training crop's and of whole patches.
+    """Sides in pixels to evaluate at, ascending, none smaller than the training crop's.
 
     Args:
-        divisor: sides are multiples of it.
-        chosen: by the user; empty for the default.
+        crop: side of the training crop in pixels; always one of them.
+        divisor: the others are rounded to multiples of it, whole patches.
+        chosen: by the user; empty for `crop` times `FIGURE_4_STEPS`.
     """
-    wanted: Sequence[float] = chosen or [crop * factor for factor in _FACTORS]
+    wanted: Sequence[float] = chosen or [crop * step for step in FIGURE_4_STEPS]
     whole = {max(crop, round(side / divisor) * divisor) for side in wanted}
     return sorted({crop, *whole})
 
 
 def log_resolutions(
-    run: tracking.Run,
+    run: Run,
     checkpoint: Path,
     data: Sequence[str],
     config: TrainConfig,
@@ -130,8 +141,18 @@ def log_resolutions(
 ) -> None:
     """Evaluate at all resolutions that `known` lacks, and log AbsRel of each dataset and their mean.
 
-    That at the training resolution is what the training's last validation found. At others the shorter side
-    of an image is what is asked for: the rule of most models would change its size as little as it can.
+    AbsRel at the training resolution is that of the training's last validation. At others the shorter side of
+    an image is resized to it: the resize rule of most models would change its size as little as it can.
+
+    Args:
+        run: of the trial.
+        checkpoint: local folder with the trained model.
+        data: version folders of the datasets.
+        config: of the training.
+        chosen: see `resolutions`.
+        divisor: see `resolutions`.
+        threads: CPU cores of a worker without GPU.
+        known: the run's metrics.
     """
     names = sorted(key.partition("/")[2] for key in known if key.startswith(records.abs_rel("")))
     trained_at = min(config.crop_size)
@@ -155,10 +176,17 @@ def log_resolutions(
         run.log_metrics({records.abs_rel_at(side, n): value for n, value in figures.items()}, config.steps)
 
 
+# ---- pictures
+
+
 def log_pictures(run: Run, model: dpt.DPT, data: Sequence[str], split: str, count: int) -> None:
-    """Log the pictures of the first images of every dataset's split.
+    """Log image, ground truth and prediction of the first images of every dataset.
 
     Args:
+        run: of the trial.
+        model: trained.
+        data: version folders of the datasets.
+        split: of these.
         count: images of each dataset.
     """
     for dataset in open_datasets(list(data)):

@@ -1,13 +1,15 @@
-"""What a sweep is: tables, their variants, seeds, data and configs; one YAML that says all of it.
+"""The plan of a sweep: tables, their variants, seeds, data and configs, all in one YAML file.
 
-The plan is written beside the trials' checkpoints before the first of them starts. Going on with a sweep
-reads it back, so that nothing has to be said twice, and nothing can be said differently.
+A variant is a configuration that differs from the others: rows of several tables that resolve to the same
+training are one variant, and are trained once. The plan is written beside the trials' checkpoints before the
+first of them starts; to resume a sweep is to read it back, so nothing is given twice, or differently.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,16 +18,21 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from dpt.zoo import resolve_config
 from pipelines.config import ConfigError, TrainConfig, TuneConfig
+from pipelines.config_files import with_changes
 from pipelines.train import check_fits
-from tune.ablations import Table
+from tune.ablations import AblationTable, Row
 from tune.records import trial_name
-from tune.variants import Variant, find_variants
 
-_FREE = {"seeds", "concurrency", "hours", "max_failures"}
-"""Settings of `TuneConfig` that change how many trials run and when, not what they are."""
+_NOT_IN_DIGEST = {"seeds", "concurrency", "hours", "max_failures"}
+"""Settings of `TuneConfig` that change how many trials run and when, not their results."""
+
+_LONGEST_KEY = 80
+_MODEL_NAME, _OVERRIDES = "model.name", "model.overrides."
 
 
 class DamagedSweep(UserError):
@@ -33,15 +40,36 @@ class DamagedSweep(UserError):
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One configuration of a sweep.
+
+    Attributes:
+        key: unique in the sweep; a path segment such as `dpt_base.readout-ignore`.
+        changes: dotted key of `TrainConfig` → value.
+        rows: table → title of the variant's row in it.
+        trained: whether any of the tables needs it trained.
+    """
+
+    key: str
+    changes: Mapping[str, Any]
+    rows: Mapping[str, str]
+    trained: bool
+
+    def config(self, base: TrainConfig, seed: int) -> TrainConfig:
+        """The training config of its trial with that `seed`: `base` with the variant's changes."""
+        return with_changes(base, {**self.changes, "seed": seed})
+
+
+@dataclass(frozen=True)
 class Trial:
-    """A variant with a seed: one training."""
+    """A `variant` with a `seed`: one training."""
 
     variant: Variant
     seed: int
 
     @property
     def path(self) -> str:
-        """Where it lies in the sweep's folder; also its name in the sweep."""
+        """Its folder in the sweep's; also its name in the sweep."""
         return f"{self.variant.key}/s{self.seed}"
 
 
@@ -51,16 +79,16 @@ class SweepPlan:
 
     Attributes:
         name: of the sweep.
-        tables: what it fills.
-        variants: every different configuration of their rows.
+        tables: whose rows are run.
+        variants: the different configurations of these rows.
         data: version folders of the prepared datasets, sorted by dataset name.
         manifests: dataset → digest of its manifest.
-        train: what all trials have in common.
+        train: the training config that all trials share.
         tune: how they are run.
     """
 
     name: str
-    tables: tuple[Table, ...]
+    tables: tuple[AblationTable, ...]
     variants: tuple[Variant, ...]
     data: tuple[str, ...]
     manifests: Mapping[str, str]
@@ -69,7 +97,7 @@ class SweepPlan:
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Of all trials of a variant."""
+        """The seeds with which each variant is trained."""
         return tuple(self.train.seed + number for number in range(self.tune.seeds))
 
     @cached_property
@@ -80,16 +108,16 @@ class SweepPlan:
 
     @cached_property
     def measured(self) -> tuple[Trial, ...]:
-        """The trials whose variants are in a table of figures that need no training, one each."""
+        """One trial of each variant in a table that needs no training (Table 9)."""
         untrained = {table.name for table in self.tables if not table.trained}
         return tuple(Trial(v, self.seeds[0]) for v in self.variants if untrained & v.rows.keys())
 
     def config(self, trial: Trial) -> TrainConfig:
-        """The training config of a trial."""
+        """The training config of a `trial`."""
         return trial.variant.config(self.train, trial.seed)
 
     def run_name(self, trial: Trial) -> str:
-        """Name of a trial's MLflow run."""
+        """Name of the MLflow run of a `trial`."""
         return trial_name(self.name, trial.variant.key, trial.seed)
 
     def to_yaml(self) -> str:
@@ -99,13 +127,10 @@ class SweepPlan:
 
     @staticmethod
     def from_yaml(text: str, where: str) -> SweepPlan:
-        """Inverse of `to_yaml`.
-
-        Args:
-            where: named in errors.
+        """Inverse of `to_yaml`: the plan in `text`, the content of the file `where`.
 
         Raises:
-            DamagedSweep: if it is no plan.
+            DamagedSweep: if `text` is not a plan.
         """
         try:
             content = yaml.safe_load(text)
@@ -113,16 +138,13 @@ class SweepPlan:
         except (yaml.YAMLError, ValidationError, AttributeError) as error:
             raise DamagedSweep(f"{where}: not a sweep: {' '.join(str(error).split()):.300}") from error
 
-    def identity(self) -> dict[str, Any]:
-        """What a trial's figures depend on: all but names, and how many trials run where and when."""
-        plain: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
-        tune = {key: value for key, value in plain["tune"].items() if key not in _FREE}
-        return {key: plain[key] for key in ("variants", "manifests", "train")} | {"tune": tune}
-
     @cached_property
     def digest(self) -> str:
-        """Of the identity."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of all that a trial's metrics depend on: not names, nor how many trials run when."""
+        plain: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        tune = {key: value for key, value in plain["tune"].items() if key not in _NOT_IN_DIGEST}
+        content = {key: plain[key] for key in ("variants", "manifests", "train")} | {"tune": tune}
+        return _digest(content)
 
 
 _ADAPTER = TypeAdapter(SweepPlan)
@@ -130,12 +152,19 @@ _ADAPTER = TypeAdapter(SweepPlan)
 
 def plan_sweep(
     name: str,
-    tables: Sequence[Table],
+    tables: Sequence[AblationTable],
     datasets: Sequence[PreparedDataset],
     train: TrainConfig,
     tune: TuneConfig,
 ) -> SweepPlan:
     """Resolve a sweep.
+
+    Args:
+        name: of the sweep, without slashes.
+        tables: to run, each once.
+        datasets: to train and validate on.
+        train: the training config that all trials share.
+        tune: how they are run.
 
     Raises:
         ConfigError: if there is nothing to run, or a variant does not fit the data or the config; names it.
@@ -169,3 +198,58 @@ def _check_fits(variant: Variant, train: TrainConfig, datasets: Sequence[Prepare
         check_fits(variant.config(train, train.seed), datasets)
     except ConfigError as error:
         raise ConfigError(f"{variant.key}: {error}") from error
+
+
+def find_variants(tables: Sequence[AblationTable], base: TrainConfig) -> list[Variant]:
+    """The variants of `tables` over the config `base`, in their rows' order.
+
+    Raises:
+        ConfigError: naming a row whose settings are not a training config, or whose model is unknown.
+    """
+    found: dict[str, Variant] = {}
+    for table in tables:
+        for row in table.rows:
+            identity = _identity(table, row, base)
+            key = _key(row, base)
+            if identity not in found and key in {variant.key for variant in found.values()}:
+                key = f"{key}-{identity[:8]}"
+            known = found.get(identity, Variant(key, dict(row.changes), {}, False))
+            rows, trained = {table.name: row.title, **known.rows}, known.trained or table.trained
+            found[identity] = Variant(known.key, known.changes, rows, trained)
+    return list(found.values())
+
+
+def _identity(table: AblationTable, row: Row, base: TrainConfig) -> str:
+    """Digest of the resolved config: equal for rows that are the same training."""
+    try:
+        config = with_changes(base, row.changes)
+        model = resolve_config(config.model.name, **config.model.overrides)
+    except (ConfigError, ValueError, TypeError) as error:
+        raise ConfigError(f"{table.name}: row {row.title!r}: {error}") from error
+    settings = json.loads(config.model_dump_json(exclude={"model": {"name", "overrides"}, "seed": True}))
+    return _digest({"model": model.to_dict(), "settings": settings})
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _key(row: Row, base: TrainConfig) -> str:
+    """Model and changes of a row but those that are the model's defaults: `dpt_base.readout-ignore`."""
+    name = row.changes.get(_MODEL_NAME, base.model.name)
+    default = dpt.zoo.MODELS[name].config.to_dict()
+    parts = [str(name)]
+    for key, value in row.changes.items():
+        plain = list(value) if isinstance(value, tuple) else value
+        is_default = key.startswith(_OVERRIDES) and default.get(key.removeprefix(_OVERRIDES)) == plain
+        if key != _MODEL_NAME and not is_default:
+            parts.append(f"{key.rpartition('.')[2]}-{_slug(plain)}")
+    key = ".".join(parts)
+    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}-{_digest(key)[:8]}"
+
+
+def _slug(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _digest(value)[:6]
+    text = "_".join(map(str, value)) if isinstance(value, list) else str(value)
+    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
@@ -18,18 +16,18 @@ _HOUR = 3600.0
 
 
 class SweepExists(UserError):
-    """A sweep of that name is another one, or one that is not there has to be gone on with."""
+    """There is another sweep of that name, or none to resume."""
 
 
 def open_parent(plan: SweepPlan) -> tracking.Run:
-    """The sweep's run: started, or found if an earlier start got so far.
+    """The run of the sweep of a `plan`: started, or found if an earlier start had created it.
 
     Raises:
         SweepExists: if MLflow has another sweep of that name.
     """
     tracking.connect()
     datasets = open_datasets(list(plan.data))
-    known = find_parent(plan.name)
+    known = records.find_sweep(plan.name)
     if known is None:
         tags = {records.SWEEP: plan.name, records.PLAN_DIGEST: plan.digest}
         run = tracking.start_run(plan.name, records.SWEEP_JOB, plan.tune, datasets, tags)
@@ -40,43 +38,31 @@ def open_parent(plan: SweepPlan) -> tracking.Run:
     else:
         run = _address(known)
         run.reopen()
-    MlflowClient().log_text(run.run_id, plan.to_yaml(), records.SWEEP_FILE)
+    run.log_text(plan.to_yaml(), records.SWEEP_FILE)
     return run
-
-
-def find_parent(sweep: str) -> Entity | None:
-    """The run of a sweep; the newest, should there be several."""
-    found = _search({records.JOB: records.SWEEP_JOB, records.SWEEP: sweep})
-    return found[0] if found else None
 
 
 def open_child(plan: SweepPlan, trial: Trial, parent: tracking.Run) -> tracking.Run:
-    """A trial's run: started, or found if an earlier attempt got so far."""
-    known = {record: run for run in children(parent.run_id) if (record := _trial_of(run))}
+    """The run of a `trial` of a `plan`, a child of `parent`: started, or that of an earlier attempt."""
     datasets, config = open_datasets(list(plan.data)), plan.config(trial)
-    found = known.get((trial.variant.key, str(trial.seed)))
-    if found is None:
-        tags = {
-            records.PARENT: parent.run_id,
-            records.SWEEP: plan.name,
-            records.VARIANT: trial.variant.key,
-            records.SEED: str(trial.seed),
-            **{records.table_tag(table): title for table, title in trial.variant.rows.items()},
-        }
-        return tracking.start_run(plan.run_name(trial), records.TRAIN_JOB, config, datasets, tags)
-    run = _address(found)
-    if not (found.inputs and found.inputs.dataset_inputs):  # they are what a start logs last
-        tracking.describe_run(run, records.TRAIN_JOB, config, datasets)
-    return run
-
-
-def children(parent_id: str) -> list[Entity]:
-    """The runs of a sweep's trials."""
-    return _search({records.PARENT: parent_id})
+    identity = {records.VARIANT: trial.variant.key, records.SEED: str(trial.seed)}
+    # Of duplicates, which a server may have created when a request was repeated, the oldest.
+    for run in reversed(records.child_runs(parent.run_id)):
+        if identity.items() <= run.data.tags.items():
+            # Inputs are what a start logs last: without them it was cut off.
+            if not (run.inputs and run.inputs.dataset_inputs):
+                tracking.describe_run(_address(run), records.TRAIN_JOB, config, datasets)
+            return _address(run)
+    rows = {records.table_tag(table): title for table, title in trial.variant.rows.items()}
+    tags = {records.PARENT: parent.run_id, records.SWEEP: plan.name, **identity, **rows}
+    return tracking.start_run(plan.run_name(trial), records.TRAIN_JOB, config, datasets, tags)
 
 
 def training_hours(run: tracking.Run) -> float:
-    """Time spent in a run's training steps, each counted once however often it was interrupted."""
+    """Time spent in the training steps of a `run`, each counted once however often it was interrupted.
+
+    The metric `step_seconds` is the mean over the steps since its last point.
+    """
     history = MlflowClient(run.tracking_uri).get_metric_history(run.run_id, "step_seconds")
     seconds, before = 0.0, 0
     for point in sorted(history, key=lambda point: point.step):
@@ -86,32 +72,9 @@ def training_hours(run: tracking.Run) -> float:
 
 
 def mark_stopped_early(run: tracking.Run, step: int) -> None:
-    """Note that the scheduler ended a trial at that step."""
+    """Tag the `run` of a trial that the scheduler stopped at a `step`."""
     MlflowClient(run.tracking_uri).set_tag(run.run_id, records.STOPPED_EARLY, str(step))
     run.finish("FINISHED")
-
-
-def _trial_of(run: Entity) -> tuple[str, str] | None:
-    tags = run.data.tags
-    return (
-        (tags[records.VARIANT], tags[records.SEED]) if {records.VARIANT, records.SEED} <= set(tags) else None
-    )
-
-
-def _search(tags: dict[str, Any]) -> list[Entity]:
-    """All runs with those tags, newest first."""
-    experiment = MlflowClient().get_experiment_by_name(tracking.EXPERIMENT)
-    assert experiment is not None, "connecting makes it"
-    query = " AND ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    found: list[Entity] = []
-    token = None
-    while True:
-        page = MlflowClient().search_runs(
-            [experiment.experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token
-        )
-        found += page
-        if not (token := page.token):
-            return found
 
 
 def _address(run: Entity) -> tracking.Run:

@@ -1,9 +1,8 @@
 """`dpt tune`: the trials of a sweep on Ray Tune, each a training on Ray Train.
 
-A sweep lives in `<storage>/<name>`: `sweep.yaml` (what it is) and a folder a trial, in which a `result.json`
-says that it is over. That is all its state: what is missing is run, whenever and by whomever the sweep is
-started again; a finished one is told from these files alone. Ray Tune places trials, starts those again that
-crashed, and ends hopeless ones; it is asked to remember nothing.
+A sweep lives in `<storage>/<name>`: `sweep.yaml`, its plan, and a folder a trial, with a `result.json` once
+that is finished. These files are all its state: starting the sweep again runs the trials that are missing.
+Ray Tune places trials, restarts those that crashed, and stops hopeless ones; its own files are deleted.
 """
 
 from __future__ import annotations
@@ -33,27 +32,27 @@ from tune.trial import SweepPlace, is_finished, run_trial
 _PLAN_FILE = "sweep.yaml"
 _TUNE_FOLDER = "ray_tune"
 _QUIET = {
-    # CSV, JSON and TensorBoard files of each trial: MLflow has what they would say.
+    # CSV, JSON and TensorBoard files of each trial: MLflow has all of that.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The last result of a trial says how it ended, and has no metric.
+    # The last result of a trial is its outcome, without a metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
 class SweepFailed(UserError):
-    """A sweep some of whose trials failed; the message says which, and why."""
+    """Trials of a sweep failed; the message names them and the reasons."""
 
 
 class SweepStopped(UserError):
-    """A sweep that ended before its last trial, on purpose; it can be gone on with."""
+    """A sweep was stopped on purpose before its last trial; it can be resumed."""
 
 
 def read_plan(name: str, storage: str) -> SweepPlan:
-    """The plan of a sweep that was started.
+    """The plan of the sweep `name` in `storage`.
 
     Raises:
-        SweepExists: if there is none of that name.
+        SweepExists: if there is none.
     """
     folder = Folder(storage) / name
     if not folder.exists(_PLAN_FILE):
@@ -62,35 +61,29 @@ def read_plan(name: str, storage: str) -> SweepPlan:
 
 
 def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> tracking.Run:
-    """Run the trials of a sweep that are not over; returns the sweep's MLflow run.
+    """Run the trials of a sweep that are not finished; returns the sweep's MLflow run.
 
     Args:
-        storage: the sweep lives in `<storage>/<plan.name>`.
+        plan: of the sweep.
+        storage: path or URI; the sweep lives in `<storage>/<plan.name>`.
         show: called with each line of progress.
 
     Raises:
         SweepExists: if there is another sweep of that name.
-        SweepFailed: once all others are over, if trials failed.
-        SweepStopped: after SIGTERM, or when the time is up; what ran has saved where it is.
+        SweepFailed: once all trials have ended, if some failed.
+        SweepStopped: after SIGTERM, or when the time is up; running trials have saved a checkpoint.
     """
     folder = Folder(storage) / plan.name
-    _keep_plan(plan, folder)
+    if folder.exists(_PLAN_FILE) and read_plan(plan.name, storage).digest != plan.digest:
+        raise SweepExists(
+            f"there is another sweep {plan.name} in {folder.uri}: resume that by --resume {plan.name}, "
+            "or choose another --name"
+        )
+    folder.write_text(_PLAN_FILE, plan.to_yaml())
     run = open_parent(plan)
     with tracking.finishing(run, killed_by=SweepStopped):
         _run_missing(plan, SweepPlace(folder.uri, run, 1, None), show)
     return run
-
-
-def _keep_plan(plan: SweepPlan, folder: Folder) -> None:
-    """Write the plan down, unless it is there."""
-    if folder.exists(_PLAN_FILE):
-        known = SweepPlan.from_yaml(folder.read_text(_PLAN_FILE), f"{folder.uri}/{_PLAN_FILE}")
-        if known.digest != plan.digest:
-            raise SweepExists(
-                f"there is another sweep {plan.name} in {folder.uri}: go on with that by --resume "
-                f"{plan.name}, or choose another --name"
-            )
-    folder.write_text(_PLAN_FILE, plan.to_yaml())
 
 
 def _run_missing(plan: SweepPlan, place: SweepPlace, show: Callable[[str], None]) -> None:
@@ -119,7 +112,9 @@ def _run_trials(
         removing_orphans(),
     ):
         results = _tuner(plan, place, missing, placement.drivers, board).fit()
-    _forget_tune(Folder(place.folder))
+    folder = Folder(place.folder)
+    if folder.exists(_TUNE_FOLDER):
+        folder.fs.rm(folder.path_of(_TUNE_FOLDER), recursive=True)
     _require_finished(plan, place, missing, _failures(plan, results))
 
 
@@ -145,7 +140,7 @@ def _tuner(
 
 @contextmanager
 def _time_limit(hours: float | None, board: Any) -> Iterator[None]:
-    """Ask all trials to save where they are and end, when the time is up."""
+    """Stop all trials, each with a checkpoint, when the time is up."""
     if hours is None:
         yield
         return
@@ -158,14 +153,8 @@ def _time_limit(hours: float | None, board: Any) -> Iterator[None]:
         timer.cancel()
 
 
-def _forget_tune(folder: Folder) -> None:
-    """Remove what Ray Tune has written: it is not needed to go on."""
-    if folder.exists(_TUNE_FOLDER):
-        folder.fs.rm(folder.path_of(_TUNE_FOLDER), recursive=True)
-
-
 def _failures(plan: SweepPlan, results: tune.ResultGrid) -> dict[str, str]:
-    """Trial → why it failed, in one line."""
+    """Trial → reason why it failed, in one line."""
     found = {}
     for result in (results[number] for number in range(len(results))):
         config, metrics = result.config or {}, result.metrics or {}
@@ -180,9 +169,8 @@ def _failures(plan: SweepPlan, results: tune.ResultGrid) -> dict[str, str]:
 def _require_finished(
     plan: SweepPlan, place: SweepPlace, missing: Sequence[int], failures: dict[str, str]
 ) -> None:
-    """Raise unless all trials are over."""
     left = [plan.trials[number].path for number in missing if not is_finished(place, plan.trials[number])]
-    again = f"`dpt tune --resume {plan.name}` goes on"
+    again = f"`dpt tune --resume {plan.name}` resumes"
     if failures:
         reasons = "; ".join(f"{path}: {reason}" for path, reason in failures.items())
         raise SweepFailed(f"{len(left)} of {len(plan.trials)} trials are not finished: {reasons}; {again}")
@@ -191,7 +179,7 @@ def _require_finished(
 
 
 def _measure_latencies(plan: SweepPlan, place: SweepPlace, show: Callable[[str], None]) -> None:
-    """Measure what Table 9 has, of every variant that lacks it."""
+    """Measure the columns of Table 9 of every variant that lacks them."""
     for trial in plan.measured:
         run = open_child(plan, trial, place.parent)
         known = run.metrics()

@@ -1,8 +1,7 @@
-"""One trial: train a variant, then measure what its tables want of the trained model.
+"""One trial: train a variant, then measure what its tables need of the trained model.
 
-What is done is never done again: a training goes on from its newest checkpoint, a trained model is not
-trained again, a figure that MLflow has is not measured again, and a trial that has its `result.json` is not
-begun.
+Every step is idempotent: a training resumes from its newest checkpoint, a trained model is not trained again,
+a metric that MLflow has is not measured again, and a trial with a `result.json` is not started.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from tune.plan import SweepPlan, Trial
 from tune.runs import open_child, training_hours
 
 RESULT_FILE = "result.json"
-"""In a trial's folder: it is over. How, and what came of it."""
+"""In the folder of a trial that is finished: its run and metrics."""
 
 _TRAINED_FILE = "trained.json"
 
 
 @dataclass(frozen=True)
 class SweepPlace:
-    """Where a sweep is: plain data, for it travels to the trials.
+    """Where a sweep is stored, tracked and run; plain data, since it is sent to the trials.
 
     Attributes:
-        folder: the sweep's own.
+        folder: of the sweep; path or URI.
         parent: its MLflow run.
         threads: CPU cores of each training process without GPU.
-        cluster: Ray's address, as the sweep's own process has it; None for a local Ray.
+        cluster: RAY_ADDRESS of the sweep's own process; None for a local Ray.
     """
 
     folder: str
@@ -53,19 +52,21 @@ class SweepPlace:
     cluster: str | None
 
     def folder_of(self, trial: Trial) -> Folder:
-        """A trial's folder."""
+        """The folder of a `trial`."""
         return Folder(self.folder) / trial.path
 
 
 def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board: Any) -> dict[str, Any]:
-    """What Ray Tune runs for each trial, on a driver that holds no resources.
+    """Run a trial; Ray Tune calls it in a driver that holds no resources.
 
     Args:
-        config: `trial`, the number of the trial in the plan.
+        config: `trial` is the number of the trial in the plan.
+        plan: of the sweep.
+        place: of the sweep.
         board: the sweep's `pipelines.training.board.ProgressBoard`.
 
     Returns:
-        `outcome`: `finished`, `stopped` or `failed`; of the last, `reason`, which trying again does not mend.
+        `outcome`: `finished`, `stopped` or `failed`; and of `failed` the `reason`, which no retry mends.
     """
     os.environ["MLFLOW_TRACKING_URI"] = place.parent.tracking_uri
     if place.cluster:
@@ -108,14 +109,15 @@ class _Work:
         self._run = open_child(plan, trial, place.parent)
 
     def run(self) -> None:
-        """Do what is not done yet."""
+        """Train, measure and finish, as far as that is not done yet."""
         if not self._folder.exists(_TRAINED_FILE):
             self._train()
         with tracking.finishing(self._run):
             known = self._run.metrics()
             self._log_once({records.TRAIN_HOURS: training_hours(self._run)}, known)
             with tempfile.TemporaryDirectory(prefix="dpt-trial-") as scratch:
-                self._measure(self._checkpoint(Path(scratch)), known)
+                store = CheckpointStore(self._folder, self._config.keep_checkpoints, self._say)
+                self._measure(store.fetch(self._config.steps, Path(scratch)), known)
         finish_trial(self._folder, self._run)
 
     def _train(self) -> None:
@@ -133,29 +135,24 @@ class _Work:
         self._folder.write_text(_TRAINED_FILE, json.dumps(content, indent=1))
 
     def _callbacks(self) -> list[Any]:
-        """What tells Ray Tune of every validation, for a scheduler to judge by."""
+        """Callbacks that report every validation to Ray Tune, for its scheduler."""
         if self._plan.tune.early_stopping == "none":
             return []
         from ray.tune.integration.ray_train import TuneReportCallback
 
         return [TuneReportCallback()]
 
-    def _checkpoint(self, scratch: Path) -> Path:
-        """The last checkpoint as a local folder."""
-        store = CheckpointStore(self._folder, self._config.keep_checkpoints, self._say)
-        return store.fetch(self._config.steps, scratch)
-
     def _measure(self, checkpoint: Path, known: dict[str, float]) -> None:
-        model = dpt.load_model(checkpoint)
+        model, tune, config = dpt.load_model(checkpoint), self._plan.tune, self._config
         self._log_once({records.PARAMETERS: count_parameters(model)}, known)
-        log_pictures(self._run, model, self._plan.data, self._config.val_split, self._plan.tune.pictures)
+        log_pictures(self._run, model, self._plan.data, config.val_split, tune.pictures)
         if "resolution" in self._trial.variant.rows:
             log_resolutions(
                 self._run,
                 checkpoint,
                 self._plan.data,
-                self._config,
-                self._plan.tune.sides,
+                config,
+                tune.sides,
                 model.size_divisor,
                 self._place.threads,
                 known,
@@ -166,11 +163,17 @@ class _Work:
 
 
 def finish_trial(folder: Folder, run: tracking.Run, stopped_early: int | None = None) -> None:
-    """Write that a trial is over, and what came of it."""
+    """Write the result of a trial, which marks it as finished.
+
+    Args:
+        folder: of the trial.
+        run: of the trial.
+        stopped_early: the step at which the scheduler stopped it.
+    """
     content = {"run_id": run.run_id, "stopped_early": stopped_early, "metrics": run.metrics()}
     folder.write_text(RESULT_FILE, json.dumps(content, indent=1))
 
 
 def is_finished(place: SweepPlace, trial: Trial) -> bool:
-    """Whether a trial is over."""
+    """Whether a `trial` of the sweep at `place` is finished."""
     return place.folder_of(trial).exists(RESULT_FILE)

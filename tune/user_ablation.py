@@ -1,6 +1,6 @@
-"""A user's own ablation: one small YAML that says what varies, over which values.
+"""A user's own ablation: a small YAML file that names what varies, over which values.
 
-    name: decoder                          # of the table; no other may have it
+    name: decoder                          # of the table; unique
     caption: Width and rate of the decoder # optional
     vary:                                  # every combination of
       model.overrides.features: [128, 256]
@@ -26,17 +26,17 @@ from typing import Any
 import yaml
 
 from pipelines.config import ConfigError
-from tune.ablations import PAPER, Row, Table
+from tune.ablations import PAPER, AblationTable, Row
 
 _KEYS = {"name", "caption", "vary", "variants"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def read_ablation(path: Path) -> Table:
-    """The table that a YAML file describes.
+def read_ablation(path: Path) -> AblationTable:
+    """The table that the YAML file at `path` describes.
 
     Raises:
-        ConfigError: if it describes none; names file and key.
+        ConfigError: naming file and key, if it does not describe a table.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ def read_ablation(path: Path) -> Table:
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]}: unknown key; there are: {', '.join(sorted(_KEYS))}")
     rows = tuple(_rows(content, path))
-    return Table(_name(content, path), "", str(content.get("caption", "")), rows)
+    return AblationTable(_name(content, path), "", str(content.get("caption", "")), rows)
 
 
 def _name(content: dict[str, Any], path: Path) -> str:

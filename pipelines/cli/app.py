@@ -11,13 +11,12 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
 from datasets_prep.errors import UserError
-from pipelines.cli import evaluate, predict, prepare, registry, train
-from pipelines.cli.options import Config, Overrides
+from pipelines.cli import evaluate, options, predict, prepare, registry, train
 
 app = typer.Typer(
     name="dpt",
@@ -50,7 +49,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
 for command in _COMMANDS:
-    app.command(cls=evaluate.Spreading if command is evaluate.evaluate else None)(command)
+    app.command(cls=evaluate.SpreadOptions if command is evaluate.evaluate else None)(command)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -59,23 +58,22 @@ def submit(
         list[str], typer.Argument(metavar="-- COMMAND", help="E.g. train --data s3://bucket/shards.")
     ],
     address: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="The cluster's job server.", show_default="RAY_API_SERVER_ADDRESS"),
+        str | None, typer.Option(help="The cluster's job server.", show_default="RAY_API_SERVER_ADDRESS")
     ] = None,
     env: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             metavar="KEY[=VALUE]",
-            help="Environment of the job, which the cluster's users can see; MLFLOW_TRACKING_* go with every "
-            "job. Repeat for more.",
+            help="Environment of the job, which the cluster's users can see; MLFLOW_TRACKING_* are always in "
+            "it. Repeat for more.",
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Try first from the cluster what the job needs.")
+        bool, typer.Option("--check/--no-check", help="Check first that the cluster reaches all it needs.")
     ] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")] = True,
 ) -> None:
-    """Run a command of dpt on a cluster: with this working tree, its log here, its exit code."""
+    """Run a command of dpt on a cluster, with this working tree; follow its log and return its exit code."""
     from pipelines.submit import submit as run_there
 
     parameters = _parameters_of(command)
@@ -84,7 +82,7 @@ def submit(
 
 
 def _parameters_of(command: list[str]) -> dict[str, Any]:
-    """What a command line of `dpt` gives to its subcommand; a mistake in it ends the program."""
+    """A subcommand's parameters by name, parsed from the words of `command`; a mistake ends the program."""
     name, *arguments = command
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
@@ -96,8 +94,8 @@ def _parameters_of(command: list[str]) -> dict[str, Any]:
 @app.command("config")
 def show_config(
     job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict or tune.")],
-    overrides: Overrides = None,
-    config: Config = None,
+    overrides: options.Overrides = None,
+    config: options.Config = None,
 ) -> None:
     """Print a job's resolved config: every key with its value."""
     from pipelines.config import ConfigError, Experiment
@@ -110,8 +108,8 @@ def show_config(
 
 
 def main() -> None:
-    """Run the command line; an error that a user can mend is one clear line, not a traceback."""
-    # Ray gives workers their own working directory; what the user typed is relative to this one.
+    """Run the command line; a `UserError` is printed as one line, not as a traceback."""
+    # Ray gives workers their own working directory, but the user's paths are relative to this one.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     try:
         app()

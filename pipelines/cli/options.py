@@ -1,40 +1,81 @@
-"""Options of the command line that several commands have."""
+"""Options that several commands share, the check of paths inside a job, and the progress bar."""
 
 from __future__ import annotations
 
 import os
-from typing import Annotated, Optional
+from collections.abc import Iterable
+from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets_prep.errors import UserError
 
 Config = Annotated[
-    Optional[str],  # noqa: UP045 (Typer reads annotations at run time, also on Python 3.10)
+    str | None,
     typer.Option(
         "--config", "-c", help="A YAML file, or built in: paper, mix6, demo.", show_default="the paper's"
     ),
 ]
 Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045
+    list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...", help="Config overrides, e.g. seed=1. `dpt config JOB` lists the keys."
     ),
 ]
-
-Data = Annotated[
-    list[str], typer.Option("--data", "-d", help="A prepared dataset, or a folder of them. Repeat for more.")
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A registered model (models:/dpt@champion), a model's folder, a published checkpoint, or "
+        "hf-hub:OWNER/NAME.",
+    ),
+]
+_DATA = typer.Option("--data", "-d", help="A prepared dataset, or a folder of them. Repeat for more.")
+Data = Annotated[list[str], _DATA]
+OptionalData = Annotated[list[str] | None, _DATA]
+RunName = Annotated[str, typer.Option("--name", "-n", help="Name of the run.")]
+Storage = Annotated[str, typer.Option(help="Folder of checkpoints; a path or s3://…")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run of that name.")]
+AllowChanges = Annotated[
+    bool, typer.Option("--allow-changes", help="Resume even if config or data changed since its start.")
+]
+AllowMissing = Annotated[
+    bool, typer.Option("--allow-missing", help="Accept sets and splits with missing images, and report them.")
 ]
 
 
-def lasting(path: str) -> str:
-    """Refuse a relative path inside a submitted job: it would lie in the job's directory, and go with it.
+def require_durable_path(path: str) -> str:
+    """Return `path`, unless it is relative inside a submitted job, whose working directory is temporary.
 
     Raises:
-        UserError: if it is one.
+        UserError: for such a path.
     """
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in path and not os.path.isabs(path):
+    from pipelines.cluster.ray_private import inside_submitted_job
+
+    if "://" not in path and not os.path.isabs(path) and inside_submitted_job():
         raise UserError(
             f"{path}: inside a Ray job give an absolute path or a URI, or it is lost with the job"
         )
     return path
+
+
+def show_progress(description: str, states: Iterable[tuple[int, int | None, str]]) -> None:
+    """Show a progress bar until `states` ends.
+
+    Args:
+        description: left of the bar.
+        states: number done, total number (None if unknown), and the text right of the bar.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]},"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task(description, total=None, detail="starting")
+        for done, total, detail in states:
+            bar.update(task, completed=done, total=total, detail=detail)

@@ -1,26 +1,14 @@
-"""The commands of `dpt` that use weights where they are: predict and convert."""
+"""The commands of `dpt` that use a model as it is: predict and convert."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-PredictOverrides = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--set", metavar="KEY=VALUE", help="Config override, e.g. frames=true. Repeat for more."),
-]
-Weights = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A registered model (models:/dpt@champion), a model's folder, a published checkpoint, or "
-        "hf-hub:OWNER/NAME.",
-    ),
-]
+from pipelines.cli import options
 
 
 def predict(
@@ -30,38 +18,30 @@ def predict(
             help="Images, videos, folders of them, quoted patterns ('in/**/*.jpg'), or - for stdin."
         ),
     ],
-    model: Weights,
+    model: options.Model,
     out: Annotated[
         str, typer.Option(help="Folder for the results (a path or s3://…), or - for one file on stdout.")
     ],
     config: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--config", "-c", help="A YAML file, or a built-in one.", show_default="none"),
     ] = None,
     side: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(
-            help="Size in pixels at which images go through the network.", show_default="the model's"
-        ),
+        int | None, typer.Option(help="Side in pixels of the network's input.", show_default="the model's")
     ] = None,
     rule: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="minimal, lower_bound or upper_bound.", show_default="the model's"),
     ] = None,
-    device: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="cpu, cuda, or auto.", show_default="auto"),
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, or auto.", show_default="auto")] = None,
     dtype: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="float32, bfloat16 or float16.", show_default="float32"),
+        str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="float32")
     ] = None,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Images that are predicted at once.", show_default="1"),
+        int | None, typer.Option(help="Images that are predicted at once.", show_default="1")
     ] = None,
     write: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="npy,png,colour",
             help="What to write for each image.",
@@ -69,59 +49,62 @@ def predict(
         ),
     ] = None,
     colours: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Colour map of Matplotlib's.", show_default="inferno"),
+        str | None, typer.Option(help="Colour map of Matplotlib.", show_default="inferno")
     ] = None,
     ply: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
             metavar="DEGREES", help="Also a point cloud, for a camera of this horizontal field of view."
         ),
     ] = None,
     attention: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="LAYER,…", help="Also attention maps of these layers, counted from 1."),
     ] = None,
     reference: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             metavar="ROW,COLUMN",
             help="Token whose attention is drawn, in shares of height and width. Repeat for more.",
             show_default="upper left and lower right",
         ),
     ] = None,
-    override: PredictOverrides = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Config override, e.g. frames=true. Repeat for more."
+        ),
+    ] = None,
 ) -> None:
     """Predict images and videos: depth or classes, as .npy, PNG and colours; point clouds; attention maps."""
     from pipelines.config import PredictConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.predict import STANDARD_OUTPUT, predict_one
     from pipelines.predict import predict as run_prediction
-    from pipelines.tracking.model_reference import load_network
+    from pipelines.tracking.model_reference import load_model
 
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
-    options: dict[str, object] = {
+    given: dict[str, object] = {
         "side": side,
         "rule": rule,
         "device": device,
         "dtype": dtype,
         "batch_size": batch_size,
-        "write": forms and f"[{forms}]",
+        "write": forms and _items(forms),
         "colours": colours,
         "ply": ply,
-        "attention": attention and f"[{attention}]",
-        "references": reference and f"[{', '.join(f'[{text}]' for text in reference)}]",
+        "attention": attention and _items(attention),
+        "references": reference and [_items(text) for text in reference],
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    settings = load_section("predict", PredictConfig, config, [*given, *(override or [])])
+    settings = load_section("predict", PredictConfig, config, override or [], options=given)
     typer.echo(to_yaml(settings), nl=False, err=to_stdout)
-    network = load_network(model)
+    loaded = load_model(model)
     if to_stdout:
-        sys.stdout.buffer.write(predict_one(settings, network, images))
+        sys.stdout.buffer.write(predict_one(settings, loaded, images))
         return
     failed = False
-    for outcome in run_prediction(settings, network, images, out):
+    for outcome in run_prediction(settings, loaded, images, out):
         failed |= outcome.problem is not None
         written = ", ".join(f"{out.rstrip('/')}/{name}" for name in outcome.written)
         content = f" ({outcome.content})" if outcome.content else ""
@@ -129,6 +112,10 @@ def predict(
         typer.echo(said, err=outcome.problem is not None)
     if failed:
         raise typer.Exit(1)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def convert(
@@ -139,8 +126,8 @@ def convert(
     destination: Annotated[Path, typer.Argument(help="Folder to create.")],
     to: Annotated[str, typer.Option(metavar="ours|huggingface", help="Layout to write.")] = "ours",
     name: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Which model it is, where the file does not tell, e.g. dpt_hybrid_nyu."),
+        str | None,
+        typer.Option(help="Name of the model, where the file does not tell it, e.g. dpt_hybrid_nyu."),
     ] = None,
 ) -> None:
     """Convert published weights to a model's folder, or to Hugging Face's layout."""

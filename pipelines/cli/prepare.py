@@ -1,38 +1,40 @@
-"""The commands that make and look at shards: generate, datasets, stereo, prepare, inspect."""
+"""The commands of datasets: generate, datasets, stereo, prepare, inspect."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.options import Config, Overrides, lasting
+from pipelines.cli import options
+from pipelines.cli.options import require_durable_path, show_progress
 
 if TYPE_CHECKING:
     from datasets_prep.ingest.forecast import Forecast
     from datasets_prep.ingest.run import Progress
     from datasets_prep.inspect.verify import Inspection
     from datasets_prep.plan.shards import IngestPlan
-    from datasets_prep.stereo.run import StereoProgress
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
 
 
 def generate(
-    dataset: Annotated[str, typer.Argument(help="Whose native layout to write, e.g. tartanair.")],
+    dataset: Annotated[str, typer.Argument(help="Dataset whose layout to write, e.g. tartanair.")],
     out: Annotated[str, typer.Option(help="Folder to write to.")],
     scenes: Annotated[int, typer.Option(min=1, help="How many scenes to render.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Decides the scenes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 0,
 ) -> None:
-    """Render synthetic scenes in a dataset's published layout, to try things out without the real data."""
+    """Render synthetic scenes in a dataset's published layout, to try dpt without the real data."""
     from datasets_prep.synthetic import write_dataset
 
     write_dataset(dataset, Path(out), scenes, seed=seed)
@@ -40,7 +42,7 @@ def generate(
 
 
 def datasets() -> None:
-    """List the datasets that can be prepared, with the layout that is expected of each."""
+    """List the datasets that can be prepared, with the expected layout of each."""
     from datasets_prep.sources import SOURCES
 
     table = Table("dataset", "ground truth", show_lines=True)
@@ -51,14 +53,16 @@ def datasets() -> None:
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="Which dataset, e.g. redweb; `dpt datasets` lists them.")],
-    raw: Annotated[str, typer.Option(help="Its folder, in the published layout; a path or s3://…")],
-    out: Annotated[str, typer.Option(help="Where to put DATASET/; a path or s3://…")],
-    overrides: Overrides = None,
-    config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dataset: Annotated[
+        str, typer.Argument(help="Name of the dataset, e.g. redweb; `dpt datasets` lists all.")
+    ],
+    raw: Annotated[str, typer.Option(help="Dataset root, in the published layout; a path or s3://…")],
+    out: Annotated[str, typer.Option(help="Folder to write DATASET/ to; a path or s3://…")],
+    overrides: options.Overrides = None,
+    config: options.Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="List the raw folder again instead of using the kept listing.")
+        bool, typer.Option("--refresh", help="List the root again; ignore the cache.")
     ] = False,
 ) -> None:
     """Turn a raw dataset into shards of image, inverse depth and validity."""
@@ -71,7 +75,7 @@ def prepare(
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
 
-    raw, out = lasting(raw), lasting(out)
+    raw, out = require_durable_path(raw), require_durable_path(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
     root, name = open_raw(raw), open_source(dataset, raw, settings).name
@@ -85,7 +89,7 @@ def prepare(
         keep(listing.files, root, Folder(out) / name)
     if not is_finished(plan, out):
         connect()
-    _watch(ingest(plan, out), plan)
+    show_progress(plan.source, _progress_of(ingest(plan, out), plan))
     done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
     samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
@@ -108,20 +112,15 @@ def _show_forecast(plan: IngestPlan, out: str) -> None:
     from datasets_prep.ingest.forecast import forecast
     from datasets_prep.ingest.run import is_finished
 
-    for split, (samples, shards) in _counts_by_split(plan).items():
-        typer.echo(f"{split}: {samples} samples in {shards} shards")
+    samples, shards = Counter[str](), Counter(shard.split for shard in plan.shards)
+    for shard in plan.shards:
+        samples[shard.split] += shard.count
+    for split in shards:
+        typer.echo(f"{split}: {samples[split]} samples in {shards[split]} shards")
     if is_finished(plan, out):
         typer.echo("finished already: nothing would be done")
         return
     _show_cost(forecast(plan, out), os.cpu_count() or 1)
-
-
-def _counts_by_split(plan: IngestPlan) -> dict[str, tuple[int, int]]:
-    counts: dict[str, tuple[int, int]] = {}
-    for shard in plan.shards:
-        samples, shards = counts.get(shard.split, (0, 0))
-        counts[shard.split] = samples + shard.count, shards + 1
-    return counts
 
 
 def _show_cost(expected: Forecast, cores: int) -> None:
@@ -135,23 +134,13 @@ def _show_cost(expected: Forecast, cores: int) -> None:
     )
 
 
-def _watch(progress: Iterable[Progress], plan: IngestPlan) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as ProgressBar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples, {task.fields[rate]:.1f} images/s, {task.fields[quarantined]} quarantined,"),
-        TimeRemainingColumn(),
-    )
-    with ProgressBar(*columns, console=console) as bar:
-        task = bar.add_task(plan.source, total=plan.samples, rate=0.0, quarantined=len(plan.rejected))
-        for state in progress:
-            seconds = bar.tasks[0].elapsed or 1.0
-            rate = state.samples_done / seconds
-            bar.update(task, completed=state.samples_done, rate=rate, quarantined=state.quarantined)
+def _progress_of(states: Iterable[Progress], plan: IngestPlan) -> Iterator[tuple[int, int | None, str]]:
+    start = time.perf_counter()
+    yield 0, plan.samples, f"samples, 0.0 images/s, {len(plan.rejected)} quarantined"
+    for state in states:
+        rate = state.samples_done / (time.perf_counter() - start)
+        detail = f"samples, {rate:.1f} images/s, {state.quarantined} quarantined"
+        yield state.samples_done, plan.samples, detail
 
 
 def inspect(
@@ -160,8 +149,8 @@ def inspect(
         typer.Argument(help="A prepared dataset, one version of it, or a folder of them; a path or s3://…"),
     ],
     out: Annotated[str, typer.Option(help="Folder for page and contact sheets.")] = "inspection",
-    samples: Annotated[int, typer.Option(min=1, help="How many random samples to show.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, help="Number of random samples to show.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
 ) -> None:
     """Verify shards against their manifest, print statistics, draw contact sheets and an HTML page."""
     from datasets_prep.inspect.page import write_page
@@ -198,16 +187,16 @@ def _print_report(report: Inspection) -> None:
 def stereo(
     dataset: Annotated[str, typer.Argument(help="movies or wsvd.")],
     videos: Annotated[str, typer.Option(help="Folder of stereo videos; a path or s3://…")],
-    out: Annotated[str, typer.Option(help="Where to put the raw dataset; a path or s3://…")],
-    overrides: Overrides = None,
-    config: Config = None,
+    out: Annotated[str, typer.Option(help="Folder to write the raw dataset to; a path or s3://…")],
+    overrides: options.Overrides = None,
+    config: options.Config = None,
     lists: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Folder of the authors' lists of frames; wsvd needs it.", show_default="all shots"),
     ] = None,
     sky: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Folder of sky masks, FRAME.png, not 0 where sky is.", show_default="none"),
+        str | None,
+        typer.Option(help="Folder of sky masks, FRAME.png, nonzero in the sky.", show_default="none"),
     ] = None,
 ) -> None:
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
@@ -216,12 +205,13 @@ def stereo(
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
 
-    out = lasting(out)
+    out = require_durable_path(out)
     settings = load_section("stereo", StereoSettings, config, overrides or [])
     plan = plan_stereo(dataset, videos, settings, lists, sky)
     console.print(to_yaml(plan.settings), end="", highlight=False)
     connect()
-    _watch_frames(run_stereo(plan, out), dataset)
+    states = ((s.done, s.frames, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
+    show_progress(dataset, states)
     report = read_report(out)
     typer.echo(
         f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing"
@@ -230,19 +220,3 @@ def stereo(
         typer.echo(f"left out: {count} frames: {reason}")
     typer.echo(f"what was left out, and why: {out.rstrip('/')}/rejected.parquet")
     typer.echo(f"next: dpt prepare {dataset} --raw {out} --out shards")
-
-
-def _watch_frames(progress: Iterable[StereoProgress], dataset: str) -> None:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames, {task.fields[rejected]} left out,"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(dataset, total=None, rejected=0)
-        for state in progress:
-            bar.update(task, total=state.frames, completed=state.done, rejected=state.rejected)

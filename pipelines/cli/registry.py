@@ -1,9 +1,9 @@
-"""The commands of `dpt` that concern MLflow's registry: publish, models, promote, rollback."""
+"""The commands of `dpt` for MLflow's model registry: publish, models, promote, rollback."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,10 +13,10 @@ console = Console()
 
 Registered = Annotated[str, typer.Argument(help="Name of the registered model.")]
 Alias = Annotated[str, typer.Option(help="Alias to move.")]
-Deciding = Annotated[
+Metric = Annotated[
     str, typer.Option(help="METRIC/DATASET, or METRIC/mean, in which the version must not be worse.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Move the alias whatever was measured.")]
+Force = Annotated[bool, typer.Option("--force", help="Move the alias without comparing.")]
 
 
 def publish(
@@ -25,9 +25,7 @@ def publish(
         bool, typer.Option("--best", help="Of a sweep: its trial with the lowest mean AbsRel.")
     ] = False,
     name: Annotated[str, typer.Option(help="Registered model to add a version to.")] = "dpt",
-    alias: Annotated[
-        str, typer.Option(help="Alias of the version, by which others look it up.")
-    ] = "champion",
+    alias: Annotated[str, typer.Option(help="Alias of the version: models:/NAME@ALIAS.")] = "champion",
 ) -> None:
     """Register the model of a finished run, or the best one of a sweep, in MLflow's registry."""
     from pipelines.publish import best_trial
@@ -43,11 +41,10 @@ def publish(
 
 def models(
     name: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(help="Name of a registered model.", show_default="all"),
+        str | None, typer.Argument(help="Name of a registered model.", show_default="all")
     ] = None,
     metric: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="Metric to show. Repeat for more.", show_default="abs_rel/mean"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
@@ -78,19 +75,19 @@ def promote(
     name: Registered,
     version: Annotated[str, typer.Argument(help="Number of the version, or another alias of it.")],
     alias: Alias = "champion",
-    metric: Deciding = "abs_rel/mean",
+    metric: Metric = "abs_rel/mean",
     force: Force = False,
 ) -> None:
-    """Give an alias to a version that is not worse than the one which has it."""
+    """Move an alias to a version that is not worse than the one that has it."""
     from pipelines.tracking.registry import promote as move
 
     typer.echo(move(name, version, alias, metric, force))
 
 
 def rollback(
-    name: Registered, alias: Alias = "champion", metric: Deciding = "abs_rel/mean", force: Force = False
+    name: Registered, alias: Alias = "champion", metric: Metric = "abs_rel/mean", force: Force = False
 ) -> None:
-    """Give an alias back to the version that had it before."""
+    """Move an alias back to the version that had it before."""
     from pipelines.tracking.registry import rollback as move
 
     typer.echo(move(name, alias, metric, force))

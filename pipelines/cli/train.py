@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pipelines.cli.options import Config, Data, Overrides, lasting
+from pipelines.cli import options
+from pipelines.cli.options import require_durable_path
 
 console = Console()
 
 
 def train(
-    data: Data,
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the run.")],
-    overrides: Overrides = None,
-    config: Config = None,
+    data: options.Data,
+    name: options.RunName,
+    overrides: options.Overrides = None,
+    config: options.Config = None,
     task: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="What is learned; names the paper's settings for it too, unless --config does."),
+        str | None,
+        typer.Option(
+            help="depth or segmentation; also selects the paper's settings for it, without --config."
+        ),
     ] = None,
-    storage: Annotated[str, typer.Option(help="Where runs keep checkpoints; a path or s3://…")] = "runs",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
-    allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Go on even if config or data changed since its start.")
-    ] = False,
+    storage: options.Storage = "runs",
+    resume: options.Resume = False,
+    allow_changes: options.AllowChanges = False,
 ) -> None:
     """Train a model on prepared datasets and log it to MLflow."""
     from pipelines.config import TrainConfig
     from pipelines.config_files import TASK_CONFIGS, load_section, to_yaml
     from pipelines.train import train as run_training
 
-    storage = lasting(storage)
-    chosen = [f"task={task}"] if task else []
+    storage = require_durable_path(storage)
     config = config or TASK_CONFIGS.get(task or "")
-    settings = load_section("train", TrainConfig, config, [*chosen, *(overrides or [])])
+    settings = load_section("train", TrainConfig, config, overrides or [], options={"task": task})
     console.print(to_yaml(settings), end="", highlight=False)
     result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
-    typer.echo(f"checkpoint: {result.checkpoint}")
-    typer.echo(f"model: {result.model_uri}; to register it: dpt publish {name} --alias champion")
+    _print_result(result.checkpoint, result.model_uri, name)
 
 
 def finetune(
@@ -50,33 +48,26 @@ def finetune(
             metavar="kitti|nyu|FOLDER", help="What to train on; a folder is a prepared dataset, or a raw one."
         ),
     ],
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of the run.")],
-    overrides: Overrides = None,
+    name: options.RunName,
+    overrides: options.Overrides = None,
     model: Annotated[
-        Optional[str],  # noqa: UP045 (Typer reads annotations at run time, also on Python 3.10)
-        typer.Option(
-            "--model", "-m", help="A model of relative depth: registered, a folder, any checkpoint."
-        ),
+        str | None,
+        typer.Option("--model", "-m", help="A relative depth model: registered, a folder, any checkpoint."),
     ] = None,
     data: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--data", "-d", help="Shards of kitti or nyu, or a folder of them."),
+        list[str] | None, typer.Option("--data", "-d", help="Shards of kitti or nyu, or a folder of them.")
     ] = None,
     config: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option("--config", "-c", help="A YAML file over the dataset's own: `dpt config train -c nyu`."),
     ] = None,
-    storage: Annotated[str, typer.Option(help="Where runs keep checkpoints; a path or s3://…")] = "runs",
-    out: Annotated[str, typer.Option(help="Where shards of a raw folder go; a path or s3://…")] = "shards",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
-    allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Go on even if config or data changed since its start.")
-    ] = False,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on without all images of the official split.")
-    ] = False,
+    storage: options.Storage = "runs",
+    out: Annotated[str, typer.Option(help="Folder of shards of a raw dataset; a path or s3://…")] = "shards",
+    resume: options.Resume = False,
+    allow_changes: options.AllowChanges = False,
+    allow_missing: options.AllowMissing = False,
 ) -> None:
-    """Make depth in metres of a model of relative depth; evaluate it as the paper's Tables 2 and 3."""
+    """Fine-tune a relative depth model to depth in metres; evaluate it as in the paper's Tables 2 and 3."""
     from datasets_prep.settings import IngestSettings
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section, to_yaml
@@ -84,9 +75,9 @@ def finetune(
     from pipelines.finetune import finetune as run_finetuning
     from pipelines.finetune import preset_of, training_data
 
-    storage, out, preset = lasting(storage), lasting(out), preset_of(target)
-    start = [f"model.start={json.dumps(model)}"] if model else []
-    settings = load_section("train", TrainConfig, config, [*start, *(overrides or [])], preset)
+    storage, out, preset = require_durable_path(storage), require_durable_path(out), preset_of(target)
+    given = {"model.start": model}
+    settings = load_section("train", TrainConfig, config, overrides or [], preset, given)
     console.print(to_yaml(settings), end="", highlight=False)
     prepare = load_section("prepare", IngestSettings, config, [], preset)
     dataset = training_data(target, data or [], out, prepare, typer.echo)
@@ -95,5 +86,9 @@ def finetune(
     )
     if done.split:
         console.print(metric_table(done.dataset, done.split, done.metrics))
-    typer.echo(f"checkpoint: {done.training.checkpoint}")
-    typer.echo(f"model: {done.training.model_uri}; to register it: dpt publish {name} --alias champion")
+    _print_result(done.training.checkpoint, done.training.model_uri, name)
+
+
+def _print_result(checkpoint: str, model_uri: str, name: str) -> None:
+    typer.echo(f"checkpoint: {checkpoint}")
+    typer.echo(f"model: {model_uri}; to register it: dpt publish {name} --alias champion")

@@ -1,7 +1,7 @@
 """What a cluster can reach: `dpt submit` runs it there first, as `python -m pipelines.cluster.probe JSON`.
 
-It needs only what it checks with, so that it says what is missing rather than failing by it. The answer is
-one line, marked, for a job's log has others' lines too.
+It imports a library only where it checks with it, so that a missing one is reported rather than a crash. The
+answer is one line that starts with `MARK`, since a job's log has lines of Ray's too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What a job needs to reach: folders to read, folders to write, an MLflow server or database."""
+    """What a job needs to reach.
+
+    Attributes:
+        reads, writes: folders to read from and to write to; paths or URIs.
+        tracking: MLflow's tracking URI, of a server or database; None if the job does not track.
+    """
 
     reads: list[str] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)
@@ -34,14 +39,14 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a probe found: the cluster's Python (`3.11`), and one line for everything that is wrong."""
+    """Outcome of a probe: the cluster's `python` version (`3.11`), and `problems`, one line each."""
 
     python: str
     problems: list[str]
 
 
 def probe(targets: Targets, seconds: float = _ANSWER_SECONDS) -> Findings:
-    """Try everything, all at once; what does not answer within `seconds` is a problem too."""
+    """Check all `targets` in parallel; one that does not answer within `seconds` is a problem too."""
     checks: list[tuple[str, Callable[[str], str | None]]] = [
         *((uri, unreadable) for uri in targets.reads),
         *((uri, unwritable) for uri in targets.writes),
@@ -62,7 +67,7 @@ def probe(targets: Targets, seconds: float = _ANSWER_SECONDS) -> Findings:
 
 
 def unreadable(uri: str) -> str | None:
-    """Why nothing can be read from a folder; None if it can."""
+    """Why the folder `uri` cannot be read from; None if it can."""
     import fsspec
 
     fs, path = fsspec.core.url_to_fs(uri)
@@ -70,7 +75,7 @@ def unreadable(uri: str) -> str | None:
 
 
 def unwritable(uri: str) -> str | None:
-    """Why nothing can be written to a folder, which need not exist; None if it can."""
+    """Why the folder `uri`, which need not exist, cannot be written to; None if it can."""
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
 
@@ -85,7 +90,7 @@ def unwritable(uri: str) -> str | None:
 
 
 def untracked(uri: str) -> str | None:
-    """Why MLflow cannot be used; None if it can, or if that takes more than this program to tell."""
+    """Why MLflow at `uri` cannot be used; None if it can, or for a kind of URI that is not checked here."""
     import requests
 
     if uri.startswith("sqlite:///"):
@@ -108,11 +113,11 @@ def untracked(uri: str) -> str | None:
 def _guarded(check: Callable[[str], str | None], target: str) -> str | None:
     try:
         return check(target)
-    except Exception as error:  # whatever a storage library raises
+    except Exception as error:  # storage libraries raise their own
         return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 if __name__ == "__main__":
     print(MARK, json.dumps(asdict(probe(Targets(**json.loads(sys.argv[1]))))), flush=True)
-    # Threads that still wait for an answer would keep the process.
+    # Threads that still wait for an answer would keep the process alive.
     os._exit(0)

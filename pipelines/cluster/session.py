@@ -13,37 +13,36 @@ from collections.abc import Callable
 import ray
 import ray.data
 import torch
-from ray._private.services import canonicalize_bootstrap_address
 
+from pipelines.cluster.ray_private import inside_submitted_job, running_cluster
 from pipelines.config import ConfigError
 
 ADDRESS = "RAY_ADDRESS"
-"""The variable with a cluster's address. Only a job's own process has it: tasks and actors have not."""
+"""Environment variable with a cluster's address. Only a job's driver has it, not its tasks and actors."""
 
 _LOCAL_RAY = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Both watch for what only a cluster has, and say so on every start of a run.
+    # Both watch for failures that only a cluster has, and log a line on every start of a run.
     "RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 """Environment of a Ray that this process starts itself; a cluster has its own."""
 
-
 TRACKING = "MLFLOW_TRACKING_URI"
 TRACKING_VARIABLES = (
     TRACKING, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
 )  # fmt: skip
-"""Where runs are tracked, and as whom: training processes log too, wherever they are."""
+"""Tracking server and credentials: training processes on any node log to it too."""
 
 _STORAGE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 
 def connect() -> None:
-    """Make sure that this process is connected to Ray; does nothing if it is."""
+    """Connect this process to Ray; idempotent."""
     if ray.is_initialized():
         return
-    # On a cluster's head Ray finds it without being told.
-    if not on_cluster() and (found := canonicalize_bootstrap_address(None)):  # type: ignore[arg-type]
+    # On a cluster's head node Ray finds the cluster without RAY_ADDRESS.
+    if not on_cluster() and (found := running_cluster()):
         os.environ[ADDRESS] = found
     if not on_cluster():
         for name, value in _LOCAL_RAY.items():
@@ -56,12 +55,12 @@ def connect() -> None:
 
 
 def carried_variables() -> dict[str, str]:
-    """Where storage and tracking are, for the workers of a cluster that was started without knowing.
+    """Environment variables of storage and tracking for the workers of a cluster that this process joins.
 
-    Keys to storage are not passed on, for nodes have their own; to a tracking server they have none.
+    Storage credentials are not passed on, since nodes have their own; those of the tracking server are.
     Inside a submitted job the job's own environment reaches the workers already.
     """
-    if not on_cluster() or "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if not on_cluster() or inside_submitted_job():
         return {}
     names = (*_STORAGE_VARIABLES, *TRACKING_VARIABLES)
     return {name: os.environ[name] for name in names if name in os.environ}
@@ -75,10 +74,10 @@ def on_cluster() -> bool:
 def wants_gpu(device: str) -> bool:
     """Whether a job with that `device` setting (`auto`, `cpu`, `cuda`) uses the cluster's GPUs.
 
-    `cuda` on a cluster is believed: one that scales down to zero has no GPU until it is asked for one.
+    `cuda` is accepted on any cluster: one that scales down to zero has no GPU until one is requested.
 
     Raises:
-        ConfigError: if GPUs are demanded of a local Ray that has none.
+        ConfigError: for `cuda` on a local Ray without GPU.
     """
     has_gpu = ray.cluster_resources().get("GPU", 0) > 0
     if device == "cuda" and not has_gpu and not on_cluster():
@@ -87,25 +86,26 @@ def wants_gpu(device: str) -> bool:
 
 
 def cpus_per_worker(workers: int) -> int:
-    """CPU cores for each of so many equal workers: the most with which all find room on nodes; at least 1."""
+    """CPU cores for each of N equal `workers`: the most with which all of them fit on nodes; at least 1."""
     most = sum(_of_nodes("CPU")) // workers
     return next((cores for cores in range(most, 1, -1) if room_for_workers(cores) >= workers), 1)
 
 
 def room_for_workers(cores: int, use_gpu: bool = False) -> int:
-    """How many workers find room on the nodes that are there, with a GPU and a core each or so many cores."""
+    """How many workers fit on the present nodes: with `cores` CPUs each, or a GPU and a CPU if `use_gpu`."""
     if use_gpu:
         return sum(min(gpus, cpus) for gpus, cpus in zip(_of_nodes("GPU"), _of_nodes("CPU"), strict=True))
     return sum(cpus // cores for cpus in _of_nodes("CPU"))
 
 
 def require_room(workers: int, cores: int, use_gpu: bool, show: Callable[[str], None] = print) -> None:
-    """Refuse more workers than a local Ray has room for; where a cluster may yet grow, say that they wait.
+    """Refuse more workers than fit on a local Ray; of a cluster, which may grow, report that they wait.
 
     Args:
-        workers: the fewest that a job can do with.
-        cores: of each without GPU.
-        show: called with that line.
+        workers: minimum number of workers of the job.
+        cores: CPU cores of each worker without GPU.
+        use_gpu: whether each worker has a GPU.
+        show: called with that report, one line.
 
     Raises:
         ConfigError: if they would wait for ever.
@@ -120,15 +120,15 @@ def require_room(workers: int, cores: int, use_gpu: bool, show: Callable[[str], 
 
 
 def _of_nodes(resource: str) -> list[int]:
-    """What every living node has of a resource."""
+    """Amount of a resource on every living node."""
     return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` → the device to use on this machine.
+    """The device to use on this machine for a `device` setting: `auto`, `cpu` or `cuda`.
 
     Raises:
-        ConfigError: if a GPU is asked for and there is none.
+        ConfigError: for `cuda` without a GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda is asked for, but this machine has no GPU that PyTorch can use")

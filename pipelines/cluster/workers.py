@@ -18,21 +18,23 @@ from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
 Part = TypeVar("Part")
 
 Job = Callable[[dpt.DPT, int, int], Part]
-"""What a worker does: its model in evaluation mode, its rank, the number of workers → its part."""
+"""Called in a worker: its model in evaluation mode, its rank, the number of workers → partial result."""
 
 
 def on_workers(
     job: Job[Part], model: dpt.DPT, workers: int, device: str, threads: int | None = None
 ) -> list[Part]:
-    """Run a job on so many workers; one GPU each where `device` wants GPUs.
+    """Run a job on N workers.
 
     Args:
-        job: can be pickled.
-        model: on any device. It travels through Ray, for the driver's disk is not the workers'.
-        threads: CPU cores of each worker without GPU; None for its share of all that there are.
+        job: called once in each worker; can be pickled.
+        model: on any device. It travels through Ray's object store: workers do not see the driver's disk.
+        workers: their number, N.
+        device: `auto`, `cpu` or `cuda`; with GPUs each worker has one.
+        threads: CPU cores of each worker without GPU; None for 1/N of all.
 
     Returns:
-        every worker's part, by rank.
+        The partial results, by rank.
 
     Raises:
         UserError: that a worker raised.
@@ -42,7 +44,7 @@ def on_workers(
     threads = 1 if use_gpu else threads or cpus_per_worker(workers)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     shipped = ray.put((model.config.to_dict(), save(weights)))
-    # Anywhere: a trial of Ray Tune would keep its tasks to what it holds itself, which is nothing.
+    # On any node: a trial of Ray Tune would confine its tasks to its own placement group, which is empty.
     task: Any = _on_worker.options(
         num_cpus=threads, num_gpus=1 if use_gpu else 0, scheduling_strategy="DEFAULT"
     )

@@ -27,7 +27,7 @@ from pipelines.report.pictures import (
     show_classes,
 )
 from pipelines.report.table import Cell, Column, Table
-from pipelines.tracking.model_reference import load_network
+from pipelines.tracking.model_reference import load_model
 from pipelines.tracking.registry import Measurement, measurements_of
 
 _TABLES = (
@@ -46,7 +46,7 @@ def write_model_report(
     """Write the page of a model, and its charts as files; returns the page's path.
 
     Args:
-        reference: of a model, as `pipelines.tracking.model_reference.load_network` takes it.
+        reference: of a model, as `pipelines.tracking.model_reference.load_model` takes it.
         data: prepared datasets with depth maps, or with labels for a segmentation model, or folders of them,
             to show predictions of.
         images: how many images of each.
@@ -55,7 +55,7 @@ def write_model_report(
     Raises:
         TrackingError, NotFound, BadModel, NotADataset: if there is no such model, or data.
     """
-    network = load_network(reference).to(resolve_device("auto")).eval()
+    network = load_model(reference).to(resolve_device("auto")).eval()
     sections = {"measured": ("Measured", _measured(measurements_of(reference), reference))}
     if data:
         sections |= _what_it_does(network, open_datasets(list(data)), images, split, out)

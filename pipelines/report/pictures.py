@@ -123,7 +123,7 @@ REFERENCES = ((0.25, 0.25), (0.75, 0.75))
 """Tokens whose attention is drawn, in shares of height and width."""
 
 
-_STEPS = (1.0, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
+FIGURE_4_STEPS = (1.0, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
 """Sides of Figure 4, 384 to 640 pixels, in those of training."""
 
 
@@ -158,7 +158,7 @@ def attention_of(network: dpt.DPT, image: Picture) -> Picture | None:
 def sides_of_figure_4(network: dpt.DPT) -> list[int]:
     """Sides of the network's input in pixels, from that of training on."""
     divisor = network.size_divisor
-    return sorted({round(network.config.image_size * step / divisor) * divisor for step in _STEPS})
+    return sorted({round(network.config.image_size * step / divisor) * divisor for step in FIGURE_4_STEPS})
 
 
 _WRONG = (230, 30, 30)

@@ -1,9 +1,9 @@
-"""Metrics and pictures on their way to MLflow: sent in the background, kept while it is away, never twice.
+"""Metrics and pictures are sent to MLflow in the background, kept while it is down, and logged exactly once.
 
-Training must not wait for a tracking server, nor lose a curve to its restart. What has not arrived yet goes
-into every checkpoint, so that a crash of the training process loses nothing either. A run that goes on from a
-checkpoint repeats some steps, and a request that timed out may have arrived all the same: before anything is
-sent that could be there already, the server is asked what it has.
+Training must not wait for a tracking server, nor lose a curve to its restart. Unsent points are part of every
+checkpoint, so that a crash of the training process loses nothing either. A run that resumes from a checkpoint
+repeats some steps, and a request that timed out may have been executed: before points are sent that could be
+logged already, the server is asked which steps it has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.tracking.runs import MetricPoint, Run
 _MOST_AT_ONCE = 500
 _MOST_PICTURES = 8
 _HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-"""By itself MLflow tries a request for minutes, and a server that is back would be noticed late."""
+"""MLflow's default is to retry a request for minutes: a server that is back would be noticed late."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 
@@ -31,9 +31,9 @@ class MetricJournal:
     """Sends the metrics of one run, in order.
 
     Args:
-        run: where they go.
-        unsent: points that an earlier process could not send, as `unsent` gave them.
-        say: called, from another thread, when the server goes away and when it is back.
+        run: that they are logged to.
+        unsent: points that an earlier process could not send, as `unsent` returned them.
+        say: called, from another thread, with a line when the server fails and when it is back.
     """
 
     def __init__(self, run: Run, unsent: list[list[Any]], say: Callable[[str], None]) -> None:
@@ -50,16 +50,16 @@ class MetricJournal:
         self._thread.start()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Take numbers of a step; returns at once."""
+        """Queue the `metrics`, name → value, of a `step`; returns at once."""
         now = int(time.time() * 1000)
         with self._changed:
             self._waiting += [MetricPoint(name, float(value), now, step) for name, value in metrics.items()]
             self._changed.notify()
 
     def log_picture(self, picture: NDArray[np.uint8], path: str) -> None:
-        """Take an (H, W, 3) uint8 RGB picture, an artifact to be; returns at once.
+        """Queue an (H, W, 3) uint8 RGB `picture` as the artifact `path`; returns at once.
 
-        A crash may lose pictures, and only the newest are kept while MLflow is away.
+        A crash may lose pictures, and only the newest are kept while MLflow is down.
         """
         with self._changed:
             self._pictures[path] = picture
@@ -68,12 +68,12 @@ class MetricJournal:
             self._changed.notify()
 
     def unsent(self) -> list[list[Any]]:
-        """The points that have not arrived yet, as plain data for a checkpoint."""
+        """The points that are not sent yet, as plain data for a checkpoint."""
         with self._changed:
             return [list(point) for point in self._waiting]
 
     def close(self, seconds: float) -> list[list[Any]]:
-        """Stop, after waiting so long for the rest to be sent; returns what could not be."""
+        """Stop, after at most `seconds` for the rest to be sent; returns what is still unsent."""
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""Models by reference: a registered one, a folder of ours, or any published checkpoint."""
+"""Models by reference: registered in MLflow, a model's folder, or any published checkpoint."""
 
 from __future__ import annotations
 
@@ -14,38 +14,22 @@ from pipelines.tracking import runs as tracking
 
 
 class BadModel(UserError):
-    """Weights that cannot be read, or do not belong to a known model; the message names file and reason."""
+    """Weights that cannot be read, or are not of a known model; the message names file and reason."""
 
 
-def names_a_model(reference: str) -> bool:
-    """Whether this is the address of a model, or a file or folder that is there."""
-    return reference.startswith((tracking.MODEL_SCHEME, "hf-hub:", "https://")) or Path(reference).exists()
+def is_model_reference(text: str) -> bool:
+    """Whether `text` is the address of a model, or an existing file or folder."""
+    return text.startswith((tracking.MODEL_SCHEME, "hf-hub:", "https://")) or Path(text).exists()
 
 
-def find_model(reference: str) -> Path:
-    """The local folder of a model: a registry address (`models:/dpt@champion`) or a path.
-
-    Raises:
-        TrackingError, NotFound: if there is none.
-    """
-    if reference.startswith(tracking.MODEL_SCHEME):
-        return tracking.fetch_model(reference)
-    folder = Path(reference)
-    if not (folder / "config.json").is_file() or not (folder / "weights.safetensors").is_file():
-        raise NotFound(
-            f"no model at {reference}: expected a folder with config.json and weights.safetensors, "
-            f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
-        )
-    return folder
-
-
-def load_network(reference: str, name: str | None = None) -> dpt.DPT:
+def load_model(reference: str, name: str | None = None) -> dpt.DPT:
     """A model in evaluation mode on the CPU.
 
     Args:
-        reference: a registry address, or all that `dpt.load_weights` takes: a folder or checkpoint of ours,
-            of the authors', of Hugging Face's or of Depth Anything's, `https://…` or `hf-hub:OWNER/NAME`.
-        name: in the table of models, where a file does not tell.
+        reference: a registry address (`models:/dpt@champion`), or any source of `dpt.load_weights`: a folder
+            or checkpoint of this project, of the authors, of Hugging Face or of Depth Anything, `https://…`
+            or `hf-hub:OWNER/NAME`.
+        name: in the model zoo, for a file from which that does not follow.
 
     Raises:
         TrackingError, NotFound: if there is none.
@@ -65,34 +49,30 @@ def load_network(reference: str, name: str | None = None) -> dpt.DPT:
 
 
 @contextmanager
-def as_folder(network: dpt.DPT) -> Iterator[Path]:
-    """A folder of ours that holds a model as long as the block runs: what is sent to workers."""
+def temporary_folder(model: dpt.DPT) -> Iterator[Path]:
+    """A folder that `model` is saved in until the block ends, to be sent to workers."""
     with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
-        dpt.save_model(network, Path(folder))
+        dpt.save_model(model, Path(folder))
         yield Path(folder)
 
 
 @contextmanager
 def model_folder(reference: str) -> Iterator[Path]:
-    """A folder of ours with any model that `load_network` takes, as long as the block runs.
-
-    Raises:
-        TrackingError, NotFound, BadModel: as `load_network`.
-    """
+    """A local folder, valid inside the block, with the model of a `reference` as in `load_model`."""
     ours = all((Path(reference) / name).is_file() for name in ("config.json", "weights.safetensors"))
     if ours or reference.startswith(tracking.MODEL_SCHEME):
-        yield find_model(reference)
+        yield Path(reference) if ours else tracking.fetch_model(reference)
         return
-    with as_folder(load_network(reference)) as folder:
+    with temporary_folder(load_model(reference)) as folder:
         yield folder
 
 
-def load_trained(checkpoint: str) -> dpt.DPT:
-    """The model of a checkpoint on any storage."""
-    folder = Folder(checkpoint)
+def load_checkpoint(uri: str) -> dpt.DPT:
+    """The model of the training checkpoint in the folder `uri`, in evaluation mode on the CPU."""
+    folder = Folder(uri)
     if folder.is_local:
-        return load_network(folder.path)
+        return load_model(folder.path)
     with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
         for file in ("weights.safetensors", "config.json"):
             (Path(scratch) / file).write_bytes(folder.read_bytes(file))
-        return load_network(scratch)
+        return load_model(scratch)

@@ -1,18 +1,19 @@
 """`dpt models`, `dpt promote`, `dpt rollback`: what is registered, and which version an alias names.
 
-An alias such as `champion` is what everybody else loads, so it moves only to a version that is not worse than
-the one it leaves. Worse by what: a metric of an evaluation (`abs_rel/nyuv2`, `abs_rel/mean`), as the training
-run measured it at its end or `dpt evaluate --model models:/NAME/VERSION` did later. Two measurements are
-compared only if they are of the same data, split, caps and input size.
+An alias such as `champion` is what others load, so it moves only to a version that is not worse than the one
+that has it. Versions are compared by a metric (`abs_rel/nyuv2`, `abs_rel/mean`) of the training run's last
+validation, or of a later `dpt evaluate --model models:/NAME/VERSION`; and only by measurements with the same
+data, split, caps and input size.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
@@ -23,7 +24,7 @@ from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 
 EVALUATED_TAG = "evaluated_model"
-"""Tag of an evaluation's run: the logged model that it evaluated, as `models:/m-…`."""
+"""Tag of a run of `dpt evaluate`: the logged model that it evaluated, as `models:/m-…`."""
 
 _HISTORY_TAG = "previous."
 _HISTORY_LENGTH = 20
@@ -31,7 +32,7 @@ _HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "pix_acc", "miou"}
 _LOWER_IS_BETTER = {"abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "whdr"}
 _LOWER_IS_BETTER |= {f"delta{power}_error" for power in (1, 2, 3)}
 _OF_CLASSES = {"pix_acc", "miou"}
-"""Metrics of segmentation, which alone depend on how its windows are chosen."""
+"""Metrics of segmentation: only these depend on how its windows are chosen."""
 
 _PROTOCOL = {
     "split": ("split", "val_split"),
@@ -42,18 +43,18 @@ _PROTOCOL = {
     "inference.scales": ("inference.scales",),
     "inference.flip": ("inference.flip",),
 }
-"""What a measurement depends on besides data and model, and under which parameters the jobs log it."""
+"""Settings that a measurement depends on besides data and model → parameters that the jobs log them as."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one run measured.
+    """The metrics of one run, and the conditions under which they were measured.
 
     Attributes:
         run_id: the run.
-        metrics: `abs_rel/nyuv2` → value.
+        metrics: `METRIC/DATASET`, such as `abs_rel/nyuv2` → value.
         data: dataset → digest of its manifest.
-        protocol: what else two measurements must share.
+        protocol: setting of `_PROTOCOL` → its value as logged.
     """
 
     run_id: str
@@ -62,7 +63,7 @@ class Measurement:
     protocol: dict[str, str]
 
     def conditions(self, metric: str) -> dict[str, str]:
-        """What must be equal for two values of `metric` to be comparable."""
+        """Data and settings that must be equal for two values of `metric` to be comparable."""
         dataset = metric.partition("/")[2]
         data = {dataset: self.data[dataset]} if dataset in self.data else self.data
         settings = self.protocol
@@ -73,7 +74,16 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One version of a registered model; `measurements` are newest first, the training run's last."""
+    """One version of a registered model.
+
+    Attributes:
+        name, version: of the registered model, and the number of its version.
+        aliases: that name this version, sorted.
+        run_id, run_name: of the training run.
+        git_commit: that it was trained with; `unknown` outside a repository.
+        data: dataset that it was trained on → digest of its manifest.
+        measurements: newest first, the training run's last.
+    """
 
     name: str
     version: int
@@ -93,22 +103,14 @@ class ModelVersion:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data: what `dpt models --json` prints."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "aliases": self.aliases,
-            "run_id": self.run_id,
-            "run_name": self.run_name,
-            "git_commit": self.git_commit,
-            "data": self.data,
-            "metrics": self.metrics(),
-        }
+        """As plain data, which `dpt models --json` prints."""
+        fields = ("name", "version", "aliases", "run_id", "run_name", "git_commit", "data")
+        return {field: getattr(self, field) for field in fields} | {"metrics": self.metrics()}
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An alias that moved: from which version (None: it was new) to which."""
+    """An `alias` of the model `name` that moved from version `old` (None if it is new) to `new`."""
 
     name: str
     alias: str
@@ -121,93 +123,86 @@ class Move:
 
 
 def list_models(name: str | None = None) -> list[ModelVersion]:
-    """All versions of a registered model, or of all of them: by name, newest first.
+    """All versions of the registered model `name`, or of all models: by name, newest first.
 
     Raises:
         TrackingError: if there is no such model.
     """
     tracking.connect()
-    client = MlflowClient()
-    models = [_registered(client, name)] if name else list(_all_registered(client))
-    evaluations = _evaluations(client)
-    found = []
-    for model in models:
-        versions = client.search_model_versions(f"name='{model.name}'")
-        found += [
-            _describe(client, model, version, evaluations)
-            for version in sorted(versions, key=lambda version: -int(version.version))
-        ]
-    return found
+    models = [_registered(name)] if name else mlflow.search_registered_models()
+    evaluations = _evaluations()
+    return [
+        _describe(model, version, evaluations)
+        for model in models
+        for version in sorted(_versions(model.name), key=lambda version: -int(version.version))
+    ]
 
 
 def promote(name: str, wanted: str, alias: str, metric: str, force: bool = False) -> Move:
-    """Move an alias to a version, if that is not worse than the version which has the alias now.
+    """Move an alias to a version that is not worse than the one that has it now.
 
     Args:
-        wanted: a version's number, or another alias of it.
-        metric: what decides, as `abs_rel/mean`; the newest comparable measurements of both count.
-        force: move it whatever was measured.
+        name: of the registered model.
+        wanted: number of the version, or another alias of it.
+        alias: that is moved.
+        metric: to compare by, such as `abs_rel/mean`, in the newest comparable measurements of both.
+        force: move it without comparing.
 
     Raises:
-        TrackingError: if there is no such version, if it is worse, or if that cannot be told.
+        TrackingError: if there is no such version, if it is worse, or if they cannot be compared.
     """
     tracking.connect()
-    client = MlflowClient()
     version = find_version(name, wanted)
-    holder = _registered(client, name).aliases.get(alias)
+    holder = _registered(name).aliases.get(alias)
     if holder is not None and int(holder) != version and not force:
         _require_not_worse(name, version, int(holder), metric)
     return set_alias(name, alias, version)
 
 
 def rollback(name: str, alias: str, metric: str, force: bool = False) -> Move:
-    """Give an alias back to the version that had it before, under the condition of `promote`.
+    """Move an alias back to the version that had it before; the parameters are as in `promote`.
 
     Raises:
-        TrackingError: if no earlier holder is known or left, or as `promote` does.
+        TrackingError: if no earlier version with it is known or left, or as in `promote`.
     """
     tracking.connect()
-    client = MlflowClient()
-    model = _registered(client, name)
+    model = _registered(name)
     holder = model.aliases.get(alias)
     if holder is None:
         raise TrackingError(f"{name} has no alias {alias!r}; it has: {_names(model.aliases)}")
-    earlier = [version for version in _history(model, alias) if version != int(holder)]
-    left = {int(version.version) for version in client.search_model_versions(f"name='{name}'")}
-    earlier = [version for version in earlier if version in left]
+    left = {int(version.version) for version in _versions(name)} - {int(holder)}
+    earlier = [version for version in _history(model, alias) if version in left]
     if not earlier:
         raise TrackingError(f"{name}@{alias}: no earlier version is known that had this alias")
     if not force:
         _require_not_worse(name, earlier[-1], int(holder), metric)
-    return _move(client, model, alias, earlier[-1], earlier[:-1])
+    return _move(model, alias, earlier[-1], earlier[:-1])
 
 
 def set_alias(name: str, alias: str, version: int) -> Move:
-    """Move an alias, unconditionally; its former holders are remembered for `rollback`.
+    """Move an `alias` of the model `name` to a `version` without comparing; `rollback` can undo it.
 
     Raises:
         TrackingError: if MLflow refuses the alias or the version.
     """
-    client = MlflowClient()
-    model = _registered(client, name)
+    model = _registered(name)
     holder = model.aliases.get(alias)
     history = _history(model, alias)
     if holder is not None and int(holder) != version:
         history.append(int(holder))
-    return _move(client, model, alias, version, history)
+    return _move(model, alias, version, history)
 
 
 def find_version(name: str, wanted: str) -> int:
-    """The number of a version, given that or an alias.
+    """The number of a version of the model `name`; `wanted` is that number or an alias.
 
     Raises:
         TrackingError: if there is no such model, version or alias.
     """
-    client = MlflowClient()
-    aliases = _registered(client, name).aliases
+    aliases = _registered(name).aliases
     if wanted in aliases:
         return int(aliases[wanted])
-    numbers = sorted(int(version.version) for version in client.search_model_versions(f"name='{name}'"))
+    numbers = sorted(int(version.version) for version in _versions(name))
     if wanted.isdecimal() and int(wanted) in numbers:
         return int(wanted)
     known = f"versions {', '.join(map(str, numbers))}; aliases: {_names(aliases)}"
@@ -215,45 +210,48 @@ def find_version(name: str, wanted: str) -> int:
 
 
 def note_evaluation(run: tracking.Run, model: str) -> None:
-    """Remember that a run evaluates `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/m-…`.
+    """Tag a `run` as an evaluation of `model`, if that is registered or logged in MLflow.
+
+    Args:
+        run: of `dpt evaluate`.
+        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/m-…`; another reference is ignored.
 
     Raises:
         TrackingError: if there is no such registered model, version or alias.
     """
+    if not model.startswith(tracking.MODEL_SCHEME):
+        return
     client = MlflowClient()
-    address = model.removeprefix(tracking.MODEL_SCHEME)
-    name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
+    name, wanted = _split(model)
     if name:
         model = _source(client.get_model_version(name, str(find_version(name, wanted))))
     client.set_tag(run.run_id, EVALUATED_TAG, model)
 
 
 def measurements_of(reference: str) -> list[Measurement]:
-    """What was measured of a model, newest first.
+    """All measurements of a model, newest first.
 
     Args:
-        reference: a registered one (`models:/NAME@ALIAS`, `models:/NAME/VERSION`), or what `dpt evaluate` was
-            given as its model.
+        reference: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or what `dpt evaluate` was given as --model.
 
     Raises:
         TrackingError: if there is no such registered model, version or alias.
     """
     tracking.connect()
-    client = MlflowClient()
-    address = reference.removeprefix(tracking.MODEL_SCHEME)
-    name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
+    name, wanted = _split(reference)
     if reference.startswith(tracking.MODEL_SCHEME) and name:
         number = find_version(name, wanted)
         return next(found.measurements for found in list_models(name) if found.version == number)
-    quoted = reference.replace("'", "")
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    assert experiment is not None, "connecting makes it"
-    runs = client.search_runs(
-        [experiment.experiment_id],
-        f"attributes.run_name = 'evaluate {quoted}' AND attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
-    return [_measurement(run) for run in runs]
+    run_name = tracking.quoted(f"evaluate {reference}")
+    query = f"attributes.run_name = {run_name} AND attributes.status = 'FINISHED'"
+    return [_measurement(run) for run in tracking.search_runs(query)]
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """`models:/NAME@ALIAS` or `models:/NAME/VERSION` → its two parts; of `models:/m-…` the first is empty."""
+    address = reference.removeprefix(tracking.MODEL_SCHEME)
+    name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
+    return name, wanted
 
 
 def _require_not_worse(name: str, version: int, holder: int, metric: str) -> None:
@@ -263,7 +261,7 @@ def _require_not_worse(name: str, version: int, holder: int, metric: str) -> Non
     if sign * mine > sign * theirs:
         raise TrackingError(
             f"{name} version {version} is worse than version {holder}: "
-            f"{metric} {mine:.4f} against {theirs:.4f}; --force moves the alias all the same"
+            f"{metric} {mine:.4f} against {theirs:.4f}; --force moves the alias anyway"
         )
 
 
@@ -275,7 +273,7 @@ def _sign(metric: str) -> int:
     if kind in _HIGHER_IS_BETTER:
         return -1
     known = ", ".join(sorted(_LOWER_IS_BETTER | _HIGHER_IS_BETTER))
-    raise TrackingError(f"{metric}: no metric that tells better from worse; there are: {known}")
+    raise TrackingError(f"{metric}: not a metric to compare by; there are: {known}")
 
 
 def _comparable(mine: ModelVersion, theirs: ModelVersion, metric: str) -> tuple[float, float]:
@@ -285,7 +283,8 @@ def _comparable(mine: ModelVersion, theirs: ModelVersion, metric: str) -> tuple[
         for other in sides[1]:
             if ours.conditions(metric) == other.conditions(metric):
                 return ours.metrics[metric], other.metrics[metric]
-    difference = _difference(*(side[0].conditions(metric) for side in sides))
+    a, b = (side[0].conditions(metric) for side in sides)
+    difference = ", ".join(key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key))
     raise TrackingError(
         f"{metric} of {mine.name} versions {mine.version} and {theirs.version} cannot be compared: "
         f"{difference} differ; evaluate both alike, or --force"
@@ -303,13 +302,8 @@ def _measured(version: ModelVersion, metric: str) -> list[Measurement]:
     return found
 
 
-def _difference(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
-    keys = [key for key in sorted(mine.keys() | theirs.keys()) if mine.get(key) != theirs.get(key)]
-    return ", ".join(keys)
-
-
-def _move(client: MlflowClient, model: RegisteredModel, alias: str, version: int, history: list[int]) -> Move:
-    old = model.aliases.get(alias)
+def _move(model: RegisteredModel, alias: str, version: int, history: list[int]) -> Move:
+    client, old = MlflowClient(), model.aliases.get(alias)
     remembered = ",".join(map(str, history[-_HISTORY_LENGTH:]))
     try:
         client.set_registered_model_alias(model.name, alias, str(version))
@@ -320,52 +314,36 @@ def _move(client: MlflowClient, model: RegisteredModel, alias: str, version: int
 
 
 def _history(model: RegisteredModel, alias: str) -> list[int]:
-    """Versions that had an alias before, the latest last."""
+    """Versions that had an alias before, the most recent last."""
     text = model.tags.get(f"{_HISTORY_TAG}{alias}", "")
     return [int(version) for version in text.split(",") if version]
 
 
-def _registered(client: MlflowClient, name: str) -> RegisteredModel:
+def _registered(name: str) -> RegisteredModel:
     try:
-        return client.get_registered_model(name)
+        return MlflowClient().get_registered_model(name)
     except MlflowException as error:
-        names = [model.name for model in _all_registered(client)]
-        raise TrackingError(f"no registered model {name!r}; there are: {_names(names)}") from error
+        names = _names(model.name for model in mlflow.search_registered_models())
+        raise TrackingError(f"no registered model {name!r}; there are: {names}") from error
 
 
-def _all_registered(client: MlflowClient) -> Iterator[RegisteredModel]:
-    token = None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        yield from page
-        if not (token := page.token):
-            return
+def _versions(name: str) -> list[RegisteredVersion]:
+    return list(mlflow.search_model_versions(filter_string=f"name='{name}'"))
 
 
-def _evaluations(client: MlflowClient) -> dict[str, list[Run]]:
+def _evaluations() -> dict[str, list[Run]]:
     """Logged model → the finished runs that evaluated it, newest first."""
     found: dict[str, list[Run]] = {}
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    assert experiment is not None, "connecting makes it"
-    query = f"tags.{EVALUATED_TAG} LIKE '{tracking.MODEL_SCHEME}%' AND attributes.status = 'FINISHED'"
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id], query, order_by=["attributes.start_time DESC"], page_token=token
-        )
-        for run in page:
-            found.setdefault(run.data.tags[EVALUATED_TAG], []).append(run)
-        if not (token := page.token):
-            return found
+    tagged = f"tags.{EVALUATED_TAG} LIKE '{tracking.MODEL_SCHEME}%'"
+    for run in tracking.search_runs(f"{tagged} AND attributes.status = 'FINISHED'"):
+        found.setdefault(run.data.tags[EVALUATED_TAG], []).append(run)
+    return found
 
 
 def _describe(
-    client: MlflowClient,
-    model: RegisteredModel,
-    version: RegisteredVersion,
-    evaluations: dict[str, list[Run]],
+    model: RegisteredModel, version: RegisteredVersion, evaluations: Mapping[str, list[Run]]
 ) -> ModelVersion:
-    run, number = client.get_run(str(version.run_id)), int(version.version)
+    run, number = MlflowClient().get_run(str(version.run_id)), int(version.version)
     return ModelVersion(
         name=model.name,
         version=number,
@@ -379,12 +357,12 @@ def _describe(
 
 
 def _source(version: RegisteredVersion) -> str:
-    """The logged model that a version is, as `models:/m-…`."""
+    """The logged model of a version, as `models:/m-…`."""
     return str(version.source)
 
 
 def _measurement(run: Run) -> Measurement:
-    """What a run of `dpt evaluate` or `dpt train` measured: metrics with a dataset's name, or the mean."""
+    """Measurement of a run of `dpt evaluate` or `dpt train`: its metrics of datasets, and their means."""
     data = _data(run)
     metrics = {
         key: value for key, value in run.data.metrics.items() if key.partition("/")[2] in {*data, "mean"}
@@ -401,5 +379,5 @@ def _data(run: Run) -> dict[str, str]:
     return {entry.dataset.name: entry.dataset.digest for entry in inputs}
 
 
-def _names(names: Any) -> str:
+def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"

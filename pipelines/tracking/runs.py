@@ -1,8 +1,8 @@
-"""Everything MLflow: runs, metrics, dataset inputs, pictures, and the registered model.
+"""Runs in MLflow: metrics, dataset inputs, pictures, and the model that a run logs.
 
-Where runs go: the server that MLFLOW_TRACKING_URI names, else an SQLite file in the working directory. A run
-is started by the driver and logged to by rank 0 of the training processes, which may be on another machine;
-both hold a `Run`, which is only an address.
+Runs are tracked by the server that MLFLOW_TRACKING_URI names, else in an SQLite file in the working
+directory. A run is started by the driver and logged to by rank 0 of the training processes, which may be on
+another machine; both hold a `Run`, which is only its address.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import mlflow
 import numpy as np
 import requests
 from mlflow import MlflowClient
-from mlflow.data.dataset import Dataset
-from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.entities import Metric, Param
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Run as RunEntity
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
@@ -46,27 +46,18 @@ EXPERIMENT = "dpt"
 MODEL_SCHEME = "models:/"
 _ANSWER_SECONDS = 10
 _PARAMS_A_REQUEST = 100
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "safetensors",
-    "opencv-python-headless",
-    "ray",
-    "mlflow",
-)
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")
+_PACKAGES = (*_MODEL_PACKAGES, "ray", "mlflow")
 _OUTPUTS = {"depth": "inverse_depth", "segmentation": "classes"}
-"""Task of a model → the column that it answers with, see `pipelines.tracking.served_model`."""
+"""Task of a model → the column of its predictions, see `pipelines.tracking.served_model`."""
 
 
 class TrackingError(UserError):
-    """A run or model that is not there, or a tracking server that does not answer."""
+    """No such run or model, or a tracking server that does not answer or refuses."""
 
 
 class MetricPoint(NamedTuple):
-    """One value of a metric; `timestamp` in milliseconds since 1970."""
+    """One value of the metric `name` at a `step`; `timestamp` in milliseconds since 1970."""
 
     name: str
     value: float
@@ -76,7 +67,7 @@ class MetricPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The address of one MLflow run."""
+    """The address of one MLflow run: `run_id` at `tracking_uri`."""
 
     tracking_uri: str
     run_id: str
@@ -86,21 +77,21 @@ class Run:
         return MlflowClient(self.tracking_uri)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Log numbers at a step, in one request."""
+        """Log `metrics`, name → value, at a step, in one request."""
         now = int(time.time() * 1000)
         self.log_points([MetricPoint(name, float(value), now, step) for name, value in metrics.items()])
 
     def log_points(self, points: Sequence[MetricPoint]) -> None:
-        """Log at most 1,000 values, of any steps, in one request."""
+        """Log at most 1,000 `points`, of any steps, in one request."""
         if points:
             self._client.log_batch(self.run_id, metrics=[Metric(*point) for point in points])
 
     def logged_steps(self, name: str) -> set[int]:
-        """The steps at which a metric has a value already."""
+        """The steps at which the metric `name` has a value already."""
         return {point.step for point in self._client.get_metric_history(self.run_id, name)}
 
     def log_config(self, config: BaseModel, name: str) -> None:
-        """Log a resolved config: as parameters, to compare runs by, and whole, as `<name>.yaml`."""
+        """Log a resolved config: as parameters, for comparison of runs, and as the artifact `<name>.yaml`."""
         client = self._client
         values = [Param(key, str(value)) for key, value in _flatten(config.model_dump(mode="json"))]
         for start in range(0, len(values), _PARAMS_A_REQUEST):
@@ -108,11 +99,11 @@ class Run:
         client.log_text(self.run_id, to_yaml(config), f"{name}.yaml")
 
     def log_change(self, difference: str) -> None:
-        """Note in the run that it went on with another config or other data than it was started with."""
+        """Tag a run that resumes with another config or other data with the `difference`."""
         self._client.set_tag(self.run_id, "changed", difference[:5000])
 
     def log_picture(self, picture: NDArray[np.uint8], path: str) -> None:
-        """Log an (H, W, 3) uint8 RGB picture as an artifact."""
+        """Log an (H, W, 3) uint8 RGB `picture` as the artifact `path`."""
         self._client.log_image(self.run_id, Image.fromarray(picture), artifact_file=path)
 
     def log_files(self, folder: Path, path: str) -> None:
@@ -120,7 +111,7 @@ class Run:
         self._client.log_artifacts(self.run_id, str(folder), path)
 
     def log_text(self, text: str, path: str) -> None:
-        """Log a text file as an artifact."""
+        """Log a text file as the artifact `path`."""
         self._client.log_text(self.run_id, text, path)
 
     def metrics(self) -> dict[str, float]:
@@ -140,7 +131,7 @@ class Run:
             raise TrackingError(_refusal(self.tracking_uri, error)) from error
 
     def finish(self, status: str) -> None:
-        """Close the run: `FINISHED`, `FAILED` or `KILLED`, unless MLflow is away: then it stays as it is."""
+        """Set the final `status`: `FINISHED`, `FAILED` or `KILLED`; a no-op while MLflow does not answer."""
         with suppress(TrackingError, MlflowException):
             _require_answer(self.tracking_uri)
             self._client.set_terminated(self.run_id, status)
@@ -148,12 +139,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunInput:
-    """Data that a run works on.
+    """A dataset that a run reads.
 
     Attributes:
         name: of the dataset.
         uri: its folder.
-        digest: two inputs of one digest are the same data.
+        digest: equal for equal data.
         version: of a prepared dataset; of raw data the digest.
         samples: split → number of samples.
     """
@@ -166,35 +157,9 @@ class RunInput:
 
     @classmethod
     def of(cls, dataset: PreparedDataset) -> RunInput:
-        """A prepared dataset: known by the digest of its manifest."""
+        """The input of a prepared dataset, with the digest of its manifest."""
         manifest = dataset.manifest
         return cls(dataset.name, dataset.folder.uri, manifest.digest, manifest.version, manifest.samples)
-
-
-class _LoggedInput(Dataset):
-    """An input as MLflow takes it."""
-
-    def __init__(self, source: DatasetSource, data: RunInput) -> None:
-        self._samples = dict(data.samples)
-        # MLflow keeps 36 characters of a digest.
-        super().__init__(source, data.name, data.digest[:32])
-
-    def _compute_digest(self) -> str:
-        return str(self.digest)
-
-    @property
-    def profile(self) -> dict[str, int]:
-        """Number of samples a split."""
-        return self._samples
-
-    @property
-    def schema(self) -> None:
-        """Every shard has `datasets_prep.schema.SCHEMA`."""
-        return None
-
-    def to_dict(self) -> dict[str, str]:
-        """As MLflow stores it."""
-        return super().to_dict() | {"profile": json.dumps(self._samples), "schema": "{}"}
 
 
 def connect() -> str:
@@ -205,7 +170,7 @@ def connect() -> str:
     """
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # Its first start reports every migration of the database.
+    # MLflow's first start logs every migration of the database.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
@@ -219,7 +184,7 @@ def connect() -> str:
 
 
 def _refusal(uri: str, error: MlflowException) -> str:
-    """What a server's refusal means, in one line."""
+    """Meaning of a server's refusal, in one line."""
     if error.get_http_status_code() in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return (
             f"MLflow at {uri} refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
@@ -229,7 +194,7 @@ def _refusal(uri: str, error: MlflowException) -> str:
 
 
 def _require_answer(uri: str) -> None:
-    """Ask a server whether it is there, for MLflow itself would try again for minutes."""
+    """Ask a server for its health first, since MLflow itself would retry for minutes."""
     if not uri.startswith(("http://", "https://")):
         return
     try:
@@ -239,11 +204,11 @@ def _require_answer(uri: str) -> None:
 
 
 def _experiment_id() -> str:
-    """The id of the experiment that holds all runs; it is made if it is not there."""
+    """Id of the experiment of all runs; created if missing."""
     experiment = MlflowClient().get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
         return str(experiment.experiment_id)
-    # The default place is relative to a process's directory, and Ray gives each worker its own.
+    # The default artifact folder is relative to a process's directory, and Ray gives each worker its own.
     database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
     local = database != mlflow.get_tracking_uri()
     place = (Path(database).absolute().parent / "mlruns").as_uri() if local else None
@@ -260,7 +225,11 @@ def start_run(
     """Start a run and log what makes it reproducible: config, data digests, commit, package versions.
 
     Args:
-        tags: further ones.
+        name: of the run.
+        job: command that it is a run of; the config is the artifact `<job>.yaml`.
+        config: resolved.
+        datasets: what it reads.
+        tags: further tags of the run.
     """
     uri = connect()
     tags = {"job": job, "git_commit": _git_commit(), **_package_versions(), **tags}
@@ -273,17 +242,16 @@ def start_run(
 def describe_run(
     run: Run, job: str, config: BaseModel, datasets: Sequence[PreparedDataset | RunInput]
 ) -> None:
-    """Log config and data digests of a run; once more does no harm, should a first time have been cut off."""
+    """Log to a `run` the `config` of its `job` and the digests of its `datasets`; idempotent."""
     run.log_config(config, job)
     _log_inputs(run, [data if isinstance(data, RunInput) else RunInput.of(data) for data in datasets])
 
 
 @contextmanager
 def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
-    """Close a run with the status that its block ends with.
+    """Set the status of a `run` by how its block ends: FINISHED, KILLED or FAILED.
 
-    Args:
-        killed_by: what means, besides Ctrl-C, that it was ended on purpose.
+    `killed_by` is the exception that, besides Ctrl-C, means that it was ended on purpose.
     """
     try:
         yield
@@ -297,11 +265,11 @@ def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> I
 
 
 def log_model(run: Run, folder: Path) -> str:
-    """Log a saved model (`dpt.save_model`) as an MLflow model of the run; returns its URI."""
+    """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI."""
     connect()
     room = Path(__file__).parent
     with _resumed(run), warnings.catch_warnings():
-        # It asks for an example to infer the signature from, which is given.
+        # MLflow asks for an example to infer the signature from, but the signature is given.
         warnings.filterwarnings("ignore", message=".*input example.*")
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -315,7 +283,7 @@ def log_model(run: Run, folder: Path) -> str:
 
 
 def _signature(folder: Path) -> ModelSignature:
-    """Of a saved model: encoded images in, encoded arrays out."""
+    """Signature of a saved model: encoded images in, encoded arrays out."""
     task = json.loads((folder / "config.json").read_text())["task"]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
@@ -323,31 +291,40 @@ def _signature(folder: Path) -> ModelSignature:
     )
 
 
+def search_runs(query: str, order: str = "attributes.start_time DESC") -> list[RunEntity]:
+    """All runs of the experiment that match an MLflow filter `query`, by the column `order`: newest first.
+
+    Needs `connect`.
+    """
+    found: list[RunEntity] = mlflow.search_runs(
+        experiment_names=[EXPERIMENT], filter_string=query, order_by=[order], output_format="list"
+    )
+    return found
+
+
+def quoted(text: str) -> str:
+    """`text` as a string of an MLflow filter, which cannot hold an apostrophe."""
+    return "'{}'".format(text.replace("'", ""))
+
+
 def find_run(name_or_id: str) -> str:
-    """The id of a run, given that or its name (the newest of that name).
+    """The id of a run, given `name_or_id`; of several with that name the newest.
 
     Raises:
         TrackingError: if there is none.
     """
     connect()
-    client = MlflowClient()
-    quoted = name_or_id.replace("'", "")
-    named = client.search_runs(
-        [_experiment_id()],
-        f"attributes.run_name = '{quoted}'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
+    named = search_runs(f"attributes.run_name = {quoted(name_or_id)}")
     if named:
         return str(named[0].info.run_id)
     try:
-        return str(client.get_run(name_or_id).info.run_id)
+        return str(MlflowClient().get_run(name_or_id).info.run_id)
     except MlflowException as error:
         raise TrackingError(f"no run {name_or_id!r} in {mlflow.get_tracking_uri()}") from error
 
 
 def fetch_model(uri: str) -> Path:
-    """Fetch a registered model (`models:/dpt@champion`, `models:/dpt/3`); returns its weights' local folder.
+    """Download the model at `uri` (`models:/dpt@champion`, `models:/dpt/3`); returns its local folder.
 
     Raises:
         TrackingError: if there is no such model, version or alias.
@@ -362,7 +339,7 @@ def fetch_model(uri: str) -> Path:
     configs = sorted(Path(local).glob("artifacts/*/config.json"))
     if not configs:
         raise TrackingError(
-            f"{uri} is a model, but none of this program's: it has no artifacts/*/config.json"
+            f"{uri} is a model, but not one that dpt registered: it has no artifacts/*/config.json"
         )
     return configs[0].parent
 
@@ -377,14 +354,22 @@ def _resumed(run: Run) -> Iterator[None]:
 
 
 def _log_inputs(run: Run, inputs: Sequence[RunInput]) -> None:
-    with _resumed(run):
-        for data in inputs:
-            with warnings.catch_warnings():
-                # Local paths have two equal interpretations in MLflow 3.17.
-                warnings.filterwarnings("ignore", message=".*interpreted in multiple ways.*")
-                source = resolve_dataset_source(data.uri)
-            entity = _LoggedInput(source, data)
-            mlflow.log_input(entity, context="train", tags={"version": data.version})
+    entries = [DatasetInput(_entity(data), _input_tags(data)) for data in inputs]
+    MlflowClient(run.tracking_uri).log_inputs(run.run_id, entries)
+
+
+def _entity(data: RunInput) -> Dataset:
+    with warnings.catch_warnings():
+        # Local paths have two equal interpretations in MLflow 3.17.
+        warnings.filterwarnings("ignore", message=".*interpreted in multiple ways.*")
+        source = resolve_dataset_source(data.uri)
+    # MLflow keeps 36 characters of a digest.
+    described = MetaDataset(source, data.name, data.digest[:32])  # type: ignore[abstract]
+    return Dataset(**described.to_dict(), schema="{}", profile=json.dumps(dict(data.samples)))
+
+
+def _input_tags(data: RunInput) -> list[InputTag]:
+    return [InputTag("version", data.version), InputTag("mlflow.data.context", "train")]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

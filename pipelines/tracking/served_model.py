@@ -1,7 +1,7 @@
 """The model as the registry serves it: encoded images in, inverse depth or classes out.
 
-MLflow stores this file as it is ("models from code") beside safetensors weights, so that loading a registered
-model unpickles nothing. It needs only the `dpt` package, which travels with it.
+MLflow stores this file unchanged ("models from code") beside safetensors weights, so that loading a
+registered model unpickles nothing. It needs only the `dpt` package, which is stored with it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dpt.predict.depth import predict_inverse_depth
 
 
 class RegisteredDPT(PythonModel):
-    """Monocular inverse depth of encoded images; of a segmentation model, the classes of their pixels."""
+    """Predicts inverse depth of encoded images, or with a segmentation model the classes of their pixels."""
 
     def load_context(self, context: Any) -> None:
-        """Load the weights that were logged with the model."""
+        """Load the model; MLflow's `context` has the folder it was logged with as the artifact `model`."""
         self._model = dpt.load_model(context.artifacts["model"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
@@ -37,11 +37,11 @@ class RegisteredDPT(PythonModel):
 
         Returns:
             One column of the bytes of .npy files: `inverse_depth`, (H, W) float32, larger is nearer, up to an
-            unknown scale and shift; of a segmentation model `classes`, (H, W) uint8 numbers, whose names are
+            unknown scale and shift; of a segmentation model `classes`, (H, W) uint8 indices into
             the config's `class_names`.
 
         Raises:
-            ValueError: if bytes are no image.
+            ValueError: if bytes are not an image.
         """
         column = "classes" if self._segments else "inverse_depth"
         return pd.DataFrame({column: [self._predict_one(bytes(data)) for data in model_input["image"]]})
@@ -53,7 +53,7 @@ class RegisteredDPT(PythonModel):
     def _predict_one(self, data: bytes) -> bytes:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if decoded is None:
-            raise ValueError("image: the bytes are no readable image file")
+            raise ValueError("image: the bytes are not a readable image file")
         image = np.ascontiguousarray(decoded[..., ::-1], np.uint8)
         if self._segments:
             (prediction,) = predict_classes(self._model, [image])

@@ -20,16 +20,16 @@ from typing import Any
 import ray.train
 import torch
 from ray.train.torch import get_device
-from ray.train.v2._internal.execution import context as reporting
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
 from dpt.ema import MovingAverage
+from pipelines.cluster.ray_private import report_logger
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import LoaderSettings, training_batches
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
-from pipelines.tracking.model_reference import load_trained
+from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.tracking.runs import Run
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot
 from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointStore
@@ -72,8 +72,7 @@ class Setup:
 
 def train_loop(arguments: dict[str, Any]) -> None:
     """Ray Train's entry point in each process; `arguments` has `setup`, a `Setup`, and the `board` actor."""
-    # Ray Train names the logger that repeats every report by its file.
-    for noisy in ("ray.train", reporting.__file__):
+    for noisy in ("ray.train", report_logger()):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # DDP warns of the strides of a few one-row gradients, which cost nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
@@ -100,7 +99,9 @@ class _TrainingProcess:
         torch.manual_seed(config.seed)
         self._task = task_of(config)
         self._model = (
-            load_trained(setup.start).train() if setup.start else build_model(config.model, config.crop_size)
+            load_checkpoint(setup.start).train()
+            if setup.start
+            else build_model(config.model, config.crop_size)
         )
         if config.precision == "float64":
             self._model.double()

@@ -16,7 +16,7 @@ from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tasks.registry import task_of
-from pipelines.tracking.model_reference import load_network, load_trained
+from pipelines.tracking.model_reference import load_checkpoint, load_model
 from pipelines.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 
 START_FOLDER = "start"
@@ -44,8 +44,8 @@ def initial_model(section: ModelSection, run: Folder) -> dpt.DPT | None:
         TrackingError, NotFound, BadModel: if it is missing or cannot be read.
     """
     if _is_saved(run):
-        return load_trained((run / START_FOLDER).uri)
-    return None if section.start is None else load_network(section.start)
+        return load_checkpoint((run / START_FOLDER).uri)
+    return None if section.start is None else load_model(section.start)
 
 
 def save_initial_model(

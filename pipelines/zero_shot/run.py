@@ -22,7 +22,7 @@ from datasets_prep.storage.retries import StorageFailed
 from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
 from pipelines.evaluation.paper_tables import TABLE_1, Column
-from pipelines.tracking.model_reference import BadModel, as_folder
+from pipelines.tracking.model_reference import BadModel, temporary_folder
 from pipelines.zero_shot.protocol import METRICS, InputSize
 from pipelines.zero_shot.sets import FoundSet
 from pipelines.zero_shot.stream import Work, Workers, evaluate_stream
@@ -165,7 +165,7 @@ def _stream(
     workers = Workers(
         settings.workers, threads, use_gpu, settings.batch_size, getattr(torch, settings.precision)
     )
-    with as_folder(network) as folder:
+    with temporary_folder(network) as folder:
         files = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "config.json")}
     yield from evaluate_stream(work, files, workers, pictures)
 

@@ -197,7 +197,7 @@ def test_training_goes_the_whole_way_from_a_laptop(
         follower.send_signal(signal.SIGINT)
         said = follower.communicate(timeout=400)[0]
     assert follower.returncode != 0
-    assert f"job {job} goes on; follow it by `RAY_API_SERVER_ADDRESS={cluster.address} ray job logs" in said
+    assert f"job {job} continues; follow it by `RAY_API_SERVER_ADDRESS={cluster.address} ray job logs" in said
     stop = subprocess.run(
         [*RAY, "job", "stop", "--address", cluster.address, job],
         env=environment,

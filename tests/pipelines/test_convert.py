@@ -13,7 +13,7 @@ import dpt
 from datasets_prep.errors import NotFound, UserError
 from dpt.weights.key_maps import LAYOUTS
 from pipelines.convert import convert
-from pipelines.tracking.model_reference import BadModel, load_network
+from pipelines.tracking.model_reference import BadModel, load_model
 from tune import cli
 
 
@@ -94,15 +94,15 @@ def test_a_conversion_that_fails_leaves_nothing(
 def test_what_is_no_checkpoint_is_named(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadModel, match=f"{name} is no readable checkpoint"):
-        load_network(str(tmp_path / name))
+        load_model(str(tmp_path / name))
 
 
 def test_folders_that_hold_no_model_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no model at"):
-        load_network(str(tmp_path))
+        load_model(str(tmp_path))
     (tmp_path / "config.json").write_text("{no json")
     with pytest.raises(BadModel, match=r"config\.json is no JSON"):
-        load_network(str(tmp_path))
+        load_model(str(tmp_path))
 
 
 class Stdin:

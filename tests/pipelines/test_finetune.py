@@ -22,7 +22,7 @@ from datasets_prep.synthetic import write_dataset
 from dpt.predict.depth import predict_inverse_depth
 from pipelines.evaluation.metric_depth import decode_metric_row
 from pipelines.loading.batches import evaluation_batches
-from pipelines.tracking.model_reference import load_network
+from pipelines.tracking.model_reference import load_model
 from tests.pipelines.evaluation.test_metric_protocol import by_hand
 from tune import cli
 
@@ -101,7 +101,7 @@ def test_kitti_becomes_metric_and_stays_so(
     assert (settings["scale"], settings["shift"]) == pytest.approx(
         tuple(map(float, stated.groups())), rel=1e-4
     )
-    model = load_network("runs/fine/step_00000004")
+    model = load_model("runs/fine/step_00000004")
     expected = []
     for batch in evaluation_batches(dataset, "test", 0, 0, 1, 1, decode_metric_row):
         depth = batch.target[0].numpy()

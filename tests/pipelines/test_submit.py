@@ -79,9 +79,9 @@ def test_another_python_is_refused() -> None:
     [
         (401, "Unauthorized: Missing authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
         (403, "Forbidden: Invalid authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
-        (200, "<html>a wiki</html>", "is no job server of Ray"),
-        (200, {"version": "1"}, "is no job server of Ray"),
-        (404, "nothing here", "is no job server of Ray"),
+        (200, "<html>a wiki</html>", "is not a job server of Ray"),
+        (200, {"version": "1"}, "is not a job server of Ray"),
+        (404, "nothing here", "is not a job server of Ray"),
     ],
 )
 def test_what_is_no_job_server_of_ours_is_one_line(
@@ -149,7 +149,7 @@ def test_the_exit_code_is_the_jobs(status: JobStatus, exit_code: int | None, exp
 
 def test_a_lost_connection_says_how_to_go_on() -> None:
     with pytest.raises(
-        SubmitError, match=r"lost http://head:8265 .*job j1 goes on; follow it by .* logs -f j1"
+        SubmitError, match=r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
     ):
         following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
 
@@ -194,14 +194,14 @@ def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None
     assert recorded.started == [["dpt", *TRAIN[0]]]
 
 
-def test_whoever_does_not_wait_is_told_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
+def test_without_waiting_it_says_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
     said: list[str] = []
     assert submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=False, show=said.append) == 0
     with pytest.raises(KeyboardInterrupt):
         submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=said.append)
-    ray_job = "RAY_API_SERVER_ADDRESS=http://head:8265 ray job"
+    cli = "RAY_API_SERVER_ADDRESS=http://head:8265 ray job"
     for text in (said[0], said[-1]):
-        assert f"job j1 goes on; follow it by `{ray_job} logs -f j1`, stop it by `{ray_job} stop j1`" in text
+        assert f"job j1 continues; follow it by `{cli} logs -f j1`, stop it by `{cli} stop j1`" in text
 
 
 # ---- the command

@@ -1,4 +1,4 @@
-"""A sweep in MLflow that nobody ran: numbers from a seed, logged under the names of `tune.records`."""
+"""A synthetic sweep in MLflow: numbers from a seed, logged under the names of `tune.records`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow.entities import Metric, Param
 from dpt.predict.colours import colourise
 from pipelines.tracking import runs as tracking
 from tune import records
-from tune.ablations import PAPER, Table
+from tune.ablations import PAPER, AblationTable
 from tune.report.comparison import reference
 
 DATASETS = ("blendedmvs", "hrwsi", "redweb")
@@ -84,7 +84,7 @@ def make_sweep(
     return str(parent.info.run_id)
 
 
-def _plain(table: Table, left_out: Sequence[str]) -> dict[str, Any]:
+def _plain(table: AblationTable, left_out: Sequence[str]) -> dict[str, Any]:
     """A table as `records.SWEEP_FILE` has it."""
     rows = [row for row in table.rows if row.title not in left_out]
     return {

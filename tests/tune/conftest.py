@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.config import TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
-from tune.ablations import Row, Table
+from tune.ablations import AblationTable, Row
 
 TINY = {
     "model.name": "dpt_tiny", "model.pretrained": False, "batch_size": 4, "crop": 64, "precision": "float32",
@@ -29,13 +29,15 @@ def tune_config() -> TuneConfig:
 
 
 @pytest.fixture
-def tables() -> list[Table]:
+def tables() -> list[AblationTable]:
     """Miniatures of three tables: two trained variants and one that is only measured."""
     ignore, project = Row("Ignore", {READOUT: "ignore"}), Row("Project", {READOUT: "project"})
     return [
-        Table("readout", "Table 7", "two readouts", (ignore, project)),
-        Table("resolution", "Figure 4", "one curve", (Row("Tiny", {READOUT: "ignore"}),)),
-        Table("speed", "Table 9", "two speeds", (project, Row("Add", {READOUT: "add"})), trained=False),
+        AblationTable("readout", "Table 7", "two readouts", (ignore, project)),
+        AblationTable("resolution", "Figure 4", "one curve", (Row("Tiny", {READOUT: "ignore"}),)),
+        AblationTable(
+            "speed", "Table 9", "two speeds", (project, Row("Add", {READOUT: "add"})), trained=False
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ import torch
 import dpt
 from pipelines.config import TrainConfig
 from pipelines.config_files import load_section
-from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.ablations import DATASETS, PAPER, AblationTable, Row
 from tune.records import LATENCY, MEAN, PARAMETERS, TABLES
 
 ROWS = [
@@ -27,7 +27,7 @@ def test_all_tables_are_there_in_order() -> None:
 
 
 @pytest.mark.parametrize(("table", "row"), ROWS)
-def test_every_row_is_a_model_that_can_be_built(table: Table, row: Row) -> None:
+def test_every_row_is_a_model_that_can_be_built(table: AblationTable, row: Row) -> None:
     section = config_of(row).model
     with torch.device("meta"):
         model = dpt.create_model(section.name, **section.overrides)
@@ -37,14 +37,14 @@ def test_every_row_is_a_model_that_can_be_built(table: Table, row: Row) -> None:
 
 
 @pytest.mark.parametrize("table", COMPARED, ids=lambda table: table.name)
-def test_titles_are_unique_and_every_dataset_has_a_figure(table: Table) -> None:
+def test_titles_are_unique_and_every_dataset_has_a_figure(table: AblationTable) -> None:
     assert len({row.title for row in table.rows}) == len(table.rows)
     for row in table.rows:
         assert set(row.paper) == {*DATASETS, MEAN}
 
 
 @pytest.mark.parametrize("table", COMPARED, ids=lambda table: table.name)
-def test_what_is_bold_is_the_best_as_printed(table: Table) -> None:
+def test_what_is_bold_is_the_best_as_printed(table: AblationTable) -> None:
     for column in (*DATASETS, MEAN):
         (bold,) = (row for row in table.rows if column in row.bold)
         assert bold.paper[column] == min(row.paper[column] for row in table.rows)

@@ -14,14 +14,15 @@ from pipelines.config import TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
 from pipelines.tracking import runs as tracking
 from tune import records
-from tune.ablations import Row, Table
+from tune.ablations import AblationTable, Row
 from tune.plan import SweepPlan, plan_sweep
-from tune.runs import children, find_parent, open_child, open_parent
+from tune.records import child_runs, find_sweep
+from tune.runs import open_child, open_parent
 from tune.scheduling import EarlyStopping, scheduler
 from tune.sweep import run_sweep
 from tune.trial import SweepPlace, is_finished
 
-RATES = Table(
+RATES = AblationTable(
     "rates",
     "",
     "",
@@ -70,10 +71,10 @@ def test_a_start_that_was_cut_off_is_completed(
         patch.setattr(tracking, "describe_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             open_child(plan, plan.trials[0], parent)
-    (cut_off,) = children(parent.run_id)
+    (cut_off,) = child_runs(parent.run_id)
     assert not cut_off.data.params
     assert open_child(plan, plan.trials[0], parent).run_id == cut_off.info.run_id
-    (whole,) = children(parent.run_id)
+    (whole,) = child_runs(parent.run_id)
     assert whole.data.params["steps"] == str(train_config.steps)
     assert {entry.dataset.name for entry in whole.inputs.dataset_inputs} == {"redweb", "tartanair"}
 
@@ -83,9 +84,9 @@ def test_a_hopeless_trial_is_ended(place: Path, shards_folder: Path, train_confi
     train = with_changes(train_config, {"steps": 60, "validate_every": 10, "checkpoint_every": 10})
     plan = plan_with(shards_folder, train, "asha")
     run_sweep(plan, "runs", show=lambda line: None)
-    parent = find_parent("early")
+    parent = find_sweep("early")
     assert parent is not None
-    runs = {run.data.tags["ablation.rates"]: run for run in children(parent.info.run_id)}
+    runs = {run.data.tags["ablation.rates"]: run for run in child_runs(parent.info.run_id)}
     assert records.STOPPED_EARLY not in runs["learns"].data.tags
     assert int(runs["does not"].data.tags[records.STOPPED_EARLY]) < 60
     assert {run.info.status for run in runs.values()} == {"FINISHED"}

@@ -32,7 +32,7 @@ def test_only_those_whose_maker_is_dead_are_removed():
     orphan, waiting = ray.get([dying.ask.remote(), living.ask.remote()])
     ray.kill(dying)
     time.sleep(1)
-    assert state_of(orphan) == "PENDING", "Ray removes them by itself: this is not needed any more"
+    assert state_of(orphan) == "PENDING", "Ray removes them by itself: `removing_orphans` is obsolete"
     with removing_orphans(seconds=0.2):
         deadline = time.monotonic() + 30
         while state_of(orphan) != "REMOVED":

@@ -28,8 +28,8 @@ from pipelines.training.step import TrainingStep
 from tests.support.sessions import running
 from tune import records
 from tune.ablations import PAPER
-from tune.runs import children, find_parent
-from tune.variants import Variant, find_variants
+from tune.plan import Variant, find_variants
+from tune.records import child_runs, find_sweep
 
 CROP = 64
 BASE = with_changes(
@@ -85,9 +85,9 @@ def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: s
         log,
     ):
         assert process.wait(1800) == 0, log.read_text()
-    parent = find_parent("paper")
+    parent = find_sweep("paper")
     assert parent is not None
-    runs = children(parent.info.run_id)
+    runs = child_runs(parent.info.run_id)
     assert {run.info.status for run in runs} == {"FINISHED"}
     for table in PAPER.values():
         titles = [run.data.tags.get(records.table_tag(table.name)) for run in runs]

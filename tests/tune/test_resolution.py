@@ -1,4 +1,4 @@
-"""Which sides Figure 4 has."""
+"""The sides of Figure 4."""
 
 from __future__ import annotations
 

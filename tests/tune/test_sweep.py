@@ -21,10 +21,11 @@ from pipelines.config_files import with_changes
 from pipelines.publish import best_trial, publish
 from tests.tune.conftest import READOUT
 from tune import records
-from tune.ablations import Row, Table
+from tune.ablations import AblationTable, Row
 from tune.plan import SweepPlan, plan_sweep
+from tune.records import child_runs, find_sweep
 from tune.report.terminal import print_tables
-from tune.runs import SweepExists, children, find_parent
+from tune.runs import SweepExists
 from tune.sweep import SweepFailed, SweepStopped, read_plan, run_sweep
 
 DATASETS = ("redweb", "tartanair")
@@ -32,15 +33,15 @@ DATASETS = ("redweb", "tartanair")
 
 @pytest.fixture
 def plan(
-    shards_folder: Path, tables: list[Table], train_config: TrainConfig, tune_config: TuneConfig
+    shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig, tune_config: TuneConfig
 ) -> SweepPlan:
     return plan_sweep("first", tables, open_datasets([str(shards_folder)]), train_config, tune_config)
 
 
-def child_runs(sweep: str) -> dict[str, Run]:
-    parent = find_parent(sweep)
+def runs_of(sweep: str) -> dict[str, Run]:
+    parent = find_sweep(sweep)
     assert parent is not None
-    runs = children(parent.info.run_id)
+    runs = child_runs(parent.info.run_id)
     found = {run.data.tags[records.VARIANT]: run for run in runs}
     assert len(found) == len(runs), "a run is double"
     return found
@@ -56,7 +57,7 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
     assert "sweep first: 2 trials, 0 of them finished" in said
     assert any("dpt_tiny.readout-ignore/s0: step 4/4" in line for line in said)
 
-    parent = find_parent("first")
+    parent = find_sweep("first")
     assert parent is not None
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["job"] == "tune"
@@ -64,7 +65,7 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
     path = MlflowClient().download_artifacts(parent.info.run_id, records.SWEEP_FILE)
     assert SweepPlan.from_yaml(Path(path).read_text(), "artifact") == plan
 
-    runs = child_runs("first")
+    runs = runs_of("first")
     assert set(runs) == {"dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     ignore, project, add = (
@@ -104,10 +105,10 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
     run_sweep(read_plan("first", "runs"), "runs", show=again.append)
     assert again == ["sweep first: 2 trials, 2 of them finished"]
     assert time.perf_counter() - before < 60
-    assert {key: run.info.run_id for key, run in child_runs("first").items()} == {
+    assert {key: run.info.run_id for key, run in runs_of("first").items()} == {
         key: run.info.run_id for key, run in runs.items()
     }
-    assert points(child_runs("first")["dpt_tiny"], records.PARAMETERS) == [4]
+    assert points(runs_of("first")["dpt_tiny"], records.PARAMETERS) == [4]
 
     check_tables()
     check_best(project, ignore)
@@ -129,17 +130,17 @@ def check_best(*runs: Run) -> None:
     assert MlflowClient().get_model_version("dpt", str(published.version)).run_id == best.info.run_id
 
 
-def test_a_failed_trial_does_not_end_the_others_and_is_told(
+def test_a_failed_trial_does_not_end_the_others_and_is_reported(
     place: Path, shards_folder: Path, train_config: TrainConfig, tune_config: TuneConfig
 ) -> None:
     rows = (Row("hopeless", {"max_loss": 1e-9, "max_skipped": 2}), Row("fine", {}))
     datasets = open_datasets([str(shards_folder)])
-    plan = plan_sweep("mixed", [Table("mine", "", "", rows)], datasets, train_config, tune_config)
+    plan = plan_sweep("mixed", [AblationTable("mine", "", "", rows)], datasets, train_config, tune_config)
     with pytest.raises(SweepFailed, match=r"1 of 2 trials are not finished: .*2 steps in a row were skipped"):
         run_sweep(plan, "runs", show=lambda line: None)
-    statuses = {run.data.tags["ablation.mine"]: run.info.status for run in child_runs("mixed").values()}
+    statuses = {run.data.tags["ablation.mine"]: run.info.status for run in runs_of("mixed").values()}
     assert statuses == {"hopeless": "FAILED", "fine": "FINISHED"}
-    parent = find_parent("mixed")
+    parent = find_sweep("mixed")
     assert parent is not None
     assert parent.info.status == "FAILED"
 
@@ -150,8 +151,8 @@ def test_a_failed_trial_does_not_end_the_others_and_is_told(
         run_sweep(other, "elsewhere")
 
 
-def test_a_sweep_told_to_stop_saves_where_it_is_and_goes_on_later(
-    place: Path, shards_folder: Path, tables: list[Table], train_config: TrainConfig
+def test_a_stopped_sweep_saves_checkpoints_and_can_be_resumed(
+    place: Path, shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig
 ) -> None:
     endless = {"steps": 100_000, "checkpoint_every": 100_000, "validate_every": 100_000}
     train = with_changes(train_config, endless)
@@ -168,7 +169,7 @@ def test_a_sweep_told_to_stop_saves_where_it_is_and_goes_on_later(
     # The one that waits may have come to its turn; it ends at its first steps then.
     saved = sorted(Path("runs/brief").glob("*/s0/step_*/state.json"))
     assert len({path.parts[2] for path in saved}) == len(saved) in (1, 2), "each that trained has saved once"
-    assert {run.info.status for run in child_runs("brief").values()} == {"KILLED"}
+    assert {run.info.status for run in runs_of("brief").values()} == {"KILLED"}
 
     with pytest.raises(SweepStopped):
         run_sweep(replace(plan, tune=TuneConfig(pictures=0, hours=1e-9)), "runs", show=lambda line: None)

@@ -17,11 +17,11 @@ from tune.report.tables import relative_change, sides_of
 
 _MEAN = records.abs_rel(records.MEAN)
 _POINTS = 150
-"""A curve of more is drawn as that many means."""
+"""Most points of a curve; a longer one is drawn as means of neighbours."""
 
 
 def charts_of(results: TableResults) -> Iterator[Chart]:
-    """The charts of a table of trained models."""
+    """The charts of the `results` of a table of trained models: means, validation and loss curves."""
     rows = [
         Dots(
             row.title,
@@ -58,7 +58,7 @@ def charts_of(results: TableResults) -> Iterator[Chart]:
 
 
 def resolution_chart(results: TableResults) -> Chart | None:
-    """Figure 4; None without figures at two sides."""
+    """Figure 4 from its `results`; None without metrics at two sides."""
     sides = sides_of(results)
     lines = []
     for row in results.rows:
@@ -82,7 +82,7 @@ def resolution_chart(results: TableResults) -> Chart | None:
 
 
 def cost_chart(sweep: SweepResults) -> Chart | None:
-    """Mean AbsRel over parameters of the backbones that have both; None of fewer than two."""
+    """Mean AbsRel over parameters of the backbones of a `sweep` that have both; None of fewer than two."""
     points: dict[str, list[tuple[float, float]]] = {}
     for trial in sweep.trials:
         if BACKBONE.name not in trial.rows:
@@ -103,7 +103,7 @@ def cost_chart(sweep: SweepResults) -> Chart | None:
 
 
 def _curve(row: RowResults, metric: str) -> Line | None:
-    """The mean over seeds, at the steps that all of them have."""
+    """Mean, lowest and highest value over seeds, at the steps that all of them have."""
     curves = [history(trial, metric) for trial in row.trials if trial.counts and metric in trial.metrics]
     if not curves:
         return None
@@ -118,7 +118,7 @@ def _curve(row: RowResults, metric: str) -> Line | None:
 def _thinned(
     steps: NDArray[np.float64], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N,) steps and (S, N) values → means of neighbours, at most so many as are worth drawing."""
+    """(N,) steps and (S, N) values → the same as means of neighbours, at most `_POINTS` of them."""
     count = min(len(steps), _POINTS)
     parts = np.array_split(np.arange(len(steps)), count)
     return (

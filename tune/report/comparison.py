@@ -12,12 +12,13 @@ import numpy as np
 from scipy import stats
 
 from tune import records
-from tune.ablations import DATASETS, PAPER, Row, Table
+from tune.ablations import DATASETS, PAPER, AblationTable, Row
 from tune.report.results import SweepResults, Trial
 from tune.report.significance import Comparison, Summary, compare, summarise
 
 _PRINTED = 1e-4
-"""Half of what figures of four digits, and their mean, may be off, twice over."""
+"""Largest difference that rounding to four digits explains: half of it from the printed mean, half
+from the figures it is recomputed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,9 @@ class RowResults:
     """A row of a table with its trials.
 
     Attributes:
-        row: what the paper has.
-        trials: one a seed, whatever became of them.
-        planned: seeds that there should be.
+        row: of the paper's table, or of a user's own.
+        trials: one a seed, of any status.
+        planned: seeds that the plan has.
     """
 
     row: Row
@@ -36,22 +37,22 @@ class RowResults:
 
     @property
     def title(self) -> str:
-        """The row's."""
+        """Title of the row."""
         return self.row.title
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        """Seed → value, of the trials that count and have a finite one."""
+        """Seed → value of a `metric`, of the trials that count and have a finite one."""
         found = {t.seed: t.metrics.get(metric, math.nan) for t in self.trials if t.counts}
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
     def value(self, metric: str) -> Summary | None:
-        """The mean over seeds; None without any."""
+        """The mean of a `metric` over seeds; None without any."""
         values = list(self.by_seed(metric).values())
         return summarise(values) if values else None
 
     @property
     def missing(self) -> list[str]:
-        """What became of seeds that have no figures: `seed 2 failed`, `seeds 0, 1 not started`."""
+        """Status of the seeds without figures: `seed 2 failed`, `seeds 0, 1 not started`."""
         states = {trial.seed: trial.state for trial in self.trials if not trial.counts}
         there = {trial.seed for trial in self.trials}
         states |= {seed: "not started" for seed in self.planned if seed not in there}
@@ -66,43 +67,39 @@ class RowResults:
 
 @dataclass(frozen=True, slots=True)
 class TableResults:
-    """A table with its rows, in the paper's order."""
+    """A `table` with the results of its `rows`, in the paper's order."""
 
-    table: Table
+    table: AblationTable
     rows: tuple[RowResults, ...]
 
     def datasets(self) -> tuple[str, ...]:
         """Datasets with figures: the paper's in its order if any row has them, then others by name."""
         prefix = records.abs_rel("")
-        ours = {
-            metric.removeprefix(prefix)
-            for row in self.rows
-            for trial in row.trials
-            for metric in trial.metrics
-            if metric.startswith(prefix)
-        } - {records.MEAN}
-        paper = {name for row in self.rows for name in row.row.paper} & set(DATASETS)
-        return (
-            *(name for name in DATASETS if name in ours | paper),
-            *sorted(ours - set(DATASETS)),
-        )
+        metrics = {metric for row in self.rows for trial in row.trials for metric in trial.metrics}
+        ours = {m.removeprefix(prefix) for m in metrics if m.startswith(prefix)} - {records.MEAN}
+        known = (name for name in DATASETS if name in ours | self._paper_datasets())
+        return (*known, *sorted(ours - set(DATASETS)))
 
     @property
     def same_datasets(self) -> bool:
         """Whether our means are over the paper's datasets."""
-        paper = {name for row in self.rows for name in row.row.paper} & set(DATASETS)
+        paper = self._paper_datasets()
         return paper == set(self.datasets()) and all(
             row.value(records.abs_rel(name)) for row in self.rows if row.value(_MEAN) for name in paper
         )
 
+    def _paper_datasets(self) -> set[str]:
+        return {name for row in self.rows for name in row.row.paper} & set(DATASETS)
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How our order of rows agrees with the paper's.
+    """Agreement of our order of rows with the paper's.
 
     Attributes:
         tau: Kendall's τ-b, from -1 (reversed) over 0 to 1 (the same); NaN with fewer than two rows.
-        alike, pairs: pairs of rows that both order alike, of those that the paper orders.
+        alike: pairs of rows that both order alike.
+        pairs: pairs of rows that the paper orders.
     """
 
     tau: float
@@ -114,7 +111,7 @@ _MEAN = records.abs_rel(records.MEAN)
 
 
 def tables_of(sweep: SweepResults) -> list[TableResults]:
-    """The tables that a sweep was of, the paper's first, with all rows that were to be run."""
+    """The tables of a `sweep`, the paper's first, with all planned rows."""
     tagged = [name for trial in sweep.trials for name in trial.rows]
     planned = {table["name"]: table for table in sweep.plan.get("tables", [])}
     names = list(dict.fromkeys([*planned, *tagged]))
@@ -123,8 +120,8 @@ def tables_of(sweep: SweepResults) -> list[TableResults]:
 
 
 def _table(sweep: SweepResults, name: str, planned: Mapping[str, Any]) -> TableResults:
-    """A table as the plan has it; without a plan the paper's, or what the trials tell of a user's own."""
-    table = _planned_table(name, planned) if planned else PAPER.get(name, Table(name, "", name, ()))
+    """A table as in the plan; without a plan the paper's, or the rows of the trials' tags."""
+    table = _planned_table(name, planned) if planned else PAPER.get(name, AblationTable(name, "", name, ()))
     known = {row.title: row for row in table.rows}
     tagged = [trial.rows[name] for trial in sweep.trials if name in trial.rows]
     seeds = tuple(sorted({trial.seed for trial in sweep.trials}))
@@ -139,24 +136,26 @@ def _table(sweep: SweepResults, name: str, planned: Mapping[str, Any]) -> TableR
     return TableResults(replace(table, rows=tuple(row.row for row in rows)), rows)
 
 
-def _planned_table(name: str, planned: Mapping[str, Any]) -> Table:
+def _planned_table(name: str, planned: Mapping[str, Any]) -> AblationTable:
     rows = tuple(
         Row(row["title"], row.get("changes", {}), row.get("paper", {}), frozenset(row.get("bold", ())))
         for row in planned["rows"]
     )
     text = {key: planned.get(key, "") for key in ("number", "caption", "claims")}
-    return Table(name, rows=rows, notes=tuple(planned.get("notes", ())), trained=planned["trained"], **text)
+    return AblationTable(
+        name, rows=rows, notes=tuple(planned.get("notes", ())), trained=planned["trained"], **text
+    )
 
 
-def _trials_of(sweep: SweepResults, table: Table, title: str) -> tuple[Trial, ...]:
-    """Trials of a row; where nothing is trained those that were measured, whatever became of other seeds."""
+def _trials_of(sweep: SweepResults, table: AblationTable, title: str) -> tuple[Trial, ...]:
+    """Trials of a row; of an untrained table only those that were measured, if any were."""
     found = tuple(trial for trial in sweep.trials if trial.rows.get(table.name) == title)
     measured = tuple(trial for trial in found if records.PARAMETERS in trial.metrics)
     return measured if measured and not table.trained else found
 
 
 def reference(row: Row, column: str) -> float | None:
-    """What ours is compared with: the printed figure, or the true mean where the printed one is a slip."""
+    """The printed figure of a `row` in a `column`, or the recomputed mean where the printed one is wrong."""
     printed = row.paper.get(column)
     recomputed = row.recomputed_mean() if column == records.MEAN else None
     if printed is not None and recomputed is not None and abs(printed - recomputed) > _PRINTED:
@@ -165,7 +164,7 @@ def reference(row: Row, column: str) -> float | None:
 
 
 def agreement(results: TableResults) -> Agreement | None:
-    """Whether our rows rank as the paper's by the mean AbsRel; None if there are not two rows to compare."""
+    """Agreement of our `results` with the paper's order by mean AbsRel; None with fewer than two rows."""
     both = [
         (theirs, found.mean)
         for row in results.rows
@@ -184,7 +183,7 @@ def agreement(results: TableResults) -> Agreement | None:
 
 
 def against_the_best(results: TableResults) -> tuple[str, dict[str, Comparison]] | None:
-    """Our best row's title, and every other row against it; None without two rows that have figures."""
+    """Title of the best row of `results`, and all others compared with it; None with fewer than two rows."""
     means = {row.title: ours.mean for row in results.rows if (ours := row.value(_MEAN))}
     if len(means) < 2:
         return None

@@ -1,9 +1,9 @@
 """`dpt report SWEEP`: our ablations beside the paper's, from MLflow alone: a page, Markdown, CSV, charts.
 
-report.html         everything, in one file that loads nothing
-report.md           the tables and remarks, with the charts beside it
-tables.csv          every figure: table, row, dataset, paper, ours, deviation, seeds
-trials.csv          every training
+report.html         everything, in one self-contained file
+report.md           tables and remarks, which links to the charts
+tables.csv          every figure: table, row, metric, paper, ours, deviation, seeds
+trials.csv          every trial: variant, seed, status, run_id, its metrics
 charts/*.svg, *.png
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
@@ -32,12 +32,21 @@ from tune.report.results import SweepResults, read_sweep
 from tune.report.tables import accuracy_table, data_table, resolution_table, speed_table, trial_table
 
 ARTIFACT_FOLDER = "report"
-"""Of the sweep's run in MLflow."""
+"""Artifact folder of the sweep's run in MLflow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A section of the report, for the page and for Markdown."""
+    """A section of the report, for the page and for Markdown.
+
+    Attributes:
+        anchor, title: of the section.
+        text: paragraphs.
+        problems: lines that are set apart: what failed or is missing.
+        tables, charts: in their order.
+        remarks: lines below the tables.
+        pictures: title and HTML of each grid; the page only.
+    """
 
     anchor: str
     title: str
@@ -46,11 +55,11 @@ class Part:
     tables: Sequence[Table] = ()
     remarks: Sequence[str] = ()
     charts: Sequence[Chart] = ()
-    pictures: Sequence[tuple[str, str]] = field(default=())
+    pictures: Sequence[tuple[str, str]] = ()
 
 
 def write_report(name: str, out: Path) -> Path:
-    """Write the report of a sweep into a folder and attach it to the sweep's run; returns the page's path.
+    """Write the report of the sweep `name` to the folder `out` and log it to its run; returns the page.
 
     Raises:
         TrackingError: if there is no such sweep.
@@ -83,12 +92,7 @@ def _parts(sweep: SweepResults, tables: Sequence[TableResults]) -> Iterator[Part
             text=["The same validation images through every variant; bright is near."],
             pictures=[(title, page.picture_grid(pictures)) for title, pictures in shown],
         )
-    yield Part(
-        "run",
-        "What was run",
-        text=settings(sweep),
-        tables=[data_table(sweep), trial_table(sweep)],
-    )
+    yield Part("run", "Run", text=settings(sweep), tables=[data_table(sweep), trial_table(sweep)])
 
 
 def _table_part(sweep: SweepResults, results: TableResults) -> Part:
@@ -191,22 +195,15 @@ def _figures_csv(tables: Sequence[TableResults]) -> str:
             ours_too = {metric for trial in row.trials for metric in trial.metrics if _reported(metric)}
             for metric in sorted(printed.keys() | ours_too):
                 paper, ours = printed.get(metric), row.value(metric)
-                rows.append(
-                    (
-                        results.table.name,
-                        row.title,
-                        metric,
-                        _plain(paper),
-                        _plain(ours.mean if ours else None),
-                        _plain(ours.deviation if ours and ours.count > 1 else None),
-                        str(ours.count if ours else 0),
-                    )
-                )
+                mean, count = (ours.mean, ours.count) if ours else (None, 0)
+                deviation = ours.deviation if ours and ours.count > 1 else None
+                figures = (_plain(paper), _plain(mean), _plain(deviation), str(count))
+                rows.append((results.table.name, row.title, metric, *figures))
     return _csv(rows)
 
 
 def _metric_of(column: str) -> str:
-    """A column of the paper's tables, as a metric."""
+    """Metric of a column of the paper's tables."""
     return column if column in _SPEED else records.abs_rel(column)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep's report says in words: how far it is, agreement with the paper, significance, settings."""
+"""The sentences of a sweep's report: progress, agreement with the paper, significance, settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_PACKAGES = ("torch", "timm", "ray", "mlflow")
 
 
 def progress(sweep: SweepResults) -> tuple[int, int, float]:
-    """Trainings that are finished, all of them, and the hours they took together."""
+    """Number of finished trainings of a `sweep`, of all its trainings, and their hours together."""
     trainings = sweep.trainings()
     done = sum(trial.counts for trial in trainings)
     hours = sum(trial.metrics.get(records.TRAIN_HOURS, 0.0) for trial in trainings)
@@ -23,7 +23,7 @@ def progress(sweep: SweepResults) -> tuple[int, int, float]:
 
 
 def finding(sweep: SweepResults) -> str:
-    """The sweep in a sentence or two."""
+    """A `sweep` in a sentence or two."""
     done, all_of_them, _ = progress(sweep)
     names = ", ".join(dict.fromkeys(dataset.name for dataset in sweep.data())) or "no data yet"
     state = (
@@ -35,20 +35,20 @@ def finding(sweep: SweepResults) -> str:
 
 
 def remarks(results: TableResults) -> list[str]:
-    """Agreement of ranks, significance over seeds, and what to know of the paper's figures."""
+    """Rank agreement and significance over seeds of a table's `results`, and notes on the paper's."""
     found = []
     if results.table.trained and results.table.name != "resolution":
         found = [*_agreement(results), *_significance(results)]
         if any(row.row.paper for row in results.rows) and not results.same_datasets:
             found.append(
-                "Ours is a mean over other datasets than the paper's, so the means have no difference; "
+                "Our mean is over other datasets than the paper's, so there is no difference of means; "
                 "their order can be compared."
             )
     return [*found, *results.table.notes]
 
 
 def settings(sweep: SweepResults) -> list[str]:
-    """Where and how it was run, and in what it differs from the paper's training."""
+    """Versions with which a `sweep` was run, and how its training differs from the paper's."""
     commit = sweep.tags.get("git_commit", "unknown")
     known = {name: sweep.tags.get(f"version.{name}") for name in _SHOWN_PACKAGES}
     versions = ", ".join(f"{name} {version}" for name, version in known.items() if version)

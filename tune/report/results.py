@@ -1,15 +1,14 @@
-"""A sweep as MLflow knows it: read anywhere, at any time, from the names in `tune.records` alone."""
+"""A sweep as MLflow has it: read on any machine, at any time, by the names in `tune.records` alone."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mlflow
 import numpy as np
 import yaml
@@ -27,7 +26,7 @@ _NOT_STARTED = "SCHEDULED"
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A prepared dataset that a run took in: its digest, and samples a split."""
+    """A prepared dataset that a run reads: `name`, `digest`, and `samples` by split."""
 
     name: str
     digest: str
@@ -39,15 +38,18 @@ class Trial:
     """One training of a sweep.
 
     Attributes:
+        run_id: its MLflow run; empty if it was not started.
+        variant, seed: that it trains.
         rows: table → title of the variant's row.
-        status: as MLflow has it: FINISHED, FAILED, KILLED, RUNNING, SCHEDULED.
-        stopped_early: the step at which the scheduler ended it.
+        status: of the run: FINISHED, FAILED, KILLED, RUNNING; SCHEDULED if it was not started.
+        stopped_early: the step at which the scheduler stopped it.
         metrics: the last value of each.
         parameters: the resolved training config.
+        tags: of the run.
+        data: that it was trained on.
     """
 
     run_id: str
-    name: str
     variant: str
     seed: int
     rows: Mapping[str, str]
@@ -60,12 +62,12 @@ class Trial:
 
     @property
     def counts(self) -> bool:
-        """Whether its figures are those of a whole training."""
+        """Whether its metrics are those of a complete training."""
         return self.status == FINISHED and self.stopped_early is None
 
     @property
     def state(self) -> str:
-        """How it ended, in words."""
+        """Status in words."""
         if self.stopped_early is not None:
             return f"stopped early at step {self.stopped_early}"
         return {_NOT_STARTED: "not started"}.get(self.status, self.status.lower())
@@ -76,21 +78,23 @@ class SweepResults:
     """A sweep and its trials, by variant and seed.
 
     Attributes:
-        plan: what `records.SWEEP_FILE` says: `tables`, `variants`, `seeds` and more; empty if there is none.
-        trials: those that the plan has and nobody started are among them.
+        name: of the sweep.
+        run_id: its parent run in MLflow.
         started: milliseconds since 1970.
+        tags: of that run.
+        plan: content of `records.SWEEP_FILE`: `tables`, `variants`, `seeds` and more; empty if it is missing.
+        trials: those of the plan that were not started are among them.
     """
 
     name: str
     run_id: str
-    status: str
     started: int
     tags: Mapping[str, str]
     plan: Mapping[str, Any]
     trials: tuple[Trial, ...]
 
     def trainings(self) -> tuple[Trial, ...]:
-        """The trials but those of variants of which parameters and latency alone are asked."""
+        """The trials without those whose variant needs no training, only parameters and latency."""
         trained = _trained_tables(self.plan)
         return tuple(trial for trial in self.trials if not self.plan or trained & trial.rows.keys())
 
@@ -100,46 +104,31 @@ class SweepResults:
         return tuple(found[key] for key in sorted(found))
 
 
-def find_sweep(name: str) -> str | None:
-    """The id of the newest sweep of that name, if there is one."""
-    tracking.connect()
-    found = _search(f"{_IS_SWEEP} AND tags.{records.SWEEP} = '{name.replace(chr(39), '')}'", limit=1)
-    return str(found[0].info.run_id) if found else None
-
-
-def sweep_names() -> list[str]:
-    """Names of all sweeps, newest first."""
-    tracking.connect()
-    return list(dict.fromkeys(run.data.tags[records.SWEEP] for run in _search(_IS_SWEEP)))
-
-
 def read_sweep(name: str) -> SweepResults:
-    """Read a sweep.
+    """Read the newest sweep `name`.
 
     Raises:
-        TrackingError: if there is none of that name.
+        TrackingError: if there is none.
     """
-    run_id = find_sweep(name)
-    if run_id is None:
-        known = ", ".join(sweep_names()) or "none"
+    run = records.find_sweep(name)
+    if run is None:
+        known = dict.fromkeys(run.data.tags[records.SWEEP] for run in tracking.search_runs(records.IS_SWEEP))
         raise TrackingError(
-            f"no sweep {name!r} in {mlflow.get_tracking_uri()}, and no model there; sweeps there are: {known}"
+            f"no sweep {name!r} in {mlflow.get_tracking_uri()}, and no model there; sweeps there are: "
+            f"{', '.join(known) or 'none'}"
         )
-    run = MlflowClient().get_run(run_id)
-    children = _search(f"tags.`{records.PARENT}` = '{run_id}'")
-    # Of doubles, which a server may have kept, the newest that is whole.
+    # Of duplicates, which a server may have created, the newest complete one.
     trials: dict[tuple[str, int], Trial] = {}
-    for trial in reversed([_trial(child) for child in children]):
+    for trial in reversed([_trial(child) for child in records.child_runs(run.info.run_id)]):
         earlier = trials.get((trial.variant, trial.seed))
         if earlier is None or trial.counts or not earlier.counts:
             trials[trial.variant, trial.seed] = trial
-    plan = _plan(run_id)
+    plan = _plan(run.info.run_id)
     for trial in _planned(plan):
         trials.setdefault((trial.variant, trial.seed), trial)
     return SweepResults(
         name=name,
-        run_id=run_id,
-        status=run.info.status,
+        run_id=run.info.run_id,
         started=run.info.start_time,
         tags=run.data.tags,
         plan=plan,
@@ -148,52 +137,11 @@ def read_sweep(name: str) -> SweepResults:
 
 
 def history(trial: Trial, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Steps and values of a metric, each (N,), by step; the last value logged at a step counts."""
+    """Steps and values of a `metric` of a `trial`, each (N,) float64, by step; of a step the last value."""
     points = MlflowClient().get_metric_history(trial.run_id, metric)
     by_step = {point.step: point.value for point in sorted(points, key=lambda point: point.timestamp)}
     steps = sorted(by_step)
     return np.array(steps, np.float64), np.array([by_step[step] for step in steps], np.float64)
-
-
-def pictures(trial: Trial) -> dict[str, NDArray[np.uint8]]:
-    """The pictures that a trial left: artifact path → (H, W, 3) uint8 RGB."""
-    if not MlflowClient().list_artifacts(trial.run_id, records.PICTURES):
-        return {}
-    with tempfile.TemporaryDirectory(prefix="dpt-report-") as folder:
-        local = Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=trial.run_id, artifact_path=records.PICTURES, dst_path=folder
-            )
-        )
-        found = {f"{records.PICTURES}/{path.name}": cv2.imread(str(path)) for path in local.glob("*.png")}
-    return {
-        path: np.ascontiguousarray(picture[..., ::-1], np.uint8)
-        for path, picture in sorted(found.items())
-        if picture is not None
-    }
-
-
-_IS_SWEEP = f"tags.{records.JOB} = '{records.SWEEP_JOB}'"
-
-
-def _search(query: str, limit: int | None = None) -> Sequence[Run]:
-    """Runs of the experiment, newest first."""
-    client = MlflowClient()
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    assert experiment is not None, "connecting makes it"
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment.experiment_id],
-            query,
-            order_by=["attributes.start_time DESC"],
-            max_results=limit or 1000,
-            page_token=token,
-        )
-        found += page
-        if limit or not (token := page.token):
-            return found
 
 
 def _trial(run: Run) -> Trial:
@@ -202,7 +150,6 @@ def _trial(run: Run) -> Trial:
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return Trial(
         run_id=run.info.run_id,
-        name=run.info.run_name,
         variant=tags.get(records.VARIANT, run.info.run_name),
         seed=int(tags.get(records.SEED, 0)),
         rows=rows,
@@ -220,12 +167,12 @@ def _trained_tables(plan: Mapping[str, Any]) -> set[str]:
 
 
 def _planned(plan: Mapping[str, Any]) -> Iterator[Trial]:
-    """The trials of a plan: variants with every seed; with the first where none of its tables is trained."""
+    """Trials of a plan: each variant with every seed, or with the first if none of its tables is trained."""
     trained = _trained_tables(plan)
     for variant in plan.get("variants", []):
         rows, seeds = variant["rows"], plan["seeds"]
         for seed in seeds if trained & rows.keys() else seeds[:1]:
-            yield Trial("", "", variant["key"], seed, rows, _NOT_STARTED, None, {}, {}, {}, ())
+            yield Trial("", variant["key"], seed, rows, _NOT_STARTED, None, {}, {}, {}, ())
 
 
 def _dataset(entity: Any) -> Dataset:

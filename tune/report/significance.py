@@ -1,8 +1,8 @@
-"""Whether one variant is better than another, or only luckier: a paired t-test over seeds.
+"""Whether one variant is better than another by more than chance: a paired t-test over seeds.
 
-Trials with the same seed see the same samples in the same order, so they are compared in pairs, and what
-counts is the difference of their means over the datasets. Datasets are no pairs of their own: what luck a
-seed had in training shows on all of them, so they would make few trainings look like many.
+Trials with the same seed see the same samples in the same order, so they are compared in pairs, by their
+means over the datasets. Datasets are not pairs of their own: chance in a training affects its results on all
+of them, so they would make few trainings look like many.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from scipy import stats
 Figures = Mapping[int, float]
 """Seed → mean AbsRel of one variant."""
 
+_LEVEL = 0.05
+
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean of some seeds' figures, and their standard deviation (NaN of fewer than two)."""
+    """`mean` of `count` seeds, and their sample standard `deviation` (NaN of fewer than two)."""
 
     mean: float
     deviation: float
@@ -32,25 +34,19 @@ class Summary:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean and sample standard deviation.
-
-    Raises:
-        ValueError: of no values.
-    """
-    if not values:
-        raise ValueError("no values")
+    """Mean and sample standard deviation of at least one of `values`."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return Summary(float(np.mean(values)), deviation, len(values))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison.
+    """A paired comparison of two variants.
 
     Attributes:
-        difference: mean of theirs minus mine, over the pairs; positive where mine is better.
-        p_value: of a two-sided paired t-test; NaN where it cannot tell: fewer than two seeds, or no spread.
-        seeds: how many.
+        difference: mean of the second minus the first, over the pairs; positive where the first is better.
+        p_value: of a two-sided paired t-test; NaN with fewer than two seeds or without any spread.
+        seeds: number of pairs.
     """
 
     difference: float
@@ -59,28 +55,22 @@ class Comparison:
 
 
 def compare(mine: Figures, theirs: Figures) -> Comparison:
-    """Compare two variants on the seeds that both have.
-
-    Raises:
-        ValueError: if there are none.
-    """
+    """Compare the variant `mine` with `theirs` on the seeds that both have, at least one."""
     shared = sorted(mine.keys() & theirs.keys())
-    if not shared:
-        raise ValueError("nothing in common to compare")
     a, b = (np.array([figures[seed] for seed in shared]) for figures in (mine, theirs))
     if len(shared) < 2 or np.ptp(b - a) == 0:
         return Comparison(float(np.mean(b - a)), math.nan, len(shared))
     return Comparison(float(np.mean(b - a)), float(stats.ttest_rel(b, a).pvalue), len(shared))
 
 
-def note(best: str, others: Mapping[str, Comparison], level: float = 0.05) -> str:
-    """One sentence: from which of the others the best differs by more than chance."""
+def note(best: str, others: Mapping[str, Comparison]) -> str:
+    """One sentence: from which of the `others` the row `best` differs significantly."""
     tested = {name: c for name, c in others.items() if not math.isnan(c.p_value)}
     if not tested:
         return f"{best} has the lowest mean; one seed cannot tell that from chance."
-    clear = [name for name, c in tested.items() if c.p_value < level and c.difference > 0]
+    clear = [name for name, c in tested.items() if c.p_value < _LEVEL and c.difference > 0]
     seeds = min(c.seeds for c in tested.values())
-    known = f"paired t-test over {seeds} seeds, p < {level:g}"
+    known = f"paired t-test over {seeds} seeds, p < {_LEVEL:g}"
     if len(clear) == len(others):
         return f"{best} is better than all others ({known})."
     if clear:

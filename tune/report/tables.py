@@ -12,73 +12,60 @@ from tune.report.comparison import RowResults, TableResults, reference
 from tune.report.results import SweepResults, Trial
 from tune.report.significance import Summary, summarise
 
-HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
+_HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
 """Datasets as the paper writes them."""
 
 _SIDE = re.compile(r"resolution_(\d+)/")
 _MEAN = records.abs_rel(records.MEAN)
 
 
-def heading(dataset: str) -> str:
-    """A dataset's name, as the paper writes it if it does."""
-    return HEADINGS.get(dataset, dataset)
-
-
 def accuracy_table(results: TableResults) -> Table:
-    """AbsRel of every dataset and their mean: the paper's, ours ± deviation over seeds, the difference."""
+    """AbsRel of every dataset and their mean in `results`: the paper's, ours ± deviation, the difference."""
     names = [*results.datasets(), records.MEAN]
     compared = [name for name in names if any(name in row.row.paper for row in results.rows)]
     columns = [Column("row", text=True)]
     for name in names:
-        group = heading(name)
-        columns += [Column("paper", group)] if name in compared else []
-        columns += [Column("ours", group)]
-        columns += [Column("difference", group)] if name in compared else []
-    columns.append(Column("seeds"))
+        titles = ("paper", "ours", "difference") if name in compared else ("ours",)
+        columns += [Column(title, _HEADINGS.get(name, name)) for title in titles]
+    table = Table(
+        _title(results, "AbsRel after affine alignment; lower is better"), [*columns, Column("seeds")]
+    )
     paper_best = {name: _lowest([row.row.paper.get(name) for row in results.rows]) for name in compared}
     our_best = {
-        name: _lowest([_mean_of(row, records.abs_rel(name)) for row in results.rows]) for name in names
+        name: _lowest_mean([row.value(records.abs_rel(name)) for row in results.rows]) for name in names
     }
-    table = Table(_title(results, "AbsRel after affine alignment; lower is better"), columns)
     for row in results.rows:
         cells = [Cell.of(row.title)]
         for name in names:
             ours = row.value(records.abs_rel(name))
-            if name in compared:
-                cells.append(_paper_cell(row, name, paper_best[name]))
-            cells.append(
-                Cell.absent()
-                if ours is None and name != records.MEAN
-                else _our_cell(row, ours, our_best[name])
-            )
-            if name in compared:
-                same = name != records.MEAN or results.same_datasets
-                cells.append(_difference(reference(row.row, name), ours) if same else Cell.absent())
+            shown = _our_cell(row, ours, our_best[name])
+            if ours is None and name != records.MEAN:
+                shown = Cell.absent()
+            if name not in compared:
+                cells.append(shown)
+                continue
+            same = name != records.MEAN or results.same_datasets
+            difference = _difference(reference(row.row, name), ours) if same else Cell.absent()
+            cells += [_paper_cell(row, name, paper_best[name]), shown, difference]
         table.rows.append([*cells, _seeds(row)])
     return table
 
 
 def sides_of(results: TableResults) -> list[int]:
-    """Sides of the images that were predicted, in pixels; the others are relative to the first."""
-    found = {
-        int(match[1])
-        for row in results.rows
-        for trial in row.trials
-        for metric in trial.metrics
-        if (match := _SIDE.match(metric))
-    }
-    return sorted(found)
+    """Sides in pixels of the images that `results` has metrics of; the first is that of training."""
+    metrics = {metric for row in results.rows for trial in row.trials for metric in trial.metrics}
+    return sorted({int(match[1]) for metric in metrics if (match := _SIDE.match(metric))})
 
 
-def relative_change(row: RowResults, side: int, base: int, dataset: str = records.MEAN) -> Summary | None:
-    """By how many percent AbsRel is higher at `side` pixels than at `base`: a mean over seeds."""
-    here, there = (row.by_seed(records.abs_rel_at(pixels, dataset)) for pixels in (side, base))
+def relative_change(row: RowResults, side: int, base: int) -> Summary | None:
+    """Percent by which the mean AbsRel of a `row` is higher at `side` than at `base` pixels, over seeds."""
+    here, there = (row.by_seed(records.abs_rel_at(pixels, records.MEAN)) for pixels in (side, base))
     changes = [100 * (here[seed] / there[seed] - 1) for seed in here if there.get(seed)]
     return summarise(changes) if changes else None
 
 
 def resolution_table(results: TableResults) -> Table:
-    """Figure 4 as numbers: AbsRel at the training resolution, and its change in percent at larger ones."""
+    """Figure 4 of `results` as numbers: AbsRel at the training resolution, and its change at larger ones."""
     sides = sides_of(results)
     title = _title(results, "change of the mean AbsRel in percent; lower is better")
     if not sides:
@@ -87,10 +74,7 @@ def resolution_table(results: TableResults) -> Table:
     base, *larger = sides
     columns = [Column("row", text=True), Column(f"AbsRel at {base} px")]
     columns += [Column(f"{side} px", "Change at") for side in larger] + [Column("seeds")]
-    best = {
-        side: _lowest([v.mean if (v := relative_change(r, side, base)) else None for r in results.rows])
-        for side in larger
-    }
+    best = {side: _lowest_mean([relative_change(row, side, base) for row in results.rows]) for side in larger}
     table = Table(title, columns)
     for row in results.rows:
         at_base = row.value(records.abs_rel_at(base, records.MEAN))
@@ -112,35 +96,35 @@ def resolution_table(results: TableResults) -> Table:
 
 
 def speed_table(results: TableResults) -> Table:
-    """Table 9: parameters and latency, on a processor that is named: the paper's was another one."""
+    """Table 9 of `results`: parameters and latency, with the device's name, which was not the paper's."""
     tags = [trial.tags for row in results.rows for trial in row.trials]
     devices = sorted({found[records.LATENCY_DEVICE] for found in tags if records.LATENCY_DEVICE in found})
     title = _title(results, f"latency measured on {', '.join(devices) or 'no device yet'}")
-    groups = ((records.PARAMETERS, "Params [million]", 1), (records.LATENCY, "Latency [ms]", 1))
+    groups = {records.PARAMETERS: "Params [million]", records.LATENCY: "Latency [ms]"}
     columns = [Column("model", text=True)]
-    for _, group, _ in groups:
-        columns += [Column("paper", group), Column("ours", group), Column("difference", group)]
+    for group in groups.values():
+        columns += [Column(title, group) for title in ("paper", "ours", "difference")]
     table = Table(title, columns)
     for row in results.rows:
         cells = [Cell.of(row.title)]
-        for metric, _, digits in groups:
+        for metric in groups:
             paper, ours = row.row.paper.get(metric), row.value(metric)
             cells.append(Cell.absent() if paper is None else Cell(f"{paper:.0f}", paper))
-            cells.append(_our_cell(row, ours, None, digits))
+            cells.append(_our_cell(row, ours, None, digits=1))
             cells.append(_percent(paper, ours))
         table.rows.append(cells)
     return table
 
 
 def trial_table(sweep: SweepResults) -> Table:
-    """Every training that was run: how it ended, its mean AbsRel, speed and hours."""
-    columns = [Column("variant", text=True), Column("seed"), Column("ended", text=True), Column("AbsRel")]
-    columns += [Column("images/s"), Column("hours"), Column("MLflow run", text=True)]
+    """Every training of a `sweep`: how it ended, its mean AbsRel, speed and hours."""
+    titles = ("variant", "seed", "ended", "AbsRel", "images/s", "hours", "MLflow run")
+    columns = [Column(title, text=title in ("variant", "ended", "MLflow run")) for title in titles]
     table = Table("Trainings of this sweep", columns)
     for trial in sweep.trainings():
         table.rows.append(
             [
-                Cell(trial.variant, trial.variant),
+                Cell.of(trial.variant),
                 Cell(str(trial.seed), trial.seed),
                 Cell(trial.state, trial.state, tone="" if trial.counts else "failed"),
                 _number(trial, _MEAN, 4),
@@ -153,15 +137,9 @@ def trial_table(sweep: SweepResults) -> Table:
 
 
 def data_table(sweep: SweepResults) -> Table:
-    """The prepared datasets that the trainings took in."""
-    table = Table(
-        "Data of this sweep",
-        [
-            Column("dataset", text=True),
-            Column("samples", text=True),
-            Column("digest of the manifest", text=True),
-        ],
-    )
+    """The prepared datasets of the trainings of a `sweep`."""
+    titles = ("dataset", "samples", "digest of the manifest")
+    table = Table("Data of this sweep", [Column(title, text=True) for title in titles])
     for dataset in sweep.data():
         samples = ", ".join(f"{count} {split}" for split, count in dataset.samples.items()) or MISSING
         table.rows.append([Cell.of(dataset.name), Cell.of(samples), Cell.of(dataset.digest)])
@@ -177,7 +155,7 @@ def _paper_cell(row: RowResults, name: str, best: float | None) -> Cell:
     if printed is None:
         return Cell.absent()
     slip = f"({compared:.4f})" if compared is not None and compared != printed else ""
-    # What the paper prints in bold; where a table says nothing of that, its best.
+    # Bold as in the paper; in a table without any bold, the best.
     bold = name in row.row.bold or (best == printed and not row.row.bold)
     return Cell(f"{printed:.4f}", printed, slip, best=bold)
 
@@ -217,7 +195,7 @@ def _seeds(row: RowResults) -> Cell:
 
 
 def _why(row: RowResults) -> str:
-    """Why there is no figure, in a word."""
+    """Why there is no figure: the status of the trials."""
     states = {trial.state for trial in row.trials if not trial.counts}
     if not row.trials:
         return "not run"
@@ -229,17 +207,16 @@ def _number(trial: Trial, metric: str, digits: int) -> Cell:
     return Cell.absent() if value is None else Cell(f"{value:.{digits}f}", value)
 
 
-def _mean_of(row: RowResults, metric: str) -> float | None:
-    value = row.value(metric)
-    return None if value is None else value.mean
-
-
 def _lowest(values: Sequence[float | None]) -> float | None:
     return min((value for value in values if value is not None), default=None)
 
 
+def _lowest_mean(values: Sequence[Summary | None]) -> float | None:
+    return _lowest([value.mean if value else None for value in values])
+
+
 def _signed(value: float, digits: int) -> str:
-    """With a sign, a true minus; nothing but zeros has none."""
+    """With a sign, U+2212 for minus; without one if all printed digits are 0."""
     text = f"{value:+.{digits}f}"
     return text.lstrip("+-") if not float(text) else text.replace("-", "\N{MINUS SIGN}")
 

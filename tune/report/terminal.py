@@ -1,4 +1,4 @@
-"""The tables of a sweep for the terminal: those of its report, and what is more than chance in words."""
+"""The tables and remarks of a sweep's report, for the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OTHER_THAN_ACCURACY = {"resolution": resolution_table, "speed": speed_table}
 
 
 def print_tables(sweep: str, console: Console) -> None:
-    """Print every table of a sweep: the paper's figures, ours ± deviation over seeds, the best in bold.
+    """Print every table of a `sweep` to `console`: paper, ours ± deviation over seeds, the best in bold.
 
     Raises:
         TrackingError: if there is no such sweep.

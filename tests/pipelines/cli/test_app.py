@@ -39,7 +39,7 @@ def test_help_answers_without_loading_heavy_libraries() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     result = CliRunner().invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("dpt 0.")

@@ -56,7 +56,7 @@ def test_a_cluster_that_was_started_on_this_machine_is_found(
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
-    monkeypatch.setattr("pipelines.cluster.session.canonicalize_bootstrap_address", lambda given: running)
+    monkeypatch.setattr("pipelines.cluster.session.running_cluster", lambda: running)
     monkeypatch.setenv("RAY_ADDRESS", "")
     connect()
     assert on_cluster() == (running is not None)

@@ -93,7 +93,7 @@ def test_more_is_better_of_some_metrics(database: None) -> None:
         promote("dpt", "1", "champion", "delta1/redweb")
     set_alias("dpt", "champion", 1)
     assert promote("dpt", "2", "champion", "delta1/redweb").new == 2
-    with pytest.raises(TrackingError, match="loss: no metric that tells better from worse"):
+    with pytest.raises(TrackingError, match="loss: not a metric to compare by"):
         promote("dpt", "1", "champion", "loss")
 
 

@@ -7,7 +7,7 @@ import dpt
 from datasets_prep.errors import NotFound
 from datasets_prep.storage.folder import Folder
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.tracking.model_reference import load_trained
+from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import check_fits, identity_of
 from pipelines.training.start import initial_model, save_initial_model
 
@@ -35,7 +35,7 @@ def test_a_run_copies_the_model_that_it_starts_from(tmp_path: Path, trained: tup
     again = initial_model(settings.model, run)
     assert again is not None
     assert save_initial_model(settings, again, [], run, print) == uri
-    for found in (load_trained(uri), again):
+    for found in (load_checkpoint(uri), again):
         for name, tensor in found.state_dict().items():
             assert torch.equal(tensor, original.state_dict()[name])
 

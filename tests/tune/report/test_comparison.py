@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats
 
-from tune.ablations import PAPER, Row, Table
+from tune.ablations import PAPER, AblationTable, Row
 from tune.report.comparison import RowResults, TableResults, against_the_best, agreement, reference
 from tune.report.results import Trial
 
@@ -15,7 +15,6 @@ from tune.report.results import Trial
 def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None = None) -> Trial:
     return Trial(
         "id",
-        "n",
         "v",
         seed,
         {},
@@ -36,7 +35,7 @@ def results(rows: dict[str, tuple[float, list[float]]]) -> TableResults:
         )
         for title, (paper, ours) in rows.items()
     )
-    return TableResults(Table("t", "", "t", tuple(row.row for row in found)), found)
+    return TableResults(AblationTable("t", "", "t", tuple(row.row for row in found)), found)
 
 
 def test_the_slip_of_table_6_is_not_compared_with() -> None:

@@ -166,7 +166,7 @@ def test_one_seed_and_other_datasets_are_no_trouble(
     monkeypatch.setattr(made_up_sweep, "DATASETS", ("redweb", "tartanair"))
     make_sweep("other", ["readout"], [5], with_pictures=False)
     text = text_of(write_report("other", tmp_path / "out"))
-    assert "mean over other datasets" in text
+    assert "Our mean is over other datasets" in text
     assert "±" not in text
     assert "tartanair" in text
 

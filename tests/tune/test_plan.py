@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pipelines.config import ConfigError, TrainConfig
-from tune.ablations import PAPER, Row, Table
-from tune.variants import find_variants
+from tune.ablations import PAPER, AblationTable, Row
+from tune.plan import find_variants
 
 BASE = TrainConfig()
 
 
-def table(name: str, *rows: Row, trained: bool = True) -> Table:
-    return Table(name, "", "", rows, trained=trained)
+def table(name: str, *rows: Row, trained: bool = True) -> AblationTable:
+    return AblationTable(name, "", "", rows, trained=trained)
 
 
 def test_the_papers_tables_share_variants() -> None:
@@ -50,7 +50,7 @@ def test_what_is_common_to_all_belongs_to_the_variants_too() -> None:
     assert add.config(base, 0).model.name == base.model.name
 
 
-def test_variants_with_one_key_are_told_apart() -> None:
+def test_variants_with_equal_keys_get_a_digest() -> None:
     rows = (Row("a", {"optimizer.clip_norm": 1.0}), Row("b", {"optimizer.clip_norm": 1.5}))
     long = "x" * 200
     names = (Row("c", {"train_split": f"{long}1"}), Row("d", {"train_split": f"{long}2"}))

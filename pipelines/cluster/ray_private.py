@@ -1,0 +1,81 @@
+"""What this project needs of Ray that Ray keeps private: all of it here, as read in Ray 2.60.0.
+
+Ray may move any of it in a minor release; `pyproject.toml` admits no later one than was read. To admit one,
+read again what is imported and named here, and run `tests/pipelines/cluster/test_ray_private.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ray
+from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.runtime_env import packaging, working_dir
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray._private.services import canonicalize_bootstrap_address
+from ray._private.state import state
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
+from ray.util.placement_group import PlacementGroup
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+HEAD_NODE_RESOURCE = "node:__internal_head__"
+"""Resource that the head node has 1.0 of, and no other node any."""
+
+PACKAGING_LOGGERS = (packaging.__name__, working_dir.__name__)
+"""Loggers that comment on every upload of a working directory."""
+
+
+def report_logger() -> str:
+    """Name of the logger that repeats every `ray.train.report`: Ray Train names it by its file."""
+    from ray.train.v2._internal.execution import context
+
+    return str(context.__file__)
+
+
+def running_cluster() -> str | None:
+    """Address, `HOST:PORT`, of the cluster of RAY_ADDRESS or of `ray start` on this machine; None without."""
+    address: str | None = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
+    return address
+
+
+def inside_submitted_job() -> bool:
+    """Whether this process is the entry point of a job that was submitted to a cluster."""
+    return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+
+
+def server_version(client: JobSubmissionClient) -> str | None:
+    """Ray's version on the cluster whose job server a `client` is connected to."""
+    version: str | None = client._server_ray_version
+    return version
+
+
+def zip_working_directory(folder: Path, path: Path) -> None:
+    """Write the zip file at `path` that Ray would upload as working directory `folder`, uncompressed.
+
+    What `.gitignore` and `.rayignore` name, and what Ray leaves out by default, is not in it.
+    """
+    excludes = get_runtime_env_default_excludes()
+    packaging.create_package(str(folder), path, include_gitignore=True, excludes=excludes)
+
+
+def orphaned_placement_groups() -> list[PlacementGroup]:
+    """The placement groups of this job whose creator is an actor that is dead.
+
+    Ray removes them with the job. The public `placement_group_table` does not have their creator.
+    """
+    job = ray.get_runtime_context().get_job_id()
+    tables = state._connect_and_get_accessor().get_placement_group_table()
+    groups = [PlacementGroupTableData.FromString(table) for table in tables]
+    return [
+        PlacementGroup(ray.PlacementGroupID(group.placement_group_id))
+        for group in groups
+        if group.creator_job_id.hex() == job
+        and group.creator_actor_dead
+        and not ray.ActorID(group.creator_actor_id).is_nil()
+        and not group.is_detached
+        and group.state != PlacementGroupTableData.REMOVED
+    ]

@@ -1,0 +1,87 @@
+"""What is private to Ray is where `ray_private` looks for it, and does what it is used for."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import logging
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import ray.dashboard.modules.dashboard_sdk as dashboard
+from ray.train.v2._internal.execution import context
+
+from pipelines.cluster import ray_private
+from tests.support.paths import REPOSITORY
+
+
+def test_the_version_that_was_read_is_installed_and_the_next_one_is_not_admitted() -> None:
+    version = importlib.metadata.version("ray")
+    major, minor, _ = version.split(".")
+    assert f"Ray {version}." in str(ray_private.__doc__)
+    bound = f">={major}.{minor},<{major}.{int(minor) + 1}"
+    assert f'"ray[data,default,train,tune]{bound}"' in (REPOSITORY / "pyproject.toml").read_text()
+
+
+def test_no_other_module_reaches_into_ray() -> None:
+    private = ("ray._private", "ray.train.v2._internal", "ray.core.generated", "_server_ray_version")
+    found = {
+        path.name
+        for package in ("dpt", "datasets_prep", "pipelines", "tune")
+        for path in (REPOSITORY / package).rglob("*.py")
+        if any(name in path.read_text() for name in private)
+    }
+    assert found == {"ray_private.py"}
+
+
+def test_a_cluster_is_found_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head.example:6379")
+    monkeypatch.setattr("ray._private.services.resolve_ip_for_localhost", lambda host: host)
+    assert ray_private.running_cluster() == "head.example:6379"
+
+
+def test_a_job_is_known_by_what_ray_sets_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert not ray_private.inside_submitted_job()
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert ray_private.inside_submitted_job()
+
+
+def test_the_client_keeps_the_clusters_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(
+        status_code=200,
+        json=lambda: {"version": "4", "ray_version": "3.2.1", "ray_commit": "x", "session_name": "y"},
+        raise_for_status=lambda: None,
+    )
+    monkeypatch.setattr(dashboard.SubmissionClient, "_do_request", lambda *_, **__: answer)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    assert ray_private.server_version(ray.job_submission.JobSubmissionClient()) == "3.2.1"
+
+
+def test_a_working_directory_is_packed_without_what_is_ignored(tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    (folder / "__pycache__").mkdir(parents=True)
+    for name in ("code.py", "__pycache__/x.pyc", "ignored.bin", "large.bin"):
+        (folder / name).write_text(name)
+    (folder / ".gitignore").write_text("ignored.bin\n__pycache__/\n")
+    (folder / ".rayignore").write_text("large.bin\n")
+    ray_private.zip_working_directory(folder, tmp_path / "package.zip")
+    with zipfile.ZipFile(tmp_path / "package.zip") as archive:
+        files = {name for name in archive.namelist() if not name.endswith("/")}
+    assert files - {".gitignore", ".rayignore"} == {"code.py"}
+
+
+def test_the_loggers_are_those_that_speak() -> None:
+    known: dict[str, Any] = logging.root.manager.loggerDict
+    assert set(ray_private.PACKAGING_LOGGERS) <= set(known)
+    assert "getLogger(__file__)" in inspect.getsource(context)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_head_node_has_its_resource() -> None:
+    (node,) = ray.nodes()
+    assert node["Resources"][ray_private.HEAD_NODE_RESOURCE] == 1.0
