@@ -21,11 +21,12 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
 from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
 from pipelines.evaluation.official_splits import check_split
+from pipelines.evaluation.sets import FINE_TUNED
 from pipelines.tracking.model_reference import load_trained
 from pipelines.train import TrainResult, train
 
-DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}
-"""What the command calls a dataset, and what its shards do."""
+DATASETS = {name: entry.sources[0] for name, entry in FINE_TUNED.items()}
+"""Name on the command line → prepared dataset."""
 
 
 @dataclass(frozen=True, slots=True)

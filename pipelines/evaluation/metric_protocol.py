@@ -1,8 +1,9 @@
 """How predictions in metres are compared with ground truth in Tables 2 and 3: regions, caps, metrics.
 
 The protocol is that of Eigen et al. (2014) as the authors of BTS (Lee et al. 2019) evaluate it, whose figures
-the paper prints beside its own. A prediction is limited to the range that counts; ground truth outside of it,
-or outside of the dataset's region, does not count. Every image has a figure, a dataset their mean.
+the paper prints beside its own. Predictions are clamped to the valid range; ground truth outside of it, or
+outside of the dataset's region, is ignored. A dataset's figure is the mean over its images. The published
+protocols of datasets are in `pipelines.evaluation.sets`.
 
 The paper heads three columns of both tables "δ > 1.25", but what it prints is the share of pixels with
 max(p/t, t/p) below 1.25ᵏ, of which larger is better; they are `delta1` to `delta3` here.
@@ -33,35 +34,26 @@ METRICS = {
     "log10": "log10",
     "silog": "SILog",
 }
-"""What is reported, as `dpt.metrics.metric_depth_metrics` calls it, and its title."""
+"""Reported metric, key of `dpt.metrics.metric_depth_metrics` → display name."""
 
 
 class ProtocolError(UserError):
-    """Predictions or images that the protocol does not fit; the message names the image or the reason."""
+    """Predictions or images that do not fit the protocol; the message names the image or the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricProtocol:
-    """What counts in a dataset.
+    """Which pixels of a dataset are compared.
 
     Attributes:
-        cap: the largest depth in metres.
-        region: of the image: `garg`, `eigen`, or `all` of it.
-        kb_crop: the network sees KITTI's benchmark crop only, and only that is compared.
+        cap: maximum depth in metres.
+        region: crop of the image: `garg`, `eigen`, or `all` of it.
+        kb_crop: True where the network sees only KITTI's benchmark crop; only that is compared then.
     """
 
     cap: float
     region: MetricRegion = "all"
     kb_crop: bool = False
-
-
-PROTOCOLS = {
-    "kitti": MetricProtocol(80.0, "garg", kb_crop=True),
-    "kitti_161": MetricProtocol(80.0, "garg", kb_crop=True),
-    "nyuv2": MetricProtocol(10.0, "eigen"),
-    "nyuv2_labelled": MetricProtocol(10.0, "eigen"),
-}
-"""The published ones, by dataset."""
 
 
 def protocol_metrics(
@@ -70,16 +62,17 @@ def protocol_metrics(
     """Metrics of images of one size.
 
     Args:
-        prediction: (B, H, W) metres; with `kb_crop`, what is outside of that crop may hold anything.
+        prediction: (B, H, W) metres; with `kb_crop`, values outside of that crop are ignored.
         depth: (B, H, W) metres, NaN where there is no ground truth.
-        names: of the images.
+        protocol: region and cap.
+        names: B names of the images, for messages.
 
     Returns:
         As `metric_depth_metrics`: (B,) each.
 
     Raises:
-        ProtocolError: naming the image, if a prediction that counts is not a number; if the images are not
-            those that the region is of.
+        ProtocolError: naming the image, if a compared prediction is NaN; if images of this size have no such
+            region.
     """
     height, width = depth.shape[1:]
     counted = torch.zeros_like(depth, dtype=torch.bool)

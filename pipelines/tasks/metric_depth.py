@@ -99,7 +99,7 @@ class MetricDepth(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
         """Metrics of depth as it is, without alignment (`pipelines.evaluation.metric_protocol`)."""
-        return metric_share(model, dataset, split, self.protocol, rank, world_size)
+        return metric_share(model, dataset, rank, world_size, split, self.protocol)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int

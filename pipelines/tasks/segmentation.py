@@ -83,7 +83,7 @@ class Segmentation(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> SegmentationCounts:
         """Counts of pixels by label and prediction."""
-        return count_share(model, dataset, split, InferenceSection(), rank, world_size)
+        return count_share(model, dataset, rank, world_size, split, InferenceSection())
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
