@@ -29,11 +29,6 @@ class PaperSet:
     sources: tuple[str, ...]
     images: int
 
-    @property
-    def headline(self) -> Column:
-        """The dataset's first column in its table."""
-        return next(column for column in self.table.columns if column.dataset == self.name)
-
 
 @dataclass(frozen=True, slots=True)
 class ZeroShotSet(PaperSet):
@@ -54,6 +49,11 @@ class ZeroShotSet(PaperSet):
     border: int = 0
     folders: tuple[str, ...] = ()
     hint: str = ""
+
+    @property
+    def column(self) -> Column:
+        """Its column of Table 1."""
+        return next(column for column in self.table.columns if column.dataset == self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def extremes_table(dataset: str, counts: SegmentationCounts) -> Table:
 
 
 def class_csv(dataset: str, counts: SegmentationCounts) -> str:
-    """CSV of `counts`, one line per class of `dataset`: number, name, IoU in [0, 1] (empty if it never occurs),
+    """CSV of `counts`, a line per class of `dataset`: number, name, IoU in [0, 1] (empty if it never occurs),
     labelled pixels, predicted pixels, correct pixels."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
