@@ -1,7 +1,7 @@
 """`dpt evaluate --data`: AbsRel and δ of a depth model on prepared datasets, each image once.
 
 Relative depth is compared after alignment (`pipelines.evaluation.relative_depth`), metric depth as predicted,
-by the protocol of its dataset (`pipelines.evaluation.metric_protocol`). A dataset's figure is the mean over
+by the protocol of its dataset (`pipelines.evaluation.metric_depth`). A dataset's figure is the mean over
 its images; the overall one the mean over datasets.
 """
 
@@ -15,9 +15,8 @@ import dpt
 from datasets_prep.manifest import open_datasets
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.metric_depth import evaluate_metric
-from pipelines.evaluation.metric_protocol import MetricProtocol
 from pipelines.evaluation.relative_depth import relative_share
-from pipelines.evaluation.sets import PROTOCOLS
+from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 from pipelines.evaluation.share import evaluate_shares
 
 

@@ -18,10 +18,9 @@ from datasets_prep.sources.folder import DESCRIPTION_NAME
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import connect
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
-from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
+from pipelines.evaluation.metric_depth import METRICS, evaluate_metric, require_metric_data
 from pipelines.evaluation.official_splits import check_split
-from pipelines.evaluation.sets import FINE_TUNED
+from pipelines.evaluation.sets import FINE_TUNED, MetricProtocol
 from pipelines.tracking.model_reference import load_trained
 from pipelines.train import TrainResult, train
 

@@ -116,12 +116,7 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
 
 
 def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -> bytes:
-    """The one output of one image.
-
-    Args:
-        settings: `write` names the output.
-        model: predicts depth, inverse depth or classes.
-        paths: name the image.
+    """The one output that `settings.write` names, predicted by `model` for the one image that `paths` name.
 
     Raises:
         UserError: if there are more images or outputs, or the image cannot be read.
@@ -135,7 +130,7 @@ def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -
 
 
 def output_paths(source: Input, settings: PredictConfig) -> list[str]:
-    """Relative paths of the outputs of a `source` under `settings`; of a video, without those of its frames."""
+    """Relative paths of the outputs of `source` with these `settings`; of a video, without its frames'."""
     return [source.name + VIDEO] if source.is_video else _image_outputs(source.name, settings)
 
 
@@ -147,11 +142,7 @@ def _image_outputs(name: str, settings: PredictConfig) -> list[str]:
 
 
 class Predictor:
-    """A model on its device, with its settings.
-
-    Args:
-        settings: what to write and how to compute.
-        model: predicts depth, inverse depth or classes.
+    """A `model` on its device, with `settings` of what to write and how to compute.
 
     Raises:
         ConfigError, BadModel: if settings and model do not fit together.
@@ -203,16 +194,10 @@ class Predictor:
         return input_size(self.model, image, self.settings.side, self.settings.rule)
 
     def write(self, folder: Folder, name: str, image: Image, prediction: Prediction) -> list[str]:
-        """Write all outputs of an image.
-
-        Args:
-            folder: to write to.
-            name: relative path of the outputs, without suffixes.
-            image: (H, W, 3) uint8 RGB.
-            prediction: (H, W).
+        """Write all outputs of an `image` with this `prediction` to a `folder`; `name` is their stem.
 
         Returns:
-            the outputs' relative paths.
+            their relative paths.
         """
         settings = self.settings
         contents = [self.encode(form, image, prediction) for form in settings.write]

@@ -1,4 +1,12 @@
-"""Metric models on prepared datasets by the protocol of Tables 2 and 3 (`metric_protocol`)."""
+"""Metric models on prepared datasets, by the protocol of Tables 2 and 3: regions, caps, metrics.
+
+The protocol is that of Eigen et al. (2014) as the authors of BTS (Lee et al. 2019) evaluate it, whose figures
+the paper prints beside its own. Predictions are clamped to the valid range; ground truth outside of it, or
+outside of the dataset's region, is ignored. A dataset's figure is the mean over its images.
+
+The paper heads three columns of both tables "δ > 1.25", but what it prints is the share of pixels with
+max(p/t, t/p) below 1.25ᵏ, of which larger is better; they are `delta1` to `delta3` here.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import dpt
+from datasets_prep.errors import UserError
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from datasets_prep.schema import decode_depth, decode_image
-from dpt.metrics import MetricSums
+from dpt.metrics import MetricSums, metric_depth_metrics
 from dpt.predict.depth import predict_batch
-from dpt.regions import kb_window
+from dpt.regions import kb_window, region_window
 from pipelines.config import ConfigError
-from pipelines.evaluation.metric_protocol import MetricProtocol, protocol_metrics
 from pipelines.evaluation.relative_depth import depth_sheet
+from pipelines.evaluation.sets import MetricProtocol
 from pipelines.evaluation.share import MODEL_SIZE, InputSize, evaluate_shares
 from pipelines.loading.batches import Batch, evaluation_batches
 from pipelines.loading.metric_crops import metres
@@ -26,6 +36,24 @@ from pipelines.loading.rows import decode_row
 
 _BATCH_SIZE = 8
 _LEAST_INVERSE_DEPTH = 1e-8
+LEAST_METRES = 1e-3
+
+METRICS = {
+    "delta1": "δ₁",
+    "delta2": "δ₂",
+    "delta3": "δ₃",
+    "abs_rel": "AbsRel",
+    "sq_rel": "SqRel",
+    "rmse": "RMSE",
+    "rmse_log": "RMSE log",
+    "log10": "log10",
+    "silog": "SILog",
+}
+"""Reported metric, key of `dpt.metrics.metric_depth_metrics` → display name."""
+
+
+class ProtocolError(UserError):
+    """Predictions or images that do not fit the protocol; the message names the image or the reason."""
 
 
 def evaluate_metric(
@@ -95,6 +123,43 @@ def metric_share(
         prediction = torch.from_numpy(predict_metres(model, list(batch.images.numpy()), protocol, size))
         sums.update(protocol_metrics(prediction, batch.target, protocol, batch.sample_ids))
     return sums
+
+
+def protocol_metrics(
+    prediction: Tensor, depth: Tensor, protocol: MetricProtocol, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Metrics of images of one size.
+
+    Args:
+        prediction: (B, H, W) metres; with `kb_crop`, values outside of that crop are ignored.
+        depth: (B, H, W) metres, NaN where there is no ground truth.
+        protocol: region and cap.
+        names: B names of the images, for messages.
+
+    Returns:
+        As `metric_depth_metrics`: (B,) each.
+
+    Raises:
+        ProtocolError: naming the image, if a compared prediction is NaN; if images of this size have no such
+            region.
+    """
+    height, width = depth.shape[1:]
+    counted = torch.zeros_like(depth, dtype=torch.bool)
+    try:
+        rows, columns = region_window(protocol.region, height, width)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from error
+    counted[:, rows, columns] = True
+    if protocol.kb_crop:
+        seen = torch.zeros_like(counted)
+        rows, columns = kb_window(height, width)
+        seen[:, rows, columns] = True
+        counted &= seen
+    counted &= (depth > LEAST_METRES) & (depth < protocol.cap)
+    bad = (prediction.isnan() & counted).flatten(1).any(dim=1)
+    if bad.any():
+        raise ProtocolError(f"the model predicts NaN in image {names[int(bad.int().argmax())]}")
+    return metric_depth_metrics(prediction.clamp(LEAST_METRES, protocol.cap), depth, counted)
 
 
 def decode_metric_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:

@@ -22,12 +22,9 @@ class WrongSplit(UserError):
 
 
 def check_split(dataset: PreparedDataset, allow_missing: bool, say: Callable[[str], None]) -> None:
-    """Compare a prepared dataset with its official split, if it has one.
+    """Compare a prepared `dataset` with its official split, if it has one.
 
-    Args:
-        dataset: any prepared dataset.
-        allow_missing: print the difference instead of raising.
-        say: prints one line.
+    With `allow_missing`, `say` prints the difference instead of an error.
 
     Raises:
         WrongSplit: naming the difference, and some of the images that were left out.

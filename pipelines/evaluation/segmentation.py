@@ -147,12 +147,7 @@ def left_out(dataset: PreparedDataset, split: str) -> list[dict[str, Any]]:
 def evaluate_segmentation(
     config: EvaluateConfig, model: dpt.DPT, datasets: Sequence[PreparedDataset]
 ) -> dict[str, SegmentationCounts]:
-    """Count the pixels of a split by label and prediction, on Ray.
-
-    Args:
-        config: split, windows and scales, input size, workers, device.
-        model: on any device.
-        datasets: with the model's classes.
+    """Count pixels of a split of `datasets` by label and prediction of a `model` on Ray, as `config` says.
 
     Returns:
         dataset → counts of all its images.

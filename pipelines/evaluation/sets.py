@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.evaluation.metric_protocol import MetricProtocol
+from dpt.regions import MetricRegion
 from pipelines.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, Column, PaperTable
 
 
@@ -54,6 +54,21 @@ class ZeroShotSet(PaperSet):
     def column(self) -> Column:
         """Its column of Table 1."""
         return next(column for column in self.table.columns if column.dataset == self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricProtocol:
+    """Which pixels are compared as depth in metres (`pipelines.evaluation.metric_depth`).
+
+    Attributes:
+        cap: maximum depth in metres.
+        region: crop of the image: `garg`, `eigen`, or `all` of it.
+        kb_crop: True where the network sees only KITTI's benchmark crop; only that is compared then.
+    """
+
+    cap: float
+    region: MetricRegion = "all"
+    kb_crop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
 from dpt.predict.colours import class_colours
-from pipelines.evaluation.metric_protocol import METRICS
+from pipelines.evaluation.metric_depth import METRICS
 from pipelines.evaluation.official_splits import of_how_many
 from pipelines.evaluation.sets import OFFICIAL, SEGMENTED
 
@@ -59,12 +59,7 @@ def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Tabl
 
 
 def summary_table(counts: dict[str, SegmentationCounts], missing: dict[str, int]) -> Table:
-    """One row per dataset.
-
-    Args:
-        counts: dataset → counts of its pixels.
-        missing: dataset → number of its samples that were left out.
-    """
+    """A row per dataset: metrics from its `counts`, and the number of its `missing` samples."""
     table = Table("dataset", "pixAcc [%]", "mIoU [%]", "classes that occur", "images")
     for name, count in counts.items():
         result, absent = count.result(), missing[name]

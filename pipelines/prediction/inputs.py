@@ -27,12 +27,7 @@ class AmbiguousOutputs(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One image or video.
-
-    Attributes:
-        path: of the file; `-` for standard input.
-        name: relative path of its outputs, without their suffixes.
-    """
+    """An image or video at `path` (`-` is standard input); `name` is the relative stem of its outputs."""
 
     path: Path
     name: str

@@ -29,13 +29,7 @@ class BadVideo(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A decoded frame.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB, upright.
-        time: when it is shown, in units of `time_base`.
-        time_base: in seconds.
-    """
+    """A decoded `image`, (H, W, 3) uint8 RGB, upright, which is shown at `time` · `time_base` seconds."""
 
     image: NDArray[np.uint8]
     time: int
@@ -81,13 +75,10 @@ def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
 
 @contextmanager
 def writing_video(path: Path) -> Iterator[WriteFrame]:
-    """Open a file at `path` to write an MP4 to; it is complete when the block ends.
+    """Open a file at `path` to write the frames of an MP4 to; it is complete when the block ends.
 
     The codec is H.264 where this machine's FFmpeg has it. The usual formats store colour at half the
     resolution, so frames of odd height or width are padded by repeating the last row or column.
-
-    Yields:
-        writes one more frame.
     """
     stream: av.VideoStream | None = None
     with av.open(str(path), "w", format="mp4") as container:

@@ -111,12 +111,9 @@ def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: 
 
 
 def measure_depth(prediction: Tensor, depth: NDArray[np.float32], cap: float) -> Measured:
-    """Align a prediction with depth and compare them.
+    """Metrics of a `prediction` (h, w), finite inverse depth, after alignment by scale and shift to `depth`.
 
-    Args:
-        prediction: (h, w) inverse depth up to scale and shift, finite.
-        depth: (H, W) float32 metres, NaN where invalid.
-        cap: metres; only nearer ground truth is compared.
+    Depth is (H, W) float32 metres, NaN where invalid; only ground truth nearer than `cap` metres is compared.
     """
     truth = torch.from_numpy(np.array(depth)).to(prediction.device)
     counted = ((truth > 0) & (truth < cap)).flatten().nonzero().squeeze(1)

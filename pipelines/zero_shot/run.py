@@ -38,12 +38,7 @@ class UnreadableImages(UserError):
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """The result of one set.
-
-    Attributes:
-        description: the set's entry of Table 1.
-        table: of `RESULT_SCHEMA` without `picture`, one row per image, in the set's order.
-    """
+    """The result of a set with its `description`: a `table` of `RESULT_SCHEMA` without `picture`, in order."""
 
     description: ZeroShotSet
     table: pa.Table
@@ -137,8 +132,8 @@ def draw_worst(
     """Evaluate the worst images of each set again, and draw them.
 
     Args:
-        settings: as for `evaluate_zero_shot`; `worst` is the number of images per set.
-        model: as for `evaluate_zero_shot`.
+        settings: see `evaluate_zero_shot`; `worst` is the number of images per set.
+        model: see `evaluate_zero_shot`.
         found: the sets.
         results: of the sets.
 

@@ -79,11 +79,7 @@ def find_sets(on: Sequence[str], raw: Sequence[str], lists: Mapping[str, str]) -
 
 
 def require_complete(found: Sequence[FoundSet], allow_missing: bool) -> None:
-    """Check that sets have the paper's number of images.
-
-    Args:
-        found: the sets.
-        allow_missing: accept fewer images; more are never accepted, for then it is another set.
+    """Check that the sets `found` have the paper's number of images; fewer are accepted with `allow_missing`.
 
     Raises:
         IncompleteSet: naming and counting what is missing, set by set.

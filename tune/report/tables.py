@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipelines.report.table import MISSING, Cell, Column, Table, Tone
+from pipelines.report.table import MISSING, Cell, Column, NumberTable, Tone
 from tune import records
 from tune.report.comparison import RowResults, TableResults, reference
 from tune.report.results import SweepResults, Trial
@@ -24,7 +24,7 @@ def heading(dataset: str) -> str:
     return HEADINGS.get(dataset, dataset)
 
 
-def accuracy_table(results: TableResults) -> Table:
+def accuracy_table(results: TableResults) -> NumberTable:
     """AbsRel of every dataset and their mean: the paper's, ours ± deviation over seeds, the difference."""
     names = [*results.datasets(), records.MEAN]
     compared = [name for name in names if any(name in row.row.paper for row in results.rows)]
@@ -39,7 +39,7 @@ def accuracy_table(results: TableResults) -> Table:
     our_best = {
         name: _lowest([_mean_of(row, records.abs_rel(name)) for row in results.rows]) for name in names
     }
-    table = Table(_title(results, "AbsRel after affine alignment; lower is better"), columns)
+    table = NumberTable(_title(results, "AbsRel after affine alignment; lower is better"), columns)
     for row in results.rows:
         cells = [Cell.of(row.title)]
         for name in names:
@@ -77,13 +77,13 @@ def relative_change(row: RowResults, side: int, base: int, dataset: str = record
     return summarise(changes) if changes else None
 
 
-def resolution_table(results: TableResults) -> Table:
+def resolution_table(results: TableResults) -> NumberTable:
     """Figure 4 as numbers: AbsRel at the training resolution, and its change in percent at larger ones."""
     sides = sides_of(results)
     title = _title(results, "change of the mean AbsRel in percent; lower is better")
     if not sides:
         columns = [Column("row", text=True), Column("seeds")]
-        return Table(title, columns, [[Cell.of(row.title), _seeds(row)] for row in results.rows])
+        return NumberTable(title, columns, [[Cell.of(row.title), _seeds(row)] for row in results.rows])
     base, *larger = sides
     columns = [Column("row", text=True), Column(f"AbsRel at {base} px")]
     columns += [Column(f"{side} px", "Change at") for side in larger] + [Column("seeds")]
@@ -91,7 +91,7 @@ def resolution_table(results: TableResults) -> Table:
         side: _lowest([v.mean if (v := relative_change(r, side, base)) else None for r in results.rows])
         for side in larger
     }
-    table = Table(title, columns)
+    table = NumberTable(title, columns)
     for row in results.rows:
         at_base = row.value(records.abs_rel_at(base, records.MEAN))
         cells = [Cell.of(row.title), _our_cell(row, at_base, None)]
@@ -111,7 +111,7 @@ def resolution_table(results: TableResults) -> Table:
     return table
 
 
-def speed_table(results: TableResults) -> Table:
+def speed_table(results: TableResults) -> NumberTable:
     """Table 9: parameters and latency, on a processor that is named: the paper's was another one."""
     tags = [trial.tags for row in results.rows for trial in row.trials]
     devices = sorted({found[records.LATENCY_DEVICE] for found in tags if records.LATENCY_DEVICE in found})
@@ -120,7 +120,7 @@ def speed_table(results: TableResults) -> Table:
     columns = [Column("model", text=True)]
     for _, group, _ in groups:
         columns += [Column("paper", group), Column("ours", group), Column("difference", group)]
-    table = Table(title, columns)
+    table = NumberTable(title, columns)
     for row in results.rows:
         cells = [Cell.of(row.title)]
         for metric, _, digits in groups:
@@ -132,11 +132,11 @@ def speed_table(results: TableResults) -> Table:
     return table
 
 
-def trial_table(sweep: SweepResults) -> Table:
+def trial_table(sweep: SweepResults) -> NumberTable:
     """Every training that was run: how it ended, its mean AbsRel, speed and hours."""
     columns = [Column("variant", text=True), Column("seed"), Column("ended", text=True), Column("AbsRel")]
     columns += [Column("images/s"), Column("hours"), Column("MLflow run", text=True)]
-    table = Table("Trainings of this sweep", columns)
+    table = NumberTable("Trainings of this sweep", columns)
     for trial in sweep.trainings():
         table.rows.append(
             [
@@ -152,9 +152,9 @@ def trial_table(sweep: SweepResults) -> Table:
     return table
 
 
-def data_table(sweep: SweepResults) -> Table:
+def data_table(sweep: SweepResults) -> NumberTable:
     """The prepared datasets that the trainings took in."""
-    table = Table(
+    table = NumberTable(
         "Data of this sweep",
         [
             Column("dataset", text=True),

@@ -3,13 +3,8 @@ import pytest
 import torch
 
 from dpt.regions import MetricRegion, kb_window, region_window
-from pipelines.evaluation.metric_protocol import (
-    METRICS,
-    MetricProtocol,
-    ProtocolError,
-    protocol_metrics,
-)
-from pipelines.evaluation.sets import PROTOCOLS
+from pipelines.evaluation.metric_depth import METRICS, ProtocolError, protocol_metrics
+from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 
 
 def by_hand(prediction: np.ndarray, depth: np.ndarray, counted: np.ndarray, cap: float) -> dict[str, float]:
