@@ -13,7 +13,7 @@ import dpt
 from datasets_prep.inspect.html import header, write_document
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from pipelines.cluster.session import resolve_device
-from pipelines.evaluation.paper_tables import TABLES, PaperTable
+from pipelines.evaluation.paper_tables import TABLES, PaperTable, Row
 from pipelines.report import blocks
 from pipelines.report.charts import Line, line_chart
 from pipelines.report.pictures import Shown, attention_of, by_resolution, samples_of, show
@@ -96,33 +96,23 @@ def beside_the_paper(paper: PaperTable, ours: dict[str, float]) -> NumberTable |
     keys = [f"{column.metric}/{column.dataset}" for column in paper.columns]
     if not any(key in ours for key in keys):
         return None
-    columns = [Column("model", text=True)]
-    columns += [Column(column.label, column.heading) for column in paper.columns]
-    values = [
-        ours[key] * column.unit if key in ours else None
-        for key, column in zip(keys, paper.columns, strict=True)
-    ]
-    rows: list[tuple[str, Sequence[float | None]]] = [("this model", values)]
-    rows += [(row.name, row.values) for row in paper.rows]
-    table = NumberTable(f"Table {paper.number}: {paper.title}, beside the paper's", columns)
+    printed = list(zip(keys, paper.columns, strict=True))
+    values = tuple(ours[key] * column.unit if key in ours else None for key, column in printed)
+    rows = (Row("this model", "", values), *paper.rows)
     best = [
-        _best([row[index] for _, row in rows], column.lower_is_better)
-        for index, column in enumerate(paper.columns)
+        (min if column.lower_is_better else max)(value for value in found if value is not None)
+        for column, found in zip(paper.columns, zip(*(row.values for row in rows), strict=True), strict=True)
     ]
-    for name, row in rows:
+    columns = [Column(column.label, column.heading) for column in paper.columns]
+    title = f"Table {paper.number}: {paper.title}, beside the paper's"
+    table = NumberTable(title, [Column("model", text=True), *columns])
+    for row in rows:
         cells = [
             Cell.absent() if value is None else Cell(column.text(value), value, best=value == top)
-            for value, column, top in zip(row, paper.columns, best, strict=True)
+            for value, column, top in zip(row.values, paper.columns, best, strict=True)
         ]
-        table.rows.append([Cell.of(name), *cells])
+        table.rows.append([Cell.of(row.name), *cells])
     return table
-
-
-def _best(values: Sequence[float | None], lower_is_better: bool) -> float | None:
-    there = [value for value in values if value is not None]
-    if not there:
-        return None
-    return min(there) if lower_is_better else max(there)
 
 
 def _all(ours: dict[str, float]) -> NumberTable:
@@ -130,9 +120,8 @@ def _all(ours: dict[str, float]) -> NumberTable:
     pairs = {tuple(key.split("/", 1)): value for key, value in ours.items()}
     datasets = sorted({dataset for _, dataset in pairs}, key=lambda name: (name == "mean", name))
     metrics = sorted({metric for metric, _ in pairs} - _NO_METRICS)
-    table = NumberTable(
-        "All measurements", [Column("dataset", text=True), *(Column(name) for name in metrics)]
-    )
+    columns = [Column("dataset", text=True), *(Column(name) for name in metrics)]
+    table = NumberTable("All measurements", columns)
     for dataset in datasets:
         values = [pairs.get((metric, dataset)) for metric in metrics]
         cells = [Cell.absent() if value is None else Cell(f"{value:.4f}", value) for value in values]

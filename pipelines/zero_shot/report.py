@@ -40,24 +40,28 @@ class Figure:
     """Our figure on one set.
 
     Attributes:
-        column: of Table 1.
-        value: mean over images, in the column's unit.
-        low: lower end of its 95 % interval.
-        high: upper end of its 95 % interval.
-        images: number of images that the mean is over.
-        beyond_cap: number of images without a valid pixel nearer than the cap, which are in no mean.
-        expected: number of images of the set.
+        result: of the set.
+        value: mean over its images, in the unit of its column of Table 1.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
         change: relative to the reference row of Table 1, in percent.
     """
 
-    column: Column
+    result: SetResult
     value: float
     low: float
     high: float
-    images: int
-    beyond_cap: int
-    expected: int
     change: float
+
+    @property
+    def column(self) -> Column:
+        """Of Table 1."""
+        return self.result.description.column
+
+    @property
+    def images(self) -> int:
+        """Number of images that the mean is over."""
+        return len(self.result.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +106,15 @@ def make_report(model: str, results: Sequence[SetResult], resamples: int, seed: 
     """
     by_name = {result.name: result for result in results}
     paper = TABLE_1.of(*by_name)
-    figures = tuple(
-        _figure(column, by_name[column.dataset], base, resamples, seed)
-        for column, base in zip(paper.columns, paper.reference_row.values, strict=True)
-    )
-    return Report(model, figures, paper.rows)
-
-
-def _figure(column: Column, result: SetResult, base: float | None, resamples: int, seed: int) -> Figure:
-    low, high = bootstrap_interval(result.values, resamples, seed)
-    value = column.unit * result.mean
-    assert base is not None  # the reference has every set
-    return Figure(
-        column,
-        value,
-        column.unit * low,
-        column.unit * high,
-        len(result.values),
-        len(result.beyond_cap),
-        result.description.images,
-        100 * (value / base - 1),
-    )
+    figures = []
+    for column, base in zip(paper.columns, paper.reference_row.values, strict=True):
+        result = by_name[column.dataset]
+        low, high = bootstrap_interval(result.values, resamples, seed)
+        value = column.unit * result.mean
+        assert base is not None  # the reference has every set
+        change = 100 * (value / base - 1)
+        figures.append(Figure(result, value, column.unit * low, column.unit * high, change))
+    return Report(model, tuple(figures), paper.rows)
 
 
 def bootstrap_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
@@ -140,8 +132,9 @@ def bootstrap_interval(values: NDArray[np.float64], resamples: int, seed: int) -
         return (float(values[0]), float(values[0])) if len(values) else (float("nan"), float("nan"))
     # One resample at a time: all of DIW's together would be a gigabyte.
     options = {"n_resamples": resamples, "batch": 1, "rng": np.random.default_rng(seed)}
-    found = bootstrap((values,), np.mean, confidence_level=LEVEL, method="percentile", **options)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    means = bootstrap((values,), np.mean, method="percentile", **options).bootstrap_distribution
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
 
 
 # ---- the table
@@ -196,7 +189,7 @@ def comma_separated(report: Report) -> str:
     names = ("method", "dataset", "metric", "value", "low", "high", "images", "of", "change_percent")
     writer.writerow(names)
     for f in report.figures:
-        numbers = (f.value, f.low, f.high, f.images, f.expected, f.change)
+        numbers = (f.value, f.low, f.high, f.images, f.result.description.images, f.change)
         writer.writerow([report.model, f.column.dataset, f.column.label, *numbers])
     for row in report.paper:
         changes = row.changes or ("",) * len(row.values)
@@ -212,8 +205,9 @@ def _with_change(text: str, change: float) -> str:
 
 
 def _counts(figure: Figure) -> str:
-    beyond = f", {figure.beyond_cap} beyond the cap" if figure.beyond_cap else ""
-    return f"{figure.images} of {figure.expected}{beyond}"
+    beyond = len(figure.result.beyond_cap)
+    text = f"{figure.images} of {figure.result.description.images}"
+    return f"{text}, {beyond} beyond the cap" if beyond else text
 
 
 # ---- files

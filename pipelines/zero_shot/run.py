@@ -38,7 +38,7 @@ class UnreadableImages(UserError):
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """The result of a set with its `description`: a `table` of `RESULT_SCHEMA` without `picture`, in order."""
+    """The result of a set, by its `description`: a `table` of `RESULT_SCHEMA` without `picture`, in order."""
 
     description: ZeroShotSet
     table: pa.Table
