@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
 from dpt.predict.classes import predict_classes
@@ -40,7 +41,6 @@ from pipelines.prediction.outputs import (
     classes_in_words,
     encode,
     encode_classes,
-    encode_png,
     encode_points,
     write_result,
 )
@@ -193,7 +193,7 @@ class Predictor:
             figure = attention_figure(
                 self.model, image, settings.attention, settings.references, settings.side, settings.rule
             )
-            contents.append(encode_png(figure[..., ::-1]))
+            contents.append(encode_png(figure, level=None))
         names = _results_of_image(name, settings)
         for result, content in zip(names, contents, strict=True):
             write_result(folder, result, content)

@@ -22,8 +22,9 @@ import posixpath
 import re
 
 from datasets_prep.errors import BadSample, WrongLayout
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.pictures import image_size
 from datasets_prep.sources.base import Listing, RawPointPair, Rejection, Source
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -41,10 +42,10 @@ class DIW(Source):
     name = "diw"
     target_kind = "ordinal"
     layout = "DIW_{train,val,test}.csv\nDIW_<split>/<hash>.thumb, as the tables name them"
-    native_splits = frozenset({"train", "val", "test"})
+    evaluation_splits = frozenset({"train", "val", "test"})
 
     def list(self, root: Folder) -> Listing:
-        """Take photos and annotations from the tables."""
+        """Take photos and annotations from the tables below `root`."""
         listing, paths = Listing(), set(root.files())
         for path in sorted(paths):
             if match := _TABLE.fullmatch(path):
@@ -64,7 +65,7 @@ class DIW(Source):
     ) -> None:
         folder, split = table
         path = posixpath.normpath(posixpath.join(folder, name))
-        # A path is only compared with what was found; nothing is opened by a table's word.
+        # A path is only compared with what was found; no path of a table is ever opened.
         if path not in paths:
             listing.rejected.append(Rejection(name[:200], f"photo of DIW_{split}.csv is not there"))
         elif not _RELATION.fullmatch(relation):
@@ -76,11 +77,11 @@ class DIW(Source):
             listing.samples.append(sample)
 
     def read(self, root: Folder, sample: Sample) -> RawPointPair:
-        """Read a photo; its points come from the table."""
-        image = root.read_bytes(sample.files["image"])
-        size = formats.image_size(image)
+        """Read `sample` of `root`: a photo; its points come from the table."""
+        image = read_image(root, sample)
+        size = image_size(image)
         match = _RELATION.fullmatch(sample.annotation)
-        assert match is not None  # `list` saw to it
+        assert match is not None  # checked by `list`
         y_a, x_a, y_b, x_b, width, height = (int(match[i]) for i in (1, 2, 3, 4, 6, 7))
         if size != (height, width):
             raise BadSample(

@@ -35,7 +35,6 @@ Frame numbers depend on where a disc's chapters start: with another edition the 
 
 from __future__ import annotations
 
-import posixpath
 import re
 
 from datasets_prep.settings import Split
@@ -52,8 +51,6 @@ SPLIT_OF_FILM: dict[str, Split] = {
 }
 """The authors' split; names of films as in their lists."""
 
-_LIST = re.compile(r"(?:3dmovies_)?(?:(?P<train>train)|(?P<val>validation)|(?P<test>test))\.txt")
-
 
 class Movies(StereoTree):
     """3D Movies, as the authors' scripts or `dpt stereo` leave them; see the module's docstring."""
@@ -67,12 +64,10 @@ class Movies(StereoTree):
     )
     pattern = tree_pattern(r"chapter\d+")
     split_of_video = SPLIT_OF_FILM
-
-    def split_of_list(self, path: str) -> str | None:
-        """The authors' names for their lists."""
-        match = _LIST.fullmatch(posixpath.basename(path))
-        return match.lastgroup if match else None
+    list_pattern = re.compile(
+        r"(?:.*/)?(?:3dmovies_)?(?:(?P<train>train)|(?P<val>validation)|(?P<test>test))\.txt"
+    )
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """Lists name frames, without an ending or with the image's."""
+        """The frame in `columns`, which lists name without an ending or with the image's."""
         return columns[0].removesuffix(".jpg")

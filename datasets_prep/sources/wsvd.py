@@ -36,8 +36,6 @@ from datasets_prep.sources.samples import Sample
 from datasets_prep.sources.stereo_tree import StereoTree, tree_pattern
 from datasets_prep.sources.wsvd_lists import video_id
 
-_LIST = re.compile(r"lists/(?:.*/)?(?:(?P<train>train)|(?P<test>test))\.txt")
-
 
 class WSVD(StereoTree):
     """WSVD, as `dpt stereo` leaves it; see the module's docstring."""
@@ -51,16 +49,12 @@ class WSVD(StereoTree):
         "(dpt stereo wsvd makes them of videos)"
     )
     pattern = tree_pattern(r"clip\d{4,}")
-
-    def split_of_list(self, path: str) -> str | None:
-        """The lists that `dpt stereo` leaves in the tree."""
-        match = _LIST.fullmatch(path)
-        return match.lastgroup if match else None
+    list_pattern = re.compile(r"lists/(?:.*/)?(?:(?P<train>train)|(?P<test>test))\.txt")
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """The id of a video."""
+        """The id of the video in `columns`."""
         return video_id(columns[0])
 
     def list_key(self, sample: Sample) -> str:
-        """Lists name videos."""
+        """The video of `sample`, which is what lists name."""
         return sample.group

@@ -12,14 +12,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.inspect.contact_sheet import contact_sheet
-from datasets_prep.manifest import QUARANTINE_NAME, NotADataset, PreparedDataset, open_datasets
+from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
@@ -229,8 +228,7 @@ def left_out(dataset: PreparedDataset, split: str) -> list[dict[str, Any]]:
     """The samples that ingest could not use and that may be of this split: `source_path` and `reason`."""
     if not dataset.manifest.quarantined:
         return []
-    with dataset.folder.fs.open(dataset.folder.path_of(QUARANTINE_NAME), "rb") as file:
-        entries = pq.read_table(file).to_pylist()
+    entries = dataset.read_quarantine()
     elsewhere = _OTHER_SPLIT.get(dataset.name, {}).get(split)
     return [entry for entry in entries if elsewhere is None or elsewhere not in f"/{entry['source_path']}"]
 

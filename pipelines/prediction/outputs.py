@@ -13,11 +13,11 @@ from __future__ import annotations
 import io
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.storage.folder import Folder
 from dpt.config import ModelConfig
 from dpt.predict.colours import class_colours, colourise, overlay
@@ -39,8 +39,8 @@ def encode(form: Form, prediction: NDArray[np.float32], model: ModelConfig, colo
         np.save(buffer, prediction, allow_pickle=False)
         return buffer.getvalue()
     if form == "png":
-        return encode_png(_sixteen_bits(prediction, model))
-    return encode_png(colourise(inverse_depth_of(prediction, model), colours)[..., ::-1])
+        return encode_png(_sixteen_bits(prediction, model), level=None)
+    return encode_png(colourise(inverse_depth_of(prediction, model), colours), level=None)
 
 
 def encode_points(
@@ -72,12 +72,6 @@ def write_result(folder: Folder, name: str, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def encode_png(picture: NDArray[np.uint16] | NDArray[np.uint8]) -> bytes:
-    """A PNG file of a grey (H, W) or blue-green-red (H, W, 3) picture."""
-    _, data = cv2.imencode(".png", picture)
-    return data.tobytes()
-
-
 def _sixteen_bits(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.uint16]:
     if model.predicts_depth:
         return np.round(np.clip(prediction * METRIC_PNG_SCALE, 0, _MOST)).astype(np.uint16)
@@ -98,7 +92,7 @@ def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint
         picture.putpalette(class_colours().tobytes())
         picture.save(buffer, "PNG", optimize=True)
         return buffer.getvalue()
-    return encode_png(overlay(image, labels)[..., ::-1])
+    return encode_png(overlay(image, labels), level=None)
 
 
 def classes_in_words(labels: NDArray[np.uint8], names: tuple[str, ...], most: int = 5) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets_prep.errors import NotFound, UserError, WrongLayout
-from datasets_prep.plan.listing import without_oversized
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import open_raw
-from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.settings import Split
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, Rejection
@@ -194,8 +194,6 @@ def _find(wanted: ZeroShotSet, raw: str, given: str | None) -> FoundSet:
     rejected: list[Rejection] = []
     for name in wanted.sources:
         listing = list_samples(SOURCES[name], root, lists)
-        if not SOURCES[name].reads_pieces:
-            listing = without_oversized(listing, root.files())
         samples = tuple(sample for sample in listing.samples if sample.split == SPLIT)
         if samples:
             digest = _digest(samples, root.files())

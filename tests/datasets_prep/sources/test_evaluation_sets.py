@@ -11,8 +11,9 @@ from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import plan_ingest
-from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.tum import TUM

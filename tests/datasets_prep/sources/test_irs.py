@@ -8,7 +8,7 @@ import pytest
 from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.irs import IRS
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS

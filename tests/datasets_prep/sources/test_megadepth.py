@@ -10,7 +10,7 @@ import pytest
 from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.megadepth import MegaDepth
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, scene_seed

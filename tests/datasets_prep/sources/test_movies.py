@@ -10,7 +10,8 @@ import pytest
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.disparity_png import encode_disparity, encode_uncertainty
 from datasets_prep.formats.pictures import encode_jpeg
-from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.plan.listing import list_samples
+from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.sources.movies import Movies
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.movies import FILMS

@@ -13,7 +13,7 @@ from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.matlab import encode_matlab_arrays
 from datasets_prep.ingest.label_rows import CLASSES
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.base import IGNORED_LABEL
@@ -84,14 +84,13 @@ def test_real_ade20k_photo():
 
 
 @pytest.mark.parametrize(
-    ("source", "background"), [(PascalContext60(), 0), (PascalContext59(), IGNORED_LABEL)]
+    ("source", "background", "offset"), [(PascalContext60(), 0, 0), (PascalContext59(), IGNORED_LABEL, 1)]
 )
-def test_pascal_context_in_both_forms(written, source, background):
+def test_pascal_context_in_both_forms(written, source, background, offset):
     tree = written(source.name, SCENES)
     samples = good(source, tree)
     assert [s.split for s in samples] == ["train", "train", "train", "val"]
     assert {Path(s.files["label"]).suffix for s in samples} == {".png", ".mat"}
-    offset = 60 - source.classes
     for sample in samples:
         stored = label_map(tree.scenes[int(sample.sample_id[-6:])][0], pascal_context.CLASSES, 0).astype(int)
         if sample.files["label"].endswith(".mat"):
