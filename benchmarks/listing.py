@@ -19,9 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from datasets_prep.plan.shards import open_raw, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.listing_cache import cache_listing, cached_listing
 
 DATASET = "blendedmvs"
@@ -42,15 +42,15 @@ def main() -> None:
         raw, out = f"{scratch}/raw", Folder(f"{scratch}/out")
         write_files_elsewhere(Path(raw), arguments.samples)
         print(f"before: {peak_mib():.0f} MiB")
-        listing, listing_seconds = timed(lambda: cached_listing(open_raw(raw), out, refresh=False))
+        listing, listing_seconds = timed(lambda: cached_listing(existing_folder(raw), out, refresh=False))
         print(f"{len(listing.files)} files listed: {listing_seconds:.1f} s, peak {peak_mib():.0f} MiB")
-        cache_listing(listing.files, open_raw(raw), out)
+        cache_listing(listing.files, existing_folder(raw), out)
         plan, plan_seconds = timed(lambda: plan_ingest(DATASET, raw, IngestSettings(), listing.files))
         print(f"{plan.samples} samples planned: {plan_seconds:.1f} s, peak {peak_mib():.0f} MiB")
         total = listing_seconds + plan_seconds
         print(f"together: {total:.1f} s (under {WANTED_SECONDS} wanted), {peak_mib():.0f} MiB ({WANTED_MIB})")
         print(f"processor time of this process: {time.process_time():.1f} s")
-        cached, seconds = timed(lambda: cached_listing(open_raw(raw), out, refresh=False))
+        cached, seconds = timed(lambda: cached_listing(existing_folder(raw), out, refresh=False))
         print(f"{len(cached.files)} files from the cached listing: {seconds:.1f} s")
 
 

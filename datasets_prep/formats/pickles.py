@@ -2,7 +2,7 @@
 
 A pickle is a program. This reader executes only the instructions that build lists, dicts and plain values.
 A name is refused, or becomes an inert record if the caller lists it: calling it or giving it a state only
-notes arguments and state. No callable, NumPy's own included, is ever called with what the file says.
+notes arguments and state. No callable, not even NumPy's, is ever called with data of the file.
 
 The only user of the private `pickle._Unpickler`, read from Python 3.11's `pickle.py`: it executes
 `dispatch[code](self)` per instruction and keeps its values in `stack`. (The interpreter in C cannot be

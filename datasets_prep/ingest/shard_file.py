@@ -74,7 +74,7 @@ def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
     with pq.ParquetWriter(
         path,
         SCHEMA,
-        # The big columns are compressed already; a second pass costs time and saves nothing.
+        # The large columns are compressed already; a second pass would cost time and save nothing.
         compression={name: "none" if name in _BLOB_COLUMNS else "zstd" for name in SCHEMA.names},
         use_dictionary=["dataset", "split", "target_kind"],
         write_statistics=_PLAIN_COLUMNS,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from datasets_prep.errors import WrongLayout
-from datasets_prep.sources.samples import Sample
+from datasets_prep.sources.samples import Sample, Samples
 
 DATASETS = ("redweb", "hrwsi", "blendedmvs")
 VALIDATION_IMAGES = 333
@@ -26,7 +26,7 @@ VALIDATION_IMAGES = 333
 _LARGEST_SHARE = 0.1
 
 
-def ablation_split(dataset: str, samples: Sequence[Sample]) -> list[Sample]:
+def ablation_split(dataset: str, samples: Samples | Sequence[Sample]) -> list[Sample]:
     """All `samples` of `dataset`, each in `train` or `val`; their official splits are ignored.
 
     Raises:

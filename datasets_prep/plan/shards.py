@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datasets_prep.errors import NotFound, UserError, WrongLayout
+from datasets_prep.errors import UserError, WrongLayout
 from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.order import shuffled_order, with_held_out
 from datasets_prep.plan.split_lists import SplitList, read_lists
@@ -26,7 +26,7 @@ from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, Rejection, Source, TargetKind
 from datasets_prep.sources.folder import DESCRIPTION_NAME, FolderSource
 from datasets_prep.sources.samples import Sample, Samples, from_table, pack, unpack
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.listing import FileListing
 
 _CHUNK = 16_384
@@ -60,7 +60,7 @@ class IngestPlan:
 
     Attributes:
         source: key in `SOURCES`.
-        dataset: name of the prepared dataset; differs from `source` for a user's own folder only.
+        dataset: name of the prepared dataset; differs from `source` only for a user's folder.
         target_kind: kind of ground truth.
         raw: URI of the dataset root.
         settings: ingest settings.
@@ -129,7 +129,7 @@ def plan_ingest(
         WrongLayout: if there is no such source, or the folder holds no sample of it.
     """
     find_source(source_name)
-    root = open_raw(raw)
+    root = existing_folder(raw)
     if files is not None:
         root = root.with_files(files)
     source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
@@ -145,18 +145,6 @@ def plan_ingest(
     return IngestPlan(
         source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
     )
-
-
-def open_raw(raw: str) -> Folder:
-    """The dataset root at the path or URI `raw`.
-
-    Raises:
-        NotFound: if it does not exist.
-    """
-    root = Folder(raw)
-    if not root.exists():
-        raise NotFound(f"no such folder: {raw}")
-    return root
 
 
 def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str:

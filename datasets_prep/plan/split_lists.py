@@ -25,7 +25,7 @@ from datasets_prep.errors import NotFound, WrongLayout
 from datasets_prep.formats.pickles import load_inert
 from datasets_prep.settings import Split
 from datasets_prep.sources.base import Listing, Rejection, Source
-from datasets_prep.sources.samples import Sample, Samples
+from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 
 MAX_LIST_BYTES = 24 * 2**20
@@ -95,7 +95,7 @@ def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
 def _strings_of_pickle(data: bytes, where: str) -> list[str]:
     try:
         content: Any = load_inert(data)
-    except Exception as error:  # damaged pickles raise whatever they run into
+    except Exception as error:  # a damaged pickle may raise anything
         raise WrongLayout(f"{where} is a pickle but not a plain list of strings: {error!s:.200}") from error
     if not isinstance(content, list) or not all(isinstance(entry, str) for entry in content):
         raise WrongLayout(f"{where} is a pickle but not a plain list of strings")
@@ -145,9 +145,9 @@ def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], str
             where = posixpath.basename(given.where) if strict else given.where
             rejected.append(Rejection(where, _reason(unknown, len(given.entries))))
     samples, dropped = _assign(source, listing.samples, splits, listed)
-    if dropped:
-        reason = f"{len(dropped)} samples are in no list, the first: {dropped[0].sample_id}"
-        rejected.append(Rejection(dropped[0].files["image"], reason))
+    if first := next(iter(dropped), None):
+        reason = f"{len(dropped)} samples are in no list, the first: {first.sample_id}"
+        rejected.append(Rejection(first.files["image"], reason))
     return Listing(samples, rejected)
 
 
@@ -180,7 +180,7 @@ def _reason(unknown: list[tuple[str, ...]], entries: int) -> str:
 
 
 def _assign(
-    source: Source, samples: Sequence[Sample], splits: Mapping[str, str], listed: set[str]
+    source: Source, samples: Samples, splits: Mapping[str, str], listed: set[str]
 ) -> tuple[Samples, Samples]:
     """Samples with their splits, and those that are left out."""
     kept, dropped = Samples(), Samples()

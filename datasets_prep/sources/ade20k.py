@@ -8,10 +8,11 @@ Layout: `images/{training,validation}/ADE_{train,val}_<8 digits>.jpg`, `annotati
 for validation, of many sizes. (The full ADE20K, whose masks are RGB and whose folders are named by scene, is
 another product.)
 
-Values: 8-bit grey PNG; 1 to 150 are the classes, stored here as 0 to 149. 0 is "other": it counts for
-nothing, and is stored as 255.
+Values: 8-bit grey PNG; 1 to 150 are the classes, which become 0 to 149. 0 is "other": it is ignored, and
+becomes 255.
 
-Splits: the two official ones; `val` keeps its native bytes, for mean IoU is measured at the masks' own size.
+Splits: the two official ones; `val` keeps its native bytes, because mean IoU is measured at the masks' native
+size.
 """
 
 from __future__ import annotations

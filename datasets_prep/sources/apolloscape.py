@@ -11,13 +11,13 @@ maps belongs to the scene-parsing release, another product.
 
 Values: 16-bit grey PNG, disparity of the laser points and fitted car models. The official site says that the
 training files hold 200 times the disparity, users report otherwise, and the evaluation files hold whole
-pixels; an unknown factor is no obstacle for targets up to scale, which is what this source gives. Who knows
-the factor of his files sets `options.disparity_factor` to 1 or 200, and gets metric depth from the cameras'
-focal length (2301.3 pixels) and baseline (0.36 m, as users measured; the release does not say).
+pixels; for targets up to scale, which this source gives by default, the factor does not matter. With
+`options.disparity_factor` set to 1 or 200, depth is metric, by the cameras' focal length (2301.3 pixels) and
+baseline (0.36 m, as measured by users; the release does not state it).
 
 Invalid pixels: 65535 and 0. In the official evaluation files the pixels that are not 65535 are exactly those
-of the two masks (`fg_mask`, `bg_mask`), so the masks tell nothing more. They must be read with 16 bits:
-readers that reduce them to 8 make 65535 a near point. Sky lies outside the masks and is not known.
+of the two masks (`fg_mask`, `bg_mask`), so the masks add nothing. Maps must be read with 16 bits: readers
+that reduce them to 8 make 65535 a near point. Sky lies outside the masks and is not marked.
 
 Splits: none. The frames are video; those of one minute are a group.
 """

@@ -11,8 +11,8 @@ photos; with the extensions + and ++ 502 projects and 110,000.
 
 Values: planar depth in the unit of each project's reconstruction, so up to scale. PFM, float32, bottom-up.
 
-Invalid pixels: 0 is "no surface": sky, holes of the mesh and background alike, so sky cannot be told. NaN and
-infinity occur and are treated the same.
+Invalid pixels: 0 is "no surface": sky, holes of the mesh and background alike, so sky cannot be
+distinguished. NaN and infinity occur and are treated the same.
 
 Splits: the authors' lists of projects, `BlendedMVS_training.txt` (106) and `validation_list.txt` (7, Windows
 line ends), those for training also with + and ++ in their names; else none. A project is a group: its photos

@@ -3,20 +3,20 @@
 Where: https://dimlrgbd.github.io (Y. Kim et al., "Deep Monocular Depth Estimation via Integration of Global
 and Local Predictions", TIP 2018; J. Cho et al., 2021). Licence: research only, non-commercial, by form.
 
-Two products, in which the same data have different names; both may lie in one folder:
+Two products, in which the same data have different file names; both may lie in one folder:
 
 * The sample set, `{indoor,outdoor}/{train,test}/{HR,LR}/…`, with an official split. Indoor 1,609 / 503 photos
   of 1344×756, in `<scene>/color/<stem>_c.png` and `<scene>/depth_filled/<stem>_depth_filled.png`. Outdoor
   1,505 / 500 of 1920×1080, in `outleft/<name>.png` and `depthmap/<name>.png`. `LR` holds the same photos
   smaller, and is used for those that have no `HR`.
 * The full set, without split. Indoor, about 220,000 photos, `<scene>/<date>/<batch>/col/<stem>_c.png` and
-  `up_png/<stem>_<something>.png`; the something differs between folders. Outdoor
+  `up_png/<stem>_<something>.png`; the last part differs between folders. Outdoor
   `<date and camera>/<batch>/left/<stem>_left.png`, `depth/<stem>_depth.png` and `conf/<stem>_conf.png`.
 
 MIX 6 uses the indoor part only: `diml`. The outdoor part is `diml_outdoor`.
 
-Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0; outdoors also where the confidence, read
-as a share of its largest value, is under 0.6. Sky is not marked. Groups: the scene (indoors), the batch or
+Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0; outdoors also where the confidence, as a
+share of its largest value, is below 0.6. Sky is not marked. Groups: the scene (indoors), the batch or
 folder (outdoors).
 
 Known defects: indoor maps were filled, with artefacts at edges; outdoor maps come from stereo matching.
@@ -134,7 +134,7 @@ class DIMLOutdoor(Source):
 
 
 class _Found:
-    """Files by sample and resolution."""
+    """Files by sample and resolution, of which the best complete set becomes a sample."""
 
     def __init__(self) -> None:
         self.groups: dict[_Key, dict[str, dict[str, str]]] = {}
@@ -148,7 +148,7 @@ class _Found:
             files[role] = path
 
     def listing(self, roles: dict[str, str]) -> Listing:
-        """The samples that have every role, in high resolution if they can be had in it."""
+        """The samples that have every role, in high resolution if it is complete."""
         listing = Listing(rejected=self.copies)
         for (split, group, folder, stem), resolutions in sorted(self.groups.items()):
             files = max(resolutions.values(), key=lambda files: (len(files), files is resolutions.get("HR")))

@@ -5,13 +5,13 @@ in the Wild", NIPS 2016): photos, and `DIW_Annotations_splitted.tar.gz`. Licence
 from Flickr.
 
 Layout: `DIW_{train,val,test}.csv`, and the photos (JPEG) under the paths that these name, such as
-`DIW_test/<hash>.thumb`; any folders above the whole are accepted. About 496,000 photos, 74,441 for testing,
-and no two sizes alike. In the CSV, two lines belong together: the photo's path, beginning with `./`, and
+`DIW_test/<hash>.thumb`; any folders above are accepted. About 496,000 photos, 74,441 for testing, of many
+sizes. In the CSV, two lines belong together: the photo's path, beginning with `./`, and
 `<row A>,<column A>,<row B>,<column B>,<relation>,<width>,<height>`.
 
 Values: points are counted from 1, the row comes first (readers that take the column first measure noise). The
-relation `>` says that A is farther than B, `<` that it is nearer. Anything else, `=` among it, is an error of
-the annotation, and left out.
+relation `>` means that A is farther than B, `<` that it is nearer. Anything else, including `=`, is an error
+of the annotation, and left out.
 
 Splits: the three files'. Every split keeps its photos as they are. Each photo is its own group.
 """

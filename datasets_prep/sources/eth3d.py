@@ -5,17 +5,17 @@ Where: https://www.eth3d.net, "high-res multi-view", training images (distorted)
 CC BY-NC-SA 4.0.
 
 Layout: `<scene>/images/dslr_images/DSC_<number>.JPG` and
-`<scene>/ground_truth_depth/dslr_images/DSC_<number>.JPG`. The second is no JPEG in spite of its name, but
+`<scene>/ground_truth_depth/dslr_images/DSC_<number>.JPG`. The second is not a JPEG despite its name, but
 float32 rows without a header, of the image's size (6048×4032: 97,542,144 bytes). Any folders above the scene
 are accepted. 454 photos of 13 scenes.
 
 The depth belongs to the original, distorted images (`dslr_images`), not to `dslr_images_undistorted`.
 
 Values: planar depth in metres, at the laser's points only. Invalid pixels: infinity; 0 and NaN are treated
-the same. Sky is not marked. Evaluation leaves out what is beyond 72 m.
+the same. Sky is not marked. Evaluation ignores depth beyond 72 m.
 
-Splits: all photos are `test`, which keeps its native bytes; a list of Marigold's form (`<image> <depth>`) may
-choose. A scene is a group.
+Splits: all photos are `test`, which keeps its native bytes; a list in Marigold's form (`<image> <depth>`)
+may select among them. A scene is a group.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""A user's own photos with depth: two folders and a short description.
+"""Photos with depth of a user: two folders and a short description.
 
 Layout: `images/<name>.{jpg,png}` and `depth/<name>.{png,npy,exr,pfm,tif}` with the same names, and
 `dataset.yaml`. Names may have folders in them (`images/kitchen/0001.jpg`, `depth/kitchen/0001.png`); the
-folder is then a scene, which no random split tears apart. `splits/{train,val,test}.txt` may list names, one a
-line, with or without the suffix.
+folder is then a scene, which a random split keeps together. `splits/{train,val,test}.txt` may list names, one
+a line, with or without the suffix.
 
 `dataset.yaml`:
 
     name: my_robot          # of the prepared dataset: small letters, digits, _
     quantity: depth         # or inverse_depth, or disparity (the same, of a stereo pair)
     metric: true            # whether `scale` makes metres of stored depth (1/metres of inverse depth)
-    scale: 0.001            # what one stored unit is; here stored millimetres
+    scale: 0.001            # metres per stored unit; here millimetres are stored
     invalid: [0]            # stored values that mean "no ground truth"
     sky: null               # a stored value that means "infinitely far", or null
 
 Only `name`, `quantity` and `metric` are needed, `scale` where `metric` is true. Depth of unknown scale is
-known up to scale; inverse depth of unknown scale up to scale and shift. With focal length f (pixels) and
+used up to scale; inverse depth of unknown scale up to scale and shift. With focal length f (pixels) and
 baseline b (metres), metric disparity in pixels has the scale 1 / (f · b).
 
 Values: PNG of 8 or 16 bits, NPY of numbers, EXR (channel `Z`, `Y`, `G` or `R`, or the only one), PFM, TIFF.
@@ -58,7 +58,7 @@ class Description(BaseModel):
         name: name of the prepared dataset.
         quantity: what is stored.
         metric: whether `scale` makes metres of stored depth, or 1/metres of stored inverse depth.
-        scale: what one stored unit is; None unless `metric`.
+        scale: metres (or 1/metres) per stored unit; None unless `metric`.
         invalid: stored values without ground truth.
         sky: the stored value of sky, or None.
     """
@@ -87,7 +87,7 @@ class Description(BaseModel):
 
 
 class FolderSource(PairedSource):
-    """A user's own dataset; see the module's docstring.
+    """The dataset of a user; see the module's docstring.
 
     Args:
         description: content of its `dataset.yaml`, which decides `target_kind`; None until a root is opened.

@@ -11,9 +11,9 @@ Values: disparity from optical flow between Flickr stereo pairs, so inverse dept
 larger is nearer. Grey PNG of 8 bits; 16 are read too.
 
 Invalid pixels: where the mask is 0 (it is 0 or 255): forward and backward flow disagree. Sky was found by
-segmentation and set to the far end by the authors, and cannot be told from the values alone.
+segmentation and set to the far end by the authors, and cannot be recognised by the values alone.
 
-Known defects: in some copies a map or a mask is missing; such photos are left out with the reason.
+Known defects: in some copies a map or a mask is missing; these photos are rejected.
 """
 
 from __future__ import annotations

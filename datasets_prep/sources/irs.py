@@ -2,7 +2,7 @@
 
 Where: https://github.com/HKBU-HPML/IRS (Q. Wang et al., "IRS: A Large Naturalistic Indoor Robotics Stereo
 Dataset to Train Deep Models for Disparity and Surface Normal Estimation", ICME 2021). Licence: the repository
-is Apache-2.0; the data have no other.
+is Apache-2.0; the data have no separate licence.
 
 Layout: `{Home,Office,Restaurant,Store}/<scene>/{l_,r_}<id>.png`, `d_<id>.exr` (disparity of the left view)
 and `n_<id>.exr` (normals), in a folder `IRSDataset`. The id is unpadded in the first release (`l_1960.png`)
@@ -19,8 +19,8 @@ Splits: the authors' lists (`*.list`, with `train` or `test` in their name; four
 with `IRSDataset/` in front); else none. A scene is a group.
 
 Known defects: a few disparity maps in the training list have another size than the image, left over from the
-authors' debugging, for instance `Restaurant/SCLRestaurant001_NightFall/d_377.exr`. The difference in size
-marks them as damaged.
+authors' debugging, for instance `Restaurant/SCLRestaurant001_NightFall/d_377.exr`. They are recognised by
+this difference.
 """
 
 from __future__ import annotations

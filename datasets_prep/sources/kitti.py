@@ -8,7 +8,7 @@ Layout: `<date>/<drive>/image_0{2,3}/data/<10 digits>.png` (raw; `.jpg` in some 
 `{train,val}/<drive>/proj_depth/groundtruth/image_0{2,3}/<10 digits>.png`; `<drive>` is `<date>_drive_<4
 digits>_sync`. Any folders above are accepted. About 1242×375, the size differs a little between days.
 
-Values: 16-bit PNG, planar depth in metres times 256. Invalid pixels: 0, four fifths of the map, among them
+Values: 16-bit PNG, planar depth in metres times 256. Invalid pixels: 0, four fifths of the map, including
 the whole upper third. Sky is not marked.
 
 Splits: lists (`.txt` with `test` or `train` in the name) in both common forms, that of the Eigen split
@@ -65,8 +65,8 @@ class KITTI(Source):
     def list(self, root: Folder) -> Listing:
         """Pair frames and depth below `root` by drive, camera and number.
 
-        Raw frames without depth are not mentioned: the first and last of every drive have none, and most
-        users keep only some of the drives' depth.
+        Raw frames without depth are not rejections: the first and last of every drive have none, and most
+        users keep the depth of some drives only.
         """
         listing = Listing()
         images: dict[_Frame, str] = {}

@@ -2,25 +2,25 @@
 
 Where: https://www.cs.cornell.edu/projects/megadepth (Z. Li and N. Snavely, "MegaDepth: Learning Single-View
 Depth Prediction from Internet Photos", CVPR 2018), 199 GB. Licence: CC BY 4.0 for the depth; the photos are
-from Flickr and have their own rights.
+from Flickr, under various rights.
 
 Layout: `…/<scene 4 digits>/dense<number>/imgs/<name>.{jpg,png,JPG}` and `…/depths/<name>.h5`; in the archive
-below `phoenix/S6/zl548/MegaDepth_v1/`. About 130,000 photos of 196 scenes. There is no limit to the number
-of `dense` folders.
+below `phoenix/S6/zl548/MegaDepth_v1/`. About 130,000 photos of 196 scenes. The number of `dense`
+folders is not limited.
 
 Values: HDF5, one dataset `/depth`, float32, of the photo's size; planar depth in the unit of each
 reconstruction, so up to scale.
 
 Invalid pixels: 0, often more than half. As the authors do in training (and MiDaS after them), values above
 the 98th percentile are dropped, then those below the first percentile of the rest: both ends are mostly
-errors of the reconstruction. Sky is never reconstructed and not known.
+errors of the reconstruction. Sky is never reconstructed and not marked.
 
 Some files hold an ordinal map under the same name: labels for foreground and background, not depth. They have
 negative values, or only a few small whole numbers, and are refused.
 
 Splits: the authors' lists, `{train,val,test}_list/{landscape,portrait}/imgs_MD.p`, which are pickled lists of
-paths and are read without executing them; text with a path a line is read too. Without lists none; a scene is
-a group.
+paths and are read without executing them; text with one path per line is read too. Without lists, none. A
+scene is a group.
 
 Known defects: maps that are all 0 (refused); grey and RGBA photos.
 """

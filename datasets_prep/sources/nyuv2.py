@@ -8,15 +8,15 @@ Layout: `<scene>/rgb_<5 digits>.jpg` and `<scene>/sync_depth_<5 digits>.png`; be
 the 654 test photos, below `sync` for the training photos. Any folders above are accepted. 640×480.
 
 Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0. Sky does not occur. Photos have a white
-border of about 40 rows and columns without depth behind it; evaluation usually crops to rows 45 to 470 and
+border of about 40 rows and columns without depth; evaluation usually crops to rows 45 to 470 and
 columns 41 to 600 (D. Eigen et al., 2014).
 
-Splits: lists as BTS has them (`.txt` with `test` or `train` in the name, `<image> <depth> <focal length>` a
+Splits: lists as BTS has them (`.txt` with `test` or `train` in the name, `<image> <depth> <focal length>` per
 line; those for training begin with a slash): 24,231 photos for training, 654 for testing. Photos that no list
 names have the split of the folder `test` or `train` that they lie in. A scene is a group. The split `test`
 keeps its native bytes.
 
-The labelled MATLAB file of the authors is another product: `nyuv2_labelled`.
+The authors' labelled MATLAB file is a separate dataset: `nyuv2_labelled`.
 """
 
 from __future__ import annotations

@@ -6,15 +6,14 @@ Licence: none stated; research use.
 
 Layout: both files in one folder; any folders above are accepted, and a word before `splits.mat`. The first is
 MATLAB 7.3, which is HDF5: `images` (1449, 3, 640, 480) uint8 and `rawDepths` (1449, 640, 480) float32,
-columns before rows. It is read where it lies, a photo at a time. Images are stored as PNG, which loses
-nothing.
+columns before rows. It is read in place, one photo at a time. Images are stored as PNG, which is lossless.
 
 Values: planar depth in metres as the Kinect measured it (`rawDepths`; the file also has `depths` with holes
-filled in, which is not used). Invalid pixels: 0. Sky does not occur. Evaluation leaves out what is beyond 10
+filled in, which is not used). Invalid pixels: 0. Sky does not occur. Evaluation ignores depth beyond 10
 metres, and usually crops: rows 45 to 470 and columns 41 to 600, or 8 pixels on each side.
 
 Splits: `splits.mat` numbers the photos from 1: 795 in `trainNdxs`, 654 in `testNdxs`. `test` keeps its native
-resolution. Each photo is its own group: the official split alone says what may be in one.
+resolution. Each photo is its own group: only the official split is meaningful.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ Layout: `JPEGImages/<id>.jpg`, and masks in one of two forms:
 * `SegmentationClassContext/<id>.png` as the tools of MMSegmentation convert them: grey PNG with 0 for
   background and 1 to 59 for the classes.
 
-The third form, `trainval_merged.json`, needs its authors' library to be drawn: convert it to the second.
+The third form, `trainval_merged.json`, can only be drawn by its authors' library: convert it to the second.
 10,103 photos have masks, of many sizes.
 
 Values: `pascal_context_59`, on which papers report, takes the 59 frequent classes as 0 to 58, in the order of
-their names; all else is background and counts for nothing (255). `pascal_context_60` takes background as
+their names; everything else is background and ignored (255). `pascal_context_60` takes background as
 class 0 and the others as 1 to 59.
 
 Splits: `train.txt` (4,998) and `val.txt` (5,105) below a folder `SegmentationContext`, ids of photos. `val`

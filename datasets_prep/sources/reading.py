@@ -1,4 +1,4 @@
-"""What many sources read alike: an image as it is, and depth that a PNG or an array holds."""
+"""Reading that many sources share: image bytes, and depth in a 16-bit PNG or an array."""
 
 from __future__ import annotations
 

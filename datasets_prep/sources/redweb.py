@@ -7,13 +7,13 @@ Layout: `Imgs/<id>.jpg` and `RDs/<id>.png` with the same stem, in a folder `ReDW
 photos of many sizes; a map may have another size than its image. Maps are 8-bit PNG, some with the one
 channel stored three times.
 
-Values: relative, without unit. Larger is farther: 0 is the nearest point, 255 sky or background. MiDaS reads
-the maps as negative disparity, and so does this reader: inverse depth = (255 − RD) / 255, known up to scale
-and shift.
+Values: relative, without a unit. Larger is farther: 0 is the nearest point, 255 sky or background. MiDaS
+reads the maps as negative disparity, and so does this reader: inverse depth = (255 − RD) / 255, known up to
+scale and shift.
 
-Invalid pixels: none beside 255, which is reported as sky. Read as a plain value it is the far end of the
-scale, where sky belongs; but a reader that zeroes "invalid" pixels before it inverts turns sky into the
-nearest surface, the best known trap of this set.
+Invalid pixels: none except 255, which is reported as sky. As a plain value it is the far end of the scale,
+where sky belongs; but a reader that zeroes "invalid" pixels before it inverts turns sky into the nearest
+surface, the best-known trap of this dataset.
 
 Splits: none official; each photo is its own group.
 """

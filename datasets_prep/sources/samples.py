@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import pyarrow as pa
 
@@ -46,13 +45,12 @@ class Sample:
     annotation: str = ""
 
 
-class Samples(Sequence[Sample]):
+class Samples(Iterable[Sample]):
     """Any number of `samples` in order, packed; more can be appended."""
 
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
         self._packed: list[bytes] = []
         self._last: list[Sample] = []
-        self._unpacked: tuple[int, list[Sample]] = (-1, [])
         for sample in samples:
             self.append(sample)
 
@@ -75,27 +73,6 @@ class Samples(Sequence[Sample]):
         for packed in self._packed:
             yield from from_table(unpack(packed))
         yield from list(self._last)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        chunk, position = divmod(index % len(self), _CHUNK)
-        return self._chunk(chunk)[position]
-
-    def _chunk(self, chunk: int) -> list[Sample]:
-        if chunk == len(self._packed):
-            return self._last
-        if self._unpacked[0] != chunk:
-            self._unpacked = (chunk, from_table(unpack(self._packed[chunk])))
-        return self._unpacked[1]
 
     def table(self) -> pa.Table:
         """All samples, unpacked: columns of `SAMPLE_SCHEMA` in one chunk."""

@@ -7,8 +7,8 @@ research use of the data.
 Layout: `training/final/<sequence>/frame_<4 digits>.png` and `training/depth/<sequence>/frame_<4 digits>.dpt`.
 The pass `clean`, without blur and atmosphere, is not used. 1,064 frames of 1024×436 in 23 sequences.
 
-Values: `.dpt`, planar depth in metres. Invalid pixels: none but 0 and what is not finite. Sky has a very
-large depth and no label; evaluation leaves out what is beyond 72 m, and 19 frames lie wholly beyond.
+Values: `.dpt`, planar depth in metres. Invalid pixels: only 0 and values that are not finite. Sky
+has a very large depth and no label; evaluation ignores depth beyond 72 m, which leaves nothing of 19 frames.
 
 Splits: all frames are `test`, which keeps its native bytes. A sequence is a group.
 """

@@ -1,4 +1,4 @@
-"""The tree that the scripts of 3DVideos2Stereo and `dpt stereo` write: how it is listed and read.
+"""The tree that the scripts of 3DVideos2Stereo and `dpt stereo` write.
 
 image_left/<folder>/<clip>/out<8 digits>.jpg
 disparity/<folder>/<clip>/out<8 digits>.png      16 bits, value = offset + scale · stored, in pixels

@@ -20,7 +20,7 @@ a few other things), and frames without that file are left out.
 Splits: none official for depth. An environment is a group, with all its trajectories: they fly through the
 same place, and a network that has seen one has seen the others.
 
-TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused by name.
+TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused with an error.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ RGB-D SLAM Systems", IROS 2012). Licence: CC BY 4.0.
 Two layouts, which may lie in one folder; any folders above are accepted:
 
 * The chosen frames. The papers evaluate on 1,815 frames of the sequences with moving people
-  (freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), a choice of Z. Li et al., "Learning
+  (freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), chosen by Z. Li et al., "Learning
   the Depths of Moving People by Watching Frozen People", CVPR 2019, in `tum_hdf5.tgz` of
-  https://github.com/google/mannequinchallenge: a file `<name>.h5` a frame, with `/gt/img_1` (H, W, 3), floats
-  in [0, 1], and `/gt/gt_depth` (H, W) in metres. Images are stored as PNG.
+  https://github.com/google/mannequinchallenge: one file `<name>.h5` per frame, with `/gt/img_1` (H, W, 3),
+  floats in [0, 1], and `/gt/gt_depth` (H, W) in metres. Images are stored as PNG.
 * Whole sequences: `rgbd_dataset_<sequence>/rgb/<time>.png` and `…/depth/<time>.png`, times in seconds since
   1970. 640×480. Every frame of the sequences that lie in the folder is given.
 
@@ -18,7 +18,7 @@ In the second, colour and depth are not taken at the same moment: each image get
 without one are left out.
 
 Values: planar depth in metres, or in 16-bit PNG metres times 5,000. Invalid pixels: 0. Sky does not occur.
-Evaluation leaves out what is beyond 10 m.
+Evaluation ignores depth beyond 10 m.
 
 Splits: all frames are `test`, which keeps its native bytes. A sequence, or a folder of chosen frames, is a
 group.

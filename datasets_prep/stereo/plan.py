@@ -22,12 +22,12 @@ from operator import attrgetter
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datasets_prep.errors import BadSample, NotFound, UserError
+from datasets_prep.errors import BadSample, UserError
 from datasets_prep.formats.video import SUFFIXES, Video
 from datasets_prep.settings import Packing, StereoDataset, StereoSettings, digest_of
 from datasets_prep.sources.movies import SPLIT_OF_FILM
 from datasets_prep.sources.wsvd_lists import video_id
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 
 OVERRIDES_NAME = "videos.yaml"
 
@@ -118,8 +118,7 @@ def find_videos(dataset: StereoDataset, folder: Folder, settings: StereoSettings
         NotFound: if the folder does not exist.
         BadVideoFolder: if it holds no video, two of one name, or a `videos.yaml` that is not valid.
     """
-    if not folder.exists():
-        raise NotFound(f"no such folder: {folder.uri}")
+    existing_folder(folder.uri)
     overrides = _read_overrides(folder)
     found: dict[str, StereoVideo] = {}
     for path, size in folder.files().items():

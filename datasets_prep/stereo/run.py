@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from datasets_prep.errors import BadSample, NotFound, UserError
+from datasets_prep.errors import BadSample, UserError
 from datasets_prep.formats.video import Video
 from datasets_prep.progress import Progress
 from datasets_prep.settings import StereoDataset, StereoSettings
@@ -48,7 +48,7 @@ from datasets_prep.stereo.plan import (
     without_first_and_last,
 )
 from datasets_prep.stereo.shot_cuts import THUMBNAIL_WIDTH, clips_of_shot, find_cuts
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.retries import StorageFailed
 
 SETTINGS_NAME = "settings.json"
@@ -135,10 +135,10 @@ def plan_stereo(
     found = find_videos(known, folder, resolved)
     if settings.flow == "raft" and settings.raft_weights is not None:
         RaftFlow(settings.raft_weights, settings.raft_updates, "cpu")  # an actor's error would be a traceback
-    masks = {path.removesuffix(".png"): size for path, size in _existing(sky).files().items()} if sky else {}
-    return StereoPlan(
-        known, resolved, folder, found, _listed(known, lists, found), Folder(sky) if sky else None, masks
-    )
+    sky_folder = existing_folder(sky) if sky else None
+    sizes = sky_folder.files().items() if sky_folder else ()
+    masks = {path.removesuffix(".png"): size for path, size in sizes}
+    return StereoPlan(known, resolved, folder, found, _listed(known, lists, found), sky_folder, masks)
 
 
 def run_stereo(plan: StereoPlan, out: str) -> Iterator[Progress]:
@@ -181,24 +181,16 @@ def read_report(out: str) -> StereoReport:
 
 
 def _find_dataset(name: str) -> StereoDataset:
-    known: tuple[StereoDataset, ...] = get_args(StereoDataset)
-    for dataset in known:
-        if dataset == name:
-            return dataset
-    raise BadVideoFolder(f"{name!r} is not a dataset of stereo videos; there are: {', '.join(known)}")
-
-
-def _existing(uri: str) -> Folder:
-    folder = Folder(uri)
-    if not folder.exists():
-        raise NotFound(f"no such folder: {uri}")
-    return folder
+    known: dict[str, StereoDataset] = {dataset: dataset for dataset in get_args(StereoDataset)}
+    if name not in known:
+        raise BadVideoFolder(f"{name!r} is not a dataset of stereo videos; there are: {', '.join(known)}")
+    return known[name]
 
 
 def _listed(dataset: StereoDataset, lists: str | None, videos: Sequence[StereoVideo]) -> ListedPieces | None:
     if lists is not None:
         read = read_movie_lists if dataset == "movies" else read_wsvd_lists
-        return read(_existing(lists), videos)
+        return read(existing_folder(lists), videos)
     if dataset == "wsvd":
         raise BadVideoFolder("wsvd: the authors' lists of clips are needed; give their folder as --lists")
     return None

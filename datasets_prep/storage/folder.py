@@ -24,7 +24,7 @@ from typing import BinaryIO
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.listing import FileListing, list_files
 from datasets_prep.storage.retries import StorageFailed, persistently
 
@@ -193,6 +193,18 @@ class Folder:
         if not self.is_local or not self.exists():
             return 0
         return sum(_remove_if_abandoned(path) for path in Path(self.path).rglob(f"*{PARTIAL_MARK}*"))
+
+
+def existing_folder(uri: str) -> Folder:
+    """The folder at the path or URI `uri`.
+
+    Raises:
+        NotFound: if it does not exist.
+    """
+    folder = Folder(uri)
+    if not folder.exists():
+        raise NotFound(f"no such folder: {uri}")
+    return folder
 
 
 class DigestingFolder(Folder):

@@ -6,6 +6,7 @@ the images and depth maps of MIX 6, fit into 250 MB.
 
 from __future__ import annotations
 
+import bisect
 import os
 from collections import deque
 from collections.abc import ItemsView, Iterator, Mapping
@@ -85,14 +86,8 @@ class FileListing(Mapping[str, int]):
 
     def _position(self, path: str) -> int | None:
         paths = self.table.column("path")
-        low, high = 0, len(paths)
-        while low < high:
-            middle = (low + high) // 2
-            if paths[middle].as_py() < path:
-                low = middle + 1
-            else:
-                high = middle
-        return low if low < len(paths) and paths[low].as_py() == path else None
+        index = bisect.bisect_left(range(len(paths)), path, key=lambda i: paths[i].as_py())
+        return index if index < len(paths) and paths[index].as_py() == path else None
 
 
 class _Items(ItemsView[str, int]):

@@ -63,9 +63,9 @@ def prepare(
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import open_raw, open_source, plan_ingest
+    from datasets_prep.plan.shards import open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
-    from datasets_prep.storage.folder import Folder
+    from datasets_prep.storage.folder import Folder, existing_folder
     from datasets_prep.storage.listing_cache import cache_listing, cached_listing
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
@@ -73,7 +73,7 @@ def prepare(
     raw, out = lasting(raw), lasting(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
-    root, name = open_raw(raw), open_source(dataset, raw, settings).name
+    root, name = existing_folder(raw), open_source(dataset, raw, settings).name
     listing = cached_listing(root, Folder(out) / name, refresh)
     plan = plan_ingest(dataset, raw, settings, listing.files)
     _show_plan(plan, listing)

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 
 from datasets_prep.errors import NotFound, UserError, WrongLayout
 from datasets_prep.plan.listing import list_samples
-from datasets_prep.plan.shards import open_raw
 from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.settings import Split
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, Rejection
 from datasets_prep.sources.samples import Sample
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.listing import FileListing
 
 SPLIT: Split = "test"
@@ -176,7 +175,7 @@ def _folder_of(wanted: ZeroShotSet, raw: Sequence[str], single: bool) -> str:
     names = {wanted.name, *wanted.sources, *wanted.folders}
     plain = [text for text in raw if text.partition("=")[0] not in SETS]
     for text in plain:
-        root = open_raw(text)
+        root = existing_folder(text)
         inside = [child for child in root.children() if child.lower().replace("-", "_") in names]
         if len(inside) == 1:
             return (root / inside[0]).uri
@@ -189,7 +188,7 @@ def _folder_of(wanted: ZeroShotSet, raw: Sequence[str], single: bool) -> str:
 
 
 def _find(wanted: ZeroShotSet, raw: str, given: str | None) -> FoundSet:
-    root = open_raw(raw)
+    root = existing_folder(raw)
     lists = read_lists({SPLIT: given}) if given is not None else []
     rejected: list[Rejection] = []
     for name in wanted.sources:

@@ -36,7 +36,7 @@ def write(root, values=((0, 1000, 2500),), description=GOOD, name="a", suffix="n
 
 def read_one(root):
     source = FolderSource().opened(root, {})
-    return source, source.read(root, source.list(root).samples[0])
+    return source, source.read(root, next(iter(source.list(root).samples)))
 
 
 def test_every_format_gives_the_scenes_metres(written):
