@@ -207,7 +207,7 @@ class Predictor:
             figure = attention_figure(
                 self.model, image, settings.attention, settings.references, settings.side, settings.rule
             )
-            contents.append(encode_png(figure))
+            contents.append(encode_png(figure, level=None))
         names = _image_outputs(name, settings)
         for path, content in zip(names, contents, strict=True):
             write_file(folder, path, content)

@@ -17,10 +17,9 @@ from pipelines.cli.options import Config, Overrides, lasting
 
 if TYPE_CHECKING:
     from datasets_prep.ingest.forecast import Forecast
-    from datasets_prep.ingest.run import Progress
     from datasets_prep.inspect.verify import Inspection
     from datasets_prep.plan.shards import IngestPlan
-    from datasets_prep.stereo.run import StereoProgress
+    from datasets_prep.progress import Progress
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
@@ -64,25 +63,25 @@ def prepare(
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import open_raw, open_source, plan_ingest
+    from datasets_prep.plan.shards import open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
-    from datasets_prep.storage.folder import Folder
-    from datasets_prep.storage.listing_cache import keep, list_or_recall
+    from datasets_prep.storage.folder import Folder, existing_folder
+    from datasets_prep.storage.listing_cache import cache_listing, cached_listing
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
 
     raw, out = lasting(raw), lasting(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
-    root, name = open_raw(raw), open_source(dataset, raw, settings).name
-    listing = list_or_recall(root, Folder(out) / name, refresh)
+    root, name = existing_folder(raw), open_source(dataset, raw, settings).name
+    listing = cached_listing(root, Folder(out) / name, refresh)
     plan = plan_ingest(dataset, raw, settings, listing.files)
     _show_plan(plan, listing)
     if dry_run:
         _show_forecast(plan, out)
         return
     if listing.listed_at is None:
-        keep(listing.files, root, Folder(out) / name)
+        cache_listing(listing.files, root, Folder(out) / name)
     if not is_finished(plan, out):
         connect()
     _watch(ingest(plan, out), plan)
@@ -150,8 +149,8 @@ def _watch(progress: Iterable[Progress], plan: IngestPlan) -> None:
         task = bar.add_task(plan.source, total=plan.samples, rate=0.0, quarantined=len(plan.rejected))
         for state in progress:
             seconds = bar.tasks[0].elapsed or 1.0
-            rate = state.samples_done / seconds
-            bar.update(task, completed=state.samples_done, rate=rate, quarantined=state.quarantined)
+            rate = state.done / seconds
+            bar.update(task, completed=state.done, rate=rate, quarantined=state.rejected)
 
 
 def inspect(
@@ -232,7 +231,7 @@ def stereo(
     typer.echo(f"next: dpt prepare {dataset} --raw {out} --out shards")
 
 
-def _watch_frames(progress: Iterable[StereoProgress], dataset: str) -> None:
+def _watch_frames(progress: Iterable[Progress], dataset: str) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -245,4 +244,4 @@ def _watch_frames(progress: Iterable[StereoProgress], dataset: str) -> None:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(dataset, total=None, rejected=0)
         for state in progress:
-            bar.update(task, total=state.frames, completed=state.done, rejected=state.rejected)
+            bar.update(task, total=state.total, completed=state.done, rejected=state.rejected)

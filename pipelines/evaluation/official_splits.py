@@ -66,7 +66,7 @@ def _difference(dataset: PreparedDataset, official: FineTuningSet) -> str:
 def _test_digest(dataset: PreparedDataset, official: FineTuningSet) -> str:
     names: list[str] = []
     for shard in dataset.manifest.split("test"):
-        with dataset.folder.fs.open(dataset.folder.path_of(shard.name), "rb") as file:
+        with dataset.folder.open(shard.name) as file:
             names += pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
     listed = sorted(official.listed_name(name) for name in names)
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()
@@ -76,8 +76,7 @@ def _left_out(dataset: PreparedDataset) -> str:
     """The first of what was left out in preparing, and where the rest is."""
     if not dataset.folder.exists(QUARANTINE_NAME):
         return ""
-    with dataset.folder.fs.open(dataset.folder.path_of(QUARANTINE_NAME), "rb") as file:
-        rows = pq.read_table(file).to_pylist()
+    rows = dataset.read_quarantine()
     if not rows:
         return ""
     shown = ", ".join(f"{row['source_path']} ({row['reason']})" for row in rows[:_SHOWN])

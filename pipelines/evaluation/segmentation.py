@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.inspect.contact_sheet import contact_sheet
-from datasets_prep.manifest import QUARANTINE_NAME, NotADataset, PreparedDataset
+from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
@@ -131,12 +129,9 @@ def check(config: EvaluateConfig, model: dpt.DPT, datasets: Sequence[PreparedDat
     require_size_fits(config)
 
 
-def left_out(dataset: PreparedDataset, split: str) -> list[dict[str, Any]]:
+def left_out(dataset: PreparedDataset, split: str) -> list[dict[str, str]]:
     """`source_path` and `reason` of each quarantined sample of `dataset` that may belong to `split`."""
-    if not dataset.manifest.quarantined:
-        return []
-    with dataset.folder.fs.open(dataset.folder.path_of(QUARANTINE_NAME), "rb") as file:
-        entries = pq.read_table(file).to_pylist()
+    entries = dataset.read_quarantine() if dataset.manifest.quarantined else []
     elsewhere = _OTHER_SPLIT.get(dataset.name, {}).get(split)
     return [entry for entry in entries if elsewhere is None or elsewhere not in f"/{entry['source_path']}"]
 

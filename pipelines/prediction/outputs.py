@@ -45,8 +45,8 @@ def encode(form: Form, prediction: NDArray[np.float32], model: ModelConfig, colo
     if form == "npy":
         return encode_npy(prediction)
     if form == "png":
-        return encode_png(_sixteen_bits(prediction, model))
-    return encode_png(colourise(inverse_depth_of(prediction, model), colours))
+        return encode_png(_sixteen_bits(prediction, model), level=None)
+    return encode_png(colourise(inverse_depth_of(prediction, model), colours), level=None)
 
 
 def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint8]) -> bytes:
@@ -54,7 +54,7 @@ def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint
     if form == "npy":
         return encode_npy(labels)
     if form == "colour":
-        return encode_png(overlay(image, labels))
+        return encode_png(overlay(image, labels), level=None)
     buffer = io.BytesIO()
     picture = Image.fromarray(labels)
     picture.putpalette(class_colours().tobytes())

@@ -11,14 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets_prep.errors import NotFound, UserError, WrongLayout
-from datasets_prep.plan.listing import without_oversized
-from datasets_prep.plan.shards import open_raw
-from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.plan.listing import list_samples
+from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.settings import Split
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, Rejection
 from datasets_prep.sources.samples import Sample
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.listing import FileListing
 from pipelines.evaluation.sets import ZERO_SHOT, ZeroShotSet
 
@@ -116,7 +115,7 @@ def _folder_of(wanted: ZeroShotSet, raw: Sequence[str], single: bool) -> str:
     names = {wanted.name, *wanted.sources, *wanted.folders}
     plain = [text for text in raw if text.partition("=")[0] not in ZERO_SHOT]
     for text in plain:
-        root = open_raw(text)
+        root = existing_folder(text)
         inside = [child for child in root.children() if child.lower().replace("-", "_") in names]
         if len(inside) == 1:
             return (root / inside[0]).uri
@@ -129,13 +128,11 @@ def _folder_of(wanted: ZeroShotSet, raw: Sequence[str], single: bool) -> str:
 
 
 def _find(wanted: ZeroShotSet, raw: str, given: str | None) -> FoundSet:
-    root = open_raw(raw)
+    root = existing_folder(raw)
     lists = read_lists({SPLIT: given}) if given is not None else []
     rejected: list[Rejection] = []
     for name in wanted.sources:
         listing = list_samples(SOURCES[name], root, lists)
-        if not SOURCES[name].reads_pieces:
-            listing = without_oversized(listing, root.files())
         samples = tuple(sample for sample in listing.samples if sample.split == SPLIT)
         if samples:
             digest = _digest(samples, root.files())
