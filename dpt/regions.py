@@ -16,7 +16,7 @@ GARG_ROWS, GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
 
 
 def kb_window(height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of KITTI's benchmark crop of a `height` × `width` image, a smaller image as a whole."""
+    """Rows and columns of KITTI's benchmark crop of a `height` × `width` image; small ones are kept whole."""
     top, left = max(0, height - KB_HEIGHT), max(0, (width - KB_WIDTH) // 2)
     return slice(top, height), slice(left, min(width, left + KB_WIDTH))
 

@@ -30,7 +30,7 @@ class DepthHead(nn.Module):
         """Features `x` (B, F, h, w) -> (B, *`size`) float32."""
         x = F.interpolate(self.conv1(x), size=size, mode="bilinear", align_corners=self.align_corners)
         x = F.relu(self.conv2(x))
-        # bfloat16 has 128 levels per factor of two, visible steps in a depth map: the last layer is in float32.
+        # bfloat16 has 128 levels per factor of two, visible steps in depth maps: the last layer is float32.
         with torch.autocast(x.device.type, enabled=False):
             x = self.conv3(x.to(self.conv3.weight.dtype)).squeeze(1).float()
         return F.relu(x) if self.max_depth is None else self.max_depth * torch.sigmoid(x)
