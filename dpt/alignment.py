@@ -45,8 +45,8 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
 def robust_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift that give the prediction the median and mean absolute deviation of the target.
 
-    Args and returns: as `least_squares_scale_shift`. A prediction that is constant, up to its own rounding,
-    gets scale 0, and the shift is then the median target.
+    Parameters and result are as `least_squares_scale_shift` has them. A prediction that is constant, up to
+    its own rounding, gets scale 0, and the shift is then the median target.
     """
     shift_prediction, scale_prediction = median_and_deviation(prediction.double(), valid)
     shift_target, scale_target = median_and_deviation(target.double(), valid)

@@ -57,21 +57,23 @@ class SILogLoss(nn.Module):
     mean(g²) − λ mean(g)² with g = log prediction − log target; λ = 1 forgives the scale, 0 does not. Depth
     and inverse depth give the same value.
 
+    Predictions are clamped to at least `SMALLEST` before the logarithm.
+
     Args:
         weight: λ.
-        minimum: lower bound of predictions before the logarithm.
     """
 
-    def __init__(self, weight: float = 0.5, minimum: float = 1e-6):
+    SMALLEST = 1e-6
+
+    def __init__(self, weight: float = 0.5):
         super().__init__()
         self.weight = weight
-        self.minimum = minimum
 
     def forward(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """(B, H, W) `prediction`, positive `target` and bool mask `valid` -> (B,) losses."""
         with torch.autocast(prediction.device.type, enabled=False):
             prediction, target = _full_precision(prediction), _full_precision(target)
-            prediction = prediction.masked_fill(~valid, 1.0).clamp(min=self.minimum)
+            prediction = prediction.masked_fill(~valid, 1.0).clamp(min=self.SMALLEST)
             difference = (prediction / target.masked_fill(~valid, 1.0)).log()
             count = _count(valid)
             mean = difference.sum(dim=(1, 2)) / count

@@ -49,7 +49,9 @@ def predict_inverse_depth(
     Raises:
         ValueError: if the image is not uint8 RGB, or the model does not predict depth.
     """
-    return predict_batch(model, [image], target, rule, device, dtype)[0]
+    if device is not None:
+        model = model.to(device)
+    return predict_batch(model, [image], target, rule, dtype)[0]
 
 
 @torch.inference_mode()
@@ -58,7 +60,6 @@ def predict_batch(
     images: Sequence[np.ndarray],
     target: int | None = None,
     rule: str | None = None,
-    device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[np.ndarray]:
     """Predict N images (H, W, 3) uint8 RGB of one `input_size` at once: N arrays (H, W) float32.
@@ -67,8 +68,6 @@ def predict_batch(
     """
     if model.config.task != "depth":
         raise ValueError(f"this is a {model.config.task} model")
-    if device is not None:
-        model = model.to(device)
     pixels = network_input(model, images, target, rule)
     with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
         predictions = model(pixels)[:, None]

@@ -169,12 +169,9 @@ def _hugging_face(config: ModelConfig) -> PrefixTable:
         table[f"{ours}attn.proj."] = f"{theirs}attention.output.dense."
         table[f"{ours}mlp.fc1."] = f"{theirs}intermediate.dense."
         table[f"{ours}mlp.fc2."] = f"{theirs}output.dense."
-    stage = "neck.reassemble_stage."
-    table |= _reassemble(
-        f"{stage}readout_projects.{{k}}.0.",
-        f"{stage}layers.{{k}}.projection.",
-        f"{stage}layers.{{k}}.resize.",
-    )
+    stages = "neck.reassemble_stage."
+    layer = f"{stages}layers.{{k}}."
+    table |= _reassemble(f"{stages}readout_projects.{{k}}.0.", f"{layer}projection.", f"{layer}resize.")
     for k in range(4):
         # they count fusion blocks from the coarsest map
         fusion = f"neck.fusion_stage.layers.{3 - k}."
@@ -185,16 +182,9 @@ def _hugging_face(config: ModelConfig) -> PrefixTable:
     return table | _heads(config, "head.head", "auxiliary_head.head")
 
 
-_authors = _authors_with(
-    "pretrained.act_postprocess{n}.0.project.0.",
-    "pretrained.act_postprocess{n}.3.",
-    "pretrained.act_postprocess{n}.4.",
-)
-_authors_scriptable = _authors_with(
-    "pretrained.readout_oper{n}.0.project.0.",
-    "pretrained.act_postprocess{n}.0.",
-    "pretrained.act_postprocess{n}.1.",
-)
+_stage, _readout = "pretrained.act_postprocess{n}.", "pretrained.readout_oper{n}."
+_authors = _authors_with(f"{_stage}0.project.0.", f"{_stage}3.", f"{_stage}4.")
+_authors_scriptable = _authors_with(f"{_readout}0.project.0.", f"{_stage}0.", f"{_stage}1.")
 _UNUSED_UNIT = r"scratch\.refinenet4\.resConfUnit1\."
 _AUTHORS_IGNORED = rf"pretrained\.model\.(norm|head|head_dist)\.|{_UNUSED_UNIT}"
 KEY_MAPS: dict[str, KeyMap] = {

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage.retries import StorageFailed
+from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
 from pipelines.evaluation.paper_tables import TABLE_1, Column
@@ -166,7 +167,7 @@ def _stream(
         settings.workers, threads, use_gpu, settings.batch_size, getattr(torch, settings.precision)
     )
     with as_folder(network) as folder:
-        files = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "config.json")}
+        files = {name: (folder / name).read_bytes() for name in (WEIGHTS, CONFIG)}
     yield from evaluate_stream(work, files, workers, pictures)
 
 

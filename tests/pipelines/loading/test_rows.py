@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from datasets_prep.manifest import open_datasets
-from pipelines.loading.rows import crop_and_flip, decode_row
+from pipelines.loading.crops import crop_and_flip
+from pipelines.loading.rows import decode_row
 from pipelines.loading.shard_reader import ShardReader
 
 
