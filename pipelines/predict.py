@@ -32,6 +32,7 @@ from dpt.predict.depth import input_size, inverse_depth_of, predict_batch
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.evaluation.segmentation import require_size_fits
+from pipelines.loading.batches import SameSizeBatches
 from pipelines.prediction.attention_figure import attention_figure
 from pipelines.prediction.inputs import Input, find_inputs
 from pipelines.prediction.outputs import (
@@ -99,7 +100,8 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
     predictor = Predictor(settings, model)
     folder = Folder(out)
     local = Path(folder.path) if folder.is_local else None
-    waiting = _Waiting(settings.batch_size)
+    size = settings.batch_size
+    waiting = SameSizeBatches[tuple[Input, Image]](size, most_waiting=_WAITING * size)
     for source in find_inputs(paths, partial(output_paths, settings=settings), local):
         if source.is_video:
             yield _predict_video(predictor, source, folder)
@@ -109,7 +111,7 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
         except BadImage as error:
             yield Outcome(source, problem=str(error))
             continue
-        for batch in waiting.add(source, image, predictor.input_size(image)):
+        if batch := waiting.add((source, image), predictor.input_size(image)):
             yield from _predict_images(predictor, batch, folder)
     for batch in waiting.rest():
         yield from _predict_images(predictor, batch, folder)
@@ -212,25 +214,6 @@ class Predictor:
         for path, content in zip(names, contents, strict=True):
             write_file(folder, path, content)
         return names
-
-
-class _Waiting:
-    """Images that wait for others of their size, so that batches are full where they can be."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._groups: dict[tuple[int, int], list[tuple[Input, Image]]] = {}
-
-    def add(self, source: Input, image: Image, size: tuple[int, int]) -> Iterator[list[tuple[Input, Image]]]:
-        group = self._groups.setdefault(size, [])
-        group.append((source, image))
-        if len(group) == self._batch_size:
-            yield self._groups.pop(size)
-        elif sum(map(len, self._groups.values())) >= _WAITING * self._batch_size:
-            yield self._groups.pop(max(self._groups, key=lambda size: len(self._groups[size])))
-
-    def rest(self) -> Iterator[list[tuple[Input, Image]]]:
-        yield from self._groups.values()
 
 
 def _predict_images(

@@ -22,9 +22,8 @@ from torch import Tensor
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import NotADataset, PreparedDataset
-from datasets_prep.schema import decode_depth, decode_image
 from dpt.metrics import MetricSums, metric_depth_metrics
-from dpt.predict.depth import predict_batch
+from dpt.predict.depth import evaluation_mode, predict_batch
 from dpt.regions import kb_window, region_window
 from pipelines.config import ConfigError
 from pipelines.evaluation.relative_depth import depth_sheet
@@ -32,7 +31,7 @@ from pipelines.evaluation.sets import MetricProtocol
 from pipelines.evaluation.share import MODEL_SIZE, InputSize, evaluate_shares
 from pipelines.loading.batches import Batch, evaluation_batches
 from pipelines.loading.metric_crops import metres
-from pipelines.loading.rows import decode_row
+from pipelines.loading.rows import decode_native_row, decode_row
 
 _BATCH_SIZE = 8
 _LEAST_INVERSE_DEPTH = 1e-8
@@ -173,10 +172,7 @@ def decode_metric_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[n
     if row["depth"] is None:
         image, inverse_depth = decode_row(row)
         return image, metres(inverse_depth, row["scale"])
-    try:
-        return decode_image(row["image"]), decode_depth(row["depth"], row["height"], row["width"])
-    except ValueError as error:
-        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+    return decode_native_row(row)
 
 
 def predict_metres(
@@ -195,10 +191,9 @@ def predict_metres(
     """
     height, width = images[0].shape[:2]
     window = kb_window(height, width) if protocol.kb_crop else (slice(0, height), slice(0, width))
-    training = model.training
-    model.eval()
-    seen = np.stack(predict_batch(model, [np.ascontiguousarray(image[window]) for image in images], *size))
-    model.train(training)
+    inputs = [np.ascontiguousarray(image[window]) for image in images]
+    with evaluation_mode(model):
+        seen = np.stack(predict_batch(model, inputs, *size))
     depth = np.zeros((len(images), height, width), np.float32)
     inverse = not model.config.predicts_depth
     depth[:, window[0], window[1]] = 1 / np.maximum(seen, _LEAST_INVERSE_DEPTH) if inverse else seen

@@ -18,7 +18,7 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset
 from dpt.metrics import MetricSums, depth_metrics
 from dpt.predict.colours import colourise
-from dpt.predict.depth import predict_batch, to_inverse_depth
+from dpt.predict.depth import evaluation_mode, predict_batch, to_inverse_depth
 from pipelines.config import CapsSection
 from pipelines.evaluation.share import MODEL_SIZE, InputSize
 from pipelines.loading.batches import Batch, Decode, evaluation_batches
@@ -100,11 +100,9 @@ def _predict(
     model: dpt.DPT, batch: Batch, side: int | None = None, rule: str | None = None
 ) -> NDArray[np.float32]:
     """Inverse depth of a batch, also by models that predict depth: (B, H, W) float32 at the images' size."""
-    training = model.training
-    model.eval()
-    prediction = torch.from_numpy(np.stack(predict_batch(model, list(batch.images.numpy()), side, rule)))
-    model.train(training)
-    return to_inverse_depth(prediction, model.config).numpy()
+    with evaluation_mode(model):
+        prediction = np.stack(predict_batch(model, list(batch.images.numpy()), side, rule))
+    return to_inverse_depth(torch.from_numpy(prediction), model.config).numpy()
 
 
 def normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:

@@ -6,7 +6,7 @@ prediction, and the counts are added, so the figures are those of the whole set 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 
@@ -22,9 +22,10 @@ from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import overlay, paint_classes
-from dpt.predict.depth import input_size
+from dpt.predict.depth import evaluation_mode, input_size
 from pipelines.config import ConfigError, EvaluateConfig, InferenceSection, PredictConfig
 from pipelines.evaluation.share import MODEL_SIZE, InputSize, evaluate_shares
+from pipelines.loading.batches import SameSizeBatches
 from pipelines.loading.rows import labelled_images
 from pipelines.tracking.model_reference import BadModel
 
@@ -177,8 +178,10 @@ def count_share(
     """
     require_same_classes(model.config, dataset)
     counts = SegmentationCounts(model.config.classes)
-    for batch in _batches(model, labelled_images(dataset, split, rank, world_size), *size):
-        predictions = _predict(model, [image for _, image, _ in batch], inference, *size)
+    images = labelled_images(dataset, split, rank, world_size)
+    batches = SameSizeBatches[Labelled](_BATCH_SIZE)
+    for batch in batches.of(images, lambda one: input_size(model, one[1], *size)):
+        predictions = _predict(model, [image for _, image, _ in batch], inference, size)
         for (_, _, labels), prediction in zip(batch, predictions, strict=True):
             counts.update(torch.from_numpy(prediction)[None], torch.from_numpy(labels)[None])
     return counts
@@ -211,25 +214,7 @@ def _predict(
     model: dpt.DPT,
     images: Sequence[NDArray[np.uint8]],
     inference: InferenceSection,
-    side: int | None = None,
-    rule: str | None = None,
+    size: InputSize = MODEL_SIZE,
 ) -> list[NDArray[np.uint8]]:
-    training = model.training
-    model.eval()
-    found = predict_classes(model, images, inference.scales, inference.flip, side, rule)
-    model.train(training)
-    return found
-
-
-def _batches(
-    model: dpt.DPT, images: Iterator[Labelled], side: int | None, rule: str | None
-) -> Iterator[list[Labelled]]:
-    """Images that go through the network at one size, together."""
-    waiting: dict[tuple[int, int], list[Labelled]] = {}
-    for one in images:
-        same = waiting.setdefault(input_size(model, one[1], side, rule), [])
-        same.append(one)
-        if len(same) == _BATCH_SIZE:
-            yield same.copy()
-            same.clear()
-    yield from (rest for rest in waiting.values() if rest)
+    with evaluation_mode(model):
+        return predict_classes(model, images, inference.scales, inference.flip, *size)

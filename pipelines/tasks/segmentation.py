@@ -45,7 +45,7 @@ class Segmentation(Task):
     def crops(self) -> Crops:
         """Rescaled random crops."""
         settings = self.config.segmentation
-        return SegmentationCrops(self.config.crop_size, settings.resize, settings.rescale, self.config.flip)
+        return SegmentationCrops(self.config.crop_size, self.config.flip, settings.resize, settings.rescale)
 
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """One set of classes is needed, and a decoder that can be normalised."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import dpt
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.folder import Folder
+from dpt.weights.folder import CONFIG, WEIGHTS, is_model_folder
 from pipelines.tracking import runs as tracking
 
 
@@ -31,9 +32,9 @@ def find_model(reference: str) -> Path:
     if reference.startswith(tracking.MODEL_SCHEME):
         return tracking.fetch_model(reference)
     folder = Path(reference)
-    if not (folder / "config.json").is_file() or not (folder / "weights.safetensors").is_file():
+    if not is_model_folder(folder):
         raise NotFound(
-            f"no model at {reference}: expected a folder with config.json and weights.safetensors, "
+            f"no model at {reference}: expected a folder with {CONFIG} and {WEIGHTS}, "
             f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
         )
     return folder
@@ -79,8 +80,7 @@ def model_folder(reference: str) -> Iterator[Path]:
     Raises:
         TrackingError, NotFound, BadModel: as `load_network`.
     """
-    ours = all((Path(reference) / name).is_file() for name in ("config.json", "weights.safetensors"))
-    if ours or reference.startswith(tracking.MODEL_SCHEME):
+    if is_model_folder(reference) or reference.startswith(tracking.MODEL_SCHEME):
         yield find_model(reference)
         return
     with as_folder(load_network(reference)) as folder:
@@ -93,6 +93,6 @@ def load_trained(checkpoint: str) -> dpt.DPT:
     if folder.is_local:
         return load_network(folder.path)
     with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
-        for file in ("weights.safetensors", "config.json"):
+        for file in (WEIGHTS, CONFIG):
             (Path(scratch) / file).write_bytes(folder.read_bytes(file))
         return load_network(scratch)

@@ -32,9 +32,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from dpt.ema import MovingAverage
+from dpt.weights.folder import CONFIG, WEIGHTS
 
-WEIGHTS_FILE = "weights.safetensors"
-CONFIG_FILE = "config.json"
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
@@ -97,7 +96,7 @@ def take_snapshot(
         average: moving average of its parameters, if the run keeps one.
     """
     with average.swapped_in() if average else nullcontext():
-        tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_WHOLE))}
+        tensors = {WEIGHTS: _copied(get_model_state_dict(model, options=_WHOLE))}
     if average:
         tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_WHOLE))
     moments: Any = get_optimizer_state_dict(model, optimizer, options=_WHOLE).get("state", {})
@@ -116,7 +115,7 @@ def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
 
 def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
     """Write one of a snapshot's files to a local path."""
-    if name == CONFIG_FILE:
+    if name == CONFIG:
         path.write_text(json.dumps(snapshot.model_config, indent=1))
     else:
         save_file(snapshot.tensors[name], path)
@@ -172,7 +171,7 @@ def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> None:
     """Put a verified local checkpoint into a model, its optimiser and its moving average."""
-    _load(model, folder / WEIGHTS_FILE)
+    _load(model, folder / WEIGHTS)
     if average:
         average.restart()
         _load(model, folder / TRAINED_FILE)

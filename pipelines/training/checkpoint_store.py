@@ -19,8 +19,8 @@ from pathlib import Path
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
+from dpt.weights.folder import CONFIG
 from pipelines.training.checkpoint import (
-    CONFIG_FILE,
     STATE_FILE,
     DamagedCheckpoint,
     Snapshot,
@@ -142,7 +142,7 @@ class CheckpointStore:
     def _write(self, snapshot: Snapshot) -> None:
         """Write all files, each whole or not at all, and last the state that makes them a checkpoint."""
         folder = self._folder / checkpoint_name(snapshot.state.step)
-        for name in (*snapshot.tensors, CONFIG_FILE):
+        for name in (*snapshot.tensors, CONFIG):
             with folder.writing(name) as path:
                 write_file(snapshot, name, path)
                 snapshot.state.files[name] = digest_of(path)

@@ -14,10 +14,10 @@ from pathlib import Path
 import dpt
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
+from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tasks.base import Task
 from pipelines.tracking.model_reference import load_network
-from pipelines.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 
 START_FOLDER = "start"
 
@@ -76,19 +76,19 @@ def load_kept(uri: str) -> dpt.DPT:
     """A run's copy, in evaluation mode on the CPU."""
     folder = Folder(uri)
     with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
+        for name in (WEIGHTS, CONFIG):
             (Path(scratch) / name).write_bytes(folder.read_bytes(name))
         return dpt.load_model(scratch)
 
 
 def _is_kept(run: Folder) -> bool:
-    return run.exists(f"{START_FOLDER}/{CONFIG_FILE}")
+    return run.exists(f"{START_FOLDER}/{CONFIG}")
 
 
 def _save(model: dpt.DPT, folder: Folder) -> None:
     """Write both files, each whole or not at all, and last the one that says that the copy is there."""
     with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
         dpt.save_model(model, scratch)
-        for name in (WEIGHTS_FILE, CONFIG_FILE):
+        for name in (WEIGHTS, CONFIG):
             with folder.writing(name) as path:
                 shutil.copyfile(Path(scratch) / name, path)

@@ -32,6 +32,7 @@ from dpt.predict.depth import to_inverse_depth
 from dpt.predict.transforms import normalise
 from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
+from pipelines.loading.batches import SameSizeBatches
 from pipelines.tracking.model_reference import as_folder
 from pipelines.zero_shot.pictures import depth_strip, order_strip, preview
 from pipelines.zero_shot.protocol import METRICS, InputSize, Measured, measure_depth, measure_order, prepare
@@ -201,16 +202,12 @@ class _Evaluator:
         self._batch_size = settings.batch_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        results = []
-        same_size: dict[tuple[int, int], list[dict[str, Any]]] = {}
-        for row in _rows(table):
-            if row["pixels"] is None:
-                results.append(_result(row))
-            else:
-                same_size.setdefault((row["input_height"], row["input_width"]), []).append(row)
-        for rows in same_size.values():
-            for start in range(0, len(rows), self._batch_size):
-                results += self._evaluate(rows[start : start + self._batch_size])
+        rows = _rows(table)
+        results = [_result(row) for row in rows if row["pixels"] is None]
+        images = [row for row in rows if row["pixels"] is not None]
+        batches = SameSizeBatches[dict[str, Any]](self._batch_size)
+        for batch in batches.of(images, lambda row: (row["input_height"], row["input_width"])):
+            results += self._evaluate(batch)
         return pa.Table.from_pylist(results, RESULT_SCHEMA)
 
     @torch.inference_mode()
