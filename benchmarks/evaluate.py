@@ -1,13 +1,12 @@
-"""`dpt evaluate --on …` beside the bare forward pass of the same network: images a second.
+"""`dpt evaluate --on …` compared with the bare forward pass of the same network: images per second.
 
-    python benchmarks/evaluate.py                                  # DPT-Hybrid on this machine's cores
+    python benchmarks/evaluate.py                                  # DPT-Hybrid on all cores
     python benchmarks/evaluate.py --device cuda --images 2000 --batch-size 32
 
-Images and ground truth are generated in the layout of TUM RGB-D, 640 × 480. The limit runs the network on
-random pixels of the size and in the batches that the evaluation uses, with as many threads, in this process;
-it is measured before and after. Of the evaluation, the time from the first finished unit of images to the
-last counts, and all of it is shown: starting actors and loading the model take seconds, however many images
-follow.
+Images and ground truth are generated in the layout of TUM RGB-D, 640 × 480. The upper limit is the network on
+random pixels in this process, with the evaluation's input size, batch size and number of threads; it is
+measured before and after. The evaluation is timed from the first finished unit of images to the last, and as
+a whole: starting actors and loading the model take some seconds for any number of images.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ import torch
 
 import dpt
 from datasets_prep.synthetic import VIEWS, write_dataset
+from dpt.predict.transforms import network_size
 from pipelines.cluster.session import connect, cpus_per_worker
 from pipelines.config import ZeroShotConfig
-from pipelines.zero_shot.protocol import InputSize
 from pipelines.zero_shot.run import evaluate_zero_shot
 from pipelines.zero_shot.sets import find_sets
 
@@ -61,9 +60,10 @@ def main() -> None:
 
 
 def forward_rate(network: dpt.DPT, arguments: argparse.Namespace) -> float:
-    """Images a second through the network alone, half as many as are evaluated."""
-    size = InputSize(network.config.image_size, "upper_bound", network.size_divisor)
-    shape = (arguments.batch_size, 3, *size.of(arguments.height, arguments.width))
+    """Images per second of the network alone, over half as many images as are evaluated."""
+    side, divisor = network.config.image_size, network.size_divisor
+    size = network_size(arguments.height, arguments.width, side, "upper_bound", divisor)
+    shape = (arguments.batch_size, 3, *size)
     network.to(arguments.device)
     pixels = torch.rand(shape, device=arguments.device)
     batches = max(2, arguments.images // arguments.batch_size // 2)
@@ -78,7 +78,7 @@ def forward_rate(network: dpt.DPT, arguments: argparse.Namespace) -> float:
 
 
 def evaluation_rates(settings: ZeroShotConfig, network: dpt.DPT, found: object) -> tuple[float, float]:
-    """Images a second of the evaluation: all of it, and after its first finished unit."""
+    """Images per second of the evaluation: as a whole, and after its first finished unit."""
     arrivals: list[tuple[float, int]] = []
     start = time.perf_counter()
     evaluate_zero_shot(

@@ -32,7 +32,7 @@ from datasets_prep.settings import IngestSettings
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import TrainConfig
 from pipelines.evaluation.metric_depth import evaluate_metric
-from pipelines.evaluation.metric_protocol import MetricProtocol
+from pipelines.evaluation.sets import MetricProtocol
 from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import train
 

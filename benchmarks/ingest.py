@@ -5,7 +5,7 @@
 
 The images are frames of TartanAir's format, 640 by 480, of which a few are rendered and the rest are links to
 them. The limit is measured before and after, by as many processes as Ray has cores, and averaged: a busy
-machine slows all three. Ray's start is told by itself and not part of the rate.
+machine slows all three. Ray's start is reported separately and not part of the rate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--skip", type=int, default=2000, help="images before the steady state")
     parser.add_argument("--samples-per-shard", type=int, default=256)
-    parser.add_argument("--limit-images", type=int, default=400, help="for the limit, a process")
+    parser.add_argument("--limit-images", type=int, default=400, help="per process, for the limit")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     with TemporaryDirectory(prefix="dpt-benchmark-") as scratch:
@@ -77,14 +77,14 @@ def write_images(raw: Path, count: int) -> None:
 
 
 def steady_rate(plan: IngestPlan, out: str, cores: int, skip: int) -> float:
-    """Images a second from the `skip`-th on."""
+    """Images per second from the `skip`-th on."""
     start = time.perf_counter()
     ray.init(num_cpus=cores, logging_level=logging.ERROR, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     print(f"Ray's start: {time.perf_counter() - start:.1f} s")
     start = time.perf_counter()
-    done = [(time.perf_counter(), state.samples_done) for state in ingest(plan, out)]
+    done = [(time.perf_counter(), state.done) for state in ingest(plan, out)]
     ray.shutdown()
     steady = [(moment, count) for moment, count in done if count >= skip]
     print(f"first shard: {done[0][0] - start:.1f} s after the job's start")
@@ -93,7 +93,7 @@ def steady_rate(plan: IngestPlan, out: str, cores: int, skip: int) -> float:
 
 
 def limit(plan: IngestPlan, cores: int, images: int) -> float:
-    """Images a second of bare loops in `cores` processes, that read, decode, resize and encode."""
+    """Images per second of bare loops in `cores` processes, that read, decode, resize and encode."""
     shards = [plan.shards[i % len(plan.shards)] for i in range(cores)]
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         work = [(plan.source, plan.raw, plan.settings, shard, images) for shard in shards]
@@ -106,22 +106,13 @@ def limit(plan: IngestPlan, cores: int, images: int) -> float:
 def bare_loop(
     source_name: str, raw: str, settings: IngestSettings, shard: ShardPlan, images: int
 ) -> tuple[float, float]:
-    """Images a second, and the process's peak memory in MiB."""
+    """Images per second, and the process's peak memory in MiB."""
     cv2.setNumThreads(1)
     source, root = open_source(source_name, raw, settings), Folder(raw)
     samples = (shard.samples * (images // shard.count + 1))[:images]
     start = time.perf_counter()
     for sample in samples:
-        pixel_columns(
-            source.read(root, sample),
-            source,
-            shard.split,
-            side=settings.side,
-            rule=settings.resize,
-            jpeg_quality=settings.jpeg_quality,
-            min_valid_share=settings.min_valid_share,
-            min_dynamic_range=settings.min_dynamic_range,
-        )
+        pixel_columns(source.read(root, sample), source, shard.split, settings)
     seconds = time.perf_counter() - start
     return images / seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 

@@ -3,8 +3,8 @@
     python benchmarks/listing.py                   # 1.4 million samples, 2.8 million files
     python benchmarks/listing.py --samples 20000   # only to see it run
 
-The files are empty ones in the layout of BlendedMVS, on the local disk. Wanted: under 60 s and 1 GiB for all
-of it on two cores.
+The files are empty, in the layout of BlendedMVS, on the local disk. Target: less than 60 s and 1 GiB in all
+on two cores.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from datasets_prep.plan.shards import open_raw, plan_ingest
+from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
-from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.listing_cache import keep, list_or_recall
+from datasets_prep.storage.folder import Folder, existing_folder
+from datasets_prep.storage.listing_cache import cache_listing, cached_listing
 
 DATASET = "blendedmvs"
 VIEWS = 250
@@ -42,20 +42,20 @@ def main() -> None:
         raw, out = f"{scratch}/raw", Folder(f"{scratch}/out")
         write_files_elsewhere(Path(raw), arguments.samples)
         print(f"before: {peak_mib():.0f} MiB")
-        listing, listing_seconds = timed(lambda: list_or_recall(open_raw(raw), out, refresh=False))
+        listing, listing_seconds = timed(lambda: cached_listing(existing_folder(raw), out, refresh=False))
         print(f"{len(listing.files)} files listed: {listing_seconds:.1f} s, peak {peak_mib():.0f} MiB")
-        keep(listing.files, open_raw(raw), out)
+        cache_listing(listing.files, existing_folder(raw), out)
         plan, plan_seconds = timed(lambda: plan_ingest(DATASET, raw, IngestSettings(), listing.files))
         print(f"{plan.samples} samples planned: {plan_seconds:.1f} s, peak {peak_mib():.0f} MiB")
         total = listing_seconds + plan_seconds
         print(f"together: {total:.1f} s (under {WANTED_SECONDS} wanted), {peak_mib():.0f} MiB ({WANTED_MIB})")
         print(f"processor time of this process: {time.process_time():.1f} s")
-        recalled, seconds = timed(lambda: list_or_recall(open_raw(raw), out, refresh=False))
-        print(f"{len(recalled.files)} files from the kept listing: {seconds:.1f} s")
+        cached, seconds = timed(lambda: cached_listing(existing_folder(raw), out, refresh=False))
+        print(f"{len(cached.files)} files from the cached listing: {seconds:.1f} s")
 
 
 def write_files_elsewhere(raw: Path, samples: int) -> None:
-    """In another process, whose time and memory are none of ours."""
+    """In another process, whose time and memory are not measured."""
     process = multiprocessing.get_context("spawn").Process(target=write_files, args=(raw, samples))
     process.start()
     process.join()

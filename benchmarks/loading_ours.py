@@ -22,8 +22,8 @@ from loading_timing import report
 from datasets_prep.manifest import open_datasets
 from pipelines.loading.batches import Batch
 from pipelines.loading.blocks import LoaderSettings
-from pipelines.loading.crops import RelativeDepthCrops
-from pipelines.loading.rows import crop_and_flip, decode_row
+from pipelines.loading.crops import RelativeDepthCrops, crop_and_flip
+from pipelines.loading.rows import decode_row
 from pipelines.sampling.plan import Stage
 
 CROP, BATCH = 384, 16

@@ -23,7 +23,8 @@ from loading_timing import report
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from datasets_prep.schema import decode_image
-from pipelines.loading.rows import crop_and_flip, decode_row
+from pipelines.loading.crops import crop_and_flip
+from pipelines.loading.rows import decode_row
 
 CROP, BATCH = 384, 16
 COLUMNS = ["sample_id", "image", "inverse_depth", "height", "width"]

@@ -1,4 +1,4 @@
-"""How much of a real pair's disparity DIS gets right, as the stereo job uses it and with its plain preset.
+"""Accuracy of DIS disparity on a real pair, as the stereo job uses it and with its plain preset.
 
     python benchmarks/stereo.py FOLDER
 
@@ -48,14 +48,14 @@ class Shares:
 
 
 def read_pair(folder: Path) -> Pair:
-    """The one pair in a folder."""
+    """The pair in a folder."""
     left, right = (decode_rgb(next(folder.glob(f"*_{side}.png")).read_bytes()) for side in ("left", "right"))
     with np.load(next(folder.glob("*_disp.npz"))) as archive:
         return Pair(left, right, archive[archive.files[0]])
 
 
 def shares_of(pair: Pair, method: FlowMethod) -> Shares:
-    """How well a method does."""
+    """The accuracy of a method."""
     disparity = disparity_of(*method(pair.left, pair.right))
     known = np.isfinite(pair.truth) & (pair.truth > 0)
     right = (np.abs(disparity.values - pair.truth) < MAX_ERROR)[known]
@@ -64,7 +64,7 @@ def shares_of(pair: Pair, method: FlowMethod) -> Shares:
 
 
 def plain_dis(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Flow, Flow]:
-    """DIS with its medium preset as it is."""
+    """DIS with its unchanged medium preset."""
     grey = [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in (left, right)]
     methods = [cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in grey]
     return methods[0].calc(grey[0], grey[1], None), methods[1].calc(grey[1], grey[0], None)

@@ -1,19 +1,19 @@
-"""Errors that a user can mend: their message alone is what the command line shows."""
+"""Errors that a user can fix: the command line shows their message alone."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """Something that was asked for cannot be done; the message names it and says what would be right."""
+    """A request that cannot be carried out; the message names the problem and the remedy."""
 
 
 class NotFound(UserError, FileNotFoundError):
-    """A file or folder that was named is not there."""
+    """A file or folder that the user named does not exist."""
 
 
 class BadSample(ValueError):
-    """A sample that cannot be used; the message is the reason that the quarantine table shows."""
+    """A sample that cannot be used; the message is its reason in the quarantine table."""
 
 
 class WrongLayout(UserError):
-    """A folder that is not what the source expects; the message says what was expected and what is there."""
+    """A folder that does not have the layout of its source; the message says what was expected and found."""

@@ -1,4 +1,4 @@
-"""The manifest closes a prepared dataset: what is in it, made how, with which digests.
+"""The manifest of a prepared dataset: its content, settings and digests, written last.
 
 A prepared dataset is a folder:
 
@@ -6,7 +6,7 @@ A prepared dataset is a folder:
         latest.json                     {"version": "3f9c…"}: the version that readers take
         3f9c…/                          one version: a pure function of raw listing, settings and seed
             train-00000.parquet …       shards
-            quarantine.parquet          what was left out, and why
+            quarantine.parquet          samples that were left out, and why
             manifest.json               written last; without it the version is unfinished
 
 Readers trust only what a manifest names.
@@ -19,6 +19,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from datasets_prep.errors import UserError
 from datasets_prep.schema import SCHEMA_VERSION
 from datasets_prep.storage.folder import Folder
@@ -29,12 +31,15 @@ QUARANTINE_NAME = "quarantine.parquet"
 
 
 class NotADataset(UserError):
-    """A folder that holds no finished, prepared dataset; the message says what was looked for."""
+    """A folder without a finished, prepared dataset; the message says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard file. `sha256` is of the whole file; `row_groups` holds the rows of each row group."""
+    """One shard file: its `name`, `split`, number of `rows` and of those in each of its `row_groups`.
+
+    `bytes` and `sha256` (hexadecimal) are of the whole file.
+    """
 
     name: str
     split: str
@@ -46,17 +51,18 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What one version of a prepared dataset holds.
+    """The content of one version of a prepared dataset.
 
     Attributes:
-        dataset: the source's name.
-        target_kind: metric, up-to-scale or affine.
+        dataset: name of the dataset.
+        target_kind: kind of ground truth, see `sources.base.TargetKind`.
         version: digest of the plan: raw listing, settings, seed and schema.
-        settings: the ingest settings that produced it.
+        settings: ingest settings.
         samples: split → number of rows.
-        quarantined: number of samples left out (their table is `quarantine.parquet`).
-        statistics: means over all samples, for people.
-        shards: every shard, empty ones left out.
+        quarantined: number of samples that were left out (listed in `quarantine.parquet`).
+        statistics: means over all samples, for display.
+        shards: all shards with rows.
+        schema_version: version of `schema.SCHEMA`.
     """
 
     dataset: str
@@ -71,11 +77,11 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest's content: two datasets with one digest hold the same bytes."""
+        """SHA-256 of the manifest's content: datasets of equal digests hold the same bytes."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def split(self, name: str) -> list[Shard]:
-        """The shards of one split, in order.
+        """The shards of the split `name`, in order.
 
         Raises:
             NotADataset: if there is no such split.
@@ -86,15 +92,15 @@ class Manifest:
         return shards
 
     def to_json(self) -> str:
-        """The manifest as the text that `manifest.json` holds."""
+        """The content of `manifest.json`."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @staticmethod
     def from_json(text: str, where: str) -> Manifest:
-        """Parse a manifest.
+        """Parse the manifest `text` of the file `where`.
 
         Raises:
-            NotADataset: if it is none, or of another schema version.
+            NotADataset: if it is not a manifest, or of another schema version.
         """
         try:
             content = json.loads(text)
@@ -106,12 +112,12 @@ class Manifest:
             shards = [Shard(**shard) for shard in content.pop("shards")]
             return Manifest(shards=shards, **content)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise NotADataset(f"{where} is no dataset manifest: {error!r}") from error
+            raise NotADataset(f"{where} is not a dataset manifest: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedDataset:
-    """A manifest and the folder that its shards lie in."""
+    """A `manifest` and the `folder` of its shards."""
 
     folder: Folder
     manifest: Manifest
@@ -121,12 +127,23 @@ class PreparedDataset:
         """The dataset's name."""
         return self.manifest.dataset
 
+    def read_quarantine(self) -> list[dict[str, str]]:
+        """The samples that were left out: `sample_id` ("" if unknown), `source_path` and `reason` of each.
+
+        Raises:
+            FileNotFoundError: if the table is missing.
+            pyarrow.ArrowInvalid: if it is damaged.
+        """
+        with self.folder.open(QUARANTINE_NAME) as file:
+            entries: list[dict[str, str]] = pq.read_table(file).to_pylist()
+        return entries
+
 
 def open_dataset(uri: str) -> PreparedDataset:
-    """Open a prepared dataset: its folder (the latest version is taken) or one version's own folder.
+    """Open the prepared dataset at `uri`, a path or URI: its folder (the latest version) or a version's.
 
     Raises:
-        NotADataset: if there is none, or it was never finished.
+        NotADataset: if there is none, or it is unfinished.
     """
     folder = Folder(uri)
     if folder.exists(LATEST_NAME):
@@ -143,10 +160,10 @@ def open_dataset(uri: str) -> PreparedDataset:
 
 
 def open_datasets(uris: list[str]) -> list[PreparedDataset]:
-    """Open prepared datasets, sorted by name; a URI may also be a folder full of them.
+    """Open the prepared datasets at `uris`, sorted by name; each may also be a folder of several.
 
     Raises:
-        NotADataset: if a URI holds none, or one dataset is named twice.
+        NotADataset: if a URI holds none, or one dataset is given twice.
     """
     found: dict[str, PreparedDataset] = {}
     for uri in uris:

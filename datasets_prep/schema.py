@@ -1,29 +1,28 @@
-"""What one sample is: the Arrow schema of every shard, and how its big columns are encoded.
+"""The Arrow schema of every shard, and the encoding of its large columns.
 
-A sample is a row; a shard is a plain Parquet file. The big columns hold encoded bytes that a well-kept
-library decodes, so a reader needs none of our code:
+A sample is a row; a shard is a plain Parquet file. The large columns hold encoded bytes that well-maintained
+libraries decode, so a reader needs none of this code:
 
     row = pyarrow.parquet.read_table("train-00000.parquet").slice(0, 1).to_pylist()[0]
     image = simplejpeg.decode_jpeg(row["image"])                       # or any other JPEG decoder
     values = numpy.frombuffer(blosc2.decompress(row["inverse_depth"]), numpy.float16)
     inverse_depth = values.reshape(row["height"], row["width"])        # NaN = no ground truth
 
-For training, the image is always a JPEG: the source's own bytes where it is one of the right size already, so
-that no generation is lost, else encoded once. (A PNG of the right size is not kept: it decodes four times
-slower.)
+For training, the image is always a JPEG: the source's own bytes if it is a JPEG of the right size, so that no
+generation is lost, else encoded once. (A PNG of the right size is not kept: it decodes four times slower.)
 
 Inverse depth is stored divided by its maximum, so it lies in [0, 1] with 1 the nearest valid point and 0
-infinitely far (sky): float16 then keeps 11 significant bits over a depth range of 1 : 16,000 whatever the
-source's unit. Where the source is metric, `scale` undoes that: `inverse_depth · scale` is in 1/metres.
+infinitely far (sky): float16 then keeps 11 significant bits over a depth range of 1 : 16,000 in any unit.
+Where the source is metric, `inverse_depth · scale` is in 1/metres.
 
-For evaluation nothing may be lost. Splits that exist for it keep the image's own bytes (JPEG or PNG) and, in
-`depth` instead of `inverse_depth`, the ground truth as float32 at its native resolution:
+For evaluation nothing may be lost: the splits for it keep the image's own bytes (JPEG or PNG) and, in `depth`
+instead of `inverse_depth`, the ground truth as float32 at native resolution:
 
     values = numpy.frombuffer(blosc2.decompress2(row["depth"]), numpy.float32)
     depth = values.reshape(row["height"], row["width"])                # NaN = no ground truth
 
-Two kinds of ground truth are no depth maps: `label` holds a segmentation as a grey PNG of 8 bits, whose
-values are class ids (255 = ignore), and `point_pair` two points of which the farther is known.
+Two kinds of ground truth are not depth maps: `label` holds a segmentation as a grey PNG of 8 bits, whose
+values are class ids (255 = ignore), and `point_pair` two points of which the farther one is known.
 """
 
 from __future__ import annotations
@@ -78,24 +77,24 @@ SCHEMA = pa.schema(
         pa.field("source_digest", pa.string(), nullable=False),
     ]
 )
-"""One row a sample, with exactly one of `inverse_depth`, `depth`, `label` and `point_pair`. `split` is train,
-val or test; `height` and `width` are those of image and map alike; `target_kind` is metric, up-to-scale,
-affine, ordinal (a point pair) or labels; `valid_share` counts pixels with ground truth (sky included),
-`sky_share` those set to 0 because they are sky; the three statistics are of inverse depth divided by its
-maximum, over valid pixels, also where the row holds `depth` (and `scale` is that maximum); statistics are
-null where there is no such thing; `source_path` is the image's path in the raw dataset and `source_digest`
-the SHA-256 of all files that the sample was read from."""
+"""One row per sample, with exactly one of `inverse_depth`, `depth`, `label` and `point_pair`. `split` is
+train, val or test; `height` and `width` are those of image and map alike; `target_kind` is metric,
+up-to-scale, affine, ordinal (a point pair) or labels; `valid_share` counts pixels with ground truth (sky
+included), `sky_share` those set to 0 because they are sky; the three statistics are of inverse depth divided
+by its maximum, over valid pixels, also where the row holds `depth` (and `scale` is that maximum); statistics
+are null where they do not apply; `source_path` is the image's path in the raw dataset and `source_digest` the
+SHA-256 of all files that the sample was read from."""
 
 _BLOSC2_HEADER_BYTES = 16
 
 
 def encode_inverse_depth(values: NDArray[np.floating]) -> bytes:
-    """Compress an (H, W) map as float16 (row-major, NaN = invalid) with Blosc2: shuffle, ZSTD level 1."""
+    """Compress the (H, W) `values` as float16 (row-major, NaN = invalid): Blosc2, shuffle, ZSTD level 1."""
     return _compress(np.ascontiguousarray(values, dtype=np.float16))
 
 
 def encode_depth(values: NDArray[np.floating]) -> bytes:
-    """Compress an (H, W) map as float32 (row-major, NaN = invalid) with Blosc2: shuffle, ZSTD level 1."""
+    """As `encode_inverse_depth`, but float32."""
     return _compress(np.ascontiguousarray(values, dtype=np.float32))
 
 
@@ -107,35 +106,25 @@ def _compress(values: NDArray[np.floating]) -> bytes:
             clevel=1,
             typesize=values.itemsize,
             filters=[blosc2.Filter.SHUFFLE],
-            # One thread: an ingest task owns one core, and the bytes must not depend on the core count.
+            # One thread: an ingest task owns one core, and the bytes must not depend on the number of cores.
             nthreads=1,
         )
     )
 
 
 def decode_inverse_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[np.float16]:
-    """Undo `encode_inverse_depth`.
-
-    Returns:
-        (height, width) float16, NaN = invalid.
+    """The (`height`, `width`) float16 map, NaN = invalid, that `encode_inverse_depth` made `data` of.
 
     Raises:
         ValueError: if the bytes are not a Blosc2 chunk of exactly that size. The header is checked before
-            anything is decompressed, so hostile bytes cannot ask for memory.
+            anything is decompressed, so hostile bytes cannot require memory.
     """
     values: NDArray[np.float16] = _decompress(data, "inverse_depth", np.dtype(np.float16), height, width)
     return values
 
 
 def decode_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[np.float32]:
-    """Undo `encode_depth`.
-
-    Returns:
-        (height, width) float32, NaN = invalid.
-
-    Raises:
-        ValueError: as `decode_inverse_depth`.
-    """
+    """As `decode_inverse_depth`, for the float32 map that `encode_depth` encoded."""
     values: NDArray[np.float32] = _decompress(data, "depth", np.dtype(np.float32), height, width)
     return values
 
@@ -143,9 +132,11 @@ def decode_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[n
 def _decompress(
     data: bytes | memoryview, column: str, dtype: np.dtype[Any], height: int, width: int
 ) -> NDArray[Any]:
+    # Blosc2's header: 4 bytes of version and flags, then three little-endian int32: the size of the content,
+    # the size of a block, and the size of the whole chunk, which must be that of `data`.
     expected = height * width * dtype.itemsize
     if len(data) < _BLOSC2_HEADER_BYTES:
-        raise ValueError(f"{column} has {len(data)} bytes: no Blosc2 chunk")
+        raise ValueError(f"{column} has {len(data)} bytes: not a Blosc2 chunk")
     declared, _, compressed = struct.unpack_from("<iii", data, 4)
     if declared != expected or compressed != len(data):
         raise ValueError(
@@ -160,18 +151,15 @@ def _decompress(
 
 
 def encode_label(labels: NDArray[np.uint8]) -> bytes:
-    """Encode an (H, W) map of class ids (255 = ignore) as a grey PNG."""
+    """Encode the (H, W) class ids `labels` (255 = ignore) as a grey PNG."""
     return encode_png(labels)
 
 
 def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
-    """Undo `encode_label`.
-
-    Returns:
-        (H, W) uint8.
+    """The (H, W) uint8 class ids that `encode_label` made `data` of.
 
     Raises:
-        ValueError: if the bytes are no grey PNG of 8 bits.
+        ValueError: if the bytes are not a grey PNG of 8 bits.
     """
     labels = decode_grey_png(bytes(data), "label")
     if labels.dtype != np.uint8:
@@ -180,13 +168,13 @@ def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
 
 
 def decode_image(data: bytes | memoryview) -> NDArray[np.uint8]:
-    """Decode a JPEG, or a PNG of a split for evaluation.
+    """Decode the image `data`: a JPEG, or a PNG of an evaluation row.
 
     Returns:
         (H, W, 3) uint8 RGB. EXIF orientation is ignored: ground truth belongs to the pixels as stored.
 
     Raises:
-        ValueError: if the bytes are no complete picture of these kinds.
+        ValueError: if the bytes are not a complete picture of these formats.
     """
     if not simplejpeg.is_jpeg(data):
         return decode_rgb(bytes(data))

@@ -10,32 +10,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Split = Literal["train", "val", "test"]
 ResizeRule = Literal["shorter", "longer", "none"]
-"""Which side of an image is given: the shorter, the longer, or neither (it keeps its size)."""
+"""Side of an image that the resize fixes: the shorter, the longer, or neither (it keeps its size)."""
 
 SplitRule = Literal["official", "ablation"]
 
 
 class IngestSettings(BaseModel):
-    """What decides the bytes of the shards, besides the raw data.
+    """Everything besides the raw data that decides the bytes of the shards.
 
     Attributes:
         side: length in pixels of the stored image's shorter (or longer) side (paper: 384).
-        resize: which side `side` is. The paper says "longer", but its 384×384 crops then need padding; with
-            the default every crop is full. `none` keeps the native size, for fine-tuning. Splits that are
-            for evaluation only (`Source.native_splits`) keep it always.
-        jpeg_quality: of images that have to be encoded again.
+        resize: side that `side` refers to. The paper says "longer", but its 384×384 crops then need padding;
+            with the default every crop is full. `none` keeps the native size, for fine-tuning. Splits for
+            evaluation (`Source.evaluation_splits`) always keep it.
+        jpeg_quality: JPEG quality of images that have to be encoded again.
         samples_per_shard: 512 samples of 384×512 are about 150 MB.
         validation_share: share of scenes held out where a dataset has no official split.
         min_valid_share: samples with a smaller share of valid ground truth are quarantined.
         min_dynamic_range: samples whose depth spans a smaller factor (between its 2nd and 98th percentile)
             are quarantined; the default drops only flat maps.
-        lists: the authors' list files by split, each a path or URI or several; a split that has a list is
-            exactly that list. Without any, lists that lie in the raw folder are used.
-        split_rule: `official` splits where there are some, else whole scenes are held out; or that of the
-            paper's `ablation`s, for ReDWeb, HRWSI and BlendedMVS (`datasets_prep.plan.ablation_split`).
-        options: settings that only this dataset's source has; its description says which.
-        seed: decides the order of samples in shards and which scenes are held out.
-        limit: take only the first so many samples of the shuffled listing; None for all.
+        lists: the authors' list files by split, each one or several paths or URIs; a split that has a list
+            consists of exactly that list. If empty, the lists in the dataset root are used.
+        split_rule: `official` splits where there are any, else whole scenes are held out; or the split of the
+            paper's ablations, `ablation`, for ReDWeb, HRWSI and BlendedMVS (`plan.ablation_split`).
+        options: settings that only this dataset's source has; see its module's docstring.
+        seed: seed of the order of samples in shards and of the held-out scenes.
+        limit: number of samples to take from the shuffled listing; None for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,19 +55,19 @@ class IngestSettings(BaseModel):
 
 
 Packing = Literal["side_by_side", "half_side_by_side", "over_under", "half_over_under"]
-"""How a frame holds its two views, the left eye's on the left or on top. With `half` each view is squeezed to
-half its width (or height), so that the frame has the size of one view."""
+"""Arrangement of the two views in a frame, the left eye's on the left or on top. With `half` each view is
+squeezed to half its width (or height), so that the frame has the size of one view."""
 
 
 class RejectionRules(BaseModel):
-    """When a frame is left out; the defaults are the authors', in pixels at the resolution of the flow.
+    """Thresholds for rejecting a frame; the defaults are the authors', in pixels at the flow's resolution.
 
     Attributes:
-        vertical: how far a pixel may move up or down in a rectified pair.
-        vertical_share: share of the pixels that may move farther.
-        horizontal_range: largest minus smallest horizontal flow must exceed it: else there is no depth.
-        uncertainty: forward and backward flow must agree this well.
-        consistent_share: share of the pixels where they must.
+        vertical: largest vertical flow of a pixel in a rectified pair.
+        vertical_share: share of the pixels whose vertical flow may be larger.
+        horizontal_range: least difference of largest and smallest horizontal flow; below it depth is flat.
+        uncertainty: largest disagreement of forward and backward flow.
+        consistent_share: share of the pixels that must disagree less than that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,22 +83,21 @@ StereoDataset = Literal["movies", "wsvd"]
 
 
 class StereoSettings(BaseModel):
-    """What decides the bytes that a stereo job writes, besides the videos and lists.
+    """Everything besides videos and lists that decides the bytes of a stereo job.
 
     Attributes:
-        flow: `dis` on CPU cores, or `raft`, which is better and wants a GPU. (The authors took PWC-Net+ for
-            films and FlowNet2 for web videos.)
-        raft_weights: a file of weights; None for torchvision's published ones, which it downloads.
+        flow: `dis` on CPU cores, or `raft`, which is better and needs a GPU to be fast. (The authors used
+            PWC-Net+ for films and FlowNet2 for web videos.)
+        raft_weights: file of weights; None for torchvision's published ones, which are downloaded.
         raft_updates: recurrent refinements of RAFT.
-        packing: how frames hold the two views; None for what is usual in the dataset: `side_by_side` for
+        packing: arrangement of the two views in a frame; None for the dataset's default: `side_by_side` for
             films, `half_side_by_side` for WSVD.
-        shrink: the disparity's size is the left view's divided by this; None for the dataset's own: 2 for
-            films, as the authors did, 1 for WSVD, whose videos are small.
-        cut_threshold: score from which two frames belong to different shots, see `shot_cuts`.
-        train_rate, validation_rate: frames a second that clips of films take; the latter of the films that
-            are held out.
-        rules: when a frame is left out.
-        jpeg_quality: of the left views.
+        shrink: factor by which disparity is smaller than the left view; None for the dataset's default: 2
+            for films, as the authors did, 1 for WSVD, whose videos are small.
+        cut_threshold: score above which two frames belong to different shots, see `stereo.shot_cuts`.
+        train_rate, validation_rate: frames per second in clips of films; the latter for held-out films.
+        rules: thresholds for rejecting a frame.
+        jpeg_quality: JPEG quality of the left views.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,7 +114,7 @@ class StereoSettings(BaseModel):
     jpeg_quality: int = Field(92, ge=1, le=100)
 
     def of(self, dataset: StereoDataset) -> StereoSettings:
-        """The same with the dataset's own values where None stands for them."""
+        """These settings with the defaults of `dataset` instead of None."""
         film = dataset == "movies"
         packing = self.packing or ("side_by_side" if film else "half_side_by_side")
         shrink = self.shrink or (2 if film else 1)
@@ -123,10 +122,10 @@ class StereoSettings(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Of all settings, and of the code's own version."""
+        """Digest of all settings and of the version of the code."""
         return digest_of([1, self.model_dump(mode="json")])
 
 
 def digest_of(content: object) -> str:
-    """16 hexadecimal digits that tell JSON `content` apart."""
+    """Digest of the JSON value `content`: 16 hexadecimal digits."""
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,14 +1,14 @@
 """Per-image alignment of predictions that are known up to scale and shift.
 
 Ranftl et al., Towards Robust Monocular Depth Estimation (TPAMI 2020), section 5; DPT paper, section 4.1. All
-functions take (B, H, W) maps and are differentiable; invalid pixels may hold anything, NaN included.
+functions take (B, H, W) maps and are differentiable; invalid pixels may hold any value, NaN included.
 """
 
 import torch
 from torch import Tensor
 
 DEVIATION_FLOOR = 1e-6
-"""Mean absolute deviations are held above this, as in the authors' released loss."""
+"""Lower bound of mean absolute deviations, as in the authors' released loss."""
 
 
 def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,18 +18,21 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
     variation around a large mean lose nothing.
 
     Args:
-        prediction, target: (B, H, W), any floating dtype.
+        prediction: (B, H, W), any floating dtype.
+        target: (B, H, W), any floating dtype.
         valid: (B, H, W) bool.
 
     Returns:
         (B,) scale and (B,) shift in float64. Where the valid predictions are constant (to 1e-12 of their
-        size; a single pixel always is) no scale is determined: it is 0 and the shift is the mean target.
+        size; a single pixel always is) the scale is undetermined: it is 0 and the shift is the mean target.
         Without any valid pixel both are 0.
     """
     prediction, target = (masked(values.double(), valid) for values in (prediction, target))
     count = valid.sum(dim=(1, 2)).clamp(min=1)
     mean_prediction = prediction.sum(dim=(1, 2)) / count
     mean_target = target.sum(dim=(1, 2)) / count
+    # s = cov(p, t) / var(p). Centring first avoids Σp² − (Σp)²/n, which cancels: for p = 10⁸, 10⁸ + 1 both
+    # terms are 2 · 10¹⁶, where float64 has steps of 4, and their difference is 1/2.
     centred = masked(prediction - mean_prediction[:, None, None], valid)
     variance = centred.square().sum(dim=(1, 2))
     # torch.where alone would let 0/0 into the gradient of the branch that is not taken
@@ -42,8 +45,8 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
 def robust_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift that give the prediction the median and mean absolute deviation of the target.
 
-    Args and returns as `least_squares_scale_shift`; a prediction that is constant, up to its own rounding,
-    gets scale 0, and the shift is then the median target.
+    Parameters and result are as `least_squares_scale_shift` has them. A prediction that is constant, up to
+    its own rounding, gets scale 0, and the shift is then the median target.
     """
     shift_prediction, scale_prediction = median_and_deviation(prediction.double(), valid)
     shift_target, scale_target = median_and_deviation(target.double(), valid)
@@ -54,10 +57,10 @@ def robust_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tup
 
 
 def median_and_deviation(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Median t(d) and mean absolute deviation s(d) of the valid pixels of each image, both (B,).
+    """Median t(d) and mean absolute deviation s(d) of each image, both (B,); 0 without valid pixels.
 
-    Of an even number of values the median is the lower middle one, as in the
-    released loss. Both are 0 without valid pixels.
+    `values` and the bool mask `valid` are (B, H, W). Of an even number of values the median is the lower
+    middle one, as in the released loss.
     """
     count = valid.sum(dim=(1, 2)).clamp(min=1)
     # nanmedian selects in linear time; sorting 384 × 384 values takes several times longer
@@ -68,5 +71,5 @@ def median_and_deviation(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]
 
 
 def masked(values: Tensor, valid: Tensor) -> Tensor:
-    """`values` where valid, else 0, with no gradient and no NaN from elsewhere."""
+    """`values` where `valid`, else 0; neither NaN nor gradients pass elsewhere. Both have one shape."""
     return values.masked_fill(~valid, 0.0)

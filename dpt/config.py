@@ -1,4 +1,4 @@
-"""The config of a model: all that is needed to build it without its weights."""
+"""Model config: everything needed to build a model without its weights."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,14 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def check_choice(what: str, choice: str, choices: Iterable[str]) -> None:
-    """Raise a ValueError that names setting `what` and all `choices` unless `choice` is one of them."""
+    """Raise a ValueError that names the setting `what` and all `choices` unless `choice` is one of them."""
     if choice not in choices:
         raise ValueError(f"{what}: there is no {choice!r}; choose from {', '.join(choices)}")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build a model without its weights; survives a round trip through JSON.
+    """Everything needed to build a model without its weights; survives a round trip through JSON.
 
     Attributes:
         backbone: timm name with weight tag.
@@ -31,18 +31,21 @@ class ModelConfig:
         fusion: ``"dpt"``, or ``"midas"`` for the decoder of MiDaS v2.1.
         task: ``"depth"`` or ``"segmentation"``.
         classes: number of classes for segmentation.
-        class_names: what they are called, in order; empty if that is not known.
+        class_names: their names by class index; empty if unknown.
         auxiliary: add the auxiliary segmentation head (section 4.2).
-        batch_norm: normalise in the fusion blocks; the paper does for segmentation only.
-        scale, shift: applied to the network's inverse depth d as ``scale · d + shift``, which makes it
-            metric (1/m) for the models that were fine-tuned on KITTI and NYUv2.
+        batch_norm: batch normalisation in the fusion blocks; in the paper for segmentation only.
+        scale: with `shift`, makes the network's inverse depth d metric: ``scale · d + shift`` in 1/m, for
+            the models fine-tuned on KITTI and NYUv2.
+        shift: see `scale`, in 1/m.
         invert: return depth (m) instead of inverse depth.
         max_depth: end in a sigmoid times this depth (m) instead of a ReLU: Depth Anything's metric models.
-        head_align_corners: upsampling in the depth head; off in MiDaS v2.1.
+        head_align_corners: `align_corners` of the upsampling in the depth head; off in MiDaS v2.1.
         position_interpolation: ``"bilinear"`` (paper) or ``"bicubic"`` (DINOv2).
-        final_norm: taps pass through the backbone's final norm; DPT takes them before it.
-        mean, std: normalisation of RGB in [0, 1].
-        image_size, resize_rule: how images are resized for this model, see `transforms.network_size`.
+        final_norm: apply the backbone's final norm to the taps; DPT does not.
+        mean: mean of RGB in [0, 1], for normalisation.
+        std: standard deviation of RGB in [0, 1], for normalisation.
+        image_size: the target of `dpt.predict.transforms.network_size`, in pixels.
+        resize_rule: the rule of `dpt.predict.transforms.network_size`.
     """
 
     backbone: str
@@ -77,7 +80,7 @@ class ModelConfig:
         check_choice("task", self.task, ("depth", "segmentation"))
         check_choice("position_interpolation", self.position_interpolation, ("bilinear", "bicubic"))
         if len(self.channels) != 4:
-            raise ValueError(f"channels: four numbers are needed, one a stage, not {self.channels}")
+            raise ValueError(f"channels: expected four numbers, one per stage, not {self.channels}")
         if self.class_names and len(self.class_names) != self.classes:
             raise ValueError(f"class_names: {len(self.class_names)} names for {self.classes} classes")
 
@@ -93,21 +96,18 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, for JSON."""
-        plain = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in dataclasses.asdict(self).items()
-        }
-        return plain
+        fields = dataclasses.asdict(self).items()
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "ModelConfig":
-        """Inverse of `to_dict`. Raises ValueError for a key that does not exist."""
+        """The config of the dict `plain` of `to_dict`; ValueError for an unknown key."""
         check_overrides(plain)
         return cls(**plain)
 
 
 def check_overrides(overrides: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names the first of the `overrides` that is not a field of `ModelConfig`."""
+    """Raise a ValueError that names the first key of `overrides` that is not a field of `ModelConfig`."""
     known = [entry.name for entry in dataclasses.fields(ModelConfig)]
     for key in overrides:
         check_choice("model setting", key, known)

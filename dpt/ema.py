@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's parameters: often a better model than the last step's."""
+"""Exponential moving average of a model's parameters, often a better model than the last step's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
-    """A moving average beside a model; sharded (DTensor) parameters are averaged as they lie.
+    """A moving average beside a model; sharded parameters (DTensor) are averaged shard by shard.
 
     Args:
-        model: its parameters are averaged in place of their training, its buffers are left alone.
-        decay: weight of the old average in a step, in (0, 1).
+        model: its parameters are averaged, on their own devices; buffers are not.
+        decay: weight of the previous average in an update, in (0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -23,13 +23,13 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the parameters after a step."""
+        """average ← decay · average + (1 − decay) · parameters; called after every optimiser step."""
         now = [parameter.detach() for parameter in self._parameters.values()]
         self._update(list(self._average.values()), now, None)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Inside the block the model has the averaged parameters."""
+        """Context in which the model has the averaged parameters."""
         self._swap()
         try:
             yield
@@ -38,7 +38,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Take over the parameters as they are now, such as an average of before, loaded into the model."""
+        """Reset the average to the current parameters, e.g. to an earlier average loaded into the model."""
         for name, parameter in self._parameters.items():
             self._average[name].copy_(parameter.detach())
 

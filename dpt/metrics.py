@@ -1,4 +1,4 @@
-"""Evaluation metrics: one value an image, and sums that can be merged in any order.
+"""Evaluation metrics: one value per image, and sums that can be merged in any order.
 
 Zero-shot protocol of Ranftl et al., TPAMI 2020, section 6 (adopted in section 4.1 of the DPT paper).
 """
@@ -19,17 +19,17 @@ def depth_metrics(
 ) -> dict[str, Tensor]:
     """Metrics of an affine-invariant prediction, after alignment to the ground truth in inverse depth.
 
-    Counted are valid pixels nearer than the cap. On them scale and shift are fitted by least squares; the
-    aligned inverse depth is floored at 1 / cap and inverted.
+    Valid pixels nearer than the cap count. Scale and shift are fitted to them by least squares; the aligned
+    inverse depth is clamped to at least 1 / cap and inverted.
 
     Args:
         prediction: (B, H, W) inverse depth up to scale and shift.
         target_inverse_depth: (B, H, W), e.g. in 1/m.
         valid: (B, H, W) bool.
-        depth_cap: in the inverse of the target's unit, e.g. m; one number or (B,).
+        depth_cap: largest depth, in the inverse of the target's unit, e.g. m; one number or (B,).
 
     Returns:
-        As `metric_depth_metrics`.
+        The (B,) metrics of `metric_depth_metrics`.
     """
     cap = torch.as_tensor(depth_cap, dtype=torch.float64, device=prediction.device).expand(len(prediction))
     floor = (1 / cap)[:, None, None]
@@ -47,8 +47,8 @@ def aligned_depth(
     Args:
         prediction: (B, H, W) inverse depth up to scale and shift.
         target_inverse_depth: (B, H, W) float64.
-        valid: (B, H, W) bool; on these pixels scale and shift are fitted by least squares.
-        depth_cap: (B,) float64; the aligned inverse depth is floored at its inverse.
+        valid: (B, H, W) bool, the pixels that scale and shift are fitted to by least squares.
+        depth_cap: (B,) float64; the aligned inverse depth is clamped to at least its inverse.
 
     Returns:
         (B, H, W) depth, at most the cap, and (B,) scale and shift; all float64.
@@ -62,17 +62,18 @@ def metric_depth_metrics(prediction: Tensor, target: Tensor, valid: Tensor) -> d
     """Metrics of positive depth maps as they are, e.g. for the models fine-tuned on KITTI and NYUv2.
 
     Args:
-        prediction, target: (B, H, W) depth, positive where valid.
+        prediction: (B, H, W) depth, positive where valid.
+        target: (B, H, W) depth in the same unit, positive where valid.
         valid: (B, H, W) bool.
 
     Returns:
-        (B,) float64 tensors. ``pixels``: the number of pixels counted; an image without any has NaN
-        elsewhere. ``abs_rel``, ``sq_rel``, ``rmse``, ``rmse_log``, ``log10``, ``silog`` (100 times the
+        (B,) float64 tensors. ``pixels``: number of valid pixels; without any, all other metrics are NaN.
+        ``abs_rel``, ``sq_rel``, ``rmse``, ``rmse_log``, ``log10``, ``silog`` (100 times the
         standard deviation of the log ratio, as KITTI reports it), ``delta1`` to ``delta3``: share of pixels
         with max(p/t, t/p) < 1.25ᵏ, and ``delta1_error`` to ``delta3_error``, their complements, which Table
         1 reports.
     """
-    # Where both are 1, no difference and no ratio adds anything to a sum over all pixels.
+    # Invalid pixels become 1 in both: their difference and log ratio are 0 and add nothing to the sums.
     prediction = prediction.double().masked_fill(~valid, 1.0)
     target = target.double().masked_fill(~valid, 1.0)
     pixels = valid.sum(dim=(1, 2)).double()
@@ -104,37 +105,34 @@ def metric_depth_metrics(prediction: Tensor, target: Tensor, valid: Tensor) -> d
     return metrics
 
 
-def whdr(
-    prediction: Tensor, first: Tensor, second: Tensor, relation: Tensor, equal_ratio: float = 0.0
-) -> Tensor:
+def whdr(prediction: Tensor, first: Tensor, second: Tensor, relation: Tensor) -> Tensor:
     """Weighted human disagreement rate: share of point pairs whose predicted order is not the annotated one.
 
     Chen et al., Single-Image Depth Perception in the Wild (2016); needs no alignment. With equal weights, as
-    on DIW, where there is one pair an image and no pair is equal.
+    on DIW, which has one pair per image and no equal pairs. Equal predictions count as equally far.
 
     Args:
         prediction: (B, H, W) inverse depth (large is near).
-        first, second: (B, P, 2) int64 pixel positions (row, column).
-        relation: (B, P) int64: 1 if the first point is nearer, -1 if the second is, 0 if they are equally
-            far.
-        equal_ratio: predictions whose ratio is at most 1 + this count as equally far.
+        first: (B, P, 2) int64 pixel positions (row, column) of each pair's first point.
+        second: (B, P, 2) int64, of its second point.
+        relation: (B, P) int64: 1 if the first point is nearer, -1 if the second is, 0 if equally far.
 
     Returns:
         (B,) float64 share in [0, 1].
     """
     rows = torch.arange(len(prediction), device=prediction.device)[:, None]
     a, b = (prediction[rows, points[..., 0], points[..., 1]].double() for points in (first, second))
-    nearer, farther = torch.maximum(a, b), torch.minimum(a, b)
-    order = torch.where(nearer > (1 + equal_ratio) * farther, torch.sign(a - b), 0.0)
-    return (order != relation).double().mean(dim=1)
+    return (torch.sign(a - b) != relation).double().mean(dim=1)
 
 
 @dataclass
 class MetricSums:
     """Running sums of per-image metrics; merging is addition, so batching and workers do not matter.
 
-    Images on which nothing could be counted (``pixels`` of 0) are kept apart in `empty_images`: they are in
-    no average, and `result` says how many there were.
+    Attributes:
+        sums: metric → its sum over images.
+        images: number of images in the sums.
+        empty_images: number of images without valid pixels (``pixels`` of 0); they enter no average.
     """
 
     sums: dict[str, float] = field(default_factory=dict)
@@ -142,7 +140,7 @@ class MetricSums:
     empty_images: int = 0
 
     def update(self, metrics: Mapping[str, Tensor]) -> None:
-        """Add the images of one batch: (B,) tensors, the same keys every time, ``pixels`` optional."""
+        """Add a batch: `metrics` are (B,) tensors by name, always the same names, ``pixels`` optional."""
         values = {key: value.detach().double().cpu() for key, value in metrics.items()}
         count = len(next(iter(values.values())))
         counted = values.pop("pixels", torch.ones(count)) > 0
@@ -151,7 +149,7 @@ class MetricSums:
         self.empty_images += count - int(counted.sum())
 
     def merge(self, other: "MetricSums") -> None:
-        """Add the images of another worker."""
+        """Add `other`, the sums of another worker."""
         self._add(other.sums)
         self.images += other.images
         self.empty_images += other.empty_images
@@ -163,16 +161,6 @@ class MetricSums:
         }
         return {**means, "images": float(self.images), "empty_images": float(self.empty_images)}
 
-    def state(self) -> dict[str, float]:
-        """Plain floats that may be added across workers, e.g. by an all-reduce, and given to `from_state`."""
-        return {**self.sums, "images": float(self.images), "empty_images": float(self.empty_images)}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, float]) -> "MetricSums":
-        """Inverse of `state`."""
-        sums = {key: value for key, value in state.items() if key not in ("images", "empty_images")}
-        return cls(sums, round(state["images"]), round(state["empty_images"]))
-
     def _add(self, sums: Mapping[str, float]) -> None:
         if self.sums and sums and self.sums.keys() != sums.keys():
             raise ValueError(f"metrics differ: {sorted(self.sums)} and {sorted(sums)}")
@@ -182,15 +170,15 @@ class MetricSums:
 class SegmentationCounts:
     """Confusion counts for pixel accuracy and mean intersection over union (section 4.2).
 
-    They are whole numbers of pixels, so images, batches and workers may be added in any order.
+    Integers, so images, batches and workers may be added in any order.
 
     Args:
-        classes: number of classes.
-        ignore_index: label of pixels that do not count.
+        classes: number of classes, K.
+        ignore_index: label of unlabelled pixels, which are left out.
 
     Attributes:
-        confusion: (K, K) int64: pixels with the label of a row that were predicted as a column's class.
-        images: number of images that were added.
+        confusion: (K, K) int64 number of pixels by label (row) and predicted class (column).
+        images: number of images added.
     """
 
     def __init__(self, classes: int, ignore_index: int = 255):
@@ -199,10 +187,10 @@ class SegmentationCounts:
         self.ignore_index = ignore_index
 
     def update(self, prediction: Tensor, labels: Tensor) -> None:
-        """Add (B, H, W) integer predicted classes and labels.
+        """Add (B, H, W) integer predicted classes (`prediction`) and `labels`.
 
         Raises:
-            ValueError: if the shapes differ, or there are numbers that are no class.
+            ValueError: if the shapes differ, or a value is not a class.
         """
         if prediction.shape != labels.shape:
             raise ValueError(f"predictions are {tuple(prediction.shape)}, labels {tuple(labels.shape)}")
@@ -212,13 +200,16 @@ class SegmentationCounts:
         for what, values in (("label", wanted), ("predicted class", found)):
             wrong = values[(values < 0) | (values >= classes)]
             if wrong.numel():
-                raise ValueError(f"{what} {int(wrong[0])} is none of {classes} classes, 0 to {classes - 1}")
+                raise ValueError(
+                    f"{what} {int(wrong[0])} is not one of {classes} classes, 0 to {classes - 1}"
+                )
+        # (label, prediction) is one number in base K, so one count of numbers fills the whole matrix.
         pairs = torch.bincount(classes * wanted + found, minlength=classes**2)
         self.confusion += pairs.reshape(classes, classes).cpu()
         self.images += len(labels)
 
     def merge(self, other: "SegmentationCounts") -> None:
-        """Add the pixels of another worker."""
+        """Add `other`, the counts of another worker."""
         self.confusion += other.confusion
         self.images += other.images
 
@@ -230,8 +221,8 @@ class SegmentationCounts:
     def result(self) -> dict[str, float]:
         """``pix_acc`` over all pixels and ``miou`` over the classes that occur in labels or predictions.
 
-        Both are NaN where no pixel was counted. With them ``images`` and ``pixels``, and ``classes``: how
-        many classes the mean is over.
+        Both are NaN without labelled pixels. Also ``images``, ``pixels`` and ``classes``, the number of
+        classes that the mean is over.
         """
         iou = self.class_iou()
         return {
@@ -244,10 +235,10 @@ class SegmentationCounts:
 
 
 class Sums(Protocol):
-    """What the images of an evaluation add up to: merging is addition, whoever saw them."""
+    """The sums of an evaluation: merging is addition, whichever worker saw an image."""
 
     def merge(self, other: Any) -> None:
-        """Add what another worker saw."""
+        """Add `other`, the sums of another worker."""
 
     def result(self) -> dict[str, float]:
         """Metric → value over all that was added."""
@@ -257,7 +248,7 @@ AnySums = TypeVar("AnySums", bound=Sums)
 
 
 def merged(parts: Sequence[AnySums]) -> AnySums:
-    """The sums of all workers in one; at least one worker."""
+    """The sum of `parts`, one per worker and at least one; they are left as they were."""
     total = copy.deepcopy(parts[0])
     for part in parts[1:]:
         total.merge(part)

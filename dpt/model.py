@@ -1,4 +1,4 @@
-"""DPT: backbone → Reassemble → Fusion → head, and the table of models by name.
+"""DPT: backbone → Reassemble → Fusion → head.
 
 Ranftl, Bochkovskiy, Koltun: Vision Transformers for Dense Prediction, ICCV 2021.
 """
@@ -16,12 +16,14 @@ from dpt.layers.reassemble import Reassemble
 
 
 class DPT(nn.Module):
-    """A dense prediction transformer (section 3); also the convolutional baselines with the same decoder.
+    """A dense prediction transformer (section 3), or a convolutional baseline with the same decoder.
 
-    Attributes:
-        config: the `ModelConfig` it was built from.
-        mean, std: normalisation of RGB in [0, 1] that the backbone expects.
-        size_divisor: heights and widths must be multiples of this: 32 for patches of 16 pixels.
+    Args:
+        config: what to build; kept as the attribute `config`, with the channels of convolutional taps.
+        pretrained: fetch the backbone's ImageNet weights through timm.
+
+    Raises:
+        ValueError: naming the setting, if backbone, taps and readout do not fit together.
     """
 
     def __init__(self, config: ModelConfig, pretrained: bool = False):
@@ -37,12 +39,8 @@ class DPT(nn.Module):
         convolutional = [isinstance(tap, str) for tap in config.taps]
         if config.readout != "ignore" and not (self.backbone.readout_tokens or all(convolutional)):
             raise ValueError(f"readout: {config.backbone} has no readout token, so it must be 'ignore'")
-        channels = tuple(
-            own if is_map else chosen
-            for own, chosen, is_map in zip(
-                self.backbone.channels, config.channels, convolutional, strict=True
-            )
-        )
+        choices = zip(self.backbone.channels, config.channels, convolutional, strict=True)
+        channels = tuple(own if is_map else chosen for own, chosen, is_map in choices)
         self.config = dataclasses.replace(config, channels=channels)
         self.reassemble = Reassemble(
             self.backbone.channels,
@@ -64,34 +62,35 @@ class DPT(nn.Module):
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Mean of RGB in [0, 1]."""
+        """Mean of RGB in [0, 1], for normalisation."""
         return self.config.mean
 
     @property
     def std(self) -> tuple[float, float, float]:
-        """Standard deviation of RGB in [0, 1]."""
+        """Standard deviation of RGB in [0, 1], for normalisation."""
         return self.config.std
 
     @property
     def size_divisor(self) -> int:
-        """Heights and widths of images must be multiples of this number."""
+        """Heights and widths of images must be multiples of this: 32 for patches of 16 pixels."""
         patch = self.backbone.patch_size
         return 32 if 32 % patch == 0 else patch
 
     def set_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the backbone's layers in the backward pass: less memory, a third more time."""
-        self.backbone.checkpointing = enable
+        """`enable` recomputing the backbone's layers in the backward pass: less memory, a third more time."""
+        self.backbone.set_checkpointing(enable)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Predict.
 
         Args:
-            images: (B, 3, H, W) float32, normalised by `mean` and `std`; H and W multiples of `size_divisor`.
+            images: (B, 3, H, W) float32, normalised by `mean` and `std`; H and W are multiples of
+                `size_divisor`.
 
         Returns:
             Depth models: (B, H, W) float32, non-negative inverse depth (large is near) up to scale and
-            shift; metric inverse depth or depth where the config says so. Segmentation models: logits (B,
-            classes, H, W) and, while training, those of the auxiliary head if there is one.
+            shift; metric inverse depth (1/m) or depth (m) if the config says so. Segmentation models: logits
+            (B, classes, H, W) and, in training mode, those of the auxiliary head if there is one.
 
         Raises:
             ValueError: if the size does not fit the patches.
@@ -99,7 +98,7 @@ class DPT(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         if size[0] % self.backbone.patch_size or size[1] % self.backbone.patch_size:
             raise ValueError(
-                f"images of {size[0]} by {size[1]} are no multiples of {self.size_divisor} pixels"
+                f"images of {size[0]} by {size[1]} are not multiples of {self.size_divisor} pixels"
             )
         features, penultimate = self.fusion(self.reassemble(self.backbone(images)))
         output = self.head(features, size)
@@ -117,7 +116,10 @@ class DPT(nn.Module):
 
 
 def parameter_groups(model: DPT, backbone_lr: float = 1e-5, decoder_lr: float = 1e-4) -> list[dict[str, Any]]:
-    """Parameter groups for the optimiser, with the paper's two learning rates (section 4.1)."""
+    """Parameter groups of `model` for the optimiser, with the paper's two learning rates (section 4.1).
+
+    `backbone_lr` is that of the backbone, `decoder_lr` of all other parameters.
+    """
     backbone = list(model.backbone.parameters())
     known = {id(parameter) for parameter in backbone}
     decoder = [parameter for parameter in model.parameters() if id(parameter) not in known]

@@ -6,8 +6,8 @@ vector is zero no objective can be improved without harming another; elsewhere i
 
 All datasets share all parameters but no images, so the paper's upper bound by the gradient of a shared
 representation does not apply, and the gradients themselves are needed. That costs no more arithmetic than
-plain averaging, because an image takes part in the gradient of its own dataset only; it costs memory for one
-gradient a dataset.
+plain averaging, because an image contributes to the gradient of its own dataset only; it costs memory for one
+gradient per dataset.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +24,13 @@ Objective = Callable[[], Tensor]
 def min_norm_weights(gram: np.ndarray) -> np.ndarray:
     """Weights of the shortest convex combination of vectors, from their scalar products.
 
-    Wolfe's algorithm (Finding the Nearest Point in a Polytope, 1976): grow a set of vectors, jump to the
-    shortest point of its affine hull, and drop vectors whose weights would turn negative on the way. It is
-    exact after finitely many steps.
+    Wolfe's algorithm (Finding the Nearest Point in a Polytope, 1976): grow an active set of vectors, jump to
+    the shortest point of its affine hull, and drop vectors whose weights would turn negative on the way. It
+    is exact after finitely many steps. For two vectors a and b it gives the closed form
+    w_a = (b − a)·b / |a − b|², clamped to [0, 1]: a = (2, 0), b = (0, 1) → weights 0.2 and 0.8.
 
     Args:
-        gram: (L, L) symmetric positive semidefinite.
+        gram: (L, L) symmetric positive semidefinite matrix of the vectors' scalar products.
 
     Returns:
         (L,) float64, non-negative, with sum 1.
@@ -42,6 +43,8 @@ def min_norm_weights(gram: np.ndarray) -> np.ndarray:
     weights[active] = 1.0
     # Each round shortens the vector or ends; the bound only stops rounding errors from going in circles.
     for _ in range(10 * len(gram) ** 2):
+        # products[i] = v_i · x for the current point x = Σ weights_i v_i. x is the shortest point of the hull
+        # if no vector lies nearer to the origin along x than x itself: v_i · x ≥ x · x for all i.
         products = gram @ weights
         candidate = int(np.argmin(products))
         if candidate in active or products[candidate] > weights @ products - 1e-12:
@@ -53,6 +56,7 @@ def min_norm_weights(gram: np.ndarray) -> np.ndarray:
             falling = affine <= 1e-12
             if not falling.any():
                 break
+            # Walk from the current weights towards the affine minimum until the first weight reaches 0.
             steps = current[falling] / np.maximum(current[falling] - affine[falling], 1e-300)
             weights[active] = current + min(float(steps.min()), 1.0) * (affine - current)
             kept = [index for index in active if weights[index] > 1e-12]
@@ -63,7 +67,10 @@ def min_norm_weights(gram: np.ndarray) -> np.ndarray:
 
 
 def _affine_minimum(gram: np.ndarray) -> np.ndarray:
-    """Weights of any sign with sum 1 of the shortest combination, the smallest such if there are several."""
+    """Weights of any sign with sum 1 of the shortest combination, the smallest such if there are several.
+
+    With a Lagrange multiplier μ for the sum: G w + μ 1 = 0 and 1 · w = 1, a linear system of L + 1 equations.
+    """
     count = len(gram)
     system = np.ones((count + 1, count + 1))
     system[:count, :count] = gram
@@ -74,7 +81,7 @@ def _affine_minimum(gram: np.ndarray) -> np.ndarray:
 
 
 def average_weights(gram: np.ndarray) -> np.ndarray:
-    """Equal weights: plain averaging over the datasets."""
+    """Equal weights for the (L, L) `gram`: plain averaging over the datasets."""
     return np.full(len(gram), 1 / len(gram))
 
 
@@ -87,14 +94,14 @@ def combine_gradients(
     """Set every parameter's ``grad`` to the chosen combination of the datasets' mean gradients.
 
     With `torch.distributed` initialised, gradients are averaged over the images of all ranks before the
-    weights are chosen, so that the result does not depend on how images are spread. Give it the bare module
-    then, not the DistributedDataParallel wrapper, whose own averaging is not wanted here.
+    weights are chosen, so that the result does not depend on how images are spread. The objectives must then
+    run the bare module, not a DistributedDataParallel wrapper, which would average the gradients again.
 
     Args:
-        objectives: one a dataset, in the same order on all ranks; None for a dataset without images here.
-        images: number of images of each, 0 for None.
-        parameters: of the model, all in one dtype and on one device.
-        choose: `min_norm_weights` or `average_weights`.
+        objectives: one per dataset, in the same order on all ranks; None for a dataset without images here.
+        images: number of images of each dataset on this rank, 0 for None.
+        parameters: those of the model, all of one dtype and on one device.
+        choose: maps the (L, L) scalar products to (L,) weights: `min_norm_weights` or `average_weights`.
 
     Returns:
         (L,) float64 weights on the CPU; 0 for datasets without images on any rank.

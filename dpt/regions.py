@@ -1,4 +1,4 @@
-"""Regions that published evaluations crop images to: KITTI's benchmark and Garg crops, NYUv2's Eigen crop."""
+"""Crops of published evaluations: KITTI's benchmark crop and Garg crop, NYUv2's Eigen crop."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Literal
 
 MetricRegion = Literal["all", "garg", "eigen"]
 KB_HEIGHT, KB_WIDTH = 352, 1216
-"""The images of KITTI's depth benchmark: the lowest rows and the middle columns."""
+"""Size in pixels of the images of KITTI's depth benchmark: the lowest rows and the middle columns."""
 
 EIGEN_ROWS, EIGEN_COLUMNS = (45, 471), (41, 601)
-"""NYUv2's photos of 640x480 inside of their border (Eigen et al. 2014)."""
+"""First and last (exclusive) of NYUv2's 640x480 images inside their white border (Eigen et al. 2014)."""
 
 GARG_ROWS, GARG_COLUMNS = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
-"""Shares of height and width where KITTI's lasers reach (Garg et al. 2016)."""
+"""Fractions of height and width that KITTI's laser scanner covers (Garg et al. 2016)."""
 
 
 def kb_window(height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of KITTI's benchmark crop; of smaller images what there is."""
+    """Rows and columns of KITTI's benchmark crop of a `height` × `width` image; small ones are kept whole."""
     top, left = max(0, height - KB_HEIGHT), max(0, (width - KB_WIDTH) // 2)
     return slice(top, height), slice(left, min(width, left + KB_WIDTH))
 
 
 def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of an image in which ground truth counts.
+    """Rows and columns of `region` in a `height` × `width` image: where ground truth counts.
 
     Raises:
-        ValueError: if the region is that of photos of another size.
+        ValueError: if the region is not defined for this size.
     """
     if region == "all":
         return slice(0, height), slice(0, width)
@@ -34,5 +34,5 @@ def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice,
                          ((GARG_ROWS, height), (GARG_COLUMNS, width)))  # fmt: skip
         return slice(*rows), slice(*columns)
     if (height, width) != (480, 640):
-        raise ValueError(f"the Eigen crop is that of photos of 640x480, here is one of {width}x{height}")
+        raise ValueError(f"the Eigen crop is defined for images of 640x480, not {width}x{height}")
     return slice(*EIGEN_ROWS), slice(*EIGEN_COLUMNS)

@@ -9,55 +9,71 @@ from dpt.config import ModelConfig, check_choice, check_overrides
 from dpt.layers.backbones import natural_choices
 from dpt.model import DPT
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class ModelCard:
-    """An entry of the table of models."""
+    """An entry of the table of models.
+
+    Attributes:
+        config: what the model is built from.
+        licence: of the published weights, or else of the backbone's; empty without published weights.
+        about: one line for a list of models.
+    """
 
     config: ModelConfig
     licence: str
-    """Licence of the published weights, or else of the backbone's; empty where there are none."""
     about: str
 
 
-_BASE = ModelConfig("vit_base_patch16_384.orig_in21k_ft_in1k", (3, 6, 9, 12), (96, 192, 384, 768))
-_LARGE = ModelConfig("vit_large_patch16_384.augreg_in21k_ft_in1k", (6, 12, 18, 24), (256, 512, 1024, 1024))
+_STAGES = ("R0", "R1", "R2", "R3")
+_QUARTERS, _LAST = (3, 6, 9, 12), (9, 10, 11, 12)
+_SMALL_CHANNELS, _BASE_CHANNELS = (48, 96, 192, 384), (96, 192, 384, 768)
+_LARGE_CHANNELS = (256, 512, 1024, 1024)
+_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_ADE20K: dict[str, Any] = {
+    "task": "segmentation",
+    "classes": 150,
+    "class_names": class_names("ade20k"),
+    "auxiliary": True,
+    "batch_norm": True,
+    "image_size": 480,
+}
+
+_BASE = ModelConfig("vit_base_patch16_384.orig_in21k_ft_in1k", _QUARTERS, _BASE_CHANNELS)
+_LARGE = ModelConfig("vit_large_patch16_384.augreg_in21k_ft_in1k", (6, 12, 18, 24), _LARGE_CHANNELS)
 _HYBRID = ModelConfig("vit_base_r50_s16_384.orig_in21k_ft_in1k", ("R0", "R1", 9, 12), (256, 512, 768, 768))
-_DEIT = dataclasses.replace(
-    _BASE, backbone="deit_base_patch16_384.fb_in1k", mean=IMAGENET_MEAN, std=IMAGENET_STD
-)
-
+_DEIT = ModelConfig("deit_base_patch16_384.fb_in1k", _QUARTERS, _BASE_CHANNELS, **_IMAGENET)
 _DEIT_DISTILLED = dataclasses.replace(_DEIT, backbone="deit_base_distilled_patch16_384.fb_in1k")
-_RESNET50 = ModelConfig(
-    "resnet50.tv_in1k",
-    ("R0", "R1", "R2", "R3"),
-    (256, 512, 1024, 2048),
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-)
-
+_RESNET50 = ModelConfig("resnet50.tv_in1k", _STAGES, (256, 512, 1024, 2048), **_IMAGENET)
 _RESNEXT101 = dataclasses.replace(_RESNET50, backbone="resnext101_32x8d.fb_wsl_ig1b_ft_in1k")
 _MIDAS_V21 = dataclasses.replace(
     _RESNEXT101, fusion="midas", head_align_corners=False, resize_rule="upper_bound"
 )
 
+# Scale and shift are those of the released fine-tuned models: metric inverse depth in 1/m.
 _KITTI = dataclasses.replace(_HYBRID, scale=0.00006016, shift=0.00579, invert=True, image_size=352)
 _NYU = dataclasses.replace(_HYBRID, scale=0.000305, shift=0.1378, invert=True, image_size=480)
 
+_TINY = ModelConfig(
+    "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    (1, 2, 3, 4),
+    (16, 32, 64, 64),
+    features=32,
+    backbone_arguments={"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2},
+    image_size=64,
+)
 
-def _ade20k(config: ModelConfig) -> ModelConfig:
-    return dataclasses.replace(
-        config,
-        task="segmentation",
-        classes=150,
-        class_names=class_names("ade20k"),
-        auxiliary=True,
-        batch_norm=True,
-        image_size=480,
-    )
+# Trained from scratch for minutes, convolutions and normalisation learn what a transformer needs hours for.
+_SMALL = ModelConfig(
+    "resnet18.a1_in1k",
+    _STAGES,
+    (32, 64, 128, 256),
+    features=32,
+    batch_norm=True,
+    backbone_arguments={"channels": [32, 64, 128, 256]},
+    image_size=128,
+    **_IMAGENET,
+)
 
 
 def _depth_anything(
@@ -71,37 +87,18 @@ def _depth_anything(
         readout="ignore",
         final_norm=True,
         position_interpolation="bicubic",
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
         image_size=518,
         resize_rule="lower_bound",
+        **_IMAGENET,
     )
 
 
-_QUARTERS, _LAST = (3, 6, 9, 12), (9, 10, 11, 12)
-_SMALL_CHANNELS, _BASE_CHANNELS, _LARGE_CHANNELS = (48, 96, 192, 384), _BASE.channels, _LARGE.channels
-_TINY = ModelConfig(
-    "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-    (1, 2, 3, 4),
-    (16, 32, 64, 64),
-    features=32,
-    backbone_arguments={"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2},
-    image_size=64,
-)
-
-
-# Trained from scratch for minutes, convolutions and normalisation learn what a transformer needs hours for.
-_SMALL = ModelConfig(
-    "resnet18.a1_in1k",
-    ("R0", "R1", "R2", "R3"),
-    (32, 64, 128, 256),
-    features=32,
-    batch_norm=True,
-    backbone_arguments={"channels": [32, 64, 128, 256]},
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    image_size=128,
-)
+_V1_SMALL = _depth_anything("small", _LAST, _SMALL_CHANNELS, 64)
+_V1_BASE = _depth_anything("base", _LAST, _BASE_CHANNELS, 128)
+_V1_LARGE = _depth_anything("large", (21, 22, 23, 24), _LARGE_CHANNELS, 256)
+_V2_SMALL = _depth_anything("small", _QUARTERS, _SMALL_CHANNELS, 64)
+_V2_BASE = _depth_anything("base", _QUARTERS, _BASE_CHANNELS, 128)
+_V2_LARGE = _depth_anything("large", (5, 12, 18, 24), _LARGE_CHANNELS, 256)
 
 APACHE, MIT, BSD, NON_COMMERCIAL = "Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-NC-4.0"
 MODELS: dict[str, ModelCard] = {
@@ -110,40 +107,30 @@ MODELS: dict[str, ModelCard] = {
     "dpt_hybrid": ModelCard(_HYBRID, MIT, "DPT-Hybrid"),
     "dpt_hybrid_kitti": ModelCard(_KITTI, MIT, "DPT-Hybrid fine-tuned on KITTI: depth in metres"),
     "dpt_hybrid_nyu": ModelCard(_NYU, MIT, "DPT-Hybrid fine-tuned on NYUv2: depth in metres"),
-    "dpt_large_ade20k": ModelCard(_ade20k(_LARGE), MIT, "segmentation, DPT-Large (Table 4)"),
-    "dpt_hybrid_ade20k": ModelCard(_ade20k(_HYBRID), MIT, "segmentation, DPT-Hybrid (Table 4)"),
+    "dpt_large_ade20k": ModelCard(
+        dataclasses.replace(_LARGE, **_ADE20K), MIT, "segmentation, DPT-Large (Table 4)"
+    ),
+    "dpt_hybrid_ade20k": ModelCard(
+        dataclasses.replace(_HYBRID, **_ADE20K), MIT, "segmentation, DPT-Hybrid (Table 4)"
+    ),
     "dpt_deit_base": ModelCard(_DEIT, APACHE, "DeiT-Base backbone (Table 8)"),
     "dpt_deit_base_distilled": ModelCard(_DEIT_DISTILLED, APACHE, "distilled DeiT-Base backbone (Table 8)"),
     "dpt_resnet50": ModelCard(_RESNET50, BSD, "ResNet-50 backbone (Table 8)"),
     "dpt_resnext101_wsl": ModelCard(_RESNEXT101, NON_COMMERCIAL, "ResNeXt-101-WSL backbone (Table 8)"),
     "midas_v21": ModelCard(_MIDAS_V21, MIT, "the fully convolutional MiDaS v2.1 (Table 9)"),
-    "depth_anything_small": ModelCard(
-        _depth_anything("small", _LAST, _SMALL_CHANNELS, 64), APACHE, "Depth Anything V1, ViT-S"
-    ),
-    "depth_anything_base": ModelCard(
-        _depth_anything("base", _LAST, _BASE_CHANNELS, 128), APACHE, "Depth Anything V1, ViT-B"
-    ),
-    "depth_anything_large": ModelCard(
-        _depth_anything("large", (21, 22, 23, 24), _LARGE_CHANNELS, 256), APACHE, "Depth Anything V1, ViT-L"
-    ),
-    "depth_anything_v2_small": ModelCard(
-        _depth_anything("small", _QUARTERS, _SMALL_CHANNELS, 64), APACHE, "Depth Anything V2, ViT-S"
-    ),
-    "depth_anything_v2_base": ModelCard(
-        _depth_anything("base", _QUARTERS, _BASE_CHANNELS, 128), NON_COMMERCIAL, "Depth Anything V2, ViT-B"
-    ),
-    "depth_anything_v2_large": ModelCard(
-        _depth_anything("large", (5, 12, 18, 24), _LARGE_CHANNELS, 256),
-        NON_COMMERCIAL,
-        "Depth Anything V2, ViT-L",
-    ),
+    "depth_anything_small": ModelCard(_V1_SMALL, APACHE, "Depth Anything V1, ViT-S"),
+    "depth_anything_base": ModelCard(_V1_BASE, APACHE, "Depth Anything V1, ViT-B"),
+    "depth_anything_large": ModelCard(_V1_LARGE, APACHE, "Depth Anything V1, ViT-L"),
+    "depth_anything_v2_small": ModelCard(_V2_SMALL, APACHE, "Depth Anything V2, ViT-S"),
+    "depth_anything_v2_base": ModelCard(_V2_BASE, NON_COMMERCIAL, "Depth Anything V2, ViT-B"),
+    "depth_anything_v2_large": ModelCard(_V2_LARGE, NON_COMMERCIAL, "Depth Anything V2, ViT-L"),
     "dpt_tiny": ModelCard(_TINY, "", "for tests: a 4-layer transformer of 64 channels"),
     "dpt_small": ModelCard(_SMALL, "", "for demonstrations: learns from scratch on a CPU"),
 }
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` knows."""
+    """Names that `create_model` accepts."""
     return sorted(MODELS)
 
 
@@ -154,16 +141,16 @@ def create_model(name: str, pretrained: bool = False, **overrides: Any) -> DPT:
         name: one of `list_models()`.
         pretrained: fetch the backbone's ImageNet weights through timm; the decoder is random either way.
         **overrides: fields of `ModelConfig`. Another `backbone` brings its own mean and std, taps at every
-            quarter of its depth, and readout ``"ignore"`` where it has no class token, unless given.
+            quarter of its depth, and readout ``"ignore"`` if it has no class token, unless given.
 
     Raises:
-        ValueError: for an unknown name or override, naming it and listing what exists.
+        ValueError: for an unknown name or override, naming it and listing the known ones.
     """
     return DPT(resolve_config(name, **overrides), pretrained)
 
 
 def resolve_config(name: str, **overrides: Any) -> ModelConfig:
-    """The config that `create_model` builds from, with the same arguments and errors."""
+    """The config that `create_model` builds for `name` and `overrides`, with the same errors."""
     check_choice("model", name, list_models())
     check_overrides(overrides)
     if "backbone" in overrides:

@@ -1,4 +1,4 @@
-"""`dpt convert`: published weights in any layout → a folder of ours, or of Hugging Face's."""
+"""`dpt convert`: published weights in any layout → a folder of this project's, or of Hugging Face's."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ WRITERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
 
 
 def convert(source: str, destination: Path, layout: str = "ours", name: str | None = None) -> dpt.DPT:
-    """Read weights and write them to a new folder, whole or not at all; returns the model.
+    """Read weights and write them to a new folder, atomically; returns the model.
 
     Args:
         source: see `pipelines.tracking.model_reference.load_model`.
         destination: a folder that does not exist yet.
         layout: `ours` (weights.safetensors and config.json, which every command takes), or `huggingface`
             (what `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation).
-        name: in the table of models, where a file does not tell.
+        name: of the model (`dpt.list_models`), for files that do not contain it.
 
     Raises:
-        UserError: if `destination` exists, or for another layout.
+        UserError: if `destination` exists, or `layout` is unknown.
         TrackingError, NotFound, BadModel: see `load_model`; BadModel also if the layout cannot express it.
     """
     if layout not in WRITERS:
@@ -46,7 +46,7 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
         except ValueError as error:
             raise BadModel(f"{source}: {error}") from error
         try:
-            os.rename(written, destination)  # fails where somebody else has put files meanwhile
+            os.rename(written, destination)  # fails if files have been put there meanwhile
         except OSError as error:
             raise UserError(f"{destination} cannot be created: {error.strerror}") from error
     return model

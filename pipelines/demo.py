@@ -1,7 +1,7 @@
-"""`dpt demo`: the whole way on rendered scenes, in a few minutes on two cores.
+"""`dpt demo`: every step from raw data to a report on rendered scenes, in a few minutes on two cores.
 
-Every step calls what the command of that name calls; only the raw data is made up. The datasets are rendered
-in their native layouts, so that the real readers read true byte formats.
+Every step calls what the command of that name calls. The datasets are rendered in their original folder
+layouts and file formats, so that the same readers are used as for the real ones.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -45,13 +46,13 @@ from pipelines.train import TrainResult, train
 from pipelines.training.start import build_model
 
 TRAINED = ("redweb", "hrwsi", "blendedmvs", "tartanair")
-"""What the demo trains on: the paper's three curated datasets, and a metric one with sky."""
+"""Trained on: the paper's three curated datasets, and a metric one with sky."""
 
 OTHERS = ("diml", "megadepth", "apolloscape", "irs")
-"""What it ingests besides: a few images each."""
+"""Only prepared: a few images each."""
 
 STEREO = ("movies", "wsvd")
-"""Stereo videos, whose ground truth is computed before they are ingested."""
+"""Stereo videos, whose ground truth is computed before they are prepared."""
 
 DATASETS = (*TRAINED, *OTHERS, *STEREO)
 """MIX 6."""
@@ -60,12 +61,12 @@ Results = dict[str, dict[str, float]]
 
 
 class Demo:
-    """The steps of the demo, each one line of output and its time.
+    """The steps of the demo, which print a line each, with the time.
 
     Args:
-        out: folder to work in.
-        experiment: all jobs' configs.
-        console: where to print.
+        out: working folder.
+        experiment: configs of all jobs.
+        console: to print to.
     """
 
     def __init__(self, out: Path, experiment: Experiment, console: Console) -> None:
@@ -73,14 +74,14 @@ class Demo:
         self._start = time.perf_counter()
 
     def say(self, line: str) -> None:
-        """Print a line after the time since the start."""
+        """Print the time since the start, and a `line`."""
         seconds = time.perf_counter() - self._start
         self._console.print(f"[dim]{seconds:5.0f} s[/dim]  {line}", highlight=False, soft_wrap=True)
 
     def generate(self) -> None:
-        """Render the raw datasets, a Ray task for some scenes of each."""
+        """Render the raw datasets in Ray tasks."""
         settings = self._experiment.demo
-        self.say(f"generate: {settings.images} images each in the native layouts of {', '.join(TRAINED)}")
+        self.say(f"generate: {settings.images} images each in the layouts of {', '.join(TRAINED)}")
         self.say(
             f"generate: {settings.others} scenes each of {', '.join(OTHERS)}, videos of {', '.join(STEREO)}"
         )
@@ -100,14 +101,14 @@ class Demo:
         for name in STEREO:
             raw, out = self._raw(name), str(self._computed(name))
             lists = str(raw / "lists") if name == "wsvd" else None
-            for _ in run_stereo(plan_stereo(name, str(raw / "videos"), self._experiment.stereo, lists), out):
-                pass
+            plan = plan_stereo(name, str(raw / "videos"), self._experiment.stereo, lists)
+            deque(run_stereo(plan, out), maxlen=0)
             report = read_report(out)
             left_out = sum(report.rejected.values())
             self.say(f"stereo {name}: disparity of {report.frames} frames, {left_out} left out")
 
     def prepare(self) -> list[str]:
-        """Ingest all; returns the prepared datasets to train on."""
+        """Prepare all datasets; returns those to train on."""
         shards = str(self._out / "shards")
         for name in DATASETS:
             raw = self._computed(name) if name in STEREO else self._raw(name)
@@ -118,13 +119,13 @@ class Demo:
         return [f"{shards}/{name}" for name in TRAINED]
 
     def evaluate(self, model: Path, data: Sequence[str], what: str) -> Results:
-        """Evaluate a model on the held-out scenes."""
+        """Evaluate a `model`, called `what` in the output, on the held-out scenes of `data`."""
         results = evaluate(self._experiment.evaluate, model, data)
         self.say(f"evaluate {what}: AbsRel {mean_over_datasets(results, 'abs_rel'):.4f} on held-out scenes")
         return results
 
     def untrained(self, data: Sequence[str]) -> Results:
-        """Evaluate the model as it is before training: same architecture, same initial weights."""
+        """Evaluate the initial model, with the weights that training starts from, on `data`."""
         torch.manual_seed(self._experiment.train.seed)
         model = build_model(self._experiment.train.model, self._experiment.train.crop_size)
         with tempfile.TemporaryDirectory(prefix="dpt-demo-") as folder:
@@ -132,23 +133,22 @@ class Demo:
             return self.evaluate(Path(folder), data, "untrained")
 
     def train(self, data: Sequence[str]) -> TrainResult:
-        """Train on the scenes that are not held out."""
+        """Train on `data`, without the held-out scenes."""
         name = f"demo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
         config = self._experiment.train
         self.say(f"train {config.model.name}: run {name}, {config.steps} steps of {config.batch_size}")
         return train(config, data, name, str(self._out / "runs"), show=lambda line: self.say(f"  {line}"))
 
     def predict(self, uri: str, data: Sequence[str]) -> Path:
-        """Predict a held-out image with the registered model, as MLflow serves it; returns the picture."""
+        """Predict a held-out image of `data` with the registered model `uri`; returns the picture's path."""
         dataset = open_dataset(data[-1])
         split = self._experiment.evaluate.split
         sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
         image, truth = sample.images[0].numpy(), sample.target[0].float().numpy()
-        folder = self._out / "prediction"
-        network = load_model(uri)
+        model = load_model(uri)
         settings = self._experiment.predict
-        prediction = predict_inverse_depth(network, image, settings.side, settings.rule)
-        write_prediction(Folder(folder), "held_out", prediction, network.config)
+        prediction = predict_inverse_depth(model, image, settings.side, settings.rule)
+        write_prediction(Folder(self._out / "prediction"), "held_out", prediction, model.config)
         sheet = contact_sheet(
             [[image, colourise(truth), colourise(prediction)]],
             [f"{dataset.name}: {sample.sample_ids[0]}  (image, ground truth, prediction)"],
@@ -160,7 +160,7 @@ class Demo:
         return path
 
     def report(self, uri: str, data: Sequence[str]) -> Path:
-        """Write the page of the registered model; returns its path."""
+        """Write the page of the registered model at `uri` with predictions on `data`; returns its path."""
         path = write_model_report(uri, self._out / "model_report", data, images=2)
         self.say(f"report of {uri}: its measurements, predictions with their errors, attention, resolution")
         return path
@@ -172,7 +172,7 @@ class Demo:
         return self._out / "raw" / f"{name}_computed"
 
     def shown(self, name: str) -> Path:
-        """Where a picture to look at goes."""
+        """Path of the picture `name`."""
         self._out.mkdir(parents=True, exist_ok=True)
         return self._out / name
 
@@ -184,12 +184,12 @@ def _render(name: str, root: Path, scenes: range, settings: DemoConfig) -> None:
 
 
 def scenes_for(name: str, images: int) -> int:
-    """How many scenes of a layout give about that many images."""
+    """Number of scenes of dataset `name` that give about `images` images."""
     return max(2, images // (VIEWS if name in ("blendedmvs", "tartanair") else 1))
 
 
 def run_demo(out: Path, config: str, console: Console) -> None:
-    """Run the demo in folder `out` and print what came of it."""
+    """Run the demo in folder `out` with a `config` file, and print its results to `console`."""
     demo = Demo(out.absolute(), load_experiment(config), console)
     connect()
     tracking_uri = tracking.connect()
@@ -224,14 +224,14 @@ def _print_summary(
     console.print(table)
     first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
     console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
-    console.print("Look at:", highlight=False)
-    console.print(
-        f"  {demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)", highlight=False, soft_wrap=True
-    )
-    for picture in pictures:
-        console.print(f"  {picture}", highlight=False, soft_wrap=True)
     mlflow = Path(sys.executable).with_name("mlflow")
-    console.print(f"  {mlflow} ui --backend-store-uri {tracking_uri}", highlight=False, soft_wrap=True)
+    console.print("Look at:", highlight=False)
+    for line in (
+        f"{demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)",
+        *pictures,
+        f"{mlflow} ui --backend-store-uri {tracking_uri}",
+    ):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
 def _cells(before: Results, after: Results) -> list[str]:

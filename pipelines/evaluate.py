@@ -1,12 +1,8 @@
-"""`dpt evaluate`: AbsRel and δ of a model on prepared datasets, each image once.
+"""`dpt evaluate --data`: AbsRel and δ of a depth model on prepared datasets, each image once.
 
-Protocol (paper section 4.3, after MiDaS): the prediction, resized to the ground truth, is aligned to it by
-least squares in inverse depth, image by image; both are inverted and compared as depth where the ground truth
-is valid and nearer than a cap. A dataset's figure is the mean over its images; the overall one the mean over
-datasets.
-
-Models of metric depth are evaluated without alignment, by the protocol of their dataset
-(`pipelines.evaluation.metric_protocol`).
+Relative depth is compared after alignment (`pipelines.evaluation.relative_depth`), metric depth as predicted,
+by the protocol of its dataset (`pipelines.evaluation.metric_depth`). A dataset's figure is the mean over
+its images; the overall one the mean over datasets.
 """
 
 from __future__ import annotations
@@ -17,50 +13,40 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.manifest import open_datasets
-from dpt.metrics import MetricSums
-from pipelines.cluster.workers import on_workers
 from pipelines.config import EvaluateConfig
-from pipelines.evaluation.metric_depth import evaluate_metric, whole_results
-from pipelines.evaluation.metric_protocol import PROTOCOLS, MetricProtocol
-from pipelines.evaluation.relative_depth import evaluate_share
+from pipelines.evaluation.metric_depth import evaluate_metric
+from pipelines.evaluation.relative_depth import relative_share
+from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
+from pipelines.evaluation.share import evaluate_shares
 
 
 def evaluate(
     config: EvaluateConfig, model: Path, data: Sequence[str], threads: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Evaluate a saved model on Ray.
+    """Evaluate a saved depth model on Ray.
 
     Args:
+        config: split, caps, input size, workers, device.
         model: folder of `dpt.save_model`, or a training checkpoint.
-        data: prepared datasets, or folders full of them.
-        threads: CPU cores of each worker without GPU; None for all that there are.
+        data: prepared datasets, or folders of them.
+        threads: CPU cores of each worker without GPU; None for an equal share of all.
 
     Returns:
         dataset → metric → mean over its images.
 
     Raises:
-        NotADataset: if a dataset has no such split.
+        NotADataset: if a dataset has no such split, or no depth of the model's kind.
+        ProtocolError: if predictions or images do not fit the protocol of metric depth.
     """
     datasets = open_datasets(list(data))
     network = dpt.load_model(model)
+    size = (config.side, config.rule)
     if network.config.metric:
         protocols = {d.name: PROTOCOLS.get(d.name, MetricProtocol(config.caps.metres)) for d in datasets}
-        size = (config.side, config.rule)
         return evaluate_metric(
             network, datasets, config.split, protocols, config.workers, config.device, size
         )
-    for dataset in datasets:
-        dataset.manifest.split(config.split)  # before Ray is started
-    job = partial(_shares, [d.folder.uri for d in datasets], config)
-    parts = on_workers(job, network, config.workers, config.device, threads)
-    return whole_results(parts, datasets, config.split)
-
-
-def _shares(
-    uris: list[str], config: EvaluateConfig, model: dpt.DPT, rank: int, workers: int
-) -> dict[str, MetricSums]:
-    size = (config.side, config.rule)
-    return {
-        dataset.name: evaluate_share(model, dataset, config.split, config.caps, rank, workers, *size)
-        for dataset in open_datasets(uris)
-    }
+    share = partial(relative_share, split=config.split, caps=config.caps, size=size)
+    shares = {dataset.name: share for dataset in datasets}
+    sums = evaluate_shares(shares, network, datasets, config.split, config.workers, config.device, threads)
+    return {name: total.result() for name, total in sums.items()}

@@ -17,14 +17,14 @@ from datasets_prep.sources.folder import DESCRIPTION_NAME
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import connect
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
-from pipelines.evaluation.metric_protocol import METRICS, MetricProtocol
+from pipelines.evaluation.metric_depth import METRICS, evaluate_metric, require_metric_data
 from pipelines.evaluation.official_splits import check_split
+from pipelines.evaluation.sets import FINE_TUNED, MetricProtocol
 from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import TrainResult, train
 
-DATASETS = {"kitti": "kitti", "nyu": "nyuv2"}
-"""Name of a dataset on the command line → in its shards."""
+DATASETS = {name: entry.sources[0] for name, entry in FINE_TUNED.items()}
+"""Name on the command line → prepared dataset."""
 
 
 @dataclass(frozen=True, slots=True)

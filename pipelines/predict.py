@@ -1,9 +1,8 @@
 """`dpt predict`: images and videos of any size → depth as numbers, pictures, point clouds, attention maps.
 
-Models of segmentation give classes instead. Images that go through the network at one size are predicted
-together. What cannot be read is reported, and the rest go on. What is written for each image is told by
-`pipelines.prediction.outputs` and `pipelines.prediction.outputs`; of a video `clip.mp4` it is
-`clip_colour.mp4`, and of its frames, on request, what is written for images, in `clip/`.
+Segmentation models predict classes instead. Images with the same network input size form batches. Unreadable
+inputs are reported, and the others predicted. `pipelines.prediction.outputs` lists what is written for an
+image; a video `clip.mp4` gives `clip_colour.mp4` and, on request, all outputs of its frames in `clip/`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
 from dpt.predict.classes import predict_classes
@@ -30,6 +32,7 @@ from dpt.predict.depth import input_size, inverse_depth_of, predict_batch
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.evaluation.segmentation import require_size_fits
+from pipelines.loading.batches import SameSizeBatches
 from pipelines.prediction.attention_figure import attention_figure
 from pipelines.prediction.inputs import Input, find_inputs
 from pipelines.prediction.outputs import (
@@ -40,19 +43,18 @@ from pipelines.prediction.outputs import (
     classes_in_words,
     encode,
     encode_classes,
-    encode_png,
     encode_points,
-    write_result,
+    write_file,
 )
-from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
+from pipelines.prediction.video import BadVideo, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 
 STANDARD_OUTPUT = "-"
 VIDEO = "_colour.mp4"
 _WAITING = 4
-"""Batches' worth of images that wait for others of their size before one goes on incomplete."""
-_STEADINESS = 0.9
-"""Share of a video's colour range that stays from frame to frame, lest it flickers."""
+"""Images that wait for others of their size, in batches, before an incomplete batch is predicted."""
+_MOMENTUM = 0.9
+"""Momentum of a video's colour range from frame to frame, which avoids flicker."""
 
 Image = NDArray[np.uint8]
 Prediction = NDArray[Any]
@@ -60,12 +62,19 @@ Prediction = NDArray[Any]
 
 
 class BadImage(UserError):
-    """A file that is no readable image; the message names it."""
+    """A file that is not a readable image; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an input: the files that were written and what is in them, or the problem."""
+    """The outcome of an input.
+
+    Attributes:
+        source: the input.
+        written: relative paths of its outputs.
+        problem: why it could not be read; None if it could.
+        content: a summary of the prediction, if there is a short one.
+    """
 
     source: Input
     written: tuple[str, ...] = ()
@@ -74,23 +83,26 @@ class Outcome:
 
 
 def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: str) -> Iterator[Outcome]:
-    """Predict and write results; yields one outcome an input, in about the order of `paths`.
+    """Predict and write outputs.
 
     Args:
         settings: what to write and how to compute.
-        model: of depth, inverse depth or classes.
+        model: predicts depth, inverse depth or classes.
         paths: see `pipelines.prediction.inputs.find_inputs`.
-        out: folder for the results; a path or URI.
+        out: folder for the outputs; a path or URI.
+
+    Yields:
+        one outcome per input, roughly in the order of `paths`.
 
     Raises:
-        ConfigError, BadModel, NotFound, AmbiguousResults: before anything is predicted.
+        ConfigError, BadModel, NotFound, AmbiguousOutputs: before anything is predicted.
     """
     predictor = Predictor(settings, model)
     folder = Folder(out)
     local = Path(folder.path) if folder.is_local else None
-    inputs = find_inputs(paths, lambda source: results_of(source, settings), local)
-    waiting = _Waiting(settings.batch_size)
-    for source in inputs:
+    size = settings.batch_size
+    waiting = SameSizeBatches[tuple[Input, Image]](size, most_waiting=_WAITING * size)
+    for source in find_inputs(paths, partial(output_paths, settings=settings), local):
         if source.is_video:
             yield _predict_video(predictor, source, folder)
             continue
@@ -99,32 +111,32 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
         except BadImage as error:
             yield Outcome(source, problem=str(error))
             continue
-        for batch in waiting.add(source, image, predictor.input_size(image)):
+        if batch := waiting.add((source, image), predictor.input_size(image)):
             yield from _predict_images(predictor, batch, folder)
     for batch in waiting.rest():
         yield from _predict_images(predictor, batch, folder)
 
 
 def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -> bytes:
-    """The one file that `settings.write` names, for the one image that `paths` names.
+    """The one output that `settings.write` names, predicted by `model` for the one image that `paths` name.
 
     Raises:
-        UserError: if it is not one image and one file, or the image cannot be read.
+        UserError: if there are more images or outputs, or the image cannot be read.
     """
     predictor = Predictor(settings, model)
-    inputs = find_inputs(paths, lambda source: results_of(source, settings))
-    if len(inputs) != 1 or inputs[0].is_video or len(results_of(inputs[0], settings)) != 1:
+    inputs = find_inputs(paths, partial(output_paths, settings=settings))
+    if len(inputs) != 1 or inputs[0].is_video or len(output_paths(inputs[0], settings)) != 1:
         raise UserError("--out - takes one image, and one of --write npy, png, colour")
     image = read_image(inputs[0])
     return predictor.encode(settings.write[0], image, predictor([image])[0])
 
 
-def results_of(source: Input, settings: PredictConfig) -> list[str]:
-    """Relative paths of what is written for an input (for a video, without what is for its frames)."""
-    return [source.name + VIDEO] if source.is_video else _results_of_image(source.name, settings)
+def output_paths(source: Input, settings: PredictConfig) -> list[str]:
+    """Relative paths of the outputs of `source` with these `settings`; of a video, without its frames'."""
+    return [source.name + VIDEO] if source.is_video else _image_outputs(source.name, settings)
 
 
-def _results_of_image(name: str, settings: PredictConfig) -> list[str]:
+def _image_outputs(name: str, settings: PredictConfig) -> list[str]:
     suffixes = [SUFFIXES[form] for form in settings.write]
     suffixes += [POINTS] if settings.ply is not None else []
     suffixes += [ATTENTION] if settings.attention else []
@@ -132,10 +144,10 @@ def _results_of_image(name: str, settings: PredictConfig) -> list[str]:
 
 
 class Predictor:
-    """A model on its device, with all that decides how images go through it.
+    """A `model` on its device, with `settings` of what to write and how to compute.
 
     Raises:
-        ConfigError, BadModel: if settings and model do not go together.
+        ConfigError, BadModel: if settings and model do not fit together.
     """
 
     def __init__(self, settings: PredictConfig, model: dpt.DPT) -> None:
@@ -161,7 +173,7 @@ class Predictor:
         self.model = model.to(device).eval()
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
-        """Images that go through the network at one size -> predictions of their own sizes."""
+        """Predictions of `images` with the same network input size, each of the size of its image."""
         settings = self.settings
         size, dtype = (settings.side, settings.rule), getattr(torch, settings.dtype)
         if not self.segments:
@@ -170,21 +182,25 @@ class Predictor:
         return list(predict_classes(self.model, images, inference.scales, inference.flip, *size, dtype=dtype))
 
     def encode(self, form: Form, image: Image, prediction: Prediction) -> bytes:
-        """The bytes of one of a prediction's three files."""
+        """The file `form` of the `prediction` of an `image`."""
         if self.segments:
             return encode_classes(form, prediction, image)
         return encode(form, prediction, self.config, self.settings.colours)
 
     def describe(self, prediction: Prediction) -> str:
-        """What is in a prediction, where that can be said in a few words."""
+        """A short summary of a `prediction`, if there is one."""
         return classes_in_words(prediction, self.config.class_names) if self.segments else ""
 
     def input_size(self, image: Image) -> tuple[int, int]:
-        """(height, width) at which an image goes through the network."""
+        """(height, width) of the network's input for an `image`."""
         return input_size(self.model, image, self.settings.side, self.settings.rule)
 
     def write(self, folder: Folder, name: str, image: Image, prediction: Prediction) -> list[str]:
-        """Write what is to be written of an image; returns the relative paths."""
+        """Write all outputs of an `image` with this `prediction` to a `folder`; `name` is their stem.
+
+        Returns:
+            their relative paths.
+        """
         settings = self.settings
         contents = [self.encode(form, image, prediction) for form in settings.write]
         if settings.ply is not None:
@@ -193,30 +209,11 @@ class Predictor:
             figure = attention_figure(
                 self.model, image, settings.attention, settings.references, settings.side, settings.rule
             )
-            contents.append(encode_png(figure[..., ::-1]))
-        names = _results_of_image(name, settings)
-        for result, content in zip(names, contents, strict=True):
-            write_result(folder, result, content)
+            contents.append(encode_png(figure, level=None))
+        names = _image_outputs(name, settings)
+        for path, content in zip(names, contents, strict=True):
+            write_file(folder, path, content)
         return names
-
-
-class _Waiting:
-    """Images that wait for others of their size, so that batches are full where they can be."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._groups: dict[tuple[int, int], list[tuple[Input, Image]]] = {}
-
-    def add(self, source: Input, image: Image, size: tuple[int, int]) -> Iterator[list[tuple[Input, Image]]]:
-        group = self._groups.setdefault(size, [])
-        group.append((source, image))
-        if len(group) == self._batch_size:
-            yield self._groups.pop(size)
-        elif sum(map(len, self._groups.values())) >= _WAITING * self._batch_size:
-            yield self._groups.pop(max(self._groups, key=lambda size: len(self._groups[size])))
-
-    def rest(self) -> Iterator[list[tuple[Input, Image]]]:
-        yield from self._groups.values()
 
 
 def _predict_images(
@@ -229,16 +226,17 @@ def _predict_images(
 
 
 def _predict_video(predictor: Predictor, source: Input, folder: Folder) -> Outcome:
-    """Paint a video; a broken one leaves no painted video, but the frames before the break."""
+    """Colour a video; a broken one leaves no coloured video, but the outputs of the frames before."""
     name = source.name + VIDEO
     paint = _painter(predictor)
     number = 0
     try:
-        with folder.writing(name) as path, writing_video(path) as video:
-            for frames in _batches(read_frames(source.path), predictor.settings.batch_size):
+        with folder.writing(name) as path, writing_video(path) as write_frame:
+            stream = read_frames(source.path)
+            while frames := list(islice(stream, predictor.settings.batch_size)):
                 predictions = predictor([frame.image for frame in frames])
                 for frame, prediction in zip(frames, predictions, strict=True):
-                    video.write(paint(frame.image, prediction), frame.time, frame.time_base)
+                    write_frame(paint(frame.image, prediction), frame.time, frame.time_base)
                     if predictor.settings.frames:
                         predictor.write(folder, f"{source.name}/{number:06}", frame.image, prediction)
                     number += 1
@@ -248,7 +246,7 @@ def _predict_video(predictor: Predictor, source: Input, folder: Folder) -> Outco
 
 
 def _painter(predictor: Predictor) -> Callable[[Image, Prediction], Image]:
-    """Paints the frames of one video, in order."""
+    """Colours the frames of one video, in order."""
     limits: tuple[float, float] | None = None
 
     def paint(image: Image, prediction: Prediction) -> Image:
@@ -256,32 +254,16 @@ def _painter(predictor: Predictor) -> Callable[[Image, Prediction], Image]:
         if predictor.segments:
             return overlay(image, prediction)
         inverse_depth = inverse_depth_of(prediction, predictor.config)
-        limits = _steadied(limits, display_range(inverse_depth))
+        now = display_range(inverse_depth)
+        low, high = (_MOMENTUM * a + (1 - _MOMENTUM) * b for a, b in zip(limits or now, now, strict=True))
+        limits = (low, high) if limits else now
         return colourise(inverse_depth, predictor.settings.colours, limits)
 
     return paint
 
 
-def _batches(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
-    batch: list[Frame] = []
-    for frame in frames:
-        batch.append(frame)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _steadied(before: tuple[float, float] | None, now: tuple[float, float]) -> tuple[float, float]:
-    if before is None:
-        return now
-    low, high = (_STEADINESS * old + (1 - _STEADINESS) * new for old, new in zip(before, now, strict=True))
-    return low, high
-
-
 def read_image(source: Input) -> Image:
-    """Read an image as a person sees it (EXIF orientation applied): (H, W, 3) uint8 RGB.
+    """Read the image of a `source` with its EXIF orientation applied: (H, W, 3) uint8 RGB.
 
     Raises:
         BadImage: naming the file.
@@ -291,7 +273,7 @@ def read_image(source: Input) -> Image:
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error as error:  # among others, more pixels than OpenCV decodes
-        raise BadImage(f"{where} is no readable image: {error.err}") from error
+        raise BadImage(f"{where} is not a readable image: {error.err}") from error
     if decoded is None:
-        raise BadImage(f"{where} is no readable image")
+        raise BadImage(f"{where} is not a readable image")
     return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)

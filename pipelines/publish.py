@@ -1,4 +1,4 @@
-"""`dpt publish`: the model of a finished run → MLflow's registry, under an alias that others look up."""
+"""`dpt publish`: the model of a finished run → MLflow's registry, under an alias."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import mlflow
 from mlflow import MlflowClient
 
-from pipelines.tracking import registry as models
+from pipelines.tracking import registry
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A registered model version and its address."""
+    """A `version` of the registered model `name`, and the `alias` that points to it, if any."""
 
     name: str
     version: int
@@ -22,14 +22,14 @@ class Published:
 
     @property
     def uri(self) -> str:
-        """`models:/dpt@champion`, or by version where there is no alias."""
+        """`models:/dpt@champion`, or `models:/dpt/1` without an alias."""
         tail = f"@{self.alias}" if self.alias else f"/{self.version}"
         return f"{tracking.MODEL_SCHEME}{self.name}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
 class BestTrial:
-    """The trial of a sweep that a metric prefers, and the metric's value."""
+    """The trial of a sweep with the best `value` of a `metric`: `name` and `run_id` of its run."""
 
     run_id: str
     name: str
@@ -38,39 +38,36 @@ class BestTrial:
 
 
 def best_trial(sweep: str, metric: str = "abs_rel/mean") -> BestTrial:
-    """The trial with the lowest value of a metric, of those of a sweep that were trained to the end.
-
-    Args:
-        sweep: name of the sweep, or id of its run.
+    """The finished trial of a `sweep` (its name, or id of its run) with the lowest value of a `metric`.
 
     Raises:
-        TrackingError: if there is no such sweep, or none of its trials is finished.
+        TrackingError: if there is no such sweep, or it has no finished trial.
     """
     parent = tracking.find_run(sweep)
     query = f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'"
     for trial in tracking.search_runs(query, order=f"metrics.`{metric}` ASC"):
         if metric in trial.data.metrics and trial.outputs and trial.outputs.model_outputs:
             return BestTrial(trial.info.run_id, trial.info.run_name, metric, trial.data.metrics[metric])
-    raise TrackingError(f"{sweep} is no sweep with a finished trial that has {metric}")
+    raise TrackingError(f"{sweep} is not a sweep with a finished trial that has {metric}")
 
 
 def publish(run: str, name: str, alias: str | None) -> Published:
-    """Register the model of a run (its name or id) as a new version of `name`.
+    """Register the model of a `run` (its name or id) as a new version of `name`, and move `alias` to it.
 
-    The alias moves to it whatever either measured; to move it only to what is not worse, publish under
-    another alias and promote that (`pipelines.tracking.registry.promote`).
+    Metrics are not compared; to move an alias only to a model that is not worse, publish under another one
+    and promote it (`pipelines.tracking.registry.promote`).
 
     Raises:
         TrackingError: if there is no such run, or it logged no model.
     """
     version = _register(tracking.find_run(run), name)
     if alias is not None:
-        models.set_alias(name, alias, version)
+        registry.set_alias(name, alias, version)
     return Published(name, version, alias)
 
 
 def _register(run_id: str, name: str) -> int:
-    """Make the model that a run logged a new version of a registered model; returns its number."""
+    """Register the model that a run logged; returns its version."""
     run = MlflowClient().get_run(run_id)
     logged = run.outputs.model_outputs if run.outputs else []
     if not logged:

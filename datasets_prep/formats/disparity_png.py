@@ -1,7 +1,7 @@
 """The disparity and uncertainty files of 3DVideos2Stereo: PNG with the scale in text chunks.
 
 Disparity: 16 bits of grey and two tEXt chunks, disparity = `offset` + `scale` · value in pixels. Uncertainty:
-8 bits of grey in tenths of a pixel, 25.5 and more is 255.
+8 bits of grey in tenths of a pixel; 255 stands for 25.5 and more.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.pictures import PNG_HEADER_BYTES, decode_grey_png, encode_png, png_chunks
 
 _TENTHS = 10
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
-_HEADER_BYTES = 33
-"""Signature and IHDR, which must come first; text may follow."""
 
 
 def encode_disparity(disparity: NDArray[np.float32]) -> bytes:
-    """Encode (H, W) finite float32 pixels, quantised to 65,536 steps of the image's own range."""
+    """Encode the (H, W) finite float32 pixels `disparity`, quantised to 65,536 steps of their own range."""
     low, high = float(disparity.min()), float(disparity.max())
     scale = (high - low) / 65535 if high > low else 1.0
     steps = np.round((disparity.astype(np.float64) - low) / scale).astype(np.uint16)
-    png = formats.encode_png(steps)
+    png = encode_png(steps)
     text = _text_chunk("offset", repr(low)) + _text_chunk("scale", repr(scale))
-    return png[:_HEADER_BYTES] + text + png[_HEADER_BYTES:]
+    return png[:PNG_HEADER_BYTES] + text + png[PNG_HEADER_BYTES:]
 
 
 def decode_disparity(data: bytes, role: str = "depth") -> NDArray[np.float32]:
-    """Decode a disparity map.
+    """Decode the disparity map in `data`; errors begin with `role`.
 
     Returns:
         (H, W) float32 pixels, may be negative.
@@ -42,10 +40,10 @@ def decode_disparity(data: bytes, role: str = "depth") -> NDArray[np.float32]:
     Raises:
         BadSample: if the PNG is damaged, not 16 bits deep, or lacks `offset` or `scale`.
     """
-    steps = formats.decode_grey_png(data, role)
+    steps = decode_grey_png(data, role)
     if steps.dtype != np.uint16:
         raise BadSample(f"{role} PNG has 8 bits, expected 16")
-    text = _text_chunks(data)
+    text = _text_chunks(data, role)
     offset, scale = (_number(text, key, role) for key in ("offset", "scale"))
     with np.errstate(over="ignore"):
         values: NDArray[np.float32] = (offset + scale * steps.astype(np.float64)).astype(np.float32)
@@ -55,20 +53,20 @@ def decode_disparity(data: bytes, role: str = "depth") -> NDArray[np.float32]:
 
 
 def encode_uncertainty(uncertainty: NDArray[np.float32]) -> bytes:
-    """Encode (H, W) float32 pixels, inf allowed."""
-    return formats.encode_png(np.round(np.minimum(_TENTHS * uncertainty, 255)).astype(np.uint8))
+    """Encode the (H, W) float32 pixels `uncertainty`, which may be infinite."""
+    return encode_png(np.round(np.minimum(_TENTHS * uncertainty, 255)).astype(np.uint8))
 
 
 def decode_uncertainty(data: bytes, role: str = "uncertainty") -> NDArray[np.float32]:
-    """Decode an uncertainty map.
+    """Decode the uncertainty map in `data`; errors begin with `role`.
 
     Returns:
-        (H, W) float32 pixels; 25.5 stands for that and more.
+        (H, W) float32 pixels; 25.5 stands for 25.5 and more.
 
     Raises:
         BadSample: if the PNG is damaged or not 8 bits deep.
     """
-    tenths = formats.decode_grey_png(data, role)
+    tenths = decode_grey_png(data, role)
     if tenths.dtype != np.uint8:
         raise BadSample(f"{role} PNG has 16 bits, expected 8")
     return tenths.astype(np.float32) / np.float32(_TENTHS)
@@ -79,16 +77,10 @@ def _text_chunk(key: str, value: str) -> bytes:
     return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
-def _text_chunks(data: bytes) -> dict[str, str]:
-    """Key → value of every tEXt chunk of a PNG whose chunks have been checked."""
-    texts, position, kind = {}, 8, b""
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"tEXt":
-            key, _, value = data[position + 8 : position + 8 + length].partition(b"\0")
-            texts[key.decode("latin-1")] = value.decode("latin-1")
-        position += 12 + length
-    return texts
+def _text_chunks(data: bytes, role: str) -> dict[str, str]:
+    """Key → value of every tEXt chunk of a PNG."""
+    texts = (bytes(body).decode("latin-1") for kind, body in png_chunks(data, role) if kind == b"tEXt")
+    return {key: value for key, _, value in (text.partition("\0") for text in texts)}
 
 
 def _number(text: dict[str, str], key: str, role: str) -> float:

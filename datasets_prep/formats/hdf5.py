@@ -1,7 +1,7 @@
 """HDF5 files: datasets that can be trusted, and files too large to be loaded, read piece by piece.
 
-An HDF5 file can name other files of the machine that reads it (external links, virtual and external
-storage), and declare chunks of any size. Nothing of the kind is followed here.
+An HDF5 file can refer to other files on the machine that reads it (external links, virtual and external
+storage), and declare chunks of any size. Such datasets are refused here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import io
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,10 +21,10 @@ from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed, persistently
 
 MAX_BYTES = 8 * MAX_PIXELS
-"""Of an array that is read: the largest picture in double precision."""
+"""Largest size of an array that is read: the largest picture in double precision."""
 
 MAX_CHUNKS = 100_000
-"""Of an array that is read: each costs a look-up, even where nothing is stored. Real files have hundreds."""
+"""Largest number of chunks that are read: each costs a look-up, even if empty. Real files have hundreds."""
 
 _BUFFER_BYTES = 256 * 2**10
 
@@ -33,10 +33,10 @@ def decode_hdf5_array(data: bytes, role: str, name: str, ndim: int) -> NDArray[A
     """A whole numeric dataset of a small HDF5 file.
 
     Args:
-        data: the file's content.
-        role: for the reason of a refusal.
-        name: path in the file, without a leading slash.
-        ndim: the number of dimensions that it must have.
+        data: content of the file.
+        role: first word of errors.
+        name: path of the dataset in the file, without a leading slash.
+        ndim: required number of dimensions.
 
     Raises:
         BadSample: if the file is damaged or has no such dataset.
@@ -51,12 +51,12 @@ def decode_hdf5_array(data: bytes, role: str, name: str, ndim: int) -> NDArray[A
             return values
     except BadSample:
         raise
-    except Exception as error:  # the library's errors are of many kinds, RuntimeError to KeyError
+    except Exception as error:  # the library raises anything from RuntimeError to KeyError
         raise BadSample(f"{role} HDF5 damaged: {error}") from error
 
 
 def encode_hdf5_arrays(arrays: dict[str, NDArray[Any]]) -> bytes:
-    """Encode arrays by their paths as a compressed HDF5 file without time stamps."""
+    """Encode `arrays`, path → values, as a compressed HDF5 file without time stamps."""
     import h5py
 
     stream = io.BytesIO()
@@ -67,10 +67,14 @@ def encode_hdf5_arrays(arrays: dict[str, NDArray[Any]]) -> bytes:
 
 
 def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
-    """A numeric dataset whose values lie in the file itself; `file` is an open `h5py.File`.
+    """A numeric dataset whose values lie in the file itself.
+
+    Args:
+        file: an open `h5py.File`.
+        role, name, ndim: as in `decode_hdf5_array`.
 
     Raises:
-        BadSample: naming what is there instead.
+        BadSample: naming what the file has instead.
     """
     import h5py
 
@@ -87,7 +91,12 @@ def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
 
 
 def _check_cost(stored: Any, role: str, shape: tuple[int, ...]) -> None:
-    """Refuse to read `shape` out of a dataset whose header asks for too much memory or time."""
+    """Refuse to read `shape` out of a dataset whose header asks for too much memory or time.
+
+    A chunk is read and unpacked whole. `shape` may lack leading axes of the dataset (one entry is read), so
+    chunks are counted along its own axes: 640 x 480 of (1449, 640, 480) in chunks of (1, 100, 480) touch
+    ceil(640 / 100) * ceil(480 / 480) = 7 chunks.
+    """
     chunk = stored.chunks or tuple(max(1, side) for side in shape)
     chunks = math.prod(-(-side // step) for side, step in zip(shape, chunk[-len(shape) :], strict=True))
     largest = max(math.prod(shape), math.prod(chunk)) * stored.dtype.itemsize
@@ -96,9 +105,11 @@ def _check_cost(stored: Any, role: str, shape: tuple[int, ...]) -> None:
 
 
 class LargeHdf5:
-    """An HDF5 file on any file system, of which only what is asked for is read.
+    """An HDF5 file on any file system, of which only the requested parts are read; see `open_hdf5`.
 
-    Get it by `open_hdf5`; it stays open as long as the process lives.
+    Args:
+        folder: folder of the file.
+        relative: its path in the folder.
     """
 
     def __init__(self, folder: Folder, relative: str) -> None:
@@ -112,10 +123,10 @@ class LargeHdf5:
             self._fail(error)
 
     def shape(self, name: str, ndim: int) -> tuple[int, ...]:
-        """The shape of a dataset, from its header.
+        """The shape of the dataset `name` of `ndim` dimensions, from its header.
 
         Raises:
-            BadSample: if it is not there or the file is damaged.
+            BadSample: if the dataset does not exist or the file is damaged.
             StorageFailed: if the file cannot be read.
         """
         try:
@@ -125,7 +136,7 @@ class LargeHdf5:
             self._fail(error)
 
     def item(self, name: str, ndim: int, index: int) -> NDArray[Any]:
-        """One entry along the first axis of a dataset; raises as `shape`."""
+        """Entry `index` along the first axis of the dataset `name` with `ndim` axes; raises as `shape`."""
         try:
             stored = trusted_dataset(self._file, self._where, name, ndim)
             _check_cost(stored, self._where, stored.shape[1:])
@@ -134,7 +145,7 @@ class LargeHdf5:
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Storage that failed is told apart from a damaged file: the library reports both alike."""
+        """Tell a storage failure apart from a damaged file, which the library reports alike."""
         if self._pieces.failure is not None:
             failure, self._pieces.failure = self._pieces.failure, None
             raise failure from error
@@ -144,73 +155,58 @@ class LargeHdf5:
 
 
 def open_hdf5(folder: Folder, relative: str) -> LargeHdf5:
-    """The file as it is now, opened once a process.
+    """The file `relative` in `folder` in its current state, opened once per process.
 
     Raises:
-        FileNotFoundError: if it is not there.
+        FileNotFoundError: if it does not exist.
         BadSample: if it is damaged.
         StorageFailed: if it cannot be read.
     """
     path = folder.path_of(relative)
-    stamp = persistently("read", path, partial(folder.fs.ukey, path))
-    return _opened(_Address(folder, relative, stamp))
-
-
-class _Address:
-    """A folder's file at one state; equal for all folders of one URI."""
-
-    def __init__(self, folder: Folder, relative: str, stamp: str) -> None:
-        self.folder, self.relative = folder, relative
-        self._key = (folder.uri, relative, stamp)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Address) and other._key == self._key
+    return _opened(folder.uri, relative, persistently("read", folder.fs.ukey, path))
 
 
 @lru_cache(maxsize=2)
-def _opened(address: _Address) -> LargeHdf5:
-    return LargeHdf5(address.folder, address.relative)
+def _opened(uri: str, relative: str, state: str) -> LargeHdf5:
+    """The file, kept open while its `state` (an fsspec key of size and time) is the same."""
+    return LargeHdf5(Folder(uri), relative)
 
 
-# HDF5 closes what is still open when the process ends, and asks for bytes when no Python is left: a crash.
+# HDF5 closes open files after Python has shut down and would read through this module: a crash.
 atexit.register(_opened.cache_clear)
 
 
 class _Pieces(io.RawIOBase):
-    """A file of a folder as a seekable stream; remembers why reading failed."""
+    """A file of a folder as a seekable stream that remembers why reading failed."""
 
     def __init__(self, folder: Folder, relative: str) -> None:
         self._fs, self._path = folder.fs, folder.path_of(relative)
-        self._size = int(persistently("read", self._path, partial(self._fs.size, self._path)))
+        self._size = int(persistently("read", self._fs.size, self._path))
         self._position = 0
         self.failure: StorageFailed | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """True: an `io.RawIOBase` says so."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """True: an `io.RawIOBase` says so."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move, without reading."""
+        """Move to `offset` from `whence`, without reading."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = start + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer as far as the file goes."""
+        """Fill `buffer` up to the end of the file."""
         view = memoryview(buffer).cast("B")
         end = min(self._position + len(view), self._size)
         if end <= self._position:
             return 0
-        fetch = partial(self._fs.cat_file, self._path, start=self._position, end=end)
         try:
-            data = persistently("read", self._path, fetch)
+            data = persistently("read", self._fs.cat_file, self._path, start=self._position, end=end)
         except StorageFailed as error:
             self.failure = error
             raise

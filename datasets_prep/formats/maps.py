@@ -1,4 +1,4 @@
-"""Maps of numbers: PFM, NPY, Sintel .dpt, raw floats, OpenEXR."""
+"""Maps of numbers: PFM, NPY, Sintel's .dpt, raw floats, OpenEXR."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _NPY_SHAPE = re.compile(r"'shape':\s*\(([\d, ]{0,64})\)")
 
 
 def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
-    """Decode a one-channel PFM: `Pf`, width, height, scale, then float32 rows from the bottom up.
+    """Decode the one-channel PFM `data`: `Pf`, width, height, scale, then float32 rows from the bottom up.
 
-    Any white space may separate the header's fields; a line end, CRLF or not, must close it. The sign of the
-    scale gives the byte order (negative: little-endian); its size is ignored, as every depth reader does.
+    Errors begin with `role`. Any white space may separate the header's fields; LF or CRLF must end it. The
+    sign of the scale gives the byte order (negative: little-endian); its magnitude is ignored, as in every
+    depth reader.
 
     Returns:
         (H, W) float32, top row first.
@@ -60,13 +61,15 @@ def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
 
 
 def encode_pfm(values: NDArray[np.float32]) -> bytes:
-    """Encode (H, W) float32 as a little-endian one-channel PFM."""
+    """Encode the (H, W) float32 `values` as a little-endian one-channel PFM."""
     height, width = values.shape
     return f"Pf\n{width} {height}\n-1.000000\n".encode() + values[::-1].astype("<f4").tobytes()
 
 
 def decode_npy(data: bytes, role: str) -> NDArray[Any]:
-    """Decode a numeric `.npy` file, version 1 to 3, without NumPy's loader (which can unpickle).
+    """Decode the numeric `.npy` file `data`, version 1 to 3, without NumPy's loader (which can unpickle).
+
+    Errors begin with `role`.
 
     Returns:
         Any shape; floats, integers or booleans, in native byte order.
@@ -97,17 +100,19 @@ def decode_npy(data: bytes, role: str) -> NDArray[Any]:
 
 
 def encode_npy(values: NDArray[Any]) -> bytes:
-    """Encode a numeric array as `.npy` version 1.0, C order, little-endian."""
+    """Encode the numeric array `values` as `.npy` version 1.0, C order, little-endian."""
+    stream = io.BytesIO()
     stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    fields = f"{{'descr': '{stored.dtype.str}', 'fortran_order': False, 'shape': {stored.shape}, }}"
-    # The format pads with spaces so that the values start at a multiple of 64 bytes.
-    padding = -(len(_NPY_MAGIC) + 4 + len(fields) + 1) % 64
-    header = fields.encode("latin-1") + b" " * padding + b"\n"
-    return _NPY_MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header + stored.tobytes()
+    np.lib.format.write_array(stream, stored, version=(1, 0), allow_pickle=False)
+    return stream.getvalue()
 
 
 def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
     """Decode MPI Sintel's `.dpt`: the tag `PIEH`, int32 width and height, then float32 rows from the top.
+
+    Args:
+        data: content of the file.
+        role: first word of errors.
 
     Returns:
         (H, W) float32.
@@ -128,19 +133,19 @@ def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
 
 
 def encode_sintel_depth(values: NDArray[np.float32]) -> bytes:
-    """Encode (H, W) float32 as MPI Sintel's `.dpt`."""
+    """Encode the (H, W) float32 `values` as MPI Sintel's `.dpt`."""
     height, width = values.shape
     return _SINTEL_TAG + struct.pack("<2i", width, height) + values.astype("<f4").tobytes()
 
 
 def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArray[np.float32]:
-    """Decode little-endian float32 rows without a header.
+    """Decode `height` × `width` little-endian float32 `data` without a header; errors begin with `role`.
 
     Returns:
         (H, W) float32.
 
     Raises:
-        BadSample: if the file has another size.
+        BadSample: if there are more or fewer bytes.
     """
     expected = height * width * 4
     if len(data) != expected:
@@ -152,9 +157,9 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
     """Decode one channel of a single-part OpenEXR file.
 
     Args:
-        data: the file's content.
-        role: for the reason of a refusal.
-        channels: names in order of preference; where the file has none of them, its only channel is taken.
+        data: content of the file.
+        role: first word of errors.
+        channels: names in order of preference; if the file has none of them, its only channel is taken.
 
     Returns:
         (H, W) float32.
@@ -162,7 +167,7 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
     Raises:
         BadSample: if the file is damaged, has several parts, or none of the channels.
     """
-    # Imported where it is used: one dataset needs it, and every worker would pay for loading it.
+    # Imported here: only one dataset needs it, and every worker would pay for loading it.
     import OpenEXR  # type: ignore[import-not-found, unused-ignore]
 
     try:
@@ -170,12 +175,12 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
         if len(parts) == 1:
             low, high = parts[0].header["dataWindow"]
             width, height = (int(side) + 1 for side in high - low)
-            # All channels are decoded together, so all of them count.
+            # All channels are decoded together, so all count towards the size.
             check_size(height, width * max(1, len(parts[0].header["channels"])), role)
             found = OpenEXR.File(io.BytesIO(data), separate_channels=True, num_threads=1).channels()
     except BadSample:
         raise
-    except Exception as error:  # the library throws whatever its C++ parts throw at a damaged file
+    except Exception as error:  # the library raises anything that its C++ code throws
         raise BadSample(f"{role} EXR damaged: {error}") from error
     if len(parts) != 1:
         raise BadSample(f"{role} EXR has {len(parts)} parts, expected one")
@@ -191,14 +196,13 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
 
 
 def encode_exr(channels: dict[str, NDArray[np.float32]]) -> bytes:
-    """Encode (H, W) float32 channels as a single-part scan-line OpenEXR file with ZIP compression."""
+    """Encode (H, W) float32 `channels` by name as a single-part scan-line OpenEXR file, ZIP-compressed."""
     import OpenEXR  # type: ignore[import-not-found, unused-ignore]
 
     stream = io.BytesIO()
     header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}).write(
-        stream
-    )
+    stored = {name: np.ascontiguousarray(values) for name, values in channels.items()}
+    OpenEXR.File(header, stored).write(stream)
     return stream.getvalue()
 
 

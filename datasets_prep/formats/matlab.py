@@ -1,8 +1,10 @@
-"""MATLAB files of version 5, as label maps and lists of indices come in them.
+"""MATLAB files of version 5 that hold label maps and lists of indices.
 
-Read here rather than by SciPy, whose reader ends the process with a segmentation fault on damaged files (some
-in a thousand, where the damage is below the compression). Only what such files need is understood: matrices
-of real numbers, compressed or not, little-endian. The format: "MAT-File Format", MathWorks, chapter 1.
+SciPy's reader is not used, because damaged files (a few in a thousand, where the damage is below the
+compression) end the process with a segmentation fault. Only matrices of real numbers are understood,
+compressed or not, little-endian. The format: "MAT-File Format", MathWorks, chapter 1. A file is a header of
+128 bytes and elements, each with a tag of 8 bytes, its type and size. A matrix (type 14) consists of four
+elements: flags, dimensions, name and values; a compressed element (type 15) is a deflated one of these.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from datasets_prep.formats.pictures import MAX_PIXELS
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
 _MAX_HEAD_BYTES = 4096
-"""Flags, dimensions and name of a matrix; its values follow."""
+"""Enough for flags, dimensions and name of a matrix, which precede its values."""
 
 _MAX_MATRIX_BYTES = 8 * MAX_PIXELS + _MAX_HEAD_BYTES
 _COMPLEX = 0x0800
@@ -32,20 +34,20 @@ _STORED_TYPES = {
     **{1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4"},
     **{7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"},
 }
-"""How values are stored: MATLAB takes the smallest type that holds them all."""
+"""Type of stored values → NumPy's: MATLAB stores a matrix in the smallest type that holds its values."""
 
 _CLASSES = dict(enumerate(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), start=6))
-"""What they are in MATLAB."""
+"""Class of a matrix in MATLAB → NumPy type."""
 
 
 def decode_matlab_array(data: bytes, role: str, name: str) -> NDArray[Any]:
-    """One matrix of real numbers of a MATLAB file of version 5.
+    """The matrix `name` of real numbers in the MATLAB file `data` of version 5; errors begin with `role`.
 
     Returns:
         Two-dimensional, in the type that the matrix has in MATLAB.
 
     Raises:
-        BadSample: if the file is damaged, or has no such matrix.
+        BadSample: if the file is damaged or has no such matrix.
     """
     if len(data) < _HEADER_BYTES or data[124:128] != b"\x00\x01IM":
         raise BadSample(f"{role} MATLAB file is not of version 5 ({len(data)} bytes, starts {data[:8]!r})")
@@ -63,11 +65,14 @@ def decode_matlab_array(data: bytes, role: str, name: str) -> NDArray[Any]:
 
 
 class _Damaged(ValueError):
-    """The file is not what its own words say."""
+    """The file contradicts itself."""
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and content of each element of a file; compressed ones are not padded, all others are."""
+    """Type and content of each element of a file.
+
+    Elements are padded to multiples of 8 bytes, except compressed ones: -5 % 8 = 3 bytes follow 5.
+    """
     position = 0
     while position < len(data):
         kind, size = struct.unpack_from("<2I", data, position)
@@ -82,19 +87,23 @@ def _framed(kind: int, content: bytes) -> bytes:
 
 
 def _inflated(data: bytes, most: int) -> bytes:
-    """At most so many bytes of a compressed element, which is an element itself."""
+    """At most the first `most` bytes of a compressed element, which is an element itself."""
     return zlib.decompressobj().decompress(data, most)
 
 
 def _parts(matrix: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and content of flags, dimensions, name and values of a matrix, as far as they are there."""
+    """Type and content of flags, dimensions, name and values of a matrix, as far as they are complete.
+
+    Up to four bytes lie in the tag itself, whose first word then holds size and type in 16 bits each: the
+    name `ab` is 01 00 02 00 'a' 'b' 00 00, type 1 and size 2, instead of a tag and 8 padded bytes.
+    """
     if len(matrix) < 8 or struct.unpack_from("<I", matrix)[0] != _MATRIX:
         raise _Damaged("an element that is no matrix")
     position = 8
     while position + 8 <= len(matrix):
         kind, size = struct.unpack_from("<2I", matrix, position)
         start, position = position + 8, position + 8 + size + -size % 8
-        if kind >> 16:  # up to four bytes lie in the tag itself
+        if kind >> 16:
             kind, size, start = kind & 0xFFFF, kind >> 16, start - 4
             position = start + 4
         yield kind, matrix[start : start + size]
@@ -122,18 +131,17 @@ def _matrix(element: bytes) -> NDArray[Any]:
         raise _Damaged(f"declares {shape[0]}x{shape[1]} values")
     if len(values) != math.prod(shape) * np.dtype(stored).itemsize:
         raise _Damaged(f"declares {shape[0]}x{shape[1]} values of {stored}, holds {len(values)} bytes")
-    with np.errstate(
-        invalid="ignore"
-    ):  # floats in a matrix of integers: other readers take them as they come
+    # Floats stored for a matrix of integers are cast, as in other readers.
+    with np.errstate(invalid="ignore"):
         return np.frombuffer(values, stored).astype(code).reshape(shape, order="F")
 
 
 def encode_matlab_arrays(arrays: dict[str, NDArray[Any]]) -> bytes:
-    """Encode numeric arrays as a MATLAB file of version 5, compressed."""
+    """Encode numeric `arrays` by name as a compressed MATLAB file of version 5."""
     import scipy.io
 
     stream = io.BytesIO()
     scipy.io.savemat(stream, arrays, do_compression=True)
     data = stream.getvalue()
-    # The first 116 bytes are free text, into which the library writes the time.
+    # The first 116 bytes are free text, to which the library writes the time.
     return b"MATLAB 5.0 MAT-file".ljust(116) + data[116:]

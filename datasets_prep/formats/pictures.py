@@ -1,9 +1,9 @@
-"""Byte formats of depth datasets: bytes ↔ NumPy arrays.
+"""JPEG and PNG: bytes ↔ NumPy arrays.
 
-Raw data is other people's files: truncated downloads, wrong channels, headers that promise more than the file
-holds. Every decoder here checks a header's sizes against the bytes that are there before it allocates, and
-every failure is a `BadSample` whose reason starts with the role of the file (`depth`, `mask`, …), so that a
-quarantine table reads by itself.
+Raw data comes with truncated downloads, wrong channels and headers that declare more than the file holds. The
+decoders of this folder check a header's sizes against the file's size before they allocate, and every failure
+is a `BadSample` whose reason starts with the role of the file (`depth`, `mask`, …), so that rows of the
+quarantine table can be understood by themselves.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 
 MAX_PIXELS = 8192 * 6144
-"""Pictures larger than this are refused from their header alone, so that no file can ask for more than about
-1.5 GiB, all steps of an ingest included. It is the size of a 50-megapixel camera; the largest published
-pictures (ETH3D) have 24 megapixels."""
+"""Larger pictures are refused by their header alone, so that no file can require more than about 1.5 GiB in
+all steps of an ingest. It is the size of a 50-megapixel camera; the largest published pictures (ETH3D) have
+24 megapixels."""
 
 MAX_JPEG_SCANS = 100
-"""A progressive JPEG has about ten scans; every one goes over the whole picture, however few bytes it has."""
+"""A progressive JPEG has about ten scans; each costs time for the whole picture, even if it has few bytes."""
 
 _JPEG_MAGIC = b"\xff\xd8"
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_HEADER_BYTES = 33
+"""Signature and IHDR, which must come first; text may follow."""
 
 _JPEG_SCAN = b"\xff\xda"
 
 
 def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
-    """Height and width of a JPEG or PNG, from its header alone.
+    """Height and width of the JPEG or PNG `data`, from its header alone; errors begin with `role`.
 
     Raises:
         BadSample: if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
@@ -51,7 +53,7 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
 
 
 def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
-    """Decode a whole JPEG or PNG, of any channel count, to RGB.
+    """Decode the whole JPEG or PNG `data`, of any channel count, to RGB; errors begin with `role`.
 
     Alpha is dropped, grey is repeated, 16 bits become 8. EXIF orientation is ignored: ground truth belongs to
     the pixels as stored.
@@ -75,7 +77,7 @@ def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
-    """Encode (H, W, 3) RGB or (H, W, 1) grey uint8 as a baseline JPEG."""
+    """Encode the (H, W, 3) RGB or (H, W, 1) grey uint8 `image` as a baseline JPEG of this `quality`."""
     colorspace = "RGB" if image.shape[2] == 3 else "GRAY"
     return bytes(
         simplejpeg.encode_jpeg(
@@ -85,15 +87,15 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
 
 
 def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Decode a map stored as a grey PNG, without touching its values.
+    """Decode the map in the grey PNG `data` without changing its values; errors begin with `role`.
 
-    Some sets store the map three times, as RGB; that is accepted if the channels are the same.
+    Some datasets store the map three times, as RGB; that is accepted if the channels are equal.
 
     Returns:
         (H, W) uint8 or uint16, as stored.
 
     Raises:
-        BadSample: if it is no PNG, is damaged, or is a colour picture.
+        BadSample: if it is not a PNG, is damaged, or is a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
         raise BadSample(f"{role} is no PNG ({len(data)} bytes, starts {data[:8]!r})")
@@ -110,19 +112,25 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
     return values
 
 
-def encode_png(values: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """Encode (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, 8 or 16 bits, as PNG."""
+def encode_png(values: NDArray[np.uint8] | NDArray[np.uint16], level: int | None = 1) -> bytes:
+    """Encode a picture as PNG.
+
+    Args:
+        values: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, 8 or 16 bits.
+        level: zlib's compression level; 1 is a third larger than zlib's default and five times as fast. None:
+            OpenCV's default, run-length encoding.
+    """
     if values.ndim == 3:
         values = values[..., [2, 1, 0, 3][: values.shape[2]]]
-    # Level 1 is a third larger than the default and five times as fast.
-    ok, data = cv2.imencode(".png", np.ascontiguousarray(values), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    options = [] if level is None else [cv2.IMWRITE_PNG_COMPRESSION, level]
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(values), options)
     if not ok:
         raise ValueError(f"OpenCV cannot encode {values.shape} {values.dtype} as PNG")
     return data.tobytes()
 
 
 def check_size(height: int, width: int, role: str) -> None:
-    """Raises BadSample, naming the file's `role`, for `height` × `width` pixels of none or too many."""
+    """Raises BadSample, naming the file's `role`, if `height` × `width` pixels are none or too many."""
     if height < 1 or width < 1:
         raise BadSample(f"{role} declares {width}x{height} pixels")
     if height * width > MAX_PIXELS:
@@ -139,7 +147,7 @@ def _png_size(data: bytes, role: str) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes, role: str) -> tuple[int, int]:
-    # By the library that will decode it: to a reader of our own, a hostile file could show another size.
+    # By the library that will decode it: a hostile file could show another size to another parser.
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError as error:
@@ -159,8 +167,8 @@ def _decode_jpeg(data: bytes, role: str) -> NDArray[np.uint8]:
 
 
 def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
-    """Decode after checking every chunk: OpenCV returns a truncated PNG with black rows, and no error."""
-    kinds = [kind for kind, _ in _png_chunks(data, role)]
+    """Decode after checking every chunk: OpenCV decodes a truncated PNG to black rows without an error."""
+    kinds = [kind for kind, _ in png_chunks(data, role)]
     if b"IDAT" not in kinds:
         raise BadSample(f"{role} PNG has no picture data")
     try:
@@ -172,8 +180,8 @@ def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
     return values
 
 
-def _png_chunks(data: bytes, role: str) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of each chunk, checked by its checksum, up to and including the end mark."""
+def png_chunks(data: bytes, role: str) -> Iterator[tuple[bytes, memoryview]]:
+    """Kind and content of each chunk of the PNG `data`, verified by checksum; errors begin with `role`."""
     view, position, kind = memoryview(data), len(_PNG_MAGIC), b""
     while kind != b"IEND":
         if position + 12 > len(data):

@@ -16,7 +16,7 @@ _MODES = ("L", "I;16", "I;16B", "I", "F")
 
 
 def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
-    """Decode the first picture of a TIFF file of one channel.
+    """Decode the first picture of the one-channel TIFF `data`; errors begin with `role`.
 
     Returns:
         (H, W) float32, values as stored.
@@ -28,7 +28,7 @@ def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
 
     try:
         with warnings.catch_warnings():
-            # Of damage that matters the library raises an error as well.
+            # Damage that matters also raises an error.
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(data), formats=["TIFF"])
             width, height = picture.size
@@ -39,7 +39,7 @@ def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
             return np.asarray(picture).astype(np.float32)
     except BadSample:
         raise
-    except UnidentifiedImageError as error:  # whose message holds an address in memory
+    except UnidentifiedImageError as error:  # its message contains a memory address
         raise BadSample(f"{role} is no TIFF, or damaged from its start") from error
-    except Exception as error:  # the library's errors are of many kinds, KeyError to struct.error
+    except Exception as error:  # the library raises anything from KeyError to struct.error
         raise BadSample(f"{role} TIFF damaged: {error}") from error

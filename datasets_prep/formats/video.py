@@ -1,8 +1,8 @@
 """Frames of a video by number, decoded by FFmpeg's libraries through PyAV, from any storage.
 
-A frame's number is its time since the start of the video stream, times the average frame rate: for videos of
-constant rate, as films and nearly all web videos are, the position in a count from 0. It needs no index, so a
-clip in the middle of a film is read by seeking to the key frame before it.
+A frame's number is its time since the start of the video stream times the average frame rate. In videos of
+constant rate, such as films and nearly all web videos, it counts from 0. It needs no index, so a clip in the
+middle of a film is read by seeking to the key frame before it.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from datasets_prep.errors import BadSample
 from datasets_prep.storage.folder import Folder
 
 SUFFIXES = ("mkv", "mp4", "webm", "m4v", "mov", "avi")
-"""Endings of file names that are taken for videos. MPEG transport streams are none of them: without an index,
-seeking in them loses frames at both ends."""
+"""File name endings of videos. MPEG transport streams are not accepted: they have no index, and seeking in
+them loses frames at both ends."""
 
 MAX_FRAME_PIXELS = 8192 * 4320
-"""Larger frames are refused: no stereo film has them, and a damaged header could ask for any memory."""
+"""Larger frames are refused: no stereo film has them, and a damaged header could require any memory."""
 
 
 class Video:
-    """An open video file, decoded on one thread (the jobs run one task a core).
+    """An open video file, decoded on one thread (the jobs run one task per core).
 
     Args:
-        folder, path: where it is.
+        folder: folder of the file.
+        path: its path in the folder.
 
     Raises:
-        BadSample: if it is no video, or its frames are too large.
+        BadSample: if it is not a video, or its frames are too large.
         OSError: when storage fails.
     """
 
     def __init__(self, folder: Folder, path: str) -> None:
         self.path = path
-        self._file = folder.fs.open(folder.path_of(path), "rb")
+        self._file = folder.open(path)
         try:
-            # Titles in other encodings than UTF-8 are no reason to refuse a video.
+            # Titles in encodings other than UTF-8 do not matter.
             self._container = av.open(self._file, "r", metadata_errors="replace")
         except (av.FFmpegError, ValueError, OSError) as error:
             self._file.close()
@@ -78,23 +79,20 @@ class Video:
 
     def chapters(self) -> list[tuple[int, int]]:
         """The chapters that the container marks, as half-open ranges of frame numbers; often none."""
-        marks = self._container.chapters()
+        rate = self.frame_rate
         return [
-            (
-                round(mark["start"] * mark["time_base"] * self.frame_rate),
-                round(mark["end"] * mark["time_base"] * self.frame_rate),
-            )
-            for mark in marks
+            (round(mark["start"] * mark["time_base"] * rate), round(mark["end"] * mark["time_base"] * rate))
+            for mark in self._container.chapters()
         ]
 
     def frames(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """The frames with these numbers, which must rise.
+        """The frames with these ascending `numbers`.
 
         Yields:
             (H, W, 3) uint8 RGB for each number.
 
         Raises:
-            BadSample: naming the first frame that is not there or cannot be decoded.
+            BadSample: naming the first frame that is missing or cannot be decoded.
         """
         wanted = list(numbers)
         for number, frame in self._decode_from(wanted[0] if wanted else 0):
@@ -107,13 +105,13 @@ class Video:
             raise BadSample(f"frame missing: the video has no frame {wanted[0]}")
 
     def thumbnails(self, start: int, stop: int | None, width: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Number and luma of all frames from `start` to before `stop` (None: the end), shrunk.
+        """Number and reduced luma of all frames from `start` to before `stop` (None: the end).
 
         Yields:
-            the frame's number, and (h, `width`) uint8.
+            The frame's number, and (h, `width`) uint8.
 
         Raises:
-            BadSample: where the video cannot be decoded on.
+            BadSample: where the video cannot be decoded further.
         """
         height = max(2, round(width * self._stream.height / self._stream.width))
         for number, frame in self._decode_from(start):
@@ -131,7 +129,7 @@ class Video:
             for frame in self._container.decode(self._stream):
                 found = self._number(frame)
                 if first and found > number > 0:
-                    # Some containers seek to the key frame after; then only the start is sure.
+                    # Some containers seek to the key frame after it; only the start is certain then.
                     yield from self._decode_all()
                     return
                 first = False
@@ -159,7 +157,7 @@ class Video:
 
 
 def _problem_of(container: av.container.InputContainer) -> str | None:
-    """What a file without pictures, or with a damaged header, lacks."""
+    """The defect of a file without pictures or with a damaged header; None if there is none."""
     if not container.streams.video:
         return "no video in it"
     stream = container.streams.video[0]
@@ -173,7 +171,7 @@ def _problem_of(container: av.container.InputContainer) -> str | None:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an error is the file's: also where it names a place before its own start, which no disk has."""
+    """Whether the file is at fault: an error of FFmpeg, or a seek before its start (EINVAL)."""
     beyond = isinstance(error, OSError) and error.errno == errno.EINVAL
     return beyond or isinstance(error, (av.FFmpegError, ValueError))
 

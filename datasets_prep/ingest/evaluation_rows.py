@@ -1,7 +1,7 @@
-"""Rows of the splits that exist for evaluation: everything as the dataset has it.
+"""Rows of the splits for evaluation: image bytes and ground truth as the dataset stores them.
 
-The zero-shot protocol compares a prediction, resized to the ground truth, at the ground truth's own
-resolution; a second JPEG generation or half-precision depth would be an error of ours in somebody's table.
+The zero-shot protocol compares a prediction, resized to the ground truth, at the native resolution of the
+ground truth; a second JPEG generation or half-precision depth would add an error to the published metrics.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import numpy as np
 
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb
-from datasets_prep.ingest.normalize import native_inverse_depth
+from datasets_prep.ingest.normalize import inverse_depth_of
 from datasets_prep.schema import encode_depth
 from datasets_prep.sources.base import RawPointPair, RawSample, TargetKind
 
 
-def native_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[str, Any]:
-    """The columns of a row with float32 depth at native resolution, NaN where there is none.
+def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[str, Any]:
+    """The pixel columns of `raw` with float32 depth at native resolution, NaN where there is none.
 
-    Sky counts as "no ground truth": the protocol compares depth, which sky has none of. One valid pixel is
-    enough: which images a benchmark consists of was its authors' choice.
+    Sky counts as "no ground truth": the protocol compares depth, and sky has none. One valid pixel is enough:
+    the benchmark's authors chose its images. `scale` is set if `target_kind` is metric.
 
     Raises:
         BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
     """
     height, width = decode_rgb(raw.image).shape[:2]
-    inverse, valid = native_inverse_depth(raw)
+    inverse, valid = inverse_depth_of(raw)
     if valid.shape != (height, width):
         raise BadSample(
             f"size mismatch: image is {width}x{height}, ground truth is {valid.shape[1]}x{valid.shape[0]}"
@@ -57,10 +57,10 @@ def native_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[str, A
 
 
 def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
-    """The columns of a row whose ground truth is the order of two points.
+    """The pixel columns of `raw`, whose ground truth is the order of two points.
 
     Raises:
-        BadSample: if the image is damaged or a point lies outside of it.
+        BadSample: if the image is damaged or a point lies outside it.
     """
     height, width = decode_rgb(raw.image).shape[:2]
     for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):

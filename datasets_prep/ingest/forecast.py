@@ -1,6 +1,6 @@
-"""What an ingest would do, before it is done: how many bytes, how long, and what is there already.
+"""Dry run of an ingest: bytes to write, time to take, and shards that are finished already.
 
-Some samples are read and normalised as the ingest would, and the rest is taken to be like them.
+A few samples are read and normalised as by the ingest, and the results are extrapolated to the others.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ TRIED_SAMPLES = 6
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What an ingest would do.
+    """The work that an ingest has to do.
 
     Attributes:
-        finished_shards: how many are there already, and would be kept.
-        missing_samples: those of the other shards.
-        tried, usable: samples that were read to tell, and how many of them were no bad ones.
-        bytes: of the shards that are missing; None if no tried sample was usable.
-        core_seconds: one core's time for them; to be divided by the number of cores.
+        finished_shards: shards that exist already and would be kept.
+        missing_samples: samples of the other shards.
+        tried, usable: samples that were read for this forecast, and those of them that were usable.
+        bytes: size of the missing shards; None if no tried sample was usable.
+        core_seconds: time that one core needs for them.
     """
 
     finished_shards: int
@@ -40,7 +40,7 @@ class Forecast:
 
 
 def forecast(plan: IngestPlan, out: str) -> Forecast:
-    """Read some samples of the plan and extrapolate; writes nothing and needs no Ray."""
+    """Extrapolate from some samples of `plan` to the missing shards below `out`; writes nothing."""
     present = set((Folder(out) / plan.dataset / plan.version).children())
     missing = [shard for shard in plan.shards if shard.name not in present]
     count = sum(shard.count for shard in missing)
@@ -66,7 +66,7 @@ def forecast(plan: IngestPlan, out: str) -> Forecast:
 
 
 def _some_samples(plan: IngestPlan) -> list[tuple[str, Sample]]:
-    """Samples from all over the plan, each with its split."""
+    """Samples evenly spaced over the plan, each with its split."""
     positions = np.unique(np.linspace(0, plan.samples - 1, TRIED_SAMPLES).astype(int)).tolist()
     chosen, first = [], 0
     for shard in plan.shards:

@@ -3,11 +3,11 @@
 All datasets are brought to one representation here, and only here (paper section 4.1; MiDaS, section 5):
 
 * Depth becomes inverse depth. Metric and up-to-scale targets are divided by their maximum, so 0 stays
-  infinitely far; affine targets, whose zero means nothing, are stretched to [0, 1].
-* Sky, where a source knows it, is valid and 0: the network shall learn that it is far.
+  infinitely far; affine targets, whose zero has no meaning, are stretched to [0, 1].
+* Sky, where a source marks it, is valid and 0: the network is to learn that it is far.
 * The image is averaged over areas when it shrinks. Ground truth is never averaged: each output pixel takes
-  the nearest valid source pixel inside its own footprint, so no value is made up across a depth edge or out
-  of invalid pixels.
+  the nearest valid source pixel inside its own footprint, so no value is invented across a depth edge or from
+  invalid pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
-from datasets_prep.settings import ResizeRule
+from datasets_prep.settings import IngestSettings, ResizeRule
 from datasets_prep.sources.base import RawSample, TargetKind
 
 
@@ -43,7 +43,10 @@ class Target:
 
 
 def resized_shape(height: int, width: int, side: int, rule: ResizeRule) -> tuple[int, int]:
-    """The (height, width) whose shorter (or longer) side is `side`, aspect kept to the nearest pixel."""
+    """The size of a `height` × `width` image whose shorter or longer side, by `rule`, becomes `side`.
+
+    The aspect ratio is kept to the nearest pixel: 480 × 640 becomes 384 × 512 with 384 and `shorter`.
+    """
     if rule == "none":
         return height, width
     reference = min(height, width) if rule == "shorter" else max(height, width)
@@ -51,22 +54,14 @@ def resized_shape(height: int, width: int, side: int, rule: ResizeRule) -> tuple
 
 
 def normalize(
-    raw: RawSample,
-    target_kind: TargetKind,
-    *,
-    side: int,
-    rule: ResizeRule,
-    jpeg_quality: int,
-    min_valid_share: float,
-    min_dynamic_range: float,
-    sizes_may_differ: bool = False,
+    raw: RawSample, target_kind: TargetKind, settings: IngestSettings, sizes_may_differ: bool = False
 ) -> dict[str, Any]:
-    """Make the columns of a shard row that come from pixels (the caller adds ids and provenance).
+    """The pixel columns of a training row.
 
     Args:
-        side, rule: the output's shorter (or longer) side in pixels.
-        min_valid_share: the least share of pixels with ground truth, sky not counted.
-        min_dynamic_range: the least ratio between the 98th and the 2nd percentile of inverse depth.
+        raw: image and ground truth.
+        target_kind: kind of ground truth.
+        settings: size, JPEG quality, and least share and range of valid ground truth.
         sizes_may_differ: resize the target to the image instead of refusing a difference.
 
     Raises:
@@ -79,11 +74,11 @@ def normalize(
         raise BadSample(
             f"size mismatch: image is {width}x{height}, ground truth is {target_width}x{target_height}"
         )
-    shape = resized_shape(height, width, side, rule)
-    target = normalize_target(raw, target_kind, shape, min_valid_share, min_dynamic_range)
+    shape = resized_shape(height, width, settings.side, settings.resize)
+    target = normalize_target(raw, target_kind, shape, settings.min_valid_share, settings.min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
     return {
-        "image": encode_resized(raw.image, image, shape, jpeg_quality),
+        "image": encode_resized(raw.image, image, shape, settings.jpeg_quality),
         "inverse_depth": encode_inverse_depth(target.inverse_depth),
         "height": shape[0],
         "width": shape[1],
@@ -104,12 +99,19 @@ def normalize_target(
     min_valid_share: float,
     min_dynamic_range: float = 1.0,
 ) -> Target:
-    """Bring a native-resolution target to (H, W) = `shape`, inverse depth in [0, 1].
+    """Resize and normalise the ground truth of a sample.
+
+    Args:
+        raw: its target, validity and sky at native resolution.
+        target_kind: kind of ground truth.
+        shape: (H, W) of the result.
+        min_valid_share: least share of pixels with ground truth, sky not counted.
+        min_dynamic_range: least ratio between the 98th and the 2nd percentile of inverse depth.
 
     Raises:
         BadSample: if too little of it is valid, or all of it has one value.
     """
-    inverse_depth, valid = native_inverse_depth(raw)
+    inverse_depth, valid = inverse_depth_of(raw)
     inverse_depth, valid = resize_nearest_valid(inverse_depth, valid, shape)
     sky = np.zeros(shape, bool)
     if raw.sky is not None:
@@ -136,7 +138,7 @@ def normalize_target(
 
 
 def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
-    """Refuse a map of which too little is known.
+    """Refuse a (H, W) bool map `valid` of which less than `min_valid_share` is True.
 
     Raises:
         BadSample: naming both shares.
@@ -149,8 +151,12 @@ def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
 
 
 def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> None:
-    """Refuse a flat map; of affine values, counted from the farthest, the two percentiles must differ."""
-    # Some ten thousand values tell the percentiles well enough, at a tenth of the time.
+    """Refuse a flat map: the ratio of the 98th to the 2nd percentile must reach `min_dynamic_range`.
+
+    Affine values, whose zero is arbitrary, come counted from the farthest, so the 2nd percentile is near 0
+    and the ratio only fails where the two percentiles (nearly) agree.
+    """
+    # Every n-th value, about 20,000 in all, gives the percentiles precisely enough in a tenth of the time.
     low, high = np.percentile(values[:: max(1, values.size // 20_000)], (2, 98))
     if high <= 0 or high < low * min_dynamic_range:
         raise BadSample(
@@ -159,20 +165,28 @@ def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> Non
         )
 
 
-def native_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Native-resolution inverse depth and its validity; depth that is not finite and positive is invalid."""
+def inverse_depth_of(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Inverse depth of `raw` at native resolution and its validity: finite, and depth positive."""
     valid = raw.valid & np.isfinite(raw.target)
     if raw.quantity == "inverse_depth":
         return raw.target, valid
     valid &= raw.target > 0
-    # Dividing in float64 and asking again: the inverse of a subnormal depth overflows float32.
+    # Divided in float64 and checked again: the inverse of a subnormal depth overflows float32.
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = (1.0 / raw.target.astype(np.float64)).astype(np.float32)
     return inverse, valid & np.isfinite(inverse)
 
 
 def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Row and column of the source pixel under each output pixel's centre."""
+    """Rows and columns of the source pixels under the centres of the output pixels.
+
+    The centre of output pixel i of n lies at (i + 0.5) · o / n of o source pixels; the pixel that contains it
+    is the integer part. From 5 to 2: 1.25 and 3.75, so pixels 1 and 3.
+
+    Args:
+        old: (h, w, …) of the source.
+        new: (H, W) of the output.
+    """
     rows, columns = (
         np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1)
         for o, n in zip(old[:2], new, strict=True)
@@ -185,8 +199,13 @@ def resize_nearest_valid(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Resize without mixing values: the nearest valid source pixel inside each output pixel's footprint.
 
+    The footprint reaches ⌈o / n⌉ // 2 pixels around the source pixel under the centre: from o = 9 to n = 3
+    that is 1, so output pixel 1, centred in source pixel 4, may take 3 to 5 and nothing of its neighbours.
+    All output pixels try the same offset at once, the nearest first; equal distances are ordered by (dy, dx).
+
     Args:
-        values, valid: (h, w).
+        values: (h, w) float32.
+        valid: (h, w) bool.
         shape: (H, W) of the output, smaller or larger.
 
     Returns:
@@ -219,7 +238,14 @@ def resize_nearest_valid(
 
 
 def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
-    """The image at its stored size as JPEG; the source's own bytes where they are that already."""
+    """The image as JPEG of a given size; the source's own bytes if they are that already.
+
+    Args:
+        data: bytes of the image file.
+        image: (H, W, 3) uint8 RGB, decoded from `data`.
+        shape: (height, width) of the result.
+        quality: JPEG quality.
+    """
     if image.shape[:2] == shape:
         return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)
     shrinks = shape[0] < image.shape[0]

@@ -1,12 +1,12 @@
 """Raw dataset → shards, manifest and quarantine table, on Ray Data.
 
-Tasks write whole shards of the plan. A task that dies is simply run again, a finished shard is recognised by
-its name and footer and skipped, and killing the job at any moment and running it again ends with the same
-bytes as one clean run.
+Tasks write whole shards of the plan and are idempotent: a task that dies is run again, a finished shard is
+recognised by its name and footer and skipped. A job that is killed at any moment and run again ends with the
+same bytes as one clean run.
 
-A sample that cannot be used does not stop the job: it is left out and named, with the reason, in the shard's
-footer and, at the end, in `quarantine.parquet`. Storage that fails leaves nothing out: the shard is tried
-again when the others are done, and if it still cannot be written the job stops, to be run again.
+A sample that cannot be used does not stop the job: it is left out and listed, with the reason, in the shard's
+footer and finally in `quarantine.parquet`. A storage failure leaves nothing out: the shard is tried again
+when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 import pickle
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -43,44 +42,41 @@ from datasets_prep.manifest import (
     open_dataset,
 )
 from datasets_prep.plan.shards import IngestPlan, ShardPlan, open_source
+from datasets_prep.progress import Progress
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import Source
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.storage.retries import StorageFailed
 
 ROUNDS = 3
-"""How often a shard is tried if storage fails. Within each, every read and write is tried several times."""
+"""Attempts per shard if storage fails; within each, every read and write is retried several times."""
 
 MAX_FAILED_SHARDS = 16
-"""So many shards that fail in one round are no accident: the job stops at once."""
+"""If this many shards fail in one round, the cause is not transient: the job stops at once."""
 
 _TASKS = 64
 _IMAGES_A_TASK = 256
-"""Shards of few samples go into tasks of about so many images, as soon as there are more than `_TASKS`."""
+"""Small shards are grouped into tasks of about this many images, once there are more than `_TASKS`."""
 
 _QUARANTINE_SCHEMA = pa.schema(
     [("sample_id", pa.string()), ("source_path", pa.string()), ("reason", pa.string())]
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an ingest is: reported after every finished shard."""
-
-    samples_done: int
-    quarantined: int
-
-
 def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
     """Write a plan's shards below `out`/<dataset>, then quarantine table and manifest; Ray must be running.
 
-    Shards that an earlier run finished are kept. A dataset version that is finished is left untouched.
+    Shards that an earlier run finished are kept. A finished dataset version is left untouched.
+
+    Args:
+        plan: shards to write.
+        out: path or URI of the folder of prepared datasets.
 
     Yields:
-        the progress after each shard; exhaust the iterator to finish the job, then `open_dataset` it.
+        The progress in samples after each shard; exhaust the iterator to finish the job.
 
     Raises:
-        WrongLayout: if not one sample could be used; the quarantine table is written all the same.
+        WrongLayout: if no sample could be used; the quarantine table is written nevertheless.
     """
     folder = Folder(out) / plan.dataset
     version_folder = folder / plan.version
@@ -94,18 +90,18 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
         results.append(result)
         done += result["rows"] + len(result["quarantine"])
         quarantined += len(result["quarantine"])
-        yield Progress(done, quarantined)
-    folder.remove_partial_files()  # of workers that died while Ray went on
+        yield Progress(done, plan.samples, quarantined)
+    folder.remove_partial_files()  # of workers that died while Ray continued
     _close(plan, folder, version_folder, sorted(results, key=lambda r: str(r["name"])))
 
 
 def is_finished(plan: IngestPlan, out: str) -> bool:
-    """Whether that version of the dataset is there already, whole."""
+    """Whether the dataset version of `plan` is finished below `out`."""
     return (Folder(out) / plan.dataset / plan.version).exists(MANIFEST_NAME)
 
 
 def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
-    """`ingest` without watching it; returns the finished dataset."""
+    """`ingest` the `plan` to `out` without showing progress; returns the finished dataset."""
     for _ in ingest(plan, out):
         pass
     return open_dataset((Folder(out) / plan.dataset / plan.version).uri)
@@ -115,7 +111,7 @@ def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
 
 
 def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
-    """What was written of every shard, as they come; those that storage failed come last.
+    """The result of every shard, in order of completion; those that are retried come last.
 
     Raises:
         StorageFailed: if a shard cannot be written in any round.
@@ -143,7 +139,7 @@ def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
 
 
 def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
-    """One Ray Data row a shard: what a task needs travels with it, so that no worker holds the whole plan."""
+    """One Ray Data row per shard; it carries its samples, so that no worker holds the whole plan."""
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
@@ -165,11 +161,16 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
 def write_shard(
     row: dict[str, Any], *, source: str, raw: str, out: str, version: str, settings: dict[str, Any]
 ) -> dict[str, str]:
-    """Write one shard, unless it is there already.
+    """Write one shard, unless it exists.
+
+    Args:
+        row: Ray Data row; `shard` is the pickled `ShardPlan`.
+        source, raw, version, settings: as in `IngestPlan`.
+        out: folder of the dataset version.
 
     Returns:
-        `result`: its name, split and `describe_shard`, as JSON; or a `failure` of storage, or a `mistake`
-        that only the user can mend. (An exception would end the other tasks too, and hide its message.)
+        `result`: its name, split and `describe_shard` as JSON; or a `failure` of storage, or a `mistake` that
+        only the user can fix. (An exception would end the other tasks too, and hide its message.)
     """
     plan: ShardPlan = pickle.loads(row["shard"])
     result: dict[str, Any] = {"name": plan.name, "split": plan.split}
@@ -187,7 +188,7 @@ def _write_shard(
     plan: ShardPlan, source: Source, raw: str, folder: Folder, version: str, settings: IngestSettings
 ) -> dict[str, Any]:
     if is_finished_shard(folder, plan.name, version):
-        with folder.fs.open(folder.path_of(plan.name)) as file:
+        with folder.open(plan.name) as file:
             return describe_shard(file)
     cv2.setNumThreads(1)
     with folder.writing(plan.name) as path:
@@ -200,7 +201,7 @@ def _write_shard(
 def _add_rows(
     shard: ShardWriter, plan: ShardPlan, source: Source, root: DigestingFolder, settings: IngestSettings
 ) -> None:
-    """Read, normalise and add a shard's samples; what cannot be used is noted."""
+    """Read, normalise and add a shard's samples; unusable ones are quarantined."""
     for sample in plan.samples:
         try:
             shard.add(make_row(source, root, sample, plan.split, settings))
@@ -249,7 +250,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
 
 
 def _means(results: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over all samples that have a value."""
+    """Mean of each column over all samples that have a value."""
     means = {}
     for name in AVERAGED_COLUMNS:
         sums, counts = zip(*(result["sums"][name] for result in results), strict=True)
@@ -259,6 +260,4 @@ def _means(results: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _point_latest(folder: Folder, version: str) -> None:
-    content = json.dumps({"version": version}) + "\n"
-    if not folder.exists(LATEST_NAME) or folder.read_text(LATEST_NAME) != content:
-        folder.write_text(LATEST_NAME, content)
+    folder.update_text(LATEST_NAME, json.dumps({"version": version}) + "\n")

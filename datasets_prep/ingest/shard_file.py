@@ -1,7 +1,7 @@
-"""One shard file: rows into a Parquet file of small row groups, and what the manifest says of it.
+"""One shard file: rows in a Parquet file of small row groups, and its description for the manifest.
 
-The file's footer says which plan it belongs to and what was left out of it, so that a finished shard is
-recognised by its name and footer alone.
+The footer names the plan that the file belongs to and the samples that were left out, so that a finished
+shard is recognised by its name and footer alone.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
 from datasets_prep.storage.folder import Folder
 
 ROW_GROUP_BYTES = 16 * 2**20
-"""A row group of large rows, such as evaluation sets at their native size, is closed early from here on: a
-writer holds one row group, and a reader too."""
+"""A row group of large rows, such as evaluation rows at native resolution, is closed early at this size:
+writers and readers hold one row group in memory."""
 
 AVERAGED_COLUMNS = ("valid_share", "sky_share", "inverse_depth_median")
-"""Columns whose mean the manifest tells."""
+"""Columns whose means are in the manifest."""
 
 _FOOTER_PLAN = b"dpt.plan"
 _FOOTER_QUARANTINE = b"dpt.quarantine"
@@ -39,7 +39,14 @@ QuarantineEntry = dict[str, str]
 
 
 class ShardWriter:
-    """Collects a shard's rows and what was left out of it; see `writing_shard`."""
+    """Collects a shard's rows and its quarantined samples; see `writing_shard`.
+
+    Args:
+        writer: open writer of the file.
+
+    Attributes:
+        quarantine: samples that were left out.
+    """
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self.quarantine: list[QuarantineEntry] = []
@@ -48,7 +55,7 @@ class ShardWriter:
         self._bytes = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row of `SCHEMA`."""
+        """Add `row` of `SCHEMA`."""
         self._rows.append(row)
         self._bytes += sum(len(row[name]) for name in _BLOB_COLUMNS if row.get(name) is not None)
         if len(self._rows) == ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
@@ -63,11 +70,11 @@ class ShardWriter:
 
 @contextmanager
 def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
-    """Write a shard file of the plan `version`; it is complete when the block ends."""
+    """Write a shard file at `path` for the plan `version`; it is complete when the block ends."""
     with pq.ParquetWriter(
         path,
         SCHEMA,
-        # The big columns are compressed already; a second pass costs time and saves nothing.
+        # The large columns are compressed already; a second pass would cost time and save nothing.
         compression={name: "none" if name in _BLOB_COLUMNS else "zstd" for name in SCHEMA.names},
         use_dictionary=["dataset", "split", "target_kind"],
         write_statistics=_PLAIN_COLUMNS,
@@ -82,15 +89,15 @@ def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
 
 
 def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
-    """Whether the shard is there already, of this plan.
+    """Whether the shard `name` of the plan `version` exists in `folder`, undamaged.
 
     Raises:
-        NotADataset: if it is there, but belongs to another plan.
+        NotADataset: if it exists but belongs to another plan.
     """
     if not folder.exists(name):
         return False
     try:
-        with folder.fs.open(folder.path_of(name)) as file:
+        with folder.open(name) as file:
             metadata = pq.ParquetFile(file).metadata.metadata or {}
     except pa.ArrowInvalid:  # damaged since it was written: make it again
         return False
@@ -100,11 +107,11 @@ def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
 
 
 def describe_shard(file: BinaryIO) -> dict[str, Any]:
-    """What the manifest needs to know of a finished shard, from its open file.
+    """The description of a finished shard for the manifest, from its open `file`.
 
     Returns:
-        `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of the values
-        that are there) and `quarantine`.
+        `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of its non-null
+        values) and `quarantine`.
     """
     size, digest = digest_file(file)
     parquet = pq.ParquetFile(file)
@@ -126,7 +133,7 @@ def _sum_and_count(column: pa.ChunkedArray) -> tuple[float, int]:
 
 
 def digest_file(file: BinaryIO) -> tuple[int, str]:
-    """Size and SHA-256 (hexadecimal) of an open file, read once in small pieces."""
+    """Size and SHA-256 (hexadecimal) of an open `file`, read once in small pieces."""
     state, size = hashlib.sha256(), 0
     file.seek(0)
     while piece := file.read(_READ_BYTES):

@@ -1,4 +1,4 @@
-"""Contact sheets: equally wide pictures in rows, with a line of text above each row."""
+"""Contact sheets: pictures of equal height in rows, with a line of text above each row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str], heig
     """Lay pictures out in rows.
 
     Args:
-        rows: (H, W, 3) uint8 RGB pictures of any size; each is scaled to `height` pixels.
-        titles: one line of text (ASCII) a row.
+        rows: (H, W, 3) uint8 RGB pictures of any size.
+        titles: one line of ASCII text per row.
+        height: height in pixels to which each picture is scaled.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -1,7 +1,7 @@
-"""One self-contained HTML page: style, script and pictures are part of the file; it can be sent and kept.
+"""Self-contained HTML pages: style, script and pictures are part of the file, so it can be sent and archived.
 
-Every page of the project has this look: `dpt inspect`'s, the reports of sweeps and of models. It follows the
-reader's choice of light or dark, fits a telephone, and loads nothing.
+All pages share this style: those of `dpt inspect`, and the reports of sweeps and models. It follows the
+reader's colour scheme, fits small screens, and loads nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def document(title: str, body: str, style: str = "") -> str:
     """A whole HTML document.
 
     Args:
-        title: plain text, of the browser's tab.
+        title: plain text for the browser's tab.
         body: HTML.
-        style: CSS that only this page needs.
+        style: additional CSS of this page.
     """
-    # Only where there is something to sort: a page that shows strangers' data runs nothing.
+    # Only if there is a table to sort: a page that shows data of strangers runs no script.
     script = f"<script>{_SCRIPT.read_text('utf-8')}</script>" if 'class="sortable"' in body else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"/>\n'
@@ -37,10 +37,13 @@ def document(title: str, body: str, style: str = "") -> str:
 
 
 def header(kicker: str, title: str, lead: str = "", links: Mapping[str, str] | None = None) -> str:
-    """The top of a page: what kind of page it is, its title, a line of HTML, links to its sections.
+    """The top of a page.
 
     Args:
-        links: anchor → text.
+        kicker: kind of page, plain text.
+        title: plain text.
+        lead: a line of HTML below the title.
+        links: anchor of a section → text of the link.
     """
     items = "".join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in (links or {}).items())
     nav = f'<nav aria-label="Sections">{items}</nav>' if items else ""
@@ -49,12 +52,12 @@ def header(kicker: str, title: str, lead: str = "", links: Mapping[str, str] | N
 
 
 def section(anchor: str, title: str, body: str) -> str:
-    """A titled section that links lead to."""
+    """The HTML `body` as a section with the id `anchor` and the plain text `title`."""
     return f'<section id="{escape(anchor)}"><h2>{escape(title)}</h2>\n{body}</section>'
 
 
 def image(picture: Picture, description: str) -> str:
-    """An <img> with the (H, W, 3) uint8 RGB picture in it, as JPEG."""
+    """An <img> that contains the (H, W, 3) uint8 RGB `picture` as JPEG, with `description` as alternative."""
     data = base64.b64encode(encode_jpeg(picture, JPEG_QUALITY)).decode("ascii")
     height, width = picture.shape[:2]
     return (
@@ -64,7 +67,7 @@ def image(picture: Picture, description: str) -> str:
 
 
 def write_document(path: Path, text: str) -> Path:
-    """Write a page, whole or not at all; returns its path."""
+    """Write the page `text`, whole or not at all; returns its `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(text, encoding="utf-8")

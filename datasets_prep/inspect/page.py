@@ -1,7 +1,4 @@
-"""The page of `dpt inspect`: one HTML file with random samples, statistics and problems of every dataset.
-
-Pictures are part of the file, so that it can be sent and kept; it loads nothing and runs nothing.
-"""
+"""The page of `dpt inspect`: random samples, statistics and problems of every dataset in one HTML file."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from datasets_prep.inspect.verify import Inspection, LeftOut
 _LABELS = ("image", "ground truth", "validity")
 _SHOWN_REASONS = 30
 _NAMED = 4
-"""Datasets of more are counted in the title."""
+"""Up to this many datasets are named in the title; more are counted."""
 
 _STYLE = """
 .samples { display: grid; gap: 1.4rem; margin-top: 1.5rem; align-items: start;
@@ -29,11 +26,7 @@ _STYLE = """
 
 
 def write_page(path: Path, datasets: Sequence[tuple[Inspection, list[dict[str, Any]]]]) -> Path:
-    """Write the page of some datasets, each with the rows to show; returns its path.
-
-    Args:
-        datasets: inspections, each with rows of `schema.SCHEMA`.
-    """
+    """Write the page of `datasets`, inspections with rows of `schema.SCHEMA`; returns its `path`."""
     names = [inspection.name for inspection, _ in datasets]
     title = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} datasets"
     sections = "\n".join(_section(inspection, rows) for inspection, rows in datasets)

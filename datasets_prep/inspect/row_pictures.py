@@ -1,4 +1,4 @@
-"""A shard's row as pictures for people: the image, its ground truth, and where there is any."""
+"""A shard's row as pictures: the image, its ground truth, and the validity of the latter."""
 
 from __future__ import annotations
 
@@ -11,24 +11,22 @@ from numpy.typing import NDArray
 from datasets_prep.ingest.normalize import resize_nearest_valid
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
 from datasets_prep.sources.base import IGNORED_LABEL
-from dpt.predict.colours import colourise
+from dpt.predict.colours import colourise, paint_classes
 
 Picture = NDArray[np.uint8]
 
 HEIGHT = 384
-"""Larger rows, of evaluation sets at their native size, are drawn this high."""
+"""Larger rows, such as evaluation rows at native resolution, are drawn at this height."""
 
 _SKY, _VALID = 128, 255
 _POINT_COLOURS = {True: (255, 60, 60), False: (60, 160, 255)}
-_LABEL_HUES = 37
-"""Hues of neighbouring class ids are so many degrees (of 180) apart."""
 
 
 def pictures_of_row(row: dict[str, Any]) -> list[Picture]:
-    """Image, ground truth and validity, each (H, W, 3) uint8 RGB of one size.
+    """Image, ground truth and validity of `row`, each (H, W, 3) uint8 RGB of one size.
 
-    Ground truth: inverse depth (bright is near), or classes in colours of no meaning, or the image with its
-    two points, the farther one red. Validity: white where there is ground truth, grey where it says sky.
+    Ground truth: inverse depth (bright is near), classes in the colours of Pascal VOC, or the image with its
+    two points, the farther one red. Validity: white where there is ground truth, grey where it is sky.
     """
     image = decode_image(row["image"])
     shape = _shape(*image.shape[:2])
@@ -59,11 +57,7 @@ def _of_inverse_depth(values: NDArray[np.float32], shape: tuple[int, int]) -> li
 
 def _of_labels(labels: NDArray[np.uint8], shape: tuple[int, int]) -> list[Picture]:
     labels = np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
-    valid = labels != IGNORED_LABEL
-    hues = (labels.astype(np.uint16) * _LABEL_HUES % 180).astype(np.uint8)
-    brightness = np.where(valid, 140 + labels % 4 * 30, 0).astype(np.uint8)
-    colours = cv2.cvtColor(np.dstack([hues, np.full_like(hues, 190), brightness]), cv2.COLOR_HSV2RGB)
-    return [np.asarray(colours, np.uint8), _grey(np.where(valid, _VALID, 0))]
+    return [paint_classes(labels), _grey(np.where(labels != IGNORED_LABEL, _VALID, 0))]
 
 
 def _of_points(image: Picture, pair: dict[str, Any], shape: tuple[int, int]) -> list[Picture]:

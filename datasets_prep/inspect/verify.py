@@ -1,4 +1,4 @@
-"""`dpt inspect`: is a prepared dataset what its manifest says, and what does it look like?"""
+"""`dpt inspect`: verification of a prepared dataset against its manifest, statistics and pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Samples that were left out for the like reason: how many, and one of them."""
+    """Samples that were left out for similar reasons: their `count`, a `reason` and an `example`'s path."""
 
     count: int
     reason: str
@@ -41,16 +41,16 @@ class LeftOut:
 
 @dataclass(slots=True)
 class Inspection:
-    """What was found.
+    """Result of a verification.
 
     Attributes:
-        name: the dataset's.
-        dataset: what it is, in a line.
+        name: name of the dataset.
+        dataset: its description in a line.
         columns: titles of the quantiles over all samples.
-        rows: statistic → its quantiles, as text; statistics that no sample has are left out.
-        quarantine: what was left out, the most frequent reasons first.
-        problems: what is not as the manifest says, one line each.
-        sound: the part of the dataset that is as the manifest says.
+        rows: statistic → its quantiles as text; statistics that no sample has are omitted.
+        quarantine: samples that were left out, the most frequent reasons first.
+        problems: deviations from the manifest, one line each.
+        sound: the part of the dataset that agrees with the manifest.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Inspection:
 
 
 def verify(prepared: PreparedDataset) -> Inspection:
-    """Compare every shard with the manifest, byte for byte, and collect statistics over all samples."""
+    """Compare every shard of `prepared` with its digest, and collect statistics over all samples."""
     problems: list[str] = []
     sound: list[Shard] = []
     statistics: dict[str, list[NDArray[Any]]] = {name: [] for name in _STATISTICS}
@@ -96,9 +96,9 @@ def _describe(prepared: PreparedDataset) -> str:
 
 
 def _verified_table(prepared: PreparedDataset, shard: Shard, problems: list[str]) -> pa.Table | None:
-    """The statistics columns of a shard, or None and a problem noted if it cannot be trusted."""
+    """The statistics columns of a shard; None, with a problem added, if it cannot be trusted."""
     try:
-        with prepared.folder.fs.open(prepared.folder.path_of(shard.name)) as file:
+        with prepared.folder.open(shard.name) as file:
             if digest_file(file) != (shard.bytes, shard.sha256):
                 problems.append(f"{shard.name} differs from its digest in the manifest")
                 return None
@@ -118,10 +118,9 @@ def _quantiles(values: NDArray[Any]) -> list[str]:
 
 
 def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[LeftOut]:
-    """Reasons that differ in numbers only are one reason."""
+    """The samples that were left out, by reason; reasons that differ only in numbers count as one."""
     try:
-        with prepared.folder.fs.open(prepared.folder.path_of(QUARANTINE_NAME)) as file:
-            entries = pq.read_table(file).to_pylist()
+        entries = prepared.read_quarantine()
     except FileNotFoundError:
         problems.append(f"{QUARANTINE_NAME} is missing")
         return []
@@ -140,10 +139,20 @@ def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[Lef
 
 
 def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed: int = 0) -> Path:
-    """Draw random samples (image, ground truth, validity; grey is sky) into a PNG; returns its path."""
+    """Draw random samples (image, ground truth, validity; grey is sky) into a PNG.
+
+    Args:
+        prepared: dataset.
+        path: PNG file to write.
+        samples: number of samples.
+        seed: seed of their choice.
+
+    Returns:
+        `path`.
+    """
     rows = random_rows(prepared, samples, seed)
     pictures = [pictures_of_row(row) for row in rows]
-    # Two samples a line, as in a book.
+    # Two samples per line.
     lines = [list(chain.from_iterable(pictures[i : i + 2])) for i in range(0, len(pictures), 2)]
     titles = ["   |   ".join(row["sample_id"] for row in rows[i : i + 2]) for i in range(0, len(rows), 2)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +161,13 @@ def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed
 
 
 def random_rows(prepared: PreparedDataset, samples: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows drawn without replacement, each from its own row group as long as there are enough of these."""
+    """Rows of `prepared` drawn without replacement, from different row groups while there are enough of them.
+
+    Args:
+        prepared: dataset.
+        samples: number of rows.
+        seed: seed of their choice.
+    """
     groups = [(shard, i) for shard in prepared.manifest.shards for i in range(len(shard.row_groups))]
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(groups))[:samples]
@@ -160,7 +175,7 @@ def random_rows(prepared: PreparedDataset, samples: int, seed: int = 0) -> list[
     rows: list[dict[str, Any]] = []
     for index in chosen:
         shard, group = groups[index]
-        with prepared.folder.fs.open(prepared.folder.path_of(shard.name)) as file:
+        with prepared.folder.open(shard.name) as file:
             table = pq.ParquetFile(file).read_row_group(group)
         picked = generator.permutation(table.num_rows)[:per_group]
         rows += table.take(picked).to_pylist()

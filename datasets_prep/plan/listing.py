@@ -1,19 +1,53 @@
-"""Files too large to be read whole: their samples are left out before any process opens them."""
+"""All samples of a raw dataset with their splits; files too large to be read whole are left out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow.compute as pc
 
-from datasets_prep.sources.base import Listing, Rejection
+from datasets_prep.errors import WrongLayout
+from datasets_prep.plan.ablation_split import ablation_split
+from datasets_prep.plan.split_lists import SplitList, lists_in, with_lists
+from datasets_prep.settings import SplitRule
+from datasets_prep.sources.base import Listing, Rejection, Source
 from datasets_prep.sources.samples import Samples
+from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import FileListing
 
 MAX_FILE_BYTES = 512 * 2**20
-"""The largest picture that is read (`formats.MAX_PIXELS`) has 400 MB in double precision, not compressed."""
+"""The largest picture that is read (`pictures.MAX_PIXELS`) has 400 MB in double precision, uncompressed."""
+
+
+def list_samples(
+    source: Source, root: Folder, lists: Sequence[SplitList] = (), rule: SplitRule = "official"
+) -> Listing:
+    """All samples of a dataset with their splits, those with a file too large to be read left out.
+
+    Args:
+        source: the dataset.
+        root: the dataset root.
+        lists: lists given by the user; if empty, the lists in the dataset root are used.
+        rule: the official splits, or the split of the paper's ablations.
+
+    Raises:
+        WrongLayout: if the folder holds another dataset, a given list names none of its samples, or the
+            ablation split is not of this dataset or is given lists.
+    """
+    if rule == "ablation" and lists:
+        raise WrongLayout("lists: the ablation split takes none; drop them or split_rule=ablation")
+    listing = source.list(root)
+    if rule == "ablation":
+        listing.samples = Samples(ablation_split(source.name, listing.samples))
+    elif listing.samples:
+        found = lists or list(lists_in(source, root))
+        if found or source.only_listed:
+            listing = with_lists(source, listing, found, strict=bool(lists))
+    return listing if source.reads_pieces else without_oversized(listing, root.files())
 
 
 def without_oversized(listing: Listing, files: FileListing) -> Listing:
-    """A listing without the samples that have a file of more than `MAX_FILE_BYTES`; these are rejected."""
+    """The `listing` without samples that have a file of more than `MAX_FILE_BYTES` in `files`."""
     large = files.table.filter(pc.greater(files.table.column("bytes"), MAX_FILE_BYTES)).to_pydict()
     sizes = dict(zip(large["path"], large["bytes"], strict=True))
     if not sizes:

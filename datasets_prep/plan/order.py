@@ -1,9 +1,9 @@
-"""In which order samples are stored, and which are held out: decided by a seed and their names alone."""
+"""Order of the samples in shards, and held-out groups: decided by a seed and names alone."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -11,17 +11,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from datasets_prep.errors import UserError
-
-_CHUNK = 65_536
+from datasets_prep.storage.listing import strings
 
 
 def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
-    """Positions of the samples in a fixed pseudo-random order, which does not depend on what else is there.
+    """Positions of the samples in a pseudo-random order.
+
+    Samples are sorted by a hash of seed and id, so adding a sample never changes the order of the others.
+
+    Args:
+        sample_ids: id of each sample.
+        seed: other seeds, other orders.
 
     Raises:
-        UserError: if an id is there twice.
+        UserError: if an id occurs twice: equal hashes are neighbours after sorting.
     """
-    ranks = _ranks(_strings(sample_ids), seed)
+    ranks = _ranks(strings(sample_ids), seed)
     order = np.argsort(ranks, kind="stable")
     doubled = np.flatnonzero(ranks[order[1:]] == ranks[order[:-1]])
     if doubled.size:
@@ -38,12 +43,15 @@ def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
 def with_held_out(
     splits: pa.ChunkedArray, groups: pa.ChunkedArray, share: float, seed: int
 ) -> NDArray[np.str_]:
-    """Official splits where given; else whole groups (scenes) are held out for validation.
+    """Official splits where there are any; else whole groups (scenes) are held out for validation.
+
+    Groups without an official split are sorted by a hash of seed and name; the first of them become `val`.
 
     Args:
         splits: `train`, `val`, `test`, or null where there is no official split.
-        groups: each sample's group.
-        share: of the groups without an official split that become `val`; at least one, if there are two.
+        groups: group of each sample.
+        share: share of these groups that become `val`; at least one, if there are two.
+        seed: other seeds, other groups.
 
     Returns:
         The split of each sample.
@@ -62,12 +70,7 @@ def with_held_out(
 
 
 def _ranks(texts: Iterable[str], seed: int) -> NDArray[np.bytes_]:
-    """Fixed pseudo-random ranks, the same on every machine and with every version of every library."""
+    """Pseudo-random ranks; no library's generator, so that they never change with its version."""
     prefix = f"{seed}:"
     digests = (hashlib.blake2b(f"{prefix}{text}".encode(), digest_size=16).digest() for text in texts)
     return np.frombuffer(b"".join(digests), "S16")
-
-
-def _strings(column: pa.ChunkedArray) -> Iterator[str]:
-    for start in range(0, len(column), _CHUNK):
-        yield from column.slice(start, _CHUNK).to_pylist()

@@ -1,32 +1,32 @@
 """The plan of an ingest: which samples go into which shard, decided before any image is read.
 
-All samples are listed, put in an order that a seed decides, and cut into shards; shard k is then a pure
-function of (listing, settings, k). The plan's version is a digest of everything that decides the shards'
-bytes, so a changed setting or a changed raw file makes another version beside the old one, never a mixture.
+All samples are listed, shuffled by a seed and cut into shards; shard k is then a pure function of (listing,
+settings, k). The plan's version is a digest of everything that decides the shards' bytes, so a changed
+setting or raw file makes a new version beside the old one, never a mixture.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from datasets_prep.errors import NotFound, UserError, WrongLayout
-from datasets_prep.plan.ablation_split import ablation_split
-from datasets_prep.plan.listing import without_oversized
+from datasets_prep.errors import UserError, WrongLayout
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.order import shuffled_order, with_held_out
-from datasets_prep.plan.split_lists import SplitList, list_samples, read_lists
+from datasets_prep.plan.split_lists import SplitList, read_lists
 from datasets_prep.schema import SCHEMA_VERSION
-from datasets_prep.settings import IngestSettings, SplitRule
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, Rejection, Source, TargetKind
+from datasets_prep.sources.folder import DESCRIPTION_NAME, FolderSource
 from datasets_prep.sources.samples import Sample, Samples, from_table, pack, unpack
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.listing import FileListing
 
 _CHUNK = 16_384
@@ -34,7 +34,14 @@ _CHUNK = 16_384
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """What goes into one shard: `packed` holds its `count` samples, in order."""
+    """The content of one shard.
+
+    Attributes:
+        name: file name.
+        split: split of its samples.
+        count: number of samples.
+        packed: the samples in order, see `samples.pack`.
+    """
 
     name: str
     split: str
@@ -43,17 +50,23 @@ class ShardPlan:
 
     @property
     def samples(self) -> list[Sample]:
-        """The samples, unpacked."""
+        """The unpacked samples."""
         return from_table(unpack(self.packed))
 
 
 @dataclass(frozen=True, slots=True)
 class IngestPlan:
-    """All shards of one dataset version, and what the listing already left out.
+    """All shards of one dataset version, and the files that the listing left out.
 
     Attributes:
         source: key in `SOURCES`.
-        dataset: name of the prepared dataset; the same, but for a user's own folder.
+        dataset: name of the prepared dataset; differs from `source` only for a user's folder.
+        target_kind: kind of ground truth.
+        raw: URI of the dataset root.
+        settings: ingest settings.
+        version: digest of all that decides the shards' bytes.
+        shards: all shards, by split.
+        rejected: files that were left out while listing.
     """
 
     source: str
@@ -67,15 +80,15 @@ class IngestPlan:
 
     @property
     def samples(self) -> int:
-        """Number of samples that the plan will try to read."""
+        """Number of samples in all shards."""
         return sum(shard.count for shard in self.shards)
 
 
 def find_source(name: str) -> Source:
-    """The source of that name.
+    """The source called `name`.
 
     Raises:
-        WrongLayout: naming the sources that exist.
+        WrongLayout: naming the existing sources.
     """
     if name not in SOURCES:
         raise WrongLayout(f"unknown dataset {name!r}; there are: {', '.join(sorted(SOURCES))}")
@@ -83,34 +96,44 @@ def find_source(name: str) -> Source:
 
 
 def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
-    """The source of that name, set up for a folder.
+    """The source called `name`, configured for the dataset root `raw` by the options in `settings`.
 
     Raises:
-        WrongLayout: if there is none, it has no such options, or the folder's description is wrong.
+        WrongLayout: if there is no such source or option, the folder's description is not valid, or it gives
+            the folder the name of a published dataset.
     """
-    return find_source(name).opened(Folder(raw), settings.options)
+    return _opened(find_source(name), Folder(raw), settings.options)
+
+
+def _opened(source: Source, root: Folder, options: Mapping[str, object]) -> Source:
+    opened = source.opened(root, options)
+    # Two datasets of one name would be taken for two versions of one.
+    if isinstance(source, FolderSource) and opened.name in SOURCES:
+        raise WrongLayout(f"{DESCRIPTION_NAME}: name: {opened.name!r} is taken by a published dataset")
+    return opened
 
 
 def plan_ingest(
     source_name: str, raw: str, settings: IngestSettings, files: FileListing | None = None
 ) -> IngestPlan:
-    """List a raw dataset and cut it into shards. Reads no image.
+    """List a raw dataset and cut it into shards, without reading an image.
 
     Args:
-        files: of the raw folder, where they have been listed before.
+        source_name: key in `SOURCES`.
+        raw: path or URI of the dataset root.
+        settings: ingest settings.
+        files: files of the dataset root, if they have been listed before.
 
     Raises:
-        NotFound: if there is no such folder or list file.
+        NotFound: if the folder or a list file does not exist.
         WrongLayout: if there is no such source, or the folder holds no sample of it.
     """
     find_source(source_name)
-    root = open_raw(raw)
+    root = existing_folder(raw)
     if files is not None:
         root = root.with_files(files)
     source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
-    listing = _listing(source, root, lists, settings.split_rule)
-    if not source.reads_pieces:
-        listing = without_oversized(listing, root.files())
+    listing = list_samples(source, root, lists, settings.split_rule)
     if not listing.samples:
         raise WrongLayout(_wrong_layout_message(source, root, listing))
     pa.default_memory_pool().release_unused()
@@ -122,28 +145,6 @@ def plan_ingest(
     return IngestPlan(
         source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
     )
-
-
-def open_raw(raw: str) -> Folder:
-    """The folder of a raw dataset.
-
-    Raises:
-        NotFound: if there is none.
-    """
-    root = Folder(raw)
-    if not root.exists():
-        raise NotFound(f"no such folder: {raw}")
-    return root
-
-
-def _listing(source: Source, root: Folder, lists: list[SplitList], rule: SplitRule) -> Listing:
-    """All samples with their splits, official or the paper's."""
-    if rule == "official":
-        return list_samples(source, root, lists)
-    if lists:
-        raise WrongLayout("lists: the ablation split takes none; drop them or split_rule=ablation")
-    listing = source.list(root)
-    return Listing(Samples(ablation_split(source.name, listing.samples)), listing.rejected)
 
 
 def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str:
@@ -158,7 +159,7 @@ def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str
 
 def _recognises(source: Source, root: Folder) -> bool:
     try:
-        return bool(source.opened(root, {}).list(root).samples)
+        return bool(_opened(source, root, {}).list(root).samples)
     except WrongLayout:
         return False
 
@@ -179,10 +180,10 @@ def _version(
     settings: IngestSettings,
     lists: list[SplitList],
 ) -> str:
-    """Digest of all that decides the shards' bytes, as far as can be known without reading the files."""
+    """Digest of all that decides the shards' bytes and is known without reading the files."""
     state = hashlib.blake2b(digest_size=8)
     decisive = settings.model_dump(exclude={"lists"})
-    # Of a list file its content counts, not where it lies.
+    # A list file's content counts, not its path.
     contents = [[given.split, given.digest] for given in lists]
     what = [SCHEMA_VERSION, source.name, source.fingerprint, decisive, contents]
     state.update(json.dumps(what, sort_keys=True).encode())

@@ -1,40 +1,39 @@
 """Official splits: list files of the authors, found in a dataset's folder or given by path.
 
-A list names samples, one a line, in whatever form its authors chose; the source knows the form
-(`Source.listed`). This file knows the rest: how lists are found and parsed, and what becomes of samples.
+A list names samples, one per line, in the form that its authors chose; the source knows the form
+(`Source.listed`). This file knows the rest: how lists are found and parsed, and which split a sample gets.
 
-* A split that has a list is exactly that list. Samples that no list names go to the splits without one, by
-  the folder they lie in; those that have no such folder are left out where there is a list for `train`, and
-  are training samples where there is only one for `val`.
-* Nothing is ever opened by a list's word: its entries are only compared with what was found in the folder.
-  An entry that points outside of it is refused all the same, and counted with those that name nothing.
+* A split that has a list consists of exactly the samples of that list. Samples that no list names go to the
+  splits without a list, by the folder they lie in; those without such a folder are left out if there is a
+  list for `train`, and are training samples if there is only one for `val`.
+* No path of a list is ever opened: entries are only compared with the files that were found in the folder.
+  An entry that points outside the folder is refused and counted with those that name no sample.
 
-Lists are text (any line ends, trailing blanks and tabs, lines that start with `#`) or, as MegaDepth's, a
-pickled Python list of strings, which is read without loading any class.
+Lists are text (any line ends, trailing blanks and tabs, comment lines that start with `#`) or, as
+MegaDepth's, a pickled list of strings (`datasets_prep.formats.pickles`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from datasets_prep.errors import NotFound, WrongLayout
+from datasets_prep.formats.pickles import load_inert
 from datasets_prep.settings import Split
 from datasets_prep.sources.base import Listing, Rejection, Source
-from datasets_prep.sources.samples import Sample, Samples
+from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 
 MAX_LIST_BYTES = 24 * 2**20
-"""Longer files are no lists: the largest known, of IRS, has 13 MB. In memory a list takes up to fifty times
-its size."""
+"""Longer files are refused: the largest known list, of IRS, has 13 MB. In memory a list takes up to fifty
+times its size."""
 
 MAX_LIST_LINES = 1_000_000
-"""A list of more lines is none either: the longest known, of MegaDepth, has 130,000."""
+"""Lists of more lines are refused: the longest known, of MegaDepth, has 130,000."""
 
 _LEFT_OUT = ""
 _PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
@@ -42,7 +41,14 @@ _PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
 
 @dataclass(frozen=True, slots=True)
 class SplitList:
-    """One list file: `where` is its path or URI, `entries` the columns of each line that is not empty."""
+    """One list file.
+
+    Attributes:
+        split: the split that it lists.
+        where: its path or URI.
+        entries: columns of each line that is not empty.
+        digest: SHA-256 of its content, hexadecimal.
+    """
 
     split: str
     where: str
@@ -50,30 +56,12 @@ class SplitList:
     digest: str
 
 
-def list_samples(source: Source, root: Folder, lists: Sequence[SplitList] = ()) -> Listing:
-    """All samples of a folder with their official splits.
-
-    Args:
-        lists: those that the user gave; if there are none, those that lie in the folder are taken.
-
-    Raises:
-        WrongLayout: if the folder is none of this source, or a given list names none of its samples.
-    """
-    listing = source.list(root)
-    if not listing.samples:
-        return listing
-    found = lists or list(_lists_in(source, root))
-    if not found and not source.only_listed:
-        return listing
-    return with_lists(source, listing, found, strict=bool(lists))
-
-
 def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
-    """Read the lists that a user gave: split → path or URI, or several of them.
+    """Read the lists that a user gave: `paths` maps splits to a path or URI, or to several.
 
     Raises:
-        NotFound: if there is no such file.
-        WrongLayout: if it is no list.
+        NotFound: if a file does not exist.
+        WrongLayout: if a file is not a list.
     """
     given = []
     for split, value in sorted(paths.items()):
@@ -89,46 +77,36 @@ def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
 
 
 def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
-    """The columns of each entry of a list file.
+    """The columns of each entry of a list file with the content `data`; errors name it `where`.
 
     Raises:
-        WrongLayout: if it is longer than any list, or a pickle of something else than strings.
+        WrongLayout: if it is longer than any list, or a pickle of something other than strings.
     """
     if len(data) > MAX_LIST_BYTES:
-        raise WrongLayout(f"{where} has {len(data)} bytes, which is no list file")
+        raise WrongLayout(f"{where} has {len(data)} bytes, which is not a list file")
     if data.startswith(_PICKLE_MARKS):
         return [(text.strip(),) for text in _strings_of_pickle(data, where)]
     lines = data.decode("utf-8-sig", errors="replace").splitlines()
     if len(lines) > MAX_LIST_LINES:
-        raise WrongLayout(f"{where} has {len(lines)} lines, which is no list file")
+        raise WrongLayout(f"{where} has {len(lines)} lines, which is not a list file")
     return [tuple(columns) for line in lines if (columns := line.split()) and columns[0][0] != "#"]
-
-
-class _PlainUnpickler(pickle._Unpickler):
-    """Knows no class and no function, so that nothing can be called.
-
-    Python's own interpreter of pickles, not the one in C: that makes as many places for values to come back
-    to as the file says, four billion if it likes.
-    """
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {f'{module}.{name}'!r:.80}")
 
 
 def _strings_of_pickle(data: bytes, where: str) -> list[str]:
     try:
-        content: Any = _PlainUnpickler(io.BytesIO(data), encoding="latin-1").load()
-    except Exception as error:  # damaged pickles raise whatever they run into
-        raise WrongLayout(f"{where} is a pickle that is no plain list of strings: {error!s:.200}") from error
+        content: Any = load_inert(data)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise WrongLayout(f"{where} is a pickle but not a plain list of strings: {error!s:.200}") from error
     if not isinstance(content, list) or not all(isinstance(entry, str) for entry in content):
-        raise WrongLayout(f"{where} is a pickle that is no plain list of strings")
+        raise WrongLayout(f"{where} is a pickle but not a plain list of strings")
     # A few bytes can name one long text many times.
     if (length := sum(map(len, content))) > MAX_LIST_BYTES:
-        raise WrongLayout(f"{where} unfolds to {length} characters, which is no list file")
+        raise WrongLayout(f"{where} unfolds to {length} characters, which is not a list file")
     return content
 
 
-def _lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
+def lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
+    """The authors' lists of `source` that lie in the dataset root `root`."""
     for path, size in root.files().items():
         split = source.split_of_list(path)
         if split is not None and size <= MAX_LIST_BYTES:
@@ -137,10 +115,13 @@ def _lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
 
 
 def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], strict: bool = False) -> Listing:
-    """Give samples the split that lists say, and leave out those that no split is left for.
+    """Give samples their splits by lists, and leave out those for which no split remains.
 
     Args:
-        strict: whether a list that names no sample of the listing is an error rather than a rejection.
+        source: the dataset.
+        listing: all samples.
+        lists: list files.
+        strict: whether a list that names no sample of the listing is an error instead of a rejection.
 
     Raises:
         WrongLayout: see `strict`.
@@ -160,20 +141,20 @@ def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], str
         if matched:
             listed.add(given.split)
         if unknown:
-            # The user's own path says nothing of the dataset, and a version must not depend on it.
+            # Where the user's own file lies must not decide the version.
             where = posixpath.basename(given.where) if strict else given.where
             rejected.append(Rejection(where, _reason(unknown, len(given.entries))))
     samples, dropped = _assign(source, listing.samples, splits, listed)
-    if dropped:
-        reason = f"{len(dropped)} samples are in no list, the first: {dropped[0].sample_id}"
-        rejected.append(Rejection(dropped[0].files["image"], reason))
+    if first := next(iter(dropped), None):
+        reason = f"{len(dropped)} samples are in no list, the first: {first.sample_id}"
+        rejected.append(Rejection(first.files["image"], reason))
     return Listing(samples, rejected)
 
 
 def _take_entries(
     source: Source, given: SplitList, known: set[str], splits: dict[str, str]
 ) -> list[tuple[str, ...]]:
-    """Note what a list says of the known samples; returns its other entries."""
+    """Note the split of the known samples that a list names; returns its other entries."""
     unknown = []
     for columns in given.entries:
         safe = _inside(columns[0], source.lists_start_with_slash)
@@ -186,7 +167,7 @@ def _take_entries(
 
 
 def _inside(path: str, slash_allowed: bool) -> str | None:
-    """A list's path, normalised, or None if it points out of the dataset's folder."""
+    """A list's path, normalised; None if it points outside the dataset root."""
     relative = path.lstrip("/") if slash_allowed else path
     normal = posixpath.normpath(relative)
     outside = normal.startswith("/") or normal == ".." or normal.startswith("../") or "\\" in normal
@@ -199,7 +180,7 @@ def _reason(unknown: list[tuple[str, ...]], entries: int) -> str:
 
 
 def _assign(
-    source: Source, samples: Sequence[Sample], splits: Mapping[str, str], listed: set[str]
+    source: Source, samples: Samples, splits: Mapping[str, str], listed: set[str]
 ) -> tuple[Samples, Samples]:
     """Samples with their splits, and those that are left out."""
     kept, dropped = Samples(), Samples()
@@ -215,7 +196,7 @@ def _assign(
 
 
 def _unlisted_split(split: str | None, listed: set[str]) -> str | None:
-    """The split of a sample that no list names, given that of its folder."""
+    """The split of a sample that no list names, given the split of its folder."""
     if split is not None:
         return _LEFT_OUT if split in listed else split
     if "train" in listed:

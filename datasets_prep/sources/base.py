@@ -16,22 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import WrongLayout
-from datasets_prep.sources.files_by_sample import FilesBySample, collect_files
 from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.listing import FileListing
 
 TargetKind = Literal["metric", "up-to-scale", "affine", "ordinal", "labels"]
-"""What a dataset's ground truth is. Depth: `metric` (metres), `up-to-scale` (one unknown factor an image or
-scene) or `affine` (inverse depth up to an unknown scale and shift). `ordinal`: which of two points is
-farther. `labels`: a class for every pixel."""
+"""Kind of ground truth. Depth: `metric` (metres), `up-to-scale` (one unknown factor per image or scene) or
+`affine` (inverse depth up to an unknown scale and shift). `ordinal`: which of two points is farther.
+`labels`: a class for every pixel."""
 
 Quantity = Literal["depth", "inverse_depth"]
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Something in a raw dataset that was left out, and why."""
+    """A file or folder of a raw dataset (`path`) that was left out, and the `reason`."""
 
     path: str
     reason: str
@@ -39,30 +37,10 @@ class Rejection:
 
 @dataclass(slots=True)
 class Listing:
-    """All samples that a source found, and what it had to leave out."""
+    """All `samples` that a source found, and what it `rejected`."""
 
     samples: Samples = field(default_factory=Samples)
     rejected: list[Rejection] = field(default_factory=list)
-
-
-def files_by_sample(
-    files: FileListing, pattern: re.Pattern[str], scope: str, listing: Listing
-) -> FilesBySample:
-    """Bring together the files of each sample of a dataset whose files share a name.
-
-    Args:
-        files: all files.
-        pattern: matches a whole path; its last matched group is named for the role of the file (`image`,
-            `depth`, …) and holds the sample's name.
-        scope: the pattern's group in which that name is unique: a scene, a split.
-        listing: second copies of a file are noted here as rejected.
-
-    Returns:
-        (scope, name) → role → path, to be iterated in sorted order.
-    """
-    found, copies = collect_files(files, pattern, scope)
-    listing.rejected += [Rejection(copy, f"second copy of {first}") for copy, first in copies]
-    return found
 
 
 @dataclass(slots=True)
@@ -73,8 +51,8 @@ class RawSample:
         image: the image file's own bytes (JPEG or PNG).
         target: (H, W) float32, depth or inverse depth: metres or 1/metres for a metric source, else any unit.
         quantity: which of the two `target` is.
-        valid: (H, W) bool; False where the target means nothing. `sky` pixels count as not valid here.
-        sky: (H, W) bool, pixels known to be infinitely far, or None where the source cannot tell.
+        valid: (H, W) bool; False where there is no ground truth. `sky` pixels count as not valid here.
+        sky: (H, W) bool, pixels known to be infinitely far; None if the source does not mark sky.
     """
 
     image: bytes
@@ -98,7 +76,14 @@ class RawLabels:
 
 
 IGNORED_LABEL = 255
-"""Label of pixels that count for nothing, neither in training nor in evaluation."""
+"""Label of pixels that training and evaluation ignore."""
+
+_NO_LIST = re.compile(r"(?!)")
+
+
+def lists_named_by_split(ending: str) -> re.Pattern[str]:
+    """Matches paths of list files `*.{ending}` that have `train` or `test` in their names, in any case."""
+    return re.compile(rf"(?is)(?:.*/)?(?:[^/]*(?P<train>train)|[^/]*(?P<test>test))[^/]*\.{ending}")
 
 
 @dataclass(slots=True)
@@ -123,72 +108,74 @@ class Source(ABC):
     """One dataset in its published layout.
 
     Attributes:
-        name: as used on the command line and in the shards' `dataset` column.
-        target_kind: what is known of its depth.
+        name: name on the command line and in the shards' column `dataset`.
+        target_kind: kind of its ground truth.
         layout: the expected files, one pattern a line, shown when a folder does not match.
         sizes_may_differ: whether image and target of a good sample may differ in size (the target is then
             resized to the image); otherwise a difference means a damaged sample.
-        native_splits: splits for evaluation, whose image bytes and ground truth are kept as they are.
+        evaluation_splits: splits whose rows keep image bytes and ground truth at native resolution.
         only_listed: whether only samples that a list names belong to the dataset.
-        lists_start_with_slash: whether the authors' lists put a slash before paths in the dataset's folder.
+        list_pattern: matches the paths of the authors' list files; its last matched group is named for the
+            split that the file lists.
+        lists_start_with_slash: whether the authors' lists put a slash before paths in the dataset root.
         reads_pieces: whether files may have any size, because only pieces of them are read.
-        fingerprint: what else decides the rows, besides the files and the settings; "" where nothing does.
+        fingerprint: digest of what else decides the rows, besides files and settings; "" for most sources.
     """
 
     name: str
     target_kind: TargetKind
     layout: ClassVar[str]
     sizes_may_differ: ClassVar[bool] = False
-    native_splits: ClassVar[frozenset[str]] = frozenset()
+    evaluation_splits: ClassVar[frozenset[str]] = frozenset()
     only_listed: ClassVar[bool] = False
+    list_pattern: ClassVar[re.Pattern[str]] = _NO_LIST
     lists_start_with_slash: ClassVar[bool] = False
     reads_pieces: ClassVar[bool] = False
     fingerprint: str = ""
 
     def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
-        """This source set up for one folder.
-
-        Args:
-            options: settings that only this source has.
+        """This source, configured for the dataset root `root` by `options` that only this source has.
 
         Raises:
-            WrongLayout: if an option, or a description that lies in the folder, is wrong.
+            WrongLayout: if an option, or a description file in `root`, is not valid.
         """
         if options:
             raise WrongLayout(f"options: {self.name} has none, got {', '.join(sorted(options))}")
         return self
 
     def split_of_list(self, path: str) -> str | None:
-        """The split that a file in the dataset's folder lists, or None if it is no list of the authors'."""
-        return None
+        """The split that the file at `path` in the dataset root lists; None if it is not a list file."""
+        match = self.list_pattern.fullmatch(path)
+        return match.lastgroup if match else None
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """The `list_key` of the samples that a list's line names, or None if it can name none.
+        """The `list_key` of the samples that a line of a list names; None if it cannot name any.
 
         Args:
-            columns: the line's words; the first, a path, is normalised and inside the dataset's folder.
+            columns: the line's words; the first, a path, is normalised and inside the dataset root.
         """
         return columns[0]
 
     def list_key(self, sample: Sample) -> str:
-        """What list files call a sample: its id, or something that several samples share."""
+        """The name of `sample` in list files: its id, or a name that several samples share."""
         return sample.sample_id
 
     @abstractmethod
     def list(self, root: Folder) -> Listing:
         """Find every sample below `root`, in a reproducible order, without reading images or depth.
 
-        Returns an empty listing when nothing matches the layout.
+        Returns:
+            An empty listing when nothing matches the layout.
 
         Raises:
-            WrongLayout: when the folder is recognised as something else that cannot be read.
+            WrongLayout: if `root` is recognised as another product that cannot be read.
         """
 
     @abstractmethod
     def read(self, root: Folder, sample: Sample) -> RawSample | RawLabels | RawPointPair:
-        """Read one sample at its native resolution.
+        """Read one `sample` below `root` at its native resolution.
 
         Raises:
-            BadSample: with the reason, for a damaged or unusable sample.
+            BadSample: with the reason, if the sample is damaged or unusable.
             OSError: when storage fails; the sample itself may be good.
         """

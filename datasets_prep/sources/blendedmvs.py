@@ -11,8 +11,8 @@ photos; with the extensions + and ++ 502 projects and 110,000.
 
 Values: planar depth in the unit of each project's reconstruction, so up to scale. PFM, float32, bottom-up.
 
-Invalid pixels: 0 is "no surface": sky, holes of the mesh and background alike, so sky cannot be told. NaN and
-infinity occur and are treated the same.
+Invalid pixels: 0 is "no surface": sky, holes of the mesh and background alike, so sky cannot be
+distinguished. NaN and infinity occur and are treated the same.
 
 Splits: the authors' lists of projects, `BlendedMVS_training.txt` (106) and `validation_list.txt` (7, Windows
 line ends), those for training also with + and ++ in their names; else none. A project is a group: its photos
@@ -23,63 +23,49 @@ Known defects, stated by the authors: some depth maps, and some images, are enti
 
 from __future__ import annotations
 
-import posixpath
 import re
 
 import numpy as np
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import maps
-from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, files_by_sample
+from datasets_prep.formats.maps import decode_pfm
+from datasets_prep.sources.base import RawSample
+from datasets_prep.sources.paired import PairedSource
+from datasets_prep.sources.reading import of_positive_depth, read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
-_FILE = re.compile(
-    r"(?:.*/)?(?P<project>[0-9a-f]{24})/"
-    r"(?:blended_images/(?P<image>\d{8})\.jpg|rendered_depth_maps/(?P<depth>\d{8})\.pfm)"
-)
-_LIST = re.compile(r"(?:BlendedMV[SG][+]*_(?P<train>training)|(?P<val>validation)_list)\.txt")
 
-
-class BlendedMVS(Source):
+class BlendedMVS(PairedSource):
     """BlendedMVS, + and ++ as published; see the module's docstring."""
 
     name = "blendedmvs"
     target_kind = "up-to-scale"
     layout = "<project>/blended_images/<8 digits>.jpg\n<project>/rendered_depth_maps/<8 digits>.pfm"
+    pattern = re.compile(
+        r"(?:.*/)?(?P<project>[0-9a-f]{24})/"
+        r"(?:blended_images/(?P<image>\d{8})\.jpg|rendered_depth_maps/(?P<depth>\d{8})\.pfm)"
+    )
+    scope = ("project",)
+    missing = (
+        ("depth", "no depth map rendered_depth_maps/{name}.pfm"),
+        ("image", "no image blended_images/{name}.jpg"),
+    )
+    list_pattern = re.compile(
+        r"(?:.*/)?(?:BlendedMV[SG][+]*_(?P<train>training)|(?P<val>validation)_list)\.txt"
+    )
 
-    def list(self, root: Folder) -> Listing:
-        """Pair photos and depth maps by project and number."""
-        listing = Listing()
-        groups = files_by_sample(root.files(), _FILE, "project", listing)
-        for (project, number), files in groups.items():
-            if "depth" not in files:
-                reason = f"no depth map rendered_depth_maps/{number}.pfm"
-                listing.rejected.append(Rejection(files["image"], reason))
-            elif "image" not in files:
-                reason = f"no image blended_images/{number}.jpg"
-                listing.rejected.append(Rejection(files["depth"], reason))
-            else:
-                listing.samples.append(Sample(f"{project}/{number}", files, group=project))
-        return listing
-
-    def split_of_list(self, path: str) -> str | None:
-        """The authors' names for their lists."""
-        match = _LIST.fullmatch(posixpath.basename(path))
-        return match.lastgroup if match else None
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """See `PairedSource.sample`: a project is a group."""
+        return Sample(f"{scope}/{name}", files, group=scope)
 
     def list_key(self, sample: Sample) -> str:
-        """Lists name projects."""
+        """The project of `sample`, which is what lists name."""
         return sample.group
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a photo and its depth, 0 where there is no surface."""
-        depth = maps.decode_pfm(root.read_bytes(sample.files["depth"]), "depth")
-        valid = np.isfinite(depth) & (depth > 0)
-        if not valid.any():
+        """Read `sample` of `root`: a photo and its depth, 0 where there is no surface."""
+        depth = decode_pfm(root.read_bytes(sample.files["depth"]), "depth")
+        if not (np.isfinite(depth) & (depth > 0)).any():
             raise BadSample("depth map is empty: no pixel shows a surface")
-        depth[~valid] = 0
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        return RawSample(image, depth, "depth", valid)
+        return of_positive_depth(read_image(root, sample), depth)

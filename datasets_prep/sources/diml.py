@@ -3,20 +3,20 @@
 Where: https://dimlrgbd.github.io (Y. Kim et al., "Deep Monocular Depth Estimation via Integration of Global
 and Local Predictions", TIP 2018; J. Cho et al., 2021). Licence: research only, non-commercial, by form.
 
-Two products, in which the same data have different names; both may lie in one folder:
+Two products, in which the same data have different file names; both may lie in one folder:
 
 * The sample set, `{indoor,outdoor}/{train,test}/{HR,LR}/…`, with an official split. Indoor 1,609 / 503 photos
   of 1344×756, in `<scene>/color/<stem>_c.png` and `<scene>/depth_filled/<stem>_depth_filled.png`. Outdoor
   1,505 / 500 of 1920×1080, in `outleft/<name>.png` and `depthmap/<name>.png`. `LR` holds the same photos
   smaller, and is used for those that have no `HR`.
 * The full set, without split. Indoor, about 220,000 photos, `<scene>/<date>/<batch>/col/<stem>_c.png` and
-  `up_png/<stem>_<something>.png`; the something differs between folders. Outdoor
+  `up_png/<stem>_<something>.png`; the last part differs between folders. Outdoor
   `<date and camera>/<batch>/left/<stem>_left.png`, `depth/<stem>_depth.png` and `conf/<stem>_conf.png`.
 
 MIX 6 uses the indoor part only: `diml`. The outdoor part is `diml_outdoor`.
 
-Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0; outdoors also where the confidence, read
-as a share of its largest value, is under 0.6. Sky is not marked. Groups: the scene (indoors), the batch or
+Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0; outdoors also where the confidence, as a
+share of its largest value, is below 0.6. Sky is not marked. Groups: the scene (indoors), the batch or
 folder (outdoors).
 
 Known defects: indoor maps were filled, with artefacts at edges; outdoor maps come from stereo matching.
@@ -32,13 +32,15 @@ from itertools import chain
 import numpy as np
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.pictures import decode_grey_png
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.reading import read_png_depth
 from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0
 MIN_CONFIDENCE = 0.6
+_EXPECTED = "DIML stores millimetres"
 
 _SAMPLE_SET = r"(?:.*/)?(?P<split>train|test)/(?P<resolution>HR|LR)/"
 _INDOOR_SAMPLE = re.compile(
@@ -72,7 +74,7 @@ class DIML(Source):
     )
 
     def list(self, root: Folder) -> Listing:
-        """Pair photos and depth of both products."""
+        """Pair photos and depth of both products below `root`."""
         paths = root.files()
         found = _Found()
         stems: dict[str, set[str]] = {}
@@ -82,17 +84,17 @@ class DIML(Source):
                 stems.setdefault(match["folder"], set()).add(match["image"])
         for match in full:
             stem = match["image"] or _stem_of(match["depth"], stems.get(match["folder"], ()))
-            found.add(("", match["group"], match["folder"], stem), _role(match), match.string, "HR")
+            found.add(("", match["group"], match["folder"], stem), str(match.lastgroup), match.string, "HR")
         for path in paths:
             if match := _INDOOR_SAMPLE.fullmatch(path):
                 stem = match["image"] or match["depth"]
                 key = (match["split"], match["group"], "", stem)
-                found.add(key, _role(match), path, match["resolution"])
+                found.add(key, str(match.lastgroup), path, match["resolution"])
         return found.listing({"image": "colour image", "depth": "depth map"})
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a photo and its depth in metres."""
-        return _read(root, sample)
+        """Read `sample` of `root`: a photo and its depth in metres."""
+        return read_png_depth(root, sample, _EXPECTED, MILLIMETRES)
 
 
 class DIMLOutdoor(Source):
@@ -106,25 +108,25 @@ class DIMLOutdoor(Source):
     )
 
     def list(self, root: Folder) -> Listing:
-        """Pair photos, depth and confidence of both products."""
+        """Pair photos, depth and confidence of both products below `root`."""
         full, small = _Found(), _Found()
         for path in root.files():
             if match := _OUTDOOR_FULL.fullmatch(path):
                 stem = match["image"] or match["depth"] or match["conf"]
-                full.add(("", match["group"], "", stem), _role(match), path, "HR")
+                full.add(("", match["group"], "", stem), str(match.lastgroup), path, "HR")
             elif match := _OUTDOOR_SAMPLE.fullmatch(path):
                 group = match["group"].strip("/") or "outdoor"
                 key = (match["split"], group, "", match["image"] or match["depth"])
-                small.add(key, _role(match), path, match["resolution"])
+                small.add(key, str(match.lastgroup), path, match["resolution"])
         listing = full.listing({"image": "left image", "depth": "depth map", "conf": "confidence"})
         more = small.listing({"image": "left image", "depth": "depth map"})
         return Listing(Samples(chain(listing.samples, more.samples)), listing.rejected + more.rejected)
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a photo and its depth in metres, valid where the confidence suffices."""
-        raw = _read(root, sample)
+        """Read `sample` of `root`: a photo and metric depth, valid where the confidence suffices."""
+        raw = read_png_depth(root, sample, _EXPECTED, MILLIMETRES)
         if "conf" in sample.files:
-            confidence = formats.decode_grey_png(root.read_bytes(sample.files["conf"]), "conf")
+            confidence = decode_grey_png(root.read_bytes(sample.files["conf"]), "conf")
             if confidence.shape != raw.target.shape:
                 raise BadSample(f"conf has shape {confidence.shape}, depth {raw.target.shape}")
             raw.valid &= confidence >= MIN_CONFIDENCE * np.iinfo(confidence.dtype).max
@@ -132,7 +134,7 @@ class DIMLOutdoor(Source):
 
 
 class _Found:
-    """Files by sample and resolution."""
+    """Files by sample and resolution, of which the best complete set becomes a sample."""
 
     def __init__(self) -> None:
         self.groups: dict[_Key, dict[str, dict[str, str]]] = {}
@@ -146,7 +148,7 @@ class _Found:
             files[role] = path
 
     def listing(self, roles: dict[str, str]) -> Listing:
-        """The samples that have every role, in high resolution if they can be had in it."""
+        """The samples that have every role, in high resolution if it is complete."""
         listing = Listing(rejected=self.copies)
         for (split, group, folder, stem), resolutions in sorted(self.groups.items()):
             files = max(resolutions.values(), key=lambda files: (len(files), files is resolutions.get("HR")))
@@ -160,10 +162,6 @@ class _Found:
         return listing
 
 
-def _role(match: re.Match[str]) -> str:
-    return next(role for role in ("image", "depth", "conf") if match[role])
-
-
 def _stem_of(depth: str, stems: Collection[str]) -> str:
     """The image's stem that a depth map `<stem>_<something>` belongs to; both parts may contain `_`."""
     stem = depth
@@ -172,13 +170,3 @@ def _stem_of(depth: str, stems: Collection[str]) -> str:
         if stem in stems:
             return stem
     return depth
-
-
-def _read(root: Folder, sample: Sample) -> RawSample:
-    stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
-    if stored.dtype != np.uint16:
-        raise BadSample("depth PNG has 8 bits, DIML stores millimetres in 16")
-    image = root.read_bytes(sample.files["image"])
-    formats.image_size(image)
-    depth = stored.astype(np.float32) / np.float32(MILLIMETRES)
-    return RawSample(image, depth, "depth", valid=stored > 0)

@@ -5,13 +5,13 @@ in the Wild", NIPS 2016): photos, and `DIW_Annotations_splitted.tar.gz`. Licence
 from Flickr.
 
 Layout: `DIW_{train,val,test}.csv`, and the photos (JPEG) under the paths that these name, such as
-`DIW_test/<hash>.thumb`; any folders above the whole are accepted. About 496,000 photos, 74,441 for testing,
-and no two sizes alike. In the CSV, two lines belong together: the photo's path, beginning with `./`, and
+`DIW_test/<hash>.thumb`; any folders above are accepted. About 496,000 photos, 74,441 for testing, of many
+sizes. In the CSV, two lines belong together: the photo's path, beginning with `./`, and
 `<row A>,<column A>,<row B>,<column B>,<relation>,<width>,<height>`.
 
 Values: points are counted from 1, the row comes first (readers that take the column first measure noise). The
-relation `>` says that A is farther than B, `<` that it is nearer. Anything else, `=` among it, is an error of
-the annotation, and left out.
+relation `>` means that A is farther than B, `<` that it is nearer. Anything else, including `=`, is an error
+of the annotation, and left out.
 
 Splits: the three files'. Every split keeps its photos as they are. Each photo is its own group.
 """
@@ -22,8 +22,9 @@ import posixpath
 import re
 
 from datasets_prep.errors import BadSample, WrongLayout
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.pictures import image_size
 from datasets_prep.sources.base import Listing, RawPointPair, Rejection, Source
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -41,10 +42,10 @@ class DIW(Source):
     name = "diw"
     target_kind = "ordinal"
     layout = "DIW_{train,val,test}.csv\nDIW_<split>/<hash>.thumb, as the tables name them"
-    native_splits = frozenset({"train", "val", "test"})
+    evaluation_splits = frozenset({"train", "val", "test"})
 
     def list(self, root: Folder) -> Listing:
-        """Take photos and annotations from the tables."""
+        """Take photos and annotations from the tables below `root`."""
         listing, paths = Listing(), set(root.files())
         for path in sorted(paths):
             if match := _TABLE.fullmatch(path):
@@ -64,7 +65,7 @@ class DIW(Source):
     ) -> None:
         folder, split = table
         path = posixpath.normpath(posixpath.join(folder, name))
-        # A path is only compared with what was found; nothing is opened by a table's word.
+        # A path is only compared with what was found; no path of a table is ever opened.
         if path not in paths:
             listing.rejected.append(Rejection(name[:200], f"photo of DIW_{split}.csv is not there"))
         elif not _RELATION.fullmatch(relation):
@@ -76,11 +77,11 @@ class DIW(Source):
             listing.samples.append(sample)
 
     def read(self, root: Folder, sample: Sample) -> RawPointPair:
-        """Read a photo; its points come from the table."""
-        image = root.read_bytes(sample.files["image"])
-        size = formats.image_size(image)
+        """Read `sample` of `root`: a photo; its points come from the table."""
+        image = read_image(root, sample)
+        size = image_size(image)
         match = _RELATION.fullmatch(sample.annotation)
-        assert match is not None  # `list` saw to it
+        assert match is not None  # checked by `list`
         y_a, x_a, y_b, x_b, width, height = (int(match[i]) for i in (1, 2, 3, 4, 6, 7))
         if size != (height, width):
             raise BadSample(

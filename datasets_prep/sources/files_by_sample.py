@@ -1,12 +1,12 @@
-"""Bringing together the files of each sample, for datasets whose files share a name.
+"""Grouping the files of each sample, for datasets in which they share a name.
 
-Millions of names are sorted in columns: dictionaries of dictionaries would take a gigabyte.
+Millions of names are sorted in Arrow columns: dictionaries of dictionaries would take a gigabyte.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +24,11 @@ class FilesBySample:
     """(scope, name) → role → path, in the order of scope and name.
 
     Args:
-        paths: of all files.
-        roles: names of the roles, which `codes` counts.
-        keys: scope and name of each matching file, the same ones side by side.
-        codes: role of each of these files.
-        positions: where in `paths` each of them is.
+        paths: paths of all files.
+        roles: names of the roles.
+        keys: scope and name of each matching file, sorted.
+        codes: index into `roles` for each of these files.
+        positions: index into `paths` for each of them.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FilesBySample:
         self._keys, self._codes, self._positions = keys, codes, positions
 
     def items(self) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
-        """Each sample's scope and name, with its files."""
+        """Each sample's scope and name, with its files by role."""
         current, files = "", dict[str, str]()
         for key, role, path in self._rows():
             if key != current and files:
@@ -69,27 +69,25 @@ def _scope_and_name(key: str) -> tuple[str, str]:
 
 
 def collect_files(
-    listing: FileListing, pattern: re.Pattern[str], scope: str
+    files: FileListing, pattern: re.Pattern[str], scope: Sequence[str], digits: int = 0
 ) -> tuple[FilesBySample, list[tuple[str, str]]]:
-    """Match all paths against a pattern.
+    """Match all paths against a pattern and group them by sample.
 
     Args:
-        listing: all files.
-        pattern: matches a whole path; its last matched group is named for the role of the file (`image`,
-            `depth`, …) and holds the sample's name.
-        scope: the pattern's group in which that name is unique: a scene, a split.
+        files: all files.
+        pattern, scope, digits: as in `paired.PairedSource`.
 
     Returns:
         The files of each sample, and each second copy of a file with the first one.
     """
     roles = list(pattern.groupindex)
-    keys, codes, positions = _match(listing, pattern, scope, roles)
+    keys, codes, positions = _match(files, pattern, scope, digits)
     order = pc.sort_indices(keys).to_numpy()  # stable: files of one key stay in the order of the paths
     keys, codes, positions = keys.take(pa.array(order)), codes[order], positions[order]
     del order
     first = _first_of_role(keys, codes)
     repeated = np.flatnonzero(first != np.arange(len(first)))
-    paths = listing.table.column("path")
+    paths = files.table.column("path")
     pairs = sorted((int(positions[copy]), int(positions[first[copy]])) for copy in repeated)
     copies = [(paths[copy].as_py(), paths[original].as_py()) for copy, original in pairs]
     if len(repeated):
@@ -99,18 +97,19 @@ def collect_files(
 
 
 def _match(
-    listing: FileListing, pattern: re.Pattern[str], scope: str, roles: list[str]
+    files: FileListing, pattern: re.Pattern[str], scope: Sequence[str], digits: int
 ) -> tuple[pa.ChunkedArray, NDArray[np.uint8], NDArray[np.int64]]:
     """Key, role and position of every path that matches."""
-    code_of = {role: code for code, role in enumerate(roles)}
+    code_of = {role: code for code, role in enumerate(pattern.groupindex)}
     chunks: list[pa.Array] = []
     codes, positions = bytearray(), []
     keys: list[str] = []
     found: list[NDArray[np.int64]] = []
-    for position, path in enumerate(listing):
+    for position, path in enumerate(files):
         if match := pattern.fullmatch(path):
             role = str(match.lastgroup)
-            keys.append(f"{match[scope]}{_SEPARATOR}{match[role]}")
+            within = "/".join([match[group] for group in scope])
+            keys.append(f"{within}{_SEPARATOR}{match[role].zfill(digits)}")
             codes.append(code_of[role])
             positions.append(position)
             if len(keys) == _CHUNK:
@@ -123,7 +122,11 @@ def _match(
 
 
 def _first_of_role(keys: pa.ChunkedArray, codes: NDArray[np.uint8]) -> NDArray[np.intp]:
-    """For each file the first one of the same sample and role; keys are sorted."""
+    """For each file the index of the first one of the same sample and role; keys are sorted.
+
+    Sample number and role make one integer: keys a a b with roles 0 0 1 give 256, 256 and 513, whose first
+    occurrences are 0, 0 and 2, so file 1 is a second copy of file 0. (There are fewer than 256 roles.)
+    """
     if len(keys) == 0:
         return np.zeros(0, np.intp)
     starts = np.ones(len(keys), bool)

@@ -1,21 +1,21 @@
-"""A user's own photos with depth: two folders and a short description.
+"""Photos with depth of a user: two folders and a short description.
 
 Layout: `images/<name>.{jpg,png}` and `depth/<name>.{png,npy,exr,pfm,tif}` with the same names, and
 `dataset.yaml`. Names may have folders in them (`images/kitchen/0001.jpg`, `depth/kitchen/0001.png`); the
-folder is then a scene, which no random split tears apart. `splits/{train,val,test}.txt` may list names, one a
-line, with or without the suffix.
+folder is then a scene, which a random split keeps together. `splits/{train,val,test}.txt` may list names, one
+a line, with or without the suffix.
 
 `dataset.yaml`:
 
     name: my_robot          # of the prepared dataset: small letters, digits, _
     quantity: depth         # or inverse_depth, or disparity (the same, of a stereo pair)
     metric: true            # whether `scale` makes metres of stored depth (1/metres of inverse depth)
-    scale: 0.001            # what one stored unit is; here stored millimetres
+    scale: 0.001            # metres per stored unit; here millimetres are stored
     invalid: [0]            # stored values that mean "no ground truth"
     sky: null               # a stored value that means "infinitely far", or null
 
 Only `name`, `quantity` and `metric` are needed, `scale` where `metric` is true. Depth of unknown scale is
-known up to scale; inverse depth of unknown scale up to scale and shift. With focal length f (pixels) and
+used up to scale; inverse depth of unknown scale up to scale and shift. With focal length f (pixels) and
 baseline b (metres), metric disparity in pixels has the scale 1 / (f · b).
 
 Values: PNG of 8 or 16 bits, NPY of numbers, EXR (channel `Z`, `Y`, `G` or `R`, or the only one), PFM, TIFF.
@@ -37,24 +37,31 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.pictures import decode_grey_png
 from datasets_prep.formats.tiff import decode_tiff
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, TargetKind
+from datasets_prep.sources.base import Listing, Quantity, RawSample, Source, TargetKind
+from datasets_prep.sources.paired import PairedSource
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 DESCRIPTION_NAME = "dataset.yaml"
 _MAX_DESCRIPTION_BYTES = 2**20
 
-_FILE = re.compile(
-    r"images/(?P<image>.+)\.(?:jpg|jpeg|png|JPG|JPEG|PNG)|depth/(?P<depth>.+)\.(?:png|npy|exr|pfm|tiff?)"
-)
-_LIST = re.compile(r"splits/(?P<split>train|val|test)\.txt")
 _EXR_CHANNELS = ("Z", "Y", "G", "R")
 
 
 class Description(BaseModel):
-    """What `dataset.yaml` says; see the module's docstring."""
+    """The content of `dataset.yaml`; see the module's docstring.
+
+    Attributes:
+        name: name of the prepared dataset.
+        quantity: what is stored.
+        metric: whether `scale` makes metres of stored depth, or 1/metres of stored inverse depth.
+        scale: metres (or 1/metres) per stored unit; None unless `metric`.
+        invalid: stored values without ground truth.
+        sky: the stored value of sky, or None.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,14 +80,18 @@ class Description(BaseModel):
 
     @property
     def target_kind(self) -> TargetKind:
-        """What is known of the depth."""
+        """Kind of ground truth that the description makes of the stored values."""
         if self.metric:
             return "metric"
         return "up-to-scale" if self.quantity == "depth" else "affine"
 
 
-class FolderSource(Source):
-    """A user's own dataset; see the module's docstring."""
+class FolderSource(PairedSource):
+    """The dataset of a user; see the module's docstring.
+
+    Args:
+        description: content of its `dataset.yaml`, which decides `target_kind`; None until a root is opened.
+    """
 
     name = "folder"
     target_kind: TargetKind = "up-to-scale"
@@ -88,6 +99,12 @@ class FolderSource(Source):
         "dataset.yaml, which says what the depth is\n"
         "images/<name>.{jpg,png}\ndepth/<name>.{png,npy,exr,pfm,tif}\nsplits/{train,val,test}.txt, if any"
     )
+    pattern = re.compile(
+        r"images/(?P<image>.+)\.(?:jpg|jpeg|png|JPG|JPEG|PNG)|depth/(?P<depth>.+)\.(?:png|npy|exr|pfm|tiff?)"
+    )
+    missing = (("depth", "no depth/{name}.*"), ("image", "no images/{name}.*"))
+    repeated = "second file of the name of {first}"
+    list_pattern = re.compile(r"splits/(?:(?P<train>train)|(?P<val>val)|(?P<test>test))\.txt")
 
     def __init__(self, description: Description | None = None) -> None:
         self._description = description
@@ -96,47 +113,25 @@ class FolderSource(Source):
             self.fingerprint = hashlib.sha256(description.model_dump_json().encode()).hexdigest()
 
     def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
-        """The source that the folder's description makes of it."""
+        """The source that the description in `root` makes of it; as `Source.opened` with `options`."""
         super().opened(root, options)
-        description = read_description(root)
-        _require_own_name(description.name)
-        return FolderSource(description)
+        return FolderSource(read_description(root))
 
     def list(self, root: Folder) -> Listing:
-        """Pair images and depth by name."""
-        listing, paths = Listing(), root.files()
-        if DESCRIPTION_NAME not in paths:
-            return listing
-        samples: dict[str, dict[str, str]] = {}
-        for path in paths:
-            if match := _FILE.fullmatch(path):
-                role = str(match.lastgroup)
-                files = samples.setdefault(match[role], {})
-                if role in files:
-                    listing.rejected.append(Rejection(path, f"second file of the name of {files[role]}"))
-                else:
-                    files[role] = path
-        for name, files in sorted(samples.items()):
-            if "depth" not in files:
-                listing.rejected.append(Rejection(files["image"], f"no depth/{name}.*"))
-            elif "image" not in files:
-                listing.rejected.append(Rejection(files["depth"], f"no images/{name}.*"))
-            else:
-                listing.samples.append(Sample(name, files, group=name.rpartition("/")[0] or name))
-        return listing
+        """See `PairedSource.list`; empty without a description."""
+        return super().list(root) if DESCRIPTION_NAME in root.files() else Listing()
 
-    def split_of_list(self, path: str) -> str | None:
-        """The files in `splits`."""
-        match = _LIST.fullmatch(path)
-        return match["split"] if match else None
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """See `PairedSource.sample`: the folder in a name is a group, else each image is one."""
+        return Sample(name, files, group=name.rpartition("/")[0] or name)
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """A name, with `images/` before it and a suffix behind it or without."""
-        match = _FILE.fullmatch(columns[0]) or _FILE.fullmatch(f"images/{columns[0]}")
+        """The name in `columns`, with or without `images/` before it and a suffix behind it."""
+        match = self.pattern.fullmatch(columns[0]) or self.pattern.fullmatch(f"images/{columns[0]}")
         return match["image"] if match and match["image"] else columns[0]
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read an image and its depth or inverse depth in the description's unit."""
+        """Read `sample` of `root`: an image and its depth or inverse depth in the description's unit."""
         description = self._description or read_description(root)
         path = sample.files["depth"]
         decode = _DECODERS[path.rpartition(".")[2]]
@@ -148,19 +143,15 @@ class FolderSource(Source):
         if description.quantity == "depth":
             valid &= stored > 0
         target = np.where(valid, stored, 0).astype(np.float32) * np.float32(description.scale or 1.0)
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        quantity: Literal["depth", "inverse_depth"] = (
-            "depth" if description.quantity == "depth" else "inverse_depth"
-        )
-        return RawSample(image, target, quantity, valid, sky)
+        quantity: Quantity = "depth" if description.quantity == "depth" else "inverse_depth"
+        return RawSample(read_image(root, sample), target, quantity, valid, sky)
 
 
 def read_description(root: Folder) -> Description:
-    """The folder's `dataset.yaml`.
+    """The description `dataset.yaml` in the dataset root `root`.
 
     Raises:
-        WrongLayout: if it is missing or wrong, naming the key.
+        WrongLayout: if it is missing or not valid; the message names the key.
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
     try:
@@ -175,15 +166,6 @@ def read_description(root: Folder) -> Description:
         return Description(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
         raise WrongLayout(f"{where}: {_first_problem(error)}") from error
-
-
-def _require_own_name(name: str) -> None:
-    """Two datasets of one name would be taken for two versions of one."""
-    # Imported here: that package imports this module to register it.
-    from datasets_prep.sources import SOURCES
-
-    if name in SOURCES:
-        raise WrongLayout(f"{DESCRIPTION_NAME}: name: {name!r} is taken by a published dataset")
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -207,7 +189,7 @@ def _decode_npy(data: bytes, role: str) -> NDArray[np.float32]:
 
 
 def _decode_png(data: bytes, role: str) -> NDArray[np.float32]:
-    return formats.decode_grey_png(data, role).astype(np.float32)
+    return decode_grey_png(data, role).astype(np.float32)
 
 
 def _decode_exr(data: bytes, role: str) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 Where: https://github.com/HKBU-HPML/IRS (Q. Wang et al., "IRS: A Large Naturalistic Indoor Robotics Stereo
 Dataset to Train Deep Models for Disparity and Surface Normal Estimation", ICME 2021). Licence: the repository
-is Apache-2.0; the data have no other.
+is Apache-2.0; the data have no separate licence.
 
 Layout: `{Home,Office,Restaurant,Store}/<scene>/{l_,r_}<id>.png`, `d_<id>.exr` (disparity of the left view)
 and `n_<id>.exr` (normals), in a folder `IRSDataset`. The id is unpadded in the first release (`l_1960.png`)
@@ -19,35 +19,31 @@ Splits: the authors' lists (`*.list`, with `train` or `test` in their name; four
 with `IRSDataset/` in front); else none. A scene is a group.
 
 Known defects: a few disparity maps in the training list have another size than the image, left over from the
-authors' debugging, for instance `Restaurant/SCLRestaurant001_NightFall/d_377.exr`. The difference in size
-marks them as damaged.
+authors' debugging, for instance `Restaurant/SCLRestaurant001_NightFall/d_377.exr`. They are recognised by
+this difference.
 """
 
 from __future__ import annotations
 
-import posixpath
 import re
 
 import numpy as np
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import maps
-from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.formats.maps import decode_exr
+from datasets_prep.sources.base import RawSample, lists_named_by_split
+from datasets_prep.sources.paired import PairedSource
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 METRE_PIXELS = 48.0
 """Focal length times baseline: depth in metres is this divided by the disparity in pixels."""
 
-_FILE = re.compile(
-    r"(?:.*/)?(?P<scene>(?:Home|Office|Restaurant|Store)/[^/]+)/"
-    r"(?:l_(?P<image>\d{1,9})\.png|d_(?P<depth>\d{1,9})\.exr)"
-)
 _CHANNELS = ("G", "R")
 
 
-class IRS(Source):
+class IRS(PairedSource):
     """IRS, left camera, as published; see the module's docstring."""
 
     name = "irs"
@@ -55,45 +51,29 @@ class IRS(Source):
     layout = (
         "{Home,Office,Restaurant,Store}/<scene>/l_<id>.png\n{Home,Office,Restaurant,Store}/<scene>/d_<id>.exr"
     )
+    pattern = re.compile(
+        r"(?:.*/)?(?P<scene>(?:Home|Office|Restaurant|Store)/[^/]+)/"
+        r"(?:l_(?P<image>\d{1,9})\.png|d_(?P<depth>\d{1,9})\.exr)"
+    )
+    scope = ("scene",)
+    digits = 9
+    missing = (("depth", "no disparity d_{name}.exr"), ("image", "no image l_{name}.png"))
+    list_pattern = lists_named_by_split("list")
 
-    def list(self, root: Folder) -> Listing:
-        """Pair left images and disparity by scene and number."""
-        listing = Listing()
-        groups: dict[tuple[str, int], dict[str, str]] = {}
-        for path in root.files():
-            if match := _FILE.fullmatch(path):
-                role = str(match.lastgroup)
-                files = groups.setdefault((match["scene"], int(match[role])), {})
-                if role in files:
-                    listing.rejected.append(Rejection(path, f"second copy of {files[role]}"))
-                else:
-                    files[role] = path
-        for (scene, number), files in sorted(groups.items()):
-            if "depth" not in files:
-                listing.rejected.append(Rejection(files["image"], f"no disparity d_{number}.exr"))
-            elif "image" not in files:
-                listing.rejected.append(Rejection(files["depth"], f"no image l_{number}.png"))
-            else:
-                listing.samples.append(Sample(f"{scene}/{number:05d}", files, group=scene))
-        return listing
-
-    def split_of_list(self, path: str) -> str | None:
-        """The authors' lists end in `.list` and say in their names what they are of."""
-        name = posixpath.basename(path).lower()
-        return next((s for s in ("train", "test") if s in name), None) if name.endswith(".list") else None
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """See `PairedSource.sample`: a scene is a group."""
+        return Sample(f"{scope}/{int(name):05d}", files, group=scope)
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """The sample of a left image, whose number may be padded otherwise than the file's."""
-        match = _FILE.fullmatch(columns[0])
+        """The sample of the left image in `columns`, whose number may be padded differently."""
+        match = self.pattern.fullmatch(columns[0])
         return f"{match['scene']}/{int(match['image']):05d}" if match and match["image"] else None
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a left image and its inverse depth in 1/metres."""
-        disparity = maps.decode_exr(root.read_bytes(sample.files["depth"]), "depth", _CHANNELS)
+        """Read `sample` of `root`: a left image and its inverse depth in 1/metres."""
+        disparity = decode_exr(root.read_bytes(sample.files["depth"]), "depth", _CHANNELS)
         valid = np.isfinite(disparity) & (disparity > 0)
         if not valid.any():
             raise BadSample("depth map is empty: no pixel has a positive disparity")
         inverse_depth = np.where(valid, disparity, 0).astype(np.float32) / np.float32(METRE_PIXELS)
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        return RawSample(image, inverse_depth, "inverse_depth", valid)
+        return RawSample(read_image(root, sample), inverse_depth, "inverse_depth", valid)

@@ -8,7 +8,7 @@ Layout: `<date>/<drive>/image_0{2,3}/data/<10 digits>.png` (raw; `.jpg` in some 
 `{train,val}/<drive>/proj_depth/groundtruth/image_0{2,3}/<10 digits>.png`; `<drive>` is `<date>_drive_<4
 digits>_sync`. Any folders above are accepted. About 1242×375, the size differs a little between days.
 
-Values: 16-bit PNG, planar depth in metres times 256. Invalid pixels: 0, four fifths of the map, among them
+Values: 16-bit PNG, planar depth in metres times 256. Invalid pixels: 0, four fifths of the map, including
 the whole upper third. Sky is not marked.
 
 Splits: lists (`.txt` with `test` or `train` in the name) in both common forms, that of the Eigen split
@@ -25,14 +25,10 @@ drive is a group.
 
 from __future__ import annotations
 
-import posixpath
 import re
 
-import numpy as np
-
-from datasets_prep.errors import BadSample
-from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, lists_named_by_split
+from datasets_prep.sources.reading import read_png_depth
 from datasets_prep.sources.samples import Sample, Samples
 from datasets_prep.storage.folder import Folder
 
@@ -62,14 +58,15 @@ class KITTI(Source):
         "<date>/<drive>/image_0{2,3}/data/<10 digits>.png\n"
         "{train,val}/<drive>/proj_depth/groundtruth/image_0{2,3}/<10 digits>.png"
     )
-    native_splits = frozenset({"test"})
+    evaluation_splits = frozenset({"test"})
     lists_start_with_slash = True
+    list_pattern = lists_named_by_split("txt")
 
     def list(self, root: Folder) -> Listing:
-        """Pair frames and depth by drive, camera and number.
+        """Pair frames and depth below `root` by drive, camera and number.
 
-        Raw frames without depth are not mentioned: the first and last of every drive have none, and most
-        users keep only some of the drives' depth.
+        Raw frames without depth are not rejections: the first and last of every drive have none, and most
+        users keep the depth of some drives only.
         """
         listing = Listing()
         images: dict[_Frame, str] = {}
@@ -90,13 +87,8 @@ class KITTI(Source):
             listing.samples.append(Sample(sample_id, files, group=drive, split=split))
         return listing
 
-    def split_of_list(self, path: str) -> str | None:
-        """Text files that say in their names what they are of."""
-        name = posixpath.basename(path).lower()
-        return next((s for s in ("train", "test") if s in name), None) if name.endswith(".txt") else None
-
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """The frame that a line of either form names."""
+        """The frame that the `columns` of a line in either form name."""
         if (match := _EIGEN_FOLDER.fullmatch(columns[0])) and len(columns) == 3:
             camera, number = _CAMERA_OF_SIDE.get(columns[2]), columns[1]
             return f"{match['drive']}/{camera}/{number:0>10}" if camera else None
@@ -105,14 +97,8 @@ class KITTI(Source):
         return None
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a frame and its depth in metres."""
-        stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
-        if stored.dtype != np.uint16:
-            raise BadSample("depth PNG has 8 bits, KITTI stores depth in 16")
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        depth = stored.astype(np.float32) / np.float32(UNITS_OF_METRE)
-        return RawSample(image, depth, "depth", valid=stored > 0)
+        """Read `sample` of `root`: a frame and its depth in metres."""
+        return read_png_depth(root, sample, "KITTI stores depth", UNITS_OF_METRE)
 
 
 class KITTI161(KITTI):
@@ -123,7 +109,7 @@ class KITTI161(KITTI):
     only_listed = True
 
     def list(self, root: Folder) -> Listing:
-        """The frames of the official `val` folder, of which the list takes its choice."""
+        """The frames of the official folder `val` below `root`, from which the list chooses."""
         listing = super().list(root)
         listing.samples = Samples(sample for sample in listing.samples if sample.split == "val")
         return listing

@@ -8,15 +8,15 @@ Layout: `<scene>/rgb_<5 digits>.jpg` and `<scene>/sync_depth_<5 digits>.png`; be
 the 654 test photos, below `sync` for the training photos. Any folders above are accepted. 640×480.
 
 Values: 16-bit PNG, planar depth in millimetres. Invalid pixels: 0. Sky does not occur. Photos have a white
-border of about 40 rows and columns without depth behind it; evaluation usually crops to rows 45 to 470 and
+border of about 40 rows and columns without depth; evaluation usually crops to rows 45 to 470 and
 columns 41 to 600 (D. Eigen et al., 2014).
 
-Splits: lists as BTS has them (`.txt` with `test` or `train` in the name, `<image> <depth> <focal length>` a
+Splits: lists as BTS has them (`.txt` with `test` or `train` in the name, `<image> <depth> <focal length>` per
 line; those for training begin with a slash): 24,231 photos for training, 654 for testing. Photos that no list
 names have the split of the folder `test` or `train` that they lie in. A scene is a group. The split `test`
 keeps its native bytes.
 
-The labelled MATLAB file of the authors is another product: `nyuv2_labelled`.
+The authors' labelled MATLAB file is a separate dataset: `nyuv2_labelled`.
 """
 
 from __future__ import annotations
@@ -24,71 +24,46 @@ from __future__ import annotations
 import posixpath
 import re
 
-import numpy as np
-
-from datasets_prep.errors import BadSample
-from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.base import RawSample, lists_named_by_split
+from datasets_prep.sources.paired import PairedSource
+from datasets_prep.sources.reading import read_png_depth
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0
 
-_FILE = re.compile(r"(?:.*/)?(?P<scene>[^/]+)/(?:rgb_(?P<image>\d{5})\.jpg|sync_depth_(?P<depth>\d{5})\.png)")
 
-
-class NYUv2(Source):
+class NYUv2(PairedSource):
     """NYU Depth v2, synchronised image files; see the module's docstring."""
 
     name = "nyuv2"
     target_kind = "metric"
     layout = "<scene>/rgb_<5 digits>.jpg\n<scene>/sync_depth_<5 digits>.png"
-    native_splits = frozenset({"test"})
+    evaluation_splits = frozenset({"test"})
     lists_start_with_slash = True
+    pattern = re.compile(
+        r"(?P<folder>(?:.*/)?(?P<scene>[^/]+))/"
+        r"(?:rgb_(?P<image>\d{5})\.jpg|sync_depth_(?P<depth>\d{5})\.png)"
+    )
+    scope = ("folder",)
+    missing = (("depth", "no depth sync_depth_{name}.png"), ("image", "no image rgb_{name}.jpg"))
+    list_pattern = lists_named_by_split("txt")
 
-    def list(self, root: Folder) -> Listing:
-        """Pair photos and depth by folder and number."""
-        listing = Listing()
-        groups: dict[tuple[str, str], dict[str, str]] = {}
-        for path in root.files():
-            if match := _FILE.fullmatch(path):
-                role = str(match.lastgroup)
-                groups.setdefault((posixpath.dirname(path), match[role]), {})[role] = path
-        for (folder, number), files in sorted(groups.items()):
-            if "depth" not in files:
-                listing.rejected.append(Rejection(files["image"], f"no depth sync_depth_{number}.png"))
-            elif "image" not in files:
-                listing.rejected.append(Rejection(files["depth"], f"no image rgb_{number}.jpg"))
-            else:
-                scene = posixpath.basename(folder)
-                split = _split_of_folder(folder)
-                listing.samples.append(Sample(f"{folder}/{number}", files, group=scene, split=split))
-        return listing
-
-    def split_of_list(self, path: str) -> str | None:
-        """Text files that say in their names what they are of."""
-        name = posixpath.basename(path).lower()
-        return next((s for s in ("train", "test") if s in name), None) if name.endswith(".txt") else None
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """See `PairedSource.sample`: a scene is a group, wherever its folder lies."""
+        above = scope.split("/")[:-1]
+        split = next((part for part in above if part in ("train", "test")), None)
+        return Sample(f"{scope}/{name}", files, group=posixpath.basename(scope), split=split)
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
-        """Scene and number of a photo."""
-        match = _FILE.fullmatch(columns[0])
+        """Scene and number of the photo in `columns`."""
+        match = self.pattern.fullmatch(columns[0])
         return f"{match['scene']}/{match['image']}" if match and match["image"] else None
 
     def list_key(self, sample: Sample) -> str:
-        """Lists name scene and number, whatever folders are above."""
+        """Scene and number of `sample`, without the folders above, as in lists."""
         return "/".join(sample.sample_id.split("/")[-2:])
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a photo and its depth in metres."""
-        stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
-        if stored.dtype != np.uint16:
-            raise BadSample("depth PNG has 8 bits, NYUv2 stores millimetres in 16")
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        depth = stored.astype(np.float32) / np.float32(MILLIMETRES)
-        return RawSample(image, depth, "depth", valid=stored > 0)
-
-
-def _split_of_folder(folder: str) -> str | None:
-    return next((part for part in folder.split("/")[:-1] if part in ("train", "test")), None)
+        """Read `sample` of `root`: a photo and its depth in metres."""
+        return read_png_depth(root, sample, "NYUv2 stores millimetres", MILLIMETRES)

@@ -6,15 +6,14 @@ Licence: none stated; research use.
 
 Layout: both files in one folder; any folders above are accepted, and a word before `splits.mat`. The first is
 MATLAB 7.3, which is HDF5: `images` (1449, 3, 640, 480) uint8 and `rawDepths` (1449, 640, 480) float32,
-columns before rows. It is read where it lies, a photo at a time. Images are stored as PNG, which loses
-nothing.
+columns before rows. It is read in place, one photo at a time. Images are stored as PNG, which is lossless.
 
 Values: planar depth in metres as the Kinect measured it (`rawDepths`; the file also has `depths` with holes
-filled in, which is not used). Invalid pixels: 0. Sky does not occur. Evaluation leaves out what is beyond 10
+filled in, which is not used). Invalid pixels: 0. Sky does not occur. Evaluation ignores depth beyond 10
 metres, and usually crops: rows 45 to 470 and columns 41 to 600, or 8 pixels on each side.
 
 Splits: `splits.mat` numbers the photos from 1: 795 in `trainNdxs`, 654 in `testNdxs`. `test` keeps its native
-resolution. Each photo is its own group: the official split alone says what may be in one.
+resolution. Each photo is its own group: only the official split is meaningful.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ import re
 import numpy as np
 
 from datasets_prep.errors import BadSample, WrongLayout
-from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import open_hdf5
 from datasets_prep.formats.matlab import decode_matlab_array
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.reading import of_positive_depth
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -45,10 +45,10 @@ class NYUv2Labelled(Source):
     reads_pieces = True
     target_kind = "metric"
     layout = f"{_PHOTOS}\nsplits.mat"
-    native_splits = frozenset({"test"})
+    evaluation_splits = frozenset({"test"})
 
     def list(self, root: Folder) -> Listing:
-        """Number the photos of the file, with their official splits; of images, only the header is read."""
+        """Number the photos in the files below `root`; only the header of the images is read."""
         listing = Listing()
         for path in root.files():
             if posixpath.basename(path) == _PHOTOS:
@@ -74,7 +74,7 @@ class NYUv2Labelled(Source):
                 listing.rejected.append(Rejection(path, f"photo {number} is in no split of {beside[0]}"))
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a photo and its raw depth in metres."""
+        """Read `sample` of `root`: a photo and its raw depth in metres."""
         file, index = open_hdf5(root, sample.files["image"]), int(sample.sample_id) - 1
         stored = file.item("images", 4, index)
         depth = file.item("rawDepths", 3, index).T
@@ -86,9 +86,7 @@ class NYUv2Labelled(Source):
         metres = np.ascontiguousarray(depth, np.float32)
         root.note_read(image.tobytes())
         root.note_read(metres.tobytes())
-        valid = np.isfinite(metres) & (metres > 0)
-        metres[~valid] = 0
-        return RawSample(formats.encode_png(image), metres, "depth", valid)
+        return of_positive_depth(encode_png(image), metres)
 
 
 def _splits(data: bytes) -> dict[int, str]:

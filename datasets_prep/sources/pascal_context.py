@@ -11,11 +11,11 @@ Layout: `JPEGImages/<id>.jpg`, and masks in one of two forms:
 * `SegmentationClassContext/<id>.png` as the tools of MMSegmentation convert them: grey PNG with 0 for
   background and 1 to 59 for the classes.
 
-The third form, `trainval_merged.json`, needs its authors' library to be drawn: convert it to the second.
+The third form, `trainval_merged.json`, can only be drawn by its authors' library: convert it to the second.
 10,103 photos have masks, of many sizes.
 
 Values: `pascal_context_59`, on which papers report, takes the 59 frequent classes as 0 to 58, in the order of
-their names; all else is background and counts for nothing (255). `pascal_context_60` takes background as
+their names; everything else is background and ignored (255). `pascal_context_60` takes background as
 class 0 and the others as 1 to 59.
 
 Splits: `train.txt` (4,998) and `val.txt` (5,105) below a folder `SegmentationContext`, ids of photos. `val`
@@ -25,15 +25,15 @@ keeps its native bytes. Each photo is its own group.
 from __future__ import annotations
 
 import re
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample, WrongLayout
-from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.matlab import decode_matlab_array
+from datasets_prep.formats.pictures import decode_grey_png
 from datasets_prep.sources.base import IGNORED_LABEL, Listing, RawLabels, Rejection, Source
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -51,7 +51,6 @@ _FILE = re.compile(
     r"(?:.*/)?(?:JPEGImages/(?P<image>\w+)\.jpg|trainval/(?P<mat>\w+)\.mat"
     r"|SegmentationClassContext/(?P<png>\w+)\.png)"
 )
-_LIST = re.compile(r"(?:.*/)?SegmentationContext/(?P<split>train|val)\.txt")
 _JSON = re.compile(r"(?:.*/)?trainval_merged\.json")
 
 
@@ -64,11 +63,11 @@ class PascalContext60(Source):
         "JPEGImages/<id>.jpg, trainval/<id>.mat\nJPEGImages/<id>.jpg, SegmentationClassContext/<id>.png\n"
         "ImageSets/SegmentationContext/{train,val}.txt"
     )
-    native_splits = frozenset({"val"})
-    classes: ClassVar[int] = 60
+    evaluation_splits = frozenset({"val"})
+    list_pattern = re.compile(r"(?:.*/)?SegmentationContext/(?:(?P<train>train)|(?P<val>val))\.txt")
 
     def list(self, root: Folder) -> Listing:
-        """Pair photos and masks by id; photos of VOC without a mask are not mentioned."""
+        """Pair photos and masks below `root` by id; photos of VOC without a mask are not mentioned."""
         samples: dict[str, dict[str, str]] = {}
         merged = None
         for path in root.files():
@@ -93,19 +92,12 @@ class PascalContext60(Source):
             )
         return listing
 
-    def split_of_list(self, path: str) -> str | None:
-        """The lists of MMSegmentation's converter."""
-        match = _LIST.fullmatch(path)
-        return match["split"] if match else None
-
     def read(self, root: Folder, sample: Sample) -> RawLabels:
-        """Read a photo and its classes."""
+        """Read `sample` of `root`: a photo and its classes."""
         path = sample.files["label"]
         data = root.read_bytes(path)
         classes = _classes_of_mat(data) if path.endswith(".mat") else _classes_of_png(data)
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        return RawLabels(image, self._numbered(classes))
+        return RawLabels(read_image(root, sample), self._numbered(classes))
 
     def _numbered(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return classes
@@ -115,7 +107,6 @@ class PascalContext59(PascalContext60):
     """Pascal Context without background; see the module's docstring."""
 
     name = "pascal_context_59"
-    classes = 59
 
     def _numbered(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return np.where(classes == 0, IGNORED_LABEL, classes.astype(np.int16) - 1).astype(np.uint8)
@@ -133,7 +124,7 @@ def _classes_of_mat(data: bytes) -> NDArray[np.uint8]:
 
 
 def _classes_of_png(data: bytes) -> NDArray[np.uint8]:
-    stored = formats.decode_grey_png(data, "label")
+    stored = decode_grey_png(data, "label")
     if stored.max() > len(_FREQUENT):
         raise BadSample(f"label {stored.max()} is none of Pascal Context's, 0 to {len(_FREQUENT)}")
     return stored.astype(np.uint8)

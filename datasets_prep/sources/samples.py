@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import pyarrow as pa
 
@@ -33,10 +32,10 @@ class Sample:
 
     Attributes:
         sample_id: unique in its dataset, the same on every machine (made of relative paths).
-        files: role (`image`, `depth`, …) → path relative to the dataset's folder.
-        group: what must not be torn apart by a random split: a scene, a trajectory, or the image itself.
+        files: role (`image`, `depth`, …) → path relative to the dataset root.
+        group: samples of one group share a random split: a scene, a trajectory, or the image itself.
         split: the official split (`train`, `val`, `test`), or None where there is none.
-        annotation: what a list file says of this very sample, where its ground truth is no file of its own.
+        annotation: the sample's line in an annotation file, where the ground truth has no file per sample.
     """
 
     sample_id: str
@@ -46,18 +45,17 @@ class Sample:
     annotation: str = ""
 
 
-class Samples(Sequence[Sample]):
-    """Any number of samples, in order; more can be added at the end."""
+class Samples(Iterable[Sample]):
+    """Any number of `samples` in order, packed; more can be appended."""
 
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
         self._packed: list[bytes] = []
         self._last: list[Sample] = []
-        self._unpacked: tuple[int, list[Sample]] = (-1, [])
         for sample in samples:
             self.append(sample)
 
     def append(self, sample: Sample) -> None:
-        """Add a sample at the end."""
+        """Add `sample` at the end."""
         self._last.append(sample)
         if len(self._last) == _CHUNK:
             self._packed.append(pack(to_table(self._last)))
@@ -76,29 +74,8 @@ class Samples(Sequence[Sample]):
             yield from from_table(unpack(packed))
         yield from list(self._last)
 
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Sample]: ...
-
-    def __getitem__(self, index: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        chunk, position = divmod(index % len(self), _CHUNK)
-        return self._chunk(chunk)[position]
-
-    def _chunk(self, chunk: int) -> list[Sample]:
-        if chunk == len(self._packed):
-            return self._last
-        if self._unpacked[0] != chunk:
-            self._unpacked = (chunk, from_table(unpack(self._packed[chunk])))
-        return self._unpacked[1]
-
     def table(self) -> pa.Table:
-        """All of them, unpacked: of `SAMPLE_SCHEMA`, in one chunk."""
+        """All samples, unpacked: columns of `SAMPLE_SCHEMA` in one chunk."""
         last = to_table(self._last)
         # A column at a time, the largest first: unpacking is cheap, and two copies of all would be large.
         names = sorted(SAMPLE_SCHEMA.names, key=lambda name: name != "files")
@@ -111,22 +88,20 @@ class Samples(Sequence[Sample]):
 
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
-    """Columns of `SAMPLE_SCHEMA`."""
+    """The columns `SAMPLE_SCHEMA` of `samples`."""
     columns = [
-        [sample.sample_id for sample in samples],
-        [list(sample.files.items()) for sample in samples],
-        [sample.group for sample in samples],
-        [sample.split for sample in samples],
-        [sample.annotation for sample in samples],
+        pa.array([_value(getattr(sample, field.name)) for sample in samples], field.type)
+        for field in SAMPLE_SCHEMA
     ]
-    return pa.Table.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, SAMPLE_SCHEMA, strict=True)],
-        schema=SAMPLE_SCHEMA,
-    )
+    return pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
+
+
+def _value(value: str | dict[str, str] | None) -> str | list[tuple[str, str]] | None:
+    return list(value.items()) if isinstance(value, dict) else value
 
 
 def from_table(table: pa.Table) -> list[Sample]:
-    """Undo `to_table`."""
+    """The samples of a `table` that `to_table` made."""
     columns = (table.column(name).to_pylist() for name in SAMPLE_SCHEMA.names)
     return [
         Sample(sample_id, dict(files), group, split, annotation)
@@ -135,7 +110,7 @@ def from_table(table: pa.Table) -> list[Sample]:
 
 
 def pack(table: pa.Table) -> bytes:
-    """A table as compressed bytes."""
+    """The `table` as a compressed Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
@@ -143,6 +118,6 @@ def pack(table: pa.Table) -> bytes:
 
 
 def unpack(packed: bytes) -> pa.Table:
-    """Undo `pack`."""
+    """The table that `pack` made `packed` of."""
     with pa.ipc.open_stream(pa.py_buffer(packed)) as reader:
         return reader.read_all()

@@ -1,4 +1,4 @@
-"""The tree that the scripts of 3DVideos2Stereo and `dpt stereo` write: how it is listed and read.
+"""The tree that the scripts of 3DVideos2Stereo and `dpt stereo` write.
 
 image_left/<folder>/<clip>/out<8 digits>.jpg
 disparity/<folder>/<clip>/out<8 digits>.png      16 bits, value = offset + scale · stored, in pixels
@@ -8,14 +8,16 @@ uncertainty/<folder>/<clip>/out<8 digits>.png    8 bits, tenths of a pixel
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import disparity_png
-from datasets_prep.formats import pictures as formats
+from datasets_prep.formats.disparity_png import decode_disparity, decode_uncertainty
+from datasets_prep.formats.pictures import image_size
 from datasets_prep.settings import Split
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, files_by_sample
+from datasets_prep.sources.base import RawSample
+from datasets_prep.sources.paired import PairedSource
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -34,53 +36,46 @@ def tree_pattern(clip: str) -> re.Pattern[str]:
     roles = "|".join(
         f"{folder}/(?P<{role}>[^/]+/{clip}/out\\d{{8}})\\.{ENDINGS[role]}" for role, folder in FOLDERS.items()
     )
-    return re.compile(f"(?P<scope>)(?:{roles})")
+    return re.compile(roles)
 
 
-class StereoTree(Source):
+class StereoTree(PairedSource):
     """A dataset in such a tree.
 
     Image and disparity of a good sample may differ in size: the authors keep disparity at half resolution.
 
     Attributes:
-        pattern: made by `tree_pattern`.
         split_of_video: first folder of a sample's id → official split.
     """
 
     target_kind = "affine"
     sizes_may_differ = True
-    pattern: ClassVar[re.Pattern[str]]
+    missing = tuple(FOLDERS.items())
     split_of_video: ClassVar[Mapping[str, Split]] = {}
 
-    def list(self, root: Folder) -> Listing:
-        """Bring images, disparity and uncertainty together by folder, clip and number."""
-        listing = Listing()
-        samples = files_by_sample(root.files(), self.pattern, "scope", listing)
-        for (_, name), files in samples.items():
-            missing = [folder for role, folder in FOLDERS.items() if role not in files]
-            if missing:
-                present = next(iter(files.values()))
-                listing.rejected.append(Rejection(present, f"{name} is missing from {' and '.join(missing)}"))
-            else:
-                video = name.split("/")[0]
-                split = self.split_of_video.get(video)
-                listing.samples.append(Sample(name, files, group=video, split=split))
-        return listing
+    def reason(self, scope: str, name: str, lacking: Sequence[str]) -> str:
+        """See `PairedSource.reason`: names all folders in which the sample is missing."""
+        return f"{name} is missing from {' and '.join(lacking)}"
+
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """See `PairedSource.sample`: a film or video is a group."""
+        video = name.split("/")[0]
+        return Sample(name, files, group=video, split=self.split_of_video.get(video))
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a left view and its disparity in pixels, larger is nearer.
+        """Read `sample` of `root`: a left view and its disparity in pixels, larger is nearer.
 
         Raises:
-            BadSample: also if the image is neither of the disparity's size nor some whole multiple of it.
+            BadSample: also if the image's size is neither the disparity's nor a whole multiple of it.
         """
-        disparity = disparity_png.decode_disparity(root.read_bytes(sample.files["depth"]))
-        uncertainty = disparity_png.decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))
+        disparity = decode_disparity(root.read_bytes(sample.files["depth"]))
+        uncertainty = decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))
         height, width = disparity.shape
         if uncertainty.shape != disparity.shape:
             other_height, other_width = uncertainty.shape
             raise BadSample(f"depth is {width}x{height}, its uncertainty {other_width}x{other_height}")
-        image = root.read_bytes(sample.files["image"])
-        image_height, image_width = formats.image_size(image)
+        image = read_image(root, sample)
+        image_height, image_width = image_size(image)
         factor = max(1, image_height // height)
         if (image_height // factor, image_width // factor) != (height, width):
             raise BadSample(

@@ -20,7 +20,7 @@ a few other things), and frames without that file are left out.
 Splits: none official for depth. An environment is a group, with all its trajectories: they fly through the
 same place, and a network that has seen one has seen the others.
 
-TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused by name.
+TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused with an error.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample, WrongLayout
-from datasets_prep.formats import maps
-from datasets_prep.formats import pictures as formats
-from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.formats.maps import decode_npy
+from datasets_prep.sources.base import Listing, RawSample, Rejection
+from datasets_prep.sources.paired import PairedSource
+from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -43,18 +44,11 @@ SKY_METRES = 1000.0
 SEGMENTATION_OF_DOME = 182
 """Label of the sky dome in the environment `amusement`."""
 
-_FILE = re.compile(
-    r"(?:.*/)?(?P<trajectory>(?P<env>[^/]+)/(?P<difficulty>Easy|Hard)/)"
-    r"(?:(?:image|depth|seg)_left/)?(?P<number>P\d{3})/"
-    r"(?:image_left/(?P<image>\d{6})_left\.png"
-    r"|depth_left/(?P<depth>\d{6})_left_depth\.npy"
-    r"|seg_left/(?P<seg>\d{6})_left_seg\.npy)"
-)
 _VERSION_2 = re.compile(r"(?:.*/)?Data_(?:easy|hard)/P\d+/(?:image|depth)_[lr]cam_\w+/.*")
 _DOME_ENVIRONMENT = "amusement"
 
 
-class TartanAir(Source):
+class TartanAir(PairedSource):
     """TartanAir V1, left camera, as published; see the module's docstring."""
 
     name = "tartanair"
@@ -63,46 +57,44 @@ class TartanAir(Source):
         "<env>/{Easy,Hard}/P<3 digits>/image_left/<6 digits>_left.png\n"
         "<env>/{Easy,Hard}/P<3 digits>/depth_left/<6 digits>_left_depth.npy"
     )
+    pattern = re.compile(
+        r"(?:.*/)?(?P<env>[^/]+)/(?P<difficulty>Easy|Hard)/"
+        r"(?:(?:image|depth|seg)_left/)?(?P<number>P\d{3})/"
+        r"(?:image_left/(?P<image>\d{6})_left\.png"
+        r"|depth_left/(?P<depth>\d{6})_left_depth\.npy"
+        r"|seg_left/(?P<seg>\d{6})_left_seg\.npy)"
+    )
+    scope = ("env", "difficulty", "number")
+    missing = (
+        ("depth", "no depth depth_left/{name}_left_depth.npy"),
+        ("image", "no image image_left/{name}_left.png"),
+    )
 
     def list(self, root: Folder) -> Listing:
-        """Pair frames and depth by environment, difficulty, trajectory and number."""
-        listing = Listing()
-        groups: dict[tuple[str, str], dict[str, str]] = {}
-        for path in root.files():
-            if match := _FILE.fullmatch(path):
-                role = _role_of(match)
-                trajectory = f"{match['env']}/{match['difficulty']}/{match['number']}"
-                files = groups.setdefault((trajectory, match[role]), {})
-                if role in files:
-                    listing.rejected.append(Rejection(path, f"second copy of {files[role]}"))
-                else:
-                    files[role] = path
-            elif _VERSION_2.fullmatch(path):
-                raise WrongLayout(f"{path} belongs to TartanAir V2, which cannot be read; expected V1")
-        for (trajectory, frame), files in sorted(groups.items()):
-            self._add(listing, trajectory, frame, files)
-        return listing
+        """See `PairedSource.list`; raises WrongLayout if `root` holds TartanAir V2."""
+        if path := next((path for path in root.files() if _VERSION_2.fullmatch(path)), None):
+            raise WrongLayout(f"{path} belongs to TartanAir V2, which cannot be read; expected V1")
+        return super().list(root)
 
-    def _add(self, listing: Listing, trajectory: str, frame: str, files: dict[str, str]) -> None:
-        has_dome = trajectory.startswith(f"{_DOME_ENVIRONMENT}/")
-        if "image" not in files and "depth" not in files:
+    def add(self, listing: Listing, scope: str, name: str, files: dict[str, str]) -> None:
+        """See `PairedSource.add`: labels are needed where the sky is a dome, and dropped elsewhere."""
+        paired = {"image", "depth"} <= files.keys()
+        has_dome = scope.startswith(f"{_DOME_ENVIRONMENT}/")
+        if paired and has_dome and "seg" not in files:
+            reason = f"no seg_left/{name}_left_seg.npy, needed to mask the sky dome of {_DOME_ENVIRONMENT}"
+            listing.rejected.append(Rejection(files["image"], reason))
             return
-        if "depth" not in files:
-            reason = f"no depth depth_left/{frame}_left_depth.npy"
-        elif "image" not in files:
-            reason = f"no image image_left/{frame}_left.png"
-        elif has_dome and "seg" not in files:
-            reason = f"no seg_left/{frame}_left_seg.npy, needed to mask the sky dome of {_DOME_ENVIRONMENT}"
-        else:
-            if not has_dome:
-                files.pop("seg", None)
-            environment = trajectory.split("/")[0]
-            listing.samples.append(Sample(f"{trajectory}/{frame}", files, group=environment))
-            return
-        listing.rejected.append(Rejection(files.get("image", files.get("depth", "")), reason))
+        if not (paired and has_dome):
+            files.pop("seg", None)
+        if files:
+            super().add(listing, scope, name, files)
+
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """See `PairedSource.sample`: an environment is a group."""
+        return Sample(f"{scope}/{name}", files, group=scope.split("/")[0])
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read a frame and its depth in metres."""
+        """Read `sample` of `root`: a frame and its depth in metres."""
         depth = _decode_map(root.read_bytes(sample.files["depth"]), "depth", kinds="f").astype(np.float32)
         positive = depth > 0
         sky = positive & (depth >= SKY_METRES) & np.isfinite(depth)
@@ -113,17 +105,11 @@ class TartanAir(Source):
                 raise BadSample(f"seg has shape {labels.shape}, depth {depth.shape}")
             valid &= labels != SEGMENTATION_OF_DOME
         depth[~valid] = 0
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        return RawSample(image, depth, "depth", valid, sky)
-
-
-def _role_of(match: re.Match[str]) -> str:
-    return next(role for role in ("image", "depth", "seg") if match[role])
+        return RawSample(read_image(root, sample), depth, "depth", valid, sky)
 
 
 def _decode_map(data: bytes, role: str, kinds: str) -> NDArray[np.generic]:
-    values = maps.decode_npy(data, role)
+    values = decode_npy(data, role)
     if values.ndim != 2 or values.dtype.kind not in kinds or not values.size:
         raise BadSample(f"{role} NPY holds {values.shape} {values.dtype}, expected a map")
     return values

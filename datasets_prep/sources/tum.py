@@ -6,10 +6,10 @@ RGB-D SLAM Systems", IROS 2012). Licence: CC BY 4.0.
 Two layouts, which may lie in one folder; any folders above are accepted:
 
 * The chosen frames. The papers evaluate on 1,815 frames of the sequences with moving people
-  (freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), a choice of Z. Li et al., "Learning
+  (freiburg2_desk_with_person, freiburg3_sitting_*, freiburg3_walking_*), chosen by Z. Li et al., "Learning
   the Depths of Moving People by Watching Frozen People", CVPR 2019, in `tum_hdf5.tgz` of
-  https://github.com/google/mannequinchallenge: a file `<name>.h5` a frame, with `/gt/img_1` (H, W, 3), floats
-  in [0, 1], and `/gt/gt_depth` (H, W) in metres. Images are stored as PNG.
+  https://github.com/google/mannequinchallenge: one file `<name>.h5` per frame, with `/gt/img_1` (H, W, 3),
+  floats in [0, 1], and `/gt/gt_depth` (H, W) in metres. Images are stored as PNG.
 * Whole sequences: `rgbd_dataset_<sequence>/rgb/<time>.png` and `…/depth/<time>.png`, times in seconds since
   1970. 640×480. Every frame of the sequences that lie in the folder is given.
 
@@ -18,7 +18,7 @@ In the second, colour and depth are not taken at the same moment: each image get
 without one are left out.
 
 Values: planar depth in metres, or in 16-bit PNG metres times 5,000. Invalid pixels: 0. Sky does not occur.
-Evaluation leaves out what is beyond 10 m.
+Evaluation ignores depth beyond 10 m.
 
 Splits: all frames are `test`, which keeps its native bytes. A sequence, or a folder of chosen frames, is a
 group.
@@ -32,9 +32,10 @@ import re
 import numpy as np
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import decode_hdf5_array
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Source
+from datasets_prep.sources.reading import of_positive_depth, read_png_depth
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 
@@ -55,10 +56,10 @@ class TUM(Source):
     layout = (
         "rgbd_dataset_<sequence>/rgb/<time>.png, rgbd_dataset_<sequence>/depth/<time>.png\ntum_hdf5/<name>.h5"
     )
-    native_splits = frozenset({"test"})
+    evaluation_splits = frozenset({"test"})
 
     def list(self, root: Folder) -> Listing:
-        """Pair images and depth maps by time within each sequence; chosen frames come as pairs."""
+        """Pair images and depth maps below `root` by time in each sequence; chosen frames come as pairs."""
         sequences: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
         listing = Listing()
         for path in root.files():
@@ -82,16 +83,10 @@ class TUM(Source):
         return listing
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
-        """Read an image and its depth in metres."""
+        """Read `sample` of `root`: an image and its depth in metres."""
         if sample.files["image"] == sample.files["depth"]:
             return _read_chosen(root.read_bytes(sample.files["depth"]))
-        stored = formats.decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
-        if stored.dtype != np.uint16:
-            raise BadSample("depth PNG has 8 bits, TUM RGB-D stores depth in 16")
-        image = root.read_bytes(sample.files["image"])
-        formats.image_size(image)
-        depth = stored.astype(np.float32) / np.float32(UNITS_OF_METRE)
-        return RawSample(image, depth, "depth", valid=stored > 0)
+        return read_png_depth(root, sample, "TUM RGB-D stores depth", UNITS_OF_METRE)
 
 
 def _read_chosen(data: bytes) -> RawSample:
@@ -104,14 +99,15 @@ def _read_chosen(data: bytes) -> RawSample:
         raise BadSample(f"image HDF5: /gt/img_1 has shape {colour.shape}, expected three channels")
     if colour.dtype != np.uint8:
         colour = np.round(np.clip(np.nan_to_num(colour), 0, 1) * 255).astype(np.uint8)
-    metres = depth.astype(np.float32)
-    valid = np.isfinite(metres) & (metres > 0)
-    metres[~valid] = 0
-    return RawSample(formats.encode_png(colour), metres, "depth", valid)
+    return of_positive_depth(encode_png(colour), depth.astype(np.float32))
 
 
 def _nearest_in_time(images: list[str], depths: list[str]) -> dict[str, str]:
-    """Image time → depth time; nearest pairs first, no time twice."""
+    """Image time → depth time; nearest pairs first, no time twice.
+
+    Pairs are taken greedily by distance, as the authors' script does, not image by image: with images at
+    1.000 and 1.015 and one map at 1.016, the map belongs to the second image, and the first gets none.
+    """
     ordered = sorted(depths, key=float)
     seconds = [float(time) for time in ordered]
     candidates = []

@@ -1,25 +1,22 @@
-"""WSVD's lists of clips: pickles of strangers, read without running anything that is in them.
+"""WSVD's lists of clips, pickles of strangers: read by `datasets_prep.formats.pickles`, which runs nothing.
 
 The authors publish `wsvd_{train,test}_clip_frame_ids.pkl`: a list of videos, each a dict with the YouTube id
-as `name` and `clips`, a list of dicts with `frames` (int32 array of frame numbers) and `label`. A pickle is a
-program. This reader executes only the instructions that build lists, dicts and plain values; the few names
-that a NumPy array needs become inert records here, and every other name ends the reading. No callable,
-NumPy's own included, is ever called with what the file says.
+as `name` and `clips`, a list of dicts with `frames` (int32 array of frame numbers) and `label`. The few names
+that a NumPy array needs become inert records; every other name ends the reading.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from datasets_prep.errors import UserError
+from datasets_prep.formats.pickles import Record, load_inert
 
 MAX_LIST_BYTES = 128 * 2**20
 """The largest published list has 60 MB."""
@@ -36,12 +33,6 @@ _NAMES = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
 }
-_INSTRUCTIONS = (
-    "PROTO FRAME STOP MARK POP POP_MARK EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS EMPTY_TUPLE "
-    "TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE "
-    "SHORT_BINUNICODE BINBYTES SHORT_BINBYTES GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL "
-    "STACK_GLOBAL REDUCE BUILD"
-)
 
 
 class BadClipList(UserError):
@@ -50,32 +41,16 @@ class BadClipList(UserError):
 
 @dataclass(frozen=True, slots=True)
 class VideoClips:
-    """The clips of one video: YouTube id, and the frame numbers of each clip."""
+    """The clips of one video: its YouTube id as `name`, and the frame numbers of each of its `clips`."""
 
     name: str
     clips: list[list[int]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A name that the pickle looked up."""
-
-    what: str
-
-
-@dataclass(slots=True)
-class _Record:
-    """What the pickle wanted to make: by which name, from which arguments, with which state."""
-
-    what: str
-    arguments: tuple[Any, ...]
-    state: Any = None
-
-
 def video_id(name: str) -> str | None:
-    """The YouTube id in a name of a list or a video file's stem; None if it is none.
+    """The YouTube id in `name`, an entry of a list or a file's stem; None if it is not an id.
 
-    Some carry the downloader's format, as `abc.f136`.
+    Some carry the downloader's format: `abc.f136`.
     """
     stem = _FORMAT_SUFFIX.sub("", name)
     return stem if _VIDEO_ID.fullmatch(stem) else None
@@ -86,65 +61,25 @@ def read_clips(data: bytes, where: str) -> list[VideoClips]:
 
     Args:
         data: the pickle's content.
-        where: names the file in errors.
+        where: its path, for errors.
 
     Raises:
-        BadClipList: if it is damaged, wants to run anything, or holds something else.
+        BadClipList: if it is damaged, asks to run anything, or holds something else.
     """
     try:
-        videos = _Reader(io.BytesIO(data)).load()
-    except BadClipList as error:
-        raise BadClipList(f"{where}: {error}") from error
+        videos = load_inert(data, _NAMES)
+    except pickle.UnpicklingError as error:
+        raise BadClipList(f"{where} is not a list of clips: {error}") from error
     except Exception as error:  # a damaged pickle fails in as many ways as there are instructions
-        raise BadClipList(f"{where} is no list of clips: {type(error).__name__} while reading") from error
+        raise BadClipList(f"{where} is not a list of clips: {type(error).__name__} while reading") from error
     try:
         found, left = [], MAX_FRAMES
         for video in _expect(list, videos, "a list of videos"):
             found.append(_video(video, left))
             left -= sum(map(len, found[-1].clips))
     except BadClipList as error:
-        raise BadClipList(f"{where} is no list of clips: {error}") from error
+        raise BadClipList(f"{where} is not a list of clips: {error}") from error
     return found
-
-
-class _Reader(pickle._Unpickler):
-    """Python's own interpreter of pickles, cut down to instructions that only build plain values."""
-
-    stack: list[Any]
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
-        code: pickle._Unpickler.dispatch[code]
-        for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS.split())
-    }
-
-    def load(self) -> Any:
-        """The whole pickle's value."""
-        try:
-            return super().load()
-        except KeyError as error:
-            raise BadClipList(f"instruction {error} is not allowed in a list of clips") from error
-
-    def find_class(self, module: str, name: str) -> _Name:
-        """A record of the name, if a NumPy array needs it; nothing is imported."""
-        if (module, name) not in _NAMES:
-            wanted = f"{module}.{name}".encode("unicode_escape").decode()
-            raise BadClipList(f"the pickle wants {wanted:.80}, which is not allowed in a list of clips")
-        return _Name(_NAMES[module, name])
-
-    def _record_call(self) -> None:
-        arguments = self.stack.pop()
-        name = self.stack.pop()
-        if not isinstance(name, _Name) or not isinstance(arguments, tuple):
-            raise BadClipList("the pickle calls something that is not allowed in a list of clips")
-        self.stack.append(_Record(name.what, arguments))
-
-    def _record_state(self) -> None:
-        state = self.stack.pop()
-        if not isinstance(self.stack[-1], _Record):
-            raise BadClipList("the pickle changes something that is not allowed in a list of clips")
-        self.stack[-1].state = state
-
-    dispatch[pickle.REDUCE[0]] = _record_call
-    dispatch[pickle.BUILD[0]] = _record_state
 
 
 def _video(video: Any, frames_left: int) -> VideoClips:
@@ -155,7 +90,7 @@ def _video(video: Any, frames_left: int) -> VideoClips:
     clips = []
     for clip in _expect(list, fields.get("clips"), f"a list as clips of {name}"):
         clips.append(_frames(_expect(dict, clip, "a dict for each clip"), name))
-        # Counted on the way: a pickle of a few bytes can name the same array many times.
+        # Counted while reading: a pickle of a few bytes can name the same array many times.
         frames_left -= len(clips[-1])
         if frames_left < 0:
             raise BadClipList(f"it names more than {MAX_FRAMES} frames")
@@ -164,7 +99,7 @@ def _video(video: Any, frames_left: int) -> VideoClips:
 
 def _frames(clip: dict[Any, Any], name: str) -> list[int]:
     frames = clip.get("frames")
-    numbers = _array(frames) if isinstance(frames, _Record) else frames
+    numbers = _array(frames) if isinstance(frames, Record) else frames
     if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
         raise BadClipList(f"expected an array of integers as frames of {name}")
     if numbers and min(numbers) < 0:
@@ -172,7 +107,7 @@ def _frames(clip: dict[Any, Any], name: str) -> list[int]:
     return numbers
 
 
-def _array(record: _Record) -> list[int]:
+def _array(record: Record) -> list[int]:
     """The numbers of a recorded one-dimensional integer array: its state is NumPy's, of version 1."""
     state = record.state
     if record.what != "reconstruct" or not isinstance(state, tuple) or len(state) != 5:
@@ -187,7 +122,7 @@ def _array(record: _Record) -> list[int]:
 
 def _integer_code(dtype: Any) -> str:
     """NumPy's code of a recorded integer type, with its byte order."""
-    code = dtype.arguments[0] if isinstance(dtype, _Record) and dtype.arguments else None
+    code = dtype.arguments[0] if isinstance(dtype, Record) and dtype.arguments else None
     if not isinstance(code, str) or not re.fullmatch(r"[iu][1248]", code):
         raise BadClipList(f"expected integers as frames, got {code!r:.40}")
     state = dtype.state

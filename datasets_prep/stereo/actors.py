@@ -1,4 +1,4 @@
-"""The pool of Ray actors that compute RAFT flow: one a GPU, or one on the CPU."""
+"""The pool of Ray actors that compute RAFT flow: one per GPU, or one on the CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasets_prep.stereo.piece import measure
 
 
 class RaftActor:
-    """RAFT on one GPU, or on the CPU."""
+    """RAFT on one GPU, or on the CPU, with the weights and thresholds of `settings`."""
 
     def __init__(self, settings: StereoSettings) -> None:
         import torch
@@ -23,7 +23,7 @@ class RaftActor:
         self._flow = RaftFlow(settings.raft_weights, settings.raft_updates, device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Replace the right views of one piece by the disparity of the left ones."""
+        """Replace the right views in `batch`, one piece, by the disparity of the left views."""
         measured = measure(batch["left"][0], batch["right"][0], self._flow, self._settings)
         kept = {key: values for key, values in batch.items() if key != "right"}
         return {
@@ -35,13 +35,13 @@ class RaftActor:
 
 
 def with_absolute_weights(settings: StereoSettings) -> StereoSettings:
-    """The same with an absolute path of weights: actors have a working directory of their own."""
+    """The `settings` with an absolute path of weights: actors have their own working directory."""
     path = settings.raft_weights
     return settings.model_copy(update={"raft_weights": path and os.path.abspath(path)})
 
 
 def raft_pool() -> dict[str, Any]:
-    """One actor a GPU, or one on the CPU. They take no CPU slot: decoding feeds them and must not starve."""
+    """One actor per GPU, or one on the CPU. They reserve no CPU: decoding feeds them and must not starve."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
     return {
         "compute": ray.data.ActorPoolStrategy(size=max(1, gpus)),

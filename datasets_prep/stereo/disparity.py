@@ -1,9 +1,8 @@
-"""Disparity of a stereo pair from optical flow: the check, the rules of rejection, and the sky.
+"""Disparity of a stereo pair from optical flow: consistency check, rejection rules, and the sky.
 
-This is what the authors of MiDaS did to 3D films (R. Ranftl et al., "Towards Robust Monocular Depth
+The method of the authors of MiDaS for 3D films (R. Ranftl et al., "Towards Robust Monocular Depth
 Estimation", supplement, and the thresholds of https://github.com/lasinger/3DVideos2Stereo), with one
-difference: a pixel that the flow carries out of the other view has nothing to be checked against, and counts
-as uncertain.
+difference: a pixel that the flow carries out of the other view cannot be checked, and counts as uncertain.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from datasets_prep.settings import RejectionRules
 from datasets_prep.stereo.flow import Flow
 
 UNKNOWN = np.float32(np.inf)
-"""Uncertainty of a pixel whose partner is outside the other view."""
+"""Uncertainty of a pixel whose partner lies outside the other view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,10 @@ class Disparity:
 
 
 def disparity_of(there: Flow, back: Flow) -> Disparity:
-    """Disparity -u and its uncertainty |u + u'(x + u)|, with u' the horizontal flow back, interpolated.
+    """Disparity -u and its uncertainty |u + u'(x + u)|, with u' the interpolated horizontal flow back.
+
+    If both flows are right, going there and back ends where it began: a point at x = 100 with u = -6 lies at
+    94 in the right view, where u' must be +6. A u' of +5 gives an uncertainty of 1 pixel.
 
     Args:
         there, back: flow left to right and right to left, (H, W, 2) float32.
@@ -54,7 +56,12 @@ def disparity_of(there: Flow, back: Flow) -> Disparity:
 
 
 def reject(there: Flow, back: Flow, disparity: Disparity, rules: RejectionRules) -> None:
-    """Refuse a pair that is not rectified, has no depth, or whose flow does not agree with itself.
+    """Refuse a pair that is not rectified, has no depth, or whose two flows disagree.
+
+    Args:
+        there, back: flow left to right and right to left, (H, W, 2) float32.
+        disparity: made of them by `disparity_of`.
+        rules: thresholds.
 
     Raises:
         BadSample: with the rule and the measured value.
@@ -81,7 +88,10 @@ def reject(there: Flow, back: Flow, disparity: Disparity, rules: RejectionRules)
 
 
 def shrink(disparity: Disparity, factor: int) -> Disparity:
-    """Average over factor×factor pixels, in pixels of the smaller map; a rest at the border is left out."""
+    """Average `disparity` over blocks of `factor` × `factor` pixels; incomplete blocks are dropped.
+
+    A disparity of 6 pixels is one of 3 in a map of half the size, so values are divided by `factor` too.
+    """
     if factor == 1:
         return disparity
     height, width = (side // factor * factor for side in disparity.values.shape)
@@ -94,11 +104,12 @@ def shrink(disparity: Disparity, factor: int) -> Disparity:
 
 
 def put_sky_far(disparity: Disparity, sky: NDArray[np.bool_], max_uncertainty: float) -> Disparity:
-    """Give the sky the smallest disparity that is certain elsewhere in the image (MiDaS, supplement).
+    """Give the sky the smallest certain disparity of the rest of the image (MiDaS, supplement).
 
     Args:
-        sky: (h, w) bool of any size; the nearest pixel counts.
-        max_uncertainty: pixels of the smallest disparity must be more certain than this.
+        disparity: of the left view.
+        sky: (h, w) bool of any size; resized to the nearest pixel.
+        max_uncertainty: a certain pixel has a smaller uncertainty.
     """
     height, width = disparity.values.shape
     resized = cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from datasets_prep.errors import NotFound, UserError
 
 Flow = NDArray[np.float32]
-"""(H, W, 2) float32: how many pixels a point moves to the right and down from one picture to the other."""
+"""(H, W, 2) float32: pixels that a point moves to the right and down from one picture to the other."""
 
 FlowMethod = Callable[[NDArray[np.uint8], NDArray[np.uint8]], tuple[Flow, Flow]]
 """(H, W, 3) uint8 RGB left and right → flow left to right, flow right to left."""
@@ -29,17 +29,17 @@ _RAFT_MIN_SIDE = 128
 
 
 def dis_flow(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Flow, Flow]:
-    """DIS with its medium preset, refined down to full resolution.
+    """DIS flow `left` → `right` and back, with the medium preset refined to full resolution.
 
-    The preset stops at half resolution. One level more puts clearly more pixels within 2 px of the truth,
-    for several times the time.
+    The preset stops at half resolution. The finest level brings clearly more pixels within 2 px of the truth,
+    at several times the time.
     """
     grey = [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in (left, right)]
     return _dis(grey[0], grey[1]), _dis(grey[1], grey[0])
 
 
 def _dis(first: NDArray[Any], second: NDArray[Any]) -> Flow:
-    # A new object each time: it keeps the last flow, and the result must not depend on it.
+    # A new object each time: it keeps the last flow as its initial value.
     method: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     method.setFinestScale(0)
     return np.asarray(method.calc(first, second, None), np.float32)
@@ -49,14 +49,14 @@ class RaftFlow:
     """torchvision's large RAFT.
 
     Args:
-        weights: a file of its state dict (`.safetensors`, or `.pth` as torchvision publishes it); None for
-            torchvision's published weights, which it downloads and keeps.
-        updates: recurrent refinements; torchvision's accuracy is stated for 12 and 32.
-        device: where to run.
+        weights: file of its state dict (`.safetensors`, or `.pth` as torchvision publishes it); None for
+            torchvision's published weights, which are downloaded and cached.
+        updates: recurrent refinements; torchvision states its accuracy for 12 and 32.
+        device: PyTorch device.
 
     Raises:
-        NotFound: if there is no such file.
-        UserError: if it holds something else.
+        NotFound: if the file does not exist.
+        UserError: if it holds other weights.
     """
 
     def __init__(self, weights: str | None, updates: int, device: str) -> None:
@@ -71,7 +71,7 @@ class RaftFlow:
         self._updates, self._device = updates, device
 
     def __call__(self, left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Flow, Flow]:
-        """Both directions as one batch of two."""
+        """Flow `left` → `right` and back, as one batch of two."""
         import torch
 
         height, width = left.shape[:2]
@@ -84,7 +84,7 @@ class RaftFlow:
 
 
 def _padded(pair: Any) -> Any:
-    """(2, 3, H, W) → sizes that RAFT takes, the border repeated to the right and below."""
+    """(2, 3, H, W) padded to sizes that RAFT accepts, the border repeated to the right and below."""
     from torch.nn.functional import pad
 
     height, width = (max(_RAFT_MIN_SIDE, -(-side // _RAFT_STRIDE) * _RAFT_STRIDE) for side in pair.shape[2:])

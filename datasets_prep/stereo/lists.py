@@ -1,4 +1,4 @@
-"""The authors' lists of frames, for films and for WSVD, matched with the videos that are there."""
+"""The authors' lists of frames, for films and for WSVD, matched with the existing videos."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _WSVD_LIST = re.compile(r"wsvd_(?P<split>train|test)_clip_frame_ids\.pkl")
 
 @dataclass(frozen=True, slots=True)
 class ListedPieces:
-    """What lists of frames come to.
+    """The pieces that lists of frames name.
 
     Attributes:
-        pieces: of the videos that are there.
-        missing: videos that are named and not there.
-        splits: split → names of its videos, where the lists say so.
+        pieces: pieces of the existing videos.
+        missing: videos that are named and do not exist.
+        splits: split → names of its videos, where the lists have splits.
     """
 
     pieces: list[Piece]
@@ -32,12 +32,12 @@ class ListedPieces:
 
 
 def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
-    """The frames that the authors' lists name (`hugo/chapter2/out00000042` a line), from all `.txt` files.
+    """The frames of `videos` that the `.txt` files in `lists` name (`hugo/chapter2/out00000042` per line).
 
-    Frame 1 of a chapter is its first.
+    Frame 1 is the first of a chapter.
 
     Raises:
-        BadVideoFolder: if there is no list, or a line names no frame.
+        BadVideoFolder: if there is no list, or a line does not name a frame.
     """
     numbers: dict[str, set[int]] = {}
     paths = [path for path in lists.files() if path.endswith(".txt")]
@@ -70,10 +70,10 @@ def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPiec
 
 
 def read_wsvd_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
-    """The clips of the authors' `wsvd_{train,test}_clip_frame_ids.pkl`; at least one must be there.
+    """The clips of `videos` in the authors' `wsvd_{train,test}_clip_frame_ids.pkl` in the folder `lists`.
 
     Raises:
-        BadVideoFolder: if there is none.
+        BadVideoFolder: if neither file exists.
         BadClipList: if one is damaged or hostile.
     """
     by_id = {video.folder: video for video in videos}

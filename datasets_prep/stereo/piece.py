@@ -1,4 +1,4 @@
-"""The work on one piece of a stereo video: frames, views, flow, disparity, check, files, record."""
+"""One piece of a stereo video: frames, views, flow, disparity, check, files, record."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.disparity_png import encode_disparity, encode_uncertainty
+from datasets_prep.formats.pictures import decode_grey_png, encode_jpeg
 from datasets_prep.formats.video import Video
 from datasets_prep.settings import StereoSettings
 from datasets_prep.sources.stereo_tree import ENDINGS, FOLDERS
@@ -25,12 +25,19 @@ from datasets_prep.stereo.views import Views, crop_widescreen, split_views
 from datasets_prep.storage.folder import Folder
 
 _MIN_SIDE = 64
-"""Views with a shorter side are refused: flow has nothing to hold on to, and DIS does not start."""
+"""Smaller views are refused: DIS has no pyramid level for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PieceWork:
-    """What the tasks do, and where."""
+    """The tasks of a job.
+
+    Attributes:
+        videos: URI of the folder of videos.
+        out: URI of the tree.
+        sky: URI of the folder of sky masks, or None.
+        settings: settings with the dataset's defaults.
+    """
 
     videos: str
     out: str
@@ -38,15 +45,15 @@ class PieceWork:
     settings: StereoSettings
 
     def whole(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Decode, compute DIS flow, write."""
+        """Decode the piece in `row`, compute DIS flow, write."""
         cv2.setNumThreads(1)
         row = self.decode(row)
         return self.write({**row, **measure(row["left"], row["right"], dis_flow, self.settings)})
 
     def decode(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Add the views `left` and `right`, (N, H, W, 3) uint8.
+        """The `row` with the views `left` and `right` of its piece, (N, H, W, 3) uint8.
 
-        `problem` is why they are fewer than the names, `failure` what storage failed to do.
+        `problem` is why there are fewer views than names, `failure` an error of storage; both may be empty.
         """
         piece: Piece = pickle.loads(row["piece"])
         pairs: list[Views] = []
@@ -64,7 +71,7 @@ class PieceWork:
         return {**row, "left": left, "right": right, "problem": problem, "failure": failure}
 
     def write(self, row: dict[str, Any]) -> dict[str, str]:
-        """Write the frames that passed, then the record of the piece; returns it, or the `failure`."""
+        """Write the accepted frames in `row`, then the record of the piece; returns it, or the `failure`."""
         try:
             record = "" if row["failure"] else self._write(row)
         except (OSError, BadVideoFolder) as error:
@@ -90,17 +97,17 @@ class PieceWork:
         assert self.sky is not None
         data = Folder(self.sky).read_bytes(f"{name}.png")
         try:
-            mask = formats.decode_grey_png(data, "sky mask") > 0
+            mask = decode_grey_png(data, "sky mask") > 0
         except BadSample as error:
             raise BadVideoFolder(f"{self.sky}/{name}.png: {error}") from error
         return put_sky_far(disparity, mask, self.settings.rules.uncertainty)
 
 
 def read_views(folder: Folder, piece: Piece) -> Iterator[Views]:
-    """Left and right view of each frame of a piece; of films in 1080p the central part of 2.35:1.
+    """Left and right view of each frame of `piece` in `folder`; the central 2.35:1 of films in 1080p.
 
     Raises:
-        BadSample: where the video cannot be decoded on, or views are too small.
+        BadSample: where the video cannot be decoded further, or views are too small.
     """
     with Video(folder, piece.video.path) as video:
         for frame in video.frames(piece.numbers):
@@ -114,19 +121,18 @@ def read_views(folder: Folder, piece: Piece) -> Iterator[Views]:
 
 
 def measure(
-    left: NDArray[np.uint8],
-    right: NDArray[np.uint8],
-    flow: FlowMethod,
-    settings: StereoSettings,
+    left: NDArray[np.uint8], right: NDArray[np.uint8], flow: FlowMethod, settings: StereoSettings
 ) -> dict[str, Any]:
     """Disparity of the left views.
 
     Args:
-        left, right: (N, H, W, 3) uint8.
+        left, right: (N, H, W, 3) uint8 RGB.
+        flow: method of optical flow.
+        settings: factor of the size, and rejection rules.
 
     Returns:
-        `values` and `uncertainty`, (N, h, w) float32, shrunk by the settings' factor; `reasons`, JSON, for
-        each frame why it was left out, or null.
+        `values` and `uncertainty`, (N, h, w) float32, shrunk by the settings' factor; `reasons`, JSON: for
+        each frame the reason why it was rejected, or null.
     """
     assert settings.shrink is not None
     count, height, width = left.shape[:3]
@@ -147,9 +153,17 @@ def measure(
 
 
 def write_frame(tree: Folder, name: str, left: NDArray[np.uint8], disparity: Disparity, quality: int) -> None:
-    """Write a left view with its disparity and uncertainty, each file whole or not at all."""
+    """Write a frame's three files, each whole or not at all.
+
+    Args:
+        tree: folder of the tree.
+        name: name of the frame in the tree, without ending.
+        left: (H, W, 3) uint8 RGB.
+        disparity: disparity and its uncertainty.
+        quality: JPEG quality of the left view.
+    """
     contents = {
-        "image": formats.encode_jpeg(left, quality),
+        "image": encode_jpeg(left, quality),
         "depth": encode_disparity(disparity.values),
         "uncertainty": encode_uncertainty(disparity.uncertainty),
     }

@@ -1,12 +1,12 @@
-"""The plan of a stereo job: which frames of which videos, cut into pieces, decided before a frame is decoded.
+"""The plan of a stereo job: frames of videos, cut into pieces, chosen before any frame is decoded.
 
-Videos lie in a folder of the user's:
+Videos lie in a folder of the user:
 
-    movies   <film>.mkv, with chapter marks or without, or <film>/chapter<N>.mkv for each chapter
+    movies   <film>.mkv, with or without chapter marks, or <film>/chapter<N>.mkv for each chapter
     wsvd     <YouTube id>.mp4, also with the downloader's suffix: <id>.f136.mp4
 
-The names of films are those of the authors' lists (`hugo`, `exodus`, …). Where videos are packed otherwise
-than is usual in the dataset, a `videos.yaml` beside them says so:
+The names of films are those of the authors' lists (`hugo`, `exodus`, …). A `videos.yaml` beside the videos
+overrides the dataset's packing:
 
     hugo.mkv: {packing: over_under}
     pina/chapter3.mkv: {packing: half_side_by_side, swapped: true}
@@ -17,30 +17,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from datasets_prep.errors import BadSample, NotFound, UserError
+from datasets_prep.errors import BadSample, UserError
 from datasets_prep.formats.video import SUFFIXES, Video
 from datasets_prep.settings import Packing, StereoDataset, StereoSettings, digest_of
 from datasets_prep.sources.movies import SPLIT_OF_FILM
 from datasets_prep.sources.wsvd_lists import video_id
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 
 OVERRIDES_NAME = "videos.yaml"
 
 FRAMES_A_PIECE = 10
-"""Most frames of one task: two Full HD views of each are 120 MB."""
+"""Largest number of frames per task: two Full HD views of each are 120 MB."""
 
 _MAX_GAP = 48
-"""Frames of a piece lie no farther apart: else seeking anew is cheaper than decoding on."""
+"""Largest gap between the frames of a piece: beyond it, seeking is cheaper than decoding on."""
 
 _FILM_FILE = re.compile(r"(?P<film>[^/]+)(?:/chapter(?P<chapter>\d+))?\.(?:" + "|".join(SUFFIXES) + ")")
 
 
 class BadVideoFolder(UserError):
-    """A folder of videos, its `videos.yaml` or a list of frames that cannot be used; the message says why."""
+    """A folder of videos, its `videos.yaml` or a list of frames cannot be used; the message says why."""
 
 
 class _VideoOverride(BaseModel):
@@ -55,11 +56,13 @@ class StereoVideo:
     """A video, or one chapter of it.
 
     Attributes:
-        folder: where its frames go in the tree: `hugo/chapter2`, or the YouTube id.
-        path: relative to the folder of videos.
-        size: of the file, bytes.
-        is_film: of the Movies dataset: 1080p views are cut to 2.35:1.
-        start, stop: frame numbers of the chapter, half-open; None for the end of the video.
+        folder: folder of its frames in the tree: `hugo/chapter2`, or the YouTube id.
+        path: path in the folder of videos.
+        size: size of the file in bytes.
+        packing: arrangement of the views in a frame.
+        swapped: whether the right eye's view comes first.
+        is_film: whether it belongs to the Movies dataset, whose 1080p views are cut to 2.35:1.
+        start, stop: half-open range of frame numbers of the chapter; `stop` None for the end of the video.
     """
 
     folder: str
@@ -77,9 +80,9 @@ class Piece:
     """The frames of one task: a clip, or part of a long one.
 
     Attributes:
-        video: where they are.
-        numbers: of the frames in the video, rising.
-        names: of the frames in the tree, without ending: `hugo/chapter2/out00000042`.
+        video: their video.
+        numbers: frame numbers in the video, ascending.
+        names: names of the frames in the tree, without ending: `hugo/chapter2/out00000042`.
     """
 
     video: StereoVideo
@@ -87,9 +90,10 @@ class Piece:
     names: tuple[str, ...]
 
     def record_name(self, settings: StereoSettings, sky: Mapping[str, int]) -> str:
-        """Where the record of its work is kept: the name holds a digest of all that decides the result.
+        """Path of the piece's record; it contains a digest of everything that decides the result.
 
         Args:
+            settings: settings of the job.
             sky: name of a frame → size of its sky mask.
         """
         masks = [sky.get(name) for name in self.names]
@@ -99,21 +103,22 @@ class Piece:
 
 
 RECORDS = "pieces"
-"""Folder in the tree that has a file for each finished piece."""
+"""Folder in the tree with a record for each finished piece."""
 
 
 def find_videos(dataset: StereoDataset, folder: Folder, settings: StereoSettings) -> list[StereoVideo]:
     """All videos in a folder, films by chapter, in a reproducible order.
 
     Args:
-        settings: with the dataset's own values, see `StereoSettings.of`.
+        dataset: decides how videos are named.
+        folder: folder of videos.
+        settings: settings with the dataset's defaults, see `StereoSettings.of`.
 
     Raises:
-        NotFound: if there is no such folder.
-        BadVideoFolder: if it holds no video, two of one name, or a bad `videos.yaml`.
+        NotFound: if the folder does not exist.
+        BadVideoFolder: if it holds no video, two of one name, or a `videos.yaml` that is not valid.
     """
-    if not folder.exists():
-        raise NotFound(f"no such folder: {folder.uri}")
+    existing_folder(folder.uri)
     overrides = _read_overrides(folder)
     found: dict[str, StereoVideo] = {}
     for path, size in folder.files().items():
@@ -146,7 +151,7 @@ def _folder_of(dataset: StereoDataset, path: str) -> str | None:
 
 
 def _chapters(folder: Folder, film: StereoVideo) -> list[StereoVideo]:
-    """A film by its chapter marks; one chapter if there are none, or if it cannot be opened (yet)."""
+    """A film by its chapter marks; one chapter if there are none or it cannot be opened (yet)."""
     try:
         with Video(folder, film.path) as video:
             marks = video.chapters()
@@ -188,8 +193,9 @@ def _read_overrides(folder: Folder) -> dict[str, _VideoOverride]:
 
 
 def without_first_and_last(videos: Sequence[StereoVideo]) -> list[StereoVideo]:
-    """Leave out titles and credits, as the authors did: a film's first and last chapter by its marks."""
+    """The `videos` without titles and credits, as the authors did: a film's first and last marked chapter."""
     marked: dict[str, list[StereoVideo]] = {}
+    start = attrgetter("start")
     for video in videos:
         if video.stop is not None:
             marked.setdefault(video.path, []).append(video)
@@ -197,17 +203,13 @@ def without_first_and_last(videos: Sequence[StereoVideo]) -> list[StereoVideo]:
         video.folder
         for chapters in marked.values()
         if len(chapters) >= 3
-        for video in (min(chapters, key=_start), max(chapters, key=_start))
+        for video in (min(chapters, key=start), max(chapters, key=start))
     }
     return [video for video in videos if video.folder not in left_out]
 
 
-def _start(video: StereoVideo) -> int:
-    return video.start
-
-
 def sampling_rate(video: StereoVideo, settings: StereoSettings) -> int:
-    """Frames a second that the clips of a film's chapter take."""
+    """Frames per second in the clips of `video`, a film's chapter, by `settings`."""
     held_out = SPLIT_OF_FILM.get(video.folder.split("/")[0]) in ("val", "test")
     return settings.validation_rate if held_out else settings.train_rate
 
@@ -216,8 +218,9 @@ def pieces_of_clip(video: StereoVideo, folder: str, numbers: Iterable[int]) -> I
     """Cut a clip into pieces of at most `FRAMES_A_PIECE` frames.
 
     Args:
-        folder: where the frames go in the tree.
-        numbers: of the frames in the video, in any order.
+        video: the clip's video.
+        folder: folder of the frames in the tree.
+        numbers: frame numbers in the video, in any order.
     """
     part: list[int] = []
     for number in sorted(set(numbers)):

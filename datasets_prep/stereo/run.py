@@ -1,13 +1,13 @@
 """Stereo videos → left views with disparity and its uncertainty, on Ray Data; for 3D Movies and WSVD.
 
-One task a piece of a clip: decode, split the frames into views, optical flow both ways, disparity, check,
-rules of rejection, files. With DIS that is one task on one core; with RAFT decoding and writing stay in
-tasks, and a pool of actors, one a GPU, computes the flow between them.
+One task per piece of a clip: decode, split the frames into views, optical flow in both directions, disparity,
+consistency check, rejection rules, files. With DIS that is one task on one core; with RAFT decoding and
+writing stay in tasks, and a pool of actors, one per GPU, computes the flow in between.
 
 The result is the tree of 3DVideos2Stereo (`sources.stereo_tree`), which `dpt prepare` reads. Each finished
-piece leaves a record with the reasons of the frames that were left out, written after its frames. So a piece
-is done once: killing the job and running it again ends with the same bytes, and videos that are added later
-add their frames. `stereo.json` and `rejected.parquet` sum up what the last run found.
+piece leaves a record with the reasons of its rejected frames, written after its frames. So pieces are
+idempotent: a job that is killed and run again ends with the same bytes, and videos that are added later add
+their frames. `stereo.json` and `rejected.parquet` summarise the last run.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from datasets_prep.errors import BadSample, NotFound, UserError
+from datasets_prep.errors import BadSample, UserError
 from datasets_prep.formats.video import Video
+from datasets_prep.progress import Progress
 from datasets_prep.settings import StereoDataset, StereoSettings
 from datasets_prep.sources.base import Rejection
 from datasets_prep.stereo.actors import RaftActor, raft_pool, with_absolute_weights
@@ -47,12 +48,12 @@ from datasets_prep.stereo.plan import (
     without_first_and_last,
 )
 from datasets_prep.stereo.shot_cuts import THUMBNAIL_WIDTH, clips_of_shot, find_cuts
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.retries import StorageFailed
 
 SETTINGS_NAME = "settings.json"
 CUTS = "cuts"
-"""Folder in the tree that has the shot cuts of each video."""
+"""Folder in the tree with the shot cuts of each video."""
 
 REPORT_NAME = "stereo.json"
 REJECTED_NAME = "rejected.parquet"
@@ -63,20 +64,20 @@ _REJECTED_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string
 
 
 class NothingUsable(UserError):
-    """Not one frame of the videos could be used, or the folder holds the work of other settings."""
+    """No frame of the videos could be used, or the folder holds the results of other settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class StereoReport:
-    """What a job has come to: `stereo.json`.
+    """Summary of a finished job: `stereo.json`.
 
     Attributes:
         dataset: movies or wsvd.
-        settings: all of them, resolved.
-        videos: how many were found (films count by chapter).
-        missing: names of listed videos that are not there.
-        frames: how many were written.
-        rejected: kind of reason → frames that were left out for it.
+        settings: all resolved settings.
+        videos: number of videos (films count by chapter).
+        missing: names of listed videos that do not exist.
+        frames: number of frames that were written.
+        rejected: kind of reason → number of frames.
     """
 
     dataset: str
@@ -88,24 +89,15 @@ class StereoReport:
 
 
 @dataclass(frozen=True, slots=True)
-class StereoProgress:
-    """How far a job is, in frames; reported after every finished piece."""
-
-    frames: int
-    done: int
-    rejected: int
-
-
-@dataclass(frozen=True, slots=True)
 class StereoPlan:
-    """What a job is to do; made without Ray and without writing anything.
+    """The work of a job; made without Ray and without writing anything.
 
     Attributes:
         dataset: movies or wsvd.
-        settings: with the dataset's own values.
-        folder: of the videos.
-        videos: all that are there.
-        listed: what the authors' lists name of them; None to take clips of all shots.
+        settings: settings with the dataset's defaults.
+        folder: folder of videos.
+        videos: all videos in it.
+        listed: pieces that the authors' lists name; None to take clips of all shots.
         sky: folder of sky masks, or None.
         masks: name of a frame → size of its sky mask's file.
     """
@@ -122,40 +114,42 @@ class StereoPlan:
 def plan_stereo(
     dataset: str, videos: str, settings: StereoSettings, lists: str | None = None, sky: str | None = None
 ) -> StereoPlan:
-    """Find the videos and read the lists. Decodes no frame.
+    """Find the videos and read the lists, without decoding a frame.
 
     Args:
         dataset: movies or wsvd.
-        videos: the folder of videos, see `stereo_plan`; a path or a URI, as all folders.
-        lists: folder of the authors' lists: frames to take of films (without it, clips of all shots), or
-            clips of WSVD, which need it.
-        sky: folder of masks `<name of the frame>.png`, not 0 where sky is.
+        videos: folder of videos, see `stereo.plan`; a path or URI, like all folders.
+        settings: settings of the job.
+        lists: folder of the authors' lists: frames of films (without it, clips of all shots are taken), or
+            clips of WSVD, which needs it.
+        sky: folder of masks `<name of the frame>.png`, nonzero where sky is.
 
     Raises:
-        NotFound: if a folder, or the file of weights, is not there.
+        NotFound: if a folder or the file of weights does not exist.
         UserError: if that file holds other weights.
         BadVideoFolder: if there is no such dataset, or videos or lists cannot be used as they are.
-        BadClipList: if a list of WSVD's is damaged or hostile.
+        BadClipList: if a list of WSVD is damaged or hostile.
     """
     known = _find_dataset(dataset)
     resolved, folder = settings.of(known), Folder(videos)
     found = find_videos(known, folder, resolved)
     if settings.flow == "raft" and settings.raft_weights is not None:
         RaftFlow(settings.raft_weights, settings.raft_updates, "cpu")  # an actor's error would be a traceback
-    masks = {path.removesuffix(".png"): size for path, size in _existing(sky).files().items()} if sky else {}
-    return StereoPlan(
-        known, resolved, folder, found, _listed(known, lists, found), Folder(sky) if sky else None, masks
-    )
+    sky_folder = existing_folder(sky) if sky else None
+    sizes = sky_folder.files().items() if sky_folder else ()
+    masks = {path.removesuffix(".png"): size for path, size in sizes}
+    return StereoPlan(known, resolved, folder, found, _listed(known, lists, found), sky_folder, masks)
 
 
-def run_stereo(plan: StereoPlan, out: str) -> Iterator[StereoProgress]:
+def run_stereo(plan: StereoPlan, out: str) -> Iterator[Progress]:
     """Carry out a plan; Ray must be running.
 
     Args:
-        out: folder of the tree; a path or a URI.
+        plan: pieces to compute.
+        out: path or URI of the tree.
 
     Yields:
-        the progress after each piece; exhaust the iterator to finish the job, then `read_report`.
+        The progress in frames after each piece; exhaust the iterator to finish the job, then `read_report`.
 
     Raises:
         NothingUsable: if `out` was made with other settings, or no frame passed.
@@ -165,7 +159,7 @@ def run_stereo(plan: StereoPlan, out: str) -> Iterator[StereoProgress]:
     _claim(tree, plan)
     listed = plan.listed if plan.listed is not None else _shots_of(plan, tree)
     for split, names in listed.splits.items():
-        _write_once(tree, f"lists/{split}.txt", "".join(f"{name}\n" for name in names))
+        tree.update_text(f"lists/{split}.txt", "".join(f"{name}\n" for name in names))
     pieces = {piece.record_name(plan.settings, plan.masks): piece for piece in listed.pieces}
     finished = _finished_records(tree, pieces)
     total, rejected = sum(len(piece.numbers) for piece in pieces.values()), 0
@@ -174,12 +168,12 @@ def run_stereo(plan: StereoPlan, out: str) -> Iterator[StereoProgress]:
     for record in itertools.chain(_read_records(tree, finished), _run_pieces(plan, waiting, tree)):
         reasons.update(record)
         rejected += sum(reason is not None for reason in record.values())
-        yield StereoProgress(total, len(reasons), rejected)
+        yield Progress(len(reasons), total, rejected)
     _close(tree, plan, listed.missing, reasons)
 
 
 def read_report(out: str) -> StereoReport:
-    """What the last finished job in a folder has come to."""
+    """The summary of the last finished job in the folder `out`."""
     return StereoReport(**json.loads(Folder(out).read_text(REPORT_NAME)))
 
 
@@ -187,31 +181,23 @@ def read_report(out: str) -> StereoReport:
 
 
 def _find_dataset(name: str) -> StereoDataset:
-    known: tuple[StereoDataset, ...] = get_args(StereoDataset)
-    for dataset in known:
-        if dataset == name:
-            return dataset
-    raise BadVideoFolder(f"{name!r} is no dataset of stereo videos; there are: {', '.join(known)}")
-
-
-def _existing(uri: str) -> Folder:
-    folder = Folder(uri)
-    if not folder.exists():
-        raise NotFound(f"no such folder: {uri}")
-    return folder
+    known: dict[str, StereoDataset] = {dataset: dataset for dataset in get_args(StereoDataset)}
+    if name not in known:
+        raise BadVideoFolder(f"{name!r} is not a dataset of stereo videos; there are: {', '.join(known)}")
+    return known[name]
 
 
 def _listed(dataset: StereoDataset, lists: str | None, videos: Sequence[StereoVideo]) -> ListedPieces | None:
     if lists is not None:
         read = read_movie_lists if dataset == "movies" else read_wsvd_lists
-        return read(_existing(lists), videos)
+        return read(existing_folder(lists), videos)
     if dataset == "wsvd":
         raise BadVideoFolder("wsvd: the authors' lists of clips are needed; give their folder as --lists")
     return None
 
 
 def _claim(tree: Folder, plan: StereoPlan) -> None:
-    """Note the settings in the tree; refuse one that was made with others: it would become a mixture."""
+    """Write the settings to the tree; refuse a tree made with others, which would become a mixture."""
     settings = plan.settings.model_dump(mode="json")
     content = json.dumps({"dataset": plan.dataset, **settings}, indent=1) + "\n"
     if tree.exists(SETTINGS_NAME) and tree.read_text(SETTINGS_NAME) != content:
@@ -219,19 +205,14 @@ def _claim(tree: Folder, plan: StereoPlan) -> None:
             f"{tree.uri} was made with other settings, see its {SETTINGS_NAME}; give another folder as --out"
         )
     tree.remove_partial_files()
-    _write_once(tree, SETTINGS_NAME, content)
-
-
-def _write_once(tree: Folder, name: str, content: str) -> None:
-    if not tree.exists(name) or tree.read_text(name) != content:
-        tree.write_text(name, content)
+    tree.update_text(SETTINGS_NAME, content)
 
 
 def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
-    """The records of pieces that are finished.
+    """The records of finished pieces.
 
     Raises:
-        NothingUsable: if there are frames of another video, other masks or otherwise cut clips of a name.
+        NothingUsable: if a piece of that name has another digest: another video, mask or choice of frames.
     """
     wanted = {_without_digest(name): name for name in pieces}
     finished = []
@@ -247,7 +228,7 @@ def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
 
 
 def _files_below(tree: Folder, name: str) -> list[str]:
-    """Paths in the tree of all files below one of its folders, which may not be there yet."""
+    """Paths in the tree of all files below one of its folders, which need not exist."""
     return [f"{name}/{path}" for path in (tree / name).files()] if tree.exists(name) else []
 
 
@@ -277,7 +258,7 @@ def _shots_of(plan: StereoPlan, tree: Folder) -> ListedPieces:
 def _find_all_cuts(
     videos: Sequence[StereoVideo], plan: StereoPlan, tree: Folder
 ) -> dict[str, dict[str, Any]]:
-    """The cuts of every video by its folder; found once, then read from the tree."""
+    """The cuts of every video by its folder; computed once, then read from the tree."""
     names = {video.folder: f"{CUTS}/{video.folder}-{video.size}.json" for video in videos}
     there = set(_files_below(tree, CUTS))
     rows = [
@@ -295,7 +276,7 @@ def _find_all_cuts(
 
 
 def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float) -> dict[str, str]:
-    """Find the cuts of a video, up to where it is damaged; returns what storage failed to do."""
+    """Find the cuts of a video, as far as it can be decoded; returns a `failure` of storage, or ""."""
     video: StereoVideo = pickle.loads(row["video"])
     found: dict[str, Any] = {"rate": 0, "bounds": [], "problem": None}
 
@@ -329,7 +310,7 @@ def _require_none(failures: Sequence[str], count: int, what: str) -> None:
 
 
 def _read_records(tree: Folder, names: Sequence[str]) -> Iterator[dict[str, str | None]]:
-    """The records of finished pieces, fetched many at a time: there are tens of thousands."""
+    """The records of finished pieces, fetched concurrently: there are tens of thousands."""
     with ThreadPoolExecutor(_READERS) as pool:
         for text in pool.map(tree.read_text, names):
             yield json.loads(text)
@@ -338,7 +319,7 @@ def _read_records(tree: Folder, names: Sequence[str]) -> Iterator[dict[str, str 
 def _run_pieces(
     plan: StereoPlan, pieces: Mapping[str, Piece], tree: Folder
 ) -> Iterator[dict[str, str | None]]:
-    """Work on pieces, by their records' names; yields the records as they are finished."""
+    """Compute pieces, given by their records' names; yields the records in order of completion."""
     rows = [
         {"name": name, "piece": pickle.dumps(piece), "masked": [frame in plan.masks for frame in piece.names]}
         for name, piece in pieces.items()
@@ -372,7 +353,7 @@ def _run_pieces(
 def _close(
     tree: Folder, plan: StereoPlan, missing: Sequence[Rejection], reasons: Mapping[str, str | None]
 ) -> None:
-    """Write the table of what was left out, then the report."""
+    """Write the table of rejected frames, then the report."""
     frames, entries = 0, [{"source_path": entry.path, "reason": entry.reason} for entry in missing]
     counts: Counter[str] = Counter()
     for frame, reason in sorted(reasons.items()):
@@ -391,12 +372,12 @@ def _close(
         frames=frames,
         rejected=dict(sorted(counts.items())),
     )
-    _write_once(tree, REPORT_NAME, json.dumps(asdict(report), indent=1) + "\n")
+    tree.update_text(REPORT_NAME, json.dumps(asdict(report), indent=1) + "\n")
     if not frames:
         first = f"; first reason: {entries[0]['source_path']}: {entries[0]['reason']}" if entries else ""
         raise NothingUsable(f"none of the frames could be used{first} (all: {tree.uri}/{REJECTED_NAME})")
 
 
 def _kind(reason: str) -> str:
-    """What a reason starts with: the rule, without what was measured."""
+    """The rule that a reason starts with, without the measured values."""
     return reason.partition(":")[0]

@@ -1,4 +1,4 @@
-"""The two views of one stereo frame: how films and web videos pack them, and how they are taken apart."""
+"""The two views of one stereo frame: unpacking the arrangements of films and web videos."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WIDESCREEN = (800, 1880)
 
 
 def split_views(frame: NDArray[np.uint8], packing: Packing, swapped: bool = False) -> Views:
-    """Take a packed frame apart; squeezed views are stretched back.
+    """Unpack a frame; squeezed views are stretched back.
 
     Args:
-        frame: (H, W, 3) uint8. An odd last column (or row) is left out.
-        packing: how it holds the views.
-        swapped: the right eye's view comes first.
+        frame: (H, W, 3) uint8. An odd last column (or row) is dropped.
+        packing: arrangement of the views.
+        swapped: whether the right eye's view comes first.
 
     Returns:
         Left and right view, (h, w, 3) uint8 each, in memory of their own.
@@ -42,7 +42,7 @@ def split_views(frame: NDArray[np.uint8], packing: Packing, swapped: bool = Fals
 
 
 def crop_widescreen(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The central 1880×800 pixels (2.35:1) of a 1080p view, views of other sizes as they are.
+    """The central 1880×800 pixels (2.35:1) of a 1080p `view`; views of other sizes are returned unchanged.
 
     Films in 16:9 have black bars above and below, and at the sides where a floating window was set; the
     authors of the Movies dataset cut all films to this size.

@@ -1,10 +1,10 @@
-"""Folders anywhere fsspec reaches: a local disk, `s3://`, `gs://`, `memory://`.
+"""Folders on any fsspec file system: a local disk, `s3://`, `gs://`, `memory://`.
 
-Three promises live here. A raw dataset is listed once and read by relative path, so that a source never
-cares where its files are. A file that is written appears whole or not at all: readers may trust any name they
-see. And what storage fails to do is told apart from what is not there (`datasets_prep.storage.retries`).
+A raw dataset is listed once and read by relative path, so that a source need not know where its files are. A
+written file appears whole or not at all, so readers may trust any name they see. A storage failure is told
+apart from a missing file (`datasets_prep.storage.retries`).
 
-S3 is found, and proven to it who we are, as with every other tool: `AWS_ENDPOINT_URL`, `AWS_REGION`,
+The endpoint and credentials of S3 come from the AWS environment: `AWS_ENDPOINT_URL`, `AWS_REGION`,
 `AWS_PROFILE` or the machine's role.
 """
 
@@ -17,22 +17,22 @@ import posixpath
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.listing import FileListing, list_files
 from datasets_prep.storage.retries import StorageFailed, persistently
 
 PARTIAL_MARK = ".partial-"
-"""Part of the name of every local file that is still being written; never a finished file's."""
+"""Part of the name of every local file that is still being written, and of no finished file."""
 
 _OPTIONS = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
-"""File systems' own settings. Parts of an upload wait in memory, 50 MB each: two at a time are enough."""
+"""Options by protocol. Parts of an upload wait in memory, 50 MB each: two at a time are enough."""
 
 
 class Folder:
@@ -42,12 +42,12 @@ class Folder:
         uri: a path (`data/raw`, made absolute) or a URI (`s3://bucket/raw`).
 
     Raises:
-        UserError: if nothing is installed that reads such URIs.
+        UserError: if no installed file system reads such URIs.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         text = os.fspath(uri)
-        # Other processes write where we look: what fsspec remembers of a folder would be old.
+        # Other processes write to the same folders: fsspec's cached listings would be stale.
         options = {"use_listings_cache": False, **_OPTIONS.get(text.partition("://")[0], {})}
         try:
             self.fs, path = fsspec.core.url_to_fs(text, **(options if "://" in text else {}))
@@ -58,7 +58,7 @@ class Folder:
 
     @property
     def uri(self) -> str:
-        """The folder's address: a plain absolute path when local, else a URI with its protocol."""
+        """The folder's address: an absolute path when local, else a URI with its protocol."""
         return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
 
     @property
@@ -75,10 +75,10 @@ class Folder:
         return child
 
     def path_of(self, relative: str) -> str:
-        """The file system's own path of a relative path.
+        """The file system's path of the path `relative` to the folder.
 
         Raises:
-            ValueError: if `relative` is absolute or climbs out of the folder; list files are user input.
+            ValueError: if `relative` is absolute or leads out of the folder; list files are user input.
         """
         normal = posixpath.normpath(relative)
         if relative.startswith("/") or normal == ".." or normal.startswith("../"):
@@ -86,14 +86,14 @@ class Folder:
         return self.path if normal == "." else posixpath.join(self.path, normal)
 
     def exists(self, relative: str = ".") -> bool:
-        """Whether a file or folder of that name is there."""
+        """Whether the file or folder `relative` exists."""
         path = self.path_of(relative)
-        return bool(persistently("found", path, partial(self.fs.exists, path)))
+        return bool(persistently("found", self.fs.exists, path))
 
     def files(self) -> FileListing:
         """Every file below the folder: relative path → size in bytes, sorted by path.
 
-        Listed once and remembered: a listing of a million objects takes minutes on an object store.
+        The listing is cached: for a million objects it takes minutes on an object store.
 
         Raises:
             StorageFailed: if storage does not answer.
@@ -103,55 +103,61 @@ class Folder:
         return self._files
 
     def with_files(self, files: FileListing) -> Folder:
-        """The same folder, believed to hold these files."""
+        """The same folder with `files` as its cached listing."""
         known = self / "."
         known._files = files
         return known
 
     def children(self) -> list[str]:
-        """The names directly inside the folder, sorted; empty if it does not exist."""
-        return persistently("listed", self.path, self._children)
+        """Names directly inside the folder, sorted; empty if it does not exist."""
+        return persistently("listed", self._children, self.path)
 
-    def _children(self) -> list[str]:
-        if not self.fs.isdir(self.path):
+    def _children(self, path: str) -> list[str]:
+        if not self.fs.isdir(path):
             return []
-        return sorted(posixpath.basename(p.rstrip("/")) for p in self.fs.ls(self.path, detail=False))
+        return sorted(posixpath.basename(p.rstrip("/")) for p in self.fs.ls(path, detail=False))
 
     def read_bytes(self, relative: str, most: int | None = None) -> bytes:
         """A file's whole content.
 
         Args:
+            relative: path in the folder.
             most: refuse a file of more bytes. It costs a request; samples' sizes are known from the listing.
 
         Raises:
             UserError: if the file is larger than `most`.
-            FileNotFoundError, IsADirectoryError, PermissionError: if the file is not to be had.
-            StorageFailed: if it may be, but storage fails. So may it if a remote store lets nobody in:
-                credentials end in the middle of a job.
+            FileNotFoundError, IsADirectoryError, PermissionError: if the file cannot be opened.
+            StorageFailed: if storage fails; also if a remote store denies access, because credentials may
+                expire in the middle of a job.
         """
         path = self.path_of(relative)
         try:
-            if most is not None and (size := persistently("read", path, partial(self.fs.size, path))) > most:
+            if most is not None and (size := persistently("read", self.fs.size, path)) > most:
                 raise UserError(f"{path} has {size} bytes, expected at most {most}")
-            return bytes(persistently("read", path, partial(self.fs.cat_file, path)))
+            return bytes(persistently("read", self.fs.cat_file, path))
         except PermissionError as error:
             if self.is_local:
                 raise
             raise StorageFailed(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
+    def open(self, relative: str) -> BinaryIO:
+        """The file `relative`, open for reading at any position."""
+        file: BinaryIO = self.fs.open(self.path_of(relative), "rb")
+        return file
+
     def read_text(self, relative: str, most: int | None = None) -> str:
-        """A file's whole content as UTF-8 (a leading byte-order mark is dropped); `most` as `read_bytes`."""
+        """The content of `relative` as UTF-8, without a byte-order mark; `most` as in `read_bytes`."""
         return self.read_bytes(relative, most).decode("utf-8-sig")
 
     def note_read(self, content: bytes) -> None:
-        """Tell a folder that keeps account what was read by other means: a piece of a large file."""
+        """Note `content` that was read by other means (a piece of a large file); see `DigestingFolder`."""
 
     @contextmanager
     def writing(self, relative: str) -> Iterator[Path]:
-        """A local path to write to; on leaving the block the file appears under its name, whole.
+        """A local path to write to; when the block ends the file appears as `relative`, whole.
 
-        Local folders: written beside its place, flushed to disk and renamed. Remote ones: written to a
-        temporary file and uploaded, which object stores make visible in one step. If the block raises,
+        Local folders: written beside its final path, flushed to disk and renamed. Remote folders: written to
+        a temporary file and uploaded, which object stores make visible atomically. If the block raises,
         nothing appears.
 
         Raises:
@@ -167,43 +173,64 @@ class Folder:
         with TemporaryDirectory(prefix="dpt-write-") as scratch:
             local = Path(scratch) / posixpath.basename(final)
             yield local
-            persistently("written", final, partial(self.fs.put_file, str(local), final))
+            persistently("written", lambda path: self.fs.put_file(str(local), path), final)
 
     def write_text(self, relative: str, text: str) -> None:
-        """Write a small UTF-8 file, whole or not at all."""
+        """Write `text` to the UTF-8 file `relative`, whole or not at all."""
         with self.writing(relative) as path:
             path.write_text(text, encoding="utf-8")
 
-    def remove_partial_files(self) -> int:
-        """Remove what killed processes left half-written (local folders only); returns how many files.
+    def update_text(self, relative: str, text: str) -> None:
+        """Write `text` to `relative`, unless that is its content already."""
+        if not self.exists(relative) or self.read_text(relative) != text:
+            self.write_text(relative, text)
 
-        A file that a living process is writing stays, whichever job it belongs to.
+    def remove_partial_files(self) -> int:
+        """Remove partial files of killed processes (local folders only); returns how many.
+
+        A file that a running process is writing stays, whichever job it belongs to.
         """
         if not self.is_local or not self.exists():
             return 0
         return sum(_remove_if_abandoned(path) for path in Path(self.path).rglob(f"*{PARTIAL_MARK}*"))
 
 
+def existing_folder(uri: str) -> Folder:
+    """The folder at the path or URI `uri`.
+
+    Raises:
+        NotFound: if it does not exist.
+    """
+    folder = Folder(uri)
+    if not folder.exists():
+        raise NotFound(f"no such folder: {uri}")
+    return folder
+
+
 class DigestingFolder(Folder):
-    """A folder that remembers, as one SHA-256, what was read from it: the provenance of a sample."""
+    """A folder that keeps a SHA-256 of all that is read from it: the provenance of a sample.
+
+    Args:
+        uri: as in `Folder`.
+    """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         super().__init__(uri)
         self._state = hashlib.sha256()
 
     def read_bytes(self, relative: str, most: int | None = None) -> bytes:
-        """A file's whole content, which also goes into the digest (preceded by its length)."""
+        """As `Folder.read_bytes`; the content also goes into the digest, preceded by its length."""
         content = super().read_bytes(relative, most)
         self.note_read(content)
         return content
 
     def note_read(self, content: bytes) -> None:
-        """Take it into the digest like a file of that content."""
+        """Add `content` to the digest like a file of that content."""
         self._state.update(len(content).to_bytes(8, "little"))
         self._state.update(content)
 
     def take_digest(self) -> str:
-        """The digest of everything read since the last call, in hexadecimal."""
+        """The hexadecimal digest of everything read since the last call."""
         digest = self._state.hexdigest()
         self._state = hashlib.sha256()
         return digest
@@ -211,10 +238,10 @@ class DigestingFolder(Folder):
 
 @contextmanager
 def _partial_file(final: str) -> Iterator[Path]:
-    """A new file beside `final`, locked as long as the block runs.
+    """A new file beside `final`, locked while the block runs.
 
-    The kernel takes the lock from a process that dies, however it does: a partial file that can be locked is
-    one that nobody is writing.
+    The kernel releases the lock of a process that dies for any reason, so a partial file that can be locked
+    is abandoned.
     """
     path, descriptor = _locked_new_file(final)
     try:
@@ -229,11 +256,11 @@ def _locked_new_file(final: str) -> tuple[Path, int]:
         path = Path(f"{final}{PARTIAL_MARK}{uuid.uuid4().hex}")
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        with suppress(OSError):  # file systems without locks: nobody will find the file abandoned either
+        with suppress(OSError):  # no locks on this file system: then no process can find the file abandoned
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if path.exists():
             return path, descriptor
-        os.close(descriptor)  # taken for abandoned between making and locking it
+        os.close(descriptor)  # removed as abandoned between creating and locking it
 
 
 def _remove_if_abandoned(path: Path) -> bool:
@@ -245,13 +272,13 @@ def _remove_if_abandoned(path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
         return True
-    except OSError:  # somebody is writing it
+    except OSError:  # a running process is writing it
         return False
     finally:
         os.close(descriptor)
 
 
 def _flush_to_disk(path: Path) -> None:
-    """Make the content durable before the rename makes it visible: no hollow file after a power cut."""
+    """Make the content durable before the rename makes it visible: no empty file after a power failure."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())

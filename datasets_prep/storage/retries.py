@@ -1,9 +1,9 @@
-"""Storage that fails is not a sample that is bad: it is asked again, and then the job stops.
+"""Retries: a storage failure does not make a sample bad; it is retried, and then the job stops.
 
-Client libraries retry by themselves what they know to pass (s3fs and botocore: 500, 503, slow answers,
-broken connections; `AWS_MAX_ATTEMPTS` says how often). What still comes through is tried again here, by one
-rule for every file system: an error that says something definite about the file (not there, a folder, not
-allowed) is believed, any other is not until it has come `len(PAUSES) + 1` times.
+Client libraries retry errors that they know to be transient (s3fs and botocore: 500, 503, slow answers,
+broken connections; `AWS_MAX_ATTEMPTS` sets how often). Other errors are retried here, by one rule for every
+file system: a definite error about the file (missing, a folder, not allowed) is raised at once, any other
+after `len(PAUSES) + 1` attempts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 from datasets_prep.errors import UserError
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait after each failed try but the last."""
+"""Seconds to wait after each failed attempt except the last."""
 
 _DEFINITE = (
     *(FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError),
@@ -26,31 +26,33 @@ Result = TypeVar("Result")
 
 
 class StorageFailed(UserError, OSError):
-    """Storage did not do what was asked, however often; the samples themselves may be good."""
+    """A storage operation failed in every attempt; the samples themselves may be good."""
 
 
-def persistently(action: str, where: str, operation: Callable[[], Result]) -> Result:
-    """Call `operation` until it succeeds.
+def persistently(action: str, operation: Callable[..., Result], path: str, **options: object) -> Result:
+    """The result of `operation(path, **options)`, which is retried if it fails.
 
     Args:
-        action: what cannot be done if it never does, for the message: `read`, `written`, `listed`.
-        where: the file or folder.
+        action: past participle for the message: `read`, `written`, `listed`.
+        operation: storage request.
+        path: the file or folder.
+        options: keyword arguments of the request.
 
     Raises:
-        StorageFailed: if it fails in an indefinite way after every pause too.
-        OSError: as the operation raised it, if the error is definite.
+        StorageFailed: if every attempt fails with an indefinite error.
+        OSError: as raised by the operation, if the error is definite.
     """
     pauses = iter(PAUSES)
     while True:
         try:
-            return operation()
+            return operation(path, **options)
         except _DEFINITE:  # noqa: PERF203 (each turn waits for storage)
             raise
         except Exception as error:
-            # Every client library has errors of its own.
+            # Every client library has its own errors.
             pause = next(pauses, None)
             if pause is None:
                 reason = f"{type(error).__name__}: {error}"
-                message = f"{where} cannot be {action}, tried {len(PAUSES) + 1} times: {reason}"
+                message = f"{path} cannot be {action}, tried {len(PAUSES) + 1} times: {reason}"
                 raise StorageFailed(message) from error
             time.sleep(pause)

@@ -1,12 +1,12 @@
 """Backbones: any network that turns an image into four tapped feature maps.
 
 A tap is named as in the paper: an integer ``l`` is the output of the l-th transformer layer, counted from 1
-(section 3), and ``"R0"``, ``"R1"``, ... are the stages of a convolutional network (supplement A), which may
-be the whole backbone (ResNet) or the embedding network of a hybrid. Everything after this file sees four
-`Tap`s and does not know which backbone they came from.
+(section 3), and ``"R0"``, ``"R1"``, ... are the stages of a convolutional network (supplement A), either the
+whole backbone (ResNet) or the embedding network of a hybrid. All later layers see four `Tap`s, whatever the
+backbone.
 
 All networks come from timm, pruned to what the taps need: no classifier, no layer after the last tap, and no
-final norm where the taps are taken before it. So every parameter takes part in every forward pass and
+final norm if the taps are taken before it. So every parameter takes part in every forward pass and
 DistributedDataParallel needs no search for unused ones.
 """
 
@@ -26,12 +26,15 @@ TapName = int | str
 
 
 class Tap(NamedTuple):
-    """What a backbone hands to one Reassemble stage."""
+    """The input of one Reassemble stage.
+
+    Attributes:
+        features: (B, C, h, w) feature map.
+        prefix: (B, P, C) prefix tokens, the class token first; None for a stage or a ViT without them.
+    """
 
     features: Tensor
-    """(B, C, h, w) feature map."""
     prefix: Tensor | None
-    """(B, P, C) prefix tokens, the class token first; None for a stage or a ViT without them."""
 
 
 class ViTBackbone(nn.Module):
@@ -39,6 +42,12 @@ class ViTBackbone(nn.Module):
 
     Position embeddings are resampled as the published weights need it (`dpt.layers.positions`), hence the
     forward pass here instead of `forward_intermediates`.
+
+    Args:
+        vit: the timm model; pruned in place.
+        taps: four taps in network order, e.g. ``("R0", "R1", 9, 12)``.
+        interpolation: how position embeddings are resampled, ``"bilinear"`` or ``"bicubic"``.
+        final_norm: apply the model's final norm to the tapped tokens.
     """
 
     def __init__(self, vit: Any, taps: Sequence[TapName], interpolation: str, final_norm: bool):
@@ -59,8 +68,12 @@ class ViTBackbone(nn.Module):
         vit.prune_intermediate_layers([layer - 1 for layer in self.layers], prune_norm=not final_norm)
         self.vit: Any = vit
 
+    def set_checkpointing(self, enable: bool) -> None:
+        """`enable` recomputing layers and stages in the backward pass."""
+        self.checkpointing = enable
+
     def forward(self, images: Tensor) -> list[Tap]:
-        """(B, 3, H, W) -> the taps, in the order in which the network computes them."""
+        """`images` (B, 3, H, W) -> four taps in network order, (B, C, H/p, W/p) for transformer layers."""
         stages, patches = self.embed(images)
         grid = patches.shape[1:3]
         tokens = self.tokens(patches)
@@ -78,7 +91,7 @@ class ViTBackbone(nn.Module):
         return taps
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Images -> tapped maps of the embedding network, and patch embeddings (B, h, w, D)."""
+        """`images` (B, 3, H, W) -> tapped stages of the embedding network, patch embeddings (B, h, w, D)."""
         embedding = getattr(self.vit.patch_embed, "backbone", None)
         if embedding is None or not self.stages:
             return [], self.vit.patch_embed(images)
@@ -91,7 +104,7 @@ class ViTBackbone(nn.Module):
         return tapped, self.vit.patch_embed.proj(embedding.norm(features)).permute(0, 2, 3, 1)
 
     def tokens(self, patches: Tensor) -> Tensor:
-        """Patch embeddings (B, h, w, D) -> the tokens t⁰ (B, P + hw, D) that enter the first layer."""
+        """Patch embeddings `patches` (B, h, w, D) -> the tokens t⁰ (B, P + hw, D) of the first layer."""
         vit = self.vit
         prefix_positions, patch_positions = self.positions(patches.shape[1], patches.shape[2])
         patches = patches.flatten(1, 2) + patch_positions
@@ -102,7 +115,10 @@ class ViTBackbone(nn.Module):
         return vit.norm_pre(vit.patch_drop(vit.pos_drop(patches)))
 
     def positions(self, height: int, width: int) -> tuple[Tensor | float, Tensor]:
-        """Position embeddings of the prefix tokens (0 where they have none) and of a grid (1, hw, D)."""
+        """Position embeddings of the prefix tokens, (1, P, D) or 0 without, and of the grid, (1, hw, D).
+
+        `height` and `width` are those of the grid of patches.
+        """
         vit = self.vit
         if vit.no_embed_class:
             prefix: Tensor | float = 0.0
@@ -112,7 +128,7 @@ class ViTBackbone(nn.Module):
         return prefix, self.position_grid(table, height, width)
 
     def train(self, mode: bool = True) -> "ViTBackbone":
-        """Switch between training and evaluation, as `torch.nn.Module.train`."""
+        """As `torch.nn.Module.train`."""
         self.position_grid.forget()
         return super().train(mode)
 
@@ -123,7 +139,10 @@ class ViTBackbone(nn.Module):
 
 
 class IntermediatesBackbone(nn.Module):
-    """Any other timm transformer with `forward_intermediates` (rotary embeddings: EVA, DINOv3, ...)."""
+    """Any other timm transformer with `forward_intermediates` (rotary embeddings: EVA, DINOv3, ...).
+
+    `vit`, `taps` and `final_norm` are those of `ViTBackbone`, without stages.
+    """
 
     def __init__(self, vit: Any, taps: Sequence[TapName], final_norm: bool):
         super().__init__()
@@ -137,17 +156,12 @@ class IntermediatesBackbone(nn.Module):
         vit.prune_intermediate_layers(self.indices, prune_norm=not final_norm)
         self.vit: Any = vit
 
-    @property
-    def checkpointing(self) -> bool:
-        """Whether layers are recomputed in the backward pass."""
-        return self.vit.grad_checkpointing
-
-    @checkpointing.setter
-    def checkpointing(self, enable: bool) -> None:
+    def set_checkpointing(self, enable: bool) -> None:
+        """`enable` recomputing layers in the backward pass."""
         self.vit.set_grad_checkpointing(enable)
 
     def forward(self, images: Tensor) -> list[Tap]:
-        """(B, 3, H, W) -> the taps, in the order in which the network computes them."""
+        """`images` (B, 3, H, W) -> four taps (B, C, H/p, W/p) in network order."""
         taps = self.vit.forward_intermediates(
             images,
             indices=self.indices,
@@ -159,12 +173,15 @@ class IntermediatesBackbone(nn.Module):
 
 
 class ConvolutionalBackbone(nn.Module):
-    """A timm convolutional network, tapped after its stages at strides 4, 8, 16 and 32."""
+    """A timm convolutional `network`, tapped after its stages at strides 4, 8, 16 and 32.
+
+    `taps` must be R0, R1, R2, R3; ValueError for others, or for a network with other strides.
+    """
 
     prefix_tokens = 0
     readout_tokens = 0
     patch_size = 16
-    """Nominal: the network needs multiples of 32, like a transformer with patches of 16."""
+    """Nominal: the network needs multiples of 32 pixels, like a transformer with patches of 16."""
 
     def __init__(self, network: Any, taps: Sequence[TapName]):
         super().__init__()
@@ -172,21 +189,16 @@ class ConvolutionalBackbone(nn.Module):
             raise ValueError(f"taps of a convolutional backbone are R0, R1, R2, R3, not {list(taps)}")
         strides = network.feature_info.reduction()
         if strides != [4, 8, 16, 32]:
-            raise ValueError(f"backbone: stages at strides 4, 8, 16 and 32 are needed, not {strides}")
+            raise ValueError(f"backbone: expected stages at strides 4, 8, 16 and 32, not {strides}")
         self.channels: list[int] = network.feature_info.channels()
         self.cnn: Any = network
 
-    @property
-    def checkpointing(self) -> bool:
-        """Whether stages are recomputed in the backward pass."""
-        return self.cnn.grad_checkpointing
-
-    @checkpointing.setter
-    def checkpointing(self, enable: bool) -> None:
+    def set_checkpointing(self, enable: bool) -> None:
+        """`enable` recomputing stages in the backward pass."""
         self.cnn.set_grad_checkpointing(enable)
 
     def forward(self, images: Tensor) -> list[Tap]:
-        """(B, 3, H, W) -> the four stages."""
+        """`images` (B, 3, H, W) -> the four stages (B, C, H/s, W/s) at strides s of 4, 8, 16 and 32."""
         return [Tap(stage, None) for stage in self.cnn(images)]
 
 
@@ -194,11 +206,10 @@ Backbone = ViTBackbone | IntermediatesBackbone | ConvolutionalBackbone
 
 
 def natural_choices(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What suits a backbone of which only the name is known.
+    """Default settings of `ModelConfig` for the timm model `name`, built with `arguments`.
 
-    Taps at every quarter of a transformer's layers, as the paper has them for ViT-Base, or the four stages
-    of a convolutional network; no readout where there is no class token; the normalisation it was trained
-    with.
+    Taps at every quarter of a transformer's layers, as the paper has them for ViT-Base, or the four stages of
+    a convolutional network; no readout without a class token; the normalisation it was trained with.
     """
     with torch.device("meta"):
         network: Any = timm.create_model(_known(name), **arguments)
@@ -227,7 +238,7 @@ def create_backbone(
         taps: four taps in network order, e.g. ``(3, 6, 9, 12)`` or ``("R0", "R1", 9, 12)``.
         pretrained: fetch the weights that timm lists for the tag.
         interpolation: how position embeddings are resampled, ``"bilinear"`` as in the paper or ``"bicubic"``.
-        final_norm: pass the tapped tokens through the network's final norm (DINOv2 style; DPT does not).
+        final_norm: apply the network's final norm to the tapped tokens (DINOv2 style; DPT does not).
         arguments: further arguments of the timm model, e.g. its depth.
 
     Raises:
@@ -262,7 +273,6 @@ def _check_taps(taps: Sequence[TapName], layers: int, stages: int) -> None:
     unknown = [tap for tap in taps if tap not in available]
     if unknown:
         raise ValueError(f"no tap {unknown[0]!r}; this backbone has {available}")
-    if len(taps) != 4 or [available.index(tap) for tap in taps] != sorted(
-        {available.index(tap) for tap in taps}
-    ):
+    places = [available.index(tap) for tap in taps]
+    if len(taps) != 4 or places != sorted(set(places)):
         raise ValueError(f"taps must be four different ones in network order, not {list(taps)}")

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 class ResidualConvUnit(nn.Module):
     """x + conv(ReLU(conv(ReLU(x)))), batch-normalised for segmentation only (Figure A1a).
 
-    `relu_skip` adds ReLU(x) instead of x: what MiDaS v2.1 computes, whose first ReLU works in place.
+    Args:
+        features: channels, F.
+        batch_norm: normalise after both convolutions.
+        relu_skip: add ReLU(x) instead of x: what MiDaS v2.1 computes, whose first ReLU works in place.
     """
 
     def __init__(self, features: int, batch_norm: bool = False, relu_skip: bool = False):
@@ -21,7 +24,7 @@ class ResidualConvUnit(nn.Module):
         self.relu_skip = relu_skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, h, w) -> (B, F, h, w)."""
+        """`x` (B, F, h, w) -> (B, F, h, w)."""
         activated = F.relu(x)
         residual = self.norm1(self.conv1(activated))
         residual = self.norm2(self.conv2(F.relu(residual)))
@@ -31,7 +34,11 @@ class ResidualConvUnit(nn.Module):
 class FeatureFusion(nn.Module):
     """Add a skip connection, refine, upsample bilinearly and project.
 
-    The deepest block has no coarser map to merge, so it has no unit for a skip connection either.
+    Args:
+        features: channels, F.
+        has_skip: False for the deepest block, which has no coarser map to merge with a skip connection.
+        batch_norm: see `ResidualConvUnit`.
+        style: ``"dpt"``, or ``"midas"`` for the blocks of MiDaS v2.1, without projection.
     """
 
     def __init__(self, features: int, has_skip: bool, batch_norm: bool, style: str):
@@ -42,7 +49,7 @@ class FeatureFusion(nn.Module):
         self.project = nn.Conv2d(features, features, kernel_size=1) if style == "dpt" else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """The coarser map and the skip connection (B, F, h, w) -> (B, F, *size)."""
+        """The coarser map `x` and the `skip` connection, both (B, F, h, w) -> (B, F, *`size`)."""
         if self.skip is not None and skip is not None:
             x = x + self.skip(skip)
         # As published the projection follows the upsampling. The weights of bilinear interpolation add up to
@@ -52,7 +59,7 @@ class FeatureFusion(nn.Module):
 
 
 class FusionDecoder(nn.Module):
-    """The chain of four fusion blocks."""
+    """The chain of four fusion blocks; `features`, `batch_norm` and `style` as in `FeatureFusion`."""
 
     def __init__(self, features: int, batch_norm: bool = False, style: str = "dpt"):
         super().__init__()
@@ -62,9 +69,10 @@ class FusionDecoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Four maps, finest first -> the outputs of the last and of the penultimate block.
+        """Four `maps` (B, F, hᵢ, wᵢ), finest first -> the outputs of the last and of the penultimate block.
 
-        The last is at twice the resolution of the finest map (half of the image), the penultimate at its own.
+        The last, (B, F, 2h₀, 2w₀), has twice the resolution of the finest map, half that of the image; the
+        penultimate is (B, F, h₀, w₀).
         """
         finest = maps[0].shape[-2:]
         sizes = [(2 * finest[0], 2 * finest[1]), *(level.shape[-2:] for level in maps[:-1])]

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 class DepthHead(nn.Module):
     """Three convolutions, with the upsampling to image size after the first (Figure A1b).
 
-    The output is non-negative by a final ReLU, or lies in (0, max_depth) by a sigmoid where `max_depth` is
-    set (the metric models of Depth Anything). `align_corners` belongs to the upsampling; MiDaS v2.1 had it
-    off.
+    Args:
+        features: channels of the input, F.
+        align_corners: of the upsampling; off in MiDaS v2.1.
+        max_depth: None ends in a ReLU, so the output is non-negative; else a sigmoid bounds it to
+            (0, max_depth) metres (the metric models of Depth Anything).
     """
 
     def __init__(self, features: int, align_corners: bool = True, max_depth: float | None = None):
@@ -25,17 +27,21 @@ class DepthHead(nn.Module):
         nn.init.constant_(self.conv3.get_parameter("bias"), 0.5)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Features (B, F, h, w) -> (B, *size) float32."""
+        """Features `x` (B, F, h, w) -> (B, *`size`) float32."""
         x = F.interpolate(self.conv1(x), size=size, mode="bilinear", align_corners=self.align_corners)
         x = F.relu(self.conv2(x))
-        # bfloat16 has 256 levels a factor of two: visible steps in a depth map. The last layer is in float32.
+        # bfloat16 has 128 levels per factor of two, visible steps in depth maps: the last layer is float32.
         with torch.autocast(x.device.type, enabled=False):
             x = self.conv3(x.to(self.conv3.weight.dtype)).squeeze(1).float()
         return F.relu(x) if self.max_depth is None else self.max_depth * torch.sigmoid(x)
 
 
 class SegmentationHead(nn.Module):
-    """Predict the logits of the classes at the resolution of the features, then upsample (Figure A1c)."""
+    """Predict the logits of the classes at the resolution of the features, then upsample (Figure A1c).
+
+    `features` and `classes` are the numbers of input and output channels, `dropout` the probability of
+    dropping a feature before the last layer.
+    """
 
     def __init__(self, features: int, classes: int, dropout: float = 0.1):
         super().__init__()
@@ -45,6 +51,6 @@ class SegmentationHead(nn.Module):
         self.conv2 = nn.Conv2d(features, classes, kernel_size=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Features (B, F, h, w) -> (B, classes, *size) float32 logits."""
+        """Features `x` (B, F, h, w) -> (B, classes, *`size`) float32 logits."""
         x = self.conv2(self.dropout(F.relu(self.norm(self.conv1(x)))))
         return F.interpolate(x, size=size, mode="bilinear", align_corners=True).float()

@@ -1,4 +1,4 @@
-"""Position embeddings of a ViT, resampled to the image's grid of patches and remembered for each size.
+"""Position embeddings of a ViT, resampled to the image's grid of patches and cached by size.
 
 Section 3, "Handling varying image sizes". timm's own resampling is bicubic with antialiasing, which the
 published weights were not trained with.
@@ -11,15 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 REMEMBERED = 16
-"""Sizes that are remembered at a time; those of one run are few, and each is as large as the tokens."""
+"""Sizes in the cache; a run has few, and each entry is as large as the tokens of an image."""
 
 
 class PositionGrid:
-    """Resamples a table of position embeddings, once for each size that is predicted.
+    """Resamples a table of position embeddings, once for each size in inference.
 
-    Only predictions remember: training needs the gradient, and a program that is being compiled or exported
-    must hold the arithmetic, not its result. What is remembered is no part of the model: copies and pickles
-    of it start empty, and so does the state dict.
+    Only inference uses the cache: training needs the gradient, and a program that is being compiled or
+    exported must hold the arithmetic, not its result. The cache is not part of the model: it is neither
+    copied nor pickled, and not in the state dict.
+
+    An entry is valid for one state of one table. `Tensor._version`, PyTorch's counter of in-place changes, is
+    private API (as of PyTorch 2.15; the autograd notes describe it): the tests of this file fail if it moves.
+
+    Args:
+        table_size: rows and columns of the table's grid.
+        interpolation: ``"bilinear"`` or ``"bicubic"``.
     """
 
     def __init__(self, table_size: tuple[int, int], interpolation: str):
@@ -28,7 +35,7 @@ class PositionGrid:
         self._resampled: dict[Hashable, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, table: Tensor, height: int, width: int) -> Tensor:
-        """(1, table height · table width, D) -> (1, height · width, D)."""
+        """`table` (1, table height · table width, D) -> (1, `height` · `width`, D)."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or table.is_inference():
             return self._resample(table, height, width)
         key = (height, width, table.data_ptr(), table._version, table.device, table.dtype)
@@ -36,12 +43,12 @@ class PositionGrid:
         if remembered is None:
             if len(self._resampled) >= REMEMBERED:
                 self._resampled.clear()
-            # the table is kept as well, so that no other can take its address
+            # the entry holds the table too, so that no other tensor can take its address
             remembered = self._resampled[key] = (table, self._resample(table, height, width))
         return remembered[1]
 
     def forget(self) -> None:
-        """Start empty again: the table may have changed in a way that leaves no trace."""
+        """Clear the cache: the table may have changed without a trace, through `.data`."""
         self._resampled.clear()
 
     def __getstate__(self) -> dict[str, object]:

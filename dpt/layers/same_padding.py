@@ -1,9 +1,10 @@
-"""TensorFlow's "same" padding with a size known beforehand.
+"""TensorFlow's "same" padding as a constant, for even sizes.
 
-The hybrid's ResNet was trained with it. timm works out the padding from the size of every input; under
-dynamic shapes an exporter then has to reason about rounding in symbols and does not come to an end in
-minutes. But all strided layers see even sizes here, because images are multiples of 32, and then the padding
-is constant: with stride 2, a kernel of k pixels needs k − 2 of them, the odd one after the image.
+The hybrid's ResNet was trained with it. timm computes the padding from the size of every input; under dynamic
+shapes an exporter then reasons about rounding in symbols and does not finish within minutes. But all strided
+layers see even sizes here, because images are multiples of 32, and then the padding is constant: n inputs
+give n/2 outputs, whose kernels of k pixels cover 2 (n/2 − 1) + k = n + (k − 2) pixels, so k − 2 are padded,
+the odd one after the image. For k = 3 that is none before and one after, where PyTorch pads one on each side.
 """
 
 import torch
@@ -13,23 +14,17 @@ from torch import Tensor, nn
 
 
 class EvenStdConv2d(StdConv2dSame):
-    """A weight-standardised convolution with stride 2 for even sizes, with the weights of `conv`."""
+    """A weight-standardised convolution with stride 2 for even sizes, sharing the weights of `conv`."""
 
     def __init__(self, conv: StdConv2dSame):
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size[0],
-            stride=2,
-            bias=conv.bias is not None,
-            eps=conv.eps,
-        )
+        size = conv.in_channels, conv.out_channels, conv.kernel_size[0]
+        super().__init__(*size, stride=2, bias=conv.bias is not None, eps=conv.eps)
         self.weight, self.bias = conv.weight, conv.bias
         self.same_pad = False
         self.pad = _padding(conv.kernel_size[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 2h, 2w) -> (B, C', h, w)."""
+        """`x` (B, C, 2h, 2w) -> (B, C', h, w)."""
         return super().forward(F.pad(x, self.pad))
 
 
@@ -37,12 +32,12 @@ class EvenMaxPool2d(nn.Module):
     """Maximum over 3×3 pixels with stride 2 for even sizes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 2h, 2w) -> (B, C, h, w)."""
+        """`x` (B, C, 2h, 2w) -> (B, C, h, w)."""
         return F.max_pool2d(F.pad(x, _padding(3), value=-torch.inf), kernel_size=3, stride=2)
 
 
 def pad_for_even_sizes(network: nn.Module) -> None:
-    """Replace the strided layers of timm's "same" ResNet in place; parameters keep their names."""
+    """Replace the strided layers of timm's "same" ResNet `network` in place; parameters keep their names."""
     for name, module in list(network.named_modules()):
         parent, _, leaf = name.rpartition(".")
         if isinstance(module, StdConv2dSame) and module.stride == (2, 2):

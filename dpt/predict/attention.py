@@ -22,22 +22,23 @@ def attention_maps(
     """How much a reference token attends to every patch, averaged over the heads.
 
     Args:
-        model: with a ViT backbone.
+        model: with a ViT backbone, patches of p pixels.
         images: (B, 3, H, W), normalised.
         layers: counted from 1; the tapped ones by default.
-        references: positions (row, column) in the grid of patches, negative ones from the far end.
+        references: positions (row, column) in the grid of patches; negative ones count from the far end.
 
     Returns:
-        (B, layers, references, H/p, W/p) float32; each map adds up to 1 less what goes to the prefix tokens.
+        (B, layers, references, H/p, W/p) float32; a map sums to 1 minus the attention to the prefix tokens.
 
     Raises:
-        ValueError: if the backbone has no such layers.
+        ValueError: see `check_layers`.
     """
     backbone = check_layers(model, layers or ())
     layers = backbone.layers if layers is None else layers
     _, patches = backbone.embed(images)
     height, width = patches.shape[1:3]
     prefix = backbone.prefix_tokens
+    # Tokens: the prefix, then the grid row by row; −1 % height is the last row.
     rows = torch.tensor([prefix + row % height * width + column % width for row, column in references])
     tokens = backbone.tokens(patches)
     maps = {}
@@ -49,10 +50,10 @@ def attention_maps(
 
 
 def check_layers(model: DPT, layers: Sequence[int]) -> ViTBackbone:
-    """The backbone of `model`, if it has attention maps of `layers`.
+    """The backbone of `model`, after a check that it has attention maps of `layers`, counted from 1.
 
     Raises:
-        ValueError: if it has not.
+        ValueError: if it is not a ViT, or has fewer layers.
     """
     backbone = model.backbone
     if not isinstance(backbone, ViTBackbone):
@@ -64,7 +65,7 @@ def check_layers(model: DPT, layers: Sequence[int]) -> ViTBackbone:
 
 
 def _attention_of(block: torch.nn.Module, tokens: Tensor, rows: Tensor) -> Tensor:
-    """Rows of the softmax of a timm block, averaged over heads: (B, R, N)."""
+    """Rows (R,) of the softmax of a timm block for `tokens` (B, N, D), averaged over heads: (B, R, N)."""
     attention = block.get_submodule("attn")
     normalised = block.get_submodule("norm1")(tokens)
     queries, keys, _ = (

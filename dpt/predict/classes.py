@@ -1,13 +1,13 @@
 """From images to label maps: one pass over the whole image, or sliding windows at several scales.
 
 The paper (section 4.2) evaluates as Zhang et al. do (ResNeSt, 2020): at every scale the image is resized so
-that its longer side is the scale times 520 pixels, cut in overlapping windows of the training crop's size
-(480), each predicted as it is and mirrored; what overlaps is averaged, and the scales are averaged at the
-image's own size. Class probabilities are averaged here, so every window and scale weighs the same.
+that its longer side is the scale times 520 pixels and cut into overlapping windows of the training crop's
+size (480), each predicted as it is and mirrored; overlaps are averaged, and the scales are averaged at the
+image's own size. The averages are of class probabilities, so every window and scale has the same weight.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,18 +20,18 @@ from dpt.predict.depth import network_input
 from dpt.predict.transforms import normalise
 
 PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Those of Zhang et al."""
+"""Scales of Zhang et al."""
 
 BASE_TO_CROP = 520 / 480
-"""Longer side at scale 1, in sides of the training crop."""
+"""Longer side of the image at scale 1, relative to the side of the training crop."""
 
 _STRIDE = 2 / 3
-"""Distance of neighbouring windows, in sides of a window."""
+"""Distance of neighbouring windows, relative to the side of a window."""
 
 _MOST_CLASSES = 255
 _WINDOWS_AT_ONCE = 4
 _PIXELS_AT_ONCE = 1 << 18
-"""Pixels of a label map that are decided at once: all classes of a large image do not fit in memory."""
+"""Pixels of a label map computed at once: probabilities of all classes of a large image exceed memory."""
 
 
 @torch.inference_mode()
@@ -47,14 +47,14 @@ def predict_classes(
     """Predict the class of every pixel of N images.
 
     Args:
-        model: of segmentation, in evaluation mode.
-        images: (H, W, 3) uint8 RGB; without `scales` they must go through the network at one size
-            (`dpt.predict.input_size`).
-        scales: of sliding windows, e.g. `PAPER_SCALES`; without any, each image goes through the network
-            once, as a whole.
+        model: a segmentation model in evaluation mode.
+        images: (H, W, 3) uint8 RGB; without `scales` all must have one `dpt.predict.depth.input_size`.
+        scales: of sliding windows, e.g. `PAPER_SCALES`; if empty, each image goes through the network once,
+            as a whole.
         flip: predict the mirrored image too, and average.
-        target, rule: size of the whole image in the network, see `transforms.network_size`; the model's
-            own by default. Windows have the model's size.
+        target: of `dpt.predict.transforms.network_size` for whole images; the model's own by default. Windows
+            have the model's size.
+        rule: of `dpt.predict.transforms.network_size` for whole images; the model's own by default.
         dtype: precision of the arithmetic, by autocast.
 
     Returns:
@@ -62,12 +62,12 @@ def predict_classes(
 
     Raises:
         ValueError: if the model does not predict classes, or more than 255 of them; if the images are not
-            uint8 RGB, or are of sizes that do not go together.
+            uint8 RGB, or not of one `dpt.predict.depth.input_size`.
     """
     if model.config.task != "segmentation":
         raise ValueError(f"this is a {model.config.task} model")
     if model.config.classes > _MOST_CLASSES:
-        raise ValueError(f"label maps hold {_MOST_CLASSES} classes at most, not {model.config.classes}")
+        raise ValueError(f"label maps hold at most {_MOST_CLASSES} classes, not {model.config.classes}")
     if not scales:
         pixels = network_input(model, images, target, rule)
         batch = _probabilities(model, pixels, flip, dtype)
@@ -79,13 +79,16 @@ def predict_classes(
 
 
 def window_starts(length: int, window: int) -> list[int]:
-    """Where windows begin along a side of `length` pixels; the last may reach beyond its end."""
+    """First pixels of windows of `window` pixels along a side of `length` pixels; the last may exceed it.
+
+    480 pixels along 960 → 0, 320, 640: the last reaches 1120, and the image is padded up to there.
+    """
     stride = int(window * _STRIDE)
     return [stride * number for number in range(math.ceil(max(0, length - window) / stride) + 1)]
 
 
 def scaled_size(height: int, width: int, crop: int, scale: float) -> tuple[int, int]:
-    """Size of an image at a scale: its longer side is `scale` × 520/480 × `crop`, its aspect is kept."""
+    """Size of a `height` × `width` image at `scale`: its longer side becomes `scale` · 520/480 · `crop`."""
     longer = math.ceil(round(BASE_TO_CROP * crop) * scale)
     factor = longer / max(height, width)
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
@@ -100,13 +103,14 @@ def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dt
     pixels = pixels.permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=True)
     rows, columns = window_starts(height, window), window_starts(width, window)
-    # What lies beyond the image is black, as in training.
+    # Windows that exceed the image see black there, as in training.
     beyond = (0, columns[-1] + window - width, 0, rows[-1] + window - height)
     pixels = normalise(F.pad(pixels, beyond), model.mean, model.std).to(parameter.dtype)
     places = [(row, column) for row in rows for column in columns]
     total = pixels.new_zeros(model.config.classes, *pixels.shape[2:])
     covered = pixels.new_zeros(pixels.shape[2:])
-    for some in _batches(places, _WINDOWS_AT_ONCE):
+    for first in range(0, len(places), _WINDOWS_AT_ONCE):
+        some = places[first : first + _WINDOWS_AT_ONCE]
         windows = torch.cat([pixels[:, :, r : r + window, c : c + window] for r, c in some])
         for (r, c), found in zip(some, _probabilities(model, windows, flip, dtype), strict=True):
             total[:, r : r + window, c : c + window] += found
@@ -136,15 +140,14 @@ def _decide(scores: Sequence[Tensor], size: tuple[int, ...]) -> NDArray[np.uint8
 
 
 def _resized_rows(scores: Tensor, rows: Tensor, height: int, width: int) -> Tensor:
-    """Some rows of (K, h, w) resized to (K, height, width), bilinearly with aligned corners."""
+    """The rows `rows` of (K, h, w) resized to (K, height, width), bilinearly with aligned corners.
+
+    Aligned corners map output row y to input row y (h − 1) / (height − 1): from 3 to 5 rows, row 3 is at 1.5,
+    half of row 1 and half of row 2.
+    """
     positions = rows * ((scores.shape[1] - 1) / max(1, height - 1))
     above = positions.floor().long().clamp(max=scores.shape[1] - 1)
     below = (above + 1).clamp(max=scores.shape[1] - 1)
     share = (positions - above).to(scores.dtype)[:, None]
     band = torch.lerp(scores[:, above], scores[:, below], share)
     return F.interpolate(band[None], size=(len(rows), width), mode="bilinear", align_corners=True)[0]
-
-
-def _batches(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
-    for start in range(0, len(places), size):
-        yield places[start : start + size]

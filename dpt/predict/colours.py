@@ -1,18 +1,20 @@
-"""Label maps as pictures: a colour for every class, and classes laid over the image."""
+"""Inverse depth and label maps as pictures: colour maps, a colour per class, overlays."""
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
 COLOURS = 256
-UNLABELLED = (0, 0, 0)
-"""Colour of pixels without a label. No class has it: class k has colour k + 1 of the map."""
+UNLABELLED = COLOURS - 1
+"""Value of pixels without a label (void). They are black, which no class is: class k has colour k + 1."""
 
 
 def voc_colour_map() -> NDArray[np.uint8]:
     """The colour map of Pascal VOC, (256, 3) uint8 RGB; colour 0 is black.
 
-    The bits of the index go to red, green and blue in turn, the lowest to the highest bit of each.
+    The bits of the index go to red, green and blue in turn, the lowest three to the highest bit of each, so
+    that neighbouring indices differ most: 1 = 0b001 → (128, 0, 0), 6 = 0b110 → (0, 128, 128), and
+    8 = 0b001000 → (64, 0, 0).
     """
     index = np.arange(COLOURS)
     colours = np.zeros((COLOURS, 3), np.uint8)
@@ -23,22 +25,22 @@ def voc_colour_map() -> NDArray[np.uint8]:
 
 
 def class_colours() -> NDArray[np.uint8]:
-    """The colour of every class, and of 255 (no label) black: (256, 3) uint8 RGB."""
+    """Class palette by class index, (256, 3) uint8 RGB; entry 255 (void) is black."""
     return np.roll(voc_colour_map(), -1, axis=0)
 
 
 def paint_classes(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) uint8 classes, 255 for no label -> (H, W, 3) uint8 RGB."""
+    """(H, W) uint8 classes `labels`, 255 for void -> (H, W, 3) uint8 RGB."""
     painted: NDArray[np.uint8] = class_colours()[labels]
     return painted
 
 
 def overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], opacity: float = 0.5) -> NDArray[np.uint8]:
-    """Lay the colours of classes over their image; pixels without a label stay as they are.
+    """Blend class colours over an image; pixels without a label stay as they are.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8, 255 for no label.
+        labels: (H, W) uint8, 255 for void.
         opacity: of the colours, in [0, 1].
 
     Returns:
@@ -49,13 +51,13 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.uint8], opacity: float 
     """
     if image.shape[:2] != labels.shape:
         raise ValueError(f"image of {image.shape[:2]} and labels of {labels.shape} pixels")
-    shares = np.where(labels == COLOURS - 1, 0.0, opacity)[..., None]
+    shares = np.where(labels == UNLABELLED, 0.0, opacity)[..., None]
     mixed = (1 - shares) * image + shares * paint_classes(labels)
     return np.round(mixed).astype(np.uint8)
 
 
 def display_range(inverse_depth: np.ndarray) -> tuple[float, float]:
-    """The 2nd and the 98th percentile of the finite pixels; (0, 0) without any."""
+    """The 2nd and 98th percentile of the finite pixels of `inverse_depth` (H, W); (0, 0) without any."""
     finite = inverse_depth[np.isfinite(inverse_depth)]
     if not finite.size:
         return 0.0, 0.0
@@ -66,12 +68,12 @@ def display_range(inverse_depth: np.ndarray) -> tuple[float, float]:
 def colourise(
     inverse_depth: np.ndarray, colour_map: str = "inferno", limits: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """Paint (H, W) inverse depth as (H, W, 3) uint8 RGB, bright is near; not finite pixels are black.
+    """Paint (H, W) inverse depth as (H, W, 3) uint8 RGB, bright is near; NaN and infinity are black.
 
     Args:
         inverse_depth: (H, W) floating point.
-        colour_map: a name of Matplotlib's.
-        limits: values that get the first and the last colour; the `display_range` by default.
+        colour_map: name of a Matplotlib colour map.
+        limits: values of the first and the last colour; `display_range` by default.
     """
     low, high = limits or display_range(inverse_depth)
     finite = np.isfinite(inverse_depth)

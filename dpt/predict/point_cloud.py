@@ -8,6 +8,9 @@ import numpy as np
 def unproject(depth: np.ndarray, field_of_view: float) -> np.ndarray:
     """Points of a pinhole camera that looks along +z, with x to the right and y down.
 
+    A pixel u pixels right of the image centre has x = depth · u / f, with the focal length in pixels
+    f = (width / 2) / tan(field_of_view / 2): at 90° and 640 pixels f is 320, so x = depth at the right edge.
+
     Args:
         depth: (H, W) distance along the optical axis, in any unit.
         field_of_view: horizontal angle of the whole image in degrees.
@@ -16,10 +19,10 @@ def unproject(depth: np.ndarray, field_of_view: float) -> np.ndarray:
         (H, W, 3) float32 in the unit of `depth`; not finite where `depth` is not.
 
     Raises:
-        ValueError: if the angle is not between 0 and 180 degrees.
+        ValueError: if `field_of_view` is not between 0 and 180 degrees.
     """
     if not 0 < field_of_view < 180:
-        raise ValueError(f"a horizontal field of view of {field_of_view} degrees")
+        raise ValueError(f"field of view must be between 0 and 180 degrees, not {field_of_view}")
     height, width = depth.shape
     focal = width / 2 / math.tan(math.radians(field_of_view) / 2)
     x = (np.arange(width) + 0.5 - width / 2) / focal
@@ -30,8 +33,8 @@ def unproject(depth: np.ndarray, field_of_view: float) -> np.ndarray:
 def relative_depth(inverse_depth: np.ndarray, farthest: float = 20.0) -> np.ndarray:
     """Depth of a prediction that is known up to scale and shift, in units of its nearest point.
 
-    The unknown shift is taken as 0, so shapes are plausible, not exact. What is more than `farthest` times as
-    far as the nearest point is left out: near zero, inverse depth says nothing about where it ends.
+    The unknown shift is assumed to be 0, so shapes are plausible, not exact. Pixels more than `farthest`
+    times as far as the nearest are left out: near zero, inverse depth does not determine depth.
 
     Args:
         inverse_depth: (H, W), non-negative, larger is nearer.
@@ -46,7 +49,7 @@ def relative_depth(inverse_depth: np.ndarray, farthest: float = 20.0) -> np.ndar
 
 
 def encode_ply(points: np.ndarray, colours: np.ndarray) -> bytes:
-    """The finite ones of (..., 3) points and their (..., 3) uint8 RGB colours as a binary PLY file."""
+    """Binary PLY file of the finite ones of `points` (..., 3) with their `colours` (..., 3) uint8 RGB."""
     points, colours = points.reshape(-1, 3), colours.reshape(-1, 3)
     finite = np.isfinite(points).all(axis=1)
     names = ("x", "y", "z", "red", "green", "blue")

@@ -1,4 +1,4 @@
-"""From an image to what the network takes: size, resampling, normalisation (as in the released models)."""
+"""From an image to the network's input: size, resampling, normalisation (as in the released models)."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,17 @@ RULES = ("minimal", "lower_bound", "upper_bound")
 def network_size(
     height: int, width: int, target: int = 384, rule: str = "minimal", divisor: int = 32
 ) -> tuple[int, int]:
-    """Size at which an image goes through the network, its aspect kept up to rounding to `divisor`.
+    """Size of an image in the network, with its aspect ratio kept up to rounding to `divisor`.
+
+    480 × 640 with target 384: factors 0.8 and 0.6, of which 0.8 is nearer to 1, so 384 × 512.
 
     Args:
-        height, width: of the image.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         target: side length of the square that the network was trained on.
         rule: ``"minimal"`` scales by the factor for height or width that changes the image least;
             ``"lower_bound"`` makes both sides at least `target`, ``"upper_bound"`` at most.
-        divisor: both sides become multiples of this.
+        divisor: both sides are rounded to multiples of this.
 
     Returns:
         (height, width), each at least `divisor`.
@@ -55,10 +58,11 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        height, width: of the result.
+        height: of the result, in pixels.
+        width: of the result, in pixels.
 
     Returns:
-        (height, width, 3) float32, [0, 1] but for the overshoot of the cubic kernel.
+        (height, width, 3) float32 in [0, 1], up to the overshoot of bicubic interpolation.
     """
     pixels = image.astype(np.float32) / 255
     if image.shape[:2] == (height, width):
@@ -71,7 +75,8 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     Args:
         images: (B, H, W, 3) or (B, 3, H, W); uint8, or floating point in [0, 1].
-        mean, std: of RGB in [0, 1].
+        mean: of RGB in [0, 1].
+        std: of RGB in [0, 1].
 
     Returns:
         (B, 3, H, W) float32.

@@ -1,4 +1,4 @@
-"""Weights: folders of ours, published checkpoints, Hugging Face, ONNX."""
+"""Weights: model folders, published checkpoints, Hugging Face, ONNX."""
 
 from dpt.weights.files import load_model, load_weights, save_model
 from dpt.weights.hugging_face import save_hugging_face

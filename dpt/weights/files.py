@@ -1,4 +1,4 @@
-"""Weights on disk: our own folders of safetensors and JSON, and everything that others have published.
+"""Weights on disk: model folders of `save_model`, and published checkpoints.
 
 Nothing is unpickled: `torch.load` is only called with ``weights_only=True``.
 """
@@ -20,7 +20,7 @@ from dpt.config import ModelConfig
 from dpt.model import DPT
 from dpt.weights.folder import CONFIG, WEIGHTS, read_config, write_folder
 from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
-from dpt.weights.key_maps import LAYOUTS
+from dpt.weights.key_maps import KEY_MAPS
 from dpt.zoo import resolve_config
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -31,46 +31,46 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     r"depth_anything_v2": {"version": "_v2"},
     r"depth_anything": {"version": ""},
 }
-"""What the tensors of a published file cannot tell, by the beginning of its name; the first match counts."""
+"""What cannot be inferred from the tensors of a published file, by its name; the first match counts."""
 
 
 def save_model(model: DPT, folder: Path | str) -> None:
-    """Write `model` to `folder` as ``weights.safetensors`` and ``config.json``."""
+    """Write `model` to `folder`, which is created, as ``weights.safetensors`` and ``config.json``."""
     write_folder(model.state_dict(), model.config.to_dict(), Path(folder), WEIGHTS)
 
 
 def load_model(folder: Path | str) -> DPT:
-    """Read a folder written by `save_model`; the model is in evaluation mode on the CPU.
+    """Read a `folder` written by `save_model`; the model is in evaluation mode on the CPU.
 
     Raises:
         FileNotFoundError: if one of the two files is missing.
-        ValueError: if weights and config do not belong together, listing every key that differs.
+        ValueError: if weights and config do not fit together, listing every key that differs.
     """
     folder = Path(folder)
-    model = _blank(ModelConfig.from_dict(read_config(folder)))
+    model = _uninitialised(ModelConfig.from_dict(read_config(folder)))
     load_exactly(model, read_tensors(folder / WEIGHTS), str(folder))
     return model.eval()
 
 
 def load_weights(source: Path | str, model: str | None = None, **overrides: Any) -> DPT:
-    """Read weights in any published layout and build the model that they belong to.
+    """Read weights of any known family and build the model that they belong to.
 
-    Known are folders and files of `save_model`; the authors' checkpoints of DPT (both layouts) and MiDaS
-    v2.1 and v3; Hugging Face folders of their DPT; Depth Anything V1 and V2. The model is recognised by its
-    keys, and where they do not tell (metric scale and shift, version of Depth Anything) by the published
-    file name.
+    Supported are folders and files of `save_model`; the authors' checkpoints of DPT (both sets of names) and
+    MiDaS v2.1 and v3; Hugging Face folders of their DPT; Depth Anything V1 and V2. The model is recognised by
+    its keys, and where they are ambiguous (metric scale and shift, version of Depth Anything) by the
+    published file name.
 
     Args:
         source: a folder or file, an ``https://`` address of a file, or ``hf-hub:owner/name``; the last two
             are downloaded to the caches of PyTorch and Hugging Face.
-        model: name in the table of models, if the file has been renamed.
+        model: name in the table of models, needed if the file has been renamed.
         **overrides: fields of `ModelConfig`.
 
     Returns:
         The model, in evaluation mode on the CPU.
 
     Raises:
-        FileNotFoundError: if there is nothing at `source`.
+        FileNotFoundError: if `source` does not exist.
         ValueError: if keys or shapes are not exactly those of a known model, listing all that differ.
     """
     path = _local(source)
@@ -89,24 +89,25 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
 def from_tensors(
     tensors: Mapping[str, Tensor], file_name: str, model: str | None = None, **overrides: Any
 ) -> DPT:
-    """As `load_weights`, of tensors that have been read from a file of this name."""
-    layout = next((name for name, layout in LAYOUTS.items() if layout.matches(tensors)), None)
-    if layout is None:
-        raise ValueError(f"{file_name} is in no known layout; it begins with {sorted(tensors)[:5]}")
+    """As `load_weights`, for `tensors` that were read from a file named `file_name`."""
+    family = next((name for name, key_map in KEY_MAPS.items() if key_map.matches(tensors)), None)
+    if family is None:
+        raise ValueError(f"{file_name} is not a known checkpoint; its first keys are {sorted(tensors)[:5]}")
     if model is None:
-        model, recognised = _recognise(tensors, layout, file_name)
+        model, recognised = _recognise(tensors, family, file_name)
         overrides = recognised | overrides
-    network = _blank(resolve_config(model, **overrides))
-    renamed = LAYOUTS[layout].read(tensors, network.config, network.state_dict())
-    load_exactly(network, renamed, file_name)
-    return network.eval()
+    built = _uninitialised(resolve_config(model, **overrides))
+    renamed = KEY_MAPS[family].read(tensors, built.config, built.state_dict())
+    load_exactly(built, renamed, file_name)
+    return built.eval()
 
 
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Make `tensors` the model's, in its own precision, if names and shapes agree without exception.
+    """Assign `tensors` to `model` in its own precision; names and shapes must agree without exception.
 
     Raises:
-        ValueError: otherwise, with all missing, unexpected and misshapen keys; the model is left as it was.
+        ValueError: if they do not, naming `origin` and all missing, unexpected and misshapen keys; the model
+            is then unchanged.
     """
     expected = model.state_dict()
     problems = [f"missing: {key}" for key in sorted(expected.keys() - tensors.keys())]
@@ -124,10 +125,13 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a ``.safetensors`` file or a PyTorch checkpoint, out of their wrappers.
+    """Tensors of the ``.safetensors`` file or PyTorch checkpoint `path`, without wrappers.
 
-    Checkpoints of whole training runs keep them under ``model`` or ``state_dict``, and those of distributed
-    runs begin every key with ``module.``.
+    Checkpoints of whole training runs have them under ``model`` or ``state_dict``; those of distributed runs
+    begin every key with ``module.``.
+
+    Raises:
+        ValueError: if the file is damaged or does not map names to tensors.
     """
     tensors: Any
     try:
@@ -137,21 +141,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it is empty"
-        raise ValueError(f"{path} is no readable checkpoint: {reason}") from error
+        raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(tensors, Mapping):
-        raise ValueError(f"{path} is no mapping from names to tensors")
+        raise ValueError(f"{path} is not a mapping from names to tensors")
     for wrapper in ("model", "state_dict"):
         if isinstance(tensors.get(wrapper), Mapping):
             tensors = tensors[wrapper]
     if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{path} is no mapping from names to tensors")
+        raise ValueError(f"{path} is not a mapping from names to tensors")
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): tensor for key, tensor in tensors.items()}
     return dict(tensors)
 
 
-def _blank(config: ModelConfig) -> DPT:
-    """A model to be filled, where possible without the seconds that random numbers for all weights take."""
+def _uninitialised(config: ModelConfig) -> DPT:
+    """A model to load weights into, where possible without the seconds that random initialisation takes."""
     with torch.device("meta"):
         model = DPT(config)
     if all(name in model.state_dict() for name, _ in model.named_buffers()):
@@ -178,15 +182,15 @@ def _local(source: Path | str) -> Path:
     return path
 
 
-def _recognise(tensors: Mapping[str, Tensor], layout: str, file_name: str) -> tuple[str, dict[str, Any]]:
-    """Name of the model in the table, and settings in which the file differs from it."""
+def _recognise(tensors: Mapping[str, Tensor], family: str, file_name: str) -> tuple[str, dict[str, Any]]:
+    """Name of the model in the table, and the settings that differ from it."""
     published = next((dict(hint) for name, hint in PUBLISHED.items() if re.match(name, file_name)), {})
-    if layout == "ours":
-        raise ValueError(f"{file_name} tells no config: keep it beside its {CONFIG}, or name the model")
-    if layout == "midas":
+    if family == "ours":
+        raise ValueError(f"{file_name} has no config: keep it beside its {CONFIG}, or name the model")
+    if family == "midas":
         return "midas_v21", {}
     token = next(tensor for key, tensor in tensors.items() if key.endswith("cls_token"))
-    if layout == "depth-anything":
+    if family == "depth-anything":
         if "version" not in published:
             raise ValueError(f"{file_name}: versions 1 and 2 of Depth Anything look the same; name the model")
         size = {384: "small", 768: "base", 1024: "large"}[token.shape[-1]]
@@ -199,7 +203,7 @@ def _recognise(tensors: Mapping[str, Tensor], layout: str, file_name: str) -> tu
 
 
 def _settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the tensors of a DPT tell about its config."""
+    """Settings of a DPT that follow from its tensors."""
     settings: dict[str, Any] = {}
     if not any(re.search(r"readout_|act_postprocess4\.0\.project", key) for key in tensors):
         settings["readout"] = "ignore"
@@ -207,15 +211,13 @@ def _settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     side = math.isqrt(positions.shape[1])
     if side != 24:
         settings["backbone_arguments"] = {"img_size": 16 * side}
-    head = next(
-        (key for key in tensors if re.match(r"(scratch\.output_conv|head\.head)\.1\.weight", key)), None
-    )
-    if head is not None:
+    heads = (key for key in tensors if re.match(r"(scratch\.output_conv|head\.head)\.1\.weight", key))
+    if (head := next(heads, None)) is not None:
         classes = len(tensors[head.replace(".1.", ".4.")])
         settings |= {
             "task": "segmentation",
             "classes": classes,
-            # The published ones with so many are of ADE20K.
+            # Published models with 150 classes are those of ADE20K.
             "class_names": class_names("ade20k") if classes == 150 else (),
             "auxiliary": any(key.startswith("aux") for key in tensors),
             "batch_norm": True,

@@ -10,26 +10,26 @@ import torch
 from dpt.layers.backbones import ViTBackbone
 from dpt.model import DPT
 from dpt.weights.folder import write_folder
-from dpt.weights.key_maps import LAYOUTS
+from dpt.weights.key_maps import KEY_MAPS
 
 HUGGING_FACE_WEIGHTS = "model.safetensors"
 
 
 def save_hugging_face(model: DPT, folder: Path | str) -> None:
-    """Write a folder that `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation.
+    """Write `model` to `folder` for DPTForDepthEstimation or DPTForSemanticSegmentation of `transformers`.
 
     Raises:
-        ValueError: if that implementation cannot express the model.
+        ValueError: if that implementation cannot represent the model.
     """
     config = model.config
     refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
     plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
     if not plain or not isinstance(model.backbone, ViTBackbone) or model.backbone.readout_tokens != 1:
         raise ValueError(refusal)
-    tensors = LAYOUTS["hugging-face"].write(model.state_dict(), config)
+    tensors = KEY_MAPS["hugging-face"].write(model.state_dict(), config)
     if not all(re.match(r"(dpt|neck|head|auxiliary_head)\.", key) for key in tensors):
         raise ValueError(refusal)
-    # two parts that no forward pass there uses, but that it expects to find
+    # Two parts that no forward pass of theirs uses, but that their loader expects.
     width = tensors["dpt.embeddings.cls_token"].shape[-1]
     tensors["dpt.layernorm.weight"], tensors["dpt.layernorm.bias"] = torch.ones(width), torch.zeros(width)
     deepest = "neck.fusion_stage.layers.0.residual_layer"
@@ -42,9 +42,13 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
 
 
 def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What Hugging Face's config tells about ours beyond the tensors."""
+    """Settings of `ModelConfig` in Hugging Face's `config` that do not follow from the tensors.
+
+    Raises:
+        ValueError: if it is not the config of a DPT.
+    """
     if config.get("model_type") != "dpt":
-        raise ValueError(f"no DPT, but {config.get('model_type')!r}, is in this folder")
+        raise ValueError(f"this folder has a model of type {config.get('model_type')!r}, not of type 'dpt'")
     settings: dict[str, Any] = {"readout": config.get("readout_type", "project")}
     layers = [index + 1 for index in config.get("backbone_out_indices") or ()]
     if layers:
@@ -54,7 +58,7 @@ def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hugging_face_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the classes of a segmentation model are called; nothing where they only have numbers."""
+    """Class names of a segmentation model; empty for depth, or if the classes only have numbers."""
     if "DPTForSemanticSegmentation" not in (config.get("architectures") or ()):
         return ()
     labels = config.get("id2label") or {}

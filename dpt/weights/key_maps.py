@@ -1,4 +1,4 @@
-"""Names of tensors in published checkpoints, as prefix tables from ours to theirs.
+"""Names of tensors in published checkpoints: prefix tables from ours to theirs.
 
 Every table is anchored at the beginning of a name and covers one model exactly; what a published file holds
 beyond it (the ImageNet classifier, a unit of the deepest fusion block that no forward pass uses) is listed as
@@ -19,7 +19,7 @@ PrefixTable = dict[str, str | tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class KeyMap:
     """How one family of files names its tensors.
 
     Attributes:
@@ -33,7 +33,7 @@ class Layout:
     ignored: str = r"(?!)"
 
     def matches(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether this is the layout of a file with these keys."""
+        """Whether a file with the keys of `tensors` belongs to this family."""
         return any(re.match(self.marker, key) for key in tensors)
 
     def read(
@@ -46,46 +46,62 @@ class Layout:
             config: of the model that they are for.
             ours: state dict of that model, of which only the names matter.
         """
+        prefixes = self.prefixes(config)
         rest = {key: tensor for key, tensor in tensors.items() if not re.match(self.ignored, key)}
         renamed: dict[str, Tensor] = {}
         for key in ours:
-            theirs = _rename(key, self.prefixes(config))
+            theirs = _rename(key, prefixes)
             if all(name in rest for name in theirs):
                 parts = [rest.pop(name) for name in theirs]
                 renamed[key] = torch.cat(parts) if len(parts) > 1 else parts[0]
         return renamed | rest
 
     def write(self, ours: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-        """Inverse of `read`, but for the ignored keys."""
+        """Inverse of `read`, except for the ignored keys: `ours` is the state dict of a model of `config`."""
+        prefixes = self.prefixes(config)
         renamed: dict[str, Tensor] = {}
         for key, tensor in ours.items():
-            theirs = _rename(key, self.prefixes(config))
+            theirs = _rename(key, prefixes)
             parts = tensor.chunk(len(theirs)) if len(theirs) > 1 else (tensor,)
             renamed.update(zip(theirs, parts, strict=True))
         return renamed
 
 
 def _rename(key: str, prefixes: PrefixTable) -> tuple[str, ...]:
-    known = [prefix for prefix in prefixes if key.startswith(prefix)]
-    if not known:
-        return (key,)
-    longest = max(known, key=len)
-    theirs = prefixes[longest]
-    rest = key[len(longest) :]
-    return tuple(name + rest for name in ((theirs,) if isinstance(theirs, str) else theirs))
+    """Their names of our tensor `key`, by the longest prefix; its own without any."""
+    longest = max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default="")
+    theirs = prefixes.get(longest, "")
+    return tuple(name + key[len(longest) :] for name in ((theirs,) if isinstance(theirs, str) else theirs))
 
 
-def _decoder(root: str, unit: str, norm: str) -> PrefixTable:
+def _reassemble(readout: str, project: str, resample: str) -> PrefixTable:
+    """The parts of the four Reassemble stages by pattern: {k} counts stages from 0, {n} from 1."""
+    parts = {"readout.project": readout, "project": project, "resample": resample}
+    return {
+        f"reassemble.stages.{k}.{ours}.": theirs.format(k=k, n=k + 1)
+        for k in range(4)
+        for ours, theirs in parts.items()
+    }
+
+
+def _units(k: int, conv: str, norm: str) -> PrefixTable:
+    """The two residual units of fusion block `k` by pattern: {u} counts units, {c} their layers, from 1."""
+    return {
+        f"fusion.blocks.{k}.{unit}.{layer}{c}.": theirs.format(u=u, c=c)
+        for u, unit in enumerate(("skip", "refine"), start=1)
+        for c in (1, 2)
+        for layer, theirs in (("conv", conv), ("norm", norm))
+    }
+
+
+def _decoder(root: str) -> PrefixTable:
     """The decoder as the authors name it, below `root`."""
     table: PrefixTable = {}
     for k in range(4):
-        theirs = f"{root}refinenet{k + 1}."
+        block = f"{root}refinenet{k + 1}."
         table[f"reassemble.adapt.{k}."] = f"{root}layer{k + 1}_rn."
-        table[f"fusion.blocks.{k}.project."] = f"{theirs}out_conv."
-        for number, ours in enumerate(("skip", "refine"), start=1):
-            for conv in (1, 2):
-                table[f"fusion.blocks.{k}.{ours}.conv{conv}."] = f"{theirs}{unit}{number}.conv{conv}."
-                table[f"fusion.blocks.{k}.{ours}.norm{conv}."] = f"{theirs}{unit}{number}.{norm}{conv}."
+        table[f"fusion.blocks.{k}.project."] = f"{block}out_conv."
+        table |= _units(k, f"{block}resConfUnit{{u}}.conv{{c}}.", f"{block}resConfUnit{{u}}.bn{{c}}.")
     return table
 
 
@@ -100,25 +116,10 @@ def _heads(config: ModelConfig, head: str, auxiliary: str) -> PrefixTable:
     }
 
 
-def _authors(config: ModelConfig) -> PrefixTable:
+def _authors_with(readout: str, project: str, resample: str) -> Callable[[ModelConfig], PrefixTable]:
     table: PrefixTable = {"backbone.vit.": "pretrained.model."}
-    for k in range(4):
-        stage = f"pretrained.act_postprocess{k + 1}"
-        table[f"reassemble.stages.{k}.readout.project."] = f"{stage}.0.project.0."
-        table[f"reassemble.stages.{k}.project."] = f"{stage}.3."
-        table[f"reassemble.stages.{k}.resample."] = f"{stage}.4."
-    decoder = _decoder("scratch.", "resConfUnit", "bn")
-    return table | decoder | _heads(config, "scratch.output_conv", "auxlayer")
-
-
-def _authors_scriptable(config: ModelConfig) -> PrefixTable:
-    table = _authors(config)
-    for k in range(4):
-        stage = f"pretrained.act_postprocess{k + 1}"
-        table[f"reassemble.stages.{k}.readout.project."] = f"pretrained.readout_oper{k + 1}.0.project.0."
-        table[f"reassemble.stages.{k}.project."] = f"{stage}.0."
-        table[f"reassemble.stages.{k}.resample."] = f"{stage}.1."
-    return table
+    table |= _reassemble(readout, project, resample) | _decoder("scratch.")
+    return lambda config: table | _heads(config, "scratch.output_conv", "auxlayer")
 
 
 def _midas(config: ModelConfig) -> PrefixTable:
@@ -128,7 +129,7 @@ def _midas(config: ModelConfig) -> PrefixTable:
         "backbone.cnn.layer1.": "pretrained.layer1.4.",
         "backbone.cnn.layer": "pretrained.layer",
     }
-    return table | _decoder("scratch.", "resConfUnit", "bn") | _heads(config, "scratch.output_conv", "")
+    return table | _decoder("scratch.") | _heads(config, "scratch.output_conv", "")
 
 
 def _depth_anything(config: ModelConfig) -> PrefixTable:
@@ -138,11 +139,10 @@ def _depth_anything(config: ModelConfig) -> PrefixTable:
         "head.conv2.": "depth_head.scratch.output_conv2.0.",
         "head.conv3.": "depth_head.scratch.output_conv2.2.",
     }
-    for k in range(4):
-        table[f"reassemble.stages.{k}.readout.project."] = f"depth_head.readout_projects.{k}.0."
-        table[f"reassemble.stages.{k}.project."] = f"depth_head.projects.{k}."
-        table[f"reassemble.stages.{k}.resample."] = f"depth_head.resize_layers.{k}."
-    return table | _decoder("depth_head.scratch.", "resConfUnit", "bn")
+    stages = _reassemble(
+        "depth_head.readout_projects.{k}.0.", "depth_head.projects.{k}.", "depth_head.resize_layers.{k}."
+    )
+    return table | stages | _decoder("depth_head.scratch.")
 
 
 def _hugging_face(config: ModelConfig) -> PrefixTable:
@@ -169,37 +169,37 @@ def _hugging_face(config: ModelConfig) -> PrefixTable:
         table[f"{ours}attn.proj."] = f"{theirs}attention.output.dense."
         table[f"{ours}mlp.fc1."] = f"{theirs}intermediate.dense."
         table[f"{ours}mlp.fc2."] = f"{theirs}output.dense."
+    stages = "neck.reassemble_stage."
+    layer = f"{stages}layers.{{k}}."
+    table |= _reassemble(f"{stages}readout_projects.{{k}}.0.", f"{layer}projection.", f"{layer}resize.")
     for k in range(4):
-        reassemble = "neck.reassemble_stage."
-        table[f"reassemble.stages.{k}.readout.project."] = f"{reassemble}readout_projects.{k}.0."
-        table[f"reassemble.stages.{k}.project."] = f"{reassemble}layers.{k}.projection."
-        table[f"reassemble.stages.{k}.resample."] = f"{reassemble}layers.{k}.resize."
-        table[f"reassemble.adapt.{k}."] = f"neck.convs.{k}."
         # they count fusion blocks from the coarsest map
         fusion = f"neck.fusion_stage.layers.{3 - k}."
+        unit = f"{fusion}residual_layer{{u}}."
+        table[f"reassemble.adapt.{k}."] = f"neck.convs.{k}."
         table[f"fusion.blocks.{k}.project."] = f"{fusion}projection."
-        for number, unit in enumerate(("skip", "refine"), start=1):
-            for conv in (1, 2):
-                theirs = f"{fusion}residual_layer{number}."
-                table[f"fusion.blocks.{k}.{unit}.conv{conv}."] = f"{theirs}convolution{conv}."
-                table[f"fusion.blocks.{k}.{unit}.norm{conv}."] = f"{theirs}batch_norm{conv}."
+        table |= _units(k, f"{unit}convolution{{c}}.", f"{unit}batch_norm{{c}}.")
     return table | _heads(config, "head.head", "auxiliary_head.head")
 
 
-_AUTHORS_IGNORED = r"pretrained\.model\.(norm|head|head_dist)\.|scratch\.refinenet4\.resConfUnit1\."
-LAYOUTS: dict[str, Layout] = {
-    "ours": Layout(r"fusion\.blocks\.0\.refine\.conv1\.weight$", lambda config: {}),
-    "authors": Layout(r"pretrained\.act_postprocess4\.3\.weight$", _authors, _AUTHORS_IGNORED),
-    "authors-scriptable": Layout(
+_stage, _readout = "pretrained.act_postprocess{n}.", "pretrained.readout_oper{n}."
+_authors = _authors_with(f"{_stage}0.project.0.", f"{_stage}3.", f"{_stage}4.")
+_authors_scriptable = _authors_with(f"{_readout}0.project.0.", f"{_stage}0.", f"{_stage}1.")
+_UNUSED_UNIT = r"scratch\.refinenet4\.resConfUnit1\."
+_AUTHORS_IGNORED = rf"pretrained\.model\.(norm|head|head_dist)\.|{_UNUSED_UNIT}"
+KEY_MAPS: dict[str, KeyMap] = {
+    "ours": KeyMap(r"fusion\.blocks\.0\.refine\.conv1\.weight$", lambda config: {}),
+    "authors": KeyMap(r"pretrained\.act_postprocess4\.3\.weight$", _authors, _AUTHORS_IGNORED),
+    "authors-scriptable": KeyMap(
         r"pretrained\.act_postprocess4\.0\.weight$", _authors_scriptable, _AUTHORS_IGNORED
     ),
-    "midas": Layout(r"pretrained\.layer1\.0\.weight$", _midas, r"scratch\.refinenet4\.resConfUnit1\."),
-    "depth-anything": Layout(
+    "midas": KeyMap(r"pretrained\.layer1\.0\.weight$", _midas, _UNUSED_UNIT),
+    "depth-anything": KeyMap(
         r"depth_head\.scratch\.output_conv1\.weight$",
         _depth_anything,
-        r"pretrained\.mask_token$|depth_head\.scratch\.refinenet4\.resConfUnit1\.",
+        rf"pretrained\.mask_token$|depth_head\.{_UNUSED_UNIT}",
     ),
-    "hugging-face": Layout(
+    "hugging-face": KeyMap(
         r"neck\.fusion_stage\.layers\.0\.projection\.weight$",
         _hugging_face,
         r"dpt\.layernorm\.|dpt\.pooler\.|neck\.fusion_stage\.layers\.0\.residual_layer1\.",

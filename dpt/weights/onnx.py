@@ -13,7 +13,7 @@ LARGEST = 4096
 
 
 def export_program(model: DPT) -> ExportedProgram:
-    """Trace the forward pass in evaluation mode.
+    """Trace the forward pass of `model`, which is put in evaluation mode.
 
     The program takes (B, 3, H, W) float32 for any B and all H, W that are multiples of `model.size_divisor`,
     from twice that number up to `LARGEST`.
@@ -25,9 +25,12 @@ def export_program(model: DPT) -> ExportedProgram:
 
 
 def save_onnx(model: DPT, path: Path | str) -> None:
-    """Write an ONNX file with input ``images`` and output ``prediction``, for the sizes of `export_program`.
+    """Write `model` to the ONNX file `path`, for the sizes of `export_program`.
 
-    Needs the packages ``onnx`` and ``onnxscript``.
+    Input ``images``, output ``prediction``. Needs the packages ``onnx`` and ``onnxscript``.
+
+    Raises:
+        RuntimeError: if the exporter returns nothing.
     """
     program = torch.onnx.export(
         export_program(model), input_names=["images"], output_names=["prediction"], dynamo=True, verbose=False
@@ -40,7 +43,7 @@ def save_onnx(model: DPT, path: Path | str) -> None:
 def _example(model: DPT) -> tuple[torch.Tensor, dict[str, Any]]:
     divisor = model.size_divisor
     parameter = next(model.parameters())
-    # all sizes different from each other and from 1, so that none is taken for a constant
+    # All sizes differ from each other and from 1, so that the exporter specialises to none of them.
     images = torch.zeros(2, 3, 3 * divisor, 4 * divisor, device=parameter.device)
     largest = LARGEST // divisor
     height, width = (divisor * Dim(name, min=2, max=largest) for name in ("rows", "columns"))

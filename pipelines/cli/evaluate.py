@@ -69,9 +69,9 @@ def spread(words: Sequence[str]) -> list[str]:
 def _is_override(word: str) -> bool:
     if "=" not in word:
         return False
-    from pipelines.zero_shot.sets import SETS
+    from pipelines.evaluation.sets import ZERO_SHOT
 
-    return word.partition("=")[0] not in SETS
+    return word.partition("=")[0] not in ZERO_SHOT
 
 
 def evaluate(
@@ -282,7 +282,7 @@ def _print_report(report: Report, results: Sequence[SetResult]) -> None:
     for line in paper_lines(report):
         table.add_row(*line)
     console.print(table)
-    typer.echo(notes(report))
+    typer.echo(notes())
     for result in results:
         if result.beyond_cap:
             names = ", ".join(result.beyond_cap)

@@ -20,9 +20,9 @@ from pipelines.cli.options import require_durable_path, show_progress
 
 if TYPE_CHECKING:
     from datasets_prep.ingest.forecast import Forecast
-    from datasets_prep.ingest.run import Progress
     from datasets_prep.inspect.verify import Inspection
     from datasets_prep.plan.shards import IngestPlan
+    from datasets_prep.progress import Progress
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
@@ -68,25 +68,25 @@ def prepare(
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import open_raw, open_source, plan_ingest
+    from datasets_prep.plan.shards import open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
-    from datasets_prep.storage.folder import Folder
-    from datasets_prep.storage.listing_cache import keep, list_or_recall
+    from datasets_prep.storage.folder import Folder, existing_folder
+    from datasets_prep.storage.listing_cache import cache_listing, cached_listing
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
 
     raw, out = require_durable_path(raw), require_durable_path(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
-    root, name = open_raw(raw), open_source(dataset, raw, settings).name
-    listing = list_or_recall(root, Folder(out) / name, refresh)
+    root, name = existing_folder(raw), open_source(dataset, raw, settings).name
+    listing = cached_listing(root, Folder(out) / name, refresh)
     plan = plan_ingest(dataset, raw, settings, listing.files)
     _show_plan(plan, listing)
     if dry_run:
         _show_forecast(plan, out)
         return
     if listing.listed_at is None:
-        keep(listing.files, root, Folder(out) / name)
+        cache_listing(listing.files, root, Folder(out) / name)
     if not is_finished(plan, out):
         connect()
     show_progress(plan.source, _progress_of(ingest(plan, out), plan))
@@ -138,9 +138,9 @@ def _progress_of(states: Iterable[Progress], plan: IngestPlan) -> Iterator[tuple
     start = time.perf_counter()
     yield 0, plan.samples, f"samples, 0.0 images/s, {len(plan.rejected)} quarantined"
     for state in states:
-        rate = state.samples_done / (time.perf_counter() - start)
-        detail = f"samples, {rate:.1f} images/s, {state.quarantined} quarantined"
-        yield state.samples_done, plan.samples, detail
+        rate = state.done / (time.perf_counter() - start)
+        detail = f"samples, {rate:.1f} images/s, {state.rejected} quarantined"
+        yield state.done, plan.samples, detail
 
 
 def inspect(

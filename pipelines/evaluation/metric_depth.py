@@ -1,4 +1,12 @@
-"""Metric models on prepared datasets by the protocol of Tables 2 and 3 (`metric_protocol`)."""
+"""Metric models on prepared datasets, by the protocol of Tables 2 and 3: regions, caps, metrics.
+
+The protocol is that of Eigen et al. (2014) as the authors of BTS (Lee et al. 2019) evaluate it, whose figures
+the paper prints beside its own. Predictions are clamped to the valid range; ground truth outside of it, or
+outside of the dataset's region, is ignored. A dataset's figure is the mean over its images.
+
+The paper heads three columns of both tables "δ > 1.25", but what it prints is the share of pixels with
+max(p/t, t/p) below 1.25ᵏ, of which larger is better; they are `delta1` to `delta3` here.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +17,42 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import dpt
-from datasets_prep.inspect.contact_sheet import contact_sheet
-from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
-from datasets_prep.schema import decode_depth, decode_image
-from dpt.metrics import MetricSums, merged
-from dpt.predict.colours import colourise
-from dpt.predict.depth import predict_batch
-from dpt.regions import kb_window
-from pipelines.cluster.workers import on_workers
+from datasets_prep.errors import UserError
+from datasets_prep.manifest import NotADataset, PreparedDataset
+from dpt.metrics import MetricSums, metric_depth_metrics
+from dpt.predict.depth import evaluation_mode, predict_batch
+from dpt.regions import kb_window, region_window
 from pipelines.config import ConfigError
-from pipelines.evaluation.metric_protocol import MetricProtocol, protocol_metrics
-from pipelines.loading.batches import evaluation_batches
+from pipelines.evaluation.relative_depth import depth_sheet
+from pipelines.evaluation.sets import MetricProtocol
+from pipelines.evaluation.share import MODEL_SIZE, InputSize, evaluate_shares
+from pipelines.loading.batches import Batch, evaluation_batches
 from pipelines.loading.metric_crops import metres
-from pipelines.loading.rows import decode_row
+from pipelines.loading.rows import decode_native_row, decode_row
 
 _BATCH_SIZE = 8
 _LEAST_INVERSE_DEPTH = 1e-8
+LEAST_METRES = 1e-3
 
-Size = tuple[int | None, str | None]
-"""Side and rule of the network's input (`transforms.network_size`); None for the model's own."""
+METRICS = {
+    "delta1": "δ₁",
+    "delta2": "δ₂",
+    "delta3": "δ₃",
+    "abs_rel": "AbsRel",
+    "sq_rel": "SqRel",
+    "rmse": "RMSE",
+    "rmse_log": "RMSE log",
+    "log10": "log10",
+    "silog": "SILog",
+}
+"""Reported metric, key of `dpt.metrics.metric_depth_metrics` → display name."""
+
+
+class ProtocolError(UserError):
+    """Predictions or images that do not fit the protocol; the message names the image or the reason."""
 
 
 def evaluate_metric(
@@ -39,63 +62,40 @@ def evaluate_metric(
     protocols: Mapping[str, MetricProtocol],
     workers: int = 1,
     device: str = "auto",
-    size: Size = (None, None),
+    size: InputSize = MODEL_SIZE,
 ) -> dict[str, dict[str, float]]:
     """Evaluate a metric model on Ray, each image once.
 
     Args:
-        protocols: by dataset.
+        model: predicts depth in metres, or its inverse.
+        datasets: with metric depth.
+        split: of all datasets.
+        protocols: dataset → protocol.
+        workers: number of workers.
+        device: `auto`, `cpu` or `cuda`.
+        size: of the network's input.
 
     Returns:
         dataset → metric → mean over its images.
 
     Raises:
-        ConfigError: if the model is none of metric depth.
+        ConfigError: if the model is not a metric depth model.
         NotADataset: if a dataset has no such split, or no metric depth.
         ProtocolError: if predictions or images do not fit the protocol.
     """
-    require_metric_model(model)
-    require_metric_data(datasets)
-    for dataset in datasets:
-        dataset.manifest.split(split)  # before Ray is started
-    job = partial(_shares, [d.folder.uri for d in datasets], split, dict(protocols), size)
-    return whole_results(on_workers(job, model, workers, device), datasets, split)
-
-
-def whole_results(
-    parts: Sequence[Mapping[str, MetricSums]], datasets: Sequence[PreparedDataset], split: str
-) -> dict[str, dict[str, float]]:
-    """What all workers found together, once it is sure that each image was seen once.
-
-    Args:
-        parts: every worker's sums, by dataset.
-
-    Returns:
-        dataset → metric → mean over its images.
-
-    Raises:
-        RuntimeError: if images are missing or were seen twice.
-    """
-    results = {}
-    for dataset in datasets:
-        result = merged([part[dataset.name] for part in parts]).result()
-        seen = result["images"] + result["empty_images"]
-        expected = sum(shard.rows for shard in dataset.manifest.split(split))
-        if seen != expected:
-            raise RuntimeError(f"{dataset.name}: evaluated {seen:.0f} images of {expected}")
-        results[dataset.name] = result
-    return results
-
-
-def require_metric_model(model: dpt.DPT) -> None:
-    """Raises ConfigError, unless the model predicts depth in metres or 1/metres."""
     if model.config.task != "depth" or not model.config.metric:
         kind = "relative depth" if model.config.task == "depth" else model.config.task
-        raise ConfigError(f"model: this is a model of {kind}, one of metric depth is needed")
+        raise ConfigError(f"model: this is a {kind} model, a metric depth model is needed")
+    require_metric_data(datasets)
+    shares = {
+        d.name: partial(metric_share, split=split, protocol=protocols[d.name], size=size) for d in datasets
+    }
+    sums = evaluate_shares(shares, model, datasets, split, workers, device)
+    return {name: total.result() for name, total in sums.items()}
 
 
 def require_metric_data(datasets: Sequence[PreparedDataset]) -> None:
-    """Raises NotADataset, naming the first dataset whose depth is not in metres."""
+    """Raises NotADataset, naming the first of `datasets` whose depth is not in metres."""
     for dataset in datasets:
         kind = dataset.manifest.target_kind
         if kind != "metric":
@@ -104,40 +104,65 @@ def require_metric_data(datasets: Sequence[PreparedDataset]) -> None:
             )
 
 
-def _shares(
-    uris: list[str],
-    split: str,
-    protocols: Mapping[str, MetricProtocol],
-    size: Size,
-    model: dpt.DPT,
-    rank: int,
-    workers: int,
-) -> dict[str, MetricSums]:
-    return {
-        dataset.name: metric_share(model, dataset, split, protocols[dataset.name], rank, workers, size)
-        for dataset in open_datasets(uris)
-    }
-
-
 def metric_share(
     model: dpt.DPT,
     dataset: PreparedDataset,
+    rank: int,
+    world_size: int,
     split: str,
     protocol: MetricProtocol,
-    rank: int,
-    workers: int,
-    size: Size = (None, None),
+    size: InputSize = MODEL_SIZE,
 ) -> MetricSums:
-    """One worker's share of a dataset."""
+    """See `pipelines.evaluation.share.Share`: sums of `protocol_metrics` over a worker's images of a split.
+
+    Depth is predicted with a network's input `size`, and compared by `protocol`.
+    """
     sums = MetricSums()
-    for batch in evaluation_batches(dataset, split, 0, rank, workers, _BATCH_SIZE, decode_metric_row):
+    for batch in evaluation_batches(dataset, split, 0, rank, world_size, _BATCH_SIZE, decode_metric_row):
         prediction = torch.from_numpy(predict_metres(model, list(batch.images.numpy()), protocol, size))
         sums.update(protocol_metrics(prediction, batch.target, protocol, batch.sample_ids))
     return sums
 
 
+def protocol_metrics(
+    prediction: Tensor, depth: Tensor, protocol: MetricProtocol, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Metrics of images of one size.
+
+    Args:
+        prediction: (B, H, W) metres; with `kb_crop`, values outside of that crop are ignored.
+        depth: (B, H, W) metres, NaN where there is no ground truth.
+        protocol: region and cap.
+        names: B names of the images, for messages.
+
+    Returns:
+        As `metric_depth_metrics`: (B,) each.
+
+    Raises:
+        ProtocolError: naming the image, if a compared prediction is NaN; if images of this size have no such
+            region.
+    """
+    height, width = depth.shape[1:]
+    counted = torch.zeros_like(depth, dtype=torch.bool)
+    try:
+        rows, columns = region_window(protocol.region, height, width)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from error
+    counted[:, rows, columns] = True
+    if protocol.kb_crop:
+        seen = torch.zeros_like(counted)
+        rows, columns = kb_window(height, width)
+        seen[:, rows, columns] = True
+        counted &= seen
+    counted &= (depth > LEAST_METRES) & (depth < protocol.cap)
+    bad = (prediction.isnan() & counted).flatten(1).any(dim=1)
+    if bad.any():
+        raise ProtocolError(f"the model predicts NaN in image {names[int(bad.int().argmax())]}")
+    return metric_depth_metrics(prediction.clamp(LEAST_METRES, protocol.cap), depth, counted)
+
+
 def decode_metric_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Image (H, W, 3) and depth (H, W) float32 in metres, NaN where there is none (sky included).
+    """A `row` of a shard → image (H, W, 3), and depth (H, W) float32 in metres, NaN where invalid or sky.
 
     Raises:
         ValueError: naming the sample, if its bytes are damaged or its depth is not metric.
@@ -147,22 +172,28 @@ def decode_metric_row(row: dict[str, Any]) -> tuple[NDArray[np.uint8], NDArray[n
     if row["depth"] is None:
         image, inverse_depth = decode_row(row)
         return image, metres(inverse_depth, row["scale"])
-    try:
-        return decode_image(row["image"]), decode_depth(row["depth"], row["height"], row["width"])
-    except ValueError as error:
-        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+    return decode_native_row(row)
 
 
 def predict_metres(
-    model: dpt.DPT, images: Sequence[NDArray[np.uint8]], protocol: MetricProtocol, size: Size = (None, None)
+    model: dpt.DPT,
+    images: Sequence[NDArray[np.uint8]],
+    protocol: MetricProtocol,
+    size: InputSize = MODEL_SIZE,
 ) -> NDArray[np.float32]:
-    """Depth (B, H, W) of images of one size; with `kb_crop`, 0 outside of what the network saw."""
+    """Predicted depth in metres, (B, H, W) float32.
+
+    Args:
+        model: predicts depth in metres, or its inverse.
+        images: B images (H, W, 3) of one size.
+        protocol: with `kb_crop` the network sees that crop only, and depth is 0 outside of it.
+        size: of the network's input.
+    """
     height, width = images[0].shape[:2]
     window = kb_window(height, width) if protocol.kb_crop else (slice(0, height), slice(0, width))
-    training = model.training
-    model.eval()
-    seen = np.stack(predict_batch(model, [np.ascontiguousarray(image[window]) for image in images], *size))
-    model.train(training)
+    inputs = [np.ascontiguousarray(image[window]) for image in images]
+    with evaluation_mode(model):
+        seen = np.stack(predict_batch(model, inputs, *size))
     depth = np.zeros((len(images), height, width), np.float32)
     inverse = not model.config.predicts_depth
     depth[:, window[0], window[1]] = 1 / np.maximum(seen, _LEAST_INVERSE_DEPTH) if inverse else seen
@@ -172,13 +203,11 @@ def predict_metres(
 def metric_pictures(
     model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, protocol: MetricProtocol, count: int
 ) -> NDArray[np.uint8]:
-    """A contact sheet of the first images: image, ground truth, prediction, both as inverse depth."""
-    rows, titles = [], []
-    for dataset in datasets[:count]:
-        batch = next(evaluation_batches(dataset, split, 0, 0, 1, 1, decode_metric_row))
+    """See `pipelines.evaluation.relative_depth.depth_sheet`: `model` is metric, `protocol` its input crop."""
+
+    def maps(batch: Batch) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         depth = predict_metres(model, list(batch.images.numpy()), protocol)[0]
         inverse = np.divide(1, depth, out=np.full_like(depth, np.nan), where=depth > 0)
-        truth = 1 / batch.target[0].numpy()
-        rows.append([batch.images[0].numpy(), colourise(truth), colourise(inverse)])
-        titles.append(f"{dataset.name}: {batch.sample_ids[0]}  (image, ground truth, prediction)")
-    return contact_sheet(rows, titles)
+        return 1 / batch.target[0].numpy(), inverse
+
+    return depth_sheet(datasets, split, count, maps, decode_metric_row)

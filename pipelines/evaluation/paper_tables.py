@@ -1,6 +1,6 @@
 """The figures of the DPT paper's Tables 1 to 5, to be printed beside ours.
 
-Values stand as the paper prints them. Tables 2 and 3 head columns "δ > 1.25" that hold the share of pixels
+Values are as printed. Tables 2 and 3 head columns "δ > 1.25" that hold the share of pixels
 with δ < 1.25 (larger is better); Table 1 has the share with δ > 1.25, in percent (smaller is better).
 """
 
@@ -14,13 +14,13 @@ class Column:
     """One column of figures.
 
     Attributes:
-        dataset: as on the command line.
-        heading: the dataset as the paper writes it.
-        metric: as `dpt.metrics` calls it.
-        label: the metric as it is printed.
-        unit: what our values are multiplied by: 100 where the paper has percent.
+        dataset: its name on the command line.
+        heading: its name in the paper.
+        metric: key in `dpt.metrics`.
+        label: display name of the metric.
+        unit: factor from our values to the printed ones: 100 where the paper prints percent.
         digits: after the decimal point.
-        lower_is_better: whether small values are good.
+        lower_is_better: True for errors.
     """
 
     dataset: str
@@ -32,19 +32,19 @@ class Column:
     lower_is_better: bool
 
     def text(self, printed: float | None) -> str:
-        """A value in the paper's unit as the paper prints it; a dash where there is none."""
+        """A `printed` value, in the paper's unit, with the paper's digits; a dash for None."""
         return "-" if printed is None else f"{printed:.{self.digits}f}"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method's figures, a value a column (None where the paper has none).
+    """The figures of one method.
 
     Attributes:
         method: as printed.
-        setting: training set or backbone, as printed.
-        values: in the columns' units.
-        changes: percent by which values differ from the reference's, as printed; empty where none are.
+        setting: training set or backbone, as printed; may be "".
+        values: one per column, in the column's unit; None where the paper has none.
+        changes: change relative to the reference row in percent, one per column, as printed; or empty.
     """
 
     method: str
@@ -59,14 +59,15 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """One table.
+class PaperTable:
+    """One table of the paper.
 
     Attributes:
-        number: of the paper.
+        number: 1 to 5.
         title: what it compares.
-        columns, rows: in the paper's order.
-        reference: the row that relative changes are measured against, by `Row.name`; "" where there are none.
+        columns: in the paper's order.
+        rows: in the paper's order.
+        reference: `Row.name` of the row that relative changes refer to; "" for a table without changes.
     """
 
     number: int
@@ -77,18 +78,11 @@ class Table:
 
     @property
     def reference_row(self) -> Row:
-        """The row that changes are measured against.
+        """The row that relative changes refer to; the table must have a `reference`."""
+        return next(row for row in self.rows if row.name == self.reference)
 
-        Raises:
-            ValueError: if the table has none.
-        """
-        for row in self.rows:
-            if row.name == self.reference:
-                return row
-        raise ValueError(f"Table {self.number} has no row {self.reference!r}")
-
-    def of(self, *datasets: str) -> Table:
-        """The same table with the columns of these datasets only, in the paper's order."""
+    def of(self, *datasets: str) -> PaperTable:
+        """The table restricted to the columns of `datasets`, in the paper's order."""
         kept = [index for index, column in enumerate(self.columns) if column.dataset in datasets]
         rows = (
             replace(
@@ -101,124 +95,117 @@ class Table:
         return replace(self, columns=tuple(self.columns[index] for index in kept), rows=tuple(rows))
 
 
-def _bad_pixels(dataset: str, heading: str) -> Column:
-    return Column(dataset, heading, "delta1_error", "δ > 1.25", 100.0, 2, lower_is_better=True)
+def _rows(printed: str) -> tuple[Row, ...]:
+    """Rows from text: a line is `method | setting | value …`, a value with its change `10.82/-13.2`."""
+    rows = []
+    for line in printed.strip().splitlines():
+        method, setting, figures = (part.strip() for part in line.split("|"))
+        pairs = [figure.partition("/") for figure in figures.split()]
+        values = tuple(None if value == "-" else float(value) for value, _, _ in pairs)
+        rows.append(Row(method, setting, values, tuple(float(change) for _, _, change in pairs if change)))
+    return tuple(rows)
 
 
-def _relative_error(dataset: str, heading: str) -> Column:
-    return Column(dataset, heading, "abs_rel", "AbsRel", 1.0, 3, lower_is_better=True)
+_PRINTED = {
+    "whdr": ("WHDR", 100.0, 2, True),
+    "abs_rel": ("AbsRel", 1.0, 3, True),
+    "rmse": ("RMSE", 1.0, 3, True),
+    "rmse_log": ("RMSE log", 1.0, 3, True),
+    "log10": ("log10", 1.0, 3, True),
+    "delta1_error": ("δ > 1.25", 100.0, 2, True),
+    "delta1": ("δ < 1.25", 1.0, 3, False),
+    "delta2": ("δ < 1.25²", 1.0, 3, False),
+    "delta3": ("δ < 1.25³", 1.0, 3, False),
+    "pix_acc": ("pixAcc [%]", 100.0, 2, False),
+    "miou": ("mIoU [%]", 100.0, 2, False),
+}
+"""Metric → label, unit, digits and lower_is_better of its columns."""
 
 
-TABLE_1 = Table(
+def _columns(*datasets: tuple[str, str, str]) -> tuple[Column, ...]:
+    """Columns of (dataset, heading, metrics separated by spaces)."""
+    return tuple(
+        Column(dataset, heading, metric, *_PRINTED[metric])
+        for dataset, heading, metrics in datasets
+        for metric in metrics.split()
+    )
+
+
+TABLE_1 = PaperTable(
     1,
     "zero-shot transfer",
-    (
-        Column("diw", "DIW", "whdr", "WHDR", 100.0, 2, lower_is_better=True),
-        _relative_error("eth3d", "ETH3D"),
-        _relative_error("sintel", "Sintel"),
-        _bad_pixels("kitti", "KITTI"),
-        _bad_pixels("nyu", "NYU"),
-        _bad_pixels("tum", "TUM"),
+    _columns(
+        ("diw", "DIW", "whdr"),
+        ("eth3d", "ETH3D", "abs_rel"),
+        ("sintel", "Sintel", "abs_rel"),
+        ("kitti", "KITTI", "delta1_error"),
+        ("nyu", "NYU", "delta1_error"),
+        ("tum", "TUM", "delta1_error"),
     ),
-    (
-        Row(
-            "DPT-Large",
-            "MIX 6",
-            (10.82, 0.089, 0.270, 8.46, 8.32, 9.97),
-            (-13.2, -31.2, -17.5, -64.6, -12.9, -30.3),
-        ),
-        Row(
-            "DPT-Hybrid",
-            "MIX 6",
-            (11.06, 0.093, 0.274, 11.56, 8.69, 10.89),
-            (-11.2, -27.6, -16.2, -51.6, -9.0, -23.2),
-        ),
-        Row(
-            "MiDaS",
-            "MIX 6",
-            (12.95, 0.116, 0.329, 16.08, 8.71, 12.51),
-            (3.9, -10.5, 0.5, -32.7, -8.8, -12.5),
-        ),
-        Row("MiDaS", "MIX 5", (12.46, 0.129, 0.327, 23.90, 9.55, 14.29)),
-        Row("Li 2018", "MD", (23.15, 0.181, 0.385, 36.29, 27.52, 29.54)),
-        Row("Li 2019", "MC", (26.52, 0.183, 0.405, 47.94, 18.57, 17.71)),
-        Row("Wang", "WS", (19.09, 0.205, 0.390, 31.92, 29.57, 20.18)),
-        Row("Xian", "RW", (14.59, 0.186, 0.422, 34.08, 27.00, 25.02)),
-        Row("Casser", "CS", (32.80, 0.235, 0.422, 21.15, 39.58, 37.18)),
-    ),
+    _rows("""
+        DPT-Large  | MIX 6 | 10.82/-13.2  0.089/-31.2  0.270/-17.5   8.46/-64.6   8.32/-12.9   9.97/-30.3
+        DPT-Hybrid | MIX 6 | 11.06/-11.2  0.093/-27.6  0.274/-16.2  11.56/-51.6   8.69/-9.0   10.89/-23.2
+        MiDaS      | MIX 6 | 12.95/+3.9   0.116/-10.5  0.329/+0.5   16.08/-32.7   8.71/-8.8   12.51/-12.5
+        MiDaS      | MIX 5 | 12.46        0.129        0.327        23.90         9.55        14.29
+        Li 2018    | MD    | 23.15        0.181        0.385        36.29        27.52        29.54
+        Li 2019    | MC    | 26.52        0.183        0.405        47.94        18.57        17.71
+        Wang       | WS    | 19.09        0.205        0.390        31.92        29.57        20.18
+        Xian       | RW    | 14.59        0.186        0.422        34.08        27.00        25.02
+        Casser     | CS    | 32.80        0.235        0.422        21.15        39.58        37.18
+    """),
     reference="MiDaS, MIX 5",
 )
 """Zero-shot transfer. Printed changes come from unrounded values, and differ from those of the printed ones
 by up to 0.4; that of DPT-Hybrid on TUM, -23.2, by 0.6: its values give -23.8."""
 
-
-def _metric_columns(dataset: str, heading: str, last: tuple[str, str]) -> tuple[Column, ...]:
-    """δ₁ to δ₃, AbsRel, RMSE and one more."""
-    shares = [
-        Column(dataset, heading, f"delta{power}", f"δ < 1.25{mark}", 1.0, 3, lower_is_better=False)
-        for power, mark in ((1, ""), (2, "²"), (3, "³"))
-    ]
-    errors = [
-        Column(dataset, heading, metric, label, 1.0, 3, lower_is_better=True)
-        for metric, label in (("abs_rel", "AbsRel"), ("rmse", "RMSE"), last)
-    ]
-    return (*shares, *errors)
-
-
-TABLE_2 = Table(
+TABLE_2 = PaperTable(
     2,
     "fine-tuned on NYUv2",
-    _metric_columns("nyu", "NYUv2", ("log10", "log10")),
-    (
-        Row("DORN", "", (0.828, 0.965, 0.992, 0.115, 0.509, 0.051)),
-        Row("VNL", "", (0.875, 0.976, 0.994, 0.111, 0.416, 0.048)),
-        Row("BTS", "", (0.885, 0.978, 0.994, 0.110, 0.392, 0.047)),
-        Row("DPT-Hybrid", "", (0.904, 0.988, 0.998, 0.110, 0.357, 0.045)),
-    ),
+    _columns(("nyu", "NYUv2", "delta1 delta2 delta3 abs_rel rmse log10")),
+    _rows("""
+        DORN       | | 0.828  0.965  0.992  0.115  0.509  0.051
+        VNL        | | 0.875  0.976  0.994  0.111  0.416  0.048
+        BTS        | | 0.885  0.978  0.994  0.110  0.392  0.047
+        DPT-Hybrid | | 0.904  0.988  0.998  0.110  0.357  0.045
+    """),
 )
 
-TABLE_3 = Table(
+TABLE_3 = PaperTable(
     3,
     "fine-tuned on KITTI, Eigen split",
-    _metric_columns("kitti", "KITTI", ("rmse_log", "RMSE log")),
-    (
-        Row("DORN", "", (0.932, 0.984, 0.994, 0.072, 2.626, 0.120)),
-        Row("VNL", "", (0.938, 0.990, 0.998, 0.072, 3.258, 0.117)),
-        Row("BTS", "", (0.956, 0.993, 0.998, 0.059, 2.756, 0.096)),
-        Row("DPT-Hybrid", "", (0.959, 0.995, 0.999, 0.062, 2.573, 0.092)),
-    ),
+    _columns(("kitti", "KITTI", "delta1 delta2 delta3 abs_rel rmse rmse_log")),
+    _rows("""
+        DORN       | | 0.932  0.984  0.994  0.072  2.626  0.120
+        VNL        | | 0.938  0.990  0.998  0.072  3.258  0.117
+        BTS        | | 0.956  0.993  0.998  0.059  2.756  0.096
+        DPT-Hybrid | | 0.959  0.995  0.999  0.062  2.573  0.092
+    """),
 )
 
-
-def _segmentation_columns(dataset: str, heading: str) -> tuple[Column, ...]:
-    return (
-        Column(dataset, heading, "pix_acc", "pixAcc [%]", 100.0, 2, lower_is_better=False),
-        Column(dataset, heading, "miou", "mIoU [%]", 100.0, 2, lower_is_better=False),
-    )
-
-
-TABLE_4 = Table(
+TABLE_4 = PaperTable(
     4,
     "semantic segmentation, ADE20K validation set",
-    _segmentation_columns("ade20k", "ADE20K"),
-    (
-        Row("OCNet", "ResNet101", (None, 45.45)),
-        Row("ACNet", "ResNet101", (81.96, 45.90)),
-        Row("DeeplabV3", "ResNeSt-101", (82.07, 46.91)),
-        Row("DeeplabV3", "ResNeSt-200", (82.45, 48.36)),
-        Row("DPT-Hybrid", "ViT-Hybrid", (83.11, 49.02)),
-        Row("DPT-Large", "ViT-Large", (82.70, 47.63)),
-    ),
+    _columns(("ade20k", "ADE20K", "pix_acc miou")),
+    _rows("""
+        OCNet      | ResNet101   | -      45.45
+        ACNet      | ResNet101   | 81.96  45.90
+        DeeplabV3  | ResNeSt-101 | 82.07  46.91
+        DeeplabV3  | ResNeSt-200 | 82.45  48.36
+        DPT-Hybrid | ViT-Hybrid  | 83.11  49.02
+        DPT-Large  | ViT-Large   | 82.70  47.63
+    """),
 )
 
-TABLE_5 = Table(
+TABLE_5 = PaperTable(
     5,
     "semantic segmentation, Pascal Context validation set",
-    _segmentation_columns("pascal_context_59", "Pascal Context"),
-    (
-        Row("OCNet", "HRNet-W48", (None, 56.20)),
-        Row("DeeplabV3", "ResNeSt-200", (82.50, 58.37)),
-        Row("DeeplabV3", "ResNeSt-269", (83.06, 58.92)),
-        Row("DPT-Hybrid", "ViT-Hybrid", (84.83, 60.46)),
-    ),
+    _columns(("pascal_context_59", "Pascal Context", "pix_acc miou")),
+    _rows("""
+        OCNet      | HRNet-W48   | -      56.20
+        DeeplabV3  | ResNeSt-200 | 82.50  58.37
+        DeeplabV3  | ResNeSt-269 | 83.06  58.92
+        DPT-Hybrid | ViT-Hybrid  | 84.83  60.46
+    """),
 )
+
+TABLES = (TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5)

@@ -1,9 +1,13 @@
-"""AbsRel and δ of relative depth on prepared datasets, after alignment (paper section 4.3)."""
+"""AbsRel and δ of relative depth on prepared datasets, after alignment.
+
+Protocol (paper section 4.3, after MiDaS): the prediction, resized to the ground truth, is aligned to it by
+least squares in inverse depth, image by image; both are inverted and compared as depth where the ground truth
+is valid and nearer than a cap.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,31 +18,34 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset
 from dpt.metrics import MetricSums, depth_metrics
 from dpt.predict.colours import colourise
-from dpt.predict.depth import predict_batch, to_inverse_depth
+from dpt.predict.depth import evaluation_mode, predict_batch, to_inverse_depth
 from pipelines.config import CapsSection
-from pipelines.loading.batches import Batch, evaluation_batches
+from pipelines.evaluation.share import MODEL_SIZE, InputSize
+from pipelines.loading.batches import Batch, Decode, evaluation_batches
+from pipelines.loading.rows import decode_evaluation_row
 
 _BATCH_SIZE = 8
 
 
-def evaluate_share(
+def relative_share(
     model: dpt.DPT,
     dataset: PreparedDataset,
-    split: str,
-    caps: CapsSection,
     rank: int,
     world_size: int,
-    side: int | None = None,
-    rule: str | None = None,
+    split: str,
+    caps: CapsSection,
+    size: InputSize = MODEL_SIZE,
 ) -> MetricSums:
-    """One worker's share of a dataset.
+    """See `pipelines.evaluation.share.Share`: sums of `depth_metrics` over a worker's images of a split.
 
-    Args:
-        side, rule: of the network's input (`transforms.network_size`); None for the model's own.
+    Inverse depth is predicted with a network's input `size`; ground truth beyond the `caps` is ignored.
+
+    Raises:
+        NotADataset: if the dataset has no depth maps, or no such split.
     """
     sums = MetricSums()
     for batch in evaluation_batches(dataset, split, 0, rank, world_size, _BATCH_SIZE):
-        prediction = torch.from_numpy(_predict(model, batch, side, rule))
+        prediction = torch.from_numpy(_predict(model, batch, *size))
         target = batch.target.float()
         sums.update(
             depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), normalised_caps(batch, caps))
@@ -47,37 +54,62 @@ def evaluate_share(
 
 
 def mean_over_datasets(results: dict[str, dict[str, float]], metric: str) -> float:
-    """A metric's mean over datasets, as in the paper's Tables 6 to 8."""
+    """Mean over datasets of a `metric` of `results` (dataset → metric → value), as in Tables 6 to 8."""
     return float(np.mean([result[metric] for result in results.values()]))
 
 
 def sample_predictions(
     model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
 ) -> NDArray[np.uint8]:
-    """A contact sheet of the first validation images: image, ground truth, prediction."""
-    rows: list[list[NDArray[Any]]] = []
-    titles = []
-    for dataset in datasets:
-        batch = next(evaluation_batches(dataset, split, 0, 0, 1, batch_size=1))
-        prediction = _predict(model, batch)[0]
-        truth = batch.target[0].float().numpy()
-        rows.append([batch.images[0].numpy(), colourise(truth), colourise(prediction)])
+    """See `depth_sheet`: of a `model` of relative depth."""
+
+    def maps(batch: Batch) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        return batch.target[0].float().numpy(), _predict(model, batch)[0]
+
+    return depth_sheet(datasets, split, count, maps, decode_evaluation_row)
+
+
+def depth_sheet(
+    datasets: Sequence[PreparedDataset],
+    split: str,
+    count: int,
+    maps: Callable[[Batch], tuple[NDArray[np.floating], NDArray[np.floating]]],
+    decode: Decode,
+) -> NDArray[np.uint8]:
+    """A contact sheet of image, ground truth and prediction of the first image of each dataset.
+
+    Args:
+        datasets: with depth maps.
+        split: of all datasets.
+        count: maximum number of datasets shown.
+        maps: a batch of one image → inverse depth (H, W) of its ground truth and of its prediction.
+        decode: see `pipelines.loading.batches.evaluation_batches`.
+
+    Returns:
+        (H', W', 3) uint8 RGB.
+    """
+    rows, titles = [], []
+    for dataset in datasets[:count]:
+        batch = next(evaluation_batches(dataset, split, 0, 0, 1, 1, decode))
+        rows.append([batch.images[0].numpy(), *map(colourise, maps(batch))])
         titles.append(f"{dataset.name}: {batch.sample_ids[0]}  (image, ground truth, prediction)")
-    return contact_sheet(rows[:count], titles[:count])
+    return contact_sheet(rows, titles)
 
 
 def _predict(
     model: dpt.DPT, batch: Batch, side: int | None = None, rule: str | None = None
 ) -> NDArray[np.float32]:
     """Inverse depth of a batch, also by models that predict depth: (B, H, W) float32 at the images' size."""
-    training = model.training
-    model.eval()
-    prediction = torch.from_numpy(np.stack(predict_batch(model, list(batch.images.numpy()), side, rule)))
-    model.train(training)
-    return to_inverse_depth(prediction, model.config).numpy()
+    with evaluation_mode(model):
+        prediction = np.stack(predict_batch(model, list(batch.images.numpy()), side, rule))
+    return to_inverse_depth(torch.from_numpy(prediction), model.config).numpy()
 
 
 def normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:
-    """The caps in the unit of stored depth, in which 1 is the nearest valid point: (B,) float64."""
+    """`caps` for a `batch` in the unit of stored depth, whose nearest valid point is at 1: (B,) float64.
+
+    Stored inverse depth is divided by its maximum m (1/metres; `scale` is m, NaN without metric scale), so a
+    depth of d metres is stored as d · m: 80 m in an image whose nearest point is at 2 m is 80 · 0.5 = 40.
+    """
     metric = caps.metres * batch.scale
     return torch.where(batch.scale.isnan(), torch.full_like(metric, caps.nearest), metric)

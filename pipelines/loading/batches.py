@@ -1,21 +1,21 @@
 """A rank's batches: shards → decoded, cropped, mirrored samples, in the order of the sample plan.
 
-Every rank computes its own slice of every global batch from the plan, so nobody hands out work and nothing
-depends on timing. Who decodes is one setting, and changes nothing of what comes out:
+Every rank computes its own slice of every global batch from the plan, so nothing is handed out and nothing
+depends on timing. Who decodes is one setting, and does not change the batches:
 
 * `local`: DataLoader worker processes beside the rank (`pipelines.loading.local`).
-* `ray`: Ray Data actors on any CPUs of the cluster (`pipelines.loading.on_ray`), for nodes whose GPUs take
+* `ray`: Ray Data actors on any CPUs of the cluster (`pipelines.loading.on_ray`), for nodes whose GPUs consume
   more than their cores can decode.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,20 +23,42 @@ from numpy.typing import NDArray
 
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from pipelines.config import Executor
-from pipelines.loading.blocks import Block, LoaderSettings, Memory, block_bytes, target_bytes
+from pipelines.loading.blocks import Block, LoaderSettings, block_bytes
 from pipelines.loading.crops import Crops
 from pipelines.loading.local import local_blocks
 from pipelines.loading.on_ray import ray_blocks
-from pipelines.loading.rows import decode_evaluation_row
+from pipelines.loading.rows import Image, Row, decode_evaluation_row, size_of
 from pipelines.loading.shard_reader import EVALUATION_COLUMNS, ShardReader
 
 __all__ = ["Batch", "LoaderSettings", "evaluation_batches", "training_batches"]
 
-Decode = Callable[[dict[str, Any]], tuple[NDArray[np.uint8], NDArray[np.floating]]]
+Decode = Callable[[Row], tuple[Image, NDArray[np.floating]]]
 """A row → its image (H, W, 3) and target (H, W)."""
 
 EVALUATION_PIXELS = 8 * 2**20
-"""Pixels of an evaluation batch at most (but one image at least): native images have up to 24 million."""
+"""Pixels of an evaluation batch at most (but at least one image): native images have up to 24 million."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(slots=True)
+class Batch:
+    """Samples of equal size; not to be written to: some lie in read-only memory.
+
+    Attributes:
+        images: (B, H, W, 3) uint8 RGB.
+        target: (B, H, W), the task's target. For relative depth: inverse depth in [0, 1], NaN where invalid,
+            float16; float32 if the ground truth is kept at its native resolution, for evaluation.
+        scale: (B,) float64, inverse depth times `scale` is in 1/m; NaN if the dataset is not metric.
+        dataset: (B,) int64, index into the run's datasets, sorted by name.
+        sample_ids: B names.
+    """
+
+    images: torch.Tensor
+    target: torch.Tensor
+    scale: torch.Tensor
+    dataset: torch.Tensor
+    sample_ids: list[str]
 
 
 def training_batches(
@@ -44,11 +66,12 @@ def training_batches(
 ) -> Iterator[Batch]:
     """A rank's slice of the global batches `start` to `steps`, in order.
 
-    Batches are views of the memory they were decoded into. It stays as long as they are kept, and is used
-    again afterwards; it must not be written to.
+    Batches are views of the memory they were decoded into, which is reused when they are gone; they must not
+    be written to.
 
     Args:
-        processes: loading processes beside the rank, 0 loads in this one; with `ray`, actors, at least 1.
+        settings: of the rank.
+        processes: loading processes beside the rank, 0 loads in this one; for `ray`, actors, at least 1.
         executor: who reads and decodes.
 
     Raises:
@@ -63,6 +86,77 @@ def training_batches(
     return chain.from_iterable(map(partial(batches_of, size=last - first, crops=settings.crops), blocks))
 
 
+def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
+    """The batches of `size` samples of a `block` of `crops`: views of its memory, pinned copies for a GPU."""
+    count = len(block.sample_ids)
+    split, end = block_bytes(count, crops)
+    with warnings.catch_warnings():
+        # The object store's memory is read-only, and nobody writes to it.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        # One tensor, which holds the memory; see `pipelines.loading.blocks.released_with`.
+        pixels = torch.from_numpy(block.memory)
+    dtype = torch.from_numpy(np.empty(0, crops.target_dtype)).dtype
+    targets = pixels[:split].view(dtype).view(count, *crops.size)
+    images = pixels[split:end].view(count, *crops.size, 3)
+    for start in range(0, count, size):
+        part = slice(start, start + size)
+        yield Batch(
+            _pinned(images[part]),
+            _pinned(targets[part]),
+            torch.from_numpy(block.scale[part]),
+            torch.from_numpy(block.dataset[part]),
+            block.sample_ids[part],
+        )
+
+
+def _pinned(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels in page-locked memory, from which a GPU copies asynchronously, if there is a GPU."""
+    return pixels.pin_memory() if torch.cuda.is_available() else pixels
+
+
+class SameSizeBatches(Generic[Item]):
+    """Batches of items of one size: items wait for others of their size, so that batches are mostly full.
+
+    Args:
+        batch_size: the most items of a batch.
+        most_pixels: the most pixels of a batch (but at least one item); None for no limit.
+        most_waiting: the most items that wait; then the largest incomplete batch is due. None for no limit.
+    """
+
+    def __init__(
+        self, batch_size: int, most_pixels: int | None = None, most_waiting: int | None = None
+    ) -> None:
+        self._batch_size, self._most_pixels, self._most_waiting = batch_size, most_pixels, most_waiting
+        self._waiting: dict[tuple[int, int], list[Item]] = {}
+        self._seen: dict[tuple[int, int], None] = {}
+
+    def add(self, item: Item, size: tuple[int, int]) -> list[Item]:
+        """The batch that is due after `item` of `size` (height, width) in pixels; empty if none is."""
+        most = self._batch_size
+        if self._most_pixels is not None:
+            most = min(most, max(1, self._most_pixels // (size[0] * size[1])))
+        self._seen[size] = None
+        same = self._waiting.setdefault(size, [])
+        same.append(item)
+        if len(same) == most:
+            return self._waiting.pop(size)
+        lengths = {size: len(items) for size, items in self._waiting.items()}
+        if self._most_waiting is not None and sum(lengths.values()) >= self._most_waiting:
+            return self._waiting.pop(max(lengths, key=lambda size: lengths[size]))
+        return []
+
+    def rest(self) -> Iterator[list[Item]]:
+        """The incomplete batches, in the order in which their sizes first appeared."""
+        return (self._waiting[size] for size in self._seen if size in self._waiting)
+
+    def of(self, items: Iterable[Item], size: Callable[[Item], tuple[int, int]]) -> Iterator[list[Item]]:
+        """All batches of `items`; `size` gives the (height, width) of one."""
+        for item in items:
+            if batch := self.add(item, size(item)):
+                yield batch
+        yield from self.rest()
+
+
 def evaluation_batches(
     dataset: PreparedDataset,
     split: str,
@@ -75,33 +169,29 @@ def evaluation_batches(
     """A rank's share of all samples of one dataset's split, each once, uncropped, equal sizes together.
 
     Args:
-        index: what `Batch.dataset` shall say.
-        batch_size: at most so many samples a batch, fewer where they are large (`EVALUATION_PIXELS`).
+        dataset: with depth maps.
+        split: which split of it.
+        index: value of `Batch.dataset`.
+        rank: whose share, from 0.
+        world_size: number of ranks; each has every `world_size`-th row group.
+        batch_size: the most samples of a batch; fewer if they are large (`EVALUATION_PIXELS`).
         decode: gives a row's image and target.
 
     Raises:
         NotADataset: if the dataset has no depth maps, or no such split.
     """
-    if dataset.manifest.target_kind in ("ordinal", "labels"):
-        raise NotADataset(
-            f"{dataset.name} has {dataset.manifest.target_kind} as ground truth, depth maps are needed here"
-        )
+    kind = dataset.manifest.target_kind
+    if kind in ("ordinal", "labels"):
+        raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")
     reader = ShardReader([dataset], split, EVALUATION_COLUMNS)
-    waiting: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for group in range(rank, len(reader.row_groups[0]), world_size):
-        for row in reader.rows(0, group):
-            same = waiting.setdefault((row["height"], row["width"]), [])
-            same.append(row)
-            if len(same) == min(batch_size, max(1, EVALUATION_PIXELS // (row["height"] * row["width"]))):
-                yield _whole_batch(same, index, decode)
-                same.clear()
-    for same in waiting.values():
-        if same:
-            yield _whole_batch(same, index, decode)
+    groups = range(rank, len(reader.row_groups[0]), world_size)
+    rows = chain.from_iterable(reader.rows(0, group) for group in groups)
+    for same in SameSizeBatches[Row](batch_size, EVALUATION_PIXELS).of(rows, size_of):
+        yield _whole_batch(same, index, decode)
     reader.close()
 
 
-def _whole_batch(rows: Sequence[dict[str, Any]], index: int, decode: Decode) -> Batch:
+def _whole_batch(rows: Sequence[Row], index: int, decode: Decode) -> Batch:
     images, targets = zip(*(decode(row) for row in rows), strict=True)
     scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
     return Batch(
@@ -111,55 +201,3 @@ def _whole_batch(rows: Sequence[dict[str, Any]], index: int, decode: Decode) -> 
         dataset=torch.full((len(rows),), index),
         sample_ids=[row["sample_id"] for row in rows],
     )
-
-
-@dataclass(slots=True)
-class Batch:
-    """Samples of equal size; not to be written to: some lie in read-only memory.
-
-    Attributes:
-        images: (B, H, W, 3) uint8 RGB.
-        target: (B, H, W), what the task makes of the ground truth. For relative depth: inverse depth in
-            [0, 1], NaN where invalid, float16; float32 where the ground truth is kept at its native
-            resolution, for evaluation.
-        scale: (B,) float64, inverse depth times `scale` is in 1/metres; NaN where the dataset is not metric.
-        dataset: (B,) int64, index into the run's datasets, sorted by name.
-        sample_ids: B names.
-    """
-
-    images: torch.Tensor
-    target: torch.Tensor
-    scale: torch.Tensor
-    dataset: torch.Tensor
-    sample_ids: list[str]
-
-
-def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
-    """A block's batches of `size` samples: views of its memory, which they keep; for a GPU copies."""
-    targets, images = _views(block.memory, len(block.sample_ids), crops)
-    for start in range(0, len(block.sample_ids), size):
-        part = slice(start, start + size)
-        yield Batch(
-            _fetchable(images[part]),
-            _fetchable(targets[part]),
-            torch.from_numpy(block.scale[part]),
-            torch.from_numpy(block.dataset[part]),
-            block.sample_ids[part],
-        )
-
-
-def _views(memory: Memory, samples: int, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
-    """Targets and images as tensors of one storage, which holds `memory` itself."""
-    with warnings.catch_warnings():
-        # The object store's memory is read-only, and nobody writes to it.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        pixels = torch.from_numpy(memory)
-    split, end = target_bytes(samples, crops), block_bytes(samples, crops)
-    dtype = torch.from_numpy(np.empty(0, crops.target_dtype)).dtype
-    targets = pixels[:split].view(dtype).view(samples, *crops.size)
-    return targets, pixels[split:end].view(samples, *crops.size, 3)
-
-
-def _fetchable(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in memory that a GPU can fetch from by itself, if there is one."""
-    return pixels.pin_memory() if torch.cuda.is_available() else pixels

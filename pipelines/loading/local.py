@@ -24,20 +24,23 @@ from pipelines.loading.blocks import (
 )
 
 _PREFETCH = 2
-"""Blocks that a process is ahead of the rank."""
+"""Blocks that a process makes ahead of the rank."""
 
 _PIECES = _PREFETCH + 1
-"""Pieces of memory of a process, unless the rank keeps batches: of the blocks ahead and of the rank's own."""
-
+"""Pieces of memory of a process, for the blocks ahead and the rank's current one, unless it keeps batches."""
 
 _NOTHING = np.empty(0, np.uint8)
 
 
 def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
-    """A rank's blocks in order, made by so many processes; by this one if 0.
+    """A rank's blocks in order, made by `processes` worker processes; by this one if 0.
+
+    Args:
+        settings: of the rank.
+        processes: number of worker processes.
 
     Yields:
-        blocks whose memory is used again when it is gone (`pipelines.loading.blocks.released_with`).
+        Blocks whose memory is reused when it is gone (`pipelines.loading.blocks.released_with`).
     """
     loader = DataLoader(
         _PlanBlocks(settings),
@@ -47,20 +50,19 @@ def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
         multiprocessing_context=_clean_context() if processes else None,
         prefetch_factor=_PREFETCH if processes else None,
     )
-    # What is mapped stays mapped: the same memory comes again.
+    # Held, so that memory that comes again is still mapped.
     mapped: deque[torch.Tensor] = deque(maxlen=_PIECES * max(1, processes))
     for memory, block in loader:
         mapped.append(memory)
-        yield replace(
-            block, memory=released_with(memory.numpy(), block_bytes(len(block.sample_ids), settings.crops))
-        )
+        _, end = block_bytes(len(block.sample_ids), settings.crops)
+        yield replace(block, memory=released_with(memory.numpy(), end))
 
 
 def _clean_context() -> Any:
-    """Processes are forked from one that has done nothing but import this module.
+    """Multiprocessing by fork from a server process that has only imported this module.
 
-    A training process has threads (Ray, gloo); forking it could copy a lock that is held. Starting each from
-    nothing would import PyTorch as often as there are processes.
+    A training process has threads (Ray, gloo); forking it could copy a held lock. Spawning would import
+    PyTorch in every process.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -68,7 +70,7 @@ def _clean_context() -> Any:
 
 
 class _PlanBlocks(IterableDataset[tuple[torch.Tensor, Block]]):
-    """A rank's blocks, dealt out to loading processes in turn; their memory apart, as the tensor it is."""
+    """A rank's blocks, one worker after the other, each with its memory apart, as a tensor."""
 
     def __init__(self, settings: LoaderSettings) -> None:
         self._settings = settings
@@ -79,6 +81,7 @@ class _PlanBlocks(IterableDataset[tuple[torch.Tensor, Block]]):
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         shared = _SharedMemory()
         maker = BlockMaker(s, BlockMemory(shared if worker else own_memory))
+        # Worker w of W makes blocks w, w + W, w + 2W, …: DataLoader takes from its workers in turn.
         for first in range(s.start + number * s.steps_per_block, s.steps, count * s.steps_per_block):
             block = maker.block(s, first)
             memory = shared.tensor(block.memory) if worker else torch.from_numpy(block.memory)
@@ -86,21 +89,21 @@ class _PlanBlocks(IterableDataset[tuple[torch.Tensor, Block]]):
 
 
 def _unchanged(item: Any) -> Any:
-    """Instead of DataLoader's default, which makes tensors of arrays: each would cross on its own."""
+    """Instead of DataLoader's default, which makes tensors of arrays: each would be sent on its own."""
     return item
 
 
 class _SharedMemory:
-    """Makes memory that the training process maps instead of copying, as DataLoader's collation has it."""
+    """Allocates memory that the training process maps instead of copying, as DataLoader's collation does."""
 
     def __init__(self) -> None:
         self._tensors: dict[int, torch.Tensor] = {}
 
     def __call__(self, size: int) -> Memory:
-        tensor = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+        tensor = torch.empty(size, dtype=torch.uint8).share_memory_()
         self._tensors[tensor.data_ptr()] = tensor
         return tensor.numpy()
 
     def tensor(self, memory: Memory) -> torch.Tensor:
-        """The tensor of memory that was made here: only as such it is sent without a copy."""
+        """The tensor of memory that was allocated here: only a tensor is sent without a copy."""
         return self._tensors[memory.ctypes.data]

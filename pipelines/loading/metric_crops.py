@@ -1,14 +1,14 @@
 """Training crops of metric depth: what BTS (Lee et al. 2019) does to the images of KITTI and NYUv2.
 
-Of the part of an image that is used, a crop is turned by a small angle, mirrored, and half of the crops have
-their colours changed by a gamma, a brightness and a factor for each channel. Position, angle and mirroring
-are one affine map, so that only the pixels of the crop are computed.
+A crop of the used part of an image is rotated by a small angle and mirrored, and half of the crops have their
+colours jittered by a gamma, a brightness and a factor per channel. Position, rotation and mirroring are one
+affine map, so that only the pixels of the crop are computed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,37 +16,29 @@ from numpy.typing import NDArray
 
 from dpt.regions import kb_window
 from pipelines.config import MetricDepthSection
-from pipelines.loading.rows import crop_and_flip, decode_row
-from pipelines.loading.shard_reader import TRAINING_COLUMNS
+from pipelines.loading.crops import Crops, RandomNumbers, crop_and_flip, crop_start
+from pipelines.loading.rows import Image, Row, decode_row
 
 _TOP, _LEFT, _FLIP, _ANGLE, _COLOURED, _GAMMA, _BRIGHTNESS, _CHANNELS = range(8)
 _INVALID = int(np.float16(np.nan).view(np.int16))
 
 
 @dataclass(frozen=True, slots=True)
-class MetricDepthCrops:
-    """Random crops with depth in metres, NaN where there is none; sky is none, for it has no depth.
+class MetricDepthCrops(Crops):
+    """Random crops with depth in metres, NaN where unknown; so is the sky, which has no depth.
+
+    The random numbers are top, left, flip, angle, whether to jitter colours, and five for the colours.
 
     Attributes:
-        flip: mirror half of the samples.
-        settings: of the augmentation.
+        settings: of the augmentation; the other fields as in `Crops`.
     """
 
-    size: tuple[int, int]
-    flip: bool
     settings: MetricDepthSection
-    columns: ClassVar[tuple[str, ...]] = TRAINING_COLUMNS
-    target_dtype: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
-    draws: ClassVar[int] = 10
+    target_dtype = np.dtype(np.float32)
+    draws = 10
 
-    def __call__(
-        self,
-        row: dict[str, Any],
-        draws: NDArray[np.float64],
-        image_out: NDArray[np.uint8],
-        target_out: NDArray[Any],
-    ) -> None:
-        """See `crops.Crops`; the numbers: top, left, flip, angle, whether coloured, colours."""
+    def __call__(self, row: Row, draws: RandomNumbers, image_out: Image, target_out: NDArray[Any]) -> None:
+        """See `Crops`."""
         if row["scale"] is None:
             raise ValueError(f"sample {row['sample_id']}: its depth has no metric scale")
         image, inverse_depth = decode_row(row)
@@ -64,10 +56,10 @@ class MetricDepthCrops:
 
 
 def training_window(settings: MetricDepthSection, height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of an image that training uses.
+    """Rows and columns of a `height` × `width` image that training uses: the KB crop or border of `settings`.
 
     Raises:
-        ValueError: if the image lies outside of the border.
+        ValueError: if the border leaves nothing of the image.
     """
     if settings.kb_crop:
         return kb_window(height, width)
@@ -80,53 +72,56 @@ def training_window(settings: MetricDepthSection, height: int, width: int) -> tu
 
 
 def metres(inverse_depth: NDArray[np.floating], scale: float) -> NDArray[np.float32]:
-    """Depth of stored inverse depth, NaN where it is unknown or infinite."""
+    """Depth in metres of stored `inverse_depth` (any shape) in units of `scale`/m; NaN if unknown or sky."""
     inverse = inverse_depth.astype(np.float32) * np.float32(scale)
     depth = np.full(inverse.shape, np.nan, np.float32)
     return np.divide(1, inverse, out=depth, where=inverse > 0)
 
 
 def turned_crop(
-    image: NDArray[np.uint8],
+    image: Image,
     inverse_depth: NDArray[np.float16],
-    draws: NDArray[np.float64],
+    draws: RandomNumbers,
     angle: float,
     mirror: bool,
-    image_out: NDArray[np.uint8],
+    image_out: Image,
     inverse_depth_out: NDArray[np.float16],
 ) -> None:
-    """A crop of the image turned about its centre; what comes from outside is black and invalid.
+    """A crop of the image rotated about its centre; pixels from outside the image are black and invalid.
 
     Args:
         image: (H, W, 3); interpolated bilinearly.
-        inverse_depth: (H, W); no value is made up, the nearest is taken.
+        inverse_depth: (H, W); the nearest value is taken, as interpolation would invent depths at edges.
         draws: two numbers in [0, 1): vertical and horizontal position.
         angle: in degrees, counterclockwise.
-        image_out, inverse_depth_out: (h, w, 3) and (h, w), contiguous; written to.
+        mirror: whether to mirror the crop.
+        image_out: (h, w, 3), contiguous; written to.
+        inverse_depth_out: (h, w), contiguous; written to.
     """
-    (there, wide), (height, width) = inverse_depth.shape, inverse_depth_out.shape
-    top = int(draws[_TOP] * (max(0, there - height) + 1))
-    left = int(draws[_LEFT] * (max(0, wide - width) + 1))
-    turn = cv2.invertAffineTransform(cv2.getRotationMatrix2D(((wide - 1) / 2, (there - 1) / 2), angle, 1.0))
+    (rows, columns), (height, width) = inverse_depth.shape, inverse_depth_out.shape
+    top, left = crop_start(draws[_TOP], rows, height), crop_start(draws[_LEFT], columns, width)
+    # From a crop's pixel to the image's, (x, y, 1) → (x, y): `place` shifts by (left, top), or maps x to
+    # left + width − 1 − x to mirror; `turn` then undoes the rotation of the image about its centre.
+    turn = cv2.invertAffineTransform(cv2.getRotationMatrix2D(((columns - 1) / 2, (rows - 1) / 2), angle, 1.0))
     place = np.array(
         [[-1.0 if mirror else 1.0, 0, left + (width - 1 if mirror else 0)], [0, 1, top], [0, 0, 1]]
     )
     back = turn @ place
     flags = cv2.WARP_INVERSE_MAP
     cv2.warpAffine(image, back, (width, height), dst=image_out, flags=flags | cv2.INTER_LINEAR)
-    # OpenCV moves float16 as the 16-bit integers that it is stored as.
+    # OpenCV has no float16, but moves it as 16-bit integers.
     cv2.warpAffine(
         inverse_depth.view(np.int16), back, (width, height), dst=inverse_depth_out.view(np.int16),
         flags=flags | cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=_INVALID,
     )  # fmt: skip
 
 
-def change_colours(
-    image: NDArray[np.uint8], settings: MetricDepthSection, draws: NDArray[np.float64]
-) -> None:
-    """Change gamma, brightness and the channels' strengths of (h, w, 3) in place.
+def change_colours(image: Image, settings: MetricDepthSection, draws: RandomNumbers) -> None:
+    """Jitter gamma, brightness and channel strengths in place, by a table of 256 levels per channel.
 
     Args:
+        image: (h, w, 3); written to.
+        settings: the ranges.
         draws: five numbers in [0, 1): gamma, brightness, red, green, blue.
     """
     gamma, brightness = _between(settings.gamma, draws[0]), _between(settings.brightness, draws[1])

@@ -1,13 +1,14 @@
 """The `ray` executor: Ray Data actors, anywhere in the cluster, make a rank's blocks.
 
-Each rank has an ordered dataset of its own, made from its slice of the plan, so ranks need no agreement, and
-starting at any step is starting the dataset there. (Splitting one dataset among ranks would let their blocks'
-sizes decide who gets what.) Its rows are the steps at which tasks begin. An actor makes some blocks a task;
-each travels as one row whose pixels lie in Ray's object store, where its batches are views of them.
+Each rank has an ordered dataset of its own, made from its slice of the plan, so ranks need no coordination,
+and starting at any step is starting the dataset there. (If one dataset were split among ranks, the sizes of
+their blocks would decide which rank gets which.) Its rows are the steps at which tasks begin. An actor makes
+some blocks per task; each travels as one row whose pixels lie in Ray's object store, and batches are views
+of them.
 
-Actors have their next task waiting: Ray Data looks after its tasks ten times a second, and workers that are
-given one task at a time would wait for that about a tenth of their time. The rows lie in the object store
-from the start, so nothing needs a CPU that the actors could hold.
+Actors have their next task waiting: Ray Data checks its tasks ten times a second, and actors with one task at
+a time would spend about a tenth of their time waiting for that. The rows lie in the object store from the
+start, so nothing needs a CPU that the actors could hold.
 """
 
 from __future__ import annotations
@@ -34,24 +35,28 @@ from pipelines.loading.crops import Crops
 from pipelines.loading.shard_reader import binary_views
 
 TASK_BLOCKS = 2
-"""Blocks that a task makes: consecutive ones share row groups, and a task costs some milliseconds of the
-consumer's core."""
+"""Blocks per task: consecutive ones share row groups, and a task costs some milliseconds of the consumer's
+core."""
 
 DATASET_TASKS = 1000
-"""Tasks of one dataset; the whole run's would take minutes to list. The next dataset starts where it ends."""
+"""Tasks per dataset; those of the whole run would take minutes to list. The next dataset continues."""
 
 START_SECONDS = 60
-"""How long actors may wait for CPUs of their own."""
+"""Seconds that actors may wait for CPUs of their own."""
 
 _TASKS_IN_FLIGHT = 2
-"""Tasks that an actor has: the one it works at, and the next."""
+"""Tasks of an actor: the running one and the next."""
 
 
 def ray_blocks(settings: LoaderSettings, actors: int) -> Iterator[Block]:
-    """A rank's blocks in order, made by so many actors; Ray must be running.
+    """A rank's blocks in order, made by `actors` actors; Ray must be running.
+
+    Args:
+        settings: of the rank.
+        actors: number of actors.
 
     Yields:
-        blocks whose memory must not be written to.
+        Blocks whose memory must not be written to.
     """
     stride = settings.steps_per_block * TASK_BLOCKS * DATASET_TASKS
     for start in range(settings.start, settings.steps, stride):
@@ -62,8 +67,8 @@ def ray_blocks(settings: LoaderSettings, actors: int) -> Iterator[Block]:
 def _tables(settings: LoaderSettings, stop: int, actors: int) -> Iterator[pa.Table]:
     """The blocks of the steps `settings.start` to `stop`, as tables of one row each.
 
-    Actors ask for a CPU each if there is one. Where training processes hold all, or other ranks' actors were
-    faster, they would wait for ever: they run all the same.
+    Actors request a CPU each if one is free. If training processes hold all, or other ranks' actors were
+    faster, they would wait forever: then they run without.
     """
     if ray.available_resources().get("CPU", 0) >= 1:
         tables = _iterated(_dataset(settings, stop, actors, num_cpus=1))
@@ -81,7 +86,7 @@ def _dataset(settings: LoaderSettings, stop: int, actors: int, num_cpus: int) ->
     starts = range(settings.start, stop, settings.steps_per_block * TASK_BLOCKS)
     dataset = ray.data.from_items(list(starts), override_num_blocks=len(starts))
     dataset.context.execution_options.preserve_order = True
-    # Every block leaves its task as it is; the default would copy small ones together.
+    # Every block leaves its task unchanged; by default Ray Data would merge small ones by copying.
     dataset.context.target_max_block_size = 1
     dataset.context.enable_progress_bars = False
     dataset.context.wait_for_min_actors_s = START_SECONDS if num_cpus else -1
@@ -102,7 +107,7 @@ def _iterated(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 class _Maker:
-    """An actor: makes the blocks of tasks, with files that stay open."""
+    """An actor: makes the blocks of its tasks, and keeps files open between them."""
 
     def __init__(self, settings: LoaderSettings, stop: int) -> None:
         self._settings, self._stop = settings, stop
@@ -112,9 +117,8 @@ class _Maker:
         """Make the blocks of a task, as tables of one row each."""
         s = self._settings
         (start,) = task["item"].to_pylist()
-        for first in range(
-            start, min(start + TASK_BLOCKS * s.steps_per_block, self._stop), s.steps_per_block
-        ):
+        stop = min(start + TASK_BLOCKS * s.steps_per_block, self._stop)
+        for first in range(start, stop, s.steps_per_block):
             block = self._maker.block(s, first)
             yield _table(block, s.crops)
             # Ray has copied it into its store.
@@ -123,7 +127,7 @@ class _Maker:
 
 def _table(block: Block, crops: Crops) -> pa.Table:
     """A block as one row; its pixels are not copied."""
-    size = block_bytes(len(block.sample_ids), crops)
+    _, size = block_bytes(len(block.sample_ids), crops)
     offsets = pa.py_buffer(np.asarray([0, size], np.int64))
     pixels = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block.memory[:size])])
     return pa.table(
@@ -140,7 +144,7 @@ def _blocks(table: pa.Table) -> Iterator[Block]:
     for batch in table.to_batches():
         scale, dataset, sample_ids = (batch[name] for name in ("scale", "dataset", "sample_ids"))
         for row, pixels in enumerate(binary_views(batch["pixels"])):
-            assert pixels is not None  # every block has some
+            assert pixels is not None  # every block has pixels
             yield Block(
                 np.frombuffer(pixels, np.uint8),
                 np.array(scale[row].values),

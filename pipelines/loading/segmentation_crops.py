@@ -1,14 +1,14 @@
-"""What becomes of a labelled photo in training (paper section 4.2, after Zhang et al., ResNeSt, 2020).
+"""Training crops of segmentation (paper section 4.2, after Zhang et al., ResNeSt, 2020).
 
-The photo is resized so that its longer side is a random length from 0.5 to 2 times 520 pixels, then a crop
-of 480 is cut at random, and half of the crops are mirrored. What is too small is filled up at the right and
-below: black, without labels.
+The image is resized so that its longer side is a random length from 0.5 to 2 times 520 pixels, then a random
+crop of 480 is taken, and half of the crops are mirrored. Smaller images are padded at the right and below:
+black, without labels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,44 +16,34 @@ from numpy.typing import NDArray
 
 from datasets_prep.ingest.normalize import nearest_indices
 from datasets_prep.sources.base import IGNORED_LABEL
-from pipelines.loading.rows import LABEL_COLUMNS, decode_labelled_row
+from pipelines.loading.crops import Crops, RandomNumbers, crop_start
+from pipelines.loading.rows import LABEL_COLUMNS, Image, Row, decode_labelled_row
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentationCrops:
-    """Random crops of a resized photo and its classes; see the module's docstring.
+class SegmentationCrops(Crops):
+    """Random crops of a resized image and its classes; see the module's docstring.
+
+    The random numbers are size, vertical position, horizontal position and flip.
 
     Attributes:
-        size: (height, width) of the crops.
-        resize: longer side of a photo that is not rescaled, in pixels.
-        rescale: the least and the largest factor by which that is multiplied.
-        flip: mirror half of the samples.
+        resize: longer side of an image at scale 1, in pixels.
+        rescale: the smallest and the largest scale; the other fields as in `Crops`.
     """
 
-    size: tuple[int, int]
     resize: int
     rescale: tuple[float, float]
-    flip: bool
-    columns: ClassVar[tuple[str, ...]] = LABEL_COLUMNS
-    target_dtype: ClassVar[np.dtype[Any]] = np.dtype(np.uint8)
-    draws: ClassVar[int] = 4
+    columns = LABEL_COLUMNS
+    target_dtype = np.dtype(np.uint8)
+    draws = 4
 
-    def __call__(
-        self,
-        row: dict[str, Any],
-        draws: NDArray[np.float64],
-        image_out: NDArray[np.uint8],
-        target_out: NDArray[np.uint8],
-    ) -> None:
-        """See `crops.Crops`; the numbers are size, vertical and horizontal position, and flip."""
+    def __call__(self, row: Row, draws: RandomNumbers, image_out: Image, target_out: NDArray[Any]) -> None:
+        """See `Crops`."""
         image, labels = decode_labelled_row(row)
-        there, wide = labels.shape
-        height, width = rescaled_size(there, wide, self.resize, self.rescale, float(draws[0]))
+        height, width = rescaled_size(*image.shape[:2], self.resize, self.rescale, float(draws[0]))
         image = _resized(image, height, width)
-        top, left = (
-            int(draw * (max(0, there - wanted) + 1))
-            for draw, there, wanted in zip(draws[1:3], (height, width), self.size, strict=True)
-        )
+        top, left = crop_start(draws[1], height, self.size[0]), crop_start(draws[2], width, self.size[1])
+        # Only the crop's labels are resized: the nearest source row and column of each of its pixels.
         rows, columns = nearest_indices(labels.shape, (height, width))
         rows, columns = rows[top : top + self.size[0]], columns[left : left + self.size[1]]
         inside = np.s_[: len(rows), : len(columns)]
@@ -70,12 +60,10 @@ class SegmentationCrops:
 def rescaled_size(
     height: int, width: int, resize: int, rescale: tuple[float, float], draw: float
 ) -> tuple[int, int]:
-    """(height, width) of a photo whose longer side becomes a random length; its aspect is kept.
+    """(height, width) of a `height` × `width` image whose longer side becomes a random length.
 
-    Args:
-        resize, rescale: the length is uniform among the whole numbers from `resize` times the least to
-            `resize` times the largest factor.
-        draw: in [0, 1).
+    The length is uniform among the integers from `resize` times the smaller to `resize` times the larger
+    number of `rescale`: 520 and (0.5, 2) → 260 … 1040. `draw` is in [0, 1). The aspect ratio is kept.
     """
     shortest, longest = (int(resize * factor) for factor in rescale)
     longer = shortest + int(draw * (longest - shortest + 1))

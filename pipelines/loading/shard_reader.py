@@ -1,4 +1,8 @@
-"""Rows of prepared datasets by row group: open files and recent row groups are kept, within bounds."""
+"""Rows of prepared datasets by row group: open files and recent row groups are cached, within bounds.
+
+Encoded images and depth are views of Arrow's memory: Arrow's own scalars of binary columns are copies, which
+for large ones cost as much as decoding them.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +20,40 @@ from datasets_prep.manifest import PreparedDataset
 TRAINING_COLUMNS = ("sample_id", "image", "inverse_depth", "height", "width", "scale")
 EVALUATION_COLUMNS = (*TRAINING_COLUMNS, "depth")
 _OPEN_FILES = 256
-"""Files kept open, with their footers: a pass goes through all shards of a dataset at once, in any order."""
+"""Files kept open, with their footers: a pass reads all shards of a dataset at once, in any order."""
+
+_OFFSETS = {pa.binary(): np.int32, pa.large_binary(): np.int64}
+"""Type of a binary column → type of its offsets."""
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether columns of the type `kind` have `binary_views`."""
+    return kind in _OFFSETS
+
+
+def binary_views(column: pa.Array) -> list[memoryview | None]:
+    """The bytes of each row of `column`, of type `binary` or `large_binary`; read-only, None for null.
+
+    Arrow stores the rows' bytes without gaps, and n + 1 offsets of their ends: b"ab", b"", b"c" → "abc" and
+    0 2 2 3. A slice of a column has the same buffers and an offset in rows.
+    """
+    _, offsets, data = column.buffers()
+    whole = memoryview(b"" if data is None else data).cast("B").toreadonly()
+    ends = np.frombuffer(offsets, _OFFSETS[column.type])[column.offset : column.offset + len(column) + 1]
+    return [
+        whole[start:end] if valid else None
+        for (start, end), valid in zip(pairwise(ends.tolist()), column.is_valid().to_pylist(), strict=True)
+    ]
 
 
 class ShardReader:
     """Rows of one split of several prepared datasets, images and inverse depth still encoded.
 
     Args:
-        datasets: as `open_datasets` gives them.
+        datasets: as returned by `open_datasets`.
         split: which split.
-        columns: which columns of them.
-        cached_bytes: of row groups kept in memory (2 to 3 MB each); the newest is kept in any case.
+        columns: which columns.
+        cached_bytes: the most bytes of cached row groups (2 to 3 MB each), but at least the newest.
 
     Attributes:
         row_groups: for each dataset, the number of rows of each of its row groups.
@@ -58,19 +85,23 @@ class ShardReader:
             self._close_oldest()
 
     def row(self, dataset: int, group: int, row: int) -> dict[str, Any]:
-        """One row; encoded bytes are views of the row group's, not copies."""
+        """Row `row` of row group `group` of dataset `dataset`, from 0; encoded bytes are not copied."""
         return {name: values[row] for name, values in self._group(dataset, group).items()}
 
     def rows(self, dataset: int, group: int) -> list[dict[str, Any]]:
-        """All rows of a row group."""
+        """All rows of row group `group` of dataset `dataset`."""
         return [self.row(dataset, group, row) for row in range(self.row_groups[dataset][group])]
 
     def _group(self, dataset: int, group: int) -> dict[str, list[Any]]:
         key = (dataset, group)
         if key not in self._groups:
-            # Arrow takes 30 microseconds to say how large a row group is, so it is asked once.
+            # Arrow takes 30 microseconds for `nbytes`, so it is read once.
             batch = self._read(dataset, group)
-            self._groups[key] = {name: _values(batch[name]) for name in self._columns}
+            columns = {name: batch[name] for name in self._columns}
+            self._groups[key] = {
+                name: binary_views(column) if is_binary(column.type) else column.to_pylist()
+                for name, column in columns.items()
+            }
             self._sizes[key] = batch.nbytes
             while len(self._groups) > 1 and sum(self._sizes.values()) > self._cached_bytes:
                 del self._sizes[self._groups.popitem(last=False)[0]]
@@ -92,7 +123,7 @@ class ShardReader:
             folder, shards = self._shards[dataset]
             path = folder.path_of(shards[shard].name)
             # Arrow reads local files itself, best column by column; elsewhere a row group's columns are
-            # fetched as one range, so reading ahead would only fetch what nobody asked for.
+            # fetched as one range, so reading ahead would only fetch bytes that are not needed.
             source = path if folder.is_local else folder.fs.open(path, cache_type="none")
             self._files[key] = pq.ParquetFile(
                 source, page_checksum_verification=True, pre_buffer=not folder.is_local
@@ -105,31 +136,3 @@ class ShardReader:
     def _close_oldest(self) -> None:
         _, file = self._files.popitem(last=False)
         file.close(force=True)
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """A column's values; of bytes views."""
-    return binary_views(column) if is_binary(column.type) else column.to_pylist()
-
-
-_OFFSETS = {pa.binary(): np.int32, pa.large_binary(): np.int64}
-
-
-def is_binary(kind: pa.DataType) -> bool:
-    """Whether a column of that type has views."""
-    return kind in _OFFSETS
-
-
-def binary_views(column: pa.Array) -> list[memoryview | None]:
-    """Each row's bytes, read-only; None where there are none.
-
-    Args:
-        column: of the types `binary` or `large_binary`.
-    """
-    _, offsets, data = column.buffers()
-    whole = memoryview(b"" if data is None else data).cast("B").toreadonly()
-    ends = np.frombuffer(offsets, _OFFSETS[column.type])[column.offset : column.offset + len(column) + 1]
-    return [
-        whole[start:end] if valid else None
-        for (start, end), valid in zip(pairwise(ends.tolist()), column.is_valid().to_pylist(), strict=True)
-    ]

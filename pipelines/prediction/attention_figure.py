@@ -1,4 +1,4 @@
-"""Figures A4 and A5 of the supplement: where in the image some tokens attend to, layer by layer."""
+"""Figures A4 and A5 of the supplement: where some tokens of an image attend to, layer by layer."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ def attention_figure(
     side: int | None = None,
     rule: str | None = None,
 ) -> NDArray[np.uint8]:
-    """A row for each reference token: the image with the token marked, then a map for each layer.
+    """One row per reference token: the image with the token marked, then one attention map per layer.
 
     Args:
         model: with a ViT backbone, in evaluation mode.
         image: (H, W, 3) uint8 RGB.
         layers: counted from 1.
-        references: positions as shares of height and width, (0, 0) is the upper left corner.
-        side, rule: size at which the image goes through the network, see `transforms.network_size`.
+        references: positions as fractions of height and width, (0, 0) is the upper left corner.
+        side: of the network's input, see `transforms.network_size`; None for the model's own.
+        rule: of the network's input; None for the model's own.
 
     Returns:
         (H', W', 3) uint8 RGB.

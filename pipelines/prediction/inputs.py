@@ -1,9 +1,8 @@
-"""What `dpt predict` is asked to predict: files, folders, glob patterns, standard input.
+"""The inputs of `dpt predict`: files, folders, glob patterns, standard input.
 
-Every input has a name, and its results are called after it: `room.jpg` → `room.npy`. Files that were found in
-a folder or by a pattern are named by their path below it. Where two names are the same, all are named by
-their path below the folder that holds all inputs, with the suffix if that is what tells them apart: no result
-overwrites another's.
+Every input has a name, the stem of its output files: `room.jpg` → `room.npy`. Files found in a folder or by a
+pattern are named by their path below it. Where two names are equal, all inputs are named by their path below
+their common folder, with the suffix if only that distinguishes them: no output overwrites another.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 _SUFFIXES = sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
 
 
-class AmbiguousResults(UserError):
-    """Results that would overwrite each other, or an input."""
+class AmbiguousOutputs(UserError):
+    """Outputs that would overwrite each other, or an input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One image or video: where it is (`-` is standard input), and what its results are called."""
+    """An image or video at `path` (`-` is standard input); `name` is the relative stem of its outputs."""
 
     path: Path
     name: str
@@ -45,33 +44,32 @@ class Input:
 
 
 def find_inputs(
-    arguments: Sequence[str], results_of: Callable[[Input], Sequence[str]], out: Path | None = None
+    arguments: Sequence[str], outputs_of: Callable[[Input], Sequence[str]], out: Path | None = None
 ) -> list[Input]:
-    """Images and videos, in the order in which they are named, those of a folder by path.
+    """Images and videos in the order of the arguments, those of a folder sorted by path.
 
     Args:
         arguments: files, folders (searched at any depth), patterns such as `photos/**/*.jpg`, or `-`.
-        results_of: relative paths of the files that will be written for an input.
-        out: the local folder of the results; what lies in it is not searched, and nothing of it overwrites an
-            input.
+        outputs_of: input → relative paths of the files that will be written for it.
+        out: local folder of the outputs; it is not searched, and no output may overwrite an input.
 
     Raises:
-        NotFound: if an argument names nothing.
-        AmbiguousResults: if no naming keeps the results apart.
+        NotFound: if an argument matches no file.
+        AmbiguousOutputs: if no naming keeps the outputs apart.
     """
     found: dict[Path, Input] = {}
     for argument in arguments:
         for path, below in _search(argument, out):
             name = str(path.relative_to(below).with_suffix("")) if below else "stdin"
             found.setdefault(Path(os.path.abspath(path)) if below else path, Input(path, name))
-    inputs = _told_apart(found, results_of)
+    inputs = _with_unique_names(found, outputs_of)
     if out is not None:
-        _check_inputs_stay(inputs, results_of, out)
+        _check_inputs_stay(inputs, outputs_of, out)
     return inputs
 
 
 def _search(argument: str, out: Path | None) -> list[tuple[Path, Path | None]]:
-    """Files, each with the folder below which its path is its name."""
+    """Files, each with the folder that its name is relative to."""
     if argument == STANDARD_INPUT:
         return [(Path(STANDARD_INPUT), None)]
     path = Path(argument)
@@ -98,40 +96,38 @@ def _is_wanted(path: Path, out: Path | None) -> bool:
     return out is None or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(out))
 
 
-def _told_apart(found: dict[Path, Input], results_of: Callable[[Input], Sequence[str]]) -> list[Input]:
+def _with_unique_names(found: dict[Path, Input], outputs_of: Callable[[Input], Sequence[str]]) -> list[Input]:
     files = [path for path, source in found.items() if not source.is_standard_input]
     top = os.path.commonpath([path.parent for path in files]) if files else ""
 
-    def renamed(keep_suffix: bool) -> list[Input]:
-        return [
-            source
-            if source.is_standard_input
-            else Input(source.path, os.path.relpath(path if keep_suffix else path.with_suffix(""), top))
-            for path, source in found.items()
-        ]
+    def renamed(path: Path, source: Input) -> Input:
+        return source if source.is_standard_input else Input(source.path, os.path.relpath(path, top))
 
-    inputs = list(found.values())
-    for inputs in (inputs, renamed(keep_suffix=False), renamed(keep_suffix=True)):  # noqa: B020
+    for inputs in (
+        list(found.values()),
+        [renamed(path.with_suffix(""), source) for path, source in found.items()],
+        [renamed(path, source) for path, source in found.items()],
+    ):
         owners: dict[str, Input] = {}
-        doubled = [
-            (owners[result], source)
+        conflicts = [
+            (owners[output], source)
             for source in inputs
-            for result in results_of(source)
-            if owners.setdefault(result, source) != source
+            for output in outputs_of(source)
+            if owners.setdefault(output, source) != source
         ]
-        if not doubled:
+        if not conflicts:
             return inputs
-    one, other = doubled[0]
-    raise AmbiguousResults(f"results of {one.path} and {other.path} would overwrite each other; rename one")
+    one, other = conflicts[0]
+    raise AmbiguousOutputs(f"outputs of {one.path} and {other.path} would overwrite each other; rename one")
 
 
 def _check_inputs_stay(
-    inputs: Sequence[Input], results_of: Callable[[Input], Sequence[str]], out: Path
+    inputs: Sequence[Input], outputs_of: Callable[[Input], Sequence[str]], out: Path
 ) -> None:
     originals = {os.path.abspath(source.path) for source in inputs}
     for source in inputs:
-        for result in results_of(source):
-            if os.path.abspath(out / result) in originals:
-                raise AmbiguousResults(
-                    f"{out / result} is an input and would be overwritten; choose another --out"
+        for output in outputs_of(source):
+            if os.path.abspath(out / output) in originals:
+                raise AmbiguousOutputs(
+                    f"{out / output} is an input and would be overwritten; choose another --out"
                 )

@@ -1,11 +1,11 @@
-"""How a prediction is written down: as numbers, as pictures, as a point cloud.
+"""The files that a prediction is written to: numbers, pictures, a point cloud.
 
-room.npy            (H, W) float32, as the model gives it
-room.png            16 bits: inverse depth stretched over 0 to 65535, larger is nearer; of models that
-                    predict metres, 256 times the depth, as KITTI stores it
-room_colour.png     inverse depth in a colour map, bright is near
+                    of depth                                            of classes
+room.npy            (H, W) float32, the model's output                  (H, W) uint8
+room.png            16 bits, see `_sixteen_bits`                        classes, with a palette
+room_colour.png     inverse depth in a colour map, bright is near       class colours over the image
 room.ply            coloured points in space
-room_attention.png  attention maps
+room_attention.png  attention maps                                      attention maps
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import io
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets_prep.formats.maps import encode_npy
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.storage.folder import Folder
 from dpt.config import ModelConfig
 from dpt.predict.colours import class_colours, colourise, overlay
@@ -33,22 +34,44 @@ _MOST = np.iinfo(np.uint16).max
 
 
 def encode(form: Form, prediction: NDArray[np.float32], model: ModelConfig, colours: str) -> bytes:
-    """The bytes of one of the three files of a (H, W) float32 prediction."""
+    """One of the three files of a depth prediction.
+
+    Args:
+        form: which.
+        prediction: (H, W), the output of the model.
+        model: its config.
+        colours: colour map of Matplotlib.
+    """
     if form == "npy":
-        buffer = io.BytesIO()
-        np.save(buffer, prediction, allow_pickle=False)
-        return buffer.getvalue()
+        return encode_npy(prediction)
     if form == "png":
-        return encode_png(_sixteen_bits(prediction, model))
-    return encode_png(colourise(inverse_depth_of(prediction, model), colours)[..., ::-1])
+        return encode_png(_sixteen_bits(prediction, model), level=None)
+    return encode_png(colourise(inverse_depth_of(prediction, model), colours), level=None)
+
+
+def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint8]) -> bytes:
+    """The file `form` of classes `labels` (H, W) predicted for an `image` (H, W, 3) uint8 RGB."""
+    if form == "npy":
+        return encode_npy(labels)
+    if form == "colour":
+        return encode_png(overlay(image, labels), level=None)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(labels)
+    picture.putpalette(class_colours().tobytes())
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def encode_points(
     prediction: NDArray[np.float32], image: NDArray[np.uint8], model: ModelConfig, field_of_view: float
 ) -> bytes:
-    """A PLY file of the points that a camera of this horizontal field of view (degrees) sees.
+    """A PLY file of the points of a depth prediction, in metres if the model is metric, else relative.
 
-    In metres where the model is metric, else in units of the nearest point.
+    Args:
+        prediction: (H, W), the output of the model.
+        image: (H, W, 3) uint8 RGB, for the colours.
+        model: its config.
+        field_of_view: horizontal, of the camera, in degrees.
     """
     if not model.metric:
         depth = relative_depth(prediction)
@@ -58,52 +81,38 @@ def encode_points(
     return encode_ply(unproject(depth, field_of_view), image)
 
 
-def write_prediction(
-    folder: Folder, name: str, prediction: NDArray[np.float32], model: ModelConfig, colours: str = "inferno"
-) -> None:
-    """Write a prediction's three files, each whole or not at all."""
+def write_prediction(folder: Folder, name: str, prediction: NDArray[np.float32], model: ModelConfig) -> None:
+    """Write the three files of a depth prediction.
+
+    Args:
+        folder: to write to.
+        name: stem of the files.
+        prediction: (H, W), the output of the model.
+        model: its config.
+    """
     for form in FORMS:
-        write_result(folder, name + SUFFIXES[form], encode(form, prediction, model, colours))
+        write_file(folder, name + SUFFIXES[form], encode(form, prediction, model, "inferno"))
 
 
-def write_result(folder: Folder, name: str, data: bytes) -> None:
-    """Write one file, whole or not at all."""
+def write_file(folder: Folder, name: str, data: bytes) -> None:
+    """Write `data` to the file `name` of a `folder`, atomically."""
     with folder.writing(name) as path:
         path.write_bytes(data)
 
 
-def encode_png(picture: NDArray[np.uint16] | NDArray[np.uint8]) -> bytes:
-    """A PNG file of a grey (H, W) or blue-green-red (H, W, 3) picture."""
-    _, data = cv2.imencode(".png", picture)
-    return data.tobytes()
+def classes_in_words(labels: NDArray[np.uint8], names: tuple[str, ...], most: int = 5) -> str:
+    """The `most` frequent of the classes `names` in `labels` (H, W): `sky 41%, road 30%, …`."""
+    counts = np.bincount(labels.ravel(), minlength=len(names))
+    order = [int(index) for index in np.argsort(-counts, kind="stable")[:most] if counts[index]]
+    words = [f"{names[index] if names else index} {counts[index] / labels.size:.0%}" for index in order]
+    return ", ".join(words)
 
 
 def _sixteen_bits(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.uint16]:
+    """256 × depth in metres, as KITTI stores it; inverse depth is stretched linearly over 0 to 65535."""
     if model.predicts_depth:
         return np.round(np.clip(prediction * METRIC_PNG_SCALE, 0, _MOST)).astype(np.uint16)
     low, high = float(prediction.min()), float(prediction.max())
     if high <= low:
         return np.zeros(prediction.shape, np.uint16)
     return np.round((prediction - low) * (_MOST / (high - low))).astype(np.uint16)
-
-
-def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint8]) -> bytes:
-    """The bytes of one of the three files of (H, W) uint8 classes, predicted for an (H, W, 3) RGB image."""
-    buffer = io.BytesIO()
-    if form == "npy":
-        np.save(buffer, labels, allow_pickle=False)
-        return buffer.getvalue()
-    if form == "png":
-        picture = Image.fromarray(labels)
-        picture.putpalette(class_colours().tobytes())
-        picture.save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
-    return encode_png(overlay(image, labels)[..., ::-1])
-
-
-def classes_in_words(labels: NDArray[np.uint8], names: tuple[str, ...], most: int = 5) -> str:
-    """The largest classes of a map and their shares: `sky 41%, road 30%, …`."""
-    counts = np.bincount(labels.ravel(), minlength=len(names))
-    order = [int(index) for index in np.argsort(-counts, kind="stable")[:most] if counts[index]]
-    words = [f"{names[index] if names else index} {counts[index] / labels.size:.0%}" for index in order]
-    return ", ".join(words)

@@ -1,8 +1,8 @@
-"""Videos, frame by frame: reading any that FFmpeg decodes, and writing a picture of each frame's depth."""
+"""Videos, frame by frame: reading what FFmpeg decodes, and writing MP4."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,14 +19,17 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".m
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
 _DEFAULT_RATE = Fraction(25)
 
+WriteFrame = Callable[[NDArray[np.uint8], int, Fraction], None]
+"""(image (H, W, 3) uint8 RGB, time, time base in seconds) → None; images must be of one size."""
+
 
 class BadVideo(UserError):
-    """A file that is no readable video; the message names it."""
+    """A file that is not a readable video; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A decoded frame: (H, W, 3) uint8 RGB, upright, and when it is shown, in `time_base` seconds."""
+    """A decoded `image`, (H, W, 3) uint8 RGB, upright, which is shown at `time` · `time_base` seconds."""
 
     image: NDArray[np.uint8]
     time: int
@@ -34,16 +37,16 @@ class Frame:
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
-    """The frames of a video's first picture stream, in the order in which they are shown.
+    """The frames of the first video stream of the file at `path`, in presentation order.
 
     Raises:
-        BadVideo: if it cannot be opened, has no frame, breaks off, or changes its size.
+        BadVideo: if the file cannot be opened, has no frame, is truncated, or its frames change their size.
     """
     count, shape = 0, None
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise BadVideo(f"{path} has no pictures in it")
+                raise BadVideo(f"{path} has no video stream")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             rate = stream.average_rate or _DEFAULT_RATE
@@ -55,60 +58,51 @@ def read_frames(path: Path) -> Iterator[Frame]:
                 image = _upright(frame)
                 shape = shape or image.shape
                 if image.shape != shape:
-                    raise BadVideo(f"{path}: its pictures change their size after {count} frames")
+                    raise BadVideo(f"{path}: its frames change their size after {count} frames")
                 yield Frame(image, time, time_base)
                 count += 1
     except av.error.FFmpegError as error:
-        raise BadVideo(f"{path} is no readable video: {error.strerror}, after {count} frames") from error
+        raise BadVideo(f"{path} is not a readable video: {error.strerror}, after {count} frames") from error
     if not count:
         raise BadVideo(f"{path} has no frames")
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """A frame as a person sees it: telephones film in landscape and note the rotation."""
+    """A frame as a person sees it: telephones film in landscape and store the rotation."""
     quarters = round(frame.rotation / 90)
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters), dtype=np.uint8)
 
 
-class VideoWriter:
-    """Writes pictures of one size as MP4, H.264 where this machine's FFmpeg has it.
-
-    Pictures of an odd height or width get one more row or column, a repetition of the last: the usual
-    formats store colour at half the resolution.
-    """
-
-    def __init__(self, container: av.container.OutputContainer) -> None:
-        self._container = container
-        self._stream: av.VideoStream | None = None
-
-    def write(self, picture: NDArray[np.uint8], time: int, time_base: Fraction) -> None:
-        """Add a (H, W, 3) uint8 RGB picture that is shown from a time on."""
-        height, width = picture.shape[:2]
-        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._stream is None:
-            self._stream = self._start(picture.shape[1], picture.shape[0], time_base)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts, frame.time_base = time, time_base
-        self._container.mux(self._stream.encode(frame))
-
-    def finish(self) -> None:
-        """Write what the encoder holds back."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode(None))
-
-    def _start(self, width: int, height: int, time_base: Fraction) -> av.VideoStream:
-        encoder = next(name for name in _ENCODERS if name in av.codec.codecs_available)
-        stream = self._container.add_stream(encoder, rate=_DEFAULT_RATE)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = time_base
-        return stream
-
-
 @contextmanager
-def writing_video(path: Path) -> Iterator[VideoWriter]:
-    """Open a file (whatever its name ends in) to write a video to; it is complete when the block ends."""
+def writing_video(path: Path) -> Iterator[WriteFrame]:
+    """Open a file at `path` to write the frames of an MP4 to; it is complete when the block ends.
+
+    The codec is H.264 where this machine's FFmpeg has it. The usual formats store colour at half the
+    resolution, so frames of odd height or width are padded by repeating the last row or column.
+    """
+    stream: av.VideoStream | None = None
     with av.open(str(path), "w", format="mp4") as container:
-        writer = VideoWriter(container)
-        yield writer
-        writer.finish()
+
+        def write(image: NDArray[np.uint8], time: int, time_base: Fraction) -> None:
+            nonlocal stream
+            height, width = image.shape[:2]
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            stream = stream or _new_stream(container, image.shape[1], image.shape[0], time_base)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = time, time_base
+            container.mux(stream.encode(frame))
+
+        yield write
+        if stream is not None:
+            container.mux(stream.encode(None))  # what the encoder holds back
+
+
+def _new_stream(
+    container: av.container.OutputContainer, width: int, height: int, time_base: Fraction
+) -> av.VideoStream:
+    encoder = next(name for name in _ENCODERS if name in av.codec.codecs_available)
+    stream = container.add_stream(encoder, rate=_DEFAULT_RATE)
+    assert isinstance(stream, av.VideoStream)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.time_base = time_base
+    return stream

@@ -1,23 +1,37 @@
-"""Blocks of the report pages: key figures, grids of pictures, charts side by side, notes."""
+"""Blocks of report pages: key figures, grids of pictures, charts side by side, notes; and a whole page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 import cv2
 import numpy as np
 
-from datasets_prep.inspect.html import image
+from datasets_prep.inspect.html import document, image, section
 from datasets_prep.inspect.row_pictures import Picture
 from pipelines.report.charts import Chart
 
 PICTURE_WIDTH = 360
-"""Pictures of a grid are at most so many pixels wide."""
+"""Maximum width of the pictures of a grid, in pixels."""
+
+
+def report_page(tab: str, top: str, figures: str, sections: Mapping[str, tuple[str, str]], foot: str) -> str:
+    """A whole HTML page.
+
+    Args:
+        tab: title of the browser's tab, plain text.
+        top: HTML of `datasets_prep.inspect.html.header`.
+        figures: HTML of `tiles`.
+        sections: anchor → title, plain text, and HTML.
+        foot: HTML of the footer's paragraph.
+    """
+    body = "\n".join(section(anchor, title, html) for anchor, (title, html) in sections.items())
+    return document(tab, f"{top}\n{figures}\n<main>{body}</main>\n<footer><p>{foot}</p></footer>")
 
 
 def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
-    """Key figures: what it is, the figure, and a smaller line below."""
+    """Key `figures`: name, value, and a smaller line below."""
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, value, more in figures
@@ -26,7 +40,7 @@ def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
 
 
 def picture_grid(pictures: Iterable[tuple[str, Picture]]) -> str:
-    """Captioned (H, W, 3) uint8 RGB pictures, side by side as far as there is room."""
+    """Captioned (H, W, 3) uint8 RGB `pictures`, side by side where they fit."""
     items = "".join(
         f"<figure>{image(_shrunk(picture), caption)}<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, picture in pictures
@@ -35,19 +49,19 @@ def picture_grid(pictures: Iterable[tuple[str, Picture]]) -> str:
 
 
 def wide_picture(picture: Picture, caption: str) -> str:
-    """One captioned picture over the whole width."""
+    """One (H, W, 3) uint8 RGB `picture` over the whole width, with a `caption`."""
     text = f"<figcaption>{escape(caption)}</figcaption>"
     return f'<figure class="picture">{image(picture, caption)}{text}</figure>'
 
 
-def charts(found: Iterable[Chart]) -> str:
-    """Charts side by side as far as there is room; empty without any."""
-    drawn = "\n".join(chart.html() for chart in found)
+def charts(shown: Iterable[Chart]) -> str:
+    """Charts side by side where they fit; "" if none are `shown`."""
+    drawn = "\n".join(chart.html() for chart in shown)
     return f'<div class="charts">{drawn}</div>' if drawn else ""
 
 
 def notes(lines: Sequence[str], kind: str = "note") -> str:
-    """A list of remarks, or of `problems`; empty without any."""
+    """A list of `lines`, of the `kind` "note" or "problems"; "" without lines."""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'<ul class="{kind}">{items}</ul>' if lines else ""
 

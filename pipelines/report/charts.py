@@ -1,7 +1,7 @@
-"""Line and dot charts that follow a page's colours, light or dark, and are PNG and SVG files as well.
+"""Line and dot charts in an HTML page's colours, light or dark, and as PNG and SVG files.
 
-Matplotlib draws each once, in colours that stand for the page's; in the page they become the page's CSS
-variables. Lines are named at their ends, not in a legend.
+Matplotlib draws each once, in placeholder colours that become the page's CSS variables. Lines are labelled at
+their ends instead of in a legend.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ SERIES = ("#2b6cb8", "#d1621f", "#1f8a63", "#a8449a", "#a8810c", "#5b57c2", "#b2
 _BACKGROUND = "#ffffff"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", _BACKGROUND: "--raised"}
 _VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)}
-"""Colour in the file → variable of `datasets_prep/inspect/html.css` in the page."""
+"""Placeholder colour → variable of `datasets_prep/inspect/html.css`."""
 
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.4)))
 _WIDTH, _HEIGHT, _FONT = 4.7, 3.2, 9.5
@@ -34,7 +35,7 @@ _PNG_DPI = 200
 _RING: dict[str, Any] = {"marker": "o", "color": SERIES[1], "markersize": 7, "linestyle": "none"}
 _RING |= {"markerfacecolor": _BACKGROUND, "markeredgewidth": 1.6}
 _LABEL_GAP = 11.5
-"""Points between two labels, at least."""
+"""Minimum distance between two labels, in points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +43,11 @@ class Line:
     """A line of a chart.
 
     Attributes:
-        name: written at its end.
-        x, y: (N,) points, in order; y that is not finite is left out.
-        low, high: (N,) ends of a band around it.
-        faint: a reference, drawn thin and dashed in the colour of the line of the same name.
+        name: label at its end.
+        x: (N,), in order.
+        y: (N,); points that are not finite are left out.
+        low: (N,) lower end of a band around the line; None for no band.
+        high: (N,) upper end of the band.
     """
 
     name: str
@@ -53,12 +55,18 @@ class Line:
     y: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
-    faint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """A row of a dot chart: our value with its deviation, and the reference; either may be missing."""
+    """A row of a dot chart.
+
+    Attributes:
+        name: label of the row.
+        value: ours; None if missing.
+        deviation: half length of its error bar; None for no bar.
+        reference: the paper's; None if missing.
+    """
 
     name: str
     value: float | None
@@ -71,9 +79,10 @@ class Chart:
     """A drawn chart.
 
     Attributes:
-        name: of its files.
-        title: of the figure in the page.
-        caption: what it shows, plain text.
+        name: stem of its files.
+        title: heading in the page.
+        caption: plain text.
+        figure: of Matplotlib.
     """
 
     name: str
@@ -83,16 +92,13 @@ class Chart:
 
     def html(self) -> str:
         """A <figure> with the chart as SVG in the page's colours."""
-        description = escape(f"{self.title}. {self.caption}")
-        attributes = f'class="chart" role="img" aria-label="{description}"'
+        title, caption = escape(self.title), escape(self.caption)
+        attributes = f'class="chart" role="img" aria-label="{title}. {caption}"'
         svg = _in_page_colours(self._drawn("svg").decode("utf-8"), attributes)
-        return (
-            f"<figure><h3>{escape(self.title)}</h3>{svg}"
-            f"<figcaption>{escape(self.caption)}</figcaption></figure>"
-        )
+        return f"<figure><h3>{title}</h3>{svg}<figcaption>{caption}</figcaption></figure>"
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `name`.svg and `name`.png; returns their paths."""
+        """Write `name`.svg and `name`.png to a `folder`; returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}.{form}" for form in ("svg", "png")]
         for path in paths:
@@ -101,11 +107,9 @@ class Chart:
 
     def _drawn(self, form: str) -> bytes:
         buffer = io.BytesIO()
-        nameless = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type")) if form == "svg" else None
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            self.figure.savefig(
-                buffer, format=form, dpi=_PNG_DPI, metadata=nameless if form == "svg" else None
-            )
+            self.figure.savefig(buffer, format=form, dpi=_PNG_DPI, metadata=metadata)
         return buffer.getvalue()
 
 
@@ -119,10 +123,16 @@ def line_chart(
     ticks: Sequence[float] | None = None,
     zero: bool = False,
 ) -> Chart:
-    """Lines over x, each named at its end.
+    """Lines over x, each labelled at its end.
 
     Args:
-        ticks: values of x to mark; chosen by default.
+        name: see `Chart`.
+        title: see `Chart`.
+        caption: see `Chart`.
+        lines: in the order of their colours.
+        x_label: of the x axis.
+        y_label: of the y axis.
+        ticks: marked values of x; by default Matplotlib's.
         zero: draw a line at y = 0.
     """
     figure, axes = _axes(_WIDTH, _HEIGHT)
@@ -138,11 +148,8 @@ def line_chart(
             continue
         if line.low is not None and line.high is not None:
             axes.fill_between(x, line.low[seen], line.high[seen], color=colour, alpha=0.14, linewidth=0)
-        faint: dict[str, Any] = {"linestyle": (0, (2, 2)), "linewidth": 1.1}
-        style = faint if line.faint else {"linestyle": dash}
-        axes.plot(x, y, color=colour, marker="o" if x.size < 12 and not line.faint else "", **style)
-        if not line.faint:
-            ends.append((float(x[-1]), float(y[-1]), line.name, colour))
+        axes.plot(x, y, color=colour, marker="o" if x.size < 12 else "", linestyle=dash)
+        ends.append((float(x[-1]), float(y[-1]), line.name, colour))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if ticks is not None:
@@ -154,10 +161,15 @@ def line_chart(
 def dot_chart(
     name: str, title: str, caption: str, rows: Sequence[Dots], x_label: str, names: tuple[str, str]
 ) -> Chart:
-    """A row for each thing: a filled dot with its deviation, a ring for the reference.
+    """Rows of a filled dot with an error bar, for our value, and a ring, for the reference.
 
     Args:
-        names: what the filled dots and what the rings are, for the legend.
+        name: see `Chart`.
+        title: see `Chart`.
+        caption: see `Chart`.
+        rows: from the top.
+        x_label: of the x axis.
+        names: of the filled dots and of the rings, for the legend.
     """
     figure, axes = _axes(_WIDTH, max(1.0 + 0.3 * len(rows), 0.7 * _HEIGHT))
     heights = range(len(rows), 0, -1)
@@ -165,15 +177,7 @@ def dot_chart(
         if row.value is not None and row.reference is not None:
             axes.plot([row.value, row.reference], [height] * 2, color=LINE, linewidth=2.5, zorder=1)
         if row.reference is not None:
-            axes.plot(
-                row.reference,
-                height,
-                "o",
-                color=SERIES[1],
-                markerfacecolor=_BACKGROUND,
-                markersize=7,
-                mew=1.6,
-            )
+            axes.plot(row.reference, height, **_RING)
         if row.value is not None:
             axes.errorbar(
                 row.value, height, xerr=row.deviation, color=SERIES[0], fmt="o", markersize=7, elinewidth=1.3
@@ -196,24 +200,23 @@ def dot_chart(
 def scatter_chart(
     name: str, title: str, caption: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str
 ) -> Chart:
-    """A named dot for each (x, y)."""
+    """One labelled dot per point.
+
+    Args:
+        name: see `Chart`.
+        title: see `Chart`.
+        caption: see `Chart`.
+        points: label → (x, y).
+        x_label: of the x axis.
+        y_label: of the y axis.
+    """
     figure, axes = _axes(_WIDTH, _HEIGHT)
-    colours = _colours(list(points))
-    for label, (x, y) in points.items():
-        axes.plot(x, y, "o", color=colours[label][0], markersize=7)
+    for (label, point), (colour, _) in zip(points.items(), _colours(list(points)).values(), strict=True):
+        axes.plot(*point, "o", color=colour, markersize=7)
+        _label(axes, label, point, (0, 7), color=colour, ha="center", va="bottom")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.margins(x=0.25, y=0.15)
-    for label, (x, y) in points.items():
-        axes.annotate(
-            label,
-            (x, y),
-            xytext=(0, 7),
-            textcoords="offset points",
-            color=colours[label][0],
-            ha="center",
-            va="bottom",
-        )
     return Chart(name, title, caption, figure)
 
 
@@ -243,16 +246,13 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _colours(names: Sequence[str]) -> Mapping[str, tuple[str, object]]:
-    """A colour for each name, in their order; after the last colour, the first again with dashes."""
-    found = list(dict.fromkeys(names))
-    return {
-        name: (SERIES[i % len(SERIES)], _DASHES[i // len(SERIES) % len(_DASHES)])
-        for i, name in enumerate(found)
-    }
+    """Colour and line style of each name; after the last colour, the first again with dashes."""
+    styles = cycle((colour, dash) for dash in _DASHES for colour in SERIES)
+    return dict(zip(dict.fromkeys(names), styles, strict=False))
 
 
 def _label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write names right of the lines' ends, moved apart where they would overlap."""
+    """Write labels right of the lines' ends, moved apart where they would overlap."""
     if not ends:
         return
     figure.draw_without_rendering()
@@ -263,25 +263,26 @@ def _label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, s
     bottom, top = box.y0 * to_points + _FONT / 2, box.y1 * to_points
     heights = _apart([float(place[1]) for place in places], bottom, top)
     for (x, y, name, colour), place, height in zip(ends, places, heights, strict=True):
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(right - place[0] + 7, height - place[1]),
-            textcoords="offset points",
-            color=colour,
-            fontsize=_FONT,
-            va="center",
-            annotation_clip=False,
-        )
+        offset = (right - place[0] + 7, height - place[1])
+        _label(axes, name, (x, y), offset, color=colour, fontsize=_FONT, va="center", annotation_clip=False)
+
+
+def _label(
+    axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **style: Any
+) -> None:
+    """Write a text beside a point, `offset` points to the right and above."""
+    axes.annotate(text, point, xytext=offset, textcoords="offset points", **style)
 
 
 def _apart(wanted: Sequence[float], bottom: float, top: float) -> list[float]:
-    """Heights nearest to those wanted (least squares), in their order, far enough from each other.
+    """Heights nearest to `wanted` (least squares), in the same order, at least `_LABEL_GAP` apart.
 
     They start above `bottom`, and end below `top` as far as there is room.
     """
     order = np.argsort(wanted, kind="stable")
-    # Blocks of touching labels, each at the mean of what its members want: pool adjacent violators.
+    # Pool adjacent violators: less the gaps below it, a label wants the height w - rank · gap, and these must
+    # not decrease. Blocks that would are merged at their mean, so that their labels touch: with a gap of 12,
+    # wanted heights 50, 50 are 50, 38 → both at 44 → drawn at 44 and 56.
     blocks: list[list[float]] = []
     for rank, index in enumerate(order):
         blocks.append([wanted[index] - rank * _LABEL_GAP])
@@ -296,7 +297,7 @@ def _apart(wanted: Sequence[float], bottom: float, top: float) -> list[float]:
 
 
 def _in_page_colours(svg: str, attributes: str) -> str:
-    """Matplotlib's file → an <svg> for the page, in its colours (as variables) and its font."""
+    """Matplotlib's SVG file → an <svg> for the page, with its CSS variables as colours and in its font."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg {attributes} \1>", svg, count=1)

@@ -1,10 +1,15 @@
-"""What a depth model does with a few images of prepared datasets: prediction and error, resolution."""
+"""What a model does with a few images of prepared datasets: predictions, errors, attention, resolution.
+
+Depth is compared after alignment by scale and shift, as in `pipelines.evaluation.relative_depth`; classes are
+predicted for whole images in one pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +34,17 @@ from pipelines.prediction.attention_figure import attention_figure
 WORST_ERROR = 0.5
 """Relative error that has the brightest colour."""
 
+REFERENCES = ((0.25, 0.25), (0.75, 0.75))
+"""Tokens whose attention is drawn, in fractions of height and width."""
+
+_STEPS = (1.0, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
+"""Sides of Figure 4, 384 to 640 pixels, relative to that of training."""
+
+_WRONG = (230, 30, 30)
+_DIMMED = 0.5
+
+Picture = NDArray[np.uint8]
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -37,41 +53,95 @@ class Sample:
     Attributes:
         name: dataset and sample.
         image: (H, W, 3) uint8 RGB.
-        truth: (H, W) float32 inverse depth, NaN where there is none.
-        cap: depth in the inverse of the truth's unit, beyond which nothing counts.
+        truth: (H, W) float32 inverse depth, NaN where invalid; or uint8 classes, 255 where unlabelled.
+        cap: depth in the inverse of the truth's unit, beyond which ground truth is ignored.
     """
 
     name: str
     image: Picture
-    truth: NDArray[np.float32]
-    cap: float
+    truth: NDArray[Any]
+    cap: float = float("inf")
 
 
-def samples_of(datasets: Sequence[PreparedDataset], count: int, split: str | None) -> list[Sample]:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A prediction of sample `name`: `metrics` by display name, `pictures` (H, W, 3) uint8 by caption."""
+
+    name: str
+    metrics: dict[str, float]
+    pictures: dict[str, Picture]
+
+
+def samples_of(
+    model: dpt.DPT, datasets: Sequence[PreparedDataset], count: int, split: str | None
+) -> list[Sample]:
     """The first samples of each dataset.
 
     Args:
-        split: of all datasets; by default the validation split, or else the last one, of each.
+        model: of depth, or with the datasets' classes.
+        datasets: with ground truth of the model's kind.
+        count: number of samples of each.
+        split: of all datasets; by default each one's validation split, or else its last one.
 
     Raises:
-        NotADataset: if a dataset has no depth maps, or no such split.
+        NotADataset, BadModel: if a dataset has other ground truth, or no such split.
     """
-    return [sample for dataset in datasets for sample in _samples(dataset, count, split)]
+    read = _labelled if model.config.task == "segmentation" else _with_depth
+    return [one for d in datasets for one in islice(read(model, d, split or _split_to_show(d)), count)]
 
 
-def _samples(dataset: PreparedDataset, count: int, split: str | None) -> Iterator[Sample]:
-    batches = evaluation_batches(dataset, split or split_to_show(dataset), 0, 0, 1, batch_size=1)
-    for _, batch in zip(range(count), batches, strict=False):
+def _with_depth(model: dpt.DPT, dataset: PreparedDataset, split: str) -> Iterator[Sample]:
+    for batch in evaluation_batches(dataset, split, 0, 0, 1, batch_size=1):
         cap = float(normalised_caps(batch, CapsSection())[0])
         truth = batch.target[0].float().numpy()
         yield Sample(f"{dataset.name}: {batch.sample_ids[0]}", batch.images[0].numpy(), truth, cap)
 
 
-def show(network: dpt.DPT, sample: Sample) -> Shown:
-    """Predict a sample; its error is that of depth after alignment, relative to the ground truth."""
-    prediction = _inverse_depth(network, sample)
+def _labelled(model: dpt.DPT, dataset: PreparedDataset, split: str) -> Iterator[Sample]:
+    require_same_classes(model.config, dataset)
+    for name, image, labels in labelled_images(dataset, split, 0, 1):
+        yield Sample(f"{dataset.name}: {name}", image, labels)
+
+
+def _split_to_show(dataset: PreparedDataset) -> str:
+    splits = dataset.manifest.samples
+    usual = EvaluateConfig().split
+    return usual if usual in splits else list(splits)[-1]
+
+
+def show(model: dpt.DPT, sample: Sample) -> Shown:
+    """Predict a `sample` with a `model`, and draw prediction and error."""
+    return _show_classes(model, sample) if model.config.task == "segmentation" else _show_depth(model, sample)
+
+
+def by_resolution(model: dpt.DPT, samples: Sequence[Sample]) -> dict[int, float]:
+    """Side of the `model`'s input in pixels, from that of training on (Figure 4) → metric of the `samples`.
+
+    The metric is the mean AbsRel over the samples, or the mIoU over all their pixels.
+    """
+    metric = _miou if model.config.task == "segmentation" else _mean_abs_rel
+    divisor = model.size_divisor
+    sides = sorted({round(model.config.image_size * step / divisor) * divisor for step in _STEPS})
+    return {side: metric(model, samples, side) for side in sides}
+
+
+def attention_of(model: dpt.DPT, image: Picture) -> Picture | None:
+    """Attention of a `model` in its tapped layers on an `image` (Figures A4, A5); None without tokens."""
+    try:
+        layers = check_layers(model, ()).layers
+    except ValueError:
+        return None
+    return attention_figure(model, image, layers, REFERENCES)
+
+
+# ---- depth
+
+
+def _show_depth(model: dpt.DPT, sample: Sample) -> Shown:
+    prediction = _inverse_depth(model, sample)
     aligned, counted = _aligned(prediction, sample)
-    limits = display_range(np.where(counted, sample.truth, np.nan))
+    truth = np.where(counted, sample.truth, np.nan)
+    limits = display_range(truth)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(counted, np.abs(sample.truth / aligned - 1), np.nan)
     return Shown(
@@ -79,23 +149,19 @@ def show(network: dpt.DPT, sample: Sample) -> Shown:
         {"AbsRel": _abs_rel(prediction, sample)},
         {
             "image": sample.image,
-            "ground truth": _painted(np.where(counted, sample.truth, np.nan), "inferno", limits),
-            "prediction, aligned": _painted(aligned, "inferno", limits),
-            f"relative error, 0 to {WORST_ERROR:.0%}": _painted(error, "magma", (0.0, WORST_ERROR)),
+            "ground truth": colourise(truth, "inferno", limits),
+            "prediction, aligned": colourise(aligned, "inferno", limits),
+            f"relative error, 0 to {WORST_ERROR:.0%}": colourise(error, "magma", (0.0, WORST_ERROR)),
         },
     )
 
 
-def by_resolution(network: dpt.DPT, samples: Sequence[Sample]) -> dict[int, float]:
-    """Side of the network's input in pixels → mean AbsRel of the samples."""
-    return {
-        side: float(np.mean([_abs_rel(_inverse_depth(network, sample, side), sample) for sample in samples]))
-        for side in sides_of_figure_4(network)
-    }
+def _mean_abs_rel(model: dpt.DPT, samples: Sequence[Sample], side: int) -> float:
+    return float(np.mean([_abs_rel(_inverse_depth(model, sample, side), sample) for sample in samples]))
 
 
-def _inverse_depth(network: dpt.DPT, sample: Sample, side: int | None = None) -> NDArray[np.float32]:
-    return inverse_depth_of(predict_inverse_depth(network, sample.image, side), network.config)
+def _inverse_depth(model: dpt.DPT, sample: Sample, side: int | None = None) -> NDArray[np.float32]:
+    return inverse_depth_of(predict_inverse_depth(model, sample.image, side), model.config)
 
 
 def _aligned(
@@ -115,127 +181,35 @@ def _abs_rel(prediction: NDArray[np.float32], sample: Sample) -> float:
     return float(depth_metrics(torch.from_numpy(prediction)[None], truth, valid, sample.cap)["abs_rel"][0])
 
 
-def _painted(values: NDArray[np.floating], colours: str, limits: tuple[float, float]) -> Picture:
-    return np.asarray(colourise(values, colours, limits), np.uint8)
+# ---- classes
 
 
-REFERENCES = ((0.25, 0.25), (0.75, 0.75))
-"""Tokens whose attention is drawn, in shares of height and width."""
-
-
-FIGURE_4_STEPS = (1.0, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
-"""Sides of Figure 4, 384 to 640 pixels, in those of training."""
-
-
-Picture = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A prediction to look at: its name, metrics, and pictures (H, W, 3) uint8 RGB by what they show."""
-
-    name: str
-    metrics: dict[str, float]
-    pictures: dict[str, Picture]
-
-
-def split_to_show(dataset: PreparedDataset) -> str:
-    """The validation split, or else the last one."""
-    splits = dataset.manifest.samples
-    usual = EvaluateConfig().split
-    return usual if usual in splits else list(splits)[-1]
-
-
-def attention_of(network: dpt.DPT, image: Picture) -> Picture | None:
-    """Figures A4 and A5: where tokens attend to in the tapped layers; None of a backbone without tokens."""
-    try:
-        layers = check_layers(network, ()).layers
-    except ValueError:
-        return None
-    return attention_figure(network, image, layers, REFERENCES)
-
-
-def sides_of_figure_4(network: dpt.DPT) -> list[int]:
-    """Sides of the network's input in pixels, from that of training on."""
-    divisor = network.size_divisor
-    return sorted({round(network.config.image_size * step / divisor) * divisor for step in FIGURE_4_STEPS})
-
-
-_WRONG = (230, 30, 30)
-
-
-_DIMMED = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledSample:
-    """An image with labels.
-
-    Attributes:
-        name: dataset and sample.
-        image: (H, W, 3) uint8 RGB.
-        labels: (H, W) uint8 classes, 255 where nothing is labelled.
-    """
-
-    name: str
-    image: Picture
-    labels: Picture
-
-
-def labelled_samples_of(
-    network: dpt.DPT, datasets: Sequence[PreparedDataset], count: int, split: str | None
-) -> list[LabelledSample]:
-    """The first samples of each dataset.
-
-    Args:
-        split: of all datasets; by default the validation split, or else the last one, of each.
-
-    Raises:
-        NotADataset, BadModel: if a dataset has no labels, or others than the model predicts, or no such
-            split.
-    """
-    samples = []
-    for dataset in datasets:
-        require_same_classes(network.config, dataset)
-        found = labelled_images(dataset, split or split_to_show(dataset), 0, 1)
-        samples += [LabelledSample(f"{dataset.name}: {name}", *pair) for name, *pair in islice(found, count)]
-    return samples
-
-
-def show_classes(network: dpt.DPT, sample: LabelledSample) -> Shown:
-    """Predict a sample, as a whole image."""
-    (prediction,) = predict_classes(network, [sample.image])
-    result = _count_pixels(network, [(sample, prediction)]).result()
-    labelled = sample.labels != IGNORED_LABEL
+def _show_classes(model: dpt.DPT, sample: Sample) -> Shown:
+    (prediction,) = predict_classes(model, [sample.image])
+    result = _counts(model, [sample], [prediction]).result()
+    labelled = sample.truth != IGNORED_LABEL
     grey = np.repeat(sample.image.mean(axis=2, keepdims=True) * _DIMMED, 3, axis=2)
     errors = np.where(labelled[..., None], grey, 0).astype(np.uint8)
-    errors[labelled & (prediction != sample.labels)] = _WRONG
+    errors[labelled & (prediction != sample.truth)] = _WRONG
     return Shown(
         sample.name,
         {"pixAcc": result["pix_acc"], "mIoU": result["miou"]},
         {
             "image": sample.image,
-            "labels": paint_classes(sample.labels),
+            "labels": paint_classes(sample.truth),
             "prediction": paint_classes(prediction),
             "wrong pixels in red": errors,
         },
     )
 
 
-def miou_by_resolution(network: dpt.DPT, samples: Sequence[LabelledSample]) -> dict[int, float]:
-    """Side of the network's input in pixels → mIoU over all pixels of the samples, as whole images."""
-    found = {}
-    for side in sides_of_figure_4(network):
-        predictions = [predict_classes(network, [sample.image], target=side)[0] for sample in samples]
-        found[side] = _count_pixels(network, zip(samples, predictions, strict=True)).result()["miou"]
-    return found
+def _miou(model: dpt.DPT, samples: Sequence[Sample], side: int) -> float:
+    predictions = [predict_classes(model, [sample.image], target=side)[0] for sample in samples]
+    return _counts(model, samples, predictions).result()["miou"]
 
 
-def _count_pixels(
-    network: dpt.DPT, predicted: Iterable[tuple[LabelledSample, Picture]]
-) -> SegmentationCounts:
-    """Pixels by label and prediction."""
-    counts = SegmentationCounts(network.config.classes)
-    for sample, prediction in predicted:
-        counts.update(torch.from_numpy(prediction)[None], torch.from_numpy(sample.labels)[None])
+def _counts(model: dpt.DPT, samples: Sequence[Sample], predictions: Sequence[Picture]) -> SegmentationCounts:
+    counts = SegmentationCounts(model.config.classes)
+    for sample, prediction in zip(samples, predictions, strict=True):
+        counts.update(torch.from_numpy(prediction)[None], torch.from_numpy(sample.truth)[None])
     return counts

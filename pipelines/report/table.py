@@ -1,4 +1,4 @@
-"""Tables of numbers, once as data: for people as HTML that sorts by any column, and as Markdown."""
+"""Tables of numbers as data, rendered as HTML that sorts by any column, and as Markdown."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ Tone = Literal["", "better", "worse", "missing", "failed"]
 
 MISSING = "\N{EN DASH}"
 
+_LONG = 40
+"""Cells of text with more characters may wrap."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's title; neighbours of one `group` share a header above. `text` aligns to the left."""
+    """A column's `title`; adjacent columns of one `group` share a header above; `text` is aligned left."""
 
     title: str
     group: str = ""
@@ -28,11 +31,11 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: what it says.
-        key: what it is sorted by; None for nothing to sort by, which goes last.
-        detail: said after it, smaller.
+        text: its content.
+        key: sort key; cells with None are sorted last.
+        detail: smaller text behind it.
         best: printed bold, as the paper prints the best of a column.
-        tone: how good the news is.
+        tone: colour of the cell.
     """
 
     text: str
@@ -43,25 +46,25 @@ class Cell:
 
     @classmethod
     def of(cls, text: str) -> Cell:
-        """A cell of text, sorted by that."""
+        """A cell of `text`, which is its sort key too."""
         return cls(text, text)
 
     @classmethod
     def absent(cls, why: str = MISSING) -> Cell:
-        """A cell where there is nothing."""
+        """A cell without a value, with the reason `why`."""
         return cls(why, None, tone="missing")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table; every row has a cell for every column, and the first one names the row."""
+class NumberTable:
+    """A table with a `title`; its `rows` have one cell for each of the `columns`, the first names the row."""
 
     title: str
     columns: Sequence[Column]
     rows: list[list[Cell]] = field(default_factory=list)
 
     def html(self) -> str:
-        """As HTML that a keyboard can scroll and sort."""
+        """As HTML that can be scrolled and sorted by keyboard."""
         rows = "\n".join(f"<tr>{''.join(self._cells(row))}</tr>" for row in self.rows)
         return (
             f'<p class="caption" aria-hidden="true">{escape(self.title)}</p>\n'
@@ -111,9 +114,6 @@ class Table:
         column = self.columns[index]
         starts = index > 0 and column.group and column.group != self.columns[index - 1].group
         return [*(["text"] if column.text else []), *(["first"] if starts else [])]
-
-
-_LONG = 40
 
 
 def _classes(kinds: Sequence[str]) -> str:

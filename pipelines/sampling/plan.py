@@ -1,16 +1,16 @@
-"""The sample plan: which sample is the n-th of a training run.
+"""The sample plan: the n-th sample of a training run.
 
-The paper makes a mini-batch by drawing datasets uniformly at random and then a sample of each (section 4.1).
-Here that is a pure function of (sizes, stages, seed, n): nothing about it depends on the number of workers,
-and resuming at step s means starting the plan at sample s × batch.
+The paper builds a mini-batch by drawing datasets uniformly at random and then a sample of each (section 4.1).
+Here that is a pure function of (sizes, stages, seed, n): it does not depend on the number of workers, and
+resuming at step s means starting the plan at sample s × batch.
 
-* Which dataset: `pipelines.sampling.mixture`.
-* Which row: the next of the dataset's own pass, as `mixture` numbers its samples. Each pass is a
-  new permutation of the dataset's row groups, and a rotation of the rows inside each, so that consecutive
-  numbers lie in one row group and eight samples cost one read. Rows are as good as independent of their row
-  group: ingest shuffled the whole dataset before cutting it.
-* Stages, such as the paper's pretraining on curated datasets, follow each other; each is a sequence of its
-  own, with its own shares and its own passes.
+* Dataset and ordinal within it: `pipelines.sampling.mixture`.
+* Row: the ordinal's place in the dataset's current pass. Each pass is a new permutation of the dataset's row
+  groups and a rotation of the rows of each, so that consecutive ordinals lie in one row group and eight
+  samples cost one read. Rows are practically independent of their row group: ingest shuffled the whole
+  dataset before cutting it.
+* Stages, such as the paper's pretraining on curated datasets, follow each other; each is an independent
+  sequence with its own shares and passes.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ from pipelines.sampling.streams import hash64, random_stream, stage_seed
 Sampling = Literal["multinomial", "stratified"]
 
 PLAN_VERSION = 2
-"""Counts the changes of what comes when: a run goes on only by the plan that it began with."""
+"""Incremented when the order of samples changes: a run resumes only with the plan that it began with."""
 
 _PASS = 3
+"""Purpose of random streams; `mixture` has 1 and 2."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of a run.
+    """Consecutive steps of a run with one mixture of datasets.
 
     Attributes:
-        steps: its length.
-        shares: of each of the run's datasets, any non-negative numbers with a positive sum; None for all
-            alike.
-        sampling: how a batch keeps them, see `pipelines.sampling.mixture`.
+        steps: number of steps.
+        shares: relative share of each of the run's datasets, non-negative with a positive sum; None for
+            equal shares.
+        sampling: the mixture, see `pipelines.sampling.mixture`.
     """
 
     steps: int
@@ -70,9 +71,9 @@ class SamplePlan:
 
     Args:
         row_groups: for each dataset, the number of rows of each of its row groups.
-        stages: one after the other; the last one has no end.
-        batch_size: of the global batch.
-        seed: decides everything.
+        stages: one after the other; the last one never ends.
+        batch_size: samples of the global batch.
+        seed: of all random numbers.
 
     Raises:
         ValueError: if a dataset with a positive share has no rows.
@@ -104,7 +105,7 @@ class SamplePlan:
 
 
 class _Endless:
-    """The infinite sequence of samples that a stage is the beginning of."""
+    """The infinite sequence of samples that a stage takes the beginning of."""
 
     def __init__(self, rows: list[NDArray[np.int64]], stage: Stage, batch_size: int, seed: int) -> None:
         shares = np.ones(len(rows)) if stage.shares is None else stage.shares
@@ -131,7 +132,12 @@ class _Endless:
     def _rows_of(
         self, dataset: int, ordinals: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row group and row of the given draws of one dataset."""
+        """Row group and row of the ordinals (n,) of one dataset.
+
+        Row groups of 3, 2 and 3 rows, pass 1 in the order 2, 0, 1: it ends after 3, 6 and 8 rows. Ordinal 12
+        is position 4 of pass 1 (12 = 1 · 8 + 4): the second row group of the pass, 0, and its row 4 − 3 = 1,
+        which a rotation by 2 makes row (1 + 2) % 3 = 0.
+        """
         passes, positions = np.divmod(ordinals, self._rows[dataset].sum())
         groups, rows = np.empty_like(ordinals), np.empty_like(ordinals)
         for number in np.unique(passes):
@@ -145,11 +151,11 @@ class _Endless:
         return groups, rows
 
     def _shuffled_pass(self, dataset: int, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Order of the row groups in one pass, and the cumulative number of rows after each."""
+        """Order of the row groups in one pass, and the number of rows up to the end of each."""
         order = random_stream(self._seed, _PASS, dataset, number).permutation(len(self._rows[dataset]))
         return order, np.cumsum(self._rows[dataset][order])
 
     def _turns(self, dataset: int, number: int, groups: NDArray[np.int64]) -> NDArray[np.int64]:
-        """By how much the rows of a row group are rotated in a pass."""
+        """Rotation of the rows of each of the `groups` in a pass; 63 bits of a hash, to stay non-negative."""
         keys = groups.astype(np.uint64) + np.uint64((number << 40) + (dataset << 32))
         return (hash64(self._seed, keys) >> np.uint64(1)).astype(np.int64)

@@ -23,8 +23,9 @@ from dpt.alignment import robust_scale_shift
 from dpt.predict.depth import predict_batch
 from pipelines.cluster.workers import on_workers
 from pipelines.config import TrainConfig
+from pipelines.loading.batches import SameSizeBatches
 from pipelines.loading.metric_crops import training_window
-from pipelines.loading.rows import decode_row
+from pipelines.loading.rows import Row, decode_row, size_of
 from pipelines.loading.shard_reader import TRAINING_COLUMNS, ShardReader
 
 
@@ -87,11 +88,9 @@ def _alignments(
     found = []
     for index in range(len(datasets)):
         for group in range(rank, len(reader.row_groups[index]), workers):
-            same: dict[tuple[int, int], list[dict[str, Any]]] = {}
-            for row in reader.rows(index, group):
-                same.setdefault((row["height"], row["width"]), []).append(row)
-            for rows in same.values():
-                found += _align(model, rows, config)
+            rows = reader.rows(index, group)
+            for same in SameSizeBatches[Row](len(rows)).of(rows, size_of):
+                found += _align(model, same, config)
     reader.close()
     return found
 

@@ -16,7 +16,7 @@ from dpt.losses import SILogLoss, gradient_matching
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.metric_depth import metric_pictures, metric_share, require_metric_data
-from pipelines.evaluation.metric_protocol import MetricProtocol
+from pipelines.evaluation.sets import MetricProtocol
 from pipelines.loading.crops import Crops
 from pipelines.loading.metric_crops import MetricDepthCrops
 from pipelines.tasks.base import Task
@@ -105,7 +105,7 @@ class MetricDepth(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
         """As `Task.evaluate_share`: without alignment (`pipelines.evaluation.metric_protocol`)."""
-        return metric_share(model, dataset, split, self.protocol, rank, world_size)
+        return metric_share(model, dataset, rank, world_size, split, self.protocol)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int

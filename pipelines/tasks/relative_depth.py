@@ -14,7 +14,7 @@ from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.losses import ScaleShiftInvariantLoss
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
-from pipelines.evaluation.relative_depth import evaluate_share, sample_predictions
+from pipelines.evaluation.relative_depth import relative_share, sample_predictions
 from pipelines.loading.crops import Crops, RelativeDepthCrops
 from pipelines.tasks.base import Task
 
@@ -60,7 +60,7 @@ class RelativeDepth(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
         """As `Task.evaluate_share`: metrics after alignment."""
-        return evaluate_share(model, dataset, split, self.config.caps, rank, world_size)
+        return relative_share(model, dataset, rank, world_size, split, self.config.caps)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int

@@ -48,7 +48,7 @@ class Segmentation(Task):
     def crops(self) -> Crops:
         """Rescaled random crops."""
         settings = self.config.segmentation
-        return SegmentationCrops(self.config.crop_size, settings.resize, settings.rescale, self.config.flip)
+        return SegmentationCrops(self.config.crop_size, self.config.flip, settings.resize, settings.rescale)
 
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """As `Task.check`: needs one set of classes, and a decoder that can have batch normalisation."""
@@ -86,7 +86,7 @@ class Segmentation(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> SegmentationCounts:
         """As `Task.evaluate_share`: pixel counts by label and prediction."""
-        return count_share(model, dataset, split, InferenceSection(), rank, world_size)
+        return count_share(model, dataset, rank, world_size, split, InferenceSection())
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int

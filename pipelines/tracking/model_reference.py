@@ -10,6 +10,7 @@ from pathlib import Path
 import dpt
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.folder import Folder
+from dpt.weights.folder import CONFIG, WEIGHTS, is_model_folder
 from pipelines.tracking import runs as tracking
 
 
@@ -59,7 +60,7 @@ def temporary_folder(model: dpt.DPT) -> Iterator[Path]:
 @contextmanager
 def model_folder(reference: str) -> Iterator[Path]:
     """A local folder, valid inside the block, with the model of a `reference` as in `load_model`."""
-    ours = all((Path(reference) / name).is_file() for name in ("config.json", "weights.safetensors"))
+    ours = is_model_folder(reference)
     if ours or reference.startswith(tracking.MODEL_SCHEME):
         yield Path(reference) if ours else tracking.fetch_model(reference)
         return
@@ -73,6 +74,6 @@ def load_checkpoint(uri: str) -> dpt.DPT:
     if folder.is_local:
         return load_model(folder.path)
     with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
-        for file in ("weights.safetensors", "config.json"):
+        for file in (WEIGHTS, CONFIG):
             (Path(scratch) / file).write_bytes(folder.read_bytes(file))
         return load_model(scratch)

@@ -40,6 +40,7 @@ from pydantic import BaseModel
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from dpt.weights.folder import CONFIG, read_config
 from pipelines.config_files import to_yaml
 
 EXPERIMENT = "dpt"
@@ -284,7 +285,7 @@ def log_model(run: Run, folder: Path) -> str:
 
 def _signature(folder: Path) -> ModelSignature:
     """Signature of a saved model: encoded images in, encoded arrays out."""
-    task = json.loads((folder / "config.json").read_text())["task"]
+    task = read_config(folder)["task"]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema([ColSpec(DataType.binary, _OUTPUTS[task])]),
@@ -336,10 +337,10 @@ def fetch_model(uri: str) -> Path:
         raise TrackingError(
             f"{uri}: {str(error).splitlines()[0]} (in {mlflow.get_tracking_uri()})"
         ) from error
-    configs = sorted(Path(local).glob("artifacts/*/config.json"))
+    configs = sorted(Path(local).glob(f"artifacts/*/{CONFIG}"))
     if not configs:
         raise TrackingError(
-            f"{uri} is a model, but not one that dpt registered: it has no artifacts/*/config.json"
+            f"{uri} is a model, but not one that dpt registered: it has no artifacts/*/{CONFIG}"
         )
     return configs[0].parent
 

@@ -32,9 +32,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from dpt.ema import MovingAverage
+from dpt.weights.folder import CONFIG, WEIGHTS
 
-WEIGHTS_FILE = "weights.safetensors"
-CONFIG_FILE = "config.json"
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
@@ -109,7 +108,7 @@ def take_snapshot(
         state: progress of the run.
     """
     with average.swapped_in() if average else nullcontext():
-        tensors = {WEIGHTS_FILE: _copied(get_model_state_dict(model, options=_FULL_ON_CPU))}
+        tensors = {WEIGHTS: _copied(get_model_state_dict(model, options=_FULL_ON_CPU))}
     if average:
         tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_FULL_ON_CPU))
     moments: Any = get_optimizer_state_dict(model, optimizer, options=_FULL_ON_CPU).get("state", {})
@@ -125,7 +124,7 @@ def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
 
 def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
     """Write the file `name` of a `snapshot` to a local `path`."""
-    if name == CONFIG_FILE:
+    if name == CONFIG:
         path.write_text(json.dumps(snapshot.model_config, indent=1))
     else:
         save_file(snapshot.tensors[name], path)
@@ -181,7 +180,7 @@ def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> None:
     """Load the verified checkpoint in a local `folder` into `model`, `optimizer` and, if kept, `average`."""
-    _load(model, folder / WEIGHTS_FILE)
+    _load(model, folder / WEIGHTS)
     if average:
         average.restart()
         _load(model, folder / TRAINED_FILE)

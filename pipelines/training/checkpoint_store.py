@@ -20,8 +20,8 @@ from pathlib import Path
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
+from dpt.weights.folder import CONFIG
 from pipelines.training.checkpoint import (
-    CONFIG_FILE,
     STATE_FILE,
     DamagedCheckpoint,
     Snapshot,
@@ -141,7 +141,7 @@ class CheckpointStore:
     def _write(self, snapshot: Snapshot) -> None:
         """Write all files, each atomically, and last the state that makes them a checkpoint."""
         folder = self._folder / checkpoint_name(snapshot.state.step)
-        for name in (*snapshot.tensors, CONFIG_FILE):
+        for name in (*snapshot.tensors, CONFIG):
             with folder.writing(name) as path:
                 write_file(snapshot, name, path)
                 snapshot.state.files[name] = digest_of(path)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dpt
 from datasets_prep.manifest import PreparedDataset
 from dpt.metrics import merged
+from dpt.predict.depth import evaluation_mode
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
@@ -220,11 +221,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 def training_operations(model: dpt.DPT, crop: tuple[int, int]) -> float:
     """FLOPs of a training step of `model` on one `crop` (height, width), without activation checkpointing."""
-    training = model.training
     image = next(model.parameters()).new_zeros(1, 3, *crop)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image)
-    model.train(training)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), evaluation_mode(model):
+        model(image)
     return float(counter.get_total_flops() * (1 + _BACKWARD))
 
 

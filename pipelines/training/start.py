@@ -14,10 +14,10 @@ from pathlib import Path
 import dpt
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
+from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.model_reference import load_checkpoint, load_model
-from pipelines.training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 
 START_FOLDER = "start"
 
@@ -75,11 +75,11 @@ def save_initial_model(
         model = task.prepare_model(model or build_model(config.model, config.crop_size), datasets, say)
         with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
             dpt.save_model(model, scratch)
-            for name in (WEIGHTS_FILE, CONFIG_FILE):  # the config last: it marks the copy as complete
+            for name in (WEIGHTS, CONFIG):  # the config last: it marks the copy as complete
                 with folder.writing(name) as path:
                     shutil.copyfile(Path(scratch) / name, path)
     return folder.uri
 
 
 def _is_saved(run: Folder) -> bool:
-    return run.exists(f"{START_FOLDER}/{CONFIG_FILE}")
+    return run.exists(f"{START_FOLDER}/{CONFIG}")

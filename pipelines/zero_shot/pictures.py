@@ -1,4 +1,4 @@
-"""One image of an evaluation as a strip of pictures, small enough for a contact sheet."""
+"""The pictures of one image side by side, small enough for a contact sheet of the worst images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipelines.zero_shot.protocol import Measured, at_size
 
 _HEIGHT = 192
 _WORST_RATIO = 2.0
-"""The factor between prediction and truth that gets the brightest colour of the error map."""
+"""Ratio of prediction and ground truth that has the brightest colour of the error map."""
 
 Picture = NDArray[np.uint8]
 
 
 def preview(image: Picture) -> bytes:
-    """A small copy of an image, as PNG."""
+    """A small copy of an `image` (H, W, 3) uint8 RGB, as PNG."""
     scale = min(1.0, _HEIGHT / image.shape[0])
     size = (max(1, round(scale * image.shape[1])), max(1, round(scale * image.shape[0])))
     return encode_png(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8))
@@ -31,13 +31,17 @@ def preview(image: Picture) -> bytes:
 def depth_strip(
     small: bytes, depth: NDArray[np.float32], prediction: torch.Tensor, measured: Measured, cap: float
 ) -> Picture:
-    """Image, ground truth, aligned prediction and error side by side; the colours of both maps are the same.
+    """Image, ground truth, aligned prediction and error side by side; both maps have the same colour range.
 
     Args:
-        small: of `preview`.
-        depth: (H, W) metres, NaN where there is none.
-        prediction: (h, w) inverse depth up to `measured`'s scale and shift.
-        cap: metres; nothing is farther.
+        small: image, from `preview`.
+        depth: (H, W) metres, NaN where invalid.
+        prediction: (h, w) inverse depth up to scale and shift.
+        measured: has this scale and shift.
+        cap: metres; farther ground truth is invalid.
+
+    Returns:
+        (192, W', 3) uint8 RGB, or smaller.
     """
     image = decode_rgb(small)
     shape = (image.shape[0], image.shape[1])
@@ -66,9 +70,13 @@ def order_strip(
     """Image and prediction side by side, with point A red and point B green in both.
 
     Args:
-        small: of `preview`.
-        points: row and column of A, row and column of B, in the image of `size`.
+        small: image, from `preview`.
+        points: row and column of A, row and column of B, in the image.
+        size: (H, W) of the image.
         prediction: (h, w) inverse depth.
+
+    Returns:
+        (192, W', 3) uint8 RGB, or smaller.
     """
     image = decode_rgb(small)
     shape = (image.shape[0], image.shape[1])

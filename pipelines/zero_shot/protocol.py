@@ -1,10 +1,10 @@
-"""The zero-shot protocol for one image: what the network is given, and what its prediction is worth.
+"""The zero-shot protocol for one image: the network's input, and the metrics of its prediction.
 
 Ranftl et al., TPAMI 2020, section 6 (adopted in section 4.1 of the DPT paper): the prediction, resized
 bilinearly to the ground truth, which keeps its own resolution, is aligned to it in inverse depth by least
 squares on the valid pixels nearer than the cap; floored at the inverse of the cap, it is inverted and
-compared as depth. On DIW, where the order of two points is known, predicted inverse depth is compared as it
-is.
+compared as depth. On DIW, where only the order of two points is known, predicted inverse depth is compared
+without alignment.
 """
 
 from __future__ import annotations
@@ -32,29 +32,20 @@ METRICS = ("whdr", *DEPTH_METRICS)
 """All metrics of an image; those that do not apply to its ground truth are NaN."""
 
 
-@dataclass(frozen=True, slots=True)
-class InputSize:
-    """How large images are for the network; arguments of `transforms.network_size`."""
-
-    side: int
-    rule: str
-    divisor: int
-
-    def of(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) at which an image goes through the network."""
-        return network_size(height, width, self.side, self.rule, self.divisor)
+InputSize = tuple[int, str, int]
+"""Side, rule and divisor of the network's input (`transforms.network_size`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationImage:
-    """An image ready for the network, and its ground truth.
+    """A preprocessed image and its ground truth.
 
     Attributes:
-        pixels: (h, w, 3) float32 RGB, [0, 1] but for the overshoot of resampling.
+        pixels: (h, w, 3) float32 RGB in [0, 1], but for the overshoot of resampling.
         image: (H, W, 3) uint8 RGB, as decoded.
-        depth: (H, W) float32 metres, NaN where there is none; None for a pair of points.
+        depth: (H, W) float32 metres, NaN where invalid; None for a pair of points.
         points: row and column of A, row and column of B; None for depth.
-        a_is_farther: whether A is; of points only.
+        a_is_farther: True if A is farther than B; of points only.
     """
 
     pixels: NDArray[np.float32]
@@ -66,12 +57,13 @@ class EvaluationImage:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of one image.
+    """The result of one image.
 
     Attributes:
         metrics: those of `METRICS` that apply; NaN without pixels.
-        pixels: how many counted (1 for a pair of points).
-        scale, shift: of the alignment, in 1/m; NaN where there was none.
+        pixels: number of compared pixels (1 for a pair of points).
+        scale: of the alignment; NaN without alignment.
+        shift: of the alignment, in 1/m; NaN without alignment.
     """
 
     metrics: dict[str, float]
@@ -81,17 +73,19 @@ class Measured:
 
 
 def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: int) -> EvaluationImage:
-    """Decode and resize an image; take its ground truth as it is.
+    """Decode and resize an image; its ground truth keeps its resolution.
 
     Args:
-        border: pixels at each side whose ground truth does not count.
+        raw: a sample with depth or a pair of points.
+        size: of the network's input.
+        border: pixels at each side whose ground truth is ignored.
 
     Raises:
         BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
     """
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]
-    pixels = resize_image(image, *size.of(height, width))
+    pixels = resize_image(image, *network_size(height, width, *size))
     if isinstance(raw, RawPointPair):
         for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):
             if not (0 <= y < height and 0 <= x < width):
@@ -102,7 +96,7 @@ def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: 
             pixels, image, None, (raw.y_a, raw.x_a, raw.y_b, raw.x_b), bool(raw.a_is_farther)
         )
     if isinstance(raw, RawLabels) or raw.quantity != "depth":
-        raise BadSample("the ground truth is no depth")
+        raise BadSample("the ground truth is not depth")
     if raw.valid.shape != (height, width):
         rows, columns = raw.valid.shape
         raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
@@ -117,19 +111,16 @@ def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: 
 
 
 def measure_depth(prediction: Tensor, depth: NDArray[np.float32], cap: float) -> Measured:
-    """Compare a prediction with depth.
+    """Metrics of a `prediction` (h, w), finite inverse depth, after alignment by scale and shift to `depth`.
 
-    Args:
-        prediction: (h, w) inverse depth up to scale and shift, finite.
-        depth: (H, W) float32 metres, NaN where there is none.
-        cap: metres; only what is nearer counts.
+    Depth is (H, W) float32 metres, NaN where invalid; only ground truth nearer than `cap` metres is compared.
     """
     truth = torch.from_numpy(np.array(depth)).to(prediction.device)
     counted = ((truth > 0) & (truth < cap)).flatten().nonzero().squeeze(1)
     pixels = len(counted)
     if pixels == 0:
         return Measured(dict.fromkeys(DEPTH_METRICS, math.nan), 0)
-    # Only what counts goes on: on KITTI a fifth of the pixels.
+    # Only compared pixels are kept from here: on KITTI a fifth.
     predicted = at_size(prediction, depth.shape).flatten()[counted][None, None]
     target = truth.flatten()[counted].double()[None, None]
     valid = torch.ones_like(target, dtype=torch.bool)
@@ -144,7 +135,14 @@ def measure_depth(prediction: Tensor, depth: NDArray[np.float32], cap: float) ->
 def measure_order(
     prediction: Tensor, points: tuple[int, int, int, int], a_is_farther: bool, size: tuple[int, int]
 ) -> Measured:
-    """Compare the order of two points with a prediction (h, w), resized to the image's `size`."""
+    """WHDR of one pair of points.
+
+    Args:
+        prediction: (h, w) inverse depth.
+        points: row and column of A, row and column of B, in the image.
+        a_is_farther: the annotated order.
+        size: (H, W) of the image.
+    """
     y_a, x_a, y_b, x_b = points
     first, second = (torch.tensor([[place]], device=prediction.device) for place in ((y_a, x_a), (y_b, x_b)))
     relation = torch.tensor([[-1 if a_is_farther else 1]], device=prediction.device)
@@ -152,6 +150,6 @@ def measure_order(
 
 
 def at_size(prediction: Tensor, size: tuple[int, ...]) -> Tensor:
-    """(h, w) → (H, W) float64, bilinearly, as the authors' evaluation does."""
+    """A `prediction` (h, w) → float64 at `size` (H, W), bilinearly, as in the authors' evaluation."""
     exact = prediction.double()[None, None]
     return F.interpolate(exact, size=size, mode="bilinear", align_corners=False)[0, 0]

@@ -1,9 +1,11 @@
-"""The outcome of a zero-shot evaluation beside the paper's Table 1, as text, files and metrics.
+"""The results of a zero-shot evaluation beside the paper's Table 1, as text, files and metrics.
 
 per_image.parquet   every image: sample_id, dataset, each metric, scale, shift, valid pixels
-table.csv           every figure of ours and the paper's, a line each
-table.md            the table as it is printed
+table.csv           every figure of ours and the paper's, one per line
+table.md            the printed table
 worst_SET.png       the worst images: image, ground truth, aligned prediction, error
+
+Intervals are those of the percentile bootstrap over images (Efron, 1979).
 """
 
 from __future__ import annotations
@@ -18,47 +20,58 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
 from datasets_prep.formats.pictures import decode_rgb, encode_png
 from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.storage.folder import Folder
 from pipelines.evaluation.paper_tables import TABLE_1, Column, Row
-from pipelines.zero_shot.run import HEADLINE, SetResult
+from pipelines.evaluation.sets import ZERO_SHOT
+from pipelines.zero_shot.run import SetResult
+
+LEVEL = 0.95
+"""Confidence level of the intervals."""
 
 PER_IMAGE, CSV_TABLE, MARKDOWN_TABLE = "per_image.parquet", "table.csv", "table.md"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One set's figure of ours.
+    """Our figure on one set.
 
     Attributes:
-        column: of Table 1.
-        value, low, high: mean and 95 % interval in the column's unit.
-        images: how many the mean is over.
-        beyond_cap: how many have no valid pixel nearer than the cap, which no mean can have.
-        expected: how many the set has.
-        change: percent by which the value differs from the reference's.
+        result: of the set.
+        value: mean over its images, in the unit of its column of Table 1.
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        change: relative to the reference row of Table 1, in percent.
     """
 
-    column: Column
+    result: SetResult
     value: float
     low: float
     high: float
-    images: int
-    beyond_cap: int
-    expected: int
     change: float
+
+    @property
+    def column(self) -> Column:
+        """Of Table 1."""
+        return self.result.description.column
+
+    @property
+    def images(self) -> int:
+        """Number of images that the mean is over."""
+        return len(self.result.values)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Ours beside the paper's.
+    """Our figures beside the paper's.
 
     Attributes:
-        model: what ours is called.
-        figures: a set each, in the paper's order.
-        paper: the paper's rows, these sets only.
+        model: display name of ours.
+        figures: one per set, in the paper's order.
+        paper: the paper's rows, restricted to these sets.
     """
 
     model: str
@@ -71,7 +84,7 @@ class Report:
         return fmean(figure.change for figure in self.figures)
 
     def metrics(self) -> dict[str, float]:
-        """What is logged besides the means: intervals, counts, changes."""
+        """Metrics logged besides the means: intervals, number of images, changes."""
         found: dict[str, float] = {}
         for figure in self.figures:
             name, unit = figure.column.dataset, figure.column.unit
@@ -83,43 +96,58 @@ class Report:
 
 
 def make_report(model: str, results: Sequence[SetResult], resamples: int, seed: int) -> Report:
-    """Compute means, intervals and changes."""
-    paper = TABLE_1.of(*(result.name for result in results))
+    """Compute means, intervals and changes.
+
+    Args:
+        model: display name.
+        results: one per set.
+        resamples: number of bootstrap resamples.
+        seed: of the resampling.
+    """
     by_name = {result.name: result for result in results}
-    figures = tuple(
-        _figure(column, by_name[column.dataset], base, resamples, seed)
-        for column, base in zip(paper.columns, paper.reference_row.values, strict=True)
-    )
-    return Report(model, figures, paper.rows)
+    paper = TABLE_1.of(*by_name)
+    figures = []
+    for column, base in zip(paper.columns, paper.reference_row.values, strict=True):
+        result = by_name[column.dataset]
+        low, high = bootstrap_interval(result.values, resamples, seed)
+        value = column.unit * result.mean
+        assert base is not None  # the reference has every set
+        change = 100 * (value / base - 1)
+        figures.append(Figure(result, value, column.unit * low, column.unit * high, change))
+    return Report(model, tuple(figures), paper.rows)
 
 
-def _figure(column: Column, result: SetResult, base: float | None, resamples: int, seed: int) -> Figure:
-    low, high = bootstrap_interval(result.values, resamples, seed)
-    value = column.unit * result.mean
-    assert base is not None  # the reference has every set
-    return Figure(
-        column,
-        value,
-        column.unit * low,
-        column.unit * high,
-        len(result.values),
-        len(result.beyond_cap),
-        result.expected,
-        100 * (value / base - 1),
-    )
+def bootstrap_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
+    """The 95 % interval of the mean of independent values.
+
+    Args:
+        values: (n,), in an order that does not depend on which workers computed them.
+        resamples: number of means of n values drawn with replacement.
+        seed: of the draws.
+
+    Returns:
+        Lower and upper end, the 2.5th and 97.5th percentile of the means; NaN without values.
+    """
+    if len(values) < 2:  # SciPy refuses to resample a single value
+        return (float(values[0]), float(values[0])) if len(values) else (float("nan"), float("nan"))
+    # One resample at a time: all of DIW's together would be a gigabyte.
+    options = {"n_resamples": resamples, "batch": 1, "rng": np.random.default_rng(seed)}
+    means = bootstrap((values,), np.mean, method="percentile", **options).bootstrap_distribution
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
 
 
 # ---- the table
 
 
 def header(report: Report) -> list[str]:
-    """The head of the table: method, the sets, mean change."""
+    """Column titles of the table of a `report`: method, the sets, mean change."""
     columns = [f"{figure.column.heading} {figure.column.label}" for figure in report.figures]
     return ["", *columns, "mean change"]
 
 
 def our_lines(report: Report) -> list[list[str]]:
-    """Our figures, their intervals, and of how many images they are."""
+    """Rows of a `report`: our figures, their intervals, their number of images."""
     figures = report.figures
     values = [_with_change(f.column.text(f.value), f.change) for f in figures]
     intervals = [f"{f.column.text(f.low)} to {f.column.text(f.high)}" for f in figures]
@@ -131,7 +159,7 @@ def our_lines(report: Report) -> list[list[str]]:
 
 
 def paper_lines(report: Report) -> list[list[str]]:
-    """The paper's rows as it prints them."""
+    """The paper's rows of a `report`, as printed."""
     lines = []
     for row in report.paper:
         texts = [figure.column.text(value) for figure, value in zip(report.figures, row.values, strict=True)]
@@ -142,26 +170,26 @@ def paper_lines(report: Report) -> list[list[str]]:
     return lines
 
 
-def notes(report: Report) -> str:
-    """What the table's changes are measured against."""
+def notes() -> str:
+    """The caption of the table."""
     return f"Lower is better. Changes are relative to {TABLE_1.reference}, as in Table {TABLE_1.number}."
 
 
 def markdown(report: Report) -> str:
-    """The table in Markdown."""
+    """The table of a `report` in Markdown."""
     lines = [header(report), ["---"] * len(header(report)), *our_lines(report), *paper_lines(report)]
     rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{rows}\n\n{notes(report)}\n"
+    return f"{rows}\n\n{notes()}\n"
 
 
 def comma_separated(report: Report) -> str:
-    """Every figure, one a line."""
+    """CSV of a `report`, one figure per line."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     names = ("method", "dataset", "metric", "value", "low", "high", "images", "of", "change_percent")
     writer.writerow(names)
     for f in report.figures:
-        numbers = (f.value, f.low, f.high, f.images, f.expected, f.change)
+        numbers = (f.value, f.low, f.high, f.images, f.result.description.images, f.change)
         writer.writerow([report.model, f.column.dataset, f.column.label, *numbers])
     for row in report.paper:
         changes = row.changes or ("",) * len(row.values)
@@ -177,15 +205,16 @@ def _with_change(text: str, change: float) -> str:
 
 
 def _counts(figure: Figure) -> str:
-    beyond = f", {figure.beyond_cap} beyond the cap" if figure.beyond_cap else ""
-    return f"{figure.images} of {figure.expected}{beyond}"
+    beyond = len(figure.result.beyond_cap)
+    text = f"{figure.images} of {figure.result.description.images}"
+    return f"{text}, {beyond} beyond the cap" if beyond else text
 
 
 # ---- files
 
 
 def per_image(results: Sequence[SetResult]) -> pa.Table:
-    """Every image of every set, in order; `problem` says why one has no metrics."""
+    """Every image of all `results`, in order; `problem` says why one has no metrics."""
     whole = pa.concat_tables([result.table for result in results])
     names = ["sample_id", "dataset", *(n for n in whole.column_names if n not in ("sample_id", "dataset"))]
     table = whole.select([name for name in names if name not in ("position", "failure", "finite")])
@@ -198,7 +227,17 @@ def write_files(
     results: Sequence[SetResult],
     worst: Mapping[str, Sequence[tuple[str, bytes]]],
 ) -> list[str]:
-    """Write all files, each whole or not at all; returns their names."""
+    """Write all files atomically.
+
+    Args:
+        folder: to write to.
+        report: for the tables.
+        results: for the values of every image.
+        worst: set → titles and PNGs, see `pipelines.zero_shot.run.draw_worst`.
+
+    Returns:
+        the files' names.
+    """
     with folder.writing(PER_IMAGE) as path:
         pq.write_table(per_image(results), path, compression="zstd")
     folder.write_text(CSV_TABLE, comma_separated(report))
@@ -206,35 +245,9 @@ def write_files(
     names = [PER_IMAGE, CSV_TABLE, MARKDOWN_TABLE]
     for name, entries in worst.items():
         if entries:
-            titles = [f"{HEADLINE[name].heading}: {title}" for title, _ in entries]
+            titles = [f"{ZERO_SHOT[name].column.heading}: {title}" for title, _ in entries]
             sheet = contact_sheet([[decode_rgb(picture)] for _, picture in entries], titles)
             names.append(f"worst_{name}.png")
             with folder.writing(names[-1]) as path:
                 path.write_bytes(encode_png(sheet))
     return names
-
-
-LEVEL = 0.95
-
-
-def bootstrap_interval(values: NDArray[np.float64], resamples: int, seed: int) -> tuple[float, float]:
-    """The 95 % interval of the mean of independent values.
-
-    The percentile bootstrap (Efron, 1979): the mean of as many values drawn with replacement, again and
-    again; between the 2.5th and the 97.5th percentile of these means lies the interval.
-
-    Args:
-        values: (n,), in an order that does not depend on who computed them.
-        resamples: how often.
-        seed: decides the draws.
-
-    Returns:
-        Lower and upper end; NaN without values.
-    """
-    if not len(values):
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    # One at a time: all of DIW's together would be a gigabyte.
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)

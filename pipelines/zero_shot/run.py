@@ -1,34 +1,29 @@
 """`dpt evaluate --on …`: a model on the evaluation sets of Table 1, each image once.
 
 A set's figure is the mean over its images, in the metric that the paper reports on it. Images whose valid
-pixels all lie beyond the cap (19 of Sintel) can have none: they are counted and named. Images that cannot be
+pixels all lie beyond the cap (19 of Sintel) have no metric: they are counted and named. Images that cannot be
 read, and predictions that are not finite, end the evaluation with an error rather than a mean over fewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage.retries import StorageFailed
-from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
-from pipelines.evaluation.paper_tables import TABLE_1, Column
-from pipelines.tracking.model_reference import BadModel, temporary_folder
-from pipelines.zero_shot.protocol import METRICS, InputSize
+from pipelines.evaluation.sets import ZeroShotSet
+from pipelines.tracking.model_reference import BadModel
+from pipelines.zero_shot.protocol import METRICS
 from pipelines.zero_shot.sets import FoundSet
-from pipelines.zero_shot.stream import Work, Workers, evaluate_stream
-
-HEADLINE: dict[str, Column] = {column.dataset: column for column in TABLE_1.columns}
-"""Set → its column of Table 1."""
+from pipelines.zero_shot.stream import Work, evaluate_stream
 
 _SHOWN = 3
 
@@ -43,37 +38,36 @@ class UnreadableImages(UserError):
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """What came of one set.
+    """The result of a set, by its `description`: a `table` of `RESULT_SCHEMA` without `picture`, in order."""
 
-    Attributes:
-        name: of the set.
-        table: of `RESULT_SCHEMA` without `picture`, a row an image, in the set's order.
-        expected: how many images the set has, by its authors.
-    """
-
-    name: str
+    description: ZeroShotSet
     table: pa.Table
-    expected: int
+
+    @property
+    def name(self) -> str:
+        """Name of the set."""
+        return self.description.name
+
+    @property
+    def counted(self) -> pa.Table:
+        """The rows of the images that have pixels to compare."""
+        return self.table.filter(pc.greater(self.table.column("pixels"), 0))
 
     @property
     def values(self) -> NDArray[np.float64]:
-        """The headline metric of the images that have it, in the set's order."""
-        return self.of(HEADLINE[self.name].metric)
-
-    def of(self, metric: str) -> NDArray[np.float64]:
-        """Any metric of the images that have pixels to count."""
-        counted = self.table.filter(pc.greater(self.table.column("pixels"), 0))
-        return np.asarray(counted.column(metric).to_numpy(), np.float64)
+        """The metric that Table 1 reports on the set, of the images that have it, in the set's order."""
+        return np.asarray(self.counted.column(self.description.column.metric).to_numpy(), np.float64)
 
     @property
     def mean(self) -> float:
-        """The set's figure, as a share (not in percent)."""
+        """Mean of `values`, as a fraction (not in percent)."""
         return float(np.mean(self.values)) if len(self.values) else float("nan")
 
     @property
     def beyond_cap(self) -> list[str]:
         """Ids of the images without a valid pixel nearer than the cap."""
-        return _ids(self.table.filter(pc.equal(self.table.column("pixels"), 0)))
+        beyond = self.table.filter(pc.equal(self.table.column("pixels"), 0))
+        return [str(name) for name in beyond.column("sample_id").to_pylist()]
 
     @property
     def unreadable(self) -> list[str]:
@@ -82,24 +76,21 @@ class SetResult:
         return [f"{row['sample_id']}: {row['problem']}" for row in rows.to_pylist()]
 
     def means(self) -> dict[str, float]:
-        """Metric → mean over images, those that apply to the set."""
-        means = {metric: self.of(metric) for metric in METRICS}
-        return {metric: float(np.mean(v)) for metric, v in means.items() if len(v) and not np.isnan(v).all()}
+        """Metric → mean over images, for the metrics that apply to the set."""
+        columns = {metric: self.counted.column(metric).to_numpy() for metric in METRICS}
+        values = {metric: np.asarray(column, np.float64) for metric, column in columns.items()}
+        return {metric: float(np.mean(v)) for metric, v in values.items() if len(v) and not np.isnan(v).all()}
 
 
-def require_depth_model(network: dpt.DPT) -> None:
-    """Refuse a model of another task.
-
-    Raises:
-        BadModel: naming the task.
-    """
-    if network.config.task != "depth":
-        raise BadModel(f"this is a {network.config.task} model; zero-shot evaluation takes models of depth")
+def require_depth_model(model: dpt.DPT) -> None:
+    """Raises BadModel, naming the task, unless `model` is a depth model."""
+    if model.config.task != "depth":
+        raise BadModel(f"this is a {model.config.task} model; zero-shot evaluation takes models of depth")
 
 
 def evaluate_zero_shot(
     settings: ZeroShotConfig,
-    network: dpt.DPT,
+    model: dpt.DPT,
     found: Sequence[FoundSet],
     allow_missing: bool = False,
     on_progress: Callable[[int], None] = lambda images: None,
@@ -107,22 +98,25 @@ def evaluate_zero_shot(
     """Evaluate a model on Ray.
 
     Args:
+        settings: input size, workers, device, batch size, precision.
+        model: predicts depth or inverse depth; on any device.
+        found: the sets.
         allow_missing: leave out images that cannot be used.
-        on_progress: called with numbers of images that are done.
+        on_progress: called with the number of images just finished.
 
     Returns:
-        a result a set, in the order of `found`.
+        one result per set, in the order of `found`.
 
     Raises:
-        BadModel: if the model predicts no depth.
+        BadModel: if the model does not predict depth.
         BadPrediction: as soon as a prediction is not finite.
-        UnreadableImages: if images cannot be used and that is not allowed, or none of a set can.
+        UnreadableImages: if images cannot be used and that is not allowed, or no image of a set can.
         StorageFailed: if storage fails.
     """
-    require_depth_model(network)
-    work = [_work(settings, network, entry, range(len(entry.samples))) for entry in found]
+    require_depth_model(model)
+    work = [_work(settings, model, entry, range(len(entry.samples))) for entry in found]
     tables = []
-    for table in _stream(settings, network, work):
+    for table in evaluate_stream(settings, model, work):
         _check(table)
         tables.append(table.drop_columns(["picture"]))
         on_progress(table.num_rows)
@@ -133,60 +127,45 @@ def evaluate_zero_shot(
 
 
 def draw_worst(
-    settings: ZeroShotConfig, network: dpt.DPT, found: Sequence[FoundSet], results: Sequence[SetResult]
+    settings: ZeroShotConfig, model: dpt.DPT, found: Sequence[FoundSet], results: Sequence[SetResult]
 ) -> dict[str, list[tuple[str, bytes]]]:
-    """The worst images of each set, evaluated again and drawn.
+    """Evaluate the worst images of each set again, and draw them.
+
+    Args:
+        settings: see `evaluate_zero_shot`; `worst` is the number of images per set.
+        model: see `evaluate_zero_shot`.
+        found: the sets.
+        results: of the sets.
 
     Returns:
-        set → (title, PNG of `zero_shot_picture`) of at most `settings.worst` images, the worst first.
+        set → (title, PNG of `pipelines.zero_shot.pictures`) of its images, the worst first.
     """
     chosen = {result.name: _worst(result, settings.worst) for result in results}
-    work = [_work(settings, network, entry, [p for p, _ in chosen[entry.name]]) for entry in found]
+    work = [_work(settings, model, entry, list(chosen[entry.name])) for entry in found]
     pictures: dict[tuple[str, int], bytes] = {}
-    for table in _stream(settings, network, [part for part in work if part.samples], pictures=True):
+    for table in evaluate_stream(settings, model, work, pictures=True):
         _check(table)
         for row in table.select(["dataset", "position", "picture"]).to_pylist():
             pictures[row["dataset"], row["position"]] = row["picture"]
     return {
-        name: [(title, pictures[name, position]) for position, title in entries]
-        for name, entries in chosen.items()
+        name: [(title, pictures[name, position]) for position, title in titles.items()]
+        for name, titles in chosen.items()
     }
 
 
-def _stream(
-    settings: ZeroShotConfig, network: dpt.DPT, work: Sequence[Work], pictures: bool = False
-) -> Iterator[pa.Table]:
-    if not work:
-        return
-    connect()
-    use_gpu = wants_gpu(settings.device)
-    threads = cpus_per_worker(settings.workers)
-    require_room(settings.workers, threads, use_gpu)
-    workers = Workers(
-        settings.workers, threads, use_gpu, settings.batch_size, getattr(torch, settings.precision)
-    )
-    with temporary_folder(network) as folder:
-        files = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "config.json")}
-    yield from evaluate_stream(work, files, workers, pictures)
-
-
-def _work(settings: ZeroShotConfig, network: dpt.DPT, entry: FoundSet, positions: Sequence[int]) -> Work:
-    description = entry.description
-    size = InputSize(
-        settings.side or network.config.image_size, settings.rule or description.rule, network.size_divisor
-    )
-    samples = [(position, entry.samples[position]) for position in positions]
-    return Work(entry.name, entry.source, entry.raw, samples, description.cap, description.border, size)
+def _work(settings: ZeroShotConfig, model: dpt.DPT, entry: FoundSet, positions: Sequence[int]) -> Work:
+    side, rule = settings.side or model.config.image_size, settings.rule or entry.description.rule
+    chosen = replace(entry, samples=tuple(entry.samples[position] for position in positions))
+    return Work(chosen, positions, (side, rule, model.size_divisor))
 
 
 def _check(table: pa.Table) -> None:
-    """Stop at what no later image can mend."""
+    """Raise for what makes the result useless, whatever images follow."""
     failures = table.column("failure").drop_null().to_pylist()
     if failures:
         raise StorageFailed(failures[0])
     bad = table.filter(pc.fill_null(pc.invert(table.column("finite")), fill_value=False))
-    if bad.num_rows:
-        row = bad.slice(0, 1).to_pylist()[0]
+    for row in bad.slice(0, 1).to_pylist():
         raise BadPrediction(
             f"{row['dataset']}: the prediction of {row['sample_id']} has values that are not finite"
         )
@@ -198,21 +177,17 @@ def _result(entry: FoundSet, whole: pa.Table) -> SetResult:
     if positions != list(range(len(entry.samples))):
         raise RuntimeError(f"{entry.name}: evaluated {len(positions)} images of {len(entry.samples)}")
     if table.column("sample_id").to_pylist() != [sample.sample_id for sample in entry.samples]:
-        raise RuntimeError(f"{entry.name}: results are of other images than those that were asked for")
-    return SetResult(entry.name, table, entry.description.images)
+        raise RuntimeError(f"{entry.name}: results are of other images than those requested")
+    return SetResult(entry.description, table)
 
 
 def _require_readable(results: Sequence[SetResult], allow_missing: bool) -> None:
     problems = []
     for result in results:
-        unreadable = result.unreadable
-        if unreadable and (not allow_missing or len(unreadable) == result.table.num_rows):
-            more = "; …" if len(unreadable) > _SHOWN else ""
-            shown = "; ".join(unreadable[:_SHOWN])
-            problems.append(
-                f"{result.name}: {len(unreadable)} of {result.table.num_rows} images cannot be used: "
-                f"{shown}{more}"
-            )
+        unreadable, rows = result.unreadable, result.table.num_rows
+        if unreadable and (not allow_missing or len(unreadable) == rows):
+            shown = "; ".join([*unreadable[:_SHOWN], *(["…"] if len(unreadable) > _SHOWN else [])])
+            problems.append(f"{result.name}: {len(unreadable)} of {rows} images cannot be used: {shown}")
         elif not len(result.values):
             problems.append(f"{result.name}: no image has valid ground truth nearer than the cap")
     if problems:
@@ -220,16 +195,11 @@ def _require_readable(results: Sequence[SetResult], allow_missing: bool) -> None
         raise UnreadableImages("\n".join(problems) + offer)
 
 
-def _worst(result: SetResult, count: int) -> list[tuple[int, str]]:
-    """Positions and titles of the images with the largest errors; of equal ones the first."""
-    column = HEADLINE[result.name]
-    counted = result.table.filter(pc.greater(result.table.column("pixels"), 0))
-    ranked = counted.sort_by([(column.metric, "descending"), ("position", "ascending")]).slice(0, count)
-    return [
-        (row["position"], f"{row['sample_id']}  {column.metric} {row[column.metric]:.4f}")
-        for row in ranked.select(["position", "sample_id", column.metric]).to_pylist()
-    ]
-
-
-def _ids(table: pa.Table) -> list[str]:
-    return [str(name) for name in table.column("sample_id").to_pylist()]
+def _worst(result: SetResult, count: int) -> dict[int, str]:
+    """Position → title of the images with the largest errors; of equal ones the first."""
+    metric = result.description.column.metric
+    ranked = result.counted.sort_by([(metric, "descending"), ("position", "ascending")]).slice(0, count)
+    return {
+        row["position"]: f"{row['sample_id']}  {metric} {row[metric]:.4f}"
+        for row in ranked.select(["position", "sample_id", metric]).to_pylist()
+    }

@@ -1,8 +1,8 @@
-"""Zero-shot evaluation on Ray Data: reading and decoding in tasks, networks and metrics in a pool of actors.
+"""Zero-shot evaluation on Ray Data: tasks read and decode, a pool of actors runs the network and the metrics.
 
-Units of consecutive samples are a function of the listing and the batch size, and so are the batches that
-images of one size form within a unit: who computes them, and how many do, changes nothing. What comes back is
-one row a sample, in any order.
+Units of consecutive samples are a function of the listing and the batch size, and so are the batches of
+images of one size within a unit: results do not depend on which workers compute them, or how many. The output
+is one row per sample, in any order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,138 +27,120 @@ import dpt
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import encode_png
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 from dpt.predict.depth import to_inverse_depth
 from dpt.predict.transforms import normalise
-from pipelines.loading.shard_reader import binary_views
+from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
+from pipelines.config import ZeroShotConfig
+from pipelines.loading.batches import SameSizeBatches
+from pipelines.tracking.model_reference import temporary_folder
 from pipelines.zero_shot.pictures import depth_strip, order_strip, preview
 from pipelines.zero_shot.protocol import METRICS, InputSize, Measured, measure_depth, measure_order, prepare
+from pipelines.zero_shot.sets import FoundSet
 
 UNIT_BATCHES = 4
-"""Batches of a unit. More are fuller where sizes differ (DIW); fewer spread over more workers."""
+"""Batches per unit. More give fuller batches where sizes differ (DIW); fewer spread over more workers."""
 
 READING_CPUS = 0.5
-"""What a reading task takes of a worker's last core: on a CPU the network is what takes time, and an actor
-that held every core would leave none to read."""
+"""CPUs of a reading task, taken from a worker's last core: on a CPU the network takes nearly all time, and
+actors that held every core would leave none to read."""
 
+_SAMPLE = {
+    "dataset": pa.string(),
+    "position": pa.int64(),
+    "sample_id": pa.string(),
+    "problem": pa.string(),
+    "failure": pa.string(),
+}
 RESULT_SCHEMA = pa.schema(
-    [
-        pa.field("dataset", pa.string()),
-        pa.field("position", pa.int64()),
-        pa.field("sample_id", pa.string()),
-        pa.field("problem", pa.string()),
-        pa.field("failure", pa.string()),
-        pa.field("finite", pa.bool_()),
-        pa.field("pixels", pa.int64()),
-        pa.field("scale", pa.float64()),
-        pa.field("shift", pa.float64()),
-        *(pa.field(name, pa.float64()) for name in METRICS),
-        pa.field("picture", pa.binary()),
-    ]
+    _SAMPLE
+    | {"finite": pa.bool_(), "pixels": pa.int64(), "scale": pa.float64(), "shift": pa.float64()}
+    | dict.fromkeys(METRICS, pa.float64())
+    | {"picture": pa.binary()}
 )
-"""One row a sample: `problem`, why it could not be read; `failure`, how storage failed; `finite`, whether all
-of the prediction was; `pixels`, how many counted; `picture`, a PNG where pictures were asked for."""
+"""One row per sample: `problem`, why it could not be read; `failure`, how storage failed; `finite`, whether
+all of the prediction was; `pixels`, number compared; `picture`, a PNG where pictures were requested."""
 
 _IMAGE_SCHEMA = pa.schema(
-    [
-        pa.field("dataset", pa.string()),
-        pa.field("position", pa.int64()),
-        pa.field("sample_id", pa.string()),
-        pa.field("problem", pa.string()),
-        pa.field("failure", pa.string()),
-        pa.field("pixels", pa.large_binary()),
-        pa.field("input_height", pa.int32()),
-        pa.field("input_width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("depth", pa.large_binary()),
-        pa.field("points", pa.list_(pa.int32())),
-        pa.field("a_is_farther", pa.bool_()),
-        pa.field("preview", pa.binary()),
-    ]
+    _SAMPLE
+    | {
+        "pixels": pa.large_binary(),
+        "input_height": pa.int32(),
+        "input_width": pa.int32(),
+        "height": pa.int32(),
+        "width": pa.int32(),
+        "depth": pa.large_binary(),
+        "cap": pa.float64(),
+        "points": pa.list_(pa.int32()),
+        "a_is_farther": pa.bool_(),
+        "preview": pa.binary(),
+    }
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Samples of one set, with all that decides what happens to them.
+    """Samples of one set.
 
     Attributes:
-        dataset: the set's name.
-        source: who reads it.
-        raw: its folder.
-        samples: position in the set and sample.
-        cap: metres; None where the ground truth is the order of points.
-        border: see `zero_shot_image.prepare`.
+        entry: the set, with these samples only.
+        positions: of the samples in the whole set.
         size: of the network's input.
     """
 
-    dataset: str
-    source: str
-    raw: str
-    samples: Sequence[tuple[int, Sample]]
-    cap: float | None
-    border: int
+    entry: FoundSet
+    positions: Sequence[int]
     size: InputSize
 
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Who evaluates.
-
-    Attributes:
-        count: actors.
-        threads: of each on a CPU.
-        use_gpu: whether each has a GPU.
-        batch_size: images that go through the network at once.
-        dtype: of the network.
-    """
-
-    count: int
-    threads: int
-    use_gpu: bool
-    batch_size: int
-    dtype: torch.dtype
+    def units(self, length: int) -> Iterator[Work]:
+        """Parts of `length` consecutive samples; the last may be shorter."""
+        for start in range(0, len(self.positions), length):
+            part = slice(start, start + length)
+            entry = replace(self.entry, samples=self.entry.samples[part], rejected=())
+            yield Work(entry, self.positions[part], self.size)
 
 
 def evaluate_stream(
-    work: Sequence[Work], model: Mapping[str, bytes], workers: Workers, pictures: bool = False
+    settings: ZeroShotConfig, model: dpt.DPT, work: Sequence[Work], pictures: bool = False
 ) -> Iterator[pa.Table]:
-    """Evaluate samples; Ray must be running.
+    """Evaluate samples on Ray.
 
     Args:
-        model: the files of `dpt.save_model`.
-        pictures: draw each, see `zero_shot_picture`.
+        settings: workers, device, batch size, precision.
+        model: predicts depth or inverse depth; on any device.
+        work: the samples; without any, Ray is not started.
+        pictures: draw each sample, see `pipelines.zero_shot.pictures`.
 
     Yields:
         tables of `RESULT_SCHEMA`.
     """
-    length = UNIT_BATCHES * workers.batch_size
-    units = [
-        {"unit": pickle.dumps(replace(part, samples=part.samples[start : start + length]))}
-        for part in work
-        for start in range(0, len(part.samples), length)
-    ]
-    caps = {part.dataset: part.cap for part in work}
-    # The model travels through Ray, for the driver's disk is not the workers'.
-    kwargs = {"model": ray.put(dict(model)), "caps": caps, "workers": workers}
+    length = UNIT_BATCHES * settings.batch_size
+    units = [{"unit": pickle.dumps(unit)} for part in work for unit in part.units(length)]
+    if not units:
+        return
+    connect()
+    use_gpu = wants_gpu(settings.device)
+    threads = cpus_per_worker(settings.workers)
+    require_room(settings.workers, threads, use_gpu)
+    with temporary_folder(model) as folder:
+        # The model travels through Ray, because the driver's disk is not the workers'.
+        shipped = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})
     stream = (
         ray.data.from_items(units, override_num_blocks=len(units))
         .map_batches(
-            partial(read_unit, pictures=pictures),
+            partial(_read_unit, pictures=pictures),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=READING_CPUS,
         )
         .map_batches(
-            Evaluator,
+            _Evaluator,
             batch_size=None,
             batch_format="pyarrow",
-            fn_constructor_kwargs=kwargs,
-            compute=ray.data.ActorPoolStrategy(size=workers.count),
-            num_cpus=1 if workers.use_gpu else workers.threads - READING_CPUS,
-            num_gpus=1 if workers.use_gpu else 0,
+            fn_constructor_args=(shipped, settings, threads, "cuda" if use_gpu else "cpu"),
+            compute=ray.data.ActorPoolStrategy(size=settings.workers),
+            num_cpus=1 if use_gpu else threads - READING_CPUS,
+            num_gpus=1 if use_gpu else 0,
         )
     )
     yield from stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
@@ -168,15 +149,15 @@ def evaluate_stream(
 # ---- reading, in tasks
 
 
-def read_unit(table: pa.Table, pictures: bool) -> Iterator[pa.Table]:
-    """Read, decode and resize the samples of a unit, one row a sample."""
+def _read_unit(table: pa.Table, pictures: bool) -> Iterator[pa.Table]:
+    """Read, decode and resize the samples of a unit, one row of `_IMAGE_SCHEMA` per sample."""
     cv2.setNumThreads(1)
     for pickled in table.column("unit").to_pylist():
         work: Work = pickle.loads(pickled)
-        folder = Folder(work.raw)
-        source = SOURCES[work.source].opened(folder, {})
-        for position, sample in work.samples:
-            row = {"dataset": work.dataset, "position": position, "sample_id": sample.sample_id}
+        folder = Folder(work.entry.raw)
+        source = SOURCES[work.entry.source].opened(folder, {})
+        for position, sample in zip(work.positions, work.entry.samples, strict=True):
+            row = {"dataset": work.entry.name, "position": position, "sample_id": sample.sample_id}
             try:
                 row |= _image_columns(work, source.read(folder, sample), pictures)
             except BadSample as error:
@@ -189,7 +170,8 @@ def read_unit(table: pa.Table, pictures: bool) -> Iterator[pa.Table]:
 
 
 def _image_columns(work: Work, raw: Any, pictures: bool) -> dict[str, Any]:
-    ready = prepare(raw, work.size, work.border)
+    description = work.entry.description
+    ready = prepare(raw, work.size, description.border)
     return {
         "pixels": ready.pixels.tobytes(),
         "input_height": ready.pixels.shape[0],
@@ -197,39 +179,35 @@ def _image_columns(work: Work, raw: Any, pictures: bool) -> dict[str, Any]:
         "height": ready.image.shape[0],
         "width": ready.image.shape[1],
         "depth": None if ready.depth is None else ready.depth.tobytes(),
+        "cap": description.cap,
         "points": ready.points,
         "a_is_farther": ready.a_is_farther,
         "preview": preview(ready.image) if pictures else None,
     }
 
 
-# ---- networks and metrics, in actors
+# ---- network and metrics, in actors
 
 
-class Evaluator:
-    """A network on its device; a table of read images in, a table of results out."""
+class _Evaluator:
+    """The model on its device: a table of `_IMAGE_SCHEMA` → a table of `RESULT_SCHEMA`."""
 
-    def __init__(self, model: ray.ObjectRef, caps: Mapping[str, float | None], workers: Workers) -> None:
-        torch.set_num_threads(workers.threads)
+    def __init__(self, shipped: ray.ObjectRef, settings: ZeroShotConfig, threads: int, device: str) -> None:
+        torch.set_num_threads(threads)
         with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
-            for name, content in ray.get(model).items():
+            for name, content in ray.get(shipped).items():
                 (Path(folder) / name).write_bytes(content)
             self._model = dpt.load_model(Path(folder)).eval()
-        self._model.to("cuda" if workers.use_gpu else "cpu", workers.dtype)
-        self._caps, self._batch_size = caps, workers.batch_size
+        self._model.to(device, getattr(torch, settings.precision))
+        self._batch_size = settings.batch_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Evaluate the images of a table of `read_unit`."""
-        results = []
-        same_size: dict[tuple[int, int], list[dict[str, Any]]] = {}
-        for row in _rows(table):
-            if row["pixels"] is None:
-                results.append(_result(row))
-            else:
-                same_size.setdefault((row["input_height"], row["input_width"]), []).append(row)
-        for rows in same_size.values():
-            for start in range(0, len(rows), self._batch_size):
-                results += self._evaluate(rows[start : start + self._batch_size])
+        rows = _rows(table)
+        results = [_result(row) for row in rows if row["pixels"] is None]
+        images = [row for row in rows if row["pixels"] is not None]
+        batches = SameSizeBatches[dict[str, Any]](self._batch_size)
+        for batch in batches.of(images, lambda row: (row["input_height"], row["input_width"])):
+            results += self._evaluate(batch)
         return pa.Table.from_pylist(results, RESULT_SCHEMA)
 
     @torch.inference_mode()
@@ -239,50 +217,45 @@ class Evaluator:
         parameter = next(model.parameters())
         inputs = normalise(torch.from_numpy(pixels).to(parameter.device), model.mean, model.std)
         predictions = to_inverse_depth(model(inputs.to(parameter.dtype)), model.config)
-        return [self._row(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+        return [_measured(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 
-    def _row(self, row: dict[str, Any], prediction: torch.Tensor) -> dict[str, Any]:
-        if not bool(prediction.isfinite().all()):
-            return _result(row) | {"finite": False}
-        size = (row["height"], row["width"])
-        strip: NDArray[np.uint8] | None = None
-        if row["depth"] is None:
-            points = tuple(row["points"])
-            measured = measure_order(prediction, points, row["a_is_farther"], size)
-            if row["preview"] is not None:
-                strip = order_strip(row["preview"], points, size, prediction)
-        else:
-            cap = self._caps[row["dataset"]]
-            assert cap is not None  # every set with depth has one
-            depth = _array(row, "depth", *size)
-            measured = measure_depth(prediction, depth, cap)
-            if row["preview"] is not None:
-                strip = depth_strip(row["preview"], depth, prediction, measured, cap)
-        return _result(row, measured, strip) | {"finite": True}
+
+def _measured(row: Mapping[str, Any], prediction: torch.Tensor) -> dict[str, Any]:
+    """The result of one image, with a picture if the row has a preview."""
+    if not bool(prediction.isfinite().all()):
+        return _result(row) | {"finite": False}
+    size, small = (row["height"], row["width"]), row["preview"]
+    strip: NDArray[np.uint8] | None = None
+    if row["depth"] is None:
+        points = tuple(row["points"])
+        measured = measure_order(prediction, points, row["a_is_farther"], size)
+        if small is not None:
+            strip = order_strip(small, points, size, prediction)
+    else:
+        depth = _array(row, "depth", *size)
+        measured = measure_depth(prediction, depth, row["cap"])
+        if small is not None:
+            strip = depth_strip(small, depth, prediction, measured, row["cap"])
+    return _result(row, measured) | {"finite": True, "picture": None if strip is None else encode_png(strip)}
 
 
 def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table; large values as views, which are not copied."""
+    """The rows of a table; large values as buffers, which are not copied."""
     large = ("pixels", "depth")
-    plain = table.drop_columns(list(large)).to_pylist()
+    rows = table.drop_columns(list(large)).to_pylist()
     for name in large:
-        views = chain.from_iterable(map(binary_views, table.column(name).chunks))
-        for row, view in zip(plain, views, strict=True):
-            row[name] = view
-    return plain
+        for row, value in zip(rows, table.column(name), strict=True):
+            row[name] = value.as_buffer()
+    return rows
 
 
 def _array(row: Mapping[str, Any], name: str, *shape: int) -> NDArray[np.float32]:
     return np.frombuffer(row[name], np.float32).reshape(shape)
 
 
-def _result(
-    row: Mapping[str, Any], measured: Measured | None = None, strip: NDArray[np.uint8] | None = None
-) -> dict[str, Any]:
-    result = {name: row[name] for name in ("dataset", "position", "sample_id", "problem", "failure")}
+def _result(row: Mapping[str, Any], measured: Measured | None = None) -> dict[str, Any]:
+    result = {name: row[name] for name in _SAMPLE}
     if measured is not None:
         result |= {"pixels": measured.pixels, "scale": measured.scale, "shift": measured.shift}
         result |= measured.metrics
-    if strip is not None:
-        result["picture"] = encode_png(strip)
     return result

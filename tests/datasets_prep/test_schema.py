@@ -37,7 +37,7 @@ def test_another_size_than_declared_is_refused_before_decompression() -> None:
         decode_inverse_depth(data, 30, 41)
     with pytest.raises(ValueError, match="needs 2400"):
         decode_inverse_depth(data[:-1], 30, 40)
-    with pytest.raises(ValueError, match="no Blosc2 chunk"):
+    with pytest.raises(ValueError, match="not a Blosc2 chunk"):
         decode_inverse_depth(b"short", 30, 40)
 
 

@@ -115,7 +115,7 @@ def test_a_fresh_model_is_not_cut_off_by_its_last_relu():
 
 
 def test_sizes_that_do_not_fit_the_patches_are_refused(tiny):
-    with pytest.raises(ValueError, match="40 by 64 are no multiples of 32"):
+    with pytest.raises(ValueError, match="40 by 64 are not multiples of 32"):
         tiny(torch.randn(1, 3, 40, 64))
 
 

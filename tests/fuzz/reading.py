@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.video import Video
 from datasets_prep.ingest.row import make_row
-from datasets_prep.plan.listing import without_oversized
+from datasets_prep.plan.listing import list_samples, without_oversized
 from datasets_prep.plan.shards import open_source
-from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import Listing

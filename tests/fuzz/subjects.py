@@ -20,8 +20,8 @@ import pyarrow as pa
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
 from datasets_prep.ingest.shard_file import writing_shard
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import open_source
-from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.schema import SCHEMA, encode_inverse_depth
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
-from dpt.weights.key_maps import LAYOUTS
+from dpt.weights.key_maps import KEY_MAPS
 from pipelines.convert import convert
 from pipelines.tracking.model_reference import BadModel, load_model
 from tune import cli
@@ -26,7 +26,7 @@ def model() -> dpt.DPT:
 @pytest.fixture
 def checkpoint(model: dpt.DPT, tmp_path: Path) -> Path:
     """A file in the authors' layout."""
-    tensors = LAYOUTS["authors"].write(model.state_dict(), model.config)
+    tensors = KEY_MAPS["authors"].write(model.state_dict(), model.config)
     torch.save({"model": tensors}, tmp_path / "tiny.pt")
     return tmp_path / "tiny.pt"
 
@@ -93,7 +93,7 @@ def test_a_conversion_that_fails_leaves_nothing(
 )
 def test_what_is_no_checkpoint_is_named(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadModel, match=f"{name} is no readable checkpoint"):
+    with pytest.raises(BadModel, match=f"{name} is not a readable checkpoint"):
         load_model(str(tmp_path / name))
 
 
@@ -101,7 +101,7 @@ def test_folders_that_hold_no_model_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no model at"):
         load_model(str(tmp_path))
     (tmp_path / "config.json").write_text("{no json")
-    with pytest.raises(BadModel, match=r"config\.json is no JSON"):
+    with pytest.raises(BadModel, match=r"config\.json is not valid JSON"):
         load_model(str(tmp_path))
 
 

@@ -23,7 +23,7 @@ from dpt.predict.depth import predict_inverse_depth
 from pipelines.evaluation.metric_depth import decode_metric_row
 from pipelines.loading.batches import evaluation_batches
 from pipelines.tracking.model_reference import load_model
-from tests.pipelines.evaluation.test_metric_protocol import by_hand
+from tests.pipelines.evaluation.test_metric_depth import by_hand
 from tune import cli
 
 TINY = (

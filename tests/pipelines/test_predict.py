@@ -50,8 +50,8 @@ def test_a_bad_image_is_named_and_the_others_go_on(model: dpt.DPT, tmp_path: Pat
     bad.write_bytes(b"no image")
     empty.write_bytes(b"")
     assert results(PredictConfig(), model, tmp_path / "out", bad, empty, good) == {
-        bad: f"{bad} is no readable image",
-        empty: f"{empty} is no readable image",
+        bad: f"{bad} is not a readable image",
+        empty: f"{empty} is not a readable image",
         good: None,
     }
 
@@ -175,10 +175,10 @@ def test_classes_are_laid_over_a_video(segmentation: dpt.DPT, tmp_path: Path) ->
 def video(path: Path, frames: int, height: int, width: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     ramp = np.linspace(0, 255, width, dtype=np.uint8)
-    with writing_video(path) as writer:
+    with writing_video(path) as write_frame:
         for number in range(frames):
             picture = np.broadcast_to(np.roll(ramp, 4 * number)[None, :, None], (height, width, 3))
-            writer.write(picture, number, Fraction(1, 10))
+            write_frame(picture, number, Fraction(1, 10))
     return path
 
 
@@ -203,7 +203,7 @@ def test_a_video_that_breaks_off_is_named_and_leaves_no_half_video(model: dpt.DP
     broken.write_bytes(b"no video")
     found = results(PredictConfig(), model, tmp_path / "out", tmp_path / "in")
     assert found[good] is None
-    assert str(found[broken]).startswith(f"{broken} is no readable video: ")
+    assert str(found[broken]).startswith(f"{broken} is not a readable video: ")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good_colour.mp4"]
 
 
@@ -234,7 +234,7 @@ def test_an_image_with_absurd_dimensions_is_a_bad_image(tmp_path: Path) -> None:
     data = bytearray(photo(tmp_path / "a.png", 4, 4).read_bytes())
     data[16:24] = b"\x00\x0f\xff\xff" * 2  # width and height of the header
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(BadImage, match=r"a\.png is no readable image"):
+    with pytest.raises(BadImage, match=r"a\.png is not a readable image"):
         read_image(Input(tmp_path / "a.png", ""))
 
 

@@ -12,7 +12,7 @@ from pipelines.tracking import runs as tracking
 
 def test_a_run_without_finished_trials_has_no_best(mlflow_database: str) -> None:
     parent = tracking.start_run("sweep", "tune", TrainConfig(), [])
-    with pytest.raises(tracking.TrackingError, match="sweep is no sweep with a finished trial"):
+    with pytest.raises(tracking.TrackingError, match="sweep is not a sweep with a finished trial"):
         best_trial("sweep")
     tags = {"mlflow.parentRunId": parent.run_id}
     trial = tracking.start_run("sweep/a/s0", "train", TrainConfig(), [], tags)

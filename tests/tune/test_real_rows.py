@@ -19,7 +19,7 @@ import dpt
 from datasets_prep.manifest import open_datasets
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
-from pipelines.evaluation.relative_depth import evaluate_share
+from pipelines.evaluation.relative_depth import relative_share
 from pipelines.loading.batches import Batch
 from pipelines.training.loop import build_model
 from pipelines.training.optimizer import create_optimizer
@@ -66,7 +66,7 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
     assert math.isfinite(result.loss.item())
     assert not torch.equal(next(model.head.parameters()), before), "the step changed nothing"
     (dataset, _) = open_datasets([str(shards_folder)])
-    sums = evaluate_share(model, dataset, config.val_split, config.caps, rank=0, world_size=1, side=CROP)
+    sums = relative_share(model, dataset, 0, 1, config.val_split, config.caps, (CROP, None))
     assert math.isfinite(sums.result()["abs_rel"])
 
 

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from datasets_prep.inspect.html import document, header, section, write_document
 from pipelines.report import blocks as page
 from pipelines.report.charts import Chart
-from pipelines.report.table import MISSING, Table
+from pipelines.report.table import MISSING, NumberTable
 from tune import records
 from tune.report.charts import charts_of, cost_chart, resolution_chart
 from tune.report.comparison import TableResults, agreement, tables_of
@@ -52,7 +52,7 @@ class Part:
     title: str
     text: Sequence[str] = ()
     problems: Sequence[str] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[NumberTable] = ()
     remarks: Sequence[str] = ()
     charts: Sequence[Chart] = ()
     pictures: Sequence[tuple[str, str]] = ()

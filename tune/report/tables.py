@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipelines.report.table import MISSING, Cell, Column, Table, Tone
+from pipelines.report.table import MISSING, Cell, Column, NumberTable, Tone
 from tune import records
 from tune.report.comparison import RowResults, TableResults, reference
 from tune.report.results import SweepResults, Trial
@@ -19,7 +19,7 @@ _SIDE = re.compile(r"resolution_(\d+)/")
 _MEAN = records.abs_rel(records.MEAN)
 
 
-def accuracy_table(results: TableResults) -> Table:
+def accuracy_table(results: TableResults) -> NumberTable:
     """AbsRel of every dataset and their mean in `results`: the paper's, ours ± deviation, the difference."""
     names = [*results.datasets(), records.MEAN]
     compared = [name for name in names if any(name in row.row.paper for row in results.rows)]
@@ -27,7 +27,7 @@ def accuracy_table(results: TableResults) -> Table:
     for name in names:
         titles = ("paper", "ours", "difference") if name in compared else ("ours",)
         columns += [Column(title, _HEADINGS.get(name, name)) for title in titles]
-    table = Table(
+    table = NumberTable(
         _title(results, "AbsRel after affine alignment; lower is better"), [*columns, Column("seeds")]
     )
     paper_best = {name: _lowest([row.row.paper.get(name) for row in results.rows]) for name in compared}
@@ -64,18 +64,18 @@ def relative_change(row: RowResults, side: int, base: int) -> Summary | None:
     return summarise(changes) if changes else None
 
 
-def resolution_table(results: TableResults) -> Table:
+def resolution_table(results: TableResults) -> NumberTable:
     """Figure 4 of `results` as numbers: AbsRel at the training resolution, and its change at larger ones."""
     sides = sides_of(results)
     title = _title(results, "change of the mean AbsRel in percent; lower is better")
     if not sides:
         columns = [Column("row", text=True), Column("seeds")]
-        return Table(title, columns, [[Cell.of(row.title), _seeds(row)] for row in results.rows])
+        return NumberTable(title, columns, [[Cell.of(row.title), _seeds(row)] for row in results.rows])
     base, *larger = sides
     columns = [Column("row", text=True), Column(f"AbsRel at {base} px")]
     columns += [Column(f"{side} px", "Change at") for side in larger] + [Column("seeds")]
     best = {side: _lowest_mean([relative_change(row, side, base) for row in results.rows]) for side in larger}
-    table = Table(title, columns)
+    table = NumberTable(title, columns)
     for row in results.rows:
         at_base = row.value(records.abs_rel_at(base, records.MEAN))
         cells = [Cell.of(row.title), _our_cell(row, at_base, None)]
@@ -95,7 +95,7 @@ def resolution_table(results: TableResults) -> Table:
     return table
 
 
-def speed_table(results: TableResults) -> Table:
+def speed_table(results: TableResults) -> NumberTable:
     """Table 9 of `results`: parameters and latency, with the device's name, which was not the paper's."""
     tags = [trial.tags for row in results.rows for trial in row.trials]
     devices = sorted({found[records.LATENCY_DEVICE] for found in tags if records.LATENCY_DEVICE in found})
@@ -104,7 +104,7 @@ def speed_table(results: TableResults) -> Table:
     columns = [Column("model", text=True)]
     for group in groups.values():
         columns += [Column(title, group) for title in ("paper", "ours", "difference")]
-    table = Table(title, columns)
+    table = NumberTable(title, columns)
     for row in results.rows:
         cells = [Cell.of(row.title)]
         for metric in groups:
@@ -116,11 +116,11 @@ def speed_table(results: TableResults) -> Table:
     return table
 
 
-def trial_table(sweep: SweepResults) -> Table:
+def trial_table(sweep: SweepResults) -> NumberTable:
     """Every training of a `sweep`: how it ended, its mean AbsRel, speed and hours."""
     titles = ("variant", "seed", "ended", "AbsRel", "images/s", "hours", "MLflow run")
     columns = [Column(title, text=title in ("variant", "ended", "MLflow run")) for title in titles]
-    table = Table("Trainings of this sweep", columns)
+    table = NumberTable("Trainings of this sweep", columns)
     for trial in sweep.trainings():
         table.rows.append(
             [
@@ -136,10 +136,10 @@ def trial_table(sweep: SweepResults) -> Table:
     return table
 
 
-def data_table(sweep: SweepResults) -> Table:
+def data_table(sweep: SweepResults) -> NumberTable:
     """The prepared datasets of the trainings of a `sweep`."""
     titles = ("dataset", "samples", "digest of the manifest")
-    table = Table("Data of this sweep", [Column(title, text=True) for title in titles])
+    table = NumberTable("Data of this sweep", [Column(title, text=True) for title in titles])
     for dataset in sweep.data():
         samples = ", ".join(f"{count} {split}" for split, count in dataset.samples.items()) or MISSING
         table.rows.append([Cell.of(dataset.name), Cell.of(samples), Cell.of(dataset.digest)])

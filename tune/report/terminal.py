@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as Printed
+from rich.table import Table
 
-from pipelines.report.table import Cell, Table
+from pipelines.report.table import Cell, NumberTable
 from tune.report.comparison import tables_of
 from tune.report.remarks import remarks
 from tune.report.results import read_sweep
@@ -30,8 +30,8 @@ def print_tables(sweep: str, console: Console) -> None:
             console.print(f"  {remark}", highlight=False, markup=False)
 
 
-def _printed(table: Table) -> Printed:
-    printed = Printed(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+def _printed(table: NumberTable) -> Table:
+    printed = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for column in table.columns:
         title = f"{column.group}\n{column.title}".strip()
         printed.add_column(escape(title), justify="left" if column.text else "right")

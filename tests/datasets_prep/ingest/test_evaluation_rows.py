@@ -8,20 +8,16 @@ import pytest
 
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb, encode_jpeg, encode_png
-from datasets_prep.ingest.evaluation_rows import native_depth_columns
+from datasets_prep.ingest.evaluation_rows import evaluation_depth_columns
 from datasets_prep.ingest.label_rows import label_columns
 from datasets_prep.ingest.row import pixel_columns
 from datasets_prep.schema import decode_depth, decode_image, decode_inverse_depth, decode_label
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import IGNORED_LABEL, RawLabels, RawSample
 
-RULES = {
-    "side": 8,
-    "rule": "shorter",
-    "jpeg_quality": 95,
-    "min_valid_share": 0.01,
-    "min_dynamic_range": 1.01,
-}
+SETTINGS = IngestSettings().model_copy(update={"side": 8})
+NATIVE_SIZE = SETTINGS.model_copy(update={"resize": "none"})
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
@@ -39,7 +35,7 @@ def raw_sample(**changes: object) -> RawSample:
 @pytest.mark.parametrize("image", [encode_png(PICTURE), encode_jpeg(PICTURE)])
 def test_image_bytes_and_every_bit_of_depth_are_kept(image: bytes) -> None:
     raw = raw_sample(image=image)
-    row = native_depth_columns(raw, "metric")
+    row = evaluation_depth_columns(raw, "metric")
     assert row["image"] == image
     np.testing.assert_array_equal(decode_image(row["image"]), decode_rgb(image))
     depth = decode_depth(row["depth"], row["height"], row["width"])
@@ -48,22 +44,22 @@ def test_image_bytes_and_every_bit_of_depth_are_kept(image: bytes) -> None:
 
 
 def test_depth_is_read_without_our_code() -> None:
-    row = native_depth_columns(raw_sample(), "metric")
+    row = evaluation_depth_columns(raw_sample(), "metric")
     values = np.frombuffer(blosc2.decompress2(row["depth"]), np.float32).reshape(row["height"], row["width"])
     np.testing.assert_array_equal(values, decode_depth(row["depth"], 20, 30))
 
 
 def test_statistics_mean_what_they_mean_for_training_rows() -> None:
     raw = raw_sample()
-    native = native_depth_columns(raw, "metric")
-    trained = pixel_columns(raw, SOURCES["tum"], "train", **{**RULES, "rule": "none"})
+    native = evaluation_depth_columns(raw, "metric")
+    trained = pixel_columns(raw, SOURCES["tum"], "train", NATIVE_SIZE)
     for name in ("valid_share", "inverse_depth_min", "inverse_depth_median", "inverse_depth_max", "scale"):
         assert native[name] == pytest.approx(trained[name], rel=1e-3)
 
 
 def test_the_split_decides(tmp_path: object) -> None:
-    test = pixel_columns(raw_sample(), SOURCES["kitti"], "test", **RULES)
-    train = pixel_columns(raw_sample(), SOURCES["kitti"], "train", **RULES)
+    test = pixel_columns(raw_sample(), SOURCES["kitti"], "test", SETTINGS)
+    train = pixel_columns(raw_sample(), SOURCES["kitti"], "train", SETTINGS)
     assert (test["height"], test["width"]) == (20, 30)
     assert "inverse_depth" not in test
     assert (train["height"], train["width"]) == (8, 12)
@@ -71,7 +67,7 @@ def test_the_split_decides(tmp_path: object) -> None:
 
 
 def test_without_resizing_training_rows_keep_their_size() -> None:
-    row = pixel_columns(raw_sample(), SOURCES["kitti"], "train", **{**RULES, "rule": "none"})
+    row = pixel_columns(raw_sample(), SOURCES["kitti"], "train", NATIVE_SIZE)
     assert (row["height"], row["width"]) == (20, 30)
     assert decode_image(row["image"]).shape == (20, 30, 3)
     stored = decode_inverse_depth(row["inverse_depth"], 20, 30).astype(np.float64) * row["scale"]
@@ -89,19 +85,19 @@ def test_without_resizing_training_rows_keep_their_size() -> None:
 )
 def test_damaged_samples_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(BadSample, match=message):
-        native_depth_columns(raw_sample(**changes), "metric")
+        evaluation_depth_columns(raw_sample(**changes), "metric")
 
 
 def test_a_single_valid_pixel_is_ground_truth() -> None:
     valid = np.zeros((20, 30), bool)
     valid[3, 4] = True
-    row = native_depth_columns(raw_sample(valid=valid), "metric")
+    row = evaluation_depth_columns(raw_sample(valid=valid), "metric")
     assert np.argwhere(~np.isnan(decode_depth(row["depth"], 20, 30))).tolist() == [[3, 4]]
     assert row["valid_share"] == 1 / 600
 
 
 def test_another_size_of_stored_depth_is_refused() -> None:
-    row = native_depth_columns(raw_sample(), "metric")
+    row = evaluation_depth_columns(raw_sample(), "metric")
     with pytest.raises(ValueError, match=r"depth declares 2400 bytes .* 20x31 float32 needs 2480"):
         decode_depth(row["depth"], 20, 31)
 
@@ -116,7 +112,7 @@ def raw_labels() -> RawLabels:
 
 
 def test_labels_are_resized_without_new_classes() -> None:
-    row = label_columns(raw_labels(), **{k: RULES[k] for k in LABEL_RULES}, native=False)
+    row = label_columns(raw_labels(), SETTINGS, for_evaluation=False)
     labels = decode_label(row["label"])
     assert labels.shape == decode_image(row["image"]).shape[:2] == (8, 12)
     assert set(np.unique(labels)) == {*range(10), IGNORED_LABEL}
@@ -125,12 +121,9 @@ def test_labels_are_resized_without_new_classes() -> None:
 
 def test_labels_for_evaluation_keep_image_bytes_and_size() -> None:
     raw = raw_labels()
-    row = pixel_columns(raw, SOURCES["ade20k"], "val", **RULES)
+    row = pixel_columns(raw, SOURCES["ade20k"], "val", SETTINGS)
     assert row["image"] == raw.image
     np.testing.assert_array_equal(decode_label(row["label"]), raw.labels)
-
-
-LABEL_RULES = ("side", "rule", "jpeg_quality", "min_valid_share")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +135,7 @@ LABEL_RULES = ("side", "rule", "jpeg_quality", "min_valid_share")
 )
 def test_label_maps_that_cannot_be_used(labels: np.ndarray, message: str) -> None:
     with pytest.raises(BadSample, match=message):
-        pixel_columns(RawLabels(encode_jpeg(PICTURE), labels), SOURCES["ade20k"], "train", **RULES)
+        pixel_columns(RawLabels(encode_jpeg(PICTURE), labels), SOURCES["ade20k"], "train", SETTINGS)
 
 
 def test_a_label_of_16_bits_is_refused() -> None:

@@ -7,15 +7,11 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import encode_png
 from datasets_prep.ingest.normalize import normalize, normalize_target, resize_nearest_valid, resized_shape
 from datasets_prep.schema import decode_image, decode_inverse_depth
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import RawSample
 
-RULES = {
-    "side": 32,
-    "rule": "shorter",
-    "jpeg_quality": 95,
-    "min_valid_share": 0.01,
-    "min_dynamic_range": 1.01,
-}
+SETTINGS = IngestSettings(side=32)
+LARGE = IngestSettings(side=48)
 
 
 def raw_sample(height: int = 48, width: int = 64, **changes: object) -> RawSample:
@@ -126,13 +122,13 @@ def test_too_little_ground_truth_is_refused_with_the_share() -> None:
     valid = np.zeros((48, 64), bool)
     valid[0, 0] = True
     with pytest.raises(BadSample, match=r"only 0\.03% of the pixels have valid ground truth"):
-        normalize(raw_sample(height=48, valid=valid), "metric", **{**RULES, "side": 48})
+        normalize(raw_sample(height=48, valid=valid), "metric", LARGE)
 
 
 def test_flat_ground_truth_is_refused() -> None:
     flat = np.full((48, 64), 3.0, np.float32)
     with pytest.raises(BadSample, match="one value"):
-        normalize(raw_sample(target=flat), "metric", **RULES)
+        normalize(raw_sample(target=flat), "metric", SETTINGS)
 
 
 def test_a_size_mismatch_is_refused_unless_the_source_allows_it() -> None:
@@ -140,13 +136,13 @@ def test_a_size_mismatch_is_refused_unless_the_source_allows_it() -> None:
         target=np.linspace(1, 2, 100, dtype=np.float32).reshape(10, 10), valid=np.ones((10, 10), bool)
     )
     with pytest.raises(BadSample, match="image is 64x48, ground truth is 10x10"):
-        normalize(sample, "metric", **RULES)
-    row = normalize(sample, "metric", **RULES, sizes_may_differ=True)
+        normalize(sample, "metric", SETTINGS)
+    row = normalize(sample, "metric", SETTINGS, sizes_may_differ=True)
     assert (row["height"], row["width"]) == (32, 43)
 
 
 def test_a_row_holds_image_and_inverse_depth_of_one_size_and_its_statistics() -> None:
-    row = normalize(raw_sample(), "metric", **RULES)
+    row = normalize(raw_sample(), "metric", SETTINGS)
     image = decode_image(row["image"])
     inverse_depth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"])
     assert image.shape[:2] == inverse_depth.shape == (32, 43)
@@ -158,11 +154,11 @@ def test_a_row_holds_image_and_inverse_depth_of_one_size_and_its_statistics() ->
 
 def test_a_jpeg_of_the_right_size_keeps_its_bytes_and_a_png_becomes_jpeg() -> None:
     sample = raw_sample()
-    kept = normalize(sample, "metric", **{**RULES, "side": 48})
+    kept = normalize(sample, "metric", LARGE)
     assert kept["image"] == sample.image
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     picture = cv2.GaussianBlur(picture, (0, 0), 3)
-    encoded = normalize(raw_sample(image=encode_png(picture)), "metric", **{**RULES, "side": 48})
+    encoded = normalize(raw_sample(image=encode_png(picture)), "metric", LARGE)
     assert np.abs(decode_image(encoded["image"]).astype(int) - picture).mean() < 3
 
 
@@ -175,16 +171,16 @@ def tilted(span: float, height: int = 48, width: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["metric", "up-to-scale"])
 def test_flat_maps_are_refused_by_their_dynamic_range(kind: str) -> None:
     sample = raw_sample(target=tilted(1.3))
-    assert normalize(sample, kind, **{**RULES, "min_dynamic_range": 1.2})  # type: ignore[arg-type]
+    assert normalize(sample, kind, IngestSettings(side=32, min_dynamic_range=1.2))  # type: ignore[arg-type]
     with pytest.raises(BadSample, match=r"ground truth is flat: .* a factor of 1\.\d+, at least 1.5 needed"):
-        normalize(sample, kind, **{**RULES, "min_dynamic_range": 1.5})  # type: ignore[arg-type]
+        normalize(sample, kind, IngestSettings(side=32, min_dynamic_range=1.5))  # type: ignore[arg-type]
 
 
 def test_a_few_outliers_do_not_make_a_map_deep() -> None:
     wall = np.full((48, 64), 3.0, np.float32)
     wall[0, :20] = 1.0
     with pytest.raises(BadSample, match="ground truth is flat"):
-        normalize(raw_sample(target=wall), "metric", **{**RULES, "side": 48})
+        normalize(raw_sample(target=wall), "metric", LARGE)
 
 
 @pytest.mark.parametrize(("outliers", "flat"), [(0.0, True), (2.0, True), (None, False)])
@@ -194,19 +190,19 @@ def test_affine_maps_are_flat_where_nothing_but_outliers_differs(outliers: float
         values = np.linspace(0.5, 0.6, values.size, dtype=np.float32).reshape(values.shape)
     else:
         values[0, :20] = outliers
-    sample, rules = raw_sample(target=values, quantity="inverse_depth"), {**RULES, "side": 48}
+    sample, rules = raw_sample(target=values, quantity="inverse_depth"), LARGE
     if flat:
         with pytest.raises(BadSample, match="ground truth is flat"):
-            normalize(sample, "affine", **rules)
+            normalize(sample, "affine", rules)
     else:
-        assert normalize(sample, "affine", **rules)
+        assert normalize(sample, "affine", rules)
 
 
 def test_a_wall_before_the_sky_is_not_flat() -> None:
     sky = np.zeros((48, 64), bool)
     sky[:10] = True
     sample = raw_sample(target=np.full((48, 64), 3.0, np.float32), sky=sky, valid=~sky)
-    assert normalize(sample, "metric", **RULES)["sky_share"] > 0.1
+    assert normalize(sample, "metric", SETTINGS)["sky_share"] > 0.1
 
 
 def test_without_a_resize_rule_sizes_are_kept() -> None:

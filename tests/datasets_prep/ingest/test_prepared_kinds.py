@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets_prep.ingest.run import ingest_all
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import plan_ingest
-from datasets_prep.plan.split_lists import list_samples
 from datasets_prep.schema import SCHEMA, decode_depth, decode_image, decode_label
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES

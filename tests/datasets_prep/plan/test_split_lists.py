@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.errors import NotFound, WrongLayout
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import plan_ingest
-from datasets_prep.plan.split_lists import SplitList, list_samples, parse_list, read_lists, with_lists
+from datasets_prep.plan.split_lists import SplitList, parse_list, read_lists, with_lists
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing
@@ -63,13 +64,13 @@ class Hostile:
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_a_pickle_that_wants_to_call_something_is_refused(tmp_path: Path, protocol: int) -> None:
     canary = tmp_path / "canary"
-    with pytest.raises(WrongLayout, match="is a pickle that is no plain list of strings"):
+    with pytest.raises(WrongLayout, match="is a pickle but not a plain list of strings"):
         parse_list(pickle.dumps([Hostile(canary)], protocol), "imgs_MD.p")
     assert not canary.exists()
 
 
 def test_a_pickle_of_something_else_is_refused() -> None:
-    with pytest.raises(WrongLayout, match="no plain list of strings"):
+    with pytest.raises(WrongLayout, match="not a plain list of strings"):
         parse_list(pickle.dumps(["a", 3], 2), "imgs_MD.p")
 
 
@@ -186,7 +187,7 @@ def test_lists_in_the_folder_are_not_asked_where_some_are_given(tmp_path: Path) 
 
 
 def test_a_list_of_too_many_lines_is_refused() -> None:
-    with pytest.raises(WrongLayout, match=r"^list\.txt has 1000001 lines, which is no list file$"):
+    with pytest.raises(WrongLayout, match=r"^list\.txt has 1000001 lines, which is not a list file$"):
         parse_list(b"a\n" * 1_000_001, "list.txt")
 
 

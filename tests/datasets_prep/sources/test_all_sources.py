@@ -210,7 +210,7 @@ def test_empty_folder_gives_an_empty_listing(name, tmp_path):
 @pytest.mark.parametrize("name", SOURCES)
 def test_missing_file_is_not_blamed_on_the_sample(name, written, tmp_path):
     tree, source = written(name, SCENES), SOURCES[name]
-    sample = source.list(tree.root).samples[0]
+    sample = next(iter(source.list(tree.root).samples))
     opened = source.opened(tree.root, {})
     with pytest.raises(OSError, match="|".join(p.rsplit("/", 1)[-1] for p in sample.files.values())):
         opened.read(Folder(tmp_path), sample)

@@ -44,7 +44,7 @@ def test_values_are_the_scenes_inverse_depth_up_to_scale(written):
 def test_only_0_and_65535_are_invalid(tmp_path):
     write(tmp_path, np.array([[0, 1, 255, 256, 65534, 65535]], np.uint16))
     root = Folder(tmp_path)
-    raw = ApolloScape().read(root, ApolloScape().list(root).samples[0])
+    raw = ApolloScape().read(root, next(iter(ApolloScape().list(root).samples)))
     assert raw.valid.tolist() == [[False, True, True, True, True, False]]
     assert raw.target.tolist() == [[0, 1, 255, 256, 65534, 0]]
     assert raw.sky is None
@@ -74,7 +74,7 @@ def test_8_bit_disparity_is_refused(tmp_path):
     write(tmp_path, np.ones((1, 2), np.uint8))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match="8 bits"):
-        ApolloScape().read(root, ApolloScape().list(root).samples[0])
+        ApolloScape().read(root, next(iter(ApolloScape().list(root).samples)))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real sample beside the repository")
@@ -88,7 +88,7 @@ def test_real_map_is_valid_exactly_in_its_masks(tmp_path):
     image = formats.encode_jpeg(np.zeros((2710, 3384, 3), np.uint8))
     (folder / "camera_5" / f"{name}.jpg").write_bytes(image)
     root = Folder(tmp_path)
-    raw = ApolloScape().read(root, ApolloScape().list(root).samples[0])
+    raw = ApolloScape().read(root, next(iter(ApolloScape().list(root).samples)))
     near, far = (
         formats.decode_grey_png((REAL / mask / f"{name}.png").read_bytes(), "mask") > 0
         for mask in ("fg_mask", "bg_mask")

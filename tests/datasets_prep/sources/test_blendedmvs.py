@@ -8,7 +8,7 @@ import pytest
 from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.blendedmvs import BlendedMVS
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
@@ -59,7 +59,7 @@ def test_what_is_no_surface_is_invalid(tmp_path):
     depth = np.array([[0, -1, np.nan, np.inf, 2.5, 1e-20]], np.float32)
     write(tmp_path, PROJECT, depth)
     root = Folder(tmp_path)
-    raw = BlendedMVS().read(root, BlendedMVS().list(root).samples[0])
+    raw = BlendedMVS().read(root, next(iter(BlendedMVS().list(root).samples)))
     assert raw.valid.tolist() == [[False, False, False, False, True, True]]
     assert raw.target.tolist() == [[0, 0, 0, 0, 2.5, np.float32(1e-20)]]
     assert raw.sky is None
@@ -69,7 +69,7 @@ def test_empty_map_is_refused(tmp_path):
     write(tmp_path, PROJECT, np.zeros((2, 2), np.float32))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match="depth map is empty"):
-        BlendedMVS().read(root, BlendedMVS().list(root).samples[0])
+        BlendedMVS().read(root, next(iter(BlendedMVS().list(root).samples)))
 
 
 def test_list_files_of_the_authors_give_the_split(tmp_path):

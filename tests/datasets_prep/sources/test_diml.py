@@ -49,7 +49,7 @@ def test_values_are_the_scenes_metres(name, source, written):
 def test_millimetres_become_metres_and_zero_is_invalid(tmp_path):
     pair(tmp_path, "16. Billiard Hall/170301/2/col/a_c.png", "16. Billiard Hall/170301/2/up_png/a_ud.png")
     root = Folder(tmp_path)
-    raw = DIML().read(root, DIML().list(root).samples[0])
+    raw = DIML().read(root, next(iter(DIML().list(root).samples)))
     assert raw.valid.tolist() == [[False, True, True]]
     assert raw.target.tolist() == [[0, np.float32(0.001), 2.5]]
 
@@ -112,7 +112,7 @@ def test_8_bit_depth_is_refused(tmp_path):
     put(tmp_path / "2. Cafe/160101/1/up_png/a_ud.png", np.zeros((1, 3), np.uint8))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match="8 bits"):
-        DIML().read(root, DIML().list(root).samples[0])
+        DIML().read(root, next(iter(DIML().list(root).samples)))
 
 
 def test_outdoor_confidence_masks(tmp_path):
@@ -137,7 +137,7 @@ def test_outdoor_confidence_of_another_size_is_refused(tmp_path):
     put(tmp_path / "170721_C0/A/conf/a_conf.png", np.zeros((2, 3), np.uint8))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match=r"^conf has shape \(2, 3\), depth \(1, 3\)$"):
-        DIMLOutdoor().read(root, DIMLOutdoor().list(root).samples[0])
+        DIMLOutdoor().read(root, next(iter(DIMLOutdoor().list(root).samples)))
 
 
 def test_outdoor_sample_set_has_no_confidence(tmp_path):

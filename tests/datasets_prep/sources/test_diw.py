@@ -81,13 +81,13 @@ def test_an_odd_line_at_the_end_is_noted(tmp_path):
 def test_another_size_than_the_annotation_says_is_refused(tmp_path):
     root = write(tmp_path, [PHOTO, "1,1,2,2,>,20,30"])
     with pytest.raises(BadSample, match="image is 30x20, its annotation is of 20x30"):
-        DIW().read(root, DIW().list(root).samples[0])
+        DIW().read(root, next(iter(DIW().list(root).samples)))
 
 
 @pytest.mark.parametrize("line", ["21,1,2,2,>,30,20", "0,1,2,2,>,30,20", "1,1,2,31,>,30,20"])
 def test_points_outside_the_photo_are_refused(tmp_path, line):
     root = write(tmp_path, [PHOTO, line])
-    pair = DIW().read(root, DIW().list(root).samples[0])
+    pair = DIW().read(root, next(iter(DIW().list(root).samples)))
     with pytest.raises(BadSample, match=r"point [AB] at row -?\d+, column \d+ lies outside"):
         point_pair_columns(pair)
 

@@ -11,8 +11,9 @@ from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import plan_ingest
-from datasets_prep.plan.split_lists import list_samples, read_lists
+from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.tum import TUM
@@ -151,7 +152,7 @@ def test_kitti_units_and_folder_splits(tmp_path):
     kitti_frame(tmp_path, 6, "train", suffix="jpg")
     kitti_frame(tmp_path, 7, "data")
     root = Folder(tmp_path)
-    samples = SOURCES["kitti"].list(root).samples
+    samples = list(SOURCES["kitti"].list(root).samples)
     assert [s.split for s in samples] == ["val", "train", None]
     raw = SOURCES["kitti"].read(root, samples[0])
     assert raw.valid.tolist() == [[False, True, True]]
@@ -257,7 +258,7 @@ def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
     (tmp_path / "nyudepthv2_train_files.txt").write_text(lines)
     root = Folder(tmp_path)
     listing = list_samples(SOURCES["nyuv2"], root)
-    samples = listing.samples
+    samples = list(listing.samples)
     assert [s.split for s in samples] == ["train", "test", "test"]
     assert [r.reason.split(", the first")[0] for r in listing.rejected] == [
         "1 of 2 entries name no sample that is here"
@@ -369,4 +370,4 @@ def test_8_bit_depth_is_refused(tmp_path, name, image, depth):
     put(tmp_path / depth, grey([[1, 2, 3]], np.uint8))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match="8 bits"):
-        SOURCES[name].read(root, SOURCES[name].list(root).samples[0])
+        SOURCES[name].read(root, next(iter(SOURCES[name].list(root).samples)))

@@ -21,7 +21,7 @@ def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: 
     files, copies = collect_files(
         listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg"),
         PATTERN,
-        "scene",
+        ["scene"],
     )
     assert copies == []
     assert list(files.items()) == [
@@ -33,7 +33,7 @@ def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: 
 
 def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
     files, copies = collect_files(
-        listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png"), PATTERN, "scene"
+        listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png"), PATTERN, ["scene"]
     )
     assert copies == [("x/a/1.jpg", "a/1.jpg"), ("y/a/1.jpg", "a/1.jpg"), ("y/b/2.png", "b/2.png")]
     assert dict(files.items()) == {
@@ -43,5 +43,5 @@ def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
 
 
 def test_a_folder_of_other_files_has_no_samples() -> None:
-    files, copies = collect_files(listing("readme.txt"), PATTERN, "scene")
+    files, copies = collect_files(listing("readme.txt"), PATTERN, ["scene"])
     assert (list(files.items()), copies) == ([], [])

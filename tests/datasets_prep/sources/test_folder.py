@@ -11,8 +11,8 @@ from PIL import Image
 from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.plan.shards import plan_ingest
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
+from datasets_prep.plan.shards import open_source, plan_ingest
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.folder import FolderSource, read_description
 from datasets_prep.storage.folder import Folder
@@ -36,7 +36,7 @@ def write(root, values=((0, 1000, 2500),), description=GOOD, name="a", suffix="n
 
 def read_one(root):
     source = FolderSource().opened(root, {})
-    return source, source.read(root, source.list(root).samples[0])
+    return source, source.read(root, next(iter(source.list(root).samples)))
 
 
 def test_every_format_gives_the_scenes_metres(written):
@@ -191,7 +191,8 @@ def test_tiff_of_every_kind_of_number(tmp_path, mode):
     np.testing.assert_allclose(read_one(root)[1].target, [[0, 0.1, 0.2]], rtol=1e-6)
 
 
-def test_the_name_of_a_published_dataset_is_refused(tmp_path):
-    root = write(tmp_path, description=GOOD.replace("mine", "redweb"))
-    with pytest.raises(WrongLayout, match="name: 'redweb' is taken by a published dataset"):
-        FolderSource().opened(root, {})
+@pytest.mark.parametrize("name", ["redweb", "folder"])
+def test_the_name_of_a_published_dataset_is_refused(name, tmp_path):
+    root = write(tmp_path, description=GOOD.replace("mine", name))
+    with pytest.raises(WrongLayout, match=f"name: '{name}' is taken by a published dataset"):
+        open_source("folder", root.uri, IngestSettings())

@@ -41,7 +41,7 @@ def test_values_are_the_scenes_inverse_depth_up_to_scale_and_shift(written):
 def test_mask_and_values_typed_by_hand(tmp_path):
     write(tmp_path, np.array([[0, 51, 255]], np.uint8), np.array([[0, 1, 255]], np.uint8))
     root = Folder(tmp_path)
-    raw = HRWSI().read(root, HRWSI().list(root).samples[0])
+    raw = HRWSI().read(root, next(iter(HRWSI().list(root).samples)))
     assert raw.target.tolist() == [[0.0, np.float32(0.2), 1.0]]
     assert raw.valid.tolist() == [[False, True, True]]
 
@@ -49,7 +49,7 @@ def test_mask_and_values_typed_by_hand(tmp_path):
 def test_16_bit_disparity_has_the_same_range(tmp_path):
     write(tmp_path, np.array([[0, 13107, 65535]], np.uint16), np.full((1, 3), 255, np.uint8))
     root = Folder(tmp_path)
-    raw = HRWSI().read(root, HRWSI().list(root).samples[0])
+    raw = HRWSI().read(root, next(iter(HRWSI().list(root).samples)))
     assert raw.target.tolist() == [[0.0, np.float32(0.2), 1.0]]
 
 
@@ -67,7 +67,7 @@ def test_mask_of_another_size_is_refused(tmp_path):
     write(tmp_path, np.zeros((1, 3), np.uint8), np.zeros((2, 3), np.uint8))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match=r"^depth is 3x1, its mask 3x2$"):
-        HRWSI().read(root, HRWSI().list(root).samples[0])
+        HRWSI().read(root, next(iter(HRWSI().list(root).samples)))
 
 
 def write(root, disparity, mask):

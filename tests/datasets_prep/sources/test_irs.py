@@ -8,7 +8,7 @@ import pytest
 from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.irs import IRS
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
@@ -49,7 +49,7 @@ def test_values_are_the_scenes_inverse_metres(written):
 def test_invalid_disparity(tmp_path):
     write(tmp_path, np.array([[0, -3, np.nan, np.inf, 48, 24]], np.float32))
     root = Folder(tmp_path)
-    raw = IRS().read(root, IRS().list(root).samples[0])
+    raw = IRS().read(root, next(iter(IRS().list(root).samples)))
     assert raw.valid.tolist() == [[False, False, False, False, True, True]]
     assert raw.target.tolist() == [[0, 0, 0, 0, 1.0, 0.5]]
 
@@ -58,7 +58,7 @@ def test_invalid_disparity(tmp_path):
 def test_channel_names(tmp_path, channels):
     write(tmp_path, np.full((2, 3), 24, np.float32), channels=channels)
     root = Folder(tmp_path)
-    assert (IRS().read(root, IRS().list(root).samples[0]).target == 0.5).all()
+    assert (IRS().read(root, next(iter(IRS().list(root).samples))).target == 0.5).all()
 
 
 def test_green_comes_first():
@@ -91,7 +91,7 @@ def test_empty_disparity_is_refused(tmp_path):
     write(tmp_path, np.zeros((2, 3), np.float32))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match="empty"):
-        IRS().read(root, IRS().list(root).samples[0])
+        IRS().read(root, next(iter(IRS().list(root).samples)))
 
 
 def test_missing_image_is_left_out(tmp_path):

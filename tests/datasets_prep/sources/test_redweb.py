@@ -27,7 +27,7 @@ def test_larger_is_farther_and_255_is_sky(tmp_path):
     root = Folder(tmp_path)
     stored = np.array([[0, 51, 254, 255]], np.uint8)
     write(tmp_path, "a", stored)
-    raw = ReDWeb().read(root, ReDWeb().list(root).samples[0])
+    raw = ReDWeb().read(root, next(iter(ReDWeb().list(root).samples)))
     assert raw.quantity == "inverse_depth"
     assert raw.target.tolist() == [[1.0, np.float32(0.8), np.float32(1 / 255), 0.0]]
     assert raw.valid.tolist() == [[True, True, True, False]]
@@ -50,7 +50,7 @@ def test_values_are_the_scenes_inverse_depth_up_to_scale(written):
 def test_sizes_orientations_and_channels_are_mixed(written):
     tree = written("redweb", SCENES)
     shapes, ratios = set(), set()
-    for sample in ReDWeb().list(tree.root).samples[:SCENES]:
+    for sample in list(ReDWeb().list(tree.root).samples)[:SCENES]:
         raw = ReDWeb().read(tree.root, sample)
         height, width = formats.image_size(raw.image)
         shapes.add(height > width)
@@ -78,7 +78,7 @@ def test_16_bit_map_is_refused(tmp_path):
     write(tmp_path, "a", np.zeros((2, 2), np.uint16))
     root = Folder(tmp_path)
     with pytest.raises(BadSample, match="16 bits"):
-        ReDWeb().read(root, ReDWeb().list(root).samples[0])
+        ReDWeb().read(root, next(iter(ReDWeb().list(root).samples)))
 
 
 def write(root, stem, stored):

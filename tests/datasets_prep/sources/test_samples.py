@@ -24,17 +24,9 @@ def test_what_goes_in_comes_out_in_order(count: int, monkeypatch: pytest.MonkeyP
     packed = Samples(given)
     assert len(packed) == count
     assert list(packed) == given
-    assert [packed[i] for i in range(count)] == given
-    assert packed[2:6] == given[2:6]
     assert from_table(packed.table()) == given
     assert packed == Samples(given)
     assert packed != Samples(make(count + 1))
-    with pytest.raises(IndexError):
-        packed[count]
-
-
-def test_the_last_sample_is_found_from_the_end() -> None:
-    assert Samples(make(5))[-1] == make(5)[-1]
 
 
 def test_packing_many_alike_takes_little() -> None:

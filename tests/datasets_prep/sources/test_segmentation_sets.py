@@ -13,7 +13,7 @@ from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.matlab import encode_matlab_arrays
 from datasets_prep.ingest.label_rows import CLASSES
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.base import IGNORED_LABEL
@@ -64,7 +64,7 @@ def test_ade20k_every_label(tmp_path):
     put(tmp_path / "images/training/ADE_train_00000001.jpg", PHOTO)
     put(tmp_path / "annotations/training/ADE_train_00000001.png", formats.encode_png(stored))
     root = Folder(tmp_path)
-    labels = ADE20K().read(root, ADE20K().list(root).samples[0]).labels
+    labels = ADE20K().read(root, next(iter(ADE20K().list(root).samples))).labels
     assert labels.tolist() == [[255, 0, 1], [148, 149, 255]]
 
 
@@ -84,14 +84,13 @@ def test_real_ade20k_photo():
 
 
 @pytest.mark.parametrize(
-    ("source", "background"), [(PascalContext60(), 0), (PascalContext59(), IGNORED_LABEL)]
+    ("source", "background", "offset"), [(PascalContext60(), 0, 0), (PascalContext59(), IGNORED_LABEL, 1)]
 )
-def test_pascal_context_in_both_forms(written, source, background):
+def test_pascal_context_in_both_forms(written, source, background, offset):
     tree = written(source.name, SCENES)
     samples = good(source, tree)
     assert [s.split for s in samples] == ["train", "train", "train", "val"]
     assert {Path(s.files["label"]).suffix for s in samples} == {".png", ".mat"}
-    offset = 60 - source.classes
     for sample in samples:
         stored = label_map(tree.scenes[int(sample.sample_id[-6:])][0], pascal_context.CLASSES, 0).astype(int)
         if sample.files["label"].endswith(".mat"):
@@ -104,7 +103,7 @@ def test_pascal_context_numbers_the_frequent_classes_in_order(tmp_path):
     # Aeroplane, bag, bed and wood are the first three and the last of the 59 in the order of names.
     stored = np.array([[2, 9, 18], [458, 1, 0]], np.uint16)
     root = context(tmp_path, "trainval/2008_000002.mat", encode_matlab_arrays({"LabelMap": stored}))
-    sample = PascalContext60().list(root).samples[0]
+    sample = next(iter(PascalContext60().list(root).samples))
     assert PascalContext60().read(root, sample).labels.tolist() == [[1, 2, 3], [59, 0, 0]]
     assert PascalContext59().read(root, sample).labels.tolist() == [[0, 1, 2], [58, 255, 255]]
 
@@ -112,7 +111,7 @@ def test_pascal_context_numbers_the_frequent_classes_in_order(tmp_path):
 def test_pascal_context_prefers_the_converted_mask(tmp_path):
     context(tmp_path, "trainval/a.mat", b"")
     root = context(tmp_path, "SegmentationClassContext/a.png", formats.encode_png(np.ones((2, 3), np.uint8)))
-    assert PascalContext60().list(root).samples[0].files["label"] == "SegmentationClassContext/a.png"
+    assert next(iter(PascalContext60().list(root).samples)).files["label"] == "SegmentationClassContext/a.png"
 
 
 def test_photos_without_a_mask_are_no_defect(tmp_path):
@@ -166,7 +165,7 @@ def compressed_zeros(shape):
 def test_masks_that_are_none_are_refused(tmp_path, data, message):
     root = context(tmp_path, "trainval/a.mat", data)
     with pytest.raises(BadSample, match=message):
-        PascalContext60().read(root, PascalContext60().list(root).samples[0])
+        PascalContext60().read(root, next(iter(PascalContext60().list(root).samples)))
 
 
 def test_every_set_has_as_many_classes_as_names() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets_prep.plan.split_lists import list_samples
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.movies import Movies
 from datasets_prep.sources.wsvd import WSVD
 

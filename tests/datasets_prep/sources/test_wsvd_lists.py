@@ -80,7 +80,9 @@ def test_hostile_pickles_are_refused_and_never_run(hostile, protocol):
 
 
 def test_the_refusal_names_what_was_wanted():
-    with pytest.raises(BadClipList, match=r"list\.pkl: the pickle wants builtins\.eval, which is not"):
+    with pytest.raises(
+        BadClipList, match=r"list\.pkl is not a list of clips: it names builtins\.eval, which is not"
+    ):
         read_clips(pickle.dumps([Hostile(eval, "1")], 4), "list.pkl")
 
 
@@ -125,7 +127,7 @@ def test_programs_that_no_list_needs_are_refused(program):
     ],
 )
 def test_other_contents_are_refused_by_name(content, problem):
-    with pytest.raises(BadClipList, match="is no list of clips") as caught:
+    with pytest.raises(BadClipList, match="is not a list of clips") as caught:
         read_clips(pickle.dumps(content, 3), "list.pkl")
     assert problem in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

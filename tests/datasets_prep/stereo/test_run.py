@@ -90,7 +90,7 @@ def test_disparity_of_films_is_the_exact_one(films: Path, generated: Path) -> No
 
 def test_images_are_the_left_views_and_disparity_has_half_their_size(films: Path, generated: Path) -> None:
     source, tree = SOURCES["movies"], Folder(films)
-    for sample in source.list(tree).samples[:3]:
+    for sample in list(source.list(tree).samples)[:3]:
         raw = source.read(tree, sample)
         assert raw.target.shape == (HEIGHT // 2, WIDTH // 2)
         exact = (generated / "movies" / sample.files["image"]).read_bytes()
@@ -206,7 +206,7 @@ def test_sky_is_put_far(films: Path, generated: Path, tmp_path: Path) -> None:
     shutil.copytree(generated / "movies" / "videos" / "battle", videos / "battle")
     run("movies", videos, out, sky=sky)
     source, tree = SOURCES["movies"], Folder(out)
-    masked, other = (source.read(tree, sample) for sample in source.list(tree).samples[:2])
+    masked, other = (source.read(tree, sample) for sample in list(source.list(tree).samples)[:2])
     assert masked.valid[:16].all()
     far = masked.target[masked.valid].min()
     np.testing.assert_allclose(masked.target[:16], far, atol=1e-3)

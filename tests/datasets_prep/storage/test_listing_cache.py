@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.listing_cache import LISTING_NAME, keep, list_or_recall
+from datasets_prep.storage.listing_cache import LISTING_NAME, cache_listing, cached_listing
 
 
 @pytest.fixture
@@ -17,29 +17,29 @@ def raw(tmp_path: Path) -> Folder:
 
 def test_a_kept_listing_is_used_until_it_is_refreshed(raw: Folder, tmp_path: Path) -> None:
     out = Folder(tmp_path / "out")
-    first = list_or_recall(raw, out, refresh=False)
+    first = cached_listing(raw, out, refresh=False)
     assert first.listed_at is None
-    keep(first.files, raw, out)
+    cache_listing(first.files, raw, out)
     (tmp_path / "raw" / "new.txt").write_text("new")
     again = Folder(tmp_path / "raw")
-    kept = list_or_recall(again, out, refresh=False)
+    kept = cached_listing(again, out, refresh=False)
     assert kept.listed_at is not None
     assert dict(kept.files) == {"a.txt": 5, "b/c.txt": 7}
-    fresh = list_or_recall(again, out, refresh=True)
+    fresh = cached_listing(again, out, refresh=True)
     assert (fresh.listed_at, len(fresh.files)) == (None, 3)
 
 
 def test_the_listing_of_another_folder_or_a_damaged_one_is_not_used(raw: Folder, tmp_path: Path) -> None:
     out = Folder(tmp_path / "out")
-    keep(raw.files(), raw, out)
+    cache_listing(raw.files(), raw, out)
     other = tmp_path / "other"
     other.mkdir()
-    assert list_or_recall(Folder(other), out, refresh=False).listed_at is None
+    assert cached_listing(Folder(other), out, refresh=False).listed_at is None
     (tmp_path / "out" / LISTING_NAME).write_bytes(b"PAR1 and no more")
-    assert list_or_recall(raw, out, refresh=False).listed_at is None
+    assert cached_listing(raw, out, refresh=False).listed_at is None
 
 
 def test_its_bytes_depend_on_the_files_alone(raw: Folder, tmp_path: Path) -> None:
     for out in ("one", "two"):
-        keep(Folder(raw.path).files(), raw, Folder(tmp_path / out))
+        cache_listing(Folder(raw.path).files(), raw, Folder(tmp_path / out))
     assert (tmp_path / "one" / LISTING_NAME).read_bytes() == (tmp_path / "two" / LISTING_NAME).read_bytes()

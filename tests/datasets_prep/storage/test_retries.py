@@ -15,7 +15,7 @@ def failing(times: int, error: Exception) -> tuple[Callable[[], str], list[int]]
     """An operation that fails so many times before it answers, and the list of its calls."""
     calls: list[int] = []
 
-    def operation() -> str:
+    def operation(path: str) -> str:
         calls.append(1)
         if len(calls) <= times:
             raise error
@@ -34,7 +34,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.mark.parametrize("error", [NetworkError("reset"), OSError(5, "Input/output error"), TimeoutError()])
 def test_a_passing_failure_is_not_noticed(error: Exception, slept: list[float]) -> None:
     operation, calls = failing(len(PAUSES), error)
-    assert persistently("read", "s3://bucket/x", operation) == "content"
+    assert persistently("read", operation, "s3://bucket/x") == "content"
     assert len(calls) == len(PAUSES) + 1
     assert slept == list(PAUSES)
 
@@ -42,7 +42,7 @@ def test_a_passing_failure_is_not_noticed(error: Exception, slept: list[float]) 
 def test_a_lasting_failure_names_the_file_and_the_cause(slept: list[float]) -> None:
     operation, calls = failing(100, NetworkError("connection reset"))
     with pytest.raises(StorageFailed, match=r"^s3://b/x cannot be read, tried 5 times: NetworkError: conn"):
-        persistently("read", "s3://b/x", operation)
+        persistently("read", operation, "s3://b/x")
     assert len(calls) == 5
     assert issubclass(StorageFailed, UserError)
 
@@ -51,5 +51,5 @@ def test_a_lasting_failure_names_the_file_and_the_cause(slept: list[float]) -> N
 def test_a_definite_answer_is_believed_at_once(error: Exception, slept: list[float]) -> None:
     operation, calls = failing(100, error)
     with pytest.raises(type(error)):
-        persistently("read", "x", operation)
+        persistently("read", operation, "x")
     assert (len(calls), slept) == (1, [])

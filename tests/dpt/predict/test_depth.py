@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 import dpt
 from dpt.predict.colours import colourise
-from dpt.predict.depth import predict_batch, predict_inverse_depth, to_inverse_depth
+from dpt.predict.depth import evaluation_mode, predict_batch, predict_inverse_depth, to_inverse_depth
 from dpt.predict.transforms import normalise, resize_image
 
 
@@ -53,7 +53,7 @@ def test_other_images_are_refused(model):
         predict_inverse_depth(model, picture(8, 8).astype(np.float32))
     with pytest.raises(ValueError, match=r"\(8, 8\)"):
         predict_inverse_depth(model, picture(8, 8)[..., 0])
-    with pytest.raises(ValueError, match=r"at one size, not at \[\(64, 64\), \(64, 128\)\]"):
+    with pytest.raises(ValueError, match=r"one size in the network, not \[\(64, 64\), \(64, 128\)\]"):
         predict_batch(model, [picture(64, 64), picture(64, 128)])
 
 
@@ -94,3 +94,14 @@ def test_inverse_depth_is_that_of_what_a_model_predicts():
     assert to_inverse_depth(inverse, model.config) is inverse
     torch.testing.assert_close(to_inverse_depth(depth, metric.config), inverse.clamp(min=1e-8))
     assert to_inverse_depth(torch.zeros(1), metric.config).isfinite().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_mode_ends_in_the_mode_of_before(training):
+    model = torch.nn.Dropout().train(training)
+    with evaluation_mode(model):
+        assert not model.training
+    assert model.training == training
+    with pytest.raises(ZeroDivisionError), evaluation_mode(model):
+        raise ZeroDivisionError
+    assert model.training == training

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 import dpt
 from dpt.weights.files import from_tensors, read_tensors
-from dpt.weights.key_maps import LAYOUTS
+from dpt.weights.key_maps import KEY_MAPS
 from dpt.zoo import MODELS
 
 
@@ -139,7 +139,7 @@ def test_authors_checkpoints_are_recognised_and_fit(file_name, arguments, tensor
 
     # every tensor that is used arrives, and each at one place
     layout = "authors" if rename is dict else "authors-scriptable"
-    back = LAYOUTS[layout].write(model.state_dict(), model.config)
+    back = KEY_MAPS[layout].write(model.state_dict(), model.config)
     dropped = shapes.keys() - back.keys()
     assert {re.sub(r"\.[^.]+$", "", key) for key in dropped} == {
         "pretrained.model.norm",
@@ -173,7 +173,7 @@ def test_names_end_up_where_they_belong():
 def test_midas_checkpoints_are_recognised_and_fit():
     model = on_meta("midas_v21")
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}
-    theirs = LAYOUTS["midas"].write(tensors, model.config)
+    theirs = KEY_MAPS["midas"].write(tensors, model.config)
     for key in (
         "pretrained.layer1.0.weight",
         "pretrained.layer1.1.running_mean",
@@ -204,7 +204,7 @@ def test_midas_checkpoints_are_recognised_and_fit():
 def test_versions_of_depth_anything_are_told_apart_by_file_name(file_name, name, max_depth):
     model = on_meta(name)
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}
-    theirs = LAYOUTS["depth-anything"].write(tensors, model.config)
+    theirs = KEY_MAPS["depth-anything"].write(tensors, model.config)
     theirs["pretrained.mask_token"] = torch.zeros(1, 384)
     config = from_tensors(theirs, file_name).config
     assert config.max_depth == max_depth
@@ -238,7 +238,7 @@ def wrappers(tensors):
 
 @pytest.mark.parametrize("wrapper", ["plain", "model", "state_dict", "module"])
 def test_wrappers_are_taken_off(tiny, tmp_path, wrapper):
-    tensors = LAYOUTS["authors"].write(tiny.state_dict(), tiny.config)
+    tensors = KEY_MAPS["authors"].write(tiny.state_dict(), tiny.config)
     torch.save(wrappers(tensors)[wrapper], tmp_path / "tiny.pth")
     model = dpt.load_weights(tmp_path / "tiny.pth", "dpt_tiny")
     for key, tensor in tiny.state_dict().items():
@@ -280,10 +280,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         dpt.load_weights(tmp_path / "nothing.pt")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"other\.pt is in no known layout.*weight"):
+    with pytest.raises(ValueError, match=r"other\.pt is not a known checkpoint.*weight"):
         dpt.load_weights(tmp_path / "other.pt")
     torch.save({"weight": 3, "text": "x"}, tmp_path / "numbers.pt")
-    with pytest.raises(ValueError, match="no mapping"):
+    with pytest.raises(ValueError, match="not a mapping"):
         dpt.load_weights(tmp_path / "numbers.pt")
 
 

@@ -5,7 +5,7 @@ import ray
 from typer.testing import CliRunner
 
 from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.listing_cache import keep
+from datasets_prep.storage.listing_cache import cache_listing
 from tune import cli
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
@@ -35,7 +35,7 @@ def test_a_dry_run_knows_a_finished_dataset(raw_folder: Path, shards_folder: Pat
 
 def test_a_kept_listing_is_named_with_its_age(raw_folder: Path, tmp_path: Path) -> None:
     raw = Folder(raw_folder / "redweb")
-    keep(raw.files(), raw, Folder(tmp_path / "redweb"))
+    cache_listing(raw.files(), raw, Folder(tmp_path / "redweb"))
     assert "redweb: files as listed 0:00:" in prepare(raw_folder, tmp_path, "--dry-run")
     assert "as listed" not in prepare(raw_folder, tmp_path, "--dry-run", "--refresh")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from pipelines.evaluation.official_splits import OFFICIAL, WrongSplit, check_split, of_how_many
+from pipelines.evaluation.official_splits import WrongSplit, check_split, of_how_many
+from pipelines.evaluation.sets import OFFICIAL
 from tests.support.paths import SAMPLES
 
 LISTS = SAMPLES / "splits"
@@ -62,6 +63,6 @@ def test_the_digests_are_those_of_the_authors_lists() -> None:
         scene, name = line.split()[0].split("/")
         nyu.append(f"{scene}/{name[4:9]}")
     for dataset, names in (("kitti", kitti), ("nyuv2", nyu)):
-        assert len(names) == OFFICIAL[dataset].test
+        assert len(names) == OFFICIAL[dataset].images
         digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
-        assert digest == OFFICIAL[dataset].test_digest
+        assert digest == OFFICIAL[dataset].digest

@@ -86,7 +86,7 @@ def test_figures_are_those_of_arithmetic_by_hand(
     sets: dict[str, PreparedDataset], inference: InferenceSection
 ) -> None:
     dataset, network = sets["ade20k"], model()
-    found = count_share(network, dataset, "val", inference, 0, 1).result()
+    found = count_share(network, dataset, 0, 1, "val", inference).result()
     images, labels = raw_photos(Path(dataset.folder.path).parents[2] / "raw")
     assert found["images"] == len(images) == 3
     predictions = [predict_classes(network, [one], inference.scales, inference.flip)[0] for one in images]
@@ -104,7 +104,7 @@ def test_figures_are_those_of_arithmetic_by_hand(
 
 def test_workers_together_count_every_pixel_once(sets: dict[str, PreparedDataset]) -> None:
     network = model()
-    whole = count_share(network, sets["ade20k"], "val", WHOLE, 0, 1)
+    whole = count_share(network, sets["ade20k"], 0, 1, "val", WHOLE)
     for workers in (1, 2):
         config = EvaluateConfig(workers=workers, inference=WHOLE, device="cpu")
         (counts,) = evaluate_segmentation(config, network, [sets["ade20k"]]).values()
@@ -119,7 +119,7 @@ def test_the_real_sample(tmp_path: Path) -> None:
     images, labels = raw_photos(REAL)
     assert len(images) == 1
     predictions = predict_classes(network, images)
-    found = count_share(network, dataset, "val", WHOLE, 0, 1).result()
+    found = count_share(network, dataset, 0, 1, "val", WHOLE).result()
     for metric, value in by_hand(predictions, labels, 150).items():
         assert found[metric] == pytest.approx(value, rel=1e-12)
     # A prediction that is right but for a band is as right as the band is narrow.
@@ -134,7 +134,7 @@ def test_the_real_sample(tmp_path: Path) -> None:
 
 def test_wrong_models_are_refused(sets: dict[str, PreparedDataset], shards_folder: Path) -> None:
     config = EvaluateConfig(inference=WHOLE, device="cpu")
-    with pytest.raises(BadModel, match="this is a depth model; ade20k needs one of segmentation"):
+    with pytest.raises(BadModel, match="this is a depth model; ade20k needs a segmentation model"):
         evaluate_segmentation(config, dpt.create_model("dpt_tiny"), [sets["ade20k"]])
     with pytest.raises(BadModel, match=r"predicts 150 classes .*wall.*, not the 59 of pascal_context_59"):
         evaluate_segmentation(config, model(), [sets["pascal_context_59"]])

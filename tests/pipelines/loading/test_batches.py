@@ -13,7 +13,13 @@ import torch
 
 from datasets_prep.manifest import open_datasets
 from pipelines.config import Executor
-from pipelines.loading.batches import Batch, LoaderSettings, evaluation_batches, training_batches
+from pipelines.loading.batches import (
+    Batch,
+    LoaderSettings,
+    SameSizeBatches,
+    evaluation_batches,
+    training_batches,
+)
 from pipelines.loading.crops import RelativeDepthCrops
 from pipelines.sampling.mixture import DEALT_STEPS
 from pipelines.sampling.plan import Stage
@@ -192,3 +198,22 @@ def one_by_one(dataset: object, world_size: int) -> list[str]:
         for batch in evaluation_batches(dataset, "val", 0, rank, world_size, batch_size=3)  # type: ignore[arg-type]
         for sample_id in batch.sample_ids
     ]
+
+
+def grouped(items: str, batches: SameSizeBatches[str]) -> list[str]:
+    """Items that are letters; capitals are four times as large."""
+    return ["".join(batch) for batch in batches.of(items, lambda item: (2, 2) if item.isupper() else (1, 1))]
+
+
+def test_items_of_one_size_share_a_batch_and_the_rest_comes_last() -> None:
+    assert grouped("aAbBcCd", SameSizeBatches(3)) == ["abc", "ABC", "d"]
+    assert grouped("aAbcBd", SameSizeBatches(3)) == ["abc", "d", "AB"]  # in the order of first appearance
+
+
+def test_batches_of_large_items_are_smaller() -> None:
+    assert grouped("aAbBCc", SameSizeBatches(3, most_pixels=8)) == ["AB", "abc", "C"]
+    assert grouped("ABc", SameSizeBatches(3, most_pixels=1)) == ["A", "B", "c"]
+
+
+def test_when_too_many_items_wait_the_largest_batch_is_due() -> None:
+    assert grouped("AabBc", SameSizeBatches(3, most_waiting=3)) == ["ab", "AB", "c"]

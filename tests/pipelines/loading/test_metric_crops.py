@@ -7,6 +7,7 @@ import pytest
 from datasets_prep.formats.pictures import decode_grey_png, encode_jpeg
 from datasets_prep.ingest.normalize import normalize
 from datasets_prep.schema import encode_inverse_depth
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import RawSample
 from pipelines.config import MetricDepthSection, TrainConfig
 from pipelines.config_files import load_section
@@ -162,9 +163,7 @@ def test_real_frames_give_crops_of_the_published_size_with_their_own_depth(
     config = load_section("train", TrainConfig, preset, ["metric_depth.rotation=0"])
     stored = decode_grey_png((SAMPLES / depth).read_bytes(), "depth")
     raw = RawSample((SAMPLES / picture).read_bytes(), (stored / unit).astype(np.float32), "depth", stored > 0)
-    columns = normalize(
-        raw, "metric", side=384, rule="none", jpeg_quality=95, min_valid_share=0.01, min_dynamic_range=1.0
-    )
+    columns = normalize(raw, "metric", IngestSettings(resize="none", min_dynamic_range=1.0))
     crops = MetricDepthCrops(config.crop_size, config.flip, config.metric_depth)
     assert crops.size == size
     _, target = made(crops, [0.999, 0.999, 0.9], {"sample_id": preset, **columns})

@@ -28,7 +28,7 @@ def crop(
     given: dict, draws: tuple[float, ...], flip: bool = True, side: int = CROP
 ) -> tuple[np.ndarray, np.ndarray]:
     image, target = np.full((side, side, 3), 7, np.uint8), np.full((side, side), 7, np.uint8)
-    SegmentationCrops((side, side), 104, (0.5, 2.0), flip)(given, np.array(draws), image, target)
+    SegmentationCrops((side, side), flip, 104, (0.5, 2.0))(given, np.array(draws), image, target)
     return image, target
 
 
@@ -98,11 +98,11 @@ def test_crops_are_a_function_of_row_and_draws() -> None:
         ({"image": encode_jpeg(np.zeros((5, 5, 3), np.uint8))}, "sample a photo: image is"),
         (
             {"label": encode_label(np.full((90, 130), 150, np.uint8))},
-            "label 150 is none of ade20k's 150 classes",
+            "label 150 is not one of the 150 classes of ade20k",
         ),
         (
             {"dataset": "pascal_context_59", "label": encode_label(np.full((90, 130), 59, np.uint8))},
-            "label 59 is none of pascal_context_59's 59 classes",
+            "label 59 is not one of the 59 classes of pascal_context_59",
         ),
     ],
 )

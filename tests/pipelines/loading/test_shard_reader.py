@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
-from pipelines.loading.shard_reader import ShardReader
+from pipelines.loading.shard_reader import ShardReader, binary_views, is_binary
 
 
 @pytest.fixture
@@ -65,3 +66,20 @@ def test_memory_and_open_files_are_bounded(
         assert reader._sizes.keys() == reader._groups.keys()
         assert sum(reader._sizes.values()) <= 50_000 or len(reader._groups) == 1
     assert len(ids) > 4
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+def test_rows_lie_where_the_column_has_them(kind: pa.DataType) -> None:
+    column = pa.array([b"out of sight", b"one", None, b"", b"two words", b"after"], kind)[1:5]
+    assert is_binary(kind)
+    views = binary_views(column)
+    assert [None if view is None else bytes(view) for view in views] == [b"one", None, b"", b"two words"]
+    start = column.buffers()[2].address + len(b"out of sight")
+    assert views[0] is not None
+    assert np.frombuffer(views[0], np.uint8).ctypes.data == start
+    assert views[0].readonly
+    assert binary_views(pa.array([None], kind)) == [None]
+
+
+def test_other_columns_have_none() -> None:
+    assert not is_binary(pa.string())

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.errors import NotFound
-from pipelines.prediction.inputs import AmbiguousResults, Input, find_inputs
+from pipelines.prediction.inputs import AmbiguousOutputs, Input, find_inputs
 
 
 def files(folder: Path, *names: str) -> list[Path]:
@@ -14,13 +14,13 @@ def files(folder: Path, *names: str) -> list[Path]:
     return paths
 
 
-def results_of(source: Input) -> list[str]:
+def outputs_of(source: Input) -> list[str]:
     return [source.name + suffix for suffix in (".npy", ".png", "_colour.png")]
 
 
 def names(*arguments: Path | str, out: Path | None = None) -> dict[str, str]:
     """File name → name of its results."""
-    found = find_inputs([str(argument) for argument in arguments], results_of, out)
+    found = find_inputs([str(argument) for argument in arguments], outputs_of, out)
     return {source.path.as_posix(): source.name for source in found}
 
 
@@ -59,13 +59,13 @@ def test_names_of_results_count_too(tmp_path: Path) -> None:
     one, other = files(tmp_path, "a.jpg", "a_colour.jpg")
     assert names(one, other) == {str(one): "a.jpg", str(other): "a_colour.jpg"}
     odd = files(tmp_path / "odd", "a", "a_colour")
-    with pytest.raises(AmbiguousResults, match=r"results of .*a and .*a_colour would overwrite each other"):
+    with pytest.raises(AmbiguousOutputs, match=r"outputs of .*a and .*a_colour would overwrite each other"):
         names(*odd)
 
 
 def test_results_never_overwrite_an_input_nor_become_one(tmp_path: Path) -> None:
     (a,) = files(tmp_path, "a.png")
-    with pytest.raises(AmbiguousResults, match=r"a\.png is an input and would be overwritten"):
+    with pytest.raises(AmbiguousOutputs, match=r"a\.png is an input and would be overwritten"):
         names(a, out=tmp_path)
     files(tmp_path, "predictions/a.png", "predictions/a_colour.png")
     assert names(tmp_path, out=tmp_path / "predictions") == {str(a): "a"}

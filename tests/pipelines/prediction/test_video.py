@@ -8,9 +8,9 @@ from pipelines.prediction.video import BadVideo, read_frames, writing_video
 
 
 def write(path: Path, pictures: list[np.ndarray], times: list[int], time_base: Fraction) -> None:
-    with writing_video(path) as video:
+    with writing_video(path) as write_frame:
         for picture, time in zip(pictures, times, strict=True):
-            video.write(picture, time, time_base)
+            write_frame(picture, time, time_base)
 
 
 def flat(level: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -36,8 +36,8 @@ def test_odd_sizes_are_padded(tmp_path: Path) -> None:
 
 def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(BadVideo, match=r"text\.mp4 is no readable video: .*, after 0 frames"):
+    with pytest.raises(BadVideo, match=r"text\.mp4 is not a readable video: .*, after 0 frames"):
         list(read_frames(tmp_path / "text.mp4"))
     (tmp_path / "empty.mp4").touch()
-    with pytest.raises(BadVideo, match=r"empty\.mp4 is no readable video"):
+    with pytest.raises(BadVideo, match=r"empty\.mp4 is not a readable video"):
         list(read_frames(tmp_path / "empty.mp4"))

@@ -18,14 +18,7 @@ from dpt.predict.classes import predict_classes
 from pipelines.config import EvaluateConfig
 from pipelines.evaluation.paper_tables import TABLE_1
 from pipelines.report.model_page import beside_the_paper, write_model_report
-from pipelines.report.pictures import (
-    by_resolution,
-    labelled_samples_of,
-    miou_by_resolution,
-    samples_of,
-    show,
-    show_classes,
-)
+from pipelines.report.pictures import by_resolution, samples_of, show
 from pipelines.tracking import runs as tracking
 from tests.support.browser import browsing
 from tests.support.labelled_sets import prepare, tiny
@@ -66,7 +59,7 @@ def test_ours_stands_beside_the_papers_in_its_unit() -> None:
 
 def test_errors_are_those_of_a_plain_alignment(model: Path, shards_folder: Path) -> None:
     network = dpt.load_model(model).eval()
-    [sample] = samples_of(open_datasets([str(shards_folder / "tartanair")]), 1, "val")
+    [sample] = samples_of(network, open_datasets([str(shards_folder / "tartanair")]), 1, "val")
     shown = show(network, sample)
     truth = sample.truth.astype(np.float64)
     counted = np.isfinite(truth) & (truth > 1 / sample.cap)
@@ -83,16 +76,16 @@ def test_errors_are_those_of_a_plain_alignment(model: Path, shards_folder: Path)
 
 def test_wrong_pixels_are_those_that_differ(labelled: PreparedDataset) -> None:
     network = tiny().eval()
-    sample = labelled_samples_of(network, [labelled], 3, None)[2]
-    shown = show_classes(network, sample)
+    sample = samples_of(network, [labelled], 3, None)[2]
+    shown = show(network, sample)
     (prediction,) = predict_classes(network, [sample.image])
-    counted = sample.labels != 255
-    wrong = counted & (prediction != sample.labels)
+    counted = sample.truth != 255
+    wrong = counted & (prediction != sample.truth)
     assert shown.metrics["pixAcc"] == pytest.approx(1 - wrong.sum() / counted.sum())
     red = (shown.pictures["wrong pixels in red"] == (230, 30, 30)).all(axis=2)
     assert wrong.any()
     assert (red == wrong).all()
-    assert miou_by_resolution(network, [sample])[network.config.image_size] == shown.metrics["mIoU"]
+    assert by_resolution(network, [sample])[network.config.image_size] == shown.metrics["mIoU"]
 
 
 def test_a_segmentation_model_has_a_page(
@@ -134,7 +127,7 @@ def test_the_command_writes_one_page(
 
 def test_a_model_that_nobody_evaluated_says_so(model: Path, mlflow_database: str, tmp_path: Path) -> None:
     page = write_model_report(str(model), tmp_path / "out")
-    assert "knows of no evaluation of this model yet" in page.read_text()
+    assert "has no evaluation of this model yet" in page.read_text()
 
 
 def test_data_without_a_model_is_refused(mlflow_database: str) -> None:

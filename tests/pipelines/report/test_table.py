@@ -1,6 +1,6 @@
-from pipelines.report.table import Cell, Column, Table
+from pipelines.report.table import Cell, Column, NumberTable
 
-TABLE = Table(
+TABLE = NumberTable(
     "Numbers",
     [Column("row", text=True), Column("paper", "Mean"), Column("ours", "Mean")],
     [

@@ -5,8 +5,8 @@ import torch
 
 import dpt
 from dpt.ema import MovingAverage
+from dpt.weights.folder import CONFIG
 from pipelines.training.checkpoint import (
-    CONFIG_FILE,
     STATE_FILE,
     DamagedCheckpoint,
     TrainingState,
@@ -41,7 +41,7 @@ def save(
 ) -> None:
     snapshot = take_snapshot(model, optimizer, average, model.config.to_dict(), TrainingState(3))
     folder.mkdir(exist_ok=True)
-    for name in (*snapshot.tensors, CONFIG_FILE):
+    for name in (*snapshot.tensors, CONFIG):
         write_file(snapshot, name, folder / name)
         snapshot.state.files[name] = digest_of(folder / name)
     (folder / STATE_FILE).write_text(state_text(snapshot.state))

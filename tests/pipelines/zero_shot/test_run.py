@@ -19,11 +19,12 @@ from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import ZeroShotConfig
+from pipelines.evaluation.sets import ZERO_SHOT
 from pipelines.tracking.model_reference import BadModel
-from pipelines.zero_shot.protocol import InputSize, measure_depth, measure_order, prepare
+from pipelines.zero_shot.protocol import measure_depth, measure_order, prepare
 from pipelines.zero_shot.report import make_report, markdown, per_image
 from pipelines.zero_shot.run import BadPrediction, UnreadableImages, draw_worst, evaluate_zero_shot
-from pipelines.zero_shot.sets import SETS, find_sets
+from pipelines.zero_shot.sets import find_sets
 from tests.support.paths import SAMPLES
 from tests.support.zero_shot_reference import depth_errors, disagrees, input_size, network_pixels
 
@@ -73,7 +74,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(ray_session, network, raw):
-    found = find_sets(list(SETS), [str(raw)], {})
+    found = find_sets(list(ZERO_SHOT), [str(raw)], {})
     done = []
     settings = ZeroShotConfig(batch_size=1, precision="float64")
     outcome = evaluate_zero_shot(settings, network, found, on_progress=done.append)
@@ -108,7 +109,7 @@ def reference_of(name, prediction, size, raw):
     return depth_errors(prediction, raw.target, valid, CAPS[name])
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ZERO_SHOT)
 def test_every_image_has_the_values_that_plain_numpy_gives(name, results, network, raw):
     [found] = find_sets([name], [str(raw)], {})
     assert found.source == SOURCE_OF[name]
@@ -130,10 +131,10 @@ def test_every_image_has_the_values_that_plain_numpy_gives(name, results, networ
     assert results[name].mean == pytest.approx(np.mean(values), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", ZERO_SHOT)
 def test_a_given_prediction_is_worth_exactly_what_plain_numpy_says(name, raw):
     [found] = find_sets([name], [str(raw)], {})
-    description, size = found.description, InputSize(SIDE, found.description.rule, 32)
+    description, size = found.description, (SIDE, found.description.rule, 32)
     for seed, sample in enumerate(found.samples):
         sample_raw = SOURCES[found.source].read(Folder(found.raw), sample)
         ready = prepare(sample_raw, size, description.border)
@@ -267,5 +268,5 @@ def test_real_frames_have_the_values_that_plain_numpy_gives(ray_session, network
 def test_sides_are_the_papers(network):
     assert input_size(480, 640, "longer", 384) == (288, 384)
     assert input_size(375, 1242, "shorter", 384) == (384, 1280)
-    assert {name for name, entry in SETS.items() if entry.rule == "lower_bound"} == {"kitti"}
-    assert dataclasses.asdict(SETS["nyu"])["border"] == 8
+    assert {name for name, entry in ZERO_SHOT.items() if entry.rule == "lower_bound"} == {"kitti"}
+    assert dataclasses.asdict(ZERO_SHOT["nyu"])["border"] == 8

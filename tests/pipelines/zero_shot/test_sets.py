@@ -9,7 +9,8 @@ import pytest
 
 from datasets_prep.errors import NotFound, UserError, WrongLayout
 from datasets_prep.synthetic import write_dataset
-from pipelines.zero_shot.sets import SETS, IncompleteSet, find_sets, require_complete
+from pipelines.evaluation.sets import ZERO_SHOT
+from pipelines.zero_shot.sets import IncompleteSet, find_sets, require_complete
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_sets_that_are_not_whole_are_refused_unless_that_is_asked_for(tmp_path):
 
 def test_more_images_are_another_set(raw):
     [found] = find_sets(["eth3d"], [f"eth3d={raw / 'ETH3D'}"], {})
-    smaller = dataclasses.replace(found, description=dataclasses.replace(SETS["eth3d"], images=4))
+    smaller = dataclasses.replace(found, description=dataclasses.replace(ZERO_SHOT["eth3d"], images=4))
     for allow in (False, True):
         with pytest.raises(IncompleteSet, match=r"^eth3d: 5 images are there, the set has 4$"):
             require_complete([smaller], allow)

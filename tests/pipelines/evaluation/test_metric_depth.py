@@ -3,13 +3,8 @@ import pytest
 import torch
 
 from dpt.regions import MetricRegion, kb_window, region_window
-from pipelines.evaluation.metric_protocol import (
-    METRICS,
-    PROTOCOLS,
-    MetricProtocol,
-    ProtocolError,
-    protocol_metrics,
-)
+from pipelines.evaluation.metric_depth import METRICS, ProtocolError, protocol_metrics
+from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 
 
 def by_hand(prediction: np.ndarray, depth: np.ndarray, counted: np.ndarray, cap: float) -> dict[str, float]:
@@ -89,8 +84,9 @@ def test_regions_lie_inside_of_images_of_any_size(region: MetricRegion) -> None:
 
 
 def test_the_eigen_crop_of_another_size_is_refused() -> None:
+    photo = torch.ones(1, 384, 512)
     with pytest.raises(ProtocolError, match="photos of 640x480, here is one of 512x384"):
-        region_window("eigen", 384, 512)
+        protocol_metrics(photo, photo, MetricProtocol(10.0, "eigen"), ["a"])
 
 
 def test_a_prediction_that_is_no_number_is_named() -> None:

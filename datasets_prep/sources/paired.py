@@ -1,0 +1,66 @@
+"""Sources whose samples are a few files of one name: listed by a pattern and a table of reasons."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from datasets_prep.sources.base import Listing, Rejection, Source
+from datasets_prep.sources.files_by_sample import collect_files
+from datasets_prep.sources.samples import Sample
+from datasets_prep.storage.folder import Folder
+
+
+class PairedSource(Source):
+    """A dataset in which the files of a sample share its name.
+
+    Attributes:
+        pattern: matches a whole path; its last matched group is named for the role of the file (`image`,
+            `depth`, …) and holds the sample's name.
+        scope: groups of the pattern within which that name is unique, such as a scene or a split; what they
+            match is joined by slashes.
+        digits: if not 0, names are numbers of at most this many digits, however they are padded.
+        missing: each role that a sample needs, with the reason for leaving out a sample without it; `{scope}`
+            and `{name}` are filled in.
+        repeated: reason for leaving out a second file of one role; `{first}` is filled in.
+    """
+
+    pattern: ClassVar[re.Pattern[str]]
+    scope: ClassVar[tuple[str, ...]] = ()
+    digits: ClassVar[int] = 0
+    missing: ClassVar[Sequence[tuple[str, str]]]
+    repeated: ClassVar[str] = "second copy of {first}"
+
+    def list(self, root: Folder) -> Listing:
+        """Group the files of `root` by sample; see `Source.list`."""
+        listing = Listing()
+        found, copies = collect_files(root.files(), self.pattern, self.scope, self.digits)
+        listing.rejected += [Rejection(copy, self.repeated.format(first=first)) for copy, first in copies]
+        for (scope, name), files in found.items():
+            self.add(listing, scope, str(int(name)) if self.digits else name, files)
+        return listing
+
+    def add(self, listing: Listing, scope: str, name: str, files: dict[str, str]) -> None:
+        """Add a sample to `listing`, or its first file to the rejections if one is missing.
+
+        Args:
+            listing: is extended.
+            scope: what the groups of `scope` match.
+            name: the sample's name; a number without padding where `digits` is set.
+            files: role → path.
+        """
+        if lacking := [reason for role, reason in self.missing if role not in files]:
+            present = next(iter(files.values()))
+            listing.rejected.append(Rejection(present, self.reason(scope, name, lacking)))
+        else:
+            listing.samples.append(self.sample(scope, name, files))
+
+    def reason(self, scope: str, name: str, lacking: Sequence[str]) -> str:
+        """Why the sample `name` in `scope` is left out; `lacking` are the reasons that apply."""
+        return lacking[0].format(scope=scope, name=name)
+
+    @abstractmethod
+    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
+        """The sample `name` in `scope` with its `files` (role → path): its id, group and split."""

@@ -1,0 +1,69 @@
+"""An evaluation on many workers: a share of the images each, all shares added up, each image counted once.
+
+A metric's sums do not depend on who saw which image (`dpt.metrics.Sums`), so the number of workers changes
+nothing but the order of additions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import dpt
+from datasets_prep.manifest import PreparedDataset, open_datasets
+from dpt.metrics import AnySums, merged
+from pipelines.cluster.workers import on_workers
+
+InputSize = tuple[int | None, str | None]
+"""Side and rule of the network's input (`transforms.network_size`); None for the model's own."""
+
+MODEL_SIZE: InputSize = (None, None)
+"""The input size that the model was trained with."""
+
+Share = Callable[[dpt.DPT, PreparedDataset, int, int], AnySums]
+"""(model, dataset, rank, number of workers) → sums over that worker's images; picklable."""
+
+
+def evaluate_shares(
+    shares: Mapping[str, Share[AnySums]],
+    model: dpt.DPT,
+    datasets: Sequence[PreparedDataset],
+    split: str,
+    workers: int,
+    device: str,
+    threads: int | None = None,
+) -> dict[str, AnySums]:
+    """Evaluate a split of some datasets on Ray, each image once.
+
+    Args:
+        shares: dataset → what a worker computes of it.
+        model: on any device.
+        datasets: prepared datasets.
+        split: of all datasets; `shares` read the same.
+        workers: number of workers.
+        device: `auto`, `cpu` or `cuda`.
+        threads: CPU cores of each worker without GPU; None for an equal share of all.
+
+    Returns:
+        dataset → sums over all its images.
+
+    Raises:
+        NotADataset: if a dataset has no such split; before Ray is started.
+        RuntimeError: if images are missing or were seen twice.
+    """
+    expected = {d.name: sum(shard.rows for shard in d.manifest.split(split)) for d in datasets}
+    job = partial(_shares, shares, [d.folder.uri for d in datasets])
+    parts = on_workers(job, model, workers, device, threads)
+    total = {name: merged([part[name] for part in parts]) for name in expected}
+    for name, sums in total.items():
+        result = sums.result()
+        seen = result["images"] + result.get("empty_images", 0)
+        if seen != expected[name]:
+            raise RuntimeError(f"{name}: evaluated {seen:.0f} images of {expected[name]}")
+    return total
+
+
+def _shares(
+    shares: Mapping[str, Share[AnySums]], uris: list[str], model: dpt.DPT, rank: int, workers: int
+) -> dict[str, AnySums]:
+    return {d.name: shares[d.name](model, d, rank, workers) for d in open_datasets(uris)}
