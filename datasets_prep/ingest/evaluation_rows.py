@@ -12,7 +12,7 @@ import numpy as np
 
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb
-from datasets_prep.ingest.normalize import inverse_depth_of
+from datasets_prep.ingest.normalize import raw_inverse_depth
 from datasets_prep.schema import encode_depth
 from datasets_prep.sources.base import RawPointPair, RawSample, TargetKind
 
@@ -27,7 +27,7 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
         BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
     """
     height, width = decode_rgb(raw.image).shape[:2]
-    inverse, valid = inverse_depth_of(raw)
+    inverse, valid = raw_inverse_depth(raw)
     if valid.shape != (height, width):
         raise BadSample(
             f"size mismatch: image is {width}x{height}, ground truth is {valid.shape[1]}x{valid.shape[0]}"

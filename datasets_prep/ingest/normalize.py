@@ -111,7 +111,7 @@ def normalize_target(
     Raises:
         BadSample: if too little of it is valid, or all of it has one value.
     """
-    inverse_depth, valid = inverse_depth_of(raw)
+    inverse_depth, valid = raw_inverse_depth(raw)
     inverse_depth, valid = resize_nearest_valid(inverse_depth, valid, shape)
     sky = np.zeros(shape, bool)
     if raw.sky is not None:
@@ -165,7 +165,7 @@ def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> Non
         )
 
 
-def inverse_depth_of(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def raw_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Inverse depth of `raw` at native resolution and its validity: finite, and depth positive."""
     valid = raw.valid & np.isfinite(raw.target)
     if raw.quantity == "inverse_depth":
