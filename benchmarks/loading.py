@@ -5,9 +5,9 @@
     PEERS/bin/pip install -r benchmarks/requirements-peers.txt
     python benchmarks/loading.py --peers PEERS/bin/python
 
-The second line, run by this project's Python, lets the peers use its PyTorch instead of a second one. Ten
+The second line, run by this project's Python, makes the peers use its PyTorch instead of a second one. Ten
 datasets of rendered scenes at 384 × 512; crops of 384, flip, batches of 16; uint8 images and float16 depth.
-Every contestant runs in processes of its own, in turn, and the table has the median of the rounds.
+Contestants run one after the other in their own processes; the table has the median of the rounds.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--peers", type=Path, help="Python of the peers' environment; without it only ours run"
+        "--peers", type=Path, help="Python of the peers' environment; by default only our loaders run"
     )
     parser.add_argument(
-        "--data", type=Path, default=Path("benchmark-data"), help="folder that is made and kept"
+        "--data", type=Path, default=Path("benchmark-data"), help="folder of the data; created once"
     )
-    parser.add_argument("--rows", type=int, default=64, help="samples of each dataset")
-    parser.add_argument("--samples", type=int, default=8000, help="that are timed each round")
+    parser.add_argument("--rows", type=int, default=64, help="samples per dataset")
+    parser.add_argument("--samples", type=int, default=8000, help="samples timed per round")
     parser.add_argument("--warmup", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--memory-samples", type=int, default=20_000, help="0 leaves memory out")
+    parser.add_argument(
+        "--memory-samples", type=int, default=20_000, help="samples of the memory test; 0 skips it"
+    )
     arguments = parser.parse_args()
     shards = make_shards(arguments.data.absolute(), arguments.rows)
     bench = Bench(arguments, shards)
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 class Bench:
-    """What all measurements share."""
+    """State shared by all measurements."""
 
     def __init__(self, arguments: argparse.Namespace, shards: Path) -> None:
         self.arguments, self.shards = arguments, shards
@@ -79,7 +81,7 @@ class Bench:
             print(line, flush=True)
 
     def memory(self) -> None:
-        """Print how the memory of our executors changes over many samples."""
+        """Print how the memory of our executors develops over many samples."""
         samples = self.arguments.memory_samples
         for name in ("local", "ray"):
             held = self.run(name, samples, "--memory")["memory"]
@@ -101,7 +103,7 @@ class Bench:
         )
         if finished.returncode:
             raise SystemExit(f"{name} failed:\n{finished.stderr[-2000:]}")
-        # Ray may say something of its own before or after.
+        # Ray may print lines before or after it.
         (found,) = (line for line in finished.stdout.splitlines() if line.startswith('{"first"'))
         result: dict[str, Any] = json.loads(found)
         return result

@@ -1,7 +1,7 @@
 """The data of the loading benchmark: ten prepared datasets of rendered scenes, 384 × 512.
 
-The shards are what `dpt prepare` writes, row group by row group; the same rows are also what every peer's
-format is made of, so that all of them decode the same bytes.
+The shards are those of `dpt prepare`, row group by row group; every peer's format is made of the same rows,
+so that all decode the same bytes.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from datasets_prep.synthetic import render_scene
 
 DATASETS = 10
 SHARDS = 4
-"""Shards of a dataset: some peers give each loading process files of its own."""
+"""Shards per dataset: some peers assign whole files to loading processes."""
 
 HEIGHT, WIDTH = 384, 512
 _BLOBS = ("image", "inverse_depth")
 
 _IMAGE_NOISE, _DEPTH_NOISE = 6.0, 0.0005
-"""Standard deviations, in levels of 256 and as a share of the depth: rendered pictures are smooth, and with
-such noise a row has about as many bytes (200 KB) as one of a photograph with measured depth."""
+"""Standard deviations, in levels of 256 and relative to the depth: rendered images are smooth, and with such
+noise a row has about as many bytes (200 KB) as one of a photograph with measured depth."""
 
 
 def make_shards(root: Path, rows: int) -> Path:
-    """Ten datasets of `rows` samples each below `root`, made unless they are there; returns their folder."""
+    """Create ten datasets of `rows` samples each below `root`, unless they exist; returns their folder."""
     folder = root / f"shards-{rows}"
     for index in range(DATASETS):
         if not (folder / _name(index) / LATEST_NAME).exists():
@@ -86,7 +86,7 @@ def _row(dataset: int, number: int) -> dict[str, Any]:
 
 
 def _write(folder: Path, dataset: int, rows: list[dict[str, Any]]) -> None:
-    """Shards and manifest, and then the file that says that all are finished."""
+    """Write shards and manifest, and last the file that marks the dataset as complete."""
     version = folder / _name(dataset) / "rendered"
     version.mkdir(parents=True, exist_ok=True)
     size = -(-len(rows) // SHARDS)

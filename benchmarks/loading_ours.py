@@ -1,7 +1,7 @@
-"""Our contestants of the loading benchmark, each in a process of its own; `benchmarks/loading.py` runs them.
+"""Our contestants of the loading benchmark, each in its own process; `benchmarks/loading.py` runs them.
 
-`limit` is what no loader can pass: as many plain processes as may load, each decoding and cropping samples
-that lie in its memory, into one buffer.
+`limit` is the upper bound of any loader: the same number of plain processes, each decoding and cropping
+samples from its memory into one buffer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def ours(shards: Path, processes: int, executor: Literal["local", "ray"]) -> Iterator[Batch]:
-    # Here, because it imports Ray, which loading processes would do after every start.
+    # Imported here, because it imports Ray, which every loading process would do at its start.
     from pipelines.loading.batches import training_batches
 
     settings = LoaderSettings(
@@ -79,7 +79,7 @@ def start_ray() -> None:
 
 
 def limit(arguments: argparse.Namespace) -> tuple[float, float]:
-    """Images a second of all processes together, and the milliseconds of processor time an image takes."""
+    """Images per second of all processes together, and milliseconds of processor time per image."""
     share = arguments.samples // arguments.processes
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.processes) as pool:

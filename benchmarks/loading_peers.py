@@ -1,8 +1,8 @@
 """The peers of the loading benchmark, set up as their documentation says; `benchmarks/loading.py` runs them.
 
-They run in an environment of their own (`benchmarks/requirements-peers.txt`): their pins exclude ours. All
-of them hold the bytes that our shards hold and decode and crop them by the same functions; only `files` has
-depth as 16-bit PNG. Each mixes the ten datasets uniformly; batches are uint8 images and float16 depth.
+They run in their own environment (`benchmarks/requirements-peers.txt`), as their pins conflict with ours. All
+of them store the bytes of our shards and decode and crop them by the same functions; only `files` has depth
+as 16-bit PNG. Each mixes the ten datasets uniformly; batches are uint8 images and float16 depth.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def by_dataset(shards: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 class Shards(IterableDataset):
-    """Each process goes through all shards of all datasets, a random dataset's next row at a time."""
+    """Each process reads all shards of all datasets, at each step the next row of a random dataset."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -215,7 +215,7 @@ def hugging_face_loader(folder: Path, processes: int) -> Any:
         .repeat(None)
         for dataset in sorted(folder.iterdir())
     ]
-    # Without its shuffle buffer, after which only one process may load.
+    # Without its shuffle buffer, which restricts loading to one process.
     mixed = interleave_datasets(streams, probabilities=[0.1] * 10, seed=0)
     return DataLoader(mixed, BATCH, num_workers=processes, collate_fn=decoded_together)
 

@@ -1,4 +1,4 @@
-"""How fast batches come, and who works for them: the same clocks for our executors and for every peer."""
+"""Rate of batches, processor time and memory, measured alike for our executors and for every peer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import psutil
 
 
 def report(batches: Iterator[Any], batch_size: int, warmup: int, samples: int, memory: bool = False) -> None:
-    """Print as JSON: seconds to the first batch; after the warm-up images a second and the milliseconds of
-    processor time an image takes in this process and in all below it; memory if wanted.
+    """Print as JSON: seconds to the first batch; after the warm-up images per second, and milliseconds of
+    processor time per image in this process and in its descendants; their memory if requested.
 
     Args:
-        batches: endless; made by a generator, so that its start is counted.
-        warmup, samples: how many samples are taken before and while the clock runs.
-        memory: also look at the memory of this process and all below it, fifty times.
+        batches: endless; a generator, so that its start is included.
+        batch_size: samples of a batch.
+        warmup: samples before the clock starts.
+        samples: samples while the clock runs.
+        memory: also measure the memory of this process and its descendants, fifty times.
     """
     start = time.perf_counter()
     next(batches)
@@ -38,7 +40,7 @@ def report(batches: Iterator[Any], batch_size: int, warmup: int, samples: int, m
 
 
 def processor_seconds() -> tuple[float, float]:
-    """Processor time of this process, and of all below it, those that have ended included."""
+    """Processor seconds of this process, and of its descendants, ended ones included."""
     process = psutil.Process()
     times = [each for each in map(_times, [process, *process.children(recursive=True)]) if each]
     return times[0].user + times[0].system, sum(
@@ -49,12 +51,12 @@ def processor_seconds() -> tuple[float, float]:
 def _times(process: psutil.Process) -> Any:
     try:
         return process.cpu_times()
-    except psutil.NoSuchProcess:  # it has ended meanwhile, and its parent has its times
+    except psutil.NoSuchProcess:  # it has ended, and its parent has its times
         return None
 
 
 def resident() -> int:
-    """Bytes of this process and all below it; memory that some share is counted once."""
+    """Bytes of this process and its descendants; shared memory is counted once."""
     process = psutil.Process()
     return sum(map(_share, [process, *process.children(recursive=True)]))
 
@@ -62,5 +64,5 @@ def resident() -> int:
 def _share(process: psutil.Process) -> int:
     try:
         return int(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended meanwhile
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended
         return 0

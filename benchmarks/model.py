@@ -4,11 +4,11 @@
     python benchmarks/model.py --dtype bfloat16
     python benchmarks/model.py --device cuda --dtype bfloat16  # also Table 9's models, compiled
 
-Calls of the two implementations alternate, so that a busy machine slows both; the table shows the fastest and
-the median call, and of the processor time, which other programs disturb less, the median. Peak memory is what
-the process needs in a call beyond what it holds before; on the CPU it is measured at the end, in a process
-where glibc returns what is freed, so that holes in its heap do not count, which are fewer for what is
-measured first. Shares are of the matrix rate that the same run measures: the best of three sizes of A @ B.
+Calls of the two implementations alternate, so that a busy machine slows both. The table shows the fastest and
+the median call, and the median processor time, which other programs disturb less. Peak memory is what a call
+allocates beyond what the process held before it; on the CPU it is measured last, in a process where glibc
+returns freed memory, as otherwise holes in the heap count against whichever is measured second. Shares are of
+the matrix rate measured in the same run: the best of three sizes of A @ B.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of the same call, again and again: as a clock shows them, and of all processors together."""
+    """Seconds of repeated calls: wall clock, and processor time over all cores."""
 
     wall: list[float]
     processor: list[float]
@@ -88,7 +88,7 @@ class Times:
 
 
 class Bench:
-    """What all measurements share."""
+    """State shared by all measurements."""
 
     def __init__(self, arguments: argparse.Namespace):
         self.device = torch.device(arguments.device)
@@ -100,7 +100,7 @@ class Bench:
         self.peak = float("nan") if self.memory else self.matrix_rate()
 
     def header(self) -> None:
-        """What was measured where."""
+        """Print what is measured and where."""
         where = (
             torch.cuda.get_device_name()
             if self.device.type == "cuda"
@@ -120,7 +120,7 @@ class Bench:
         return max(rates)
 
     def times(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, "Times"]:
-        """Times of alternating calls, after one of each that does not count."""
+        """Times of alternating calls, after a warm-up of each."""
         times = {name: Times([], []) for name in calls}
         for turn in range(self.repeats + 1):
             for name, call in calls.items():
@@ -134,7 +134,7 @@ class Bench:
         return times
 
     def wait(self) -> None:
-        """Until the device has done what it was asked."""
+        """Wait for the device to finish."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -187,7 +187,7 @@ class Bench:
         return call
 
     def report(self, title: str, calls: Mapping[str, Callable[[], object]]) -> None:
-        """Print times or peak memory, on GPUs both, and the ratio of the first call to the second."""
+        """Print times or peak memory, on GPUs both, and the ratios of the first call to the second."""
         rows: dict[str, list[float]] = {name: [] for name in calls}
         seconds = [] if self.memory else ["fastest", "median", "processor"]
         memory = ["peak memory"] if self.memory or self.device.type == "cuda" else []
@@ -207,8 +207,8 @@ class Bench:
         print(f"  {'ratio':26} " + " ".join(f"{ratio:11.3f}" for ratio in ratios) + "\n", flush=True)
 
     def peak_memory(self, call: Callable[[], object]) -> float:
-        """Bytes that a call needs at its peak beyond what is held before it."""
-        call()  # the first one keeps what later ones use
+        """Bytes that a call allocates at its peak beyond what was held before it."""
+        call()  # warm-up: caches stay
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

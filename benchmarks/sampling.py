@@ -1,12 +1,12 @@
-"""The sample plan: time a sample, time to start late in a run, memory; beside PyTorch's samplers.
+"""The sample plan beside PyTorch's samplers: time per sample, time to resume late in a run, memory.
 
     python benchmarks/sampling.py
 
-The plan is of ten datasets with 1.4 million samples in row groups of 8; late is step 4,000,000 of 16 each.
-`WeightedRandomSampler` draws a sample of a uniformly drawn dataset, as the paper does, but with replacement.
-It and `RandomSampler` make lists of a whole pass; their late start skips what comes before it in that pass
-only, as if the random numbers of the passes before had been kept. Memory is what Python and NumPy allocate
-for a late start (PyTorch's tensors, 8 bytes a sample of a pass, are not seen).
+The plan has ten datasets with 1.4 million samples in row groups of 8; late is step 4,000,000 with batches of
+16. `WeightedRandomSampler` draws a sample of a uniformly drawn dataset, as the paper does, but with
+replacement. It and `RandomSampler` make lists of a whole pass; their late start only skips the beginning of
+its pass, as if the random state of earlier passes had been kept. Memory is what Python and NumPy allocate for
+a late start, without PyTorch's tensors (8 bytes per sample of a pass).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils.data import RandomSampler, WeightedRandomSampler
 from pipelines.sampling.plan import SamplePlan, Sampling, Stage
 
 SIZES = np.array([3_600, 20_378, 115_000, 130_000, 25_000, 200_000, 306_000, 100_000, 400_000, 100_022])
-"""Of the datasets: some small, some large, 1.4 million together."""
+"""Samples of the datasets: some small, some large, 1.4 million together."""
 
 BATCH, ROWS, BLOCK_STEPS = 16, 8, 8
 LATE_STEP = 4_000_000
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--samples", type=int, default=1_000_000, help="that are drawn in bulk")
+    parser.add_argument("--samples", type=int, default=1_000_000, help="samples drawn in bulk")
     arguments = parser.parse_args()
     print(f"{'':28} {'µs a sample':>12} {'start':>9} {'start late':>11} {'memory':>11}")
     samplings: tuple[Sampling, ...] = ("multinomial", "stratified")
@@ -50,7 +50,7 @@ def show(name: str, bulk: float, start: float, late: float, memory: float) -> No
 
 
 def measure_plan(sampling: Sampling, samples: int) -> tuple[float, float, float, float]:
-    """Seconds a sample in bulk, to the first block from step 0 and from a late step, and peak MiB of that."""
+    """Seconds per sample in bulk, seconds to the first block from step 0 and from a late one, peak MiB."""
     groups = [[ROWS] * int(-(-size // ROWS)) for size in SIZES]
     stages = [Stage(2 * LATE_STEP, None, sampling)]
 
@@ -68,7 +68,7 @@ def measure_plan(sampling: Sampling, samples: int) -> tuple[float, float, float,
 
 
 def measure_sampler(make: Callable[[], Iterator[int]], samples: int) -> tuple[float, float, float, float]:
-    """The same of a sampler of PyTorch, whose passes are all alike: a late start is in the middle of one."""
+    """As `measure_plan`, for a sampler of PyTorch, whose passes are alike: a late start is inside one."""
     before = LATE_STEP * BATCH % int(SIZES.sum())
     start, late = timed(lambda: next(make())), timed(lambda: next(islice(make(), before, None)))
     tracemalloc.start()

@@ -22,6 +22,10 @@ class DPT(nn.Module):
         config: what to build; kept as the attribute `config`, with the channels of convolutional taps.
         pretrained: fetch the backbone's ImageNet weights through timm.
 
+    Attributes:
+        mean: mean of RGB in [0, 1], for normalisation.
+        std: standard deviation of RGB in [0, 1], for normalisation.
+
     Raises:
         ValueError: naming the setting, if backbone, taps and readout do not fit together.
     """
@@ -42,6 +46,7 @@ class DPT(nn.Module):
         choices = zip(self.backbone.channels, config.channels, convolutional, strict=True)
         channels = tuple(own if is_map else chosen for own, chosen, is_map in choices)
         self.config = dataclasses.replace(config, channels=channels)
+        self.mean, self.std = config.mean, config.std
         self.reassemble = Reassemble(
             self.backbone.channels,
             convolutional,
@@ -59,16 +64,6 @@ class DPT(nn.Module):
             self.head = SegmentationHead(config.features, config.classes)
             if config.auxiliary:
                 self.auxiliary = SegmentationHead(config.features, config.classes)
-
-    @property
-    def mean(self) -> tuple[float, float, float]:
-        """Mean of RGB in [0, 1], for normalisation."""
-        return self.config.mean
-
-    @property
-    def std(self) -> tuple[float, float, float]:
-        """Standard deviation of RGB in [0, 1], for normalisation."""
-        return self.config.std
 
     @property
     def size_divisor(self) -> int:

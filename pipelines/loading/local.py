@@ -33,14 +33,9 @@ _NOTHING = np.empty(0, np.uint8)
 
 
 def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
-    """A rank's blocks in order, made by `processes` worker processes; by this one if 0.
+    """The blocks of a rank's `settings` in order, made by `processes` worker processes; by this one if 0.
 
-    Args:
-        settings: of the rank.
-        processes: number of worker processes.
-
-    Yields:
-        Blocks whose memory is reused when it is gone (`pipelines.loading.blocks.released_with`).
+    Their memory is reused when it is gone (`pipelines.loading.blocks.released_with`).
     """
     loader = DataLoader(
         _PlanBlocks(settings),

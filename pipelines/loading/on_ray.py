@@ -49,14 +49,9 @@ _TASKS_IN_FLIGHT = 2
 
 
 def ray_blocks(settings: LoaderSettings, actors: int) -> Iterator[Block]:
-    """A rank's blocks in order, made by `actors` actors; Ray must be running.
+    """The blocks of a rank's `settings` in order, made by `actors` actors; Ray must be running.
 
-    Args:
-        settings: of the rank.
-        actors: number of actors.
-
-    Yields:
-        Blocks whose memory must not be written to.
+    Their memory must not be written to.
     """
     stride = settings.steps_per_block * TASK_BLOCKS * DATASET_TASKS
     for start in range(settings.start, settings.steps, stride):
