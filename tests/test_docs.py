@@ -36,6 +36,9 @@ from tune.user_ablation import read_ablation
 
 MOST_README_LINES = 160
 MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+GROUP = typer.main.get_command(cli.app)
+assert isinstance(GROUP, TyperGroup)
+COMMANDS = GROUP.commands
 OTHER_PROGRAMS = {".", "aws", "cd", "export", "mkdir", "mlflow", "open", "ray"}
 """What shell blocks may call besides `dpt`, `make` and the benchmarks."""
 
@@ -102,11 +105,9 @@ def _check_script(script: str, *arguments: str) -> None:
 
 
 def _check_dpt(arguments: list[str]) -> None:
-    group = typer.main.get_command(cli.app)
-    assert isinstance(group, TyperGroup)
     name, *rest = arguments
-    assert name in group.commands, f"no command {name}"
-    parameters = group.commands[name].make_context(name, rest).params
+    assert name in COMMANDS, f"no command {name}"
+    parameters = COMMANDS[name].make_context(name, rest).params
     _CHECKS.get(name, lambda parameters: None)(parameters)
 
 
