@@ -30,14 +30,13 @@ from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.colours import colourise
-from dpt.predict.depth import predict_inverse_depth
 from pipelines.cluster.session import connect
 from pipelines.config import DemoConfig, Experiment
 from pipelines.config_files import load_experiment
 from pipelines.evaluate import evaluate
 from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
-from pipelines.prediction.outputs import write_prediction
+from pipelines.predict import Predictor
 from pipelines.publish import publish
 from pipelines.report.model_page import write_model_report
 from pipelines.tracking import runs as tracking
@@ -145,10 +144,9 @@ class Demo:
         split = self._experiment.evaluate.split
         sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
         image, truth = sample.images[0].numpy(), sample.target[0].float().numpy()
-        model = load_model(uri)
-        settings = self._experiment.predict
-        prediction = predict_inverse_depth(model, image, settings.side, settings.rule)
-        write_prediction(Folder(self._out / "prediction"), "held_out", prediction, model.config)
+        predictor = Predictor(self._experiment.predict, load_model(uri))
+        [prediction] = predictor([image])
+        predictor.write(Folder(self._out / "prediction"), "held_out", image, prediction)
         sheet = contact_sheet(
             [[image, colourise(truth), colourise(prediction)]],
             [f"{dataset.name}: {sample.sample_ids[0]}  (image, ground truth, prediction)"],

@@ -74,9 +74,7 @@ def _test_digest(dataset: PreparedDataset, official: FineTuningSet) -> str:
 
 def _left_out(dataset: PreparedDataset) -> str:
     """The first of what was left out in preparing, and where the rest is."""
-    if not dataset.folder.exists(QUARANTINE_NAME):
-        return ""
-    rows = dataset.read_quarantine()
+    rows = dataset.read_quarantine() if dataset.manifest.quarantined else []
     if not rows:
         return ""
     shown = ", ".join(f"{row['source_path']} ({row['reason']})" for row in rows[:_SHOWN])

@@ -11,7 +11,7 @@ room_attention.png  attention maps                                      attentio
 from __future__ import annotations
 
 import io
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from dpt.predict.depth import inverse_depth_of
 from dpt.predict.point_cloud import encode_ply, relative_depth, unproject
 
 Form = Literal["npy", "png", "colour"]
-FORMS: tuple[Form, ...] = get_args(Form)
 SUFFIXES = {"npy": ".npy", "png": ".png", "colour": "_colour.png"}
 POINTS, ATTENTION = ".ply", "_attention.png"
 METRIC_PNG_SCALE = 256
@@ -79,19 +78,6 @@ def encode_points(
         inverse = np.maximum(inverse_depth_of(prediction, model), np.finfo(np.float32).tiny)
         depth = np.where(prediction > 0, 1 / inverse, np.nan).astype(np.float32)
     return encode_ply(unproject(depth, field_of_view), image)
-
-
-def write_prediction(folder: Folder, name: str, prediction: NDArray[np.float32], model: ModelConfig) -> None:
-    """Write the three files of a depth prediction.
-
-    Args:
-        folder: to write to.
-        name: stem of the files.
-        prediction: (H, W), the output of the model.
-        model: its config.
-    """
-    for form in FORMS:
-        write_file(folder, name + SUFFIXES[form], encode(form, prediction, model, "inferno"))
 
 
 def write_file(folder: Folder, name: str, data: bytes) -> None:

@@ -37,7 +37,7 @@ WORST_ERROR = 0.5
 REFERENCES = ((0.25, 0.25), (0.75, 0.75))
 """Tokens whose attention is drawn, in fractions of height and width."""
 
-_STEPS = (1.0, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
+FIGURE_4_STEPS = (1.0, 7 / 6, 4 / 3, 3 / 2, 5 / 3)
 """Sides of Figure 4, 384 to 640 pixels, relative to that of training."""
 
 _WRONG = (230, 30, 30)
@@ -121,7 +121,7 @@ def by_resolution(model: dpt.DPT, samples: Sequence[Sample]) -> dict[int, float]
     """
     metric = _miou if model.config.task == "segmentation" else _mean_abs_rel
     divisor = model.size_divisor
-    sides = sorted({round(model.config.image_size * step / divisor) * divisor for step in _STEPS})
+    sides = sorted({round(model.config.image_size * step / divisor) * divisor for step in FIGURE_4_STEPS})
     return {side: metric(model, samples, side) for side in sides}
 
 
