@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +32,8 @@ from pipelines.tasks.registry import task_of
 from pipelines.tracking import runs as tracking
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_sigterm, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
-from pipelines.training.loop import Setup, train_loop
+from pipelines.training.entry import train_loop
+from pipelines.training.loop import Setup
 from pipelines.training.stages import run_stages
 from pipelines.training.start import build_model, initial_model, save_initial_model
 
@@ -141,7 +143,7 @@ def _fit(
     board = open_board()
     trainer = TorchTrainer(
         train_loop,
-        train_loop_config={"setup": setup, "board": board},
+        train_loop_config={"setup": pickle.dumps(setup), "board": board},
         torch_config=TorchConfig(timeout_s=round(60 * config.hang_minutes)),
         scaling_config=ScalingConfig(
             num_workers=config.workers,  # type: ignore[arg-type] # Ray Train V2 takes a range too

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,16 +21,27 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
 
 
-LONGEST = {
-    "end_to_end", "faults", "test_sweep.py", "test_finetune.py", "test_training_options.py",
-    "test_zero_shot.py",
-}  # fmt: skip
-"""Folders and files of tests that take minutes."""
+SERVERS = {"ray_session", "mlflow_server"}
+"""Fixtures that start processes: tests that use one are marked `ray`, as are modules that start Ray."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: started last, they would run alone at the end."""
-    items.sort(key=lambda item: not LONGEST & set(item.path.parts))
+    """Mark what starts Ray; the longest tests first: started last, they would run alone at the end."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("ray")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True)
+def no_ray_by_accident(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the marker `ray` a test starts none: `make check` leaves those out."""
+
+    def refuse(*args: object, **settings: object) -> None:
+        raise RuntimeError("this test starts Ray: it needs the fixture ray_session or the marker ray")
+
+    if "ray" in sys.modules and request.node.get_closest_marker("ray") is None:
+        monkeypatch.setattr("ray.init", refuse)
 
 
 @pytest.fixture(scope="session")
@@ -92,14 +104,14 @@ def raw_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shards_folder(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+def shards_folder(raw_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same two datasets, prepared: 64 pixels, four samples a shard."""
-    from datasets_prep.ingest.run import ingest_all
     from datasets_prep.plan.shards import plan_ingest
     from datasets_prep.settings import IngestSettings
+    from tests.support.shards import prepare
 
     out = tmp_path_factory.mktemp("shards")
     settings = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
     for name in ("redweb", "tartanair"):
-        ingest_all(plan_ingest(name, str(raw_folder / name), settings), str(out))
+        prepare(plan_ingest(name, str(raw_folder / name), settings), str(out))
     return out

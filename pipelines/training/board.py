@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipelines.tracking.runs import Run
+if TYPE_CHECKING:  # the actor's process imports this module, and would spend seconds on MLflow
+    from pipelines.tracking.runs import Run
 
 POLL_SECONDS = 0.5
 

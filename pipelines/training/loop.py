@@ -70,19 +70,18 @@ class Setup:
     threads: int
 
 
-def train_loop(arguments: dict[str, Any]) -> None:
-    """Ray Train's entry point in each process; `arguments` has `setup`, a `Setup`, and the `board` actor."""
+def run_rank(setup: Setup, board: Any) -> None:
+    """Run one rank of the run that `setup` describes, from its newest checkpoint on; `board` is the actor."""
     for noisy in ("ray.train", report_logger()):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # DDP warns of the strides of a few one-row gradients, which cost nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match")
-    setup: Setup = arguments["setup"]
     if not setup.use_gpu:
         torch.set_num_threads(setup.threads)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     try:
-        _TrainingProcess(setup, arguments["board"], ranks).run()
+        _TrainingProcess(setup, board, ranks).run()
     finally:
         faulthandler.cancel_dump_traceback_later()
 
