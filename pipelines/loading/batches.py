@@ -140,9 +140,8 @@ class SameSizeBatches(Generic[Item]):
         same.append(item)
         if len(same) == most:
             return self._waiting.pop(size)
-        lengths = {size: len(items) for size, items in self._waiting.items()}
-        if self._most_waiting is not None and sum(lengths.values()) >= self._most_waiting:
-            return self._waiting.pop(max(lengths, key=lambda size: lengths[size]))
+        if self._most_waiting is not None and sum(map(len, self._waiting.values())) >= self._most_waiting:
+            return self._waiting.pop(max(self._waiting, key=lambda size: len(self._waiting[size])))
         return []
 
     def rest(self) -> Iterator[list[Item]]:

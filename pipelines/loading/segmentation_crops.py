@@ -40,7 +40,8 @@ class SegmentationCrops(Crops):
     def __call__(self, row: Row, draws: RandomNumbers, image_out: Image, target_out: NDArray[Any]) -> None:
         """See `Crops`."""
         image, labels = decode_labelled_row(row)
-        height, width = rescaled_size(*image.shape[:2], self.resize, self.rescale, float(draws[0]))
+        height, width = labels.shape
+        height, width = rescaled_size(height, width, self.resize, self.rescale, float(draws[0]))
         image = _resized(image, height, width)
         top, left = crop_start(draws[1], height, self.size[0]), crop_start(draws[2], width, self.size[1])
         # Only the crop's labels are resized: the nearest source row and column of each of its pixels.
