@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
+from typing import Any
 
 import av
 import numpy as np
@@ -79,11 +80,9 @@ class Video:
 
     def chapters(self) -> list[tuple[int, int]]:
         """The chapters that the container marks, as half-open ranges of frame numbers; often none."""
-        rate = self.frame_rate
-        return [
-            (round(mark["start"] * mark["time_base"] * rate), round(mark["end"] * mark["time_base"] * rate))
-            for mark in self._container.chapters()
-        ]
+        marks: list[Any] = self._container.chapters()
+        rates = [(mark, mark["time_base"] * self.frame_rate) for mark in marks]
+        return [(round(mark["start"] * rate), round(mark["end"] * rate)) for mark, rate in rates]
 
     def frames(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
         """The frames with these ascending `numbers`.

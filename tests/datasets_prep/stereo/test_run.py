@@ -57,7 +57,7 @@ def run(
     plan = plan_stereo(
         dataset, str(videos), settings or StereoSettings(), *(str(p) if p else None for p in (lists, sky))
     )
-    return [(state.frames, state.done, state.rejected) for state in run_stereo(plan, str(out))]
+    return [(state.total, state.done, state.rejected) for state in run_stereo(plan, str(out))]
 
 
 def contents(root: Path) -> dict[str, str]:
@@ -281,7 +281,7 @@ def test_raft_runs_in_a_pool_of_actors(
         (
             ("movie", "videos"),
             BadVideoFolder,
-            "'movie' is no dataset of stereo videos; there are: movies, wsvd",
+            "'movie' is not a dataset of stereo videos; there are: movies, wsvd",
         ),
         (("movies", "nowhere"), NotFound, "no such folder: "),
         (("movies", "videos", "nowhere"), NotFound, "no such folder: "),

@@ -13,7 +13,7 @@ from tune import cli
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["movie", "--videos", "videos"], "dpt: 'movie' is no dataset of stereo videos; there are: movies, "),
+        (["movie", "--videos", "videos"], "dpt: 'movie' is not a dataset of stereo videos; there are: "),
         (["movies", "--videos", "nowhere"], "dpt: no such folder: "),
         (["movies", "--videos", "."], "dpt: no video in "),
         (["wsvd", "--videos", "videos"], "dpt: wsvd: the authors' lists of clips are needed"),
