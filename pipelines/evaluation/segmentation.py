@@ -181,7 +181,9 @@ def count_share(
     images = labelled_images(dataset, split, rank, world_size)
     batches = SameSizeBatches[Labelled](_BATCH_SIZE)
     for batch in batches.of(images, lambda one: input_size(model, one[1], *size)):
-        predictions = _predict(model, [image for _, image, _ in batch], inference, size)
+        with evaluation_mode(model):
+            seen = [image for _, image, _ in batch]
+            predictions = predict_classes(model, seen, inference.scales, inference.flip, *size)
         for (_, _, labels), prediction in zip(batch, predictions, strict=True):
             counts.update(torch.from_numpy(prediction)[None], torch.from_numpy(labels)[None])
     return counts
@@ -203,18 +205,9 @@ def sample_segmentations(
     for place, dataset in enumerate(datasets):
         wanted = count // len(datasets) + (place < count % len(datasets))
         for name, image, labels in islice(labelled_images(dataset, split, 0, 1), wanted):
-            (prediction,) = _predict(model, [image], InferenceSection())
+            with evaluation_mode(model):
+                (prediction,) = predict_classes(model, [image])
             painted = [paint_classes(labels), paint_classes(prediction), overlay(image, prediction)]
             rows.append([image, *painted])
             titles.append(f"{dataset.name}: {name}  (image, labels, prediction, overlay)")
     return contact_sheet(rows, titles)
-
-
-def _predict(
-    model: dpt.DPT,
-    images: Sequence[NDArray[np.uint8]],
-    inference: InferenceSection,
-    size: InputSize = MODEL_SIZE,
-) -> list[NDArray[np.uint8]]:
-    with evaluation_mode(model):
-        return predict_classes(model, images, inference.scales, inference.flip, *size)

@@ -160,7 +160,7 @@ def _work(settings: ZeroShotConfig, model: dpt.DPT, entry: FoundSet, positions: 
 
 
 def _check(table: pa.Table) -> None:
-    """Raise for what makes the result useless, whatever images follow."""
+    """Raise for failures that make the result useless, regardless of the images that follow."""
     failures = table.column("failure").drop_null().to_pylist()
     if failures:
         raise StorageFailed(failures[0])
