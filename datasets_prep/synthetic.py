@@ -1,9 +1,9 @@
 """Rendered scenes with exact depth, and whole miniature datasets in the layouts of the real ones.
 
-`render_scene` and `render_views` give pictures with depth; `write_dataset` lays them out as a published
+`render_scene` and `render_views` give images with depth; `write_dataset` lays them out as a published
 dataset, byte format by byte format, so that readers, ingest and training run on true files without a
-download. Each scene of a dataset depends on nothing but its index (`write_scene`), so many processes can
-write one dataset together, and the bytes do not depend on who writes which.
+download. Each scene of a dataset depends on nothing but its index (`write_scene`), so several processes can
+write one dataset together, and the bytes do not depend on who writes which scene.
 
 Where the real sets have defects, `write_traps` adds them on purpose.
 """
@@ -14,12 +14,12 @@ import hashlib
 from pathlib import Path
 
 from datasets_prep.render.scenes import Scene, render_scene, render_views
-from datasets_prep.writers import LAYOUTS
+from datasets_prep.writers import WRITERS
 from datasets_prep.writers.base import VIEWS
 
 __all__ = [
-    "LAYOUTS",
     "VIEWS",
+    "WRITERS",
     "Scene",
     "render_scene",
     "render_views",
@@ -42,15 +42,15 @@ def write_dataset(
     """Write a miniature of a published dataset.
 
     Args:
-        name: a key of `LAYOUTS`.
-        root: folder to write to; made if needed.
-        scenes: how many scenes; BlendedMVS and TartanAir have `VIEWS` samples of each.
+        name: a key of `WRITERS`.
+        root: dataset root; created if needed.
+        scenes: number of scenes; some datasets, such as BlendedMVS, have `VIEWS` samples of each.
         seed: scenes of different seeds, and of different datasets, differ.
-        height, width: size of the images; ReDWeb mixes in portraits.
+        height, width: size of the images in pixels; ReDWeb mixes in portraits.
         traps: whether to add the defects of the real set, see `write_traps`.
 
     Raises:
-        KeyError: if no layout has that name.
+        KeyError: if no dataset has that name.
     """
     for index in range(scenes):
         write_scene(name, root, index, seed, height, width)
@@ -62,28 +62,28 @@ def write_dataset(
 def write_scene(
     name: str, root: Path, index: int, seed: int = 0, height: int = 384, width: int = 512
 ) -> None:
-    """Write all files of one scene of a dataset; independent of every other scene."""
-    LAYOUTS[name].write_scene(root, index, scene_seed(name, seed, index), height, width)
+    """Write all files of the scene number `index`, independent of every other; else as `write_dataset`."""
+    WRITERS[name].write_scene(root, index, scene_seed(name, seed, index), height, width)
 
 
 def write_lists(name: str, root: Path, scenes: int, seed: int = 0) -> None:
-    """Write the list files of a dataset's official split, where it has some."""
-    write = LAYOUTS[name].write_lists
+    """Write the list files of a dataset's official split, if any; arguments as in `write_dataset`."""
+    write = WRITERS[name].lists
     if write is not None:
         write(root, [scene_seed(name, seed, index) for index in range(scenes)])
 
 
 def write_traps(name: str, root: Path, seed: int = 0, height: int = 384, width: int = 512) -> dict[str, str]:
-    """Add samples with the defects of the real set, one each.
+    """Add samples with the defects of the real set, one each; arguments as in `write_dataset`.
 
     Returns:
-        Sample id → what is wrong with it: `missing partner` and `equal points` (left out of the listing),
-        `grey image` and `RGBA image` (must be read like any other), else something that cannot be used, such
-        as `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
+        Sample id → its defect: `missing partner` and `equal points` (left out of the listing), `grey image`
+        and `RGBA image` (must be read like any other), else one that makes the sample unusable, such as
+        `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
     """
-    return LAYOUTS[name].write_traps(root, scene_seed(name, seed, -1), height, width)
+    return WRITERS[name].write_traps(root, scene_seed(name, seed, -1), height, width)
 
 
 def scene_seed(name: str, seed: int, index: int) -> int:
-    """The seed of one scene of a dataset, the same on every machine."""
+    """Seed of the scene number `index` of dataset `name` under `seed`, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{name}/{seed}/{index}".encode()).digest()[:8], "little")

@@ -1,4 +1,4 @@
-"""Where cameras stand in a random world: one view, or several from a moving camera."""
+"""Cameras in a random world: one view, or several from a moving camera."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from datasets_prep.render.solids import upright_rotation
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A world and where a camera may stand in it.
+class Location:
+    """A world and the places where a camera may stand in it.
 
     Attributes:
-        world: what there is.
+        world: everything that can be seen.
         x, y, height: ranges of the camera's position in metres.
         yaw, pitch: ranges of its direction in degrees; yaw 0 is +x, positive pitch looks down.
         step: metres between the views of a moving camera.
-        focal: range of the focal length, in widths of the picture.
+        focal: range of the focal length divided by the image's width.
     """
 
     world: World
@@ -34,40 +34,51 @@ class Stage:
     focal: Range = (0.6, 1.15)
 
 
-def random_camera(stage: Stage, rng: Rng) -> Camera:
-    """A camera on the stage that is not inside or right in front of something."""
-    focal = float(rng.uniform(*stage.focal))
-    camera = _draw_camera(stage, rng, focal)
+def random_camera(location: Location, rng: Rng) -> Camera:
+    """A camera at `location`, drawn from `rng`, that is not inside or right in front of a solid."""
+    focal = rng.uniform(*location.focal)
+    camera = _draw_camera(location, rng, focal)
     for _ in range(20):
-        if _sees_enough(stage.world, camera):
+        if _sees_enough(location.world, camera):
             break
-        camera = _draw_camera(stage, rng, focal)
+        camera = _draw_camera(location, rng, focal)
     return camera
 
 
-def camera_path(stage: Stage, rng: Rng, count: int) -> list[Camera]:
-    """A camera that moves by about `stage.step` from view to view and turns a little, without collisions."""
-    cameras = [random_camera(stage, rng)]
+def camera_path(location: Location, rng: Rng, count: int) -> list[Camera]:
+    """`count` views of a camera that moves about a step at a time and turns a little, without collisions.
+
+    Args:
+        location: where it moves.
+        rng: generator.
+        count: number of views.
+    """
+    cameras = [random_camera(location, rng)]
     while len(cameras) < count:
         last = cameras[-1]
         moved = last
         for attempt in range(12):
             turn = math.radians(rng.normal(0, 4 + 4 * attempt))
             away = math.radians(rng.uniform(-70, 70)) + (math.pi if attempt % 3 == 2 else 0)
-            moved = _moved(last, turn, away, stage.step * rng.uniform(0.6, 1.2))
-            if _sees_enough(stage.world, moved):
+            moved = _moved(last, turn, away, location.step * rng.uniform(0.6, 1.2))
+            if _sees_enough(location.world, moved):
                 break
         cameras.append(moved)
     return cameras
 
 
-def _draw_camera(stage: Stage, rng: Rng, focal: float) -> Camera:
-    x, y, z = (float(rng.uniform(*r)) for r in (stage.x, stage.y, stage.height))
-    yaw, pitch = (math.radians(rng.uniform(*r)) for r in (stage.yaw, stage.pitch))
+def _draw_camera(location: Location, rng: Rng, focal: float) -> Camera:
+    x, y, z = (rng.uniform(*r) for r in (location.x, location.y, location.height))
+    yaw, pitch = (math.radians(rng.uniform(*r)) for r in (location.yaw, location.pitch))
     return Camera((x, y, z), _camera_rotation(yaw, pitch, math.radians(rng.normal(0, 1.5))), focal)
 
 
 def _camera_rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    """World → camera rotation, angles in radians; its rows are the right, down and forward axes in the world.
+
+    `level` is perpendicular to `forward` and horizontal. A roll turns the right axis in the plane of `level`
+    and forward × level, which points down; down is then forward × right, so the axes are right-handed.
+    """
     forward = np.array([math.cos(yaw) * math.cos(pitch), math.sin(yaw) * math.cos(pitch), -math.sin(pitch)])
     level = np.array([math.sin(yaw), -math.cos(yaw), 0.0])
     below = np.cross(forward, level)
@@ -76,7 +87,10 @@ def _camera_rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float6
 
 
 def _moved(camera: Camera, turn: float, away: float, step: float) -> Camera:
-    """The camera turned about the vertical and moved horizontally, `away` from its direction of view."""
+    """The camera turned by `turn` radians about the vertical and moved `step` metres horizontally.
+
+    The motion is `away` radians from its direction of view.
+    """
     forward = camera.rotation[2]
     heading = math.atan2(forward[1], forward[0]) + away
     x, y, z = camera.position

@@ -8,7 +8,7 @@ from datasets_prep.render.raycast import Light, Rng, Sky, Vector
 
 
 def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
-    """Sun, sky and the haze's share a metre for an outdoor world."""
+    """Sun, sky and haze (share of light lost a metre) of an outdoor world, drawn from `rng`."""
     azimuth, height = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(18, 70))
     direction = (
         math.cos(azimuth) * math.cos(height),
@@ -19,11 +19,11 @@ def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
     warmth = max(0.0, 1 - height / 0.9) * 0.5
     power = (1.7 + 0.5 * rng.random()) * (1 - 0.8 * overcast)
     colour = (power, power * (1 - 0.25 * warmth), power * (1 - 0.6 * warmth))
-    blue = float(rng.uniform(0.25, 0.5)) * (1 - overcast)
+    blue = rng.uniform(0.25, 0.5) * (1 - overcast)
     zenith = (0.55 - 0.9 * blue, 0.6 - 0.5 * blue, 0.72)
     horizon = (0.8 + 0.1 * warmth, 0.82 - 0.05 * warmth, 0.86 - 0.25 * warmth)
     clouds = 1.0 if overcast else float(rng.choice([0.0, 0.2, 0.35, 0.5]))
-    sky = Sky(zenith, horizon, clouds, (float(rng.uniform(0, 1024)), float(rng.uniform(0, 1024))))
+    sky = Sky(zenith, horizon, clouds, (rng.uniform(0, 1024), rng.uniform(0, 1024)))
     fill = 0.3 + 0.45 * overcast
     light = Light(
         direction,
@@ -37,11 +37,11 @@ def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
 
 
 def random_lamplight(rng: Rng, lamp: Vector, reach: float) -> tuple[Light, Sky]:
-    """A lamp for an indoor world whose power suits a room of that radius."""
+    """A lamp at `lamp` for a room of radius `reach` metres, and a dark sky, drawn from `rng`."""
     warmth = rng.uniform(0, 0.35)
     power = 0.75 * (0.3 + reach**2 / 12) ** 0.75
     colour = (power, power * (1 - 0.3 * warmth), power * (1 - 0.7 * warmth))
-    fill = float(rng.uniform(0.22, 0.4))
+    fill = rng.uniform(0.22, 0.4)
     tint = (fill, fill * (1 - 0.12 * warmth), fill * (1 - 0.25 * warmth))
     below = (tint[0] * 0.7, tint[1] * 0.68, tint[2] * 0.65)
     dark = (0.0, 0.0, 0.0)

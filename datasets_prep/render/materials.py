@@ -1,4 +1,4 @@
-"""Random colours and materials that go together as paint, wood, stone and leaves do."""
+"""Random colours and materials: paint, wood, stone, leaves; each is drawn from the generator `rng`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from datasets_prep.render.raycast import Range, Rng
 from datasets_prep.render.textures import Colour, Material
 
 
-def random_colour(
-    rng: Rng, value: Range = (0.15, 0.7), saturation: Range = (0.1, 0.7), hue: float = -1.0
-) -> Colour:
-    """A random linear colour; `hue` in [0, 1) fixes the hue up to a little variation.
+def colour(rng: Rng, value: Range = (0.15, 0.7), saturation: Range = (0.1, 0.7), hue: float = -1.0) -> Colour:
+    """A random linear RGB colour, by the formula of HSV: f(n) = v - v s max(0, min(k, 4 - k, 1)), k = n + h.
 
-    Where it is not fixed, most are of the earth and the sky, as paint and stone are, and a few of any hue.
+    Args:
+        rng: generator.
+        value, saturation: ranges of the two, in [0, 1].
+        hue: in [0, 1), kept up to a little variation; negative for any: most of them of earth and sky.
     """
     if hue < 0:
         hue = (rng.uniform(0.0, 0.16), rng.uniform(0.5, 0.66), rng.random())[rng.choice(3, p=(0.6, 0.2, 0.2))]
@@ -22,74 +23,68 @@ def random_colour(
     return (channels[0], channels[1], channels[2])
 
 
-def random_paint(rng: Rng, hue: float = -1.0) -> Material:
-    """Smooth and more or less shiny."""
-    specular, gloss = float(rng.uniform(0.05, 0.6)), float(rng.uniform(20, 150))
-    return Material(random_colour(rng, hue=hue), grain=0.12, grain_period=1.0, specular=specular, gloss=gloss)
+def paint(rng: Rng, hue: float = -1.0) -> Material:
+    """Smooth and more or less shiny, of that `hue` as in `colour`; `rng` draws."""
+    specular, gloss = rng.uniform(0.05, 0.6), rng.uniform(20, 150)
+    return Material(colour(rng, hue=hue), grain=0.12, grain_period=1.0, specular=specular, gloss=gloss)
 
 
-def random_pattern(rng: Rng, period: Range, *patterns: str) -> Material:
-    """Two colours in one of these patterns, its period in metres."""
-    base, second = random_colour(rng), random_colour(rng)
+def pattern(rng: Rng, period: Range, *patterns: str) -> Material:
+    """Two colours in one of the `patterns`, with a period in the range `period` in metres; `rng` draws."""
+    base, second = colour(rng), colour(rng)
     return Material(
         base,
         second,
         pattern=str(rng.choice(patterns)),
-        period=float(rng.uniform(*period)),
-        grain=float(rng.uniform(0.1, 0.5)),
-        grain_period=float(rng.uniform(0.3, 3)),
-        specular=float(rng.uniform(0, 0.25)),
-        gloss=float(rng.uniform(10, 80)),
+        period=rng.uniform(*period),
+        grain=rng.uniform(0.1, 0.5),
+        grain_period=rng.uniform(0.3, 3),
+        specular=rng.uniform(0, 0.25),
+        gloss=rng.uniform(10, 80),
     )
 
 
-def random_material(rng: Rng, period: Range) -> Material:
-    """Paint, or any pattern."""
+def material(rng: Rng, period: Range) -> Material:
+    """Paint, or any pattern with a period in the range `period` in metres; `rng` draws."""
     if rng.random() < 0.45:
-        return random_paint(rng)
-    return random_pattern(
-        rng, period, "checker", "stripes", "bands", "dots", "bricks", "planks", "mottled", "tiles"
-    )
+        return paint(rng)
+    return pattern(rng, period, "checker", "stripes", "bands", "dots", "bricks", "planks", "mottled", "tiles")
 
 
-def random_wood(rng: Rng, period: float = 0.6) -> Material:
-    """Planks."""
-    base = random_colour(rng, (0.2, 0.55), (0.4, 0.65), hue=0.08)
+def wood(rng: Rng, period: float = 0.6) -> Material:
+    """Planks with that `period` in metres; `rng` draws."""
+    base = colour(rng, (0.2, 0.55), (0.4, 0.65), hue=0.08)
     dark = (base[0] * 0.45, base[1] * 0.4, base[2] * 0.35)
     return Material(base, dark, "planks", period, grain=0.35, grain_period=0.8, specular=0.1, gloss=30)
 
 
-def random_metal(rng: Rng) -> Material:
-    """Dark and shiny."""
-    return Material(random_colour(rng, (0.1, 0.4), (0, 0.15)), grain=0.15, specular=0.5, gloss=60)
+def metal(rng: Rng) -> Material:
+    """Dark and shiny; `rng` draws."""
+    return Material(colour(rng, (0.1, 0.4), (0, 0.15)), grain=0.15, specular=0.5, gloss=60)
 
 
-def random_grass(rng: Rng) -> Material:
-    """Mottled, in greens and yellows."""
-    base = random_colour(rng, (0.15, 0.4), (0.5, 0.8), hue=rng.uniform(0.18, 0.3))
-    second = random_colour(rng, (0.2, 0.45), (0.4, 0.7), hue=rng.uniform(0.1, 0.25))
-    return Material(
-        base, second, "mottled", float(rng.uniform(4, 15)), grain=0.7, grain_period=0.9, specular=0
-    )
+def grass(rng: Rng) -> Material:
+    """Mottled, in greens and yellows; `rng` draws."""
+    base = colour(rng, (0.15, 0.4), (0.5, 0.8), hue=rng.uniform(0.18, 0.3))
+    second = colour(rng, (0.2, 0.45), (0.4, 0.7), hue=rng.uniform(0.1, 0.25))
+    return Material(base, second, "mottled", rng.uniform(4, 15), grain=0.7, grain_period=0.9, specular=0)
 
 
-def random_leaves(rng: Rng) -> Material:
-    """Foliage seen from afar."""
-    base = random_colour(rng, (0.08, 0.3), (0.5, 0.8), hue=rng.uniform(0.17, 0.33))
+def leaves(rng: Rng) -> Material:
+    """Foliage seen from afar; `rng` draws."""
+    base = colour(rng, (0.08, 0.3), (0.5, 0.8), hue=rng.uniform(0.17, 0.33))
     dark = (base[0] * 0.4, base[1] * 0.45, base[2] * 0.4)
     return Material(base, dark, "mottled", 0.8, grain=0.9, grain_period=0.5, specular=0)
 
 
-def random_asphalt(rng: Rng) -> Material:
-    """Grey and rough."""
-    grey = float(rng.uniform(0.06, 0.2))
+def asphalt(rng: Rng) -> Material:
+    """Grey and rough; `rng` draws."""
+    grey = rng.uniform(0.06, 0.2)
     return Material((grey, grey, grey * 1.05), grain=0.35, grain_period=1.2, specular=0.03)
 
 
-def random_facade(rng: Rng) -> Material:
-    """A wall with rows of windows."""
-    wall = random_colour(rng, (0.25, 0.75), (0.05, 0.5), hue=rng.choice([0.03, 0.07, 0.1, 0.13, 0.55]))
-    glass = random_colour(rng, (0.03, 0.25), (0.1, 0.5), hue=0.58)
-    return Material(
-        wall, glass, "windows", float(rng.uniform(2.2, 3.4)), grain=0.3, grain_period=3, specular=0.1
-    )
+def facade(rng: Rng) -> Material:
+    """A wall with rows of windows; `rng` draws."""
+    wall = colour(rng, (0.25, 0.75), (0.05, 0.5), hue=rng.choice([0.03, 0.07, 0.1, 0.13, 0.55]))
+    glass = colour(rng, (0.03, 0.25), (0.1, 0.5), hue=0.58)
+    return Material(wall, glass, "windows", rng.uniform(2.2, 3.4), grain=0.3, grain_period=3, specular=0.1)

@@ -1,8 +1,8 @@
-"""Ray casting of convex solids in NumPy: pictures with exact depth, without a GPU.
+"""Ray casting of convex solids in NumPy: images with exact depth, without a GPU.
 
-Every solid is a quadric cut by slabs, in its own frame; that one class makes boxes, balls, cylinders, cones,
-domes and roofs. A solid is cast only over the rectangle of pixels that its bounding box covers, so a scene of
-a hundred solids costs little more than its few large ones. Measured speed: `benchmarks/rendering.py`.
+Every solid is a quadric cut by slabs, in a frame of its own; this one class makes boxes, balls, cylinders,
+cones, domes and roofs. A solid is cast only over the rectangle of pixels that its bounding box covers, so a
+scene of a hundred solids costs little more than its few large ones. Measure: `benchmarks/rendering.py`.
 
 Frames: the world is in metres with z up. The camera looks along its +z with x to the right and y down; a ray
 has direction (x, y, 1) in camera coordinates, so the parameter of a hit *is* its planar depth.
@@ -35,7 +35,7 @@ _EDGES = [
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """The points between two parallel planes: low ≤ normal · p ≤ high, in the solid's frame."""
+    """The points p between two parallel planes: `low` ≤ `normal` · p ≤ `high`, in the solid's frame."""
 
     normal: Vector
     low: float
@@ -44,7 +44,7 @@ class Slab:
 
 @dataclass(frozen=True, slots=True)
 class Quadric:
-    """The points with a x² + b y² + c z² ≤ limit. With c < 0 it is the lower half of a double cone."""
+    """The points with `a` x² + `b` y² + `c` z² ≤ `limit`; with c < 0 the lower half of a double cone."""
 
     a: float
     b: float
@@ -57,13 +57,13 @@ class Solid:
     """A convex solid: one optional quadric cut by slabs, in a frame that is rotated and moved.
 
     Attributes:
-        position: origin of the solid's frame in the world.
+        position: origin of the solid's frame in the world, metres.
         rotation: (3, 3) float64, columns are the frame's axes in the world.
-        low, high: bounding box in the solid's frame.
+        low, high: bounding box in the solid's frame, metres.
         slabs: planes that cut it.
-        quadric: its curved surface, if any.
+        quadric: its curved surface, or None.
         materials: one for all faces, or one a face: two for each slab (low, high), then the quadric.
-        hollow: seen from inside, like a room.
+        hollow: whether it is seen from inside, like a room.
         casts_shadow: whether it can keep light from others.
     """
 
@@ -79,6 +79,10 @@ class Solid:
 
     def interval(self, origin: Components, direction: Components) -> tuple[Array, Array]:
         """Where rays are inside the solid.
+
+        The slab method (Kay and Kajiya 1986): a ray is inside a convex solid from the last entry into one of
+        its half-spaces to the first exit. A ray parallel to a slab divides by 0 to ±inf, which min and max
+        treat correctly: always inside or never.
 
         Args:
             origin, direction: three broadcastable float32 arrays or numbers each, in the solid's frame.
@@ -99,7 +103,10 @@ class Solid:
         return entry, leave
 
     def faces(self, points: Array) -> tuple[NDArray[np.intp], Array]:
-        """Which face each surface point lies on, and the outward normal there.
+        """The face on which each surface point lies, and the outward normal there.
+
+        Rounding puts a point beside every face, so the nearest one is taken. The distance to the quadric
+        f(p) = limit is that of first order (Taubin 1991), |f(p) - limit| / |∇f|, with ∇f = 2 (a x, b y, c z).
 
         Args:
             points: (3, N) float32 in the solid's frame.
@@ -136,7 +143,7 @@ class Camera:
     Attributes:
         position: in the world, metres.
         rotation: (3, 3) float64, world → camera.
-        focal: focal length in units of the picture's width.
+        focal: focal length divided by the image's width.
     """
 
     position: Vector
@@ -144,7 +151,7 @@ class Camera:
     focal: float
 
     def intrinsics(self, height: int, width: int) -> NDArray[np.float64]:
-        """The (3, 3) matrix K in pixels, for pixel centres at whole numbers."""
+        """The (3, 3) matrix K of a `height` × `width` image in pixels, for pixel centres at whole numbers."""
         focal = self.focal * width
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
 
@@ -158,13 +165,13 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """One lamp or the sun, and what surrounds it.
+    """Direct light of the sun or a lamp, and the indirect light around it.
 
     Attributes:
         direction: unit vector towards the sun; ignored if there is a lamp.
-        lamp: position of a lamp, or None for the sun.
+        lamp: position of the lamp in metres, or None for the sun.
         colour: of the direct light.
-        from_above, from_below: of the indirect light on surfaces that face up and down.
+        from_above, from_below: colours of the indirect light on surfaces that face up and down.
     """
 
     direction: Vector
@@ -176,12 +183,12 @@ class Light:
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """What is seen where there is nothing.
+    """The background.
 
     Attributes:
         zenith, horizon: colours of the gradient.
         clouds: share of the sky that is covered, 0 to 1.
-        offset: where in the noise the clouds are taken from.
+        offset: of the clouds in the noise, in texels.
     """
 
     zenith: Colour
@@ -198,7 +205,7 @@ class World:
         solids: all things, in any order.
         light: the direct and indirect light.
         sky: shown where rays hit nothing.
-        haze: share of the light lost a metre to haze, which has the colour of the horizon.
+        haze: share of the light that is lost to haze a metre; haze has the colour of the horizon.
     """
 
     solids: list[Solid]
@@ -209,14 +216,14 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Rays:
-    """The pixel grid of a camera as ray directions (x, y, 1): columns' x and rows' y, float32."""
+    """Ray directions (`x`, `y`, 1) of a camera's pixels: (W,) x of the columns and (H,) y of the rows."""
 
     x: Array
     y: Array
 
     @classmethod
     def of(cls, camera: Camera, height: int, width: int) -> Rays:
-        """Rays through the pixel centres."""
+        """Rays of `camera` through the pixel centres of a `height` × `width` image."""
         focal = camera.focal * width
         x = (np.arange(width) - (width - 1) / 2) / focal
         y = (np.arange(height) - (height - 1) / 2) / focal
@@ -225,6 +232,11 @@ class Rays:
 
 def cast(world: World, camera: Camera, height: int, width: int) -> tuple[Array, NDArray[np.int16]]:
     """Find the nearest solid of every pixel.
+
+    Args:
+        world: what to look at.
+        camera: from where.
+        height, width: size of the image in pixels.
 
     Returns:
         (H, W) float32 planar depth in metres, inf where nothing is hit, and (H, W) int16 numbers of solids,
@@ -251,12 +263,12 @@ def cast(world: World, camera: Camera, height: int, width: int) -> tuple[Array, 
 
 
 def column(values: Sequence[float]) -> Array:
-    """Three numbers as a (3, 1) float32 array."""
+    """Three `values` as a (3, 1) float32 array."""
     return np.array(values, np.float32)[:, None]
 
 
 def inner(a: Array, b: Array) -> Array:
-    """Scalar products along the first axis of three."""
+    """Scalar products of `a` and `b` along their first axis, of three."""
     product = a[0] * b[0]
     product += a[1] * b[1]
     product += a[2] * b[2]
@@ -264,7 +276,7 @@ def inner(a: Array, b: Array) -> Array:
 
 
 def dot(vector: Sequence[float] | Array, components: Components) -> Array:
-    """Scalar product of three numbers with three arrays; leaves out the zeros, as most normals are axes."""
+    """`vector` · `components`, three numbers by three arrays; skips zeros, as most normals are axes."""
     total: Any = np.float32(0)
     for factor, component in zip(vector, components, strict=True):
         if factor:
@@ -275,8 +287,9 @@ def dot(vector: Sequence[float] | Array, components: Components) -> Array:
 def _quadric_interval(q: Quadric, origin: Components, direction: Components) -> tuple[Array, Array]:
     """Where rays are inside a quadric; entry is inf for a miss.
 
-    The equation is solved around the middle of the chord, not from the camera: from there the constant term
-    of a thin wire 50 m away would be lost to rounding.
+    Inserting p = o + t d gives A t² + 2 B t + C = limit. Its roots lie around the middle of the chord,
+    t = -B / A, where the linear term vanishes: ± sqrt((limit - f(middle)) / A). The textbook discriminant
+    B² - A C would subtract two numbers of the size of the distance squared, and lose a wire 50 m away.
     """
     factors = (q.a, q.b, q.c)
     a = sum(np.float32(f) * d * d for f, d in zip(factors, direction, strict=True) if f)
@@ -290,8 +303,8 @@ def _quadric_interval(q: Quadric, origin: Components, direction: Components) -> 
     second = middle + half
     if q.c >= 0:
         return first, second
-    # Steeper than the cone's side, a ray is inside the double cone before one root and after the other; the
-    # lower half is the later part of rays that go down.
+    # A ray steeper than the cone's side (A < 0) is inside the double cone before the first root and after the
+    # second, once in each half: in the lower half after the second if it goes down, else before the first.
     steep, down = a < 0, np.asarray(direction[2]) < 0
     inside = np.float32(np.inf)
     steep_entry = np.where(down, middle + half, -inside)
@@ -318,7 +331,11 @@ def _corners_seen(solids: Sequence[Solid], camera: Camera) -> NDArray[np.float64
 
 
 def _screen_window(seen: NDArray[np.float64], rays: Rays) -> tuple[slice, slice] | None:
-    """Rows and columns that a box can cover, given its (8, 3) corners, or None if it is out of sight."""
+    """Rows and columns that a box can cover, given its (8, 3) corners, or None if it is out of sight.
+
+    A corner behind the camera has no projection. So each edge that crosses the near plane z = _NEAR is
+    clipped there (Sutherland and Hodgman 1974), and the crossing takes the place of the hidden corner.
+    """
     in_front = seen[:, 2] > _NEAR
     if not in_front.any():
         return None

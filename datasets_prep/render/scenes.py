@@ -1,4 +1,4 @@
-"""Random pictures with exact depth: one view of a scene, or several from a moving camera."""
+"""Random images with exact depth: one view of a scene, or several from a moving camera."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.render.cameras import Stage, camera_path, random_camera
-from datasets_prep.render.raycast import Camera, cast
+from datasets_prep.render.cameras import camera_path
+from datasets_prep.render.raycast import Camera, World, cast
 from datasets_prep.render.shading import shade
-from datasets_prep.render.worlds import random_stage
+from datasets_prep.render.worlds import random_location
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Scene:
         image: (H, W, 3) uint8 sRGB.
         depth: (H, W) float32 planar depth in metres, inf in the sky.
         sky: (H, W) bool.
-        intrinsics: (3, 3) float64 in pixels.
+        intrinsics: (3, 3) float64 in pixels, for pixel centres at whole numbers.
         world_to_camera: (4, 4) float64; camera axes are right, down, forward; the world has z up.
     """
 
@@ -34,30 +34,30 @@ class Scene:
 
 
 def render_scene(seed: int, height: int = 384, width: int = 512, kinds: Sequence[str] = ()) -> Scene:
-    """Render one random scene; the same for the same seed and size on the same kind of machine.
+    """Render one random scene; deterministic for a seed and size on one kind of machine.
 
     Args:
-        seed: decides everything.
-        height, width: size of the picture.
-        kinds: keys of `scenery.KINDS` to choose from; `scenery.VARIED` if empty.
+        seed: of the world, the camera and the sensor's noise.
+        height, width: size of the image in pixels.
+        kinds: keys of `worlds.KINDS` to choose from; empty for `worlds.VARIED`.
+
+    Raises:
+        KeyError: if there is no such kind.
     """
-    rng = np.random.default_rng(seed)
-    stage = random_stage(rng, kinds)
-    return _view(stage, random_camera(stage, rng), height, width, rng)
+    return render_views(seed, 1, height, width, kinds)[0]
 
 
 def render_views(
     seed: int, count: int, height: int = 384, width: int = 512, kinds: Sequence[str] = ()
 ) -> list[Scene]:
-    """Render `count` views of one random scene from a moving camera; arguments as for `render_scene`."""
+    """Render `count` views of one random scene from a moving camera; other arguments as in `render_scene`."""
     rng = np.random.default_rng(seed)
-    stage = random_stage(rng, kinds)
-    return [_view(stage, camera, height, width, rng) for camera in camera_path(stage, rng, count)]
+    location = random_location(rng, kinds)
+    return [_view(location.world, camera, height, width, rng) for camera in camera_path(location, rng, count)]
 
 
-def _view(stage: Stage, camera: Camera, height: int, width: int, rng: np.random.Generator) -> Scene:
-    depth, owner = cast(stage.world, camera, height, width)
-    image = shade(stage.world, camera, depth, owner, rng)
-    return Scene(
-        image, depth, ~np.isfinite(depth), camera.intrinsics(height, width), camera.world_to_camera()
-    )
+def _view(world: World, camera: Camera, height: int, width: int, rng: np.random.Generator) -> Scene:
+    depth, owner = cast(world, camera, height, width)
+    image = shade(world, camera, depth, owner, rng)
+    sky, intrinsics = ~np.isfinite(depth), camera.intrinsics(height, width)
+    return Scene(image, depth, sky, intrinsics, camera.world_to_camera())

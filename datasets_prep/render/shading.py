@@ -1,8 +1,8 @@
-"""From what a camera hits to a picture: materials, light, shadows, haze, sky, lens and film.
+"""From the surfaces that a camera hits to an image: materials, light, shadows, haze, sky, lens and film.
 
-Shading is deferred: the visible points are sorted by solid, so that each solid's points are one slice. For
-shadows and for the darkness near things the points are taken in blocks of neighbours with a bounding sphere;
-a solid then looks only at the blocks that it can matter to.
+Shading is deferred: the visible points are sorted by solid, so that the points of each solid are one slice.
+For shadows and ambient occlusion the points are grouped in blocks of neighbours with a bounding sphere; a
+solid is then tested only against the blocks that it can affect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datasets_prep.render.textures import Array, Material, albedo, grain, sample
 _BLOCK = 128
 _MIDDLE_GREY = 0.36
 _NEARBY = 2.5
-"""A solid darkens its surroundings up to this many times its size."""
+"""A solid darkens its surroundings up to this multiple of its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Surfaces:
 
     Attributes:
         pixels: (N,) flat pixel numbers.
-        points, normals: (3, N) float32 in the world.
-        depth: (N,) float32.
+        points, normals: (3, N) float32 in the world, metres.
+        depth: (N,) float32 metres.
         view: (3, N) float32 unit vectors towards the camera.
-        colour: (3, N) float32 reflectance.
+        colour: (3, N) float32 linear RGB reflectance.
         properties: (5, N) float32: grain, its period, specular, gloss and emission of `Material`.
     """
 
@@ -48,12 +48,12 @@ class Surfaces:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """The same points in B blocks of neighbours, the last one filled up with its last point.
+    """The same points in B blocks of neighbours, the last block padded with its last point.
 
     Attributes:
         points, normals: (3, B, _BLOCK) float32.
         lifted: points moved off their surface, so that it does not shadow itself.
-        centres, radii: (3, B) and (B,) float32 bounding spheres.
+        centres, radii: (3, B) and (B,) float32 bounding spheres, metres.
     """
 
     points: Array
@@ -64,7 +64,11 @@ class Blocks:
 
     @classmethod
     def of(cls, surfaces: Surfaces) -> Blocks:
-        """Cut the points into blocks."""
+        """Cut the points of `surfaces` into blocks.
+
+        A depth in float32 is wrong by about 1e-7 of itself, seen under a small angle by more; so the lift
+        grows with the distance: 6 mm at 10 m.
+        """
         lift = np.float32(2e-3) + np.float32(4e-4) * surfaces.depth
         points, normals, lifted = (
             _in_blocks(values)
@@ -82,12 +86,12 @@ def shade(
     owner: NDArray[np.int16],
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """Develop the picture of what `rendering.cast` found.
+    """Render the image of the surfaces that `raycast.cast` found.
 
     Args:
         world, camera: as given to `cast`.
-        depth, owner: (H, W), as it returned them.
-        rng: for the sensor's noise.
+        depth, owner: (H, W) each, as returned by `cast`.
+        rng: generator of the sensor's noise.
 
     Returns:
         (H, W, 3) uint8 sRGB.
@@ -98,6 +102,8 @@ def shade(
         surfaces = _surfaces(world, camera, rays, depth, owner)
         lit = _illuminate(world, surfaces)
         horizon = column(world.sky.horizon)
+        # Beer and Lambert: haze takes the same share of what is left on every metre, so light decays
+        # exponentially; what is missing is replaced by the airlight, the colour of the horizon.
         clear = np.exp(-np.float32(world.haze) * surfaces.depth)
         linear.reshape(-1, 3)[surfaces.pixels] = (horizon + clear * (lit - horizon)).T
     return _develop(linear, rng)
@@ -138,6 +144,8 @@ def _surfaces(world: World, camera: Camera, rays: Rays, depth: Array, owner: NDA
         for axis in range(3):
             normals[axis, here] = dot(turn[axis], normal)
         facing = np.abs(inner(normals[:, here], ray[:, here])) / length[here]
+        # A pixel covers depth / focal metres across, and 1 / cos of that along a tilted surface; one number
+        # for both is their geometric mean.
         footprint[here] = pixel[here] / np.sqrt(np.maximum(facing, np.float32(0.02)))
         seen_faces = np.flatnonzero(np.bincount(face))
         for painted in seen_faces:
@@ -180,7 +188,12 @@ def _surface_coordinates(solid: Solid, face: int, points: Array) -> tuple[Array,
 
 
 def _illuminate(world: World, surfaces: Surfaces) -> Array:
-    """Light that every visible point sends to the camera, (3, N) linear RGB."""
+    """Light that every visible point sends to the camera, (3, N) linear RGB.
+
+    Lambert's cosine law for direct light; hemisphere lighting, a blend of the light from above and below by
+    the normal's z, for indirect light; and a Blinn-Phong highlight (Blinn 1977), cos^n of the angle between
+    the normal and the vector halfway between light and view.
+    """
     light = world.light
     if light.lamp is None:
         towards = np.broadcast_to(column(light.direction), surfaces.points.shape)
@@ -189,7 +202,7 @@ def _illuminate(world: World, surfaces: Surfaces) -> Array:
         offset = column(light.lamp) - surfaces.points
         squared = inner(offset, offset)
         towards = offset / np.sqrt(squared)
-        # Not quite the inverse square: walls close to the lamp would burn out.
+        # The inverse square law, softened near the lamp: walls close to it would be overexposed.
         reach = 1 / (0.3 + squared / 12)
     facing = inner(surfaces.normals, towards)
     shadow, openness = _occlusion(world, surfaces, facing > 0)
@@ -198,7 +211,7 @@ def _illuminate(world: World, surfaces: Surfaces) -> Array:
     halfway = towards + surfaces.view
     length = np.sqrt(inner(halfway, halfway)) + np.float32(1e-6)
     mirror = np.minimum(inner(surfaces.normals, halfway) / length, 1)
-    # cos^n is close to a Gaussian of the angle, and exp is several times as fast as power.
+    # cos^n ≈ exp(n (cos - 1)), as ln cos ≈ cos - 1 near the peak, and exp is several times as fast as power.
     highlight = specular * arriving * np.exp((mirror - 1) * gloss) * (facing > 0)
     direct = np.maximum(facing, 0) * arriving
     up = (surfaces.normals[2] + 1) / 2
@@ -215,10 +228,13 @@ def _illuminate(world: World, surfaces: Surfaces) -> Array:
 def _occlusion(world: World, surfaces: Surfaces, lit: NDArray[np.bool_]) -> tuple[Array, Array]:
     """Direct light that arrives (0 or 1), and the share of indirect light that other solids leave, (N,) each.
 
+    Each solid hides some of the hemisphere; the light that passes several is a product of what each lets
+    through, written as exp of a sum: order does not matter, and it never becomes negative.
+
     Args:
-        world: what there is.
+        world: all solids and the light.
         surfaces: the visible points.
-        lit: (N,) whether the surface is turned to the light; elsewhere shadows do not matter.
+        lit: (N,) whether the surface faces the light; elsewhere shadows make no difference.
     """
     blocks = Blocks.of(surfaces)
     shadow = _in_blocks(lit)
@@ -256,9 +272,13 @@ def _size(solid: Solid) -> float:
 def _may_shadow(light: Light, offset: Array, radii: Array, blocks: Blocks) -> NDArray[np.bool_]:
     """(S, B): whether the way from a block to the light passes a solid's bounding sphere.
 
+    All rays of a block lie in a capsule around the ray from its centre; it meets the sphere if the sphere's
+    centre is nearer to that ray than the two radii. The nearest point of the ray is at the projection of
+    the offset on it, not behind its start and not beyond the lamp.
+
     Args:
-        light: where the light is.
-        offset: (3, S, B) from the blocks' centres to the solids'.
+        light: sun or lamp.
+        offset: (3, S, B) from the blocks' centres to the solids' centres.
         radii: (S, 1) of the solids.
         blocks: the visible points.
     """
@@ -275,7 +295,10 @@ def _may_shadow(light: Light, offset: Array, radii: Array, blocks: Blocks) -> ND
 def _cast_shadow(
     light: Light, solid: Solid, blocks: Blocks, chosen: NDArray[np.intp], shadow: NDArray[np.bool_]
 ) -> None:
-    """In the chosen blocks of `shadow` (B, _BLOCK), True for light, clear what the solid keeps dark."""
+    """In the chosen blocks of `shadow` (B, _BLOCK), True for light, clear the points that the solid shades.
+
+    The shadow ray is parametrised so that the lamp is at 1 and the sun at infinity.
+    """
     turn = solid.rotation.astype(np.float32)
     start = blocks.lifted[:, chosen]
     shifted = start - column(solid.position)[:, None]
@@ -294,7 +317,12 @@ def _cast_shadow(
 def _darken(
     centre: NDArray[np.float64], size: float, blocks: Blocks, chosen: NDArray[np.intp], hidden: Array
 ) -> None:
-    """In the chosen blocks of `hidden` (B, _BLOCK), add how much of its surroundings a ball hides."""
+    """In the chosen blocks of `hidden` (B, _BLOCK), add the share of their hemisphere that a ball hides.
+
+    A ball of radius r at distance d whose direction has the cosine c to the normal hides c (r / d)² of the
+    cosine-weighted hemisphere (the form factor of a sphere); 0.6 of it here, as most solids are slimmer. It
+    fades to 0 at _NEARBY radii, so that blocks can be skipped. `towards` is c d, so `weight` divides by d³.
+    """
     to_solid = centre.astype(np.float32)[:, None, None] - blocks.points[:, chosen]
     squared = inner(to_solid, to_solid)
     towards = np.maximum(inner(to_solid, blocks.normals[:, chosen]), 0)
@@ -304,7 +332,11 @@ def _darken(
 
 
 def _sky_colours(world: World, camera: Camera, rays: Rays) -> Array:
-    """(H, W, 3) linear RGB of the sky in every direction: a gradient with clouds on a flat ceiling."""
+    """(H, W, 3) linear RGB of the sky in every direction: a gradient with clouds on a flat ceiling.
+
+    A ray of elevation sine e meets a ceiling of height h at h / e times its horizontal direction; 0.12 is
+    added to e, as clouds at the horizon would become infinitely dense.
+    """
     sky = world.sky
     ray = _directions(camera, rays.x[None, :], rays.y[:, None])
     elevation = ray[2] / np.sqrt(inner(ray, ray))
@@ -322,10 +354,14 @@ def _sky_colours(world: World, camera: Camera, rays: Rays) -> Array:
 
 
 def _develop(linear: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Automatic exposure, lens blur, sensor noise and the film's curve."""
+    """Automatic exposure, lens blur, sensor noise and film curve: (H, W, 3) linear → uint8 sRGB.
+
+    The noise has a constant part, of reading the sensor, and one that grows with the square root of the
+    light, as the number of photons is Poisson distributed.
+    """
     exposure = np.clip(_MIDDLE_GREY / max(float(linear[::4, ::4].mean()), 1e-3), 0.5, 2.0)
     blurred: Array = cv2.GaussianBlur(linear * np.float32(exposure), (3, 3), 0.6)
-    # Mostly brightness noise, as cameras suppress noise in colour; and a third of the time to draw it.
+    # Equal in the three channels, as cameras suppress colour noise; and drawn in a third of the time.
     noise: Array = rng.standard_normal((*blurred.shape[:2], 1), np.float32)
     blurred += noise * (np.float32(0.002) + np.float32(0.012) * np.sqrt(blurred))
     curve = _film_curve()
@@ -335,7 +371,11 @@ def _develop(linear: Array, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _film_curve() -> NDArray[np.uint8]:
-    """Linear light in [0, 4] → 8-bit sRGB; a straight line with a soft shoulder for the highlights."""
+    """Table of linear light in [0, 4] → 8-bit sRGB.
+
+    Linear up to 0.6, then an exponential shoulder that tends to 1 with a continuous slope, as film compresses
+    highlights; then the transfer function of sRGB (IEC 61966-2-1).
+    """
     light = np.linspace(0, 4, 8192)
     shoulder = np.where(light < 0.6, light, 0.6 + 0.4 * (1 - np.exp(-(light - 0.6) / 0.4)))
     encoded = np.where(shoulder < 0.0031308, 12.92 * shoulder, 1.055 * shoulder ** (1 / 2.4) - 0.055)

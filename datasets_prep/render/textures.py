@@ -29,12 +29,12 @@ _REMAP_COLUMNS = 512
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """How a surface looks.
+    """Appearance of a surface.
 
     Attributes:
         base, second: the two colours that the pattern mixes.
         pattern: a key of `PATTERNS`.
-        period: size of the pattern's repeat in metres.
+        period: period of the pattern in metres.
         grain: strength of the fractal brightness variation, 0 to 1.
         grain_period: size in metres of its largest features.
         specular: strength of the highlight, 0 (matt) to 1.
@@ -57,7 +57,7 @@ def albedo(material: Material, u: Array, v: Array, footprint: Array) -> Array:
     """Colour of surface points, without grain.
 
     Args:
-        material: what to show.
+        material: its colours and pattern.
         u, v: (N,) float32 surface coordinates in metres.
         footprint: (N,) float32 size of a pixel on the surface in metres.
 
@@ -71,7 +71,10 @@ def albedo(material: Material, u: Array, v: Array, footprint: Array) -> Array:
 
 
 def grain(u: Array, v: Array, footprint: Array, period: Array) -> Array:
-    """Two scales of fractal noise, mean 0.5, each faded out where a pixel covers many of its texels.
+    """Two octaves of fractal noise, mean 0.5, each faded out where a pixel covers many of its texels.
+
+    The mean of n independent texels varies 1 / sqrt(n) as much; a footprint of k × k texels has n = k², so
+    the amplitude is divided by k. 7.3 is not a whole number, so the two octaves do not repeat together.
 
     Args:
         u, v, footprint: (N,) float32 in metres.
@@ -90,7 +93,7 @@ def grain(u: Array, v: Array, footprint: Array, period: Array) -> Array:
 
 
 def sample_noise(x: Array, y: Array) -> Array:
-    """Look up the tileable fractal noise at (N,) float32 texel coordinates; values in [0, 1]."""
+    """Look up the tileable fractal noise at (N,) float32 texel coordinates `x`, `y`; values in [0, 1]."""
     # OpenCV limits a map's sides, not its area, so the points are laid out as a rectangle.
     count = x.size
     shape = (-(-count // _REMAP_COLUMNS), _REMAP_COLUMNS)
@@ -104,7 +107,11 @@ def sample_noise(x: Array, y: Array) -> Array:
 
 @lru_cache(maxsize=1)
 def _noise() -> Array:
-    """One tile of fractal noise with amplitude falling as 1 / frequency, mean 0.5, clipped to [0, 1]."""
+    """One tile of fractal noise, mean 0.5, clipped to [0, 1].
+
+    Spectral synthesis (Saupe 1988): white noise, filtered in the frequency domain to an amplitude of
+    1 / f^1.4, as natural textures have; the inverse transform is periodic, so the tile has no seam.
+    """
     rng = np.random.default_rng(20210324)
     frequency = np.fft.fftfreq(_NOISE_SIZE) * _NOISE_SIZE
     radius = np.hypot(frequency[:, None], frequency[None, :])
@@ -117,20 +124,28 @@ def _noise() -> Array:
 
 
 def _pulse(x: Array, duty: float, footprint: Array) -> Array:
-    """A square wave of period 1 that is 1 for the share `duty`, averaged over `footprint` around `x`."""
+    """A square wave of period 1 that is 1 for the share `duty`, averaged over `footprint` around `x`.
+
+    The analytic box filter (Apodaca and Gritz 1999): the mean over [a, b] is (F(b) - F(a)) / (b - a) with
+    the integral F(x) = duty · floor(x) + min(frac(x), duty). At duty 0.5, F(1.25) = 0.5 + 0.25.
+    """
     width = np.maximum(footprint, np.float32(1e-3))
 
     def integral(at: Array) -> Array:
         whole = np.floor(at)
         return np.float32(duty) * whole + np.minimum(at - whole, np.float32(duty))
 
-    # Within one period: far from the origin the difference would be lost to rounding.
+    # Around a phase in [0, 1): far from the origin the difference of F would be lost to rounding.
     phase, half = x - np.floor(x), width * np.float32(0.5)
     return (integral(phase + half) - integral(phase - half)) / width
 
 
 def _shade_of_cell(column: Array, row: Array, footprint: Array) -> Array:
-    """A random-looking number in [0, 1) for each cell of a grid, fading to 0.5 where cells are small."""
+    """A pseudo-random number in [0, 1) for each cell of a grid, fading to 0.5 where cells are small.
+
+    The customary hash of shaders, frac(k · sin(12.9898 · column + 78.233 · row)): distant phases of a sine,
+    stretched until only its low digits matter.
+    """
     mixed = np.sin(column * np.float32(12.9898) + row * np.float32(78.233)) * np.float32(4375.85)
     fade = np.clip(1 - footprint, 0, 1)
     return 0.5 + fade * (mixed - np.floor(mixed) - 0.5)

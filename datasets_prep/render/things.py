@@ -1,35 +1,36 @@
-"""Things of the sizes they have in life: trees, cars, people, houses, furniture."""
+"""Things of real sizes, in metres: trees, cars, people, houses, furniture."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from datasets_prep.render.materials import (
-    random_colour,
-    random_facade,
-    random_leaves,
-    random_material,
-    random_metal,
-    random_paint,
-    random_pattern,
-    random_wood,
-)
+from datasets_prep.render import materials
 from datasets_prep.render.raycast import Rng, Solid, Vector
 from datasets_prep.render.solids import ball, box, cone, cylinder, dome, ellipsoid, gable, upright_rotation
 from datasets_prep.render.textures import Material
 
 
+def _frame(x: float, y: float, yaw: float) -> Callable[[float, float, float], Vector]:
+    """The map from (along, across, up) in the frame of a thing at (x, y), turned by yaw, to the world."""
+    turn = upright_rotation(yaw)
+
+    def at(along: float, across: float, up: float) -> Vector:
+        shift = turn @ np.array([along, across, 0.0])
+        return (x + float(shift[0]), y + float(shift[1]), up)
+
+    return at
+
+
 def tree(rng: Rng, x: float, y: float) -> list[Solid]:
-    """A conifer or a crown of leaves on a trunk, 3 to 10 m high."""
-    height = float(rng.uniform(3, 10))
-    leaves, bark = (
-        random_leaves(rng),
-        Material(random_colour(rng, (0.08, 0.25), (0.3, 0.6), hue=0.07), grain=0.6),
-    )
+    """A conifer or a crown of leaves on a trunk, 3 to 10 m high, at (`x`, `y`), drawn from `rng`."""
+    height = rng.uniform(3, 10)
+    leaves = materials.leaves(rng)
+    bark = Material(materials.colour(rng, (0.08, 0.25), (0.3, 0.6), hue=0.07), grain=0.6)
     if rng.random() < 0.4:
         trunk = cylinder((x, y, 0), (x, y, height * 0.3), 0.03 * height, bark)
         tiers = [
@@ -48,16 +49,11 @@ def tree(rng: Rng, x: float, y: float) -> list[Solid]:
 
 
 def car(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
-    """A car that heads along `yaw`."""
-    body, glass = random_paint(rng), Material((0.03, 0.04, 0.05), grain=0.0, specular=0.7, gloss=120)
+    """A car at (`x`, `y`) that heads along `yaw` in radians, drawn from `rng`."""
+    body, glass = materials.paint(rng), Material((0.03, 0.04, 0.05), grain=0.0, specular=0.7, gloss=120)
     tyre = Material((0.02, 0.02, 0.02), grain=0.2)
-    length, width = float(rng.uniform(3.8, 4.8)), float(rng.uniform(1.7, 1.95))
-    turn = upright_rotation(yaw)
-
-    def at(along: float, across: float, up: float) -> Vector:
-        shift = turn @ np.array([along, across, 0.0])
-        return (x + float(shift[0]), y + float(shift[1]), up)
-
+    length, width = rng.uniform(3.8, 4.8), rng.uniform(1.7, 1.95)
+    at = _frame(x, y, yaw)
     solids = [
         box(at(0, 0, 0.28), (length, width, 0.58), body, yaw=yaw),
         box(
@@ -74,10 +70,10 @@ def car(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
 
 
 def person(rng: Rng, x: float, y: float) -> list[Solid]:
-    """Somebody who stands, 1.5 to 1.9 m tall."""
-    height = float(rng.uniform(1.5, 1.9))
-    skin = Material(random_colour(rng, (0.25, 0.7), (0.35, 0.5), hue=0.06), grain=0.1)
-    top, legs = random_material(rng, (0.08, 0.3)), random_paint(rng)
+    """A standing person, 1.5 to 1.9 m tall, at (`x`, `y`), drawn from `rng`."""
+    height = rng.uniform(1.5, 1.9)
+    skin = Material(materials.colour(rng, (0.25, 0.7), (0.35, 0.5), hue=0.06), grain=0.1)
+    top, legs = materials.material(rng, (0.08, 0.3)), materials.paint(rng)
     return [
         cylinder((x, y, 0), (x, y, 0.48 * height), 0.14, legs),
         ellipsoid((x, y, 0.66 * height), (0.22, 0.22, 0.24 * height), top),
@@ -86,19 +82,19 @@ def person(rng: Rng, x: float, y: float) -> list[Solid]:
 
 
 def house(rng: Rng, x: float, y: float, size: Vector, yaw: float = 0.0) -> list[Solid]:
-    """A box with windows, flat or with a ridged roof."""
-    wall, roof = random_facade(rng), random_pattern(rng, (0.3, 0.9), "bricks", "tiles", "bands")
+    """A house of `size` at (`x`, `y`), turned by `yaw` radians, flat or with a ridge; drawn from `rng`."""
+    wall, roof = materials.facade(rng), materials.pattern(rng, (0.3, 0.9), "bricks", "tiles", "bands")
     solids = [box((x, y, 0), size, wall, wall, wall, wall, roof, roof, yaw=yaw)]
     if rng.random() < 0.5 and size[2] < 14:
-        rise = size[1] * float(rng.uniform(0.25, 0.5))
+        rise = size[1] * rng.uniform(0.25, 0.5)
         gable_wall = replace(wall, pattern="plain")
         solids.append(gable((x, y, size[2]), (size[0], size[1], rise), roof, gable_wall, yaw))
     return solids
 
 
 def power_line(rng: Rng, points: list[tuple[float, float]], height: float) -> list[Solid]:
-    """Poles with a crossbar and wires between them."""
-    material = random_wood(rng) if rng.random() < 0.5 else random_metal(rng)
+    """Poles of `height` with crossbars at `points` (x, y), and wires between them, drawn from `rng`."""
+    material = materials.wood(rng) if rng.random() < 0.5 else materials.metal(rng)
     wire = Material((0.02, 0.02, 0.02), grain=0)
     solids = []
     for x, y in points:
@@ -113,10 +109,10 @@ def power_line(rng: Rng, points: list[tuple[float, float]], height: float) -> li
 
 
 def fence(rng: Rng, x0: float, x1: float, y: float) -> list[Solid]:
-    """Posts and boards along x."""
-    material = random_wood(rng)
-    height = float(rng.uniform(0.9, 1.5))
-    spacing = float(rng.uniform(2, 3.5))
+    """Posts and rails along x from `x0` to `x1` at `y`, drawn from `rng`."""
+    material = materials.wood(rng)
+    height = rng.uniform(0.9, 1.5)
+    spacing = rng.uniform(2, 3.5)
     posts = [
         cylinder((float(x), y, 0), (float(x), y, height), 0.06, material)
         for x in np.arange(x0, x1 + 0.1, spacing)
@@ -128,50 +124,36 @@ def fence(rng: Rng, x0: float, x1: float, y: float) -> list[Solid]:
 
 
 def hills(rng: Rng, material: Material) -> list[Solid]:
-    """A ring of hills far away."""
+    """A ring of far hills of one `material`, drawn from `rng`."""
     solids = []
     for _ in range(rng.integers(4, 10)):
         angle, distance = rng.uniform(0, 2 * math.pi), rng.uniform(150, 450)
-        wide, tall = float(rng.uniform(60, 140)), float(rng.uniform(12, 45))
+        wide, tall = rng.uniform(60, 140), rng.uniform(12, 45)
         x, y = distance * math.cos(angle), distance * math.sin(angle)
-        hill = ellipsoid((x, y, -0.2 * tall), (wide, wide * float(rng.uniform(0.5, 1)), tall), material)
+        hill = ellipsoid((x, y, -0.2 * tall), (wide, wide * rng.uniform(0.5, 1), tall), material)
         solids.append(replace(hill, casts_shadow=False))
     return solids
 
 
 def table(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
-    """A table, sometimes with things on it."""
-    length, width, height = (
-        float(rng.uniform(0.9, 1.8)),
-        float(rng.uniform(0.6, 0.9)),
-        float(rng.uniform(0.5, 0.78)),
-    )
-    wood = random_wood(rng)
+    """A table at (`x`, `y`) with things on it, turned by `yaw` radians, drawn from `rng`."""
+    length, width, height = rng.uniform(0.9, 1.8), rng.uniform(0.6, 0.9), rng.uniform(0.5, 0.78)
+    wood, at = materials.wood(rng), _frame(x, y, yaw)
     solids = [box((x, y, height - 0.04), (length, width, 0.04), wood, yaw=yaw)]
     for along in (-0.45, 0.45):
         for across in (-0.42, 0.42):
-            shift = upright_rotation(yaw) @ np.array([along * length, across * width, 0])
-            foot = (x + float(shift[0]), y + float(shift[1]), 0.0)
+            foot = at(along * length, across * width, 0.0)
             solids.append(cylinder(foot, (foot[0], foot[1], height - 0.04), 0.03, wood))
     for _ in range(rng.integers(1, 5)):
-        shift = upright_rotation(yaw) @ np.array(
-            [rng.uniform(-0.4, 0.4) * length, rng.uniform(-0.35, 0.35) * width, 0]
-        )
-        solids.append(
-            any_thing(rng, (x + float(shift[0]), y + float(shift[1]), height), float(rng.uniform(0.05, 0.14)))
-        )
+        place = at(rng.uniform(-0.4, 0.4) * length, rng.uniform(-0.35, 0.35) * width, height)
+        solids.append(any_thing(rng, place, rng.uniform(0.05, 0.14)))
     return solids
 
 
 def chair(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
-    """A chair."""
-    material = random_wood(rng) if rng.random() < 0.6 else random_paint(rng)
-    turn = upright_rotation(yaw)
-
-    def at(along: float, across: float, up: float) -> Vector:
-        shift = turn @ np.array([along, across, 0.0])
-        return (x + float(shift[0]), y + float(shift[1]), up)
-
+    """A chair at (`x`, `y`), turned by `yaw` radians, drawn from `rng`."""
+    material = materials.wood(rng) if rng.random() < 0.6 else materials.paint(rng)
+    at = _frame(x, y, yaw)
     seat = box(at(0, 0, 0.42), (0.44, 0.44, 0.05), material, yaw=yaw)
     back = box(at(-0.2, 0, 0.47), (0.04, 0.42, 0.45), material, yaw=yaw)
     legs = [
@@ -183,55 +165,41 @@ def chair(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
 
 
 def shelf(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
-    """An open shelf 0.35 m deep with books; its back is at −x of its own frame."""
-    wood = random_wood(rng)
-    width, height, boards = (
-        float(rng.uniform(0.7, 1.6)),
-        float(rng.uniform(0.9, 2.1)),
-        int(rng.integers(3, 6)),
-    )
-    turn = upright_rotation(yaw)
-
-    def at(along: float, across: float, up: float) -> Vector:
-        shift = turn @ np.array([along, across, 0.0])
-        return (x + float(shift[0]), y + float(shift[1]), up)
-
+    """A shelf with books at (`x`, `y`), its back at -x, then turned by `yaw` radians; drawn from `rng`."""
+    wood = materials.wood(rng)
+    width, height, boards = rng.uniform(0.7, 1.6), rng.uniform(0.9, 2.1), int(rng.integers(3, 6))
+    at = _frame(x, y, yaw)
     solids = [box(at(0, side * width / 2, 0), (0.35, 0.03, height), wood, yaw=yaw) for side in (-1.0, 1.0)]
     for level in range(boards):
         up = level * (height - 0.04) / (boards - 1)
         solids.append(box(at(0, 0, up), (0.35, width, 0.03), wood, yaw=yaw))
         if level < boards - 1 and rng.random() < 0.8:
-            books = random_pattern(rng, (0.04, 0.1), "stripes")
-            span = width * float(rng.uniform(0.3, 0.8))
-            tall = (height / (boards - 1)) * float(rng.uniform(0.5, 0.8))
-            side = float(rng.uniform(-0.5, 0.5)) * (width - span - 0.08)
+            books = materials.pattern(rng, (0.04, 0.1), "stripes")
+            span = width * rng.uniform(0.3, 0.8)
+            tall = (height / (boards - 1)) * rng.uniform(0.5, 0.8)
+            side = rng.uniform(-0.5, 0.5) * (width - span - 0.08)
             solids.append(box(at(0.02, side, up + 0.03), (0.2, span, tall), books, yaw=yaw))
     return solids
 
 
 def sofa(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
-    """A sofa."""
-    cloth = replace(random_material(rng, (0.05, 0.3)), specular=0.02)
-    width = float(rng.uniform(1.2, 2.1))
-    turn = upright_rotation(yaw)
-
-    def at(along: float, across: float, up: float) -> Vector:
-        shift = turn @ np.array([along, across, 0.0])
-        return (x + float(shift[0]), y + float(shift[1]), up)
-
+    """A sofa at (`x`, `y`), turned by `yaw` radians, drawn from `rng`."""
+    cloth = replace(materials.material(rng, (0.05, 0.3)), specular=0.02)
+    width = rng.uniform(1.2, 2.1)
+    at = _frame(x, y, yaw)
     return [
         box(at(0, 0, 0.08), (0.85, width, 0.36), cloth, yaw=yaw),
         box(at(-0.34, 0, 0.44), (0.18, width, 0.42), cloth, yaw=yaw),
         box(at(0, -width / 2 + 0.09, 0.44), (0.85, 0.18, 0.2), cloth, yaw=yaw),
         box(at(0, width / 2 - 0.09, 0.44), (0.85, 0.18, 0.2), cloth, yaw=yaw),
-        ellipsoid(at(-0.1, -width / 4, 0.58), (0.1, 0.2, 0.18), random_material(rng, (0.05, 0.2)), yaw),
+        ellipsoid(at(-0.1, -width / 4, 0.58), (0.1, 0.2, 0.18), materials.material(rng, (0.05, 0.2)), yaw),
     ]
 
 
 def floor_lamp(rng: Rng, x: float, y: float) -> list[Solid]:
-    """A lamp that glows."""
-    metal, height = random_metal(rng), float(rng.uniform(1.2, 1.8))
-    shade = Material(random_colour(rng, (0.6, 0.9), (0.05, 0.4)), grain=0.1, emission=0.5)
+    """A glowing lamp at (`x`, `y`), drawn from `rng`."""
+    metal, height = materials.metal(rng), rng.uniform(1.2, 1.8)
+    shade = Material(materials.colour(rng, (0.6, 0.9), (0.05, 0.4)), grain=0.1, emission=0.5)
     return [
         cylinder((x, y, 0), (x, y, 0.03), 0.15, metal),
         cylinder((x, y, 0), (x, y, height), 0.015, metal),
@@ -240,12 +208,12 @@ def floor_lamp(rng: Rng, x: float, y: float) -> list[Solid]:
 
 
 def any_thing(rng: Rng, position: Vector, size: float) -> Solid:
-    """Any one solid of about that radius, standing on `position`."""
+    """Any one solid of about `size` metres radius, standing on `position`, drawn from `rng`."""
     x, y, z = position
-    material = random_material(rng, (0.15 * size, 0.8 * size))
+    material = materials.material(rng, (0.15 * size, 0.8 * size))
     kind = rng.integers(7)
-    stretch = float(rng.uniform(0.6, 1.8))
-    yaw = float(rng.uniform(0, math.pi))
+    stretch = rng.uniform(0.6, 1.8)
+    yaw = rng.uniform(0, math.pi)
     if kind == 0:
         return ball((x, y, z + size), size, material)
     if kind == 1:

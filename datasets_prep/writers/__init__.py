@@ -1,4 +1,4 @@
-"""The layouts that the generator can write, by dataset; one file each, the counterpart of `sources`."""
+"""Writers of generated datasets, one file a dataset: the mirror of `sources`."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ from datasets_prep.writers import (
     tum,
     wsvd,
 )
-from datasets_prep.writers.base import Layout
+from datasets_prep.writers.base import Writer
+from datasets_prep.writers.stereo_video import StereoWriter
 
-LAYOUTS: dict[str, Layout] = {
-    "redweb": redweb.LAYOUT,
+WRITERS: dict[str, Writer | StereoWriter] = {
+    "redweb": redweb.WRITER,
     "diml": diml.INDOOR,
     "diml_outdoor": diml.OUTDOOR,
-    "movies": movies.LAYOUT,
-    "megadepth": megadepth.LAYOUT,
-    "wsvd": wsvd.LAYOUT,
-    "tartanair": tartanair.LAYOUT,
-    "hrwsi": hrwsi.LAYOUT,
-    "apolloscape": apolloscape.LAYOUT,
-    "blendedmvs": blendedmvs.LAYOUT,
-    "irs": irs.LAYOUT,
-    "eth3d": eth3d.LAYOUT,
-    "kitti": kitti.LAYOUT,
-    "kitti_161": kitti.LAYOUT,
-    "nyuv2": nyuv2.LAYOUT,
-    "nyuv2_labelled": nyuv2_labelled.LAYOUT,
-    "sintel": sintel.LAYOUT,
-    "tum": tum.LAYOUT,
-    "diw": diw.LAYOUT,
-    "ade20k": ade20k.LAYOUT,
-    "pascal_context_59": pascal_context.LAYOUT,
-    "pascal_context_60": pascal_context.LAYOUT,
-    "folder": folder.LAYOUT,
+    "movies": movies.WRITER,
+    "megadepth": megadepth.WRITER,
+    "wsvd": wsvd.WRITER,
+    "tartanair": tartanair.WRITER,
+    "hrwsi": hrwsi.WRITER,
+    "apolloscape": apolloscape.WRITER,
+    "blendedmvs": blendedmvs.WRITER,
+    "irs": irs.WRITER,
+    "eth3d": eth3d.WRITER,
+    "kitti": kitti.WRITER,
+    "kitti_161": kitti.WRITER,
+    "nyuv2": nyuv2.WRITER,
+    "nyuv2_labelled": nyuv2_labelled.WRITER,
+    "sintel": sintel.WRITER,
+    "tum": tum.WRITER,
+    "diw": diw.WRITER,
+    "ade20k": ade20k.WRITER,
+    "pascal_context_59": pascal_context.WRITER,
+    "pascal_context_60": pascal_context.WRITER,
+    "folder": folder.WRITER,
 }
-"""Dataset name → its layout."""
+"""Dataset name → its writer."""

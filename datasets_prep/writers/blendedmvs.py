@@ -1,4 +1,4 @@
-"""Generated files in the layout of BlendedMVS; the format's facts are in `sources.blendedmvs`."""
+"""Files in the layout of BlendedMVS; the format's facts are in `sources.blendedmvs`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.maps import encode_pfm
 from datasets_prep.formats.pictures import encode_jpeg
-from datasets_prep.render.scenes import Scene, render_scene, render_views
-from datasets_prep.writers.base import VIEWS, Layout, grey, write_file
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import VIEWS, Pair, Writer, write_file, write_lines, write_sample
+from datasets_prep.writers.traps import UNUSABLE, Traps
 
-KINDS = ("plaza", "things on a floor")
+_IMAGE = "{folder}/blended_images/{stem}.jpg"
+_DEPTH = "{folder}/rendered_depth_maps/{stem}.pfm"
 
 
-def blendedmvs_scale(seed: int) -> float:
-    """The arbitrary unit of a project: how many units a metre has."""
+def _scale(seed: int) -> float:
+    """Units a metre in the arbitrary unit of a project."""
     return float(np.exp(np.random.default_rng(seed).uniform(-2, 4)))
 
 
@@ -25,22 +27,28 @@ def _project(seed: int) -> str:
     return f"{seed:016x}"[:8].rjust(8, "0") + f"{seed:016x}"
 
 
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    project, scale = root / _project(seed), blendedmvs_scale(seed)
-    scenes = render_views(seed, VIEWS, height, width, KINDS)
-    for number, scene in enumerate(scenes):
-        depth = np.where(scene.sky, 0, scene.depth * np.float32(scale)).astype(np.float32)
+def _depth(scene: Scene, scale: float = 1.0) -> NDArray[np.float32]:
+    return np.where(scene.sky, 0, scene.depth * np.float32(scale)).astype(np.float32)
+
+
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
+    project, scale = _project(seed), _scale(seed)
+    for number, scene in enumerate(views):
+        depth = _depth(scene, scale)
         masked = np.where(scene.sky[..., None], 0, scene.image).astype(np.uint8)
-        write_file(project / "blended_images" / f"{number:08d}.jpg", encode_jpeg(scene.image))
-        write_file(project / "blended_images" / f"{number:08d}_masked.jpg", encode_jpeg(masked))
-        write_file(project / "rendered_depth_maps" / f"{number:08d}.pfm", encode_pfm(depth))
-        write_file(project / "cams" / f"{number:08d}_cam.txt", _cam_text(scene, depth, scale).encode())
-    pairs = [f"{len(scenes)}"]
-    for number in range(len(scenes)):
-        others = sorted(set(range(len(scenes))) - {number}, key=lambda other: abs(other - number))
+        files = {
+            _IMAGE: encode_jpeg(scene.image),
+            _IMAGE.replace(".jpg", "_masked.jpg"): encode_jpeg(masked),
+            _DEPTH: encode_pfm(depth),
+            "{folder}/cams/{stem}_cam.txt": _cam_text(scene, depth, scale).encode(),
+        }
+        write_sample(root, f"{project}/{number:08d}", files)
+    pairs = [f"{VIEWS}"]
+    for number in range(VIEWS):
+        others = sorted(set(range(VIEWS)) - {number}, key=lambda other: abs(other - number))
         scores = " ".join(f"{other} {1000 / abs(other - number):.3f}" for other in others)
         pairs += [f"{number}", f"{len(others)} {scores}"]
-    write_file(project / "cams" / "pair.txt", ("\n".join(pairs) + "\n").encode())
+    write_lines(root / project / "cams" / "pair.txt", pairs)
 
 
 def _cam_text(scene: Scene, depth: NDArray[np.float32], scale: float) -> str:
@@ -57,30 +65,22 @@ def _cam_text(scene: Scene, depth: NDArray[np.float32], scale: float) -> str:
     return "\n".join([*blocks, f"{low:.6g} {(high - low) / 127:.6g} 128.0 {high:.6g}", ""])
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    project = _project(seed)
-    scene = render_scene(seed, height, width, KINDS)
-    image, depth = encode_jpeg(scene.image), np.where(scene.sky, 0, scene.depth).astype(np.float32)
-    damaged = depth.copy()
-    damaged[: height // 4] = np.nan
-    damaged[height // 4] = np.inf
-    stored = encode_pfm(damaged)
-    files = {
-        "missing partner": (image, None),
-        "truncated image": (image[: len(image) // 2], stored),
-        "truncated depth": (image, stored[: len(stored) // 2]),
-        "mismatched size": (image, encode_pfm(depth[: height // 2])),
-        "empty depth": (image, encode_pfm(np.zeros_like(depth))),
-        "grey image": (encode_jpeg(grey(scene.image)), stored),
-    }
-    traps = {}
-    for number, (what, (image, pfm)) in enumerate(files.items()):
-        write_file(root / project / "blended_images" / f"{number:08d}.jpg", image)
-        if pfm is not None:
-            write_file(root / project / "rendered_depth_maps" / f"{number:08d}.pfm", pfm)
-        traps[f"{project}/{number:08d}"] = what
-    write_file(root / "traps" / "BlendedMVS_training.txt", f"{project}\r\n".encode())
-    return traps
+def _damaged(scene: Scene) -> NDArray[np.float32]:
+    """Depth that is NaN in the upper quarter, then one row of infinity: read as pixels without depth."""
+    depth = _depth(scene)
+    depth[: len(depth) // 4] = np.nan
+    depth[len(depth) // 4] = np.inf
+    return depth
+
+
+_PAIR = Pair(_IMAGE, encode_jpeg, _DEPTH, encode_pfm, _damaged)
+
+
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    write_file(root / "traps" / "BlendedMVS_training.txt", f"{_project(seed)}\r\n".encode())
+    smaller = {"mismatched size": lambda scene, depth: _depth(scene)[: len(depth) // 2]}
+    traps = Traps(f"{_project(seed)}/{{number:08d}}", _PAIR, (*UNUSABLE, "grey image"), maps=smaller)
+    return traps(root, seed, scene)
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
@@ -89,7 +89,7 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
     held_out = max(1, len(projects) // 10) if len(projects) > 1 else 0
     parts = {"BlendedMVS_training.txt": projects[held_out:], "validation_list.txt": projects[:held_out]}
     for file, names in parts.items():
-        write_file(root / file, "".join(f"{project}\r\n" for project in names).encode())
+        write_lines(root / file, names, "\r\n")
 
 
-LAYOUT = Layout(_write_scene, _write_traps, _write_lists)
+WRITER = Writer(_write_views, _write_traps, _write_lists, ("plaza", "things on a floor"), VIEWS)

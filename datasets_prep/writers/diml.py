@@ -1,4 +1,4 @@
-"""Generated files in the layouts of DIML, indoor and outdoor; the format's facts are in `sources.diml`.
+"""Files in the layouts of DIML, indoor and outdoor; the format's facts are in `sources.diml`.
 
 Every fourth scene is written as the sample set has it, the others as the full set.
 """
@@ -11,57 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.formats.pictures import encode_png
-from datasets_prep.render.scenes import Scene, render_scene
-from datasets_prep.writers.base import Layout, grey, with_alpha, write_file
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import Pair, Writer, fixed_point, write_sample
+from datasets_prep.writers.traps import UNUSABLE, Traps, half, write_traps
 
-_INDOOR = ("room", "hall")
-_OUTDOOR = ("street", "countryside", "plaza")
 _SAMPLE_SET_EVERY = 4
+_STEREO = tuple(f"{{folder}}/{kind}/{{stem}}_{kind}.png" for kind in ("left", "depth", "conf"))
+_IMAGE = "{folder}/col/{stem}_c.png"
+_DEPTH = "{folder}/up_png/{stem}_ud.png"
 
 
-def millimetres(scene: Scene) -> NDArray[np.uint16]:
-    """(H, W) uint16 millimetres as DIML stores them: 0 where there is nothing or too far away."""
-    stored = np.round(1000 * np.where(scene.depth < 65.5, scene.depth, 0))
-    return stored.astype(np.uint16)
+def _millimetres(scene: Scene) -> NDArray[np.uint16]:
+    """As DIML stores depth: 0 where there is nothing or it is too far away."""
+    return fixed_point(scene, 1000, 65.5)
 
 
-def _write_indoor(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    scene = render_scene(seed, height, width, _INDOOR)
+def _write_indoor(root: Path, index: int, seed: int, views: list[Scene]) -> None:
     stem = f"in_k_{index % 3:02d}_170101_{index:06d}"
-    image, depth = encode_png(scene.image), encode_png(millimetres(scene))
+    image, depth = encode_png(views[0].image), encode_png(_millimetres(views[0]))
     if index % _SAMPLE_SET_EVERY == _SAMPLE_SET_EVERY - 1:
         split = "test" if index % (2 * _SAMPLE_SET_EVERY) == _SAMPLE_SET_EVERY - 1 else "train"
-        place = root / "indoor" / split / "HR" / "rendered_room"
-        write_file(place / "color" / f"{stem}_c.png", image)
-        write_file(place / "depth_filled" / f"{stem}_depth_filled.png", depth)
+        files = {"{folder}/color/{stem}_c.png": image, "{folder}/depth_filled/{stem}_depth_filled.png": depth}
+        write_sample(root, f"indoor/{split}/HR/rendered_room/{stem}", files)
         return
-    place = root / f"{index + 1}. Rendered Room" / "170101" / "1"
-    write_file(place / "col" / f"{stem}_c.png", image)
     # What follows the stem differs between the real folders.
-    write_file(place / "up_png" / f"{stem}_{('ud', 'up_depth')[index % 2]}.png", depth)
-
-
-def _write_indoor_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width, _INDOOR)
-    image, metres = encode_png(scene.image), millimetres(scene)
-    depth = encode_png(metres)
-    files = {
-        "missing partner": (image, None),
-        "truncated image": (image[: len(image) // 2], depth),
-        "truncated depth": (image, depth[: len(depth) // 2]),
-        "mismatched size": (image, encode_png(metres[: height // 2])),
-        "empty depth": (image, encode_png(np.zeros_like(metres))),
-        "grey image": (encode_png(grey(scene.image)[..., 0]), depth),
-        "RGBA image": (encode_png(with_alpha(scene.image)), depth),
-    }
-    traps, folder = {}, "99. Traps/170101/1"
-    for what, (picture, stored) in files.items():
-        stem = what.replace(" ", "_")
-        write_file(root / folder / "col" / f"{stem}_c.png", picture)
-        if stored is not None:
-            write_file(root / folder / "up_png" / f"{stem}_ud.png", stored)
-        traps[f"{folder}/{stem}"] = what
-    return traps
+    files = {_IMAGE: image, _DEPTH.replace("_ud", ("_ud", "_up_depth")[index % 2]): depth}
+    write_sample(root, f"{index + 1}. Rendered Room/170101/1/{stem}", files)
 
 
 def _confidence(scene: Scene) -> NDArray[np.uint8]:
@@ -71,43 +46,30 @@ def _confidence(scene: Scene) -> NDArray[np.uint8]:
     return np.where(step < 0.02 * inverse.max(), 230, 90).astype(np.uint8)
 
 
-def _write_outdoor(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    scene = render_scene(seed, height, width, _OUTDOOR)
-    image, depth = encode_png(scene.image), encode_png(millimetres(scene))
+def _write_outdoor(root: Path, index: int, seed: int, views: list[Scene]) -> None:
+    [scene] = views
+    image, depth = encode_png(scene.image), encode_png(_millimetres(scene))
     if index % _SAMPLE_SET_EVERY == _SAMPLE_SET_EVERY - 1:
-        place = root / "outdoor" / "train" / "HR" / "rendered"
-        write_file(place / "outleft" / f"{index:06d}.png", image)
-        write_file(place / "depthmap" / f"{index:06d}.png", depth)
+        files = {"{folder}/outleft/{stem}.png": image, "{folder}/depthmap/{stem}.png": depth}
+        write_sample(root, f"outdoor/train/HR/rendered/{index:06d}", files)
         return
-    _write_stereo(root / f"170721_C{index}" / "A", f"170721_{index:06d}", image, depth, _confidence(scene))
+    contents = (image, depth, encode_png(_confidence(scene)))
+    write_sample(root, f"170721_C{index}/A/170721_{index:06d}", dict(zip(_STEREO, contents, strict=True)))
 
 
-def _write_stereo(
-    place: Path, stem: str, image: bytes, depth: bytes | None, confidence: NDArray[np.uint8]
-) -> None:
-    write_file(place / "left" / f"{stem}_left.png", image)
-    write_file(place / "conf" / f"{stem}_conf.png", encode_png(confidence))
-    if depth is not None:
-        write_file(place / "depth" / f"{stem}_depth.png", depth)
-
-
-def _write_outdoor_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width, _OUTDOOR)
-    image, metres, sure = encode_png(scene.image), millimetres(scene), _confidence(scene)
-    depth = encode_png(metres)
-    files = {
+def _write_outdoor_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    confidence = _confidence(scene)
+    image, depth, sure = encode_png(scene.image), encode_png(_millimetres(scene)), encode_png(confidence)
+    contents = {
         "missing partner": (image, None, sure),
-        "truncated image": (image[: len(image) // 2], depth, sure),
-        "truncated depth": (image, depth[: len(depth) // 2], sure),
-        "empty depth": (image, depth, np.zeros_like(sure)),
+        "truncated image": (half(image), depth, sure),
+        "truncated depth": (image, half(depth), sure),
+        "empty depth": (image, depth, encode_png(np.zeros_like(confidence))),
     }
-    traps = {}
-    for what, (picture, stored, confidence) in files.items():
-        stem = what.replace(" ", "_")
-        _write_stereo(root / "170101_C9" / "A", stem, picture, stored, confidence)
-        traps[f"170101_C9/A/{stem}"] = what
-    return traps
+    return write_traps(root, "170101_C9/A/{what}", _STEREO, contents)
 
 
-INDOOR = Layout(_write_indoor, _write_indoor_traps)
-OUTDOOR = Layout(_write_outdoor, _write_outdoor_traps)
+_PAIR = Pair(_IMAGE, encode_png, _DEPTH, encode_png, _millimetres)
+_INDOOR_TRAPS = Traps("99. Traps/170101/1/{what}", _PAIR, (*UNUSABLE, "grey image", "RGBA image"))
+INDOOR = Writer(_write_indoor, _INDOOR_TRAPS, kinds=("room", "hall"))
+OUTDOOR = Writer(_write_outdoor, _write_outdoor_traps, kinds=("street", "countryside", "plaza"))

@@ -1,4 +1,4 @@
-"""Generated files in the layout of Depth in the Wild; the format's facts are in `sources.diw`."""
+"""Files in the layout of Depth in the Wild; the format's facts are in `sources.diw`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from datasets_prep.formats.pictures import encode_jpeg
-from datasets_prep.render.scenes import Scene, render_scene
-from datasets_prep.writers.base import Layout, grey, write_file
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import Writer, write_file
+from datasets_prep.writers.traps import grey_jpeg, half, write_traps
 
 
-def diw_line(scene: Scene, seed: int) -> str:
-    """The annotation of two points whose depths differ clearly: row before column, counted from 1."""
+def _annotation(scene: Scene, seed: int) -> str:
+    """Two points of clearly different depth: row before column, counted from 1."""
     rng = np.random.default_rng(seed)
     height, width = scene.depth.shape
     while True:
@@ -25,15 +26,11 @@ def diw_line(scene: Scene, seed: int) -> str:
     return f"{y_a + 1},{x_a + 1},{y_b + 1},{x_b + 1},{relation},{width},{height}"
 
 
-def _path(index: int) -> str:
-    return f"DIW_{('test', 'train_val')[index % 2]}/{index:040x}.thumb"
-
-
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
     """The photo, and its part of the table, which the lists are made of at the end."""
-    scene = render_scene(seed, height, width)
-    write_file(root / _path(index), encode_jpeg(scene.image))
-    write_file(root / f"part_{index:06d}.csv", f"./{_path(index)}\n{diw_line(scene, seed)}\n".encode())
+    path = f"DIW_{('test', 'train_val')[index % 2]}/{index:040x}.thumb"
+    write_file(root / path, encode_jpeg(views[0].image))
+    write_file(root / f"part_{index:06d}.csv", f"./{path}\n{_annotation(views[0], seed)}\n".encode())
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
@@ -46,29 +43,24 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
         write_file(root / f"DIW_{split}.csv", b"".join(lines))
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width)
-    image, line = encode_jpeg(scene.image), diw_line(scene, seed)
-    *numbers, sign, _, _ = line.split(",")
-    size = f"{width},{height}"
-    files = {
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    image, line = encode_jpeg(scene.image), _annotation(scene, seed)
+    *points, sign, width, height = line.split(",")
+    taller = str(int(height) + 1)
+    traps = {
         "missing partner": (None, line),
-        "truncated image": (image[: len(image) // 2], line),
-        "equal points": (image, ",".join([*numbers, "=", size])),
-        "point outside": (image, ",".join([str(height + 1), *numbers[1:], sign, size])),
-        "mismatched size": (image, ",".join([*numbers, sign, f"{width},{height + 1}"])),
-        "grey image": (encode_jpeg(grey(scene.image)), line),
+        "truncated image": (half(image), line),
+        "equal points": (image, ",".join([*points, "=", width, height])),
+        "point outside": (image, ",".join([taller, *points[1:], sign, width, height])),
+        "mismatched size": (image, ",".join([*points, sign, width, taller])),
+        "grey image": (grey_jpeg(scene.image), line),
     }
-    traps, lines = {}, []
-    for what, (picture, annotation) in files.items():
-        name = f"DIW_test/{what.replace(' ', '_')}"
-        if picture is not None:
-            write_file(root / f"{name}.thumb", picture)
-        lines.append(f"./{name}.thumb\r\n{annotation}\r\n")
-        traps[name] = what
+    photos = {what: (photo,) for what, (photo, _) in traps.items()}
+    names = write_traps(root, "DIW_test/{what}", ("{id}.thumb",), photos)
     with (root / "DIW_test.csv").open("ab") as table:
-        table.write("".join(lines).encode())
-    return traps
+        for name, what in names.items():
+            table.write(f"./{name}.thumb\r\n{traps[what][1]}\r\n".encode())
+    return names
 
 
-LAYOUT = Layout(_write_scene, _write_traps, _write_lists)
+WRITER = Writer(_write_views, _write_traps, _write_lists)

@@ -1,4 +1,4 @@
-"""Generated files in the layout of IRS; the format's facts are in `sources.irs`."""
+"""Files in the layout of IRS; the format's facts are in `sources.irs`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.maps import encode_exr
 from datasets_prep.formats.pictures import encode_png
-from datasets_prep.render.scenes import Scene, render_scene, render_views
+from datasets_prep.render.scenes import Scene
 from datasets_prep.sources.irs import METRE_PIXELS
-from datasets_prep.writers.base import VIEWS, Layout, with_alpha, write_file
+from datasets_prep.writers.base import VIEWS, Pair, Writer, write_file, write_lines, write_sample
+from datasets_prep.writers.traps import UNUSABLE, Traps
 
-KINDS = ("room", "hall")
 _PLACES = ("Home", "Office", "Restaurant", "Store")
 _COLUMNS = (("l", "png"), ("r", "png"), ("d", "exr"), ("n", "exr"))
+_IMAGE = "{folder}/l_{stem}.png"
+_DEPTH = "{folder}/d_{stem}.exr"
+_TRAPS_FOLDER = "Restaurant/Traps_NightFall"
 
 
-def irs_map(scene: Scene) -> NDArray[np.float32]:
+def _disparity(scene: Scene) -> NDArray[np.float32]:
     """(H, W) float32 disparity in pixels of the real cameras."""
     return (np.float32(METRE_PIXELS) / scene.depth).astype(np.float32)
 
@@ -33,55 +36,40 @@ def _number(index: int, view: int) -> str:
     return str(view * 7 + 1) if index % 2 else f"{view * 7 + 1:05d}"
 
 
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    for view, scene in enumerate(render_views(seed, VIEWS, height, width, KINDS)):
-        number = _number(index, view)
-        place = root / "IRSDataset" / _scene_folder(index)
-        write_file(place / f"l_{number}.png", encode_png(scene.image))
-        # A file of one channel calls it G; those of several hold the map three times.
-        names = ("G",) if index % 3 else ("R", "G", "B")
-        write_file(place / f"d_{number}.exr", encode_exr(dict.fromkeys(names, irs_map(scene))))
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
+    # The channel of a file with one is called G; files with three hold the map three times.
+    channels = ("G",) if index % 3 else ("R", "G", "B")
+    for view, scene in enumerate(views):
+        depth = encode_exr(dict.fromkeys(channels, _disparity(scene)))
+        name = f"IRSDataset/{_scene_folder(index)}/{_number(index, view)}"
+        write_sample(root, name, {_IMAGE: encode_png(scene.image), _DEPTH: depth})
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
     """The first list has the folder's name in front and a tab at the end, the second is plain."""
     lines: dict[str, list[str]] = {"IRSDataset_TRAIN.list": [], "irs_test.list": []}
     for index in range(len(seeds)):
-        held_out = index % 8 == 7
         for view in range(VIEWS):
             number, folder = _number(index, view), _scene_folder(index)
             names = [f"{folder}/{kind}_{number}.{suffix}" for kind, suffix in _COLUMNS]
-            if held_out:
-                lines["irs_test.list"].append(" ".join(names) + "\n")
+            if index % 8 == 7:
+                lines["irs_test.list"].append(" ".join(names))
             else:
                 prefixed = " ".join(f"IRSDataset/{name}" for name in names)
-                lines["IRSDataset_TRAIN.list"].append(prefixed + "\t\n")
+                lines["IRSDataset_TRAIN.list"].append(f"{prefixed}\t")
     for name, rows in lines.items():
-        write_file(root / name, "".join(rows).encode())
+        write_lines(root / name, rows)
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width, KINDS)
-    image, disparity = encode_png(scene.image), irs_map(scene)
-    depth = encode_exr({"G": disparity})
-    files = {
-        "missing partner": (image, None),
-        "truncated image": (image[: len(image) // 2], depth),
-        "truncated depth": (image, depth[: len(depth) // 2]),
-        "mismatched size": (image, encode_exr({"G": disparity[: height // 2]})),
-        "empty depth": (image, encode_exr({"G": np.zeros_like(disparity)})),
-        "RGBA image": (encode_png(with_alpha(scene.image)), depth),
-    }
-    traps = {}
-    for number, (what, (picture, exr)) in enumerate(files.items()):
-        place = root / "Restaurant" / "Traps_NightFall"
-        write_file(place / f"l_{number:05d}.png", picture)
-        if exr is not None:
-            write_file(place / f"d_{number:05d}.exr", exr)
-        traps[f"Restaurant/Traps_NightFall/{number:05d}"] = what
-    lines = [f"Restaurant/Traps_NightFall/l_{number}.png" for number in range(len(files))]
+_PAIR = Pair(_IMAGE, encode_png, _DEPTH, lambda disparity: encode_exr({"G": disparity}), _disparity)
+_TRAPS = Traps(_TRAPS_FOLDER + "/{number:05d}", _PAIR, (*UNUSABLE, "RGBA image"))
+
+
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    """With a list that names all of them."""
+    lines = [f"{_TRAPS_FOLDER}/l_{number}.png" for number in range(len(_TRAPS.defects))]
     write_file(root / "traps_train.list", "\n".join(lines).encode())
-    return traps
+    return _TRAPS(root, seed, scene)
 
 
-LAYOUT = Layout(_write_scene, _write_traps, _write_lists)
+WRITER = Writer(_write_views, _write_traps, _write_lists, ("room", "hall"), VIEWS)

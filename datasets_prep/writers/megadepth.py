@@ -1,22 +1,22 @@
-"""Generated files in the layout of MegaDepth v1; the format's facts are in `sources.megadepth`."""
+"""Files in the layout of MegaDepth v1; the format's facts are in `sources.megadepth`."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.formats.hdf5 import encode_hdf5_arrays
-from datasets_prep.formats.pictures import encode_jpeg, encode_png
-from datasets_prep.render.scenes import Scene, render_scene, render_views
-from datasets_prep.writers.base import VIEWS, Layout, grey, with_alpha, write_file
-
-KINDS = ("plaza", "street", "countryside")
+from datasets_prep.formats.pictures import encode_jpeg
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import VIEWS, Pair, Writer, write_sample
+from datasets_prep.writers.traps import UNUSABLE, Traps
 
 
 def megadepth_map(scene: Scene, seed: int) -> NDArray[np.float32]:
-    """(H, W) float32 depth in a scene's own unit; 0 in the sky and in patches without texture to match."""
+    """(H, W) float32 depth of `scene` in a unit drawn from `seed`; 0 in the sky and in some patches."""
     rng = np.random.default_rng(seed)
     height, width = scene.depth.shape
     depth = scene.depth * np.float32(np.exp(rng.uniform(-3, 1)))
@@ -27,41 +27,38 @@ def megadepth_map(scene: Scene, seed: int) -> NDArray[np.float32]:
     return depth
 
 
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    place = root / "phoenix" / "S6" / "zl548" / "MegaDepth_v1" / f"{index:04d}" / f"dense{index % 3}"
-    for number, scene in enumerate(render_views(seed, VIEWS, height, width, KINDS)):
-        suffix = ("jpg", "JPG")[number % 2]
-        write_file(place / "imgs" / f"{seed % 10**8 + number}_o.{suffix}", encode_jpeg(scene.image))
-        depth = encode_hdf5_arrays({"depth": megadepth_map(scene, seed)})
-        write_file(place / "depths" / f"{seed % 10**8 + number}_o.h5", depth)
+def _pair(seed: int, suffix: str = "{suffix}") -> Pair:
+    """`seed` is that of the scene; `suffix` the one of its image."""
+    return Pair(
+        f"{{folder}}/imgs/{{stem}}.{suffix}",
+        encode_jpeg,
+        "{folder}/depths/{stem}.h5",
+        lambda depth: encode_hdf5_arrays({"depth": depth}),
+        partial(megadepth_map, seed=seed),
+    )
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width, KINDS)
-    image, metres = encode_jpeg(scene.image), megadepth_map(scene, seed)
-    depth = encode_hdf5_arrays({"depth": metres})
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
+    folder = f"phoenix/S6/zl548/MegaDepth_v1/{index:04d}/dense{index % 3}"
+    for number, scene in enumerate(views):
+        files = _pair(seed, ("jpg", "JPG")[number % 2]).files(scene)
+        write_sample(root, f"{folder}/{seed % 10**8 + number}_o", files)
+
+
+def _ordinal(scene: Scene, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map for training with ordinal pairs: -1 unknown, 2 in front, 1 behind."""
     ordinal = np.where(scene.sky, -1, np.where(scene.depth < 10, 2, 1)).astype(np.float32)
     ordinal[0, 0] = -1
-    files = {
-        "missing partner": (image, None),
-        "truncated image": (image[: len(image) // 2], depth),
-        "truncated depth": (image, depth[: len(depth) // 2]),
-        "mismatched size": (image, encode_hdf5_arrays({"depth": metres[: height // 2]})),
-        "empty depth": (image, encode_hdf5_arrays({"depth": np.zeros_like(metres)})),
-        "ordinal depth": (image, encode_hdf5_arrays({"depth": ordinal})),
-        "ordinal depth without signs": (image, encode_hdf5_arrays({"depth": np.abs(ordinal)})),
-        "grey image": (encode_jpeg(grey(scene.image)), depth),
-        "RGBA image": (encode_png(with_alpha(scene.image)), depth),
+    return ordinal
+
+
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    maps = {
+        "ordinal depth": _ordinal,
+        "ordinal depth without signs": lambda scene, depth: np.abs(_ordinal(scene, depth)),
     }
-    traps = {}
-    for what, (picture, h5) in files.items():
-        name = what.replace(" ", "_")
-        suffix = "png" if what == "RGBA image" else "jpg"
-        write_file(root / "5018" / "dense0" / "imgs" / f"{name}.{suffix}", picture)
-        if h5 is not None:
-            write_file(root / "5018" / "dense0" / "depths" / f"{name}.h5", h5)
-        traps[f"5018/dense0/{name}"] = what
-    return traps
+    defects = (*UNUSABLE, *maps, "grey image", "RGBA image")
+    return Traps("5018/dense0/{what}", _pair(seed), defects, maps=maps)(root, seed, scene)
 
 
-LAYOUT = Layout(_write_scene, _write_traps)
+WRITER = Writer(_write_views, _write_traps, kinds=("plaza", "street", "countryside"), views=VIEWS)

@@ -1,71 +1,60 @@
-"""Generated files in the layout of NYU Depth v2 as PNG; the format's facts are in `sources.nyuv2`."""
+"""Files in the layout of NYU Depth v2 as PNG; the format's facts are in `sources.nyuv2`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
-from datasets_prep.render.scenes import Scene, render_scene, render_views
-from datasets_prep.writers.base import VIEWS, Layout, grey, write_file
-
-KINDS = ("room",)
-
-
-def nyuv2_map(scene: Scene) -> NDArray[np.uint16]:
-    """(H, W) uint16 millimetres, 0 in a margin as the real maps have it."""
-    stored = np.round(1000 * np.where(scene.depth < 10, scene.depth, 0)).astype(np.uint16)
-    margin = max(1, stored.shape[0] // 12)
-    stored[:margin] = stored[:, :margin] = stored[:, -margin:] = 0
-    return stored
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import VIEWS, Pair, Writer, fixed_point, write_file, write_sample
+from datasets_prep.writers.traps import UNUSABLE, Traps
 
 
-def _write_photo(folder: Path, number: int, image: bytes, depth: bytes | None) -> None:
-    write_file(folder / f"rgb_{number:05d}.jpg", image)
-    if depth is not None:
-        write_file(folder / f"sync_depth_{number:05d}.png", depth)
+def clear_margin(depth: NDArray[Any]) -> NDArray[Any]:
+    """Set a margin of (H, W) `depth`, a twelfth of the height wide, to 0 in place; returns it."""
+    margin = max(1, depth.shape[0] // 12)
+    depth[:margin] = depth[:, :margin] = depth[:, -margin:] = 0
+    return depth
 
 
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    place = root / ("official_splits/test" if index % 4 == 3 else "sync") / f"rendered_{index:04d}"
-    for number, scene in enumerate(render_views(seed, VIEWS, height, width, KINDS)):
-        _write_photo(place, number, encode_jpeg(scene.image), encode_png(nyuv2_map(scene)))
+def _millimetres(scene: Scene) -> NDArray[np.uint16]:
+    return clear_margin(fixed_point(scene, 1000, 10))
+
+
+_PAIR = Pair(
+    "{folder}/rgb_{stem}.jpg", encode_jpeg, "{folder}/sync_depth_{stem}.png", encode_png, _millimetres
+)
+
+
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
+    folder = f"{'official_splits/test' if index % 4 == 3 else 'sync'}/rendered_{index:04d}"
+    for number, scene in enumerate(views):
+        write_sample(root, f"{folder}/{number:05d}", _PAIR.files(scene))
+
+
+def _write_list(path: Path, scenes: Sequence[str], count: int) -> None:
+    """A list of `count` photos of each scene with a leading slash on every path, as the real one has."""
+    names = [(scene, number) for scene in scenes for number in range(count)]
+    lines = [f"/{scene}/rgb_{n:05d}.jpg /{scene}/sync_depth_{n:05d}.png 518.8579" for scene, n in names]
+    write_file(path, "\n".join(lines).encode())
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
-    """A training list with a leading slash on every path, as the real one has."""
-    lines = []
-    for index in range(len(seeds)):
-        if index % 4 != 3:
-            scene = f"/rendered_{index:04d}"
-            lines += [
-                f"{scene}/rgb_{n:05d}.jpg {scene}/sync_depth_{n:05d}.png 518.8579" for n in range(VIEWS)
-            ]
-    write_file(root / "nyudepthv2_train_files_with_gt.txt", "\n".join(lines).encode())
+    scenes = [f"rendered_{index:04d}" for index in range(len(seeds)) if index % 4 != 3]
+    _write_list(root / "nyudepthv2_train_files_with_gt.txt", scenes, VIEWS)
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width, KINDS)
-    image, stored = encode_jpeg(scene.image), nyuv2_map(scene)
-    depth = encode_png(stored)
-    files = {
-        "missing partner": (image, None),
-        "truncated image": (image[: len(image) // 2], depth),
-        "truncated depth": (image, depth[: len(depth) // 2]),
-        "mismatched size": (image, encode_png(stored[: height // 2])),
-        "empty depth": (image, encode_png(np.zeros_like(stored))),
-        "grey image": (encode_jpeg(grey(scene.image)), depth),
-    }
-    traps = {}
-    for number, (what, (picture, png)) in enumerate(files.items()):
-        _write_photo(root / "sync" / "traps", number, picture, png)
-        traps[f"sync/traps/{number:05d}"] = what
-    lines = [f"/traps/rgb_{n:05d}.jpg /traps/sync_depth_{n:05d}.png 518.8579" for n in range(len(files))]
-    write_file(root / "traps_train_files.txt", "\n".join(lines).encode())
-    return traps
+_TRAPS = Traps("sync/traps/{number:05d}", _PAIR, (*UNUSABLE, "grey image"))
 
 
-LAYOUT = Layout(_write_scene, _write_traps, _write_lists)
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    _write_list(root / "traps_train_files.txt", ["traps"], len(_TRAPS.defects))
+    return _TRAPS(root, seed, scene)
+
+
+WRITER = Writer(_write_views, _write_traps, _write_lists, ("room",), VIEWS)

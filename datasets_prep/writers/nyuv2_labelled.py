@@ -1,6 +1,6 @@
-"""Generated files in the layout of NYU Depth v2's labelled part; facts are in `sources.nyuv2_labelled`.
+"""Files in the layout of the labelled part of NYU Depth v2; facts in `sources.nyuv2_labelled`.
 
-All photos are in one file, so scenes lie in parts of their own until the lists are written, which come last.
+All photos are in one file, so each scene lies in a part of its own until the lists are written at the end.
 """
 
 from __future__ import annotations
@@ -13,32 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.formats.matlab import encode_matlab_arrays
-from datasets_prep.render.scenes import Scene, render_scene, render_views
-from datasets_prep.writers.base import VIEWS, Layout, write_file
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import VIEWS, Writer, write_file
+from datasets_prep.writers.nyuv2 import clear_margin
 
-KINDS = ("room",)
 _FILE_NAME = "nyu_depth_v2_labeled.mat"
 _TEST_EVERY = 3
 _USER_BLOCK = b"MATLAB 7.3 MAT-file".ljust(512)
 
 
 def raw_depth(scene: Scene) -> NDArray[np.float32]:
-    """(H, W) float32 metres, 0 where the Kinect sees nothing: beyond 10 m and in a margin."""
-    depth = np.where(scene.depth < 10, scene.depth, 0).astype(np.float32)
-    margin = max(1, depth.shape[0] // 12)
-    depth[:margin] = depth[:, :margin] = depth[:, -margin:] = 0
-    return depth
+    """(H, W) float32 metres of `scene`, 0 where the Kinect sees nothing: beyond 10 m and in a margin."""
+    return clear_margin(np.where(scene.depth < 10, scene.depth, 0).astype(np.float32))
 
 
 def _part(root: Path, index: int) -> Path:
     return root / f"part_{index:04d}.npz"
 
 
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    scenes = render_views(seed, VIEWS, height, width, KINDS)
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
     root.mkdir(parents=True, exist_ok=True)
-    images = np.stack([scene.image for scene in scenes])
-    np.savez(_part(root, index), images=images, depths=np.stack([raw_depth(scene) for scene in scenes]))
+    images = np.stack([scene.image for scene in views])
+    np.savez(_part(root, index), images=images, depths=np.stack([raw_depth(scene) for scene in views]))
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
@@ -76,18 +72,17 @@ def _write_splits(root: Path, photos: int) -> None:
     write_file(root / "splits.mat", encode_matlab_arrays(arrays))
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
     """More photos at the end of the file: one without depth, and one that is in no split."""
     import h5py
 
-    scene = render_scene(seed, height, width, KINDS)
     with h5py.File(root / _FILE_NAME, "r") as file:
         images, depths = file["images"][()].transpose(0, 3, 2, 1), file["rawDepths"][()].transpose(0, 2, 1)
-    empty = np.zeros((1, height, width), np.float32)
+    empty = np.zeros((1, *scene.depth.shape), np.float32)
     more = np.stack([scene.image, scene.image])
     _write_photos(root, np.concatenate([images, more]), np.concatenate([depths, empty, empty + 1]))
     _write_splits(root, len(images) + 1)
     return {f"{len(images) + 1:04d}": "empty depth", f"{len(images) + 2:04d}": "missing partner"}
 
 
-LAYOUT = Layout(_write_scene, _write_traps, _write_lists)
+WRITER = Writer(_write_views, _write_traps, _write_lists, ("room",), VIEWS)

@@ -1,4 +1,4 @@
-"""Generated files in the layouts of Pascal Context; the format's facts are in `sources.pascal_context`.
+"""Files in the layouts of Pascal Context; the format's facts are in `sources.pascal_context`.
 
 Every second mask is MATLAB as published, the others are PNG as MMSegmentation converts them.
 """
@@ -6,6 +6,7 @@ Every second mask is MATLAB as published, the others are PNG as MMSegmentation c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,77 +14,69 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.matlab import encode_matlab_arrays
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
-from datasets_prep.render.scenes import render_scene
-from datasets_prep.writers.base import Layout, grey, write_file
-from datasets_prep.writers.label_map import label_map
+from datasets_prep.render.scenes import Scene
+from datasets_prep.writers.base import Pair, Writer, label_map, write_lines, write_sample
+from datasets_prep.writers.traps import Traps, half, write_traps
 
 CLASSES = (47, 37, 29, 53, 35)
 """Of sky, person, grass, tree and mountain among the 59, from 1."""
 
-WHOLE_SET = {0: 0, 47: 360, 37: 284, 29: 187, 53: 420, 35: 259}
+_WHOLE_SET = {0: 0, 47: 360, 37: 284, 29: 187, 53: 420, 35: 259}
 """The same classes, and background, in the numbering of the 459."""
 
 _VAL_EVERY = 4
+_IMAGE = "VOC2010/JPEGImages/{id}.jpg"
+_PNG = "VOC2010/SegmentationClassContext/{id}.png"
+_MAT = "VOC2010/trainval/{id}.mat"
+_MISSING = "2008_999999"
+_labels = partial(label_map, classes=CLASSES)
 
 
-def _mat(labels: NDArray[np.uint8]) -> bytes:
-    """`LabelMap` in the numbering of the whole set, with a class that is none of the 59."""
+def _encode_mat(labels: NDArray[np.uint8]) -> bytes:
+    """`LabelMap` in the numbering of the whole set, with a class that is not among the 59."""
     table = np.zeros(256, np.uint16)
-    table[list(WHOLE_SET)] = list(WHOLE_SET.values())
+    table[list(_WHOLE_SET)] = list(_WHOLE_SET.values())
     stored = table[labels]
     stored[:2, :2] = 1
     return encode_matlab_arrays({"LabelMap": stored})
-
-
-def _write_photo(root: Path, name: str, image: bytes, labels: bytes | None, suffix: str) -> None:
-    write_file(root / "VOC2010" / "JPEGImages" / f"{name}.jpg", image)
-    folder = "trainval" if suffix == "mat" else "SegmentationClassContext"
-    if labels is not None:
-        write_file(root / "VOC2010" / folder / f"{name}.{suffix}", labels)
 
 
 def _name(index: int) -> str:
     return f"2008_{index:06d}"
 
 
-def _write_scene(root: Path, index: int, seed: int, height: int, width: int) -> None:
-    scene = render_scene(seed, height, width)
-    labels = label_map(scene, CLASSES, 0)
-    suffix = ("png", "mat")[index % 2]
-    data = encode_png(labels) if suffix == "png" else _mat(labels)
-    _write_photo(root, _name(index), encode_jpeg(scene.image), data, suffix)
+def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
+    labels = _labels(views[0])
+    mask = {_MAT: _encode_mat(labels)} if index % 2 else {_PNG: encode_png(labels)}
+    write_sample(root, _name(index), {_IMAGE: encode_jpeg(views[0].image), **mask})
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
-    place = root / "VOC2010" / "ImageSets" / "SegmentationContext"
+    folder = root / "VOC2010" / "ImageSets" / "SegmentationContext"
     for split, rest in {"train": (0, 1, 2), "val": (3,)}.items():
         names = [_name(index) for index in range(len(seeds)) if index % _VAL_EVERY in rest]
-        write_file(place / f"{split}.txt", "".join(f"{name}\n" for name in names).encode())
+        write_lines(folder / f"{split}.txt", names)
 
 
-def _write_traps(root: Path, seed: int, height: int, width: int) -> dict[str, str]:
-    scene = render_scene(seed, height, width)
-    image, stored = encode_jpeg(scene.image), label_map(scene, CLASSES, 0)
-    labels, mat = encode_png(stored), _mat(stored)
-    files = {
-        "truncated image": (image[: len(image) // 2], labels),
-        "truncated label": (image, mat[: len(mat) // 2]),
-        "unknown label": (image, encode_png(np.full_like(stored, 60))),
-        "mismatched size": (image, encode_png(stored[: height // 2])),
-        "grey image": (encode_jpeg(grey(scene.image)), labels),
+_TRAPS = Traps(
+    "2008_{number}",
+    Pair(_IMAGE, encode_jpeg, _PNG, encode_png, _labels),
+    ("truncated image", "truncated label", "unknown label", "mismatched size", "grey image"),
+    maps={"unknown label": lambda scene, labels: np.full_like(labels, 60)},
+)
+
+
+def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
+    """With a mask of a photo that is not there; photos without masks are most of VOC, and no defect."""
+    contents: dict[str, tuple[bytes | None, ...]] = {
+        what: (image, mask, None) for what, (image, mask) in _TRAPS.pairs(scene).items()
     }
-    traps = {}
-    for number, (what, (picture, data)) in enumerate(files.items()):
-        name = _name(900_000 + number)
-        _write_photo(root, name, picture, data, "mat" if data.startswith(b"MATLAB") else "png")
-        traps[name] = what
-    # A mask of a photo that is not there; photos without masks are most of VOC, and no defect.
-    missing = _name(999_999)
-    write_file(root / "VOC2010" / "SegmentationClassContext" / f"{missing}.png", labels)
-    traps[missing] = "missing partner"
-    place = root / "traps" / "SegmentationContext"
-    write_file(place / "train.txt", "".join(f"{name}\n" for name in traps).encode())
+    contents["truncated label"] = (encode_jpeg(scene.image), None, half(_encode_mat(_labels(scene))))
+    traps = write_traps(root, _TRAPS.sample_id, (_IMAGE, _PNG, _MAT), contents, start=900_000)
+    write_sample(root, _MISSING, {_PNG: encode_png(_labels(scene))})
+    traps[_MISSING] = "missing partner"
+    write_lines(root / "traps" / "SegmentationContext" / "train.txt", list(traps))
     return traps
 
 
-LAYOUT = Layout(_write_scene, _write_traps, _write_lists)
+WRITER = Writer(_write_views, _write_traps, _write_lists)

@@ -1,4 +1,4 @@
-"""Rendered stereo videos with exact disparity, and the tree that comes of them; for 3D Movies and WSVD.
+"""Rendered stereo videos with exact disparity, and the tree made of them; for 3D Movies and WSVD.
 
 A shot pans over one wide rendered pair, which moves both views alike: its frames differ, and their disparity
 is the pair's.
@@ -7,7 +7,7 @@ is the pair's.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,9 +22,10 @@ from datasets_prep.formats.pictures import encode_jpeg
 from datasets_prep.render.cameras import random_camera
 from datasets_prep.render.raycast import cast
 from datasets_prep.render.shading import shade
-from datasets_prep.render.worlds import random_stage
+from datasets_prep.render.worlds import random_location
 from datasets_prep.sources.stereo_tree import ENDINGS, FOLDERS
-from datasets_prep.writers.base import write_file
+from datasets_prep.writers.base import visible_from_right
+from datasets_prep.writers.traps import grey_jpeg, half, write_traps
 
 FRAMES_A_SECOND = 24
 FRAMES_A_SHOT = 28
@@ -38,6 +39,9 @@ _NEAR_DISPARITY = 0.08
 
 _SCREEN_PLANE = 0.25
 """Share of that disparity by which the views are shifted: what is behind the screen has less than 0."""
+
+_TREE = {role: f"{folder}/{{id}}.{ENDINGS[role]}" for role, folder in FOLDERS.items()}
+"""Role of a frame's file in the tree → its path, see `write_sample`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +61,30 @@ class StereoFrame:
 
 
 def render_shot(seed: int, frames: int, height: int, width: int, kinds: Sequence[str]) -> list[StereoFrame]:
-    """The frames of one shot; arguments as for `scenes.render_scene`."""
+    """Render the frames of one shot.
+
+    Args:
+        seed, height, width, kinds: see `render.scenes.render_scene`; the size is that of one view.
+        frames: number of frames.
+    """
     pan = _PAN * (frames - 1)
     shift = round(_NEAR_DISPARITY * _SCREEN_PLANE * width)
     left, right, disparity = _render_pair(seed, height, width, pan + shift, kinds)
-    # Cutting the left view farther right than the right one moves the screen's plane away from infinity.
+    # Points at infinity have disparity 0, so both views would show them at the same column: on the screen. A
+    # left view cut `shift` pixels farther right gives them -shift, behind it, and 0 to what is nearer.
     left, disparity = left[:, shift:], disparity[:, shift:] - np.float32(shift)
-    visible = _visible(disparity)
+    visible = visible_from_right(disparity)
     shot = []
     for start in range(0, pan + 1, _PAN):
         window = np.s_[:, start : start + width]
         inside = np.arange(width) - disparity[window] >= 0
         inside &= np.arange(width) - disparity[window] <= width - 1
-        shot.append(
-            StereoFrame(left[window], right[window], disparity[window], visible[window] & inside),
-        )
+        shot.append(StereoFrame(left[window], right[window], disparity[window], visible[window] & inside))
     return shot
 
 
 def flat_shot(seed: int, frames: int, height: int, width: int, kinds: Sequence[str]) -> list[StereoFrame]:
-    """A shot without depth: both eyes see the same, as in titles and badly converted films."""
+    """A shot without depth, of equal views, as in titles and badly converted films; see `render_shot`."""
     return [
         replace(frame, right=frame.left, disparity=np.zeros_like(frame.disparity))
         for frame in render_shot(seed, frames, height, width, kinds)
@@ -86,40 +94,37 @@ def flat_shot(seed: int, frames: int, height: int, width: int, kinds: Sequence[s
 def _render_pair(
     seed: int, height: int, width: int, margin: int, kinds: Sequence[str]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-    """Left and right view of a scene, `margin` wider than a frame, and the left one's disparity."""
+    """Left and right view of a scene, `margin` pixels wider than a frame, and the disparity of the left one.
+
+    The stereo equation, disparity = focal · baseline / depth, is solved for the baseline that gives the
+    nearest things `_NEAR_DISPARITY`: in a room eyes a few centimetres apart, over a landscape metres.
+    """
     rng = np.random.default_rng(seed)
-    stage = random_stage(rng, kinds)
-    camera = random_camera(stage, rng)
+    location = random_location(rng, kinds)
+    camera = random_camera(location, rng)
     camera = replace(camera, focal=camera.focal * width / (width + margin))
-    depth, owner = cast(stage.world, camera, height, width + margin)
+    depth, owner = cast(location.world, camera, height, width + margin)
     inverse = (1 / depth).astype(np.float32)
     near = np.float32(np.quantile(inverse, 0.98))
     disparity = inverse * (np.float32(_NEAR_DISPARITY * width) / near)
     baseline = _NEAR_DISPARITY * width / near / camera.intrinsics(height, width + margin)[0, 0]
     position = np.asarray(camera.position) + float(baseline) * camera.rotation[0]
     second = replace(camera, position=(float(position[0]), float(position[1]), float(position[2])))
-    left = shade(stage.world, camera, depth, owner, np.random.default_rng(seed))
-    right = shade(stage.world, second, *cast(stage.world, second, height, width + margin), rng)
+    left = shade(location.world, camera, depth, owner, np.random.default_rng(seed))
+    right = shade(location.world, second, *cast(location.world, second, height, width + margin), rng)
     return left, right, disparity.astype(np.float32)
-
-
-def _visible(disparity: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """False where something to the right in the left view lies to the left in the right view: it hides it."""
-    seen_at = np.arange(disparity.shape[1]) - disparity
-    leftmost = np.minimum.accumulate(seen_at[:, ::-1], axis=1)[:, ::-1]
-    return seen_at <= leftmost + 0.5
 
 
 # ---- files
 
 
 def side_by_side(frame: StereoFrame) -> NDArray[np.uint8]:
-    """Both views at full width, (H, 2 W, 3) uint8."""
+    """Both views of `frame` at full width, (H, 2 W, 3) uint8."""
     return np.hstack([frame.left, frame.right])
 
 
 def half_side_by_side(frame: StereoFrame) -> NDArray[np.uint8]:
-    """Both views at half width, (H, W, 3) uint8."""
+    """Both views of `frame` at half width, (H, W, 3) uint8."""
     height, width = frame.left.shape[:2]
     squeezed = [
         cv2.resize(view, (width // 2, height), interpolation=cv2.INTER_AREA)
@@ -133,14 +138,15 @@ def encode_video(
     container: str = "matroska",
     chapters: Sequence[tuple[int, int]] = (),
 ) -> bytes:
-    """Encode (H, W, 3) uint8 frames as MPEG-4 video, half a second between key frames.
+    """Encode frames as MPEG-4 video, half a second between key frames.
 
-    The same bytes each time: neither threads nor time stamps of the muxer have a say. Odd sizes lose their
-    last row or column, as the codec needs even ones.
+    Deterministic: one thread, and no time stamps of the muxer. Odd sizes lose their last row or column, as
+    the codec needs even ones.
 
     Args:
-        container: FFmpeg's name of it, `matroska` or `mp4`.
-        chapters: ranges of frame numbers to mark.
+        frames: (H, W, 3) uint8 RGB each.
+        container: FFmpeg's name of the container, `matroska` or `mp4`.
+        chapters: half-open ranges of frame numbers to mark as chapters.
     """
     height, width = (side // 2 * 2 for side in frames[0].shape[:2])
     stream = io.BytesIO()
@@ -175,10 +181,11 @@ def _packets(video: av.VideoStream, frames: Iterator[NDArray[np.uint8]]) -> Iter
 
 
 def tree_files(frame: StereoFrame, shrink: int) -> dict[str, bytes]:
-    """The contents of a frame's files in the tree, by role, made of the exact disparity.
+    """Path → content of a frame's files in the tree, for `write_sample`.
 
     Args:
-        shrink: the image is so many times larger than the disparity.
+        frame: pair with exact disparity.
+        shrink: width of the image over that of its disparity.
     """
     height, width = (side // shrink for side in frame.disparity.shape)
     # The middle of each block: an average across a depth edge is no depth that is there.
@@ -186,34 +193,58 @@ def tree_files(frame: StereoFrame, shrink: int) -> dict[str, bytes]:
     disparity = frame.disparity[np.ix_(rows, columns)] / np.float32(shrink)
     uncertainty = np.where(frame.visible[np.ix_(rows, columns)], 0, np.inf).astype(np.float32)
     return {
-        "image": encode_jpeg(frame.left[: height * shrink, : width * shrink]),
-        "depth": encode_disparity(disparity),
-        "uncertainty": encode_uncertainty(uncertainty),
+        _TREE["image"]: encode_jpeg(frame.left[: height * shrink, : width * shrink]),
+        _TREE["depth"]: encode_disparity(disparity),
+        _TREE["uncertainty"]: encode_uncertainty(uncertainty),
     }
 
 
-def write_tree_files(root: Path, name: str, files: dict[str, bytes]) -> None:
-    """Write a frame's files; `name` is its place in the tree, without ending."""
-    for role, data in files.items():
-        write_file(root / FOLDERS[role] / f"{name}.{ENDINGS[role]}", data)
+def write_tree_traps(root: Path, frame: StereoFrame, clip: str) -> dict[str, str]:
+    """Write frames with defects, made of `frame`, to the tree at `root`; sample id → defect.
 
-
-def write_tree_traps(root: Path, folder: str, frame: StereoFrame, shrink: int) -> dict[str, str]:
-    """Add frames with defects to the tree, in a folder `<video>/<clip>`; returns sample id → defect."""
-    good = tree_files(frame, shrink)
-    image, depth, uncertainty = good["image"], good["depth"], good["uncertainty"]
-    nowhere = encode_uncertainty(np.full([side // shrink for side in frame.disparity.shape], 99, np.float32))
-    grey_image = encode_jpeg(frame.left.mean(axis=2, keepdims=True).astype(np.uint8))
-    files = {
-        "missing partner": {"image": image, "depth": depth},
-        "truncated image": {**good, "image": image[: len(image) // 2]},
-        "truncated depth": {**good, "depth": depth[: len(depth) // 2]},
-        "empty depth": {**good, "uncertainty": nowhere},
-        "grey image": {**good, "image": grey_image, "uncertainty": uncertainty},
+    Args:
+        root: dataset root.
+        frame: pair without defects.
+        clip: folder of the frames, `<video>/<clip>`.
+    """
+    image, depth, uncertainty = (tree_files(frame, 1)[path] for path in _TREE.values())
+    nowhere = encode_uncertainty(np.full(frame.disparity.shape, 99, np.float32))
+    contents = {
+        "missing partner": (image, depth, None),
+        "truncated image": (half(image), depth, uncertainty),
+        "truncated depth": (image, half(depth), uncertainty),
+        "empty depth": (image, depth, nowhere),
+        "grey image": (grey_jpeg(frame.left), depth, uncertainty),
     }
-    traps = {}
-    for number, (what, contents) in enumerate(files.items(), 1):
-        name = f"{folder}/out{number:08d}"
-        write_tree_files(root, name, contents)
-        traps[name] = what
-    return traps
+    return write_traps(root, clip + "/out{number:08d}", list(_TREE.values()), contents, start=1)
+
+
+@dataclass(frozen=True, slots=True)
+class StereoWriter:
+    """Writes stereo videos and their tree; the counterpart of `base.Writer`, with the same methods.
+
+    Attributes:
+        write_video: writes all files of one scene; called with root, index, seed, frames of all shots.
+        traps: adds samples with defects; called with root and one frame. Returns sample id → defect.
+        kinds: kinds of world, keys of `render.worlds.KINDS`.
+        shots: shots of each video; the second has no depth.
+        lists: as in `base.Writer`.
+    """
+
+    write_video: Callable[[Path, int, int, list[StereoFrame]], None]
+    traps: Callable[[Path, StereoFrame], dict[str, str]]
+    kinds: tuple[str, ...]
+    shots: int
+    lists: Callable[[Path, Sequence[int]], None] | None = None
+
+    def write_scene(self, root: Path, index: int, seed: int, height: int, width: int) -> None:
+        """As `base.Writer.write_scene`."""
+        frames: list[StereoFrame] = []
+        for shot in range(self.shots):
+            render = flat_shot if shot == 1 else render_shot
+            frames += render(seed + shot, FRAMES_A_SHOT, height, width, self.kinds)
+        self.write_video(root, index, seed, frames)
+
+    def write_traps(self, root: Path, seed: int, height: int, width: int) -> dict[str, str]:
+        """As `base.Writer.write_traps`."""
+        return self.traps(root, render_shot(seed, 1, height, width, self.kinds)[0])

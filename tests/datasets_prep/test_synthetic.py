@@ -15,13 +15,10 @@ from scipy.spatial.transform import Rotation
 
 from datasets_prep import synthetic
 from datasets_prep.formats import maps
-from datasets_prep.render import cameras as viewpoints
-from datasets_prep.render import solids
-from datasets_prep.render import worlds as scenery
+from datasets_prep.render import cameras, solids, worlds
 from datasets_prep.render.raycast import Camera, Light, Quadric, Sky, Slab, Solid, World, cast
 from datasets_prep.render.shading import shade
 from datasets_prep.render.textures import PATTERNS, Material, albedo
-from datasets_prep.writers import tartanair
 from datasets_prep.writers.hrwsi import hrwsi_mask
 
 MATT = Material((0.5, 0.5, 0.5), grain=0.0, specular=0.0)
@@ -303,11 +300,11 @@ def test_scenes_are_complete_and_varied():
     assert len({scene.intrinsics[0, 0] for scene in scenes}) == len(scenes)
 
 
-@pytest.mark.parametrize("kind", sorted(scenery.KINDS))
+@pytest.mark.parametrize("kind", sorted(worlds.KINDS))
 def test_every_kind_of_world_can_be_seen(kind):
     rng = np.random.default_rng(11)
-    stage = scenery.KINDS[kind](rng)
-    depth, owner = cast(stage.world, viewpoints.random_camera(stage, rng), HEIGHT, WIDTH)
+    location = worlds.KINDS[kind](rng)
+    depth, owner = cast(location.world, cameras.random_camera(location, rng), HEIGHT, WIDTH)
     assert np.unique(owner).size >= 5
     assert np.isfinite(depth).mean() > 0.3
 
@@ -351,7 +348,7 @@ def digest(root: Path) -> str:
     return json.dumps(listing, sort_keys=True)
 
 
-@pytest.mark.parametrize("name", sorted(set(synthetic.LAYOUTS) - {"kitti_161"}))
+@pytest.mark.parametrize("name", sorted(set(synthetic.WRITERS) - {"kitti_161"}))
 def test_scenes_written_apart_are_the_dataset(name, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     synthetic.write_dataset(name, whole, 2, seed=4, height=32, width=48)
@@ -434,7 +431,7 @@ def test_tartanair_poses_turn_camera_axes_into_north_east_down(tmp_path):
     poses = np.loadtxt(path)
     assert poses.shape == (synthetic.VIEWS, 7)
     seed = synthetic.scene_seed("tartanair", 0, 0)
-    views = synthetic.render_views(seed, synthetic.VIEWS, 48, 64, tartanair.KINDS)
+    views = synthetic.render_views(seed, synthetic.VIEWS, 48, 64, synthetic.WRITERS["tartanair"].kinds)
     for pose, view in zip(poses, views, strict=True):
         rotation = Rotation.from_quat(pose[3:]).as_matrix()
         forward = view.world_to_camera[2, :3]
@@ -444,6 +441,6 @@ def test_tartanair_poses_turn_camera_axes_into_north_east_down(tmp_path):
         np.testing.assert_allclose(pose[:3] * [1, -1, -1], position, atol=1e-5)
 
 
-def test_unknown_layout_is_an_error(tmp_path):
+def test_unknown_dataset_is_an_error(tmp_path):
     with pytest.raises(KeyError, match="nyu"):
         synthetic.write_dataset("nyu", tmp_path, 1)

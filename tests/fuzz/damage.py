@@ -19,32 +19,9 @@ _HUGE_NUMBERS = (b"0", b"-1", b"1e9", b"99999", b"65535", b"2147483647", b"42949
 _PNG_HEADER = 8
 _MATLAB_COMPRESSED = 15
 _WORDS = (
-    *(
-        b"\r\n",
-        b"\n\n\n",
-        b"\0",
-        b"\t",
-        b" ",
-        b"\xff\xfe",
-        b"\xef\xbb\xbf",
-        b"\xe2\x80\xa8",
-        b"#",
-        b",",
-        b"=",
-    ),
-    *(
-        b"/",
-        b"../",
-        b"../../outside/",
-        b"/etc/passwd",
-        b"..\\",
-        b"%2e%2e/",
-        b"None",
-        b"~",
-        b"$HOME",
-        b"-",
-        b"''",
-    ),
+    *(b"\r\n", b"\n\n\n", b"\0", b"\t", b" ", b"\xff\xfe", b"\xef\xbb\xbf", b"\xe2\x80\xa8"),
+    *(b"#", b",", b"=", b"/", b"../", b"../../outside/", b"/etc/passwd", b"..\\", b"%2e%2e/"),
+    *(b"None", b"~", b"$HOME", b"-", b"''"),
 )
 
 

@@ -64,21 +64,22 @@ _SHAPES: dict[str, tuple[int, ...]] = {
 }
 
 
-def _always(data: bytes) -> Variant:
+def always(data: bytes) -> Variant:
     return lambda _: data
 
 
 def _of_values(encode: Callable[[np.ndarray], bytes]) -> dict[str, Variant]:
-    return {f"values: {name}": _always(encode(values)) for name, values in _VALUES.items()}
+    return {f"values: {name}": always(encode(values)) for name, values in _VALUES.items()}
 
 
 # ---- files of a header and floats
 
 _PFM = b"Pf\n%s %s\n%s\n"
+_LARGEST_PFM = _PFM % (str(SIDE).encode(), str(SIDE).encode(), b"-1")
 
 
 def _pfm(width: bytes, height: bytes, scale: bytes) -> Variant:
-    return _always(_PFM % (width, height, scale) + bytes(4 * HEIGHT * WIDTH))
+    return always(_PFM % (width, height, scale) + bytes(4 * HEIGHT * WIDTH))
 
 
 PFM_LIGHT = _of_values(maps.encode_pfm) | {
@@ -90,13 +91,13 @@ PFM_LIGHT = _of_values(maps.encode_pfm) | {
     "scale NaN": _pfm(b"64", b"48", b"nan"),
     "scale too large for a float": _pfm(b"64", b"48", b"-1e999"),
     "scale nonsense": _pfm(b"64", b"48", b"-.-e+e"),
-    "three channels": _always(b"PF\n64 48\n-1\n" + bytes(12 * HEIGHT * WIDTH)),
+    "three channels": always(b"PF\n64 48\n-1\n" + bytes(12 * HEIGHT * WIDTH)),
     "big-endian": _pfm(b"64", b"48", b"1.0"),
-    "largest without values": _always(_PFM % (str(SIDE).encode(), str(SIDE).encode(), b"-1")),
-    "white space without end": _always(b"Pf" + b"\n" * 1_000_000),
+    "largest without values": always(_LARGEST_PFM),
+    "white space without end": always(b"Pf" + b"\n" * 1_000_000),
 }
 SINTEL_LIGHT = _of_values(maps.encode_sintel_depth) | {
-    name: _always(b"PIEH" + struct.pack("<2i", *size) + bytes(4 * HEIGHT * WIDTH))
+    name: always(b"PIEH" + struct.pack("<2i", *size) + bytes(4 * HEIGHT * WIDTH))
     for name, size in {
         "no size": (0, 0),
         "negative": (-64, -48),
@@ -107,17 +108,13 @@ SINTEL_LIGHT = _of_values(maps.encode_sintel_depth) | {
     }.items()
 }
 RAW_LIGHT = _of_values(lambda values: values.astype("<f4").tobytes()) | {
-    "empty": _always(b""),
+    "empty": always(b""),
     "twice": lambda data: data + data,
     "one byte more": lambda data: data + b"\0",
 }
 MAP_HEAVY: dict[str, dict[str, Variant]] = {
-    "PFM": {
-        "largest": lambda _: _PFM % (str(SIDE).encode(), str(SIDE).encode(), b"-1") + bytes(4 * SIDE * SIDE)
-    },
-    "Sintel .dpt": {
-        "largest": lambda _: b"PIEH" + struct.pack("<2i", SIDE, SIDE) + bytes(4 * SIDE * SIDE),
-    },
+    "PFM": {"largest": lambda _: _LARGEST_PFM + bytes(4 * SIDE * SIDE)},
+    "Sintel .dpt": {"largest": lambda _: b"PIEH" + struct.pack("<2i", SIDE, SIDE) + bytes(4 * SIDE * SIDE)},
     "NPY": {
         "largest float64": lambda _: _npy("<f8", (SIDE, SIDE), bytes(8 * SIDE * SIDE)),
         "largest float32, Fortran": lambda _: _npy("<f4", (SIDE, SIDE), bytes(4 * SIDE * SIDE), "True"),
@@ -147,43 +144,25 @@ def _saved(values: np.ndarray) -> bytes:
 
 
 _FLOATS = _constant(3).tobytes()
+_HOSTILE_OBJECTS = pickle.dumps([[Payload()] * 2] * 2)
 _NPY_TYPES = ["<f2", "<f8", ">f4", "<i8", "<u2", "|u1", "|b1", "<c8", "<U4", "|S5", "<M8[s]", "|V8", "<f16"]
 NPY_LIGHT = (
     _of_values(maps.encode_npy)
-    | {f"shape: {n}": _always(maps.encode_npy(np.ones(s, np.float32))) for n, s in _SHAPES.items()}
+    | {f"shape: {n}": always(maps.encode_npy(np.ones(s, np.float32))) for n, s in _SHAPES.items()}
+    | {f"type {code}": always(_saved(np.ones((HEIGHT, WIDTH), code))) for code in _NPY_TYPES}
     | {
-        f"type {code}": _always(_saved(np.ones((HEIGHT, WIDTH), code)))
-        for code in (
-            "<f2",
-            "<f8",
-            ">f4",
-            "<i8",
-            "<u2",
-            "|u1",
-            "|b1",
-            "<c8",
-            "<U4",
-            "|S5",
-            "<M8[s]",
-            "|V8",
-            "<f16",
-        )
-    }
-    | {
-        "hostile objects": _always(_saved(np.array([[Payload()] * 2] * 2, object))),
-        "hostile pickle behind an honest header": _always(
-            _npy("|O", (2, 2), pickle.dumps([[Payload()] * 2] * 2))
-        ),
-        "structure": _always(_npy("[('a', '<f4')]", (HEIGHT, WIDTH), _FLOATS)),
-        "code for a header": _always(_npy("<f4", (HEIGHT, WIDTH), _FLOATS).replace(b"False", b"exit(")),
-        "Fortran": _always(_npy("<f4", (HEIGHT, WIDTH), _FLOATS, "True")),
-        "version 9": _always(_npy("<f4", (HEIGHT, WIDTH), _FLOATS, version=9)),
-        "negative shape": _always(_npy("<f4", (-HEIGHT, -WIDTH), _FLOATS)),
-        "huge shape": _always(_npy("<f4", (2**40, 2**40), _FLOATS)),
-        "empty and huge": _always(_npy("<f4", (0, 2**62), b"")),
-        "sixty dimensions": _always(_npy("|u1", (1,) * 60, b"\0")),
-        "type of 99 bytes": _always(_npy("<f99", (1,), bytes(99))),
-        "header of 4 GiB": _always(b"\x93NUMPY\x02\0\xff\xff\xff\xff{" + _FLOATS),
+        "hostile objects": always(_saved(np.array([[Payload()] * 2] * 2, object))),
+        "hostile pickle behind an honest header": always(_npy("|O", (2, 2), _HOSTILE_OBJECTS)),
+        "structure": always(_npy("[('a', '<f4')]", (HEIGHT, WIDTH), _FLOATS)),
+        "code for a header": always(_npy("<f4", (HEIGHT, WIDTH), _FLOATS).replace(b"False", b"exit(")),
+        "Fortran": always(_npy("<f4", (HEIGHT, WIDTH), _FLOATS, "True")),
+        "version 9": always(_npy("<f4", (HEIGHT, WIDTH), _FLOATS, version=9)),
+        "negative shape": always(_npy("<f4", (-HEIGHT, -WIDTH), _FLOATS)),
+        "huge shape": always(_npy("<f4", (2**40, 2**40), _FLOATS)),
+        "empty and huge": always(_npy("<f4", (0, 2**62), b"")),
+        "sixty dimensions": always(_npy("|u1", (1,) * 60, b"\0")),
+        "type of 99 bytes": always(_npy("<f99", (1,), bytes(99))),
+        "header of 4 GiB": always(b"\x93NUMPY\x02\0\xff\xff\xff\xff{" + _FLOATS),
     }
 )
 
@@ -230,12 +209,17 @@ def _parts(count: int) -> bytes:
     return stream.getvalue()
 
 
+_COMPRESSIONS = {
+    name: getattr(OpenEXR, f"{name}_COMPRESSION")
+    for name in ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
+}
+
+
 def _largest_exr(channels: int, compression: str) -> Variant:
     def build(_: bytes) -> bytes:
-        height = SIDE // channels
-        values = np.zeros((height, SIDE), np.float32)
+        values = np.zeros((SIDE // channels, SIDE), np.float32)
         names = "GBRAXYZUVW"[:channels]
-        return _exr(dict.fromkeys(names, values), compression=getattr(OpenEXR, f"{compression}_COMPRESSION"))
+        return _exr(dict.fromkeys(names, values), compression=_COMPRESSIONS[compression])
 
     return build
 
@@ -253,23 +237,21 @@ _WINDOWS = {
 }
 _SAMPLING = b"\x01\0\0\0\x01\0\0\0"
 EXR_LIGHT: dict[str, Variant] = (
-    {f"values: {name}": _always(_exr({"G": values})) for name, values in _VALUES.items()}
+    _of_values(lambda values: _exr({"G": values}))
     | {f"window: {name}": _with_attribute(b"dataWindow", "<4i", *box) for name, box in _WINDOWS.items()}
     | {
-        f"compression {name}": _always(
-            _exr({"G": _RAMP}, compression=getattr(OpenEXR, f"{name}_COMPRESSION"))
-        )
-        for name in ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
+        f"compression {name}": always(_exr({"G": _RAMP}, compression=code))
+        for name, code in _COMPRESSIONS.items()
     }
     | {f"compression code {n}": _with_attribute(b"compression", "B", n) for n in (0, 1, 4, 6, 9, 10, 99)}
     | {
-        "half": _always(_exr({"G": _RAMP.astype(np.float16)})),
-        "integers": _always(_exr({"G": _RAMP.astype(np.uint32)})),
-        "no such channel": _always(_exr({"A": _RAMP, "Z": _RAMP})),
-        "thirty channels": _always(_exr({f"layer{i}.G": _RAMP for i in range(30)})),
-        "two parts": _always(_parts(2)),
-        "fifty parts": _always(_parts(50)),
-        "tiled": _always(_exr({"G": _RAMP}, type=OpenEXR.tiledimage, tiles=OpenEXR.TileDescription())),
+        "half": always(_exr({"G": _RAMP.astype(np.float16)})),
+        "integers": always(_exr({"G": _RAMP.astype(np.uint32)})),
+        "no such channel": always(_exr({"A": _RAMP, "Z": _RAMP})),
+        "thirty channels": always(_exr({f"layer{i}.G": _RAMP for i in range(30)})),
+        "two parts": always(_parts(2)),
+        "fifty parts": always(_parts(50)),
+        "tiled": always(_exr({"G": _RAMP}, type=OpenEXR.tiledimage, tiles=OpenEXR.TileDescription())),
         "attribute of 2 GiB": _with_attribute_size(b"channels", 2**31 - 1),
         "attribute of less than nothing": _with_attribute_size(b"channels", -5),
         "type name of 1 GiB": _with_attribute_size(b"type", 2**30),
@@ -303,8 +285,8 @@ def _hdf5(build: Callable[[h5py.File], object], **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def _depth(**options: Any) -> Variant:
-    return _always(_hdf5(lambda file: file.create_dataset("depth", **options)))
+def _depth(of_file: dict[str, Any] | None = None, **options: Any) -> Variant:
+    return always(_hdf5(lambda file: file.create_dataset("depth", **options), **(of_file or {})))
 
 
 def _late(build: Callable[[h5py.File], object]) -> Variant:
@@ -324,16 +306,13 @@ def _link(link: Any) -> Variant:
 def _zeros_in_one_chunk(file: h5py.File) -> None:
     """A small map in one chunk of a gigabyte, which must be inflated whole."""
     side = 2**14
-    stored = file.create_dataset(
-        "depth",
-        (HEIGHT, WIDTH),
-        "f4",
-        maxshape=(None, None),
-        chunks=(side, side),
-        compression="gzip",
-        compression_opts=1,
-    )
+    options = {"chunks": (side, side), "compression": "gzip", "compression_opts": 1}
+    stored = file.create_dataset("depth", (HEIGHT, WIDTH), "f4", maxshape=(None, None), **options)
     stored[0, 0] = 1
+
+
+def _large(file: h5py.File, **options: Any) -> Any:
+    return file.create_dataset("depth", chunks=(1000, 1000), **options)
 
 
 _TYPES: dict[str, Any] = {
@@ -366,12 +345,8 @@ HDF5_LIGHT: dict[str, Variant] = (
         "more than any machine has": _depth(shape=(2**40, 2**20), dtype="f8", chunks=(1024, 1024)),
         "filters": _depth(data=_RAMP, shuffle=True, fletcher32=True, compression="lzf", chunks=(16, 16)),
         "scale and offset": _depth(data=_RAMP, scaleoffset=2, chunks=(16, 16)),
-        "newest format": lambda _: _hdf5(
-            lambda file: file.create_dataset("depth", data=_RAMP, chunks=(8, 8)), libver="latest"
-        ),
-        "user block": lambda _: _hdf5(
-            lambda file: file.create_dataset("depth", data=_RAMP), userblock_size=512
-        ),
+        "newest format": _depth({"libver": "latest"}, data=_RAMP, chunks=(8, 8)),
+        "user block": _depth({"userblock_size": 512}, data=_RAMP),
         "names that are no text": _late(lambda file: file.create_group(b"\xff\xfe\xfd")),
         "5,000 names": _late(lambda file: [file.create_group(f"g{i}") for i in range(5000)]),
         "signature alone": lambda data: data[:8],
@@ -381,14 +356,10 @@ HDF5_HEAVY: dict[str, Variant] = {
     "largest, without values": _depth(shape=(SIDE, SIDE), dtype="f8", chunks=(1000, 1000)),
     "largest, a chunk a pixel": _depth(shape=(SIDE, SIDE), dtype="f4", chunks=(1, 1)),
     "largest, zeros": _late(
-        lambda file: file.create_dataset(
-            "depth", data=np.zeros((SIDE, SIDE), np.float32), chunks=(1000, 1000), compression="gzip"
-        )
+        lambda file: _large(file, data=np.zeros((SIDE, SIDE), np.float32), compression="gzip")
     ),
     "largest, half full": _late(
-        lambda file: file.create_dataset("depth", (SIDE, SIDE), "f8", chunks=(1000, 1000)).__setitem__(
-            slice(0, SIDE // 2), 1.0
-        )
+        lambda file: _large(file, shape=(SIDE, SIDE), dtype="f8").__setitem__(slice(0, SIDE // 2), 1.0)
     ),
     "small, in one chunk of a gigabyte": _late(_zeros_in_one_chunk),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz.hostile_maps import CANARY_VARIABLE, Payload
+from tests.fuzz.hostile_maps import CANARY_VARIABLE, Payload, always
 from tests.fuzz.hostile_pictures import Variant
 
 
@@ -21,10 +21,6 @@ class _Calls:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._reduced
-
-
-def _always(data: bytes) -> Variant:
-    return lambda _: data
 
 
 def _call(text: str) -> bytes:
@@ -50,45 +46,45 @@ def _shared_clips(clips: int, frames: int) -> bytes:
     return pickle.dumps([{"name": "abcdefghijk", "clips": [clip] * clips}], protocol=4)
 
 
+def _clips(name: str, *clips: dict[str, Any]) -> bytes:
+    return pickle.dumps([{"name": name, "clips": list(clips)}], protocol=3)
+
+
 PICKLE_LIGHT: dict[str, Variant] = {
-    "os.system": _always(pickle.dumps([Payload()])),
-    "os.system, protocol 0": _always(_call(f"os system {_TOUCH}")),
-    "posix.system": _always(_call(f"posix system {_TOUCH}")),
-    "eval": _always(_call(f"builtins eval {_PYTHON}")),
-    "exec, Python 2": _always(_call(f"__builtin__ eval {_PYTHON}")),
-    "subprocess": _always(_call(f"subprocess getoutput {_TOUCH}")),
-    "NumPy's own runner": _always(_call(f"numpy.testing._private.utils runstring {_PYTHON}")),
-    "attribute of an allowed module": _always(_call(f"numpy core.multiarray.os.system {_TOUCH}")),
-    "instance": _always(f"(V{_TOUCH}\nios\nsystem\n.".encode()),
-    "object": _always(b"\x80\x02cos\nsystem\n(V" + _TOUCH.encode() + b"\nt\x81."),
-    "by registered code": _always(b"\x80\x02\x82\x01."),
+    "os.system": always(pickle.dumps([Payload()])),
+    "os.system, protocol 0": always(_call(f"os system {_TOUCH}")),
+    "posix.system": always(_call(f"posix system {_TOUCH}")),
+    "eval": always(_call(f"builtins eval {_PYTHON}")),
+    "exec, Python 2": always(_call(f"__builtin__ eval {_PYTHON}")),
+    "subprocess": always(_call(f"subprocess getoutput {_TOUCH}")),
+    "NumPy's own runner": always(_call(f"numpy.testing._private.utils runstring {_PYTHON}")),
+    "attribute of an allowed module": always(_call(f"numpy core.multiarray.os.system {_TOUCH}")),
+    "instance": always(f"(V{_TOUCH}\nios\nsystem\n.".encode()),
+    "object": always(b"\x80\x02cos\nsystem\n(V" + _TOUCH.encode() + b"\nt\x81."),
+    "by registered code": always(b"\x80\x02\x82\x01."),
     "behind an honest list": lambda data: data[:-1] + pickle.dumps(Payload())[2:],
-    "array of objects": _always(pickle.dumps([{"name": "a", "clips": np.array([Payload()], object)}])),
-    "reads a file": _always(_call("builtins open /etc/passwd")),
-    "import of a module": _always(b"\x80\x02cantigravity\nfly\n."),
-    "array with a file for its buffer": _always(pickle.dumps(_Calls(np.memmap, "/etc/passwd"))),
-    "persistent": _always(b"\x80\x02P1\n."),
-    "memo of 200 million places": _always(b"\x80\x02]r" + struct.pack("<I", 200_000_000) + b"."),
-    "memo of four billion places": _always(b"\x80\x02]r" + struct.pack("<I", 2**32 - 1) + b"."),
-    "frame of 8 EiB": _always(b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f]."),
-    "text of 8 EiB": _always(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f."),
-    "bytes of 4 GiB": _always(b"\x80\x03B\xff\xff\xff\xff."),
-    "number of 2 GiB": _always(b"\x80\x02\x8b\xff\xff\xff\x7f."),
-    "deep": _always(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
-    "billions of entries": _always(_billions()),
-    "a list in itself": _always(b"\x80\x02]q\x00h\x00a."),
-    "a set": _always(pickle.dumps({1, 2})),
-    "numbers": _always(pickle.dumps(list(range(1000)))),
-    "bytes": _always(pickle.dumps([b"a/b", b"c/d"])),
-    "nothing": _always(pickle.dumps(None)),
-    "empty": _always(pickle.dumps([])),
-    "frames of a float array": _always(
-        pickle.dumps([{"name": "abcdefghijk", "clips": [{"frames": np.ones(3)}]}], protocol=3)
-    ),
-    "frames beyond any video": _always(
-        pickle.dumps([{"name": "abcdefghijk", "clips": [{"frames": np.array([2**62])}]}], protocol=3)
-    ),
-    "name that is a path": _always(pickle.dumps([{"name": "../../outside/secret", "clips": []}], protocol=3)),
+    "array of objects": always(pickle.dumps([{"name": "a", "clips": np.array([Payload()], object)}])),
+    "reads a file": always(_call("builtins open /etc/passwd")),
+    "import of a module": always(b"\x80\x02cantigravity\nfly\n."),
+    "array with a file for its buffer": always(pickle.dumps(_Calls(np.memmap, "/etc/passwd"))),
+    "persistent": always(b"\x80\x02P1\n."),
+    "memo of 200 million places": always(b"\x80\x02]r" + struct.pack("<I", 200_000_000) + b"."),
+    "memo of four billion places": always(b"\x80\x02]r" + struct.pack("<I", 2**32 - 1) + b"."),
+    "frame of 8 EiB": always(b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f]."),
+    "text of 8 EiB": always(b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f."),
+    "bytes of 4 GiB": always(b"\x80\x03B\xff\xff\xff\xff."),
+    "number of 2 GiB": always(b"\x80\x02\x8b\xff\xff\xff\x7f."),
+    "deep": always(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
+    "billions of entries": always(_billions()),
+    "a list in itself": always(b"\x80\x02]q\x00h\x00a."),
+    "a set": always(pickle.dumps({1, 2})),
+    "numbers": always(pickle.dumps(list(range(1000)))),
+    "bytes": always(pickle.dumps([b"a/b", b"c/d"])),
+    "nothing": always(pickle.dumps(None)),
+    "empty": always(pickle.dumps([])),
+    "frames of a float array": always(_clips("abcdefghijk", {"frames": np.ones(3)})),
+    "frames beyond any video": always(_clips("abcdefghijk", {"frames": np.array([2**62])})),
+    "name that is a path": always(_clips("../../outside/secret")),
     "ends early": lambda data: data[: len(data) // 2],
 }
 PICKLE_HEAVY: dict[str, Variant] = {

@@ -26,7 +26,7 @@ from datasets_prep.schema import SCHEMA, encode_inverse_depth
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
-from datasets_prep.synthetic import LAYOUTS, write_dataset
+from datasets_prep.synthetic import WRITERS, write_dataset
 from tests.fuzz.file_format import file_format, is_text
 from tests.fuzz.hostile_maps import HEIGHT, WIDTH
 from tests.fuzz.reading import list_folder, read_list, read_list_of_clips, read_sample, read_shard, read_video
@@ -64,11 +64,11 @@ def find_subjects(scratch: Path) -> list[Subject]:
     roots: dict[int, Path] = {}
     subjects: list[Subject] = []
     for name in SOURCES:
-        layout = LAYOUTS[name]
-        if id(layout) not in roots:  # some sources read one layout in two ways
-            roots[id(layout)] = scratch / name
+        writer = WRITERS[name]
+        if id(writer) not in roots:  # some sources read one layout in two ways
+            roots[id(writer)] = scratch / name
             write_dataset(name, scratch / name, SCENES, height=HEIGHT, width=WIDTH)
-        subjects += _subjects_of(name, roots[id(layout)])
+        subjects += _subjects_of(name, roots[id(writer)])
     return [*subjects, _shard(scratch / "shards")]
 
 

@@ -22,38 +22,30 @@ def hdf5(build) -> bytes:
     return stream.getvalue()
 
 
+def dataset(name="depth", **options):
+    return lambda file: file.create_dataset(name, **options)
+
+
+def sized(*shape, **options):
+    return dataset(shape=shape, dtype="<f4", **options)
+
+
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (lambda file: file.create_dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
-        (lambda file: file.create_dataset("depth", data=np.ones((2, 2, 3))), "is no array of 2 dimensions"),
-        (lambda file: file.create_dataset("depth", data=[[b"a", b"b"]]), "is no array of 2 dimensions"),
+        (dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
+        (dataset(data=np.ones((2, 2, 3))), "is no array of 2 dimensions"),
+        (dataset(data=[[b"a", b"b"]]), "is no array of 2 dimensions"),
         (lambda file: file.create_group("depth"), "is no array of 2 dimensions"),
         (lambda file: file.__setitem__("depth", h5py.ExternalLink("/etc/passwd", "/depth")), "no dataset"),
         (lambda file: file.__setitem__("depth", h5py.SoftLink("/other")), "no dataset"),
+        (sized(1, 4, external=[("/etc/passwd", 0, 16)], chunks=None), "lie in other files"),
+        (sized(200_000, 200_000, chunks=(64, 64)), r"declares \(200000, 200000\) in pieces of \(64, 64\)"),
+        (sized(4, 2**40, maxshape=(None, None)), r"declares \(4, 1099511627776\)"),
+        (sized(0, 5), r"declares \(0, 5\)"),
+        (sized(1000, 1000, chunks=(1, 1)), r"declares \(1000, 1000\) in pieces of \(1, 1\)"),
         (
-            lambda file: file.create_dataset(
-                "depth", (1, 4), "<f4", external=[("/etc/passwd", 0, 16)], chunks=None
-            ),
-            "lie in other files",
-        ),
-        (
-            lambda file: file.create_dataset("depth", (200_000, 200_000), "f4", chunks=(64, 64)),
-            r"declares \(200000, 200000\) in pieces of \(64, 64\)",
-        ),
-        (
-            lambda file: file.create_dataset("depth", (4, 2**40), "f4", maxshape=(None, None)),
-            r"declares \(4, 1099511627776\)",
-        ),
-        (lambda file: file.create_dataset("depth", (0, 5), "f4"), r"declares \(0, 5\)"),
-        (
-            lambda file: file.create_dataset("depth", (1000, 1000), "f4", chunks=(1, 1)),
-            r"declares \(1000, 1000\) in pieces of \(1, 1\)",
-        ),
-        (
-            lambda file: file.create_dataset(
-                "depth", (4, 4), "f4", maxshape=(None, None), chunks=(2**14,) * 2
-            ),
+            sized(4, 4, maxshape=(None, None), chunks=(2**14,) * 2),
             r"declares \(4, 4\) in pieces of \(16384, 16384\)",
         ),
     ],

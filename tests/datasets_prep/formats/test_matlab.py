@@ -75,14 +75,8 @@ SIZE = struct.pack("<2i", 4, 6)
         (saved(LabelMap=scipy.sparse.csc_matrix(np.eye(5))), "damaged"),
         (saved(LabelMap=np.ones((2, 3, 4))), "not of two dimensions"),
         (saved(LabelMap=np.ones((0, 5))), "declares 0x5 values"),
-        (
-            GOOD.replace(struct.pack("<2i", 4, 6), struct.pack("<2i", 2**31 - 1, 2**31 - 1)),
-            "declares 2147483647x",
-        ),
-        (
-            GOOD.replace(struct.pack("<2i", 4, 6), struct.pack("<2i", 4, 7)),
-            "declares 4x7 values of <u2, holds 48",
-        ),
+        (GOOD.replace(SIZE, struct.pack("<2i", 2**31 - 1, 2**31 - 1)), "declares 2147483647x"),
+        (GOOD.replace(SIZE, struct.pack("<2i", 4, 7)), "declares 4x7 values of <u2, holds 48"),
     ],
 )
 def test_bad_files_are_refused_with_their_reason(data, reason):

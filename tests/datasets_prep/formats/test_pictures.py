@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import partial
 
 import cv2
 import numpy as np
@@ -84,16 +85,15 @@ def test_bad_pfm_is_refused_with_its_reason(data, reason):
 # NPY
 
 
-def npy_typed_by_hand(fields: str, values: bytes, version: int = 1) -> bytes:
-    header = fields.encode() + b"\n"
+def npy_typed_by_hand(descr: str, shape: tuple[int, ...], values: bytes, version: int = 1) -> bytes:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     length = struct.pack("<H" if version == 1 else "<I", len(header))
     return b"\x93NUMPY" + bytes([version, 0]) + length + header + values
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_npy_typed_by_hand(version):
-    fields = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
-    data = npy_typed_by_hand(fields, struct.pack("<6f", *range(6)), version)
+    data = npy_typed_by_hand("'<f4'", (2, 3), struct.pack("<6f", *range(6)), version)
     assert maps.decode_npy(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
@@ -127,26 +127,10 @@ def test_npy_with_pickled_objects_is_refused_unopened():
     [
         (maps.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
         (maps.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
-        (
-            npy_typed_by_hand(
-                "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999, 99999999), }", b""
-            ),
-            "declares 9999999800000001 values",
-        ),
-        (
-            npy_typed_by_hand(
-                "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 4611686018427387904), }", b""
-            ),
-            "declares 0 values",
-        ),
-        (
-            npy_typed_by_hand("{'descr': '<f3', 'fortran_order': False, 'shape': (1,), }", b"abc"),
-            "unknown type",
-        ),
-        (
-            npy_typed_by_hand("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }", bytes(4)),
-            "does not describe",
-        ),
+        (npy_typed_by_hand("'<f4'", (99999999, 99999999), b""), "declares 9999999800000001 values"),
+        (npy_typed_by_hand("'<f4'", (0, 4611686018427387904), b""), "declares 0 values"),
+        (npy_typed_by_hand("'<f3'", (1,), b"abc"), "unknown type"),
+        (npy_typed_by_hand("[('a', '<f4')]", (1,), bytes(4)), "does not describe"),
         (b"\x93NUMPY\x01\x00\xff\xff{}", "header damaged"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "header damaged"),
         (b"not numpy at all", "is no NPY file"),
@@ -354,24 +338,19 @@ def test_other_files_are_no_pictures():
 # Damage of any kind
 
 _SMALL = np.random.default_rng(3).integers(0, 255, (24, 31)).astype(np.uint8)
+_FLOATS = _SMALL.astype(np.float32)
 _DECODERS = {
-    "pfm": (lambda data: maps.decode_pfm(data, "depth"), maps.encode_pfm(_SMALL.astype(np.float32))),
-    "npy": (lambda data: maps.decode_npy(data, "depth"), maps.encode_npy(_SMALL.astype(np.float32))),
-    "png": (lambda data: formats.decode_grey_png(data, "depth"), formats.encode_png(_SMALL)),
+    "pfm": (partial(maps.decode_pfm, role="depth"), maps.encode_pfm(_FLOATS)),
+    "npy": (partial(maps.decode_npy, role="depth"), maps.encode_npy(_FLOATS)),
+    "png": (partial(formats.decode_grey_png, role="depth"), formats.encode_png(_SMALL)),
     "rgb png": (formats.decode_rgb, formats.encode_png(picture(24, 31))),
     "jpeg": (formats.decode_rgb, formats.encode_jpeg(picture(24, 31))),
-    "exr": (
-        lambda data: maps.decode_exr(data, "depth", ("G",)),
-        maps.encode_exr({"G": _SMALL.astype(np.float32)}),
-    ),
+    "exr": (partial(maps.decode_exr, role="depth", channels=("G",)), maps.encode_exr({"G": _FLOATS})),
     "hdf5": (
         lambda data: decode_hdf5_array(data, "depth", "depth", 2),
-        encode_hdf5_arrays({"depth": _SMALL.astype(np.float32)}),
+        encode_hdf5_arrays({"depth": _FLOATS}),
     ),
-    "sintel": (
-        lambda data: maps.decode_sintel_depth(data, "depth"),
-        maps.encode_sintel_depth(_SMALL.astype(np.float32)),
-    ),
+    "sintel": (partial(maps.decode_sintel_depth, role="depth"), maps.encode_sintel_depth(_FLOATS)),
 }
 
 

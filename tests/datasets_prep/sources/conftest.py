@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 import pytest
 
 from datasets_prep import synthetic
-from datasets_prep.render.scenes import Scene, render_scene, render_views
+from datasets_prep.render.scenes import Scene, render_views
 from datasets_prep.storage.folder import Folder
-from datasets_prep.synthetic import LAYOUTS
+from datasets_prep.writers import base
 
 HEIGHT, WIDTH = 72, 96
 
@@ -43,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Tr
             path: Path = tmp_path_factory.mktemp(name)
             rendered: list[list[Scene]] = []
             with pytest.MonkeyPatch.context() as patch:
-                _record(patch, name, rendered)
+                _record(patch, rendered)
                 synthetic.write_dataset(name, path, scenes, height=HEIGHT, width=WIDTH)
             traps = synthetic.write_traps(name, path, height=HEIGHT, width=WIDTH)
             trees[name, scenes] = Tree(Folder(path), traps, rendered)
@@ -52,16 +51,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Tr
     return write
 
 
-def _record(patch: pytest.MonkeyPatch, name: str, rendered: list[list[Scene]]) -> None:
-    layout = sys.modules[LAYOUTS[name].write_scene.__module__]
-
-    def record_scene(*arguments: Any) -> Scene:
-        rendered.append([render_scene(*arguments)])
-        return rendered[-1][0]
-
+def _record(patch: pytest.MonkeyPatch, rendered: list[list[Scene]]) -> None:
     def record_views(*arguments: Any) -> list[Scene]:
         rendered.append(render_views(*arguments))
         return rendered[-1]
 
-    patch.setattr(layout, "render_scene", record_scene, raising=False)
-    patch.setattr(layout, "render_views", record_views, raising=False)
+    patch.setattr(base, "render_views", record_views)

@@ -10,6 +10,7 @@ from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.apolloscape import ApolloScape
 from datasets_prep.storage.folder import Folder
 from tests.support.paths import SAMPLES
+from tests.support.raw_files import good_samples, left_out, put, read_first
 
 SCENES = 4
 REAL = SAMPLES / "apolloscape"
@@ -17,18 +18,20 @@ TIME = "171206_034559609"
 
 
 def write(root, values):
-    folder = root / "stereo_train_001"
-    for place, data in {
-        f"camera_5/{TIME}_Camera_5.jpg": formats.encode_jpeg(np.zeros((*values.shape, 3), np.uint8)),
-        f"disparity/{TIME}_Camera_5.png": formats.encode_png(values),
-    }.items():
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        (folder / place).write_bytes(data)
+    put_pair(root, values.shape, formats.encode_png(values))
+
+
+def put_pair(root, shape, disparity):
+    files = {
+        f"camera_5/{TIME}_Camera_5.jpg": formats.encode_jpeg(np.zeros((*shape, 3), np.uint8)),
+        f"disparity/{TIME}_Camera_5.png": disparity,
+    }
+    put(root / "stereo_train_001", files)
 
 
 def test_values_are_the_scenes_inverse_depth_up_to_scale(written):
     tree = written("apolloscape", SCENES)
-    samples = [s for s in ApolloScape().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(ApolloScape(), tree)
     assert len(samples) == SCENES
     for sample in samples:
         [scene] = tree.scenes[int(sample.sample_id[-5:])]
@@ -43,8 +46,7 @@ def test_values_are_the_scenes_inverse_depth_up_to_scale(written):
 
 def test_only_0_and_65535_are_invalid(tmp_path):
     write(tmp_path, np.array([[0, 1, 255, 256, 65534, 65535]], np.uint16))
-    root = Folder(tmp_path)
-    raw = ApolloScape().read(root, next(iter(ApolloScape().list(root).samples)))
+    raw = read_first(ApolloScape(), tmp_path)
     assert raw.valid.tolist() == [[False, True, True, True, True, False]]
     assert raw.target.tolist() == [[0, 1, 255, 256, 65534, 0]]
     assert raw.sky is None
@@ -58,37 +60,26 @@ def test_frames_of_one_minute_are_a_group(tmp_path):
 
 
 def test_right_camera_and_scene_parsing_release_are_ignored(tmp_path):
-    for path in (
+    others = (
         "stereo_train_001/camera_6/171206_034559609_Camera_6.jpg",
         "stereo_train_001/fg_mask/171206_034559609_Camera_5.png",
         "road02_ins_depth/Depth/Record001/Camera 5/170927_063811892_Camera_5.png",
-    ):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_bytes(b"")
-    listing = ApolloScape().list(Folder(tmp_path))
-    assert not listing.samples
-    assert not listing.rejected
+    )
+    put(tmp_path, dict.fromkeys(others, b""))
+    assert left_out(ApolloScape(), tmp_path) == []
 
 
 def test_8_bit_disparity_is_refused(tmp_path):
     write(tmp_path, np.ones((1, 2), np.uint8))
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match="8 bits"):
-        ApolloScape().read(root, next(iter(ApolloScape().list(root).samples)))
+        read_first(ApolloScape(), tmp_path)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real sample beside the repository")
 def test_real_map_is_valid_exactly_in_its_masks(tmp_path):
-    folder = tmp_path / "stereo_train_001"
-    (folder / "camera_5").mkdir(parents=True)
-    (folder / "disparity").mkdir()
     name = f"{TIME}_Camera_5"
-    stored = (REAL / "disparity" / f"{name}.png").read_bytes()
-    (folder / "disparity" / f"{name}.png").write_bytes(stored)
-    image = formats.encode_jpeg(np.zeros((2710, 3384, 3), np.uint8))
-    (folder / "camera_5" / f"{name}.jpg").write_bytes(image)
-    root = Folder(tmp_path)
-    raw = ApolloScape().read(root, next(iter(ApolloScape().list(root).samples)))
+    put_pair(tmp_path, (2710, 3384), (REAL / "disparity" / f"{name}.png").read_bytes())
+    raw = read_first(ApolloScape(), tmp_path)
     near, far = (
         formats.decode_grey_png((REAL / mask / f"{name}.png").read_bytes(), "mask") > 0
         for mask in ("fg_mask", "bg_mask")

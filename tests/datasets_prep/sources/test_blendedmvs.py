@@ -12,6 +12,7 @@ from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.blendedmvs import BlendedMVS
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
+from tests.support.raw_files import good_samples, put, read_first
 
 SCENES = 3
 PROJECT, OTHER = "5b7a3890fc8fcf6781e2593a", "5c189f2326173c3a09ed7ef3"
@@ -19,7 +20,7 @@ PROJECT, OTHER = "5b7a3890fc8fcf6781e2593a", "5c189f2326173c3a09ed7ef3"
 
 def test_counts_groups_and_masked_copies(written):
     tree = written("blendedmvs", SCENES)
-    samples = [s for s in BlendedMVS().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(BlendedMVS(), tree)
     assert len(samples) == SCENES * VIEWS
     assert len({s.group for s in samples}) == SCENES
     assert not any("masked" in path for s in samples for path in s.files.values())
@@ -31,9 +32,7 @@ def test_values_are_the_scenes_depth_times_one_factor_a_project(written):
     factors: dict[str, set[float]] = {}
     scenes = {tuple(scene.image[40, ::7].ravel()): scene for views in tree.scenes for scene in views}
     compared = 0
-    for sample in BlendedMVS().list(tree.root).samples:
-        if sample.sample_id in tree.traps:
-            continue
+    for sample in good_samples(BlendedMVS(), tree):
         raw = BlendedMVS().read(tree.root, sample)
         picture = formats.decode_rgb(raw.image).astype(int)
         scene = min(scenes.values(), key=lambda scene, picture=picture: np.abs(scene.image - picture).mean())
@@ -58,8 +57,7 @@ def test_generated_lists_give_the_split(written):
 def test_what_is_no_surface_is_invalid(tmp_path):
     depth = np.array([[0, -1, np.nan, np.inf, 2.5, 1e-20]], np.float32)
     write(tmp_path, PROJECT, depth)
-    root = Folder(tmp_path)
-    raw = BlendedMVS().read(root, next(iter(BlendedMVS().list(root).samples)))
+    raw = read_first(BlendedMVS(), tmp_path)
     assert raw.valid.tolist() == [[False, False, False, False, True, True]]
     assert raw.target.tolist() == [[0, 0, 0, 0, 2.5, np.float32(1e-20)]]
     assert raw.sky is None
@@ -67,9 +65,8 @@ def test_what_is_no_surface_is_invalid(tmp_path):
 
 def test_empty_map_is_refused(tmp_path):
     write(tmp_path, PROJECT, np.zeros((2, 2), np.float32))
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match="depth map is empty"):
-        BlendedMVS().read(root, next(iter(BlendedMVS().list(root).samples)))
+        read_first(BlendedMVS(), tmp_path)
 
 
 def test_list_files_of_the_authors_give_the_split(tmp_path):
@@ -113,9 +110,8 @@ def test_second_copy_of_a_photo_is_left_out(tmp_path):
 
 
 def write(root, project, depth):
-    folder = root / project
-    (folder / "blended_images").mkdir(parents=True)
-    (folder / "rendered_depth_maps").mkdir()
-    image = np.zeros((*depth.shape, 3), np.uint8)
-    (folder / "blended_images" / "00000000.jpg").write_bytes(formats.encode_jpeg(image))
-    (folder / "rendered_depth_maps" / "00000000.pfm").write_bytes(maps.encode_pfm(depth))
+    files = {
+        "blended_images/00000000.jpg": formats.encode_jpeg(np.zeros((*depth.shape, 3), np.uint8)),
+        "rendered_depth_maps/00000000.pfm": maps.encode_pfm(depth),
+    }
+    put(root / project, files)

@@ -10,6 +10,7 @@ from datasets_prep.formats.pictures import encode_jpeg
 from datasets_prep.ingest.evaluation_rows import point_pair_columns
 from datasets_prep.sources.diw import DIW
 from datasets_prep.storage.folder import Folder
+from tests.support.raw_files import good_samples, read_first
 
 SCENES = 4
 PHOTO = "./DIW_test/ab.thumb"
@@ -26,7 +27,7 @@ def write(root, lines, photos=(PHOTO,), table="DIW_test.csv"):
 
 def test_the_farther_point_is_the_scenes(written):
     tree = written("diw", SCENES)
-    samples = [s for s in DIW().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(DIW(), tree)
     assert sorted(s.split for s in samples) == ["test", "test", "train", "val"]
     for sample in samples:
         scene = tree.scenes[int(sample.sample_id.rsplit("/", 1)[1])][0]
@@ -81,13 +82,13 @@ def test_an_odd_line_at_the_end_is_noted(tmp_path):
 def test_another_size_than_the_annotation_says_is_refused(tmp_path):
     root = write(tmp_path, [PHOTO, "1,1,2,2,>,20,30"])
     with pytest.raises(BadSample, match="image is 30x20, its annotation is of 20x30"):
-        DIW().read(root, next(iter(DIW().list(root).samples)))
+        read_first(DIW(), root)
 
 
 @pytest.mark.parametrize("line", ["21,1,2,2,>,30,20", "0,1,2,2,>,30,20", "1,1,2,31,>,30,20"])
 def test_points_outside_the_photo_are_refused(tmp_path, line):
     root = write(tmp_path, [PHOTO, line])
-    pair = DIW().read(root, next(iter(DIW().list(root).samples)))
+    pair = read_first(DIW(), root)
     with pytest.raises(BadSample, match=r"point [AB] at row -?\d+, column \d+ lies outside"):
         point_pair_columns(pair)
 

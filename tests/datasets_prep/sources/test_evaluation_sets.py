@@ -21,19 +21,11 @@ from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
 from datasets_prep.writers.eth3d import eth3d_map
 from tests.support.paths import SAMPLES
+from tests.support.raw_files import good_samples, put, read_first
 
 SCENES = 4
 REAL = SAMPLES
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
-
-
-def good(name, tree):
-    return [s for s in SOURCES[name].list(tree.root).samples if s.sample_id not in tree.traps]
-
-
-def put(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 def grey(values, dtype=np.uint16):
@@ -59,7 +51,7 @@ BLACK = np.zeros((1, 3, 3), np.uint8)
 def test_values_are_the_scenes_metres(name, farthest, error, written):
     tree = written(name, SCENES)
     pictures = [(scene.image.astype(int), scene) for views in tree.scenes for scene in views]
-    samples = good(name, tree)
+    samples = good_samples(SOURCES[name], tree)
     assert samples
     for sample in samples:
         raw = SOURCES[name].read(tree.root, sample)
@@ -94,18 +86,18 @@ def test_splits(name, splits, written):
 
 
 def test_sintel_uses_the_final_pass_only(written):
-    samples = good("sintel", written("sintel", SCENES))
+    samples = good_samples(SOURCES["sintel"], written("sintel", SCENES))
     assert all("/final/" in s.files["image"] for s in samples)
     assert {s.group for s in samples} == {f"rendered_{i}" for i in range(SCENES)}
 
 
 def test_sintel_invalid_values(tmp_path):
     depth = np.array([[0, np.nan, 1e10]], np.float32)
-    put(tmp_path / "training/final/alley_1/frame_0001.png", formats.encode_png(BLACK))
-    put(tmp_path / "training/depth/alley_1/frame_0001.dpt", maps.encode_sintel_depth(depth))
-    root = Folder(tmp_path)
-    [sample] = SOURCES["sintel"].list(root).samples
-    assert SOURCES["sintel"].read(root, sample).valid.tolist() == [[False, False, True]]
+    files = {
+        "training/final/alley_1/frame_0001.png": formats.encode_png(BLACK),
+        "training/depth/alley_1/frame_0001.dpt": maps.encode_sintel_depth(depth),
+    }
+    assert read_first(SOURCES["sintel"], put(tmp_path, files)).valid.tolist() == [[False, False, True]]
 
 
 # ETH3D
@@ -113,7 +105,7 @@ def test_sintel_invalid_values(tmp_path):
 
 def test_eth3d_infinity_is_invalid(written):
     tree = written("eth3d", SCENES)
-    sample = good("eth3d", tree)[0]
+    sample = good_samples(SOURCES["eth3d"], tree)[0]
     raw = SOURCES["eth3d"].read(tree.root, sample)
     np.testing.assert_array_equal(raw.valid, np.isfinite(eth3d_map(tree.scenes[0][0])))
     assert (raw.target[~raw.valid] == 0).all()
@@ -127,9 +119,9 @@ def test_eth3d_infinity_is_invalid(written):
     ],
 )
 def test_eth3d_folders(tmp_path, image, depth):
-    put(tmp_path / image / "DSC_0219.JPG", formats.encode_jpeg(BLACK))
-    put(tmp_path / depth / "DSC_0219.JPG", np.ones((1, 3), "<f4").tobytes())
-    root = Folder(tmp_path)
+    values = np.ones((1, 3), "<f4").tobytes()
+    files = {f"{image}/DSC_0219.JPG": formats.encode_jpeg(BLACK), f"{depth}/DSC_0219.JPG": values}
+    root = put(tmp_path, files)
     [sample] = SOURCES["eth3d"].list(root).samples
     assert sample.sample_id == "office/DSC_0219"
     assert SOURCES["eth3d"].read(root, sample).target.tolist() == [[1, 1, 1]]
@@ -142,9 +134,8 @@ DRIVE = "2011_09_26_drive_0002_sync"
 
 def kitti_frame(root, number, split="val", camera="image_02", values=((0, 256, 128),), suffix="png"):
     image = formats.encode_png(BLACK) if suffix == "png" else formats.encode_jpeg(BLACK)
-    put(root / f"raw/2011_09_26/{DRIVE}/{camera}/data/{number:010d}.{suffix}", image)
-    place = root / split / DRIVE / "proj_depth" / "groundtruth" / camera
-    put(place / f"{number:010d}.png", grey(values))
+    depth = f"{split}/{DRIVE}/proj_depth/groundtruth/{camera}/{number:010d}.png"
+    put(root, {f"raw/2011_09_26/{DRIVE}/{camera}/data/{number:010d}.{suffix}": image, depth: grey(values)})
 
 
 def test_kitti_units_and_folder_splits(tmp_path):
@@ -220,26 +211,23 @@ def test_real_kitti_lists_name_697_and_652_frames(tmp_path):
             named["bts"].append(("/".join(parts[:2]), parts[2], int(parts[4].split(".")[0])))
     assert (len(named["monodepth"]), len(named["bts"])) == (697, 652)
     for drive, camera, number in named["bts"]:
-        put(tmp_path / drive / camera / "data" / f"{number:010d}.png", b"")
-        place = tmp_path / drive.split("/")[1] / "proj_depth" / "groundtruth" / camera
-        put(place / f"{number:010d}.png", b"")
+        depth = f"{drive.split('/')[1]}/proj_depth/groundtruth/{camera}/{number:010d}.png"
+        put(tmp_path, {f"{drive}/{camera}/data/{number:010d}.png": b"", depth: b""})
     for name, text in {"test_files.txt": monodepth, "eigen_test.txt": bts}.items():
         for old in tmp_path.glob("*.txt"):
             old.unlink()
-        put(tmp_path / name, text.encode())
-        listing = list_samples(SOURCES["kitti"], Folder(tmp_path))
+        listing = list_samples(SOURCES["kitti"], put(tmp_path, {name: text.encode()}))
         assert [s.split for s in listing.samples] == ["test"] * 652
 
 
 @needs_real
 def test_real_kitti_frame(tmp_path):
     image, depth = (REAL / "kitti" / kind / "0000000005.png" for kind in ("rgb", "depth"))
-    put(tmp_path / f"2011_09_26/{DRIVE}/image_02/data/0000000005.png", image.read_bytes())
-    target = f"val/{DRIVE}/proj_depth/groundtruth/image_02/0000000005.png"
-    put(tmp_path / target, depth.read_bytes())
-    root = Folder(tmp_path)
-    [sample] = SOURCES["kitti"].list(root).samples
-    raw = SOURCES["kitti"].read(root, sample)
+    files = {
+        f"2011_09_26/{DRIVE}/image_02/data/0000000005.png": image.read_bytes(),
+        f"val/{DRIVE}/proj_depth/groundtruth/image_02/0000000005.png": depth.read_bytes(),
+    }
+    raw = read_first(SOURCES["kitti"], put(tmp_path, files))
     assert raw.target.shape == formats.image_size(raw.image)
     assert raw.valid.mean() == pytest.approx(0.195, abs=0.001)
     assert np.flatnonzero(raw.valid.any(axis=1))[0] == 119
@@ -251,9 +239,9 @@ def test_real_kitti_frame(tmp_path):
 
 def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
     for number in (45, 46, 47):
-        folder = tmp_path / "official_splits/test/bathroom"
-        put(folder / f"rgb_{number:05d}.jpg", formats.encode_jpeg(BLACK))
-        put(folder / f"sync_depth_{number:05d}.png", grey([[0, 1, 2500]]))
+        image, depth = formats.encode_jpeg(BLACK), grey([[0, 1, 2500]])
+        files = {f"rgb_{number:05d}.jpg": image, f"sync_depth_{number:05d}.png": depth}
+        put(tmp_path / "official_splits/test/bathroom", files)
     lines = "/bathroom/rgb_00045.jpg /bathroom/sync_depth_00045.png 518.8579\n/../etc/rgb_00046.jpg x\n"
     (tmp_path / "nyudepthv2_train_files.txt").write_text(lines)
     root = Folder(tmp_path)
@@ -270,11 +258,9 @@ def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
 
 @needs_real
 def test_real_nyuv2_photo(tmp_path):
-    for name in ("rgb/rgb_00000.jpg", "depth/sync_depth_00000.png"):
-        put(tmp_path / "sync" / "office_0001" / Path(name).name, (REAL / "nyuv2_sync" / name).read_bytes())
-    root = Folder(tmp_path)
-    [sample] = SOURCES["nyuv2"].list(root).samples
-    raw = SOURCES["nyuv2"].read(root, sample)
+    paths = [REAL / "nyuv2_sync" / name for name in ("rgb/rgb_00000.jpg", "depth/sync_depth_00000.png")]
+    root = put(tmp_path, {f"sync/office_0001/{path.name}": path.read_bytes() for path in paths})
+    raw = read_first(SOURCES["nyuv2"], root)
     assert raw.target.shape == formats.image_size(raw.image) == (480, 640)
     assert 0.4 < raw.target[raw.valid].min() < raw.target.max() < 10
 
@@ -285,7 +271,7 @@ def test_real_nyuv2_photo(tmp_path):
 def tum_files(root, images, depths):
     for folder, times in (("rgb", images), ("depth", depths)):
         for time in times:
-            put(root / "rgbd_dataset_freiburg3_walking_xyz" / folder / f"{time}.png", b"")
+            put(root, {f"rgbd_dataset_freiburg3_walking_xyz/{folder}/{time}.png": b""})
 
 
 def pairs(root):
@@ -308,8 +294,7 @@ def test_tum_times_are_numbers_not_text(tmp_path):
 
 
 def chosen_frame(root, colour, depth, name="tum_hdf5/a.h5"):
-    put(root / name, encode_hdf5_arrays({"gt/img_1": colour, "gt/gt_depth": depth}))
-    folder = Folder(root)
+    folder = put(root, {name: encode_hdf5_arrays({"gt/img_1": colour, "gt/gt_depth": depth})})
     [sample] = TUM().list(folder).samples
     return sample, TUM().read(folder, sample)
 
@@ -342,12 +327,11 @@ def test_tum_frames_of_another_kind_are_refused(tmp_path, colour, depth, message
 
 @needs_real
 def test_real_tum_frame(tmp_path):
-    folder = tmp_path / "rgbd_dataset_freiburg2_desk"
-    put(folder / "rgb" / "1.000000.png", (REAL / "tum_rgbd" / "rgb" / "1.png").read_bytes())
-    put(folder / "depth" / "1.010000.png", (REAL / "tum_rgbd" / "depth" / "1.png").read_bytes())
-    root = Folder(tmp_path)
-    [sample] = TUM().list(root).samples
-    raw = TUM().read(root, sample)
+    files = {
+        f"rgbd_dataset_freiburg2_desk/{kind}/{time}.png": (REAL / "tum_rgbd" / kind / "1.png").read_bytes()
+        for kind, time in (("rgb", "1.000000"), ("depth", "1.010000"))
+    }
+    raw = read_first(TUM(), put(tmp_path, files))
     assert raw.target.shape == formats.image_size(raw.image) == (480, 640)
     assert 0.3 < raw.target[raw.valid].min() < raw.target.max() < 13.2
     assert raw.valid.mean() > 0.5
@@ -366,8 +350,6 @@ def test_real_tum_frame(tmp_path):
     ],
 )
 def test_8_bit_depth_is_refused(tmp_path, name, image, depth):
-    put(tmp_path / image, formats.encode_png(BLACK))
-    put(tmp_path / depth, grey([[1, 2, 3]], np.uint8))
-    root = Folder(tmp_path)
+    root = put(tmp_path, {image: formats.encode_png(BLACK), depth: grey([[1, 2, 3]], np.uint8)})
     with pytest.raises(BadSample, match="8 bits"):
-        SOURCES[name].read(root, next(iter(SOURCES[name].list(root).samples)))
+        read_first(SOURCES[name], root)

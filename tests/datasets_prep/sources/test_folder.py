@@ -17,35 +17,29 @@ from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.folder import FolderSource, read_description
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
-from datasets_prep.writers.folder import SUFFIXES, UNIT_METRES, encode_map, folder_map
+from datasets_prep.writers.folder import ENCODERS, UNIT_METRES, folder_map
+from tests.support.raw_files import good_samples, put, read_first
 
 GOOD = "name: mine\nquantity: depth\nmetric: true\nscale: 0.001\n"
 BLACK = formats.encode_jpeg(np.zeros((1, 3, 3), np.uint8))
 
 
 def write(root, values=((0, 1000, 2500),), description=GOOD, name="a", suffix="npy"):
-    for path, data in {
-        f"images/{name}.jpg": BLACK,
-        f"depth/{name}.{suffix}": encode_map(np.array(values, np.float32), suffix),
-    }.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-    (root / "dataset.yaml").write_text(description)
-    return Folder(root)
+    depth = ENCODERS[suffix](np.array(values, np.float32))
+    files = {f"images/{name}.jpg": BLACK, f"depth/{name}.{suffix}": depth}
+    return put(root, {**files, "dataset.yaml": description.encode()})
 
 
 def read_one(root):
     source = FolderSource().opened(root, {})
-    return source, source.read(root, next(iter(source.list(root).samples)))
+    return source, read_first(source, root)
 
 
 def test_every_format_gives_the_scenes_metres(written):
     tree = written("folder", 2)
     source = FolderSource().opened(tree.root, {})
     seen = set()
-    for sample in source.list(tree.root).samples:
-        if sample.sample_id in tree.traps:
-            continue
+    for sample in good_samples(source, tree):
         scene = tree.scenes[int("/" in sample.sample_id)][int(sample.sample_id[-4:])]
         raw = source.read(tree.root, sample)
         stored = folder_map(scene)
@@ -53,8 +47,8 @@ def test_every_format_gives_the_scenes_metres(written):
         np.testing.assert_array_equal(raw.sky, scene.sky & (stored > 0))
         np.testing.assert_allclose(raw.target[raw.valid], stored[raw.valid] * UNIT_METRES)
         seen.add(sample.files["depth"].rpartition(".")[2])
-    assert seen == set(SUFFIXES)
-    assert len(SUFFIXES) <= VIEWS
+    assert seen == set(ENCODERS)
+    assert len(ENCODERS) <= VIEWS
 
 
 def test_folders_inside_are_scenes(written):

@@ -9,13 +9,14 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.hrwsi import HRWSI
 from datasets_prep.storage.folder import Folder
+from tests.support.raw_files import good_samples, put, read_first
 
 SCENES = 9
 
 
 def test_official_split(written):
     tree = written("hrwsi", SCENES)
-    samples = [s for s in HRWSI().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(HRWSI(), tree)
     assert [s.sample_id for s in samples if s.split == "val"] == ["val/000007"]
     train = [s for s in samples if s.split == "train"]
     assert [s.sample_id for s in train] == [f"train/{i:06d}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]
@@ -23,9 +24,7 @@ def test_official_split(written):
 
 def test_values_are_the_scenes_inverse_depth_up_to_scale_and_shift(written):
     tree = written("hrwsi", SCENES)
-    for sample in HRWSI().list(tree.root).samples:
-        if sample.sample_id in tree.traps:
-            continue
+    for sample in good_samples(HRWSI(), tree):
         [scene] = tree.scenes[int(sample.sample_id[-6:])]
         raw = HRWSI().read(tree.root, sample)
         assert raw.quantity == "inverse_depth"
@@ -40,16 +39,14 @@ def test_values_are_the_scenes_inverse_depth_up_to_scale_and_shift(written):
 
 def test_mask_and_values_typed_by_hand(tmp_path):
     write(tmp_path, np.array([[0, 51, 255]], np.uint8), np.array([[0, 1, 255]], np.uint8))
-    root = Folder(tmp_path)
-    raw = HRWSI().read(root, next(iter(HRWSI().list(root).samples)))
+    raw = read_first(HRWSI(), tmp_path)
     assert raw.target.tolist() == [[0.0, np.float32(0.2), 1.0]]
     assert raw.valid.tolist() == [[False, True, True]]
 
 
 def test_16_bit_disparity_has_the_same_range(tmp_path):
     write(tmp_path, np.array([[0, 13107, 65535]], np.uint16), np.full((1, 3), 255, np.uint8))
-    root = Folder(tmp_path)
-    raw = HRWSI().read(root, next(iter(HRWSI().list(root).samples)))
+    raw = read_first(HRWSI(), tmp_path)
     assert raw.target.tolist() == [[0.0, np.float32(0.2), 1.0]]
 
 
@@ -65,9 +62,8 @@ def test_incomplete_triplet_is_left_out(tmp_path, missing):
 
 def test_mask_of_another_size_is_refused(tmp_path):
     write(tmp_path, np.zeros((1, 3), np.uint8), np.zeros((2, 3), np.uint8))
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match=r"^depth is 3x1, its mask 3x2$"):
-        HRWSI().read(root, next(iter(HRWSI().list(root).samples)))
+        read_first(HRWSI(), tmp_path)
 
 
 def write(root, disparity, mask):
@@ -76,7 +72,4 @@ def write(root, disparity, mask):
         "gts/a.png": formats.encode_png(disparity),
         "valid_masks/a.png": formats.encode_png(mask),
     }
-    for place, data in files.items():
-        path = root / "train" / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    put(root / "train", files)

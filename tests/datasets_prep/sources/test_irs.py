@@ -12,16 +12,15 @@ from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.irs import IRS
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
+from tests.support.raw_files import good_samples, left_out, put, read_first
 
 SCENES = 8
 
 
 def write(root, disparity, number="1960", scene="Home/A", channels=("G",)):
-    place = root / scene
-    place.mkdir(parents=True, exist_ok=True)
-    image = np.zeros((*disparity.shape, 3), np.uint8)
-    (place / f"l_{number}.png").write_bytes(formats.encode_png(image))
-    (place / f"d_{number}.exr").write_bytes(maps.encode_exr(dict.fromkeys(channels, disparity)))
+    image = formats.encode_png(np.zeros((*disparity.shape, 3), np.uint8))
+    depth = maps.encode_exr(dict.fromkeys(channels, disparity))
+    put(root / scene, {f"l_{number}.png": image, f"d_{number}.exr": depth})
 
 
 def test_counts_groups_and_official_lists(written):
@@ -36,9 +35,7 @@ def test_counts_groups_and_official_lists(written):
 
 def test_values_are_the_scenes_inverse_metres(written):
     tree = written("irs", SCENES)
-    for sample in IRS().list(tree.root).samples:
-        if sample.sample_id in tree.traps:
-            continue
+    for sample in good_samples(IRS(), tree):
         scene = tree.scenes[int(sample.group[-3:])][int(sample.sample_id[-5:]) // 7]
         raw = IRS().read(tree.root, sample)
         assert raw.quantity == "inverse_depth"
@@ -48,8 +45,7 @@ def test_values_are_the_scenes_inverse_metres(written):
 
 def test_invalid_disparity(tmp_path):
     write(tmp_path, np.array([[0, -3, np.nan, np.inf, 48, 24]], np.float32))
-    root = Folder(tmp_path)
-    raw = IRS().read(root, next(iter(IRS().list(root).samples)))
+    raw = read_first(IRS(), tmp_path)
     assert raw.valid.tolist() == [[False, False, False, False, True, True]]
     assert raw.target.tolist() == [[0, 0, 0, 0, 1.0, 0.5]]
 
@@ -57,8 +53,7 @@ def test_invalid_disparity(tmp_path):
 @pytest.mark.parametrize("channels", [("G",), ("Y",), ("R", "G", "B"), ("B", "R")])
 def test_channel_names(tmp_path, channels):
     write(tmp_path, np.full((2, 3), 24, np.float32), channels=channels)
-    root = Folder(tmp_path)
-    assert (IRS().read(root, next(iter(IRS().list(root).samples))).target == 0.5).all()
+    assert (read_first(IRS(), tmp_path).target == 0.5).all()
 
 
 def test_green_comes_first():
@@ -89,17 +84,14 @@ def test_list_files_may_pad_ids_otherwise(tmp_path):
 
 def test_empty_disparity_is_refused(tmp_path):
     write(tmp_path, np.zeros((2, 3), np.float32))
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match="empty"):
-        IRS().read(root, next(iter(IRS().list(root).samples)))
+        read_first(IRS(), tmp_path)
 
 
 def test_missing_image_is_left_out(tmp_path):
     write(tmp_path, np.ones((2, 3), np.float32))
     (tmp_path / "Home" / "A" / "l_1960.png").unlink()
-    listing = IRS().list(Folder(tmp_path))
-    assert not listing.samples
-    assert [r.reason for r in listing.rejected] == ["no image l_1960.png"]
+    assert left_out(IRS(), tmp_path) == ["no image l_1960.png"]
 
 
 # OpenEXR

@@ -15,6 +15,7 @@ from datasets_prep.sources.megadepth import MegaDepth
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, scene_seed
 from datasets_prep.writers.megadepth import megadepth_map
+from tests.support.raw_files import good_samples, put, read_first
 
 SCENES = 2
 
@@ -25,19 +26,17 @@ def write(root, depth, scene="0015", dense="dense0", name="1_o"):
         f"imgs/{name}.jpg": formats.encode_jpeg(np.zeros((*depth.shape, 3), np.uint8)),
         f"depths/{name}.h5": encode_hdf5_arrays({"depth": depth}),
     }
-    for path, data in files.items():
-        (place / path).parent.mkdir(parents=True, exist_ok=True)
-        (place / path).write_bytes(data)
+    put(place, files)
 
 
 def read_one(root):
     folder = Folder(root)
-    return MegaDepth().read(folder, next(iter(MegaDepth().list(folder).samples)))
+    return read_first(MegaDepth(), folder)
 
 
 def test_counts_and_groups(written):
     tree = written("megadepth", SCENES)
-    samples = [s for s in MegaDepth().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(MegaDepth(), tree)
     assert len(samples) == SCENES * VIEWS
     assert {s.group for s in samples} == {"0000", "0001"}
     assert {s.files["image"].rsplit(".", 1)[1] for s in samples} == {"jpg", "JPG"}

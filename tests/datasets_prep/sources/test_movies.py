@@ -16,6 +16,7 @@ from datasets_prep.sources.movies import Movies
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.movies import FILMS
 from tests.support.paths import SAMPLES
+from tests.support.raw_files import good_samples, put, read_first
 
 NAME = "hugo/chapter2/out00000042"
 REAL = SAMPLES / "splits"
@@ -29,10 +30,7 @@ def write(
         f"disparity/{name}.png": encode_disparity(disparity.astype(np.float32)),
         f"uncertainty/{name}.png": encode_uncertainty(uncertainty.astype(np.float32)),
     }
-    for path, data in contents.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-    return Folder(root)
+    return put(root, contents)
 
 
 def test_negative_disparity_is_valid_and_uncertain_pixels_are_not(tmp_path):
@@ -53,25 +51,25 @@ def test_negative_disparity_is_valid_and_uncertain_pixels_are_not(tmp_path):
 @pytest.mark.parametrize("size", [(8, 12), (4, 6), (9, 13), (12, 18)])
 def test_images_are_whole_multiples_of_their_disparity(tmp_path, size):
     root = write(tmp_path, np.eye(4, 6), np.zeros((4, 6)), size)
-    Movies().read(root, next(iter(Movies().list(root).samples)))
+    read_first(Movies(), root)
 
 
 @pytest.mark.parametrize("size", [(8, 18), (3, 6), (8, 8)])
 def test_images_of_another_shape_are_refused(tmp_path, size):
     root = write(tmp_path, np.eye(4, 6), np.zeros((4, 6)), size)
     with pytest.raises(BadSample, match="expected the same size, or half of it"):
-        Movies().read(root, next(iter(Movies().list(root).samples)))
+        read_first(Movies(), root)
 
 
 def test_uncertainty_of_another_size_is_refused(tmp_path):
     root = write(tmp_path, np.eye(4, 6), np.zeros((4, 5)))
     with pytest.raises(BadSample, match="depth is 6x4, its uncertainty 5x4"):
-        Movies().read(root, next(iter(Movies().list(root).samples)))
+        read_first(Movies(), root)
 
 
 def test_the_generated_films_have_the_official_split(written):
     tree = written("movies", len(FILMS))
-    samples = [s for s in Movies().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(Movies(), tree)
     splits = {sample.group: sample.split for sample in samples}
     assert splits == {**dict.fromkeys(FILMS, "train"), "gatsby": "val", "streetdance": "test"}
     count = {film: sum(s.group == film for s in samples) for film in FILMS}

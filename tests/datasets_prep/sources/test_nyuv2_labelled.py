@@ -14,6 +14,7 @@ from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.synthetic import VIEWS
 from datasets_prep.writers.nyuv2_labelled import raw_depth
 from tests.support.paths import SAMPLES
+from tests.support.raw_files import good_samples
 
 SCENES = 2
 NAME = "nyu_depth_v2_labeled.mat"
@@ -39,7 +40,7 @@ def write(root, photos=3, splits=SPLITS, **changes):
 
 def test_pixels_and_metres_are_the_scenes(written):
     tree, source = written("nyuv2_labelled", SCENES), NYUv2Labelled()
-    samples = [s for s in source.list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(source, tree)
     scenes = [scene for views in tree.scenes[:SCENES] for scene in views]
     assert len(samples) == len(scenes) == SCENES * VIEWS
     for sample, scene in zip(samples, scenes, strict=True):

@@ -9,6 +9,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats import pictures as formats
 from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.storage.folder import Folder
+from tests.support.raw_files import left_out, put, read_first
 
 SCENES = 10
 
@@ -24,10 +25,9 @@ def test_counts_and_grouping(written):
 
 
 def test_larger_is_farther_and_255_is_sky(tmp_path):
-    root = Folder(tmp_path)
     stored = np.array([[0, 51, 254, 255]], np.uint8)
     write(tmp_path, "a", stored)
-    raw = ReDWeb().read(root, next(iter(ReDWeb().list(root).samples)))
+    raw = read_first(ReDWeb(), tmp_path)
     assert raw.quantity == "inverse_depth"
     assert raw.target.tolist() == [[1.0, np.float32(0.8), np.float32(1 / 255), 0.0]]
     assert raw.valid.tolist() == [[True, True, True, False]]
@@ -69,21 +69,15 @@ def test_folder_above_is_accepted(tmp_path):
 def test_map_without_image_is_left_out(tmp_path):
     write(tmp_path, "a", np.zeros((2, 2), np.uint8))
     (tmp_path / "Imgs" / "a.jpg").unlink()
-    listing = ReDWeb().list(Folder(tmp_path))
-    assert not listing.samples
-    assert [r.reason for r in listing.rejected] == ["no image Imgs/a.jpg"]
+    assert left_out(ReDWeb(), tmp_path) == ["no image Imgs/a.jpg"]
 
 
 def test_16_bit_map_is_refused(tmp_path):
     write(tmp_path, "a", np.zeros((2, 2), np.uint16))
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match="16 bits"):
-        ReDWeb().read(root, next(iter(ReDWeb().list(root).samples)))
+        read_first(ReDWeb(), tmp_path)
 
 
 def write(root, stem, stored):
-    for folder in ("Imgs", "RDs"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    image = np.zeros((*stored.shape, 3), np.uint8)
-    (root / "Imgs" / f"{stem}.jpg").write_bytes(formats.encode_jpeg(image))
-    (root / "RDs" / f"{stem}.png").write_bytes(formats.encode_png(stored))
+    image = formats.encode_jpeg(np.zeros((*stored.shape, 3), np.uint8))
+    put(root, {f"Imgs/{stem}.jpg": image, f"RDs/{stem}.png": formats.encode_png(stored)})

@@ -20,18 +20,14 @@ from datasets_prep.sources.base import IGNORED_LABEL
 from datasets_prep.sources.pascal_context import PascalContext59, PascalContext60
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers import ade20k, pascal_context
-from datasets_prep.writers.label_map import label_map
+from datasets_prep.writers.base import label_map
 from dpt.class_names import CLASS_SETS, class_names
 from tests.support.paths import SAMPLES
+from tests.support.raw_files import put, read_first
 
 SCENES = 4
 REAL = SAMPLES / "ade20k"
 PHOTO = formats.encode_jpeg(np.zeros((2, 3, 3), np.uint8))
-
-
-def put(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 def good(source, tree):
@@ -39,10 +35,8 @@ def good(source, tree):
 
 
 def context(root, name, data, photo=True):
-    put(root / name, data)
-    if photo:
-        put(root / "JPEGImages" / f"{Path(name).stem}.jpg", PHOTO)
-    return Folder(root)
+    photos = {f"JPEGImages/{Path(name).stem}.jpg": PHOTO} if photo else {}
+    return put(root, {name: data, **photos})
 
 
 # ADE20K
@@ -54,17 +48,18 @@ def test_ade20k_counts_from_zero_and_ignores_other(written):
     assert [s.split for s in samples] == ["train", "train", "train", "val"]
     for sample in samples:
         scene = tree.scenes[int(sample.sample_id[-8:]) - 1][0]
-        stored = label_map(scene, ade20k.CLASSES, 0).astype(int)
+        stored = label_map(scene, ade20k.CLASSES).astype(int)
         expected = np.where(stored == 0, IGNORED_LABEL, stored - 1)
         np.testing.assert_array_equal(ADE20K().read(tree.root, sample).labels, expected)
 
 
 def test_ade20k_every_label(tmp_path):
     stored = np.array([[0, 1, 2], [149, 150, 0]], np.uint8)
-    put(tmp_path / "images/training/ADE_train_00000001.jpg", PHOTO)
-    put(tmp_path / "annotations/training/ADE_train_00000001.png", formats.encode_png(stored))
-    root = Folder(tmp_path)
-    labels = ADE20K().read(root, next(iter(ADE20K().list(root).samples))).labels
+    files = {
+        "images/training/ADE_train_00000001.jpg": PHOTO,
+        "annotations/training/ADE_train_00000001.png": formats.encode_png(stored),
+    }
+    labels = read_first(ADE20K(), put(tmp_path, files)).labels
     assert labels.tolist() == [[255, 0, 1], [148, 149, 255]]
 
 
@@ -92,7 +87,7 @@ def test_pascal_context_in_both_forms(written, source, background, offset):
     assert [s.split for s in samples] == ["train", "train", "train", "val"]
     assert {Path(s.files["label"]).suffix for s in samples} == {".png", ".mat"}
     for sample in samples:
-        stored = label_map(tree.scenes[int(sample.sample_id[-6:])][0], pascal_context.CLASSES, 0).astype(int)
+        stored = label_map(tree.scenes[int(sample.sample_id[-6:])][0], pascal_context.CLASSES).astype(int)
         if sample.files["label"].endswith(".mat"):
             stored[:2, :2] = 0  # a class of the whole set that is not frequent
         expected = np.where(stored == 0, background, stored - offset)
@@ -116,15 +111,13 @@ def test_pascal_context_prefers_the_converted_mask(tmp_path):
 
 def test_photos_without_a_mask_are_no_defect(tmp_path):
     context(tmp_path, "SegmentationClassContext/a.png", formats.encode_png(np.ones((2, 3), np.uint8)))
-    put(tmp_path / "JPEGImages" / "b.jpg", PHOTO)
-    listing = PascalContext60().list(Folder(tmp_path))
+    listing = PascalContext60().list(put(tmp_path, {"JPEGImages/b.jpg": PHOTO}))
     assert len(listing.samples) == 1
     assert not listing.rejected
 
 
 def test_the_form_that_needs_drawing_is_refused_by_name(tmp_path):
-    put(tmp_path / "trainval_merged.json", b"{}")
-    put(tmp_path / "JPEGImages" / "b.jpg", PHOTO)
+    put(tmp_path, {"trainval_merged.json": b"{}", "JPEGImages/b.jpg": PHOTO})
     with pytest.raises(WrongLayout, match=r"trainval_merged.json cannot be drawn .*SegmentationClassContext"):
         PascalContext60().list(Folder(tmp_path))
 
@@ -134,10 +127,9 @@ def test_lists_of_pascal_context(tmp_path):
         context(
             tmp_path, f"SegmentationClassContext/{name}.png", formats.encode_png(np.ones((2, 3), np.uint8))
         )
-    put(tmp_path / "ImageSets/SegmentationContext/train.txt", b"a\n")
-    put(tmp_path / "ImageSets/SegmentationContext/val.txt", b"b\n")
-    put(tmp_path / "ImageSets/Main/train.txt", b"b\n")
-    found = list_samples(PascalContext60(), Folder(tmp_path))
+    lists = {"SegmentationContext/train": b"a\n", "SegmentationContext/val": b"b\n", "Main/train": b"b\n"}
+    root = put(tmp_path, {f"ImageSets/{name}.txt": data for name, data in lists.items()})
+    found = list_samples(PascalContext60(), root)
     assert {s.sample_id: s.split for s in found.samples} == {"a": "train", "b": "val"}
 
 
@@ -165,7 +157,7 @@ def compressed_zeros(shape):
 def test_masks_that_are_none_are_refused(tmp_path, data, message):
     root = context(tmp_path, "trainval/a.mat", data)
     with pytest.raises(BadSample, match=message):
-        PascalContext60().read(root, next(iter(PascalContext60().list(root).samples)))
+        read_first(PascalContext60(), root)
 
 
 def test_every_set_has_as_many_classes_as_names() -> None:

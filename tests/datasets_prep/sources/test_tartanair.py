@@ -12,6 +12,7 @@ from datasets_prep.sources.tartanair import TartanAir
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS
 from tests.support.paths import SAMPLES
+from tests.support.raw_files import good_samples, left_out, put, read_first
 
 SCENES = 3
 REAL = SAMPLES / "tartanair"
@@ -19,7 +20,7 @@ REAL = SAMPLES / "tartanair"
 
 def test_counts_and_environments(written):
     tree = written("tartanair", SCENES)
-    samples = [s for s in TartanAir().list(tree.root).samples if s.sample_id not in tree.traps]
+    samples = good_samples(TartanAir(), tree)
     assert len(samples) == SCENES * VIEWS
     assert {s.sample_id.rsplit("/", 1)[0] for s in samples} == {
         "rendered000/Easy/P000",
@@ -33,9 +34,7 @@ def test_counts_and_environments(written):
 
 def test_values_are_the_scenes_depth_in_half_precision(written):
     tree = written("tartanair", SCENES)
-    for sample in TartanAir().list(tree.root).samples:
-        if sample.sample_id in tree.traps:
-            continue
+    for sample in good_samples(TartanAir(), tree):
         scene = tree.scenes[int(sample.group[-3:])][int(sample.sample_id[-6:])]
         raw = TartanAir().read(tree.root, sample)
         assert raw.quantity == "depth"
@@ -48,8 +47,7 @@ def test_values_are_the_scenes_depth_in_half_precision(written):
 def test_invalid_and_sky_values(tmp_path):
     depth = np.array([[0, -1, np.nan, np.inf, 0.5, 999, 1000, 65504]], np.float32)
     write(tmp_path / "office" / "Easy" / "P001", depth)
-    root = Folder(tmp_path)
-    raw = TartanAir().read(root, next(iter(TartanAir().list(root).samples)))
+    raw = read_first(TartanAir(), tmp_path)
     assert raw.valid.tolist() == [[False, False, False, False, True, True, False, False]]
     assert raw.sky.tolist() == [[False, False, False, False, False, False, True, True]]
     assert raw.target.tolist() == [[0, 0, 0, 0, 0.5, 999, 0, 0]]
@@ -90,9 +88,8 @@ def test_layout_with_a_folder_for_each_modality(tmp_path):
 def test_right_camera_and_flow_are_ignored(tmp_path):
     trajectory = tmp_path / "office" / "Easy" / "P000"
     write(trajectory, np.ones((2, 2), np.float32))
-    for other in ("image_right/000000_right.png", "flow/000000_000001_flow.npy", "pose_left.txt"):
-        (trajectory / other).parent.mkdir(exist_ok=True)
-        (trajectory / other).write_bytes(b"")
+    others = ("image_right/000000_right.png", "flow/000000_000001_flow.npy", "pose_left.txt")
+    put(trajectory, dict.fromkeys(others, b""))
     listing = TartanAir().list(Folder(tmp_path))
     assert len(listing.samples) == 1
     assert not listing.rejected
@@ -101,9 +98,7 @@ def test_right_camera_and_flow_are_ignored(tmp_path):
 def test_depth_without_image_is_left_out(tmp_path):
     write(tmp_path / "office" / "Easy" / "P000", np.ones((2, 2), np.float32))
     (tmp_path / "office" / "Easy" / "P000" / "image_left" / "000000_left.png").unlink()
-    listing = TartanAir().list(Folder(tmp_path))
-    assert not listing.samples
-    assert [r.reason for r in listing.rejected] == ["no image image_left/000000_left.png"]
+    assert left_out(TartanAir(), tmp_path) == ["no image image_left/000000_left.png"]
 
 
 def test_second_copy_of_a_frame_is_left_out(tmp_path):
@@ -117,17 +112,14 @@ def test_second_copy_of_a_frame_is_left_out(tmp_path):
 def test_close_sky_dome_is_masked_by_labels(tmp_path):
     labels = np.array([[182, 181, 0]], np.uint8)
     write(tmp_path / "amusement" / "amusement" / "Easy" / "P000", np.full((1, 3), 90, np.float32), labels)
-    root = Folder(tmp_path)
-    raw = TartanAir().read(root, next(iter(TartanAir().list(root).samples)))
+    raw = read_first(TartanAir(), tmp_path)
     assert raw.valid.tolist() == [[False, True, True]]
     assert not raw.sky.any()
 
 
 def test_dome_frames_without_labels_are_left_out(tmp_path):
     write(tmp_path / "amusement" / "Easy" / "P000", np.ones((1, 3), np.float32))
-    listing = TartanAir().list(Folder(tmp_path))
-    assert not listing.samples
-    assert "needed to mask the sky dome of amusement" in listing.rejected[0].reason
+    assert "needed to mask the sky dome of amusement" in left_out(TartanAir(), tmp_path)[0]
 
 
 def test_labels_are_not_read_elsewhere(tmp_path):
@@ -140,9 +132,8 @@ def test_labels_are_not_read_elsewhere(tmp_path):
 
 def test_labels_of_another_size_are_refused(tmp_path):
     write(tmp_path / "amusement" / "Easy" / "P000", np.ones((1, 3), np.float32), np.zeros((2, 3), np.uint8))
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match=r"^seg has shape \(2, 3\), depth \(1, 3\)$"):
-        TartanAir().read(root, next(iter(TartanAir().list(root).samples)))
+        read_first(TartanAir(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +141,8 @@ def test_labels_of_another_size_are_refused(tmp_path):
 )
 def test_arrays_that_are_no_map_are_refused(tmp_path, values):
     write(tmp_path / "office" / "Easy" / "P000", values)
-    root = Folder(tmp_path)
     with pytest.raises(BadSample, match=r"^depth NPY (holds .* expected a map|declares 0 values)"):
-        TartanAir().read(root, next(iter(TartanAir().list(root).samples)))
+        read_first(TartanAir(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -163,10 +153,8 @@ def test_arrays_that_are_no_map_are_refused(tmp_path, values):
     ],
 )
 def test_version_2_is_refused_by_name(tmp_path, path):
-    (tmp_path / path).parent.mkdir(parents=True)
-    (tmp_path / path).write_bytes(b"")
     with pytest.raises(WrongLayout, match="TartanAir V2"):
-        TartanAir().list(Folder(tmp_path))
+        TartanAir().list(put(tmp_path, {path: b""}))
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real sample beside the repository")
@@ -185,10 +173,10 @@ def test_real_frame():
 
 
 def write(trajectory, depth, labels=None):
-    for folder in ("image_left", "depth_left", "seg_left"):
-        (trajectory / folder).mkdir(parents=True, exist_ok=True)
-    image = np.zeros((2, 2, 3), np.uint8)
-    (trajectory / "image_left" / "000000_left.png").write_bytes(formats.encode_png(image))
-    (trajectory / "depth_left" / "000000_left_depth.npy").write_bytes(maps.encode_npy(depth))
+    files = {
+        "image_left/000000_left.png": formats.encode_png(np.zeros((2, 2, 3), np.uint8)),
+        "depth_left/000000_left_depth.npy": maps.encode_npy(depth),
+    }
     if labels is not None:
-        (trajectory / "seg_left" / "000000_left_seg.npy").write_bytes(maps.encode_npy(labels))
+        files["seg_left/000000_left_seg.npy"] = maps.encode_npy(labels)
+    put(trajectory, files)
