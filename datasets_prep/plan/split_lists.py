@@ -145,9 +145,9 @@ def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], str
             where = posixpath.basename(given.where) if strict else given.where
             rejected.append(Rejection(where, _reason(unknown, len(given.entries))))
     samples, dropped = _assign(source, listing.samples, splits, listed)
-    if first := next(iter(dropped), None):
-        reason = f"{len(dropped)} samples are in no list, the first: {first.sample_id}"
-        rejected.append(Rejection(first.files["image"], reason))
+    if unlisted := next(iter(dropped), None):
+        reason = f"{len(dropped)} samples are in no list, the first: {unlisted.sample_id}"
+        rejected.append(Rejection(unlisted.files["image"], reason))
     return Listing(samples, rejected)
 
 

@@ -170,8 +170,8 @@ def _hugging_face(config: ModelConfig) -> PrefixTable:
         table[f"{ours}mlp.fc1."] = f"{theirs}intermediate.dense."
         table[f"{ours}mlp.fc2."] = f"{theirs}output.dense."
     stages = "neck.reassemble_stage."
-    layer = f"{stages}layers.{{k}}."
-    table |= _reassemble(f"{stages}readout_projects.{{k}}.0.", f"{layer}projection.", f"{layer}resize.")
+    adapter = f"{stages}layers.{{k}}."
+    table |= _reassemble(f"{stages}readout_projects.{{k}}.0.", f"{adapter}projection.", f"{adapter}resize.")
     for k in range(4):
         # they count fusion blocks from the coarsest map
         fusion = f"neck.fusion_stage.layers.{3 - k}."

@@ -210,7 +210,7 @@ def stereo(
     plan = plan_stereo(dataset, videos, settings, lists, sky)
     console.print(to_yaml(plan.settings), end="", highlight=False)
     connect()
-    states = ((s.done, s.frames, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
+    states = ((s.done, s.total, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
     show_progress(dataset, states)
     report = read_report(out)
     typer.echo(
