@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both set up .venv first, if it is not up to date.
+# On a fresh machine: `make demo`, `make check`, `make test`. Each sets up .venv first, if it is not up to date.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FREE_GIB := 12
 
-.PHONY: demo test faults proofs fuzz lint setup help
+.PHONY: demo check test suite faults proofs fuzz lint setup help
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -14,15 +14,21 @@ help: ## Show the targets.
 demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, ablate.
 	@$(BIN)/dpt demo
 
-test: setup lint ## The whole test suite.
-	@echo "test: running the suite on 2 processes"
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "not slow"
+check: setup ## Lint, types and every test without Ray (about two minutes).
+	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault and not ray"
+
+test: setup ## The whole suite but proofs, faults and fuzz, of which it runs a seeded subset (a quarter of an hour).
+	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and (not fault or seeded)"
+
+suite:
+	@echo "suite: running the tests that are $(SELECTED), on 2 processes"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q --durations 25 -m "$(SELECTED)"
 
 faults: setup ## Every round of killing jobs at random moments (about an hour).
-	@$(BIN)/python -m pytest -q tests/faults
+	@$(BIN)/python -m pytest -q -m fault
 
 proofs: setup ## The proofs that `make test` leaves out: the largest models, stereo videos on S3.
-	@$(BIN)/python -m pytest -q -m slow --ignore=tests/faults
+	@$(BIN)/python -m pytest -q -m "slow and not fault"
 
 fuzz: setup ## Thousands of hostile files of every format that is read (half an hour).
 	@$(BIN)/python -m tests.fuzz.campaign

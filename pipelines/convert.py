@@ -11,7 +11,7 @@ import dpt
 from datasets_prep.errors import UserError
 from pipelines.tracking.model_reference import BadModel, load_model
 
-WRITERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
+EXPORTERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
     "ours": dpt.save_model,
     "huggingface": dpt.save_hugging_face,
 }
@@ -31,8 +31,8 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
         UserError: if `destination` exists, or `layout` is unknown.
         TrackingError, NotFound, BadModel: see `load_model`; BadModel also if the layout cannot express it.
     """
-    if layout not in WRITERS:
-        raise UserError(f"no layout {layout!r} to write; there are: {', '.join(WRITERS)}")
+    if layout not in EXPORTERS:
+        raise UserError(f"no layout {layout!r} to write; there are: {', '.join(EXPORTERS)}")
     if destination.exists():
         raise UserError(f"{destination} exists; give a folder that does not")
     model = load_model(source, name)
@@ -42,7 +42,7 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
     ) as partial:
         written = Path(partial) / "model"
         try:
-            WRITERS[layout](model, written)
+            EXPORTERS[layout](model, written)
         except ValueError as error:
             raise BadModel(f"{source}: {error}") from error
         try:

@@ -22,10 +22,10 @@ import dpt
 from datasets_prep.settings import IngestSettings, StereoSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.folder import Description
-from datasets_prep.writers import LAYOUTS
+from datasets_prep.writers import WRITERS
 from pipelines.config import EvaluateConfig, Experiment, PredictConfig, TrainConfig, ZeroShotConfig
 from pipelines.config_files import TASK_CONFIGS, load_section
-from pipelines.convert import WRITERS
+from pipelines.convert import EXPORTERS
 from pipelines.finetune import preset_of
 from pipelines.zero_shot.sets import SETS
 from tests.support.documents import PAGES, README, Block, blocks, commands
@@ -166,11 +166,11 @@ def _check_prepare(parameters: dict[str, Any]) -> None:
 
 
 def _check_generate(parameters: dict[str, Any]) -> None:
-    assert parameters["dataset"] in LAYOUTS
+    assert parameters["dataset"] in WRITERS
 
 
 def _check_convert(parameters: dict[str, Any]) -> None:
-    assert parameters["to"] in WRITERS
+    assert parameters["to"] in EXPORTERS
 
 
 _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {

@@ -31,6 +31,8 @@ from pipelines.tracking import runs as tracking
 from tests.support.paths import REPOSITORY
 from tests.support.sessions import kill_session
 
+pytestmark = [pytest.mark.ray, pytest.mark.long]
+
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 UPLOADED = "_ray_pkg_"
 """Part of the folder's name that a node unpacks a job's working directory into."""

@@ -14,6 +14,8 @@ from mlflow import MlflowClient
 from datasets_prep.manifest import open_dataset
 from tune import cli
 
+pytestmark = pytest.mark.long
+
 TINY = (
     "model.name=dpt_tiny",
     "model.pretrained=false",

@@ -20,6 +20,8 @@ from dpt.predict.colours import class_colours
 from pipelines.cli import evaluate as cli_evaluate
 from tune import cli
 
+pytestmark = pytest.mark.long
+
 TINY = (
     "model.name=dpt_tiny", "model.pretrained=false", "segmentation.resize=64", "batch_size=4", "crop=64",
     "precision=float32", "loader_workers=0", "log_every=2", "validate_every=3", "checkpoint_every=3",

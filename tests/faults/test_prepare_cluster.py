@@ -23,6 +23,8 @@ from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
+pytestmark = [pytest.mark.fault, pytest.mark.ray]
+
 SETTINGS = ("side=512", "samples_per_shard=2")
 TRIALS = 20
 QUICK = 1

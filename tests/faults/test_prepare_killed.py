@@ -21,6 +21,8 @@ from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.support.sessions import kill_session, running
 
+pytestmark = [pytest.mark.fault, pytest.mark.ray]
+
 SETTINGS = ("side=64", "samples_per_shard=2")
 ROUNDS = 10
 """Each round kills twice; the first one runs in the quick suite, all of them are twenty kills."""
@@ -61,7 +63,8 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "round_number", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(ROUNDS)]
+    "round_number",
+    [pytest.param(n, marks=pytest.mark.slow if n else pytest.mark.seeded) for n in range(ROUNDS)],
 )
 def test_a_killed_run_ends_as_a_clean_one(round_number: int, raw: Path, clean: Path, tmp_path: Path) -> None:
     expected = contents(clean)

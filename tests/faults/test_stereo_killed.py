@@ -14,7 +14,7 @@ from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.support.sessions import kill_session, running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
 KILLED_AFTER = (3, 20)
 """How many files of the tree are there when each run is killed."""

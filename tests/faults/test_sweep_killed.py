@@ -19,6 +19,8 @@ from mlflow import MlflowClient
 from tests.support.faulty_training import PATIENCE, end_of, kill_machine, raylets_with_ranks, wait_until
 from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
+pytestmark = [pytest.mark.fault, pytest.mark.ray]
+
 STEPS = 30
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float64",

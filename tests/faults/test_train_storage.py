@@ -14,7 +14,7 @@ from tests.support.faulty_s3 import FaultyS3, serving
 from tests.support.faulty_training import DISTURBED_AT, RESUMING, STEPS, Curve, Place, end_of, wait_until
 from tests.support.sessions import kill_session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
 DROPPED = "is dropped: "
 DISK_MIB, LEFT_MIB = 96, 3

@@ -11,7 +11,7 @@ import pytest
 from tests.support.faulty_training import DISTURBED_AT, STEPS, Curve, Place, end_of, wait_until
 from tests.support.mlflow_server import MlflowServer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
 AWAY = "MLflow takes no metrics"
 

@@ -76,7 +76,7 @@ def test_a_conversion_that_fails_leaves_nothing(
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpt.weights.save_file", killed)
+    monkeypatch.setattr("dpt.weights.folder.save_file", killed)
     with pytest.raises(KeyboardInterrupt):
         convert(str(tmp_path / "small"), tmp_path / "out", "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["small"]

@@ -26,6 +26,8 @@ from pipelines.tracking.model_reference import load_model
 from tests.pipelines.evaluation.test_metric_depth import by_hand
 from tune import cli
 
+pytestmark = pytest.mark.long
+
 TINY = (
     "batch_size=4",
     "crop=[64, 96]",

@@ -28,6 +28,8 @@ from tune.report.terminal import print_tables
 from tune.runs import SweepExists
 from tune.sweep import SweepFailed, SweepStopped, read_plan, run_sweep
 
+pytestmark = pytest.mark.long
+
 DATASETS = ("redweb", "tartanair")
 
 

@@ -20,6 +20,8 @@ from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing_cache import LISTING_NAME
 from tests.support.faulty_s3 import FaultyS3, serving
 
+pytestmark = pytest.mark.ray
+
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
 FAULT_SHARE = 0.05
 

@@ -15,6 +15,8 @@ from s3fs import S3FileSystem
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

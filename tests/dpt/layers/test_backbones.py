@@ -138,7 +138,7 @@ def test_a_backbone_without_readout_token_needs_ignore():
     [
         ("beit_base_patch16_224", "is not a transformer that takes images of any size"),
         ("convnext_atto", "is not .* a network of convolutional stages"),
-        ("samvit_base_patch16", r"strides 4, 8, 16 and 32 are needed, not \[16, 16, 16, 16\]"),
+        ("samvit_base_patch16", r"expected stages at strides 4, 8, 16 and 32, not \[16, 16, 16, 16\]"),
     ],
 )
 def test_backbones_that_cannot_be_tapped_are_refused(name, reason):

@@ -15,6 +15,8 @@ from pipelines.tracking import runs as tracking
 from pipelines.train import train
 from pipelines.training.checkpoint import digest_of
 
+pytestmark = [pytest.mark.ray, pytest.mark.long]
+
 STEPS, RESUMED_AT = 6, 3
 Options = Mapping[str, Any]
 
@@ -91,7 +93,13 @@ class Runs:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str, monkeypatch: pytest.MonkeyPatch) -> Runs:
+def runs(
+    tmp_path: Path,
+    shards_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mlflow_database: str,
+    ray_session: None,
+) -> Runs:
     monkeypatch.setattr("pipelines.train.cpus_per_worker", lambda workers: 1)
     # Takes seconds a run, and is another test's matter.
     monkeypatch.setattr(tracking, "log_model", lambda run, folder: "models:/none")
