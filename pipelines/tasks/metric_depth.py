@@ -96,9 +96,8 @@ class MetricDepth(Task):
         losses: Tensor = self.criterion(depth, target, valid)
         if self.settings.gradient_weight:
             # Between logarithms of depth, as in Li and Snavely (2018).
-            residual = (depth.clamp(min=self.criterion.SMALLEST).log() - target.log()).masked_fill(
-                ~valid, 0.0
-            )
+            difference = depth.clamp(min=self.criterion.SMALLEST).log() - target.log()
+            residual = difference.masked_fill(~valid, 0.0)
             matching = gradient_matching(residual, valid, self.settings.gradient_scales)
             losses = losses + self.settings.gradient_weight * matching
         return losses
