@@ -46,7 +46,8 @@ def write_dataset(
         root: dataset root; created if needed.
         scenes: number of scenes; some datasets, such as BlendedMVS, have `VIEWS` samples of each.
         seed: scenes of different seeds, and of different datasets, differ.
-        height, width: size of the images in pixels; ReDWeb mixes in portraits.
+        height: of the images in pixels; ReDWeb mixes in portraits.
+        width: of the images in pixels.
         traps: whether to add the defects of the real set, see `write_traps`.
 
     Raises:

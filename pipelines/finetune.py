@@ -112,7 +112,11 @@ def finetune(
     Args:
         config: of the task `metric_depth`; `model.start` names the model to start from.
         dataset: to train and evaluate on.
-        name, storage, resume, allow_changes, show: see `pipelines.train.train`.
+        name: see `pipelines.train.train`.
+        storage: see `pipelines.train.train`.
+        resume: see `pipelines.train.train`.
+        allow_changes: see `pipelines.train.train`.
+        show: see `pipelines.train.train`.
         allow_missing: accept images other than those of the official split.
 
     Raises:

@@ -71,7 +71,9 @@ def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
 
     Args:
         file: an open `h5py.File`.
-        role, name, ndim: as in `decode_hdf5_array`.
+        role: what the file is, for errors.
+        name: of the dataset in the file.
+        ndim: number of dimensions that it must have.
 
     Raises:
         BadSample: naming what the file has instead.

@@ -165,7 +165,10 @@ def write_shard(
 
     Args:
         row: Ray Data row; `shard` is the pickled `ShardPlan`.
-        source, raw, version, settings: as in `IngestPlan`.
+        source: key in `SOURCES`.
+        raw: the dataset root.
+        version: digest of the plan.
+        settings: `IngestSettings` as a dictionary.
         out: folder of the dataset version.
 
     Returns:

@@ -11,7 +11,8 @@ def colour(rng: Rng, value: Range = (0.15, 0.7), saturation: Range = (0.1, 0.7),
 
     Args:
         rng: generator.
-        value, saturation: ranges of the two, in [0, 1].
+        value: range of HSV's value, in [0, 1].
+        saturation: range of HSV's saturation, in [0, 1].
         hue: in [0, 1), kept up to a little variation; negative for any: most of them of earth and sky.
     """
     if hue < 0:

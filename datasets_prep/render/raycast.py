@@ -85,7 +85,8 @@ class Solid:
         treat correctly: always inside or never.
 
         Args:
-            origin, direction: three broadcastable float32 arrays or numbers each, in the solid's frame.
+            origin: three broadcastable float32 arrays or numbers, in the solid's frame.
+            direction: of the rays, likewise.
 
         Returns:
             Ray parameters of entry and exit; entry > exit (or NaN) for a miss.
@@ -236,7 +237,8 @@ def cast(world: World, camera: Camera, height: int, width: int) -> tuple[Array, 
     Args:
         world: what to look at.
         camera: from where.
-        height, width: size of the image in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Returns:
         (H, W) float32 planar depth in metres, inf where nothing is hit, and (H, W) int16 numbers of solids,

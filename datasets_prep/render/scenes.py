@@ -38,7 +38,8 @@ def render_scene(seed: int, height: int = 384, width: int = 512, kinds: Sequence
 
     Args:
         seed: of the world, the camera and the sensor's noise.
-        height, width: size of the image in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
         kinds: keys of `worlds.KINDS` to choose from; empty for `worlds.VARIED`.
 
     Raises:

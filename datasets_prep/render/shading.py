@@ -89,8 +89,10 @@ def shade(
     """Render the image of the surfaces that `raycast.cast` found.
 
     Args:
-        world, camera: as given to `cast`.
-        depth, owner: (H, W) each, as returned by `cast`.
+        world: as given to `cast`.
+        camera: as given to `cast`.
+        depth: (H, W) float32 metres, as returned by `cast`.
+        owner: (H, W) int16, as returned by `cast`.
         rng: generator of the sensor's noise.
 
     Returns:

@@ -96,7 +96,8 @@ def gable(position: Vector, size: Vector, roof: Material, wall: Material, yaw: f
     Args:
         position: centre of its bottom.
         size: lengths along x, y and z.
-        roof, wall: materials of the slopes and of the ends.
+        roof: material of the slopes.
+        wall: material of the ends.
         yaw: rotation about the vertical, radians.
     """
     x, y, z = size[0] / 2, size[1] / 2, size[2]

@@ -58,7 +58,8 @@ def albedo(material: Material, u: Array, v: Array, footprint: Array) -> Array:
 
     Args:
         material: its colours and pattern.
-        u, v: (N,) float32 surface coordinates in metres.
+        u: (N,) float32 surface coordinate in metres.
+        v: (N,) float32, the other one.
         footprint: (N,) float32 size of a pixel on the surface in metres.
 
     Returns:
@@ -77,7 +78,9 @@ def grain(u: Array, v: Array, footprint: Array, period: Array) -> Array:
     the amplitude is divided by k. 7.3 is not a whole number, so the two octaves do not repeat together.
 
     Args:
-        u, v, footprint: (N,) float32 in metres.
+        u: (N,) float32 surface coordinate in metres.
+        v: (N,) float32, the other one.
+        footprint: (N,) float32 size of a pixel on the surface in metres.
         period: (N,) float32, size in metres of the largest features.
 
     Returns:

@@ -75,7 +75,9 @@ def collect_files(
 
     Args:
         files: all files.
-        pattern, scope, digits: as in `paired.PairedSource`.
+        pattern: as in `paired.PairedSource`.
+        scope: as in `paired.PairedSource`.
+        digits: as in `paired.PairedSource`.
 
     Returns:
         The files of each sample, and each second copy of a file with the first one.

@@ -44,7 +44,9 @@ def read_png_depth(root: Folder, sample: Sample, expected: str, units_of_metre: 
     """Image and metric depth of `sample` below `root`, whose 16-bit PNG has 0 where depth is unknown.
 
     Args:
-        root, sample, expected: as in `read_png16`.
+        root: the dataset root.
+        sample: with the files `image` and `depth`.
+        expected: as in `read_png16`.
         units_of_metre: stored value of one metre.
 
     Raises:

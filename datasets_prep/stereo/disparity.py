@@ -41,7 +41,8 @@ def disparity_of(there: Flow, back: Flow) -> Disparity:
     94 in the right view, where u' must be +6. A u' of +5 gives an uncertainty of 1 pixel.
 
     Args:
-        there, back: flow left to right and right to left, (H, W, 2) float32.
+        there: flow from left to right, (H, W, 2) float32 pixels.
+        back: flow from right to left, likewise.
     """
     u = there[..., 0]
     height, width = u.shape
@@ -59,7 +60,8 @@ def reject(there: Flow, back: Flow, disparity: Disparity, rules: RejectionRules)
     """Refuse a pair that is not rectified, has no depth, or whose two flows disagree.
 
     Args:
-        there, back: flow left to right and right to left, (H, W, 2) float32.
+        there: flow from left to right, (H, W, 2) float32 pixels.
+        back: flow from right to left, likewise.
         disparity: made of them by `disparity_of`.
         rules: thresholds.
 

@@ -126,7 +126,8 @@ def measure(
     """Disparity of the left views.
 
     Args:
-        left, right: (N, H, W, 3) uint8 RGB.
+        left: views of the left eye, (N, H, W, 3) uint8 RGB.
+        right: views of the right eye, likewise.
         flow: method of optical flow.
         settings: factor of the size, and rejection rules.
 

@@ -53,7 +53,8 @@ def clips_of_shot(start: int, stop: int, rate: int, per_second: int) -> Iterator
     """Clips of one second from a shot, one every four seconds.
 
     Args:
-        start, stop: the shot, a half-open range of frame numbers.
+        start: number of the shot's first frame.
+        stop: number of the frame after its last.
         rate: frames per second of the video, rounded.
         per_second: frames per clip, evenly spaced.
 

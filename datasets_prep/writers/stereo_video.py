@@ -64,7 +64,10 @@ def render_shot(seed: int, frames: int, height: int, width: int, kinds: Sequence
     """Render the frames of one shot.
 
     Args:
-        seed, height, width, kinds: see `render.scenes.render_scene`; the size is that of one view.
+        seed: see `render.scenes.render_scene`.
+        height: of one view in pixels.
+        width: of one view in pixels.
+        kinds: see `render.scenes.render_scene`.
         frames: number of frames.
     """
     pan = _PAN * (frames - 1)
