@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 from collections.abc import Iterator
@@ -168,6 +169,46 @@ def test_no_file_repeats_the_name_of_its_folder() -> None:
             assert not stem.startswith((f"{folder}_", f"{folder.removesuffix('s')}_")), path
 
 
+def parameters(node: ast.AST) -> list[str]:
+    """Parameters of a public function, or fields and `__init__`'s parameters of a public class."""
+    if isinstance(node, ast.FunctionDef):
+        arguments = node.args
+        names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        return [name for name in names if name not in ("self", "cls") and not name.startswith("_")]
+    names = []
+    for entry, after in itertools.zip_longest(node.body, node.body[1:]):
+        if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name):
+            described = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            names += [] if described or entry.target.id.startswith("_") else [entry.target.id]
+        elif isinstance(entry, ast.FunctionDef) and entry.name == "__init__":
+            names += parameters(entry)
+    return names
+
+
+def unnamed_parameters(source: str) -> list[str]:
+    """Public functions and classes whose docstring leaves a parameter out, unless it refers to another's."""
+    found = []
+    public = [*ast.parse(source).body]
+    for node in public:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        public += node.body if isinstance(node, ast.ClassDef) else []
+        text = ast.get_docstring(node) or ""
+        if "Args:" not in text and re.search(r"\b[Aa]s (in )?`|[Ss]ee `", text):
+            continue
+        missing = [name for name in parameters(node) if not re.search(rf"(?<!\w){name}(?!\w)", text)]
+        found += [f"{node.name}: {', '.join(missing)}"] if missing else []
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_docstrings_name_every_parameter(package: str) -> None:
+    # A command's parameters are described by the help of its options.
+    paths = [path for path in modules(package) if path.parent.name != "cli" and path.stem != "cli"]
+    found = {str(path.relative_to(REPOSITORY)): unnamed_parameters(path.read_text()) for path in paths}
+    assert {name: entries for name, entries in found.items() if entries} == {}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_nothing_by_themselves(package: str) -> None:
     for path in modules(package):
@@ -257,6 +298,18 @@ def test_an_arrow_upwards_and_a_circle_are_seen() -> None:
 )
 def test_an_import_is_seen_wherever_it_hides(source: str) -> None:
     assert "ray" in set(imported(source, "dpt"))
+
+
+def test_a_parameter_without_a_word_is_seen() -> None:
+    source = """
+def crop(image, side):
+    "Crop an `image`."
+class Size:
+    "Of `height`."
+    height: int
+    width: int
+"""
+    assert unnamed_parameters(source) == ["crop: side", "Size: width"]
 
 
 def test_a_namesake_is_no_import() -> None:

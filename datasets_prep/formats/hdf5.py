@@ -86,7 +86,7 @@ def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
             raise BadSample(f"{role} HDF5 has no dataset /{name}, but {sorted(file)!r:.200}")
         place = place[part]
     if not isinstance(place, h5py.Dataset) or place.ndim != ndim or place.dtype.kind not in "fiu":
-        raise BadSample(f"{role} HDF5: /{name} is no array of {ndim} dimensions but {place!s:.200}")
+        raise BadSample(f"{role} HDF5: /{name} is not an array of {ndim} dimensions but {place!s:.200}")
     if place.is_virtual or place.external:
         raise BadSample(f"{role} HDF5: the values of /{name} lie in other files")
     return place

@@ -40,7 +40,7 @@ def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
     """
     header = _PFM_HEADER.match(data[:_PFM_HEADER_BYTES])
     if header is None:
-        raise BadSample(f"{role} is no PFM (starts {data[:12]!r})")
+        raise BadSample(f"{role} is not a PFM (starts {data[:12]!r})")
     if header[1] != b"Pf":
         raise BadSample(f"{role} PFM has three channels, expected one")
     width, height = int(header[2]), int(header[3])
@@ -121,7 +121,7 @@ def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
         BadSample: if the tag is missing or the header does not fit the file's size.
     """
     if not data.startswith(_SINTEL_TAG) or len(data) < 12:
-        raise BadSample(f"{role} is no Sintel depth file ({len(data)} bytes, starts {data[:8]!r})")
+        raise BadSample(f"{role} is not a Sintel depth file ({len(data)} bytes, starts {data[:8]!r})")
     width, height = struct.unpack_from("<2i", data, 4)
     check_size(height, width, role)
     expected, found = width * height * 4, len(data) - 12
@@ -209,7 +209,7 @@ def encode_exr(channels: dict[str, NDArray[np.float32]]) -> bytes:
 def _npy_header(data: bytes, role: str) -> tuple[str, int]:
     """The header's text and the position where the values start."""
     if not data.startswith(_NPY_MAGIC) or len(data) < 12:
-        raise BadSample(f"{role} is no NPY file ({len(data)} bytes, starts {data[:8]!r})")
+        raise BadSample(f"{role} is not an NPY file ({len(data)} bytes, starts {data[:8]!r})")
     if data[6] == 1:
         (length,), start = struct.unpack_from("<H", data, 8), 10
     else:

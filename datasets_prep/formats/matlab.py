@@ -98,7 +98,7 @@ def _parts(matrix: bytes) -> Iterator[tuple[int, bytes]]:
     name `ab` is 01 00 02 00 'a' 'b' 00 00, type 1 and size 2, instead of a tag and 8 padded bytes.
     """
     if len(matrix) < 8 or struct.unpack_from("<I", matrix)[0] != _MATRIX:
-        raise _Damaged("an element that is no matrix")
+        raise _Damaged("an element that is not a matrix")
     position = 8
     while position + 8 <= len(matrix):
         kind, size = struct.unpack_from("<2I", matrix, position)

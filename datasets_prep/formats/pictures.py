@@ -98,7 +98,7 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
         BadSample: if it is not a PNG, is damaged, or is a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
-        raise BadSample(f"{role} is no PNG ({len(data)} bytes, starts {data[:8]!r})")
+        raise BadSample(f"{role} is not a PNG ({len(data)} bytes, starts {data[:8]!r})")
     height, width = image_size(data, role)
     values = _decode_png(data, role, cv2.IMREAD_UNCHANGED)
     if values.ndim == 3:

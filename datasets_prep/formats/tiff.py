@@ -40,6 +40,6 @@ def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
     except BadSample:
         raise
     except UnidentifiedImageError as error:  # its message contains a memory address
-        raise BadSample(f"{role} is no TIFF, or damaged from its start") from error
+        raise BadSample(f"{role} is not a TIFF, or damaged from its start") from error
     except Exception as error:  # the library raises anything from KeyError to struct.error
         raise BadSample(f"{role} TIFF damaged: {error}") from error

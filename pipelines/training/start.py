@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 import dpt
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
@@ -72,7 +74,10 @@ def save_initial_model(
         task = task_of(config)
         if model is None and not task.prepares_model:
             return None
-        model = task.prepare_model(model or build_model(config.model, config.crop_size), datasets, say)
+        with torch.random.fork_rng(devices=[]):  # a new model's weights follow from the run's seed
+            torch.manual_seed(config.seed)
+            model = model or build_model(config.model, config.crop_size)
+        model = task.prepare_model(model, datasets, say)
         with tempfile.TemporaryDirectory(prefix="dpt-start-") as scratch:
             dpt.save_model(model, scratch)
             for name in (WEIGHTS, CONFIG):  # the config last: it marks the copy as complete

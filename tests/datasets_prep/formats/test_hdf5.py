@@ -34,9 +34,9 @@ def sized(*shape, **options):
     ("build", "reason"),
     [
         (dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
-        (dataset(data=np.ones((2, 2, 3))), "is no array of 2 dimensions"),
-        (dataset(data=[[b"a", b"b"]]), "is no array of 2 dimensions"),
-        (lambda file: file.create_group("depth"), "is no array of 2 dimensions"),
+        (dataset(data=np.ones((2, 2, 3))), "is not an array of 2 dimensions"),
+        (dataset(data=[[b"a", b"b"]]), "is not an array of 2 dimensions"),
+        (lambda file: file.create_group("depth"), "is not an array of 2 dimensions"),
         (lambda file: file.__setitem__("depth", h5py.ExternalLink("/etc/passwd", "/depth")), "no dataset"),
         (lambda file: file.__setitem__("depth", h5py.SoftLink("/other")), "no dataset"),
         (sized(1, 4, external=[("/etc/passwd", 0, 16)], chunks=None), "lie in other files"),

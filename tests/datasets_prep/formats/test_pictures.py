@@ -73,8 +73,8 @@ def test_pfm_round_trip_and_exact_bytes():
         (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),
         (b"Pf\n0 5\n-1\n", "^depth declares 0x5"),
         (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 50 megapixels"),
-        (b"P5\n2 1\n255\n\x00\x00", "^depth is no PFM"),
-        (b"", "^depth is no PFM"),
+        (b"P5\n2 1\n255\n\x00\x00", "^depth is not a PFM"),
+        (b"", "^depth is not a PFM"),
     ],
 )
 def test_bad_pfm_is_refused_with_its_reason(data, reason):
@@ -133,8 +133,8 @@ def test_npy_with_pickled_objects_is_refused_unopened():
         (npy_typed_by_hand("[('a', '<f4')]", (1,), bytes(4)), "does not describe"),
         (b"\x93NUMPY\x01\x00\xff\xff{}", "header damaged"),
         (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "header damaged"),
-        (b"not numpy at all", "is no NPY file"),
-        (b"", "is no NPY file"),
+        (b"not numpy at all", "is not an NPY file"),
+        (b"", "is not an NPY file"),
     ],
 )
 def test_bad_npy_is_refused_with_its_reason(data, reason):
@@ -221,8 +221,8 @@ def test_sintel_depth_typed_by_hand():
         (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(25), "does not fit"),
         (b"PIEH" + struct.pack("<2i", -3, 2), "declares -3x2"),
         (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 50 megapixels"),
-        (b"PIEH\0\0", "is no Sintel depth file"),
-        (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is no Sintel depth file"),
+        (b"PIEH\0\0", "is not a Sintel depth file"),
+        (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is not a Sintel depth file"),
     ],
 )
 def test_bad_sintel_depth_is_refused_with_its_reason(data, reason):

@@ -315,8 +315,12 @@ def test_tum_chosen_frames(tmp_path, dtype):
     ("colour", "depth", "message"),
     [
         (np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint16), "depth HDF5: /gt/gt_depth has type uint16"),
-        (np.zeros((3, 2, 3)), np.zeros((2, 3, 1)), "depth HDF5: /gt/gt_depth is no array of 2 dimensions"),
-        (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is no array of 3 dimensions"),
+        (
+            np.zeros((3, 2, 3)),
+            np.zeros((2, 3, 1)),
+            "depth HDF5: /gt/gt_depth is not an array of 2 dimensions",
+        ),
+        (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is not an array of 3 dimensions"),
         (np.zeros((3, 2, 4)), np.ones((2, 3)), "image HDF5: /gt/img_1 has shape"),
     ],
 )

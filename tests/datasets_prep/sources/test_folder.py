@@ -150,7 +150,7 @@ def test_two_images_of_one_name(tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "data", "message"),
     [
-        ("tif", b"II*\0garbage", "depth is no TIFF, or damaged"),
+        ("tif", b"II*\0garbage", "depth is not a TIFF, or damaged"),
         ("tif", "RGB", "depth TIFF has pixels of kind RGB"),
         ("npy", maps.encode_npy(np.zeros((2, 2, 3), np.float32)), r"depth NPY holds \(2, 2, 3\)"),
         ("png", formats.encode_png(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), "colour picture"),

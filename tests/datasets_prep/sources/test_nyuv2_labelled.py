@@ -117,8 +117,8 @@ def test_photos_in_no_split_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": np.zeros((3, 2, 2), np.uint8)}, "/images is no array of 4 dimensions"),
-        ({"rawDepths": np.zeros((3, 2, 3, 1), np.float32)}, "/rawDepths is no array of 3 dimensions"),
+        ({"images": np.zeros((3, 2, 2), np.uint8)}, "/images is not an array of 4 dimensions"),
+        ({"rawDepths": np.zeros((3, 2, 3, 1), np.float32)}, "/rawDepths is not an array of 3 dimensions"),
         ({"rawDepths": np.zeros((3, 3, 2), np.uint16)}, "depth has type uint16"),
         ({"images": np.zeros((3, 4, 3, 2), np.uint8)}, "expected 3 channels"),
         ({"rawDepths": np.zeros((1, 3, 2), np.float32)}, "HDF5 damaged"),

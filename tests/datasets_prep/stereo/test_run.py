@@ -221,7 +221,7 @@ def test_a_bad_sky_mask_stops_the_job_by_name(generated: Path, tmp_path: Path) -
     mask = tmp_path / "sky" / "battle" / "chapter1" / "out00000003.png"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"out00000003\.png: sky mask is no PNG"):
+    with pytest.raises(UserError, match=r"out00000003\.png: sky mask is not a PNG"):
         run("movies", generated / "movies" / "videos", tmp_path / "raw", sky=tmp_path / "sky")
 
 
