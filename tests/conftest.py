@@ -19,6 +19,8 @@ os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 # By itself Ray lets everything else go first, the waiting test too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+# Each of the hundreds of processes that tests start would compile the project anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 SERVERS = {"ray_session", "mlflow_server"}
@@ -53,6 +55,7 @@ def ray_session() -> Iterator[None]:
         "local",
         num_cpus=2,
         _node_ip_address="127.0.0.1",
+        include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200 * 2**20,
     )

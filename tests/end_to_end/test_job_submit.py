@@ -48,7 +48,7 @@ import os, sys
 
 def note(event, arguments):
     name = getattr(arguments[0], "co_filename", "") if event == "exec" else ""
-    if os.path.basename(os.path.dirname(name)) in ("pipelines", "datasets_prep"):
+    if {"pipelines", "datasets_prep", "tune"} & set(os.path.dirname(name).split(os.sep)[-2:]):
         with open(os.path.join(os.path.dirname(__file__), "seen"), "a") as seen:
             seen.write(f"{os.getpid()} {name}\\n")
 

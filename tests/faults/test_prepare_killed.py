@@ -64,7 +64,7 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "round_number",
-    [pytest.param(n, marks=pytest.mark.slow if n else pytest.mark.seeded) for n in range(ROUNDS)],
+    [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(ROUNDS)],
 )
 def test_a_killed_run_ends_as_a_clean_one(round_number: int, raw: Path, clean: Path, tmp_path: Path) -> None:
     expected = contents(clean)

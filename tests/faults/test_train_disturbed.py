@@ -37,7 +37,6 @@ from tests.support.sessions import kill_session
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 
-@pytest.mark.seeded
 def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:
     with place.training("rank") as (process, log):
         place.wait_for_checkpoint("rank", process, log)
