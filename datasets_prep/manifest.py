@@ -12,8 +12,6 @@ A prepared dataset is a folder:
 Readers trust only what a manifest names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -96,7 +94,7 @@ class Manifest:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @staticmethod
-    def from_json(text: str, where: str) -> Manifest:
+    def from_json(text: str, where: str) -> "Manifest":
         """Parse the manifest `text` of the file `where`.
 
         Raises:

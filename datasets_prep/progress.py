@@ -1,7 +1,5 @@
 """How far a data job is; the same for all of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

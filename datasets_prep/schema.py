@@ -25,8 +25,6 @@ Two kinds of ground truth are not depth maps: `label` holds a segmentation as a 
 values are class ids (255 = ignore), and `point_pair` two points of which the farther one is known.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 

@@ -8,8 +8,6 @@ write one dataset together, and the bytes do not depend on who writes which scen
 Where the real sets have defects, `write_traps` adds them on purpose.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

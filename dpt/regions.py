@@ -1,7 +1,5 @@
 """Crops of published evaluations: KITTI's benchmark crop and Garg crop, NYUv2's Eigen crop."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 MetricRegion = Literal["all", "garg", "eigen"]

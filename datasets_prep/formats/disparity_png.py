@@ -4,8 +4,6 @@ Disparity: 16 bits of grey and two tEXt chunks, disparity = `offset` + `scale` Â
 8 bits of grey in tenths of a pixel; 255 stands for 25.5 and more.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import struct

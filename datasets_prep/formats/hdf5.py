@@ -4,8 +4,6 @@ An HDF5 file can refer to other files on the machine that reads it (external lin
 storage), and declare chunks of any size. Such datasets are refused here.
 """
 
-from __future__ import annotations
-
 import atexit
 import io
 import math

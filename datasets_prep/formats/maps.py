@@ -1,7 +1,5 @@
 """Maps of numbers: PFM, NPY, Sintel's .dpt, raw floats, OpenEXR."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

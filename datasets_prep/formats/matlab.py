@@ -7,8 +7,6 @@ compressed or not, little-endian. The format: "MAT-File Format", MathWorks, chap
 elements: flags, dimensions, name and values; a compressed element (type 15) is a deflated one of these.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import struct

@@ -9,8 +9,6 @@ The only user of the private `pickle._Unpickler`, read from Python 3.11's `pickl
 restricted to some instructions, and allocates as many memo slots as the file says, up to four billion.)
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from collections.abc import Callable, Mapping

@@ -6,8 +6,6 @@ is a `BadSample` whose reason starts with the role of the file (`depth`, `mask`,
 quarantine table can be understood by themselves.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

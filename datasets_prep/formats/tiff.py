@@ -1,7 +1,5 @@
 """Maps stored as TIFF: 8, 16 or 32 bits, integers or floats, as depth cameras and GIS tools write them."""
 
-from __future__ import annotations
-
 import io
 import warnings
 

@@ -5,8 +5,6 @@ constant rate, such as films and nearly all web videos, it counts from 0. It nee
 middle of a film is read by seeking to the key frame before it.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -58,7 +56,7 @@ class Video:
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
 
-    def __enter__(self) -> Video:
+    def __enter__(self) -> "Video":
         return self
 
     def __exit__(

@@ -4,8 +4,6 @@ The zero-shot protocol compares a prediction, resized to the ground truth, at th
 ground truth; a second JPEG generation or half-precision depth would add an error to the published metrics.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

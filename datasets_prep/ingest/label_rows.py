@@ -4,8 +4,6 @@ Labels are classes, not quantities: a resized map takes the label of the nearest
 keep image bytes and labels as they are, because mean IoU is measured at the labels' native resolution.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -10,8 +10,6 @@ All datasets are brought to one representation here, and only here (paper sectio
   invalid pixels.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One raw sample → one row of a shard."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from datasets_prep.errors import BadSample

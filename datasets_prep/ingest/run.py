@@ -9,8 +9,6 @@ footer and finally in `quarantine.parquet`. A storage failure leaves nothing out
 when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections import Counter

@@ -4,8 +4,6 @@ The footer names the plan that the file belongs to and the samples that were lef
 shard is recognised by its name and footer alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Contact sheets: pictures of equal height in rows, with a line of text above each row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

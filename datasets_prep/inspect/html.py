@@ -4,8 +4,6 @@ All pages share this style: those of `dpt inspect`, and the reports of sweeps an
 reader's colour scheme, fits small screens, and loads nothing.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from html import escape

@@ -1,7 +1,5 @@
 """The page of `dpt inspect`: random samples, statistics and problems of every dataset in one HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A shard's row as pictures: the image, its ground truth, and the validity of the latter."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2

@@ -1,7 +1,5 @@
 """`dpt inspect`: verification of a prepared dataset against its manifest, statistics and pictures."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass, replace

@@ -9,8 +9,6 @@ out (a project of BlendedMVS), in an order that depends on their names alone, so
 same images for any seed of the shards.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

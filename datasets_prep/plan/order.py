@@ -1,7 +1,5 @@
 """Order of the samples in shards, and held-out groups: decided by a seed and names alone."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ settings, k). The plan's version is a digest of everything that decides the shar
 setting or raw file makes a new version beside the old one, never a mixture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping

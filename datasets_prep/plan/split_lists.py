@@ -13,8 +13,6 @@ Lists are text (any line ends, trailing blanks and tabs, comment lines that star
 MegaDepth's, a pickled list of strings (`datasets_prep.formats.pickles`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence

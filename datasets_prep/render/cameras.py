@@ -1,7 +1,5 @@
 """Cameras in a random world: one view, or several from a moving camera."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

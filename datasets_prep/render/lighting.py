@@ -1,7 +1,5 @@
 """Random light: sun and sky outdoors, a lamp indoors."""
 
-from __future__ import annotations
-
 import math
 
 from datasets_prep.render.raycast import Light, Rng, Sky, Vector

@@ -1,7 +1,5 @@
 """Random colours and materials: paint, wood, stone, leaves; each is drawn from the generator `rng`."""
 
-from __future__ import annotations
-
 from datasets_prep.render.raycast import Range, Rng
 from datasets_prep.render.textures import Colour, Material
 

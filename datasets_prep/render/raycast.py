@@ -8,8 +8,6 @@ Frames: the world is in metres with z up. The camera looks along its +z with x t
 has direction (x, y, 1) in camera coordinates, so the parameter of a hit *is* its planar depth.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -223,7 +221,7 @@ class Rays:
     y: Array
 
     @classmethod
-    def of(cls, camera: Camera, height: int, width: int) -> Rays:
+    def of(cls, camera: Camera, height: int, width: int) -> "Rays":
         """Rays of `camera` through the pixel centres of a `height` × `width` image."""
         focal = camera.focal * width
         x = (np.arange(width) - (width - 1) / 2) / focal

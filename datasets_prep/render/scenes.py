@@ -1,7 +1,5 @@
 """Random images with exact depth: one view of a scene, or several from a moving camera."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

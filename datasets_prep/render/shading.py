@@ -5,8 +5,6 @@ For shadows and ambient occlusion the points are grouped in blocks of neighbours
 solid is then tested only against the blocks that it can affect.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,7 +61,7 @@ class Blocks:
     radii: Array
 
     @classmethod
-    def of(cls, surfaces: Surfaces) -> Blocks:
+    def of(cls, surfaces: Surfaces) -> "Blocks":
         """Cut the points of `surfaces` into blocks.
 
         A depth in float32 is wrong by about 1e-7 of itself, seen under a small angle by more; so the lift

@@ -6,8 +6,6 @@ averages over it: exactly for periodic ones (the integral of a square wave is pi
 the mean for noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache

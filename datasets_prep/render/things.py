@@ -1,7 +1,5 @@
 """Things of real sizes, in metres: trees, cars, people, houses, furniture."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable

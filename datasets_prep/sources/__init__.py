@@ -1,7 +1,5 @@
 """The datasets that can be ingested, by name; one file each."""
 
-from __future__ import annotations
-
 from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.apolloscape import ApolloScape
 from datasets_prep.sources.base import Source

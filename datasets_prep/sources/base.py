@@ -4,8 +4,6 @@ A source knows one dataset's published layout and byte formats and nothing else.
 normalise, write or talk to Ray: `datasets_prep.ingest` does, the same way for all of them.
 """
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -133,7 +131,7 @@ class Source(ABC):
     reads_pieces: ClassVar[bool] = False
     fingerprint: str = ""
 
-    def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
+    def opened(self, root: Folder, options: Mapping[str, object]) -> "Source":
         """This source, configured for the dataset root `root` by `options` that only this source has.
 
         Raises:

@@ -21,8 +21,6 @@ overlap.
 Known defects, stated by the authors: some depth maps, and some images, are entirely empty.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -22,8 +22,6 @@ folder (outdoors).
 Known defects: indoor maps were filled, with artefacts at edges; outdoor maps come from stereo matching.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Collection

@@ -16,8 +16,6 @@ of the annotation, and left out.
 Splits: the three files'. Every split keeps its photos as they are. Each photo is its own group.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 

@@ -18,8 +18,6 @@ Splits: all photos are `test`, which keeps its native bytes; a list in Marigold'
 may select among them. A scene is a group.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.formats.maps import decode_raw_floats

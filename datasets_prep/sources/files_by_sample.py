@@ -3,8 +3,6 @@
 Millions of names are sorted in Arrow columns: dictionaries of dictionaries would take a gigabyte.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 

@@ -23,8 +23,6 @@ Values: PNG of 8 or 16 bits, NPY of numbers, EXR (channel `Z`, `Y`, `G` or `R`, 
 Invalid pixels: those with a value of `invalid`, those that are not finite, and depth that is not positive.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -73,7 +71,7 @@ class Description(BaseModel):
     sky: float | None = None
 
     @model_validator(mode="after")
-    def _metric_has_scale(self) -> Description:
+    def _metric_has_scale(self) -> "Description":
         if self.metric != (self.scale is not None):
             raise ValueError("scale: needed where metric is true, and only there")
         return self

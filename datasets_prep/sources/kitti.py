@@ -23,8 +23,6 @@ the Eigen test list and in the official `val` folder: 161, the zero-shot set of 
 drive is a group.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, lists_named_by_split

@@ -25,8 +25,6 @@ scene is a group.
 Known defects: maps that are all 0 (refused); grey and RGBA photos.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

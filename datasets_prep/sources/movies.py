@@ -33,8 +33,6 @@ whose flow passed; without them the same rules are applied again, and accept oth
 of flow. Frame numbers depend on the disc's chapter marks: in another edition the lists name other pictures.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.settings import Split

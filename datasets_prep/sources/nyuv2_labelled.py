@@ -16,8 +16,6 @@ Splits: `splits.mat` numbers the photos from 1: 795 in `trainNdxs`, 654 in `test
 resolution. Each photo is its own group: only the official split is meaningful.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 

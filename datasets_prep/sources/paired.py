@@ -1,7 +1,5 @@
 """Sources whose samples are a few files of one name: listed by a pattern and a table of reasons."""
 
-from __future__ import annotations
-
 import re
 from abc import abstractmethod
 from collections.abc import Sequence

@@ -22,8 +22,6 @@ Splits: `train.txt` (4,998) and `val.txt` (5,105) below a folder `SegmentationCo
 keeps its native bytes. Each photo is its own group.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

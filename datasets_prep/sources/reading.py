@@ -1,7 +1,5 @@
 """Reading that many sources share: image bytes, and depth in a 16-bit PNG or an array."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -18,8 +18,6 @@ surface, the best-known trap of this dataset.
 Splits: none official; each photo is its own group.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

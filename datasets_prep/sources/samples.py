@@ -4,8 +4,6 @@ A `Sample` as a Python object with its paths takes 700 bytes; the largest datase
 keeps them as compressed Arrow columns, some thousands at a time, which takes a twentieth of that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

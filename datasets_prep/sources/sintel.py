@@ -13,8 +13,6 @@ has a very large depth and no label; evaluation ignores depth beyond 72 m, which
 Splits: all frames are `test`, which keeps its native bytes. A sequence is a group.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.formats.maps import decode_sintel_depth

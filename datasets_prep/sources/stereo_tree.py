@@ -5,8 +5,6 @@ disparity/<folder>/<clip>/out<8 digits>.png      16 bits, value = offset + scale
 uncertainty/<folder>/<clip>/out<8 digits>.png    8 bits, tenths of a pixel
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar

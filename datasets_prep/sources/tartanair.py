@@ -23,8 +23,6 @@ same place, and a network that has seen one has seen the others.
 TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused with an error.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

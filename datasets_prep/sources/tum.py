@@ -24,8 +24,6 @@ Splits: all frames are `test`, which keeps its native bytes. A sequence, or a fo
 group.
 """
 
-from __future__ import annotations
-
 import bisect
 import re
 

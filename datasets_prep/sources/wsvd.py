@@ -28,8 +28,6 @@ sets `packing` and `swapped` for each. In some lists ids carry the downloader's 
 ignored. Subtitles, frames and logos lie in front of the scene.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.sources.samples import Sample

@@ -5,8 +5,6 @@ as `name` and `clips`, a list of dicts with `frames` (int32 array of frame numbe
 that a NumPy array needs become inert records; every other name ends the reading.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 import re

@@ -1,7 +1,5 @@
 """The pool of Ray actors that compute RAFT flow: one per GPU, or one on the CPU."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

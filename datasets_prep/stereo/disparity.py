@@ -5,8 +5,6 @@ Estimation", supplement, and the thresholds of https://github.com/lasinger/3DVid
 difference: a pixel that the flow carries out of the other view cannot be checked, and counts as uncertain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

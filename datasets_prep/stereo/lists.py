@@ -1,7 +1,5 @@
 """The authors' lists of frames, for films and for WSVD, matched with the existing videos."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """One piece of a stereo video: frames, views, flow, disparity, check, files, record."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Iterator

@@ -12,8 +12,6 @@ overrides the dataset's packing:
     pina/chapter3.mkv: {packing: half_side_by_side, swapped: true}
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

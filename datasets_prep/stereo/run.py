@@ -10,8 +10,6 @@ idempotent: a job that is killed and run again ends with the same bytes, and vid
 their frames. `stereo.json` and `rejected.parquet` summarise the last run.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import pickle

@@ -7,8 +7,6 @@ min(d(t), |d(t) - d(t - 1)|). A cut is a single jump of d; steady motion has a l
 thumbnail of the luma, which makes it cheap and insensitive to film grain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np

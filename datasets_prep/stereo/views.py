@@ -1,7 +1,5 @@
 """The two views of one stereo frame: unpacking the arrangements of films and web videos."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -8,8 +8,6 @@ The endpoint and credentials of S3 come from the AWS environment: `AWS_ENDPOINT_
 `AWS_PROFILE` or the machine's role.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
@@ -69,7 +67,7 @@ class Folder:
     def __repr__(self) -> str:
         return f"Folder({self.uri!r})"
 
-    def __truediv__(self, relative: str) -> Folder:
+    def __truediv__(self, relative: str) -> "Folder":
         child = object.__new__(Folder)
         child.fs, child.path, child._files = self.fs, self.path_of(relative), None
         return child
@@ -102,7 +100,7 @@ class Folder:
             self._files = list_files(self.fs, self.path)
         return self._files
 
-    def with_files(self, files: FileListing) -> Folder:
+    def with_files(self, files: FileListing) -> "Folder":
         """The same folder with `files` as its cached listing."""
         known = self / "."
         known._files = files

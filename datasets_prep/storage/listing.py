@@ -4,8 +4,6 @@ A path costs its own bytes and twelve more, a fifth of its cost in a dictionary 
 the images and depth maps of MIX 6, fit into 250 MB.
 """
 
-from __future__ import annotations
-
 import bisect
 import os
 from collections import deque

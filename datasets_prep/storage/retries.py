@@ -6,8 +6,6 @@ file system: a definite error about the file (missing, a folder, not allowed) is
 after `len(PAUSES) + 1` attempts.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar

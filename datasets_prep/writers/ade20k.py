@@ -1,7 +1,5 @@
 """Files in the layout of SceneParse150; the format's facts are in `sources.ade20k`."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

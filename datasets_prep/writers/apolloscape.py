@@ -1,7 +1,5 @@
 """Files in the layout of ApolloScape stereo; the format's facts are in `sources.apolloscape`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

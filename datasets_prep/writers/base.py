@@ -1,7 +1,5 @@
 """What every writer offers, and what the writers share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

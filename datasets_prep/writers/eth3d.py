@@ -1,7 +1,5 @@
 """Files in the layout of ETH3D; the format's facts are in `sources.eth3d`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 Depth is stored in every format that the source reads, one after the other, in units of half a metre.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files in the layout of IRS; the format's facts are in `sources.irs`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files in the layout of KITTI; the format's facts are in `sources.kitti`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

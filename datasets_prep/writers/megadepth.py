@@ -1,7 +1,5 @@
 """Files in the layout of MegaDepth v1; the format's facts are in `sources.megadepth`."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -5,8 +5,6 @@ to a third. The tree of its clips, with their exact disparity, is written too, s
 at once; `dpt stereo movies --videos …/videos` makes such a tree from the videos alone.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 All photos are in one file, so each scene lies in a part of its own until the lists are written at the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Every second mask is MATLAB as published, the others are PNG as MMSegmentation converts them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -4,8 +4,6 @@ A shot pans over one wide rendered pair, which moves both views alike: its frame
 is the pair's.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 Every second scene is written as the package of chosen frames, the others as sequences.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

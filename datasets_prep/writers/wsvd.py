@@ -4,8 +4,6 @@ Each scene is a video, `videos/<id>.mp4`, squeezed side by side: a clip, a cut, 
 lists of clips are the authors' pickles, and also name a video that does not exist.
 """
 
-from __future__ import annotations
-
 import base64
 import pickle
 from collections.abc import Sequence
