@@ -79,11 +79,7 @@ class Manifest:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def split(self, name: str) -> list[Shard]:
-        """The shards of the split `name`, in order.
-
-        Raises:
-            NotADataset: if there is no such split.
-        """
+        """The shards of the split `name`, in order. Raises NotADataset if there is no such split."""
         shards = [shard for shard in self.shards if shard.split == name]
         if not shards:
             raise NotADataset(f"{self.dataset} has no split {name!r}; it has {sorted(self.samples)}")
@@ -97,8 +93,7 @@ class Manifest:
     def from_json(text: str, where: str) -> "Manifest":
         """Parse the manifest `text` of the file `where`.
 
-        Raises:
-            NotADataset: if it is not a manifest, or of another schema version.
+        Raises NotADataset if it is not a manifest, or of another schema version.
         """
         try:
             content = json.loads(text)
@@ -128,9 +123,7 @@ class PreparedDataset:
     def read_quarantine(self) -> list[dict[str, str]]:
         """The samples that were left out: `sample_id` ("" if unknown), `source_path` and `reason` of each.
 
-        Raises:
-            FileNotFoundError: if the table is missing.
-            pyarrow.ArrowInvalid: if it is damaged.
+        Raises FileNotFoundError if the table is missing; pyarrow.ArrowInvalid if it is damaged.
         """
         with self.folder.open(QUARANTINE_NAME) as file:
             entries: list[dict[str, str]] = pq.read_table(file).to_pylist()
@@ -140,8 +133,7 @@ class PreparedDataset:
 def open_dataset(uri: str) -> PreparedDataset:
     """Open the prepared dataset at `uri`, a path or URI: its folder (the latest version) or a version's.
 
-    Raises:
-        NotADataset: if there is none, or it is unfinished.
+    Raises NotADataset if there is none, or it is unfinished.
     """
     folder = Folder(uri)
     if folder.exists(LATEST_NAME):
@@ -160,8 +152,7 @@ def open_dataset(uri: str) -> PreparedDataset:
 def open_datasets(uris: list[str]) -> list[PreparedDataset]:
     """Open the prepared datasets at `uris`, sorted by name; each may also be a folder of several.
 
-    Raises:
-        NotADataset: if a URI holds none, or one dataset is given twice.
+    Raises NotADataset if a URI holds none, or one dataset is given twice.
     """
     found: dict[str, PreparedDataset] = {}
     for uri in uris:

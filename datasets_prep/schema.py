@@ -113,9 +113,8 @@ def _compress(values: NDArray[np.floating]) -> bytes:
 def decode_inverse_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[np.float16]:
     """The (`height`, `width`) float16 map, NaN = invalid, that `encode_inverse_depth` made `data` of.
 
-    Raises:
-        ValueError: if the bytes are not a Blosc2 chunk of exactly that size. The header is checked before
-            anything is decompressed, so hostile bytes cannot require memory.
+    Raises ValueError if the bytes are not a Blosc2 chunk of exactly that size. The header is checked before
+    anything is decompressed, so hostile bytes cannot require memory.
     """
     values: NDArray[np.float16] = _decompress(data, "inverse_depth", np.dtype(np.float16), height, width)
     return values
@@ -156,8 +155,7 @@ def encode_label(labels: NDArray[np.uint8]) -> bytes:
 def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
     """The (H, W) uint8 class ids that `encode_label` made `data` of.
 
-    Raises:
-        ValueError: if the bytes are not a grey PNG of 8 bits.
+    Raises ValueError if the bytes are not a grey PNG of 8 bits.
     """
     labels = decode_grey_png(bytes(data), "label")
     if labels.dtype != np.uint8:
@@ -168,11 +166,8 @@ def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
 def decode_image(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Decode the image `data`: a JPEG, or a PNG of an evaluation row.
 
-    Returns:
-        (H, W, 3) uint8 RGB. EXIF orientation is ignored: ground truth belongs to the pixels as stored.
-
-    Raises:
-        ValueError: if the bytes are not a complete picture of these formats.
+    Returns (H, W, 3) uint8 RGB. EXIF orientation is ignored: ground truth belongs to the pixels as stored.
+    Raises ValueError if the bytes are not a complete picture of these formats.
     """
     if not simplejpeg.is_jpeg(data):
         return decode_rgb(bytes(data))

@@ -75,10 +75,9 @@ def write_lists(name: str, root: Path, scenes: int, seed: int = 0) -> None:
 def write_traps(name: str, root: Path, seed: int = 0, height: int = 384, width: int = 512) -> dict[str, str]:
     """Add samples with the defects of the real set, one each; arguments as in `write_dataset`.
 
-    Returns:
-        Sample id → its defect: `missing partner` and `equal points` (left out of the listing), `grey image`
-        and `RGBA image` (must be read like any other), else one that makes the sample unusable, such as
-        `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
+    Returns sample id → its defect: `missing partner` and `equal points` (left out of the listing), `grey
+    image` and `RGBA image` (must be read like any other), else one that makes the sample unusable, such as
+    `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
     """
     return WRITERS[name].write_traps(root, scene_seed(name, seed, -1), height, width)
 

@@ -21,8 +21,7 @@ CLASS_SETS = tuple(_LISTS)
 def class_names(dataset: str) -> tuple[str, ...]:
     """The class names of `dataset`, starting with class 0.
 
-    Raises:
-        ValueError: for an unknown dataset, listing the known ones.
+    Raises ValueError for an unknown dataset, listing the known ones.
     """
     if dataset not in _LISTS:
         raise ValueError(f"unknown classes of {dataset}; known are those of {', '.join(_LISTS)}")

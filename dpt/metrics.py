@@ -189,8 +189,7 @@ class SegmentationCounts:
     def update(self, prediction: Tensor, labels: Tensor) -> None:
         """Add (B, H, W) integer predicted classes (`prediction`) and `labels`.
 
-        Raises:
-            ValueError: if the shapes differ, or a value is not a class.
+        Raises ValueError if the shapes differ, or a value is not a class.
         """
         if prediction.shape != labels.shape:
             raise ValueError(f"predictions are {tuple(prediction.shape)}, labels {tuple(labels.shape)}")

@@ -125,9 +125,8 @@ class LargeHdf5:
     def shape(self, name: str, ndim: int) -> tuple[int, ...]:
         """The shape of the dataset `name` of `ndim` dimensions, from its header.
 
-        Raises:
-            BadSample: if the dataset does not exist or the file is damaged.
-            StorageFailed: if the file cannot be read.
+        Raises BadSample if the dataset does not exist or the file is damaged; StorageFailed if the file
+        cannot be read.
         """
         try:
             shape: tuple[int, ...] = trusted_dataset(self._file, self._where, name, ndim).shape
@@ -157,10 +156,8 @@ class LargeHdf5:
 def open_hdf5(folder: Folder, relative: str) -> LargeHdf5:
     """The file `relative` in `folder` in its current state, opened once per process.
 
-    Raises:
-        FileNotFoundError: if it does not exist.
-        BadSample: if it is damaged.
-        StorageFailed: if it cannot be read.
+    Raises FileNotFoundError if it does not exist; BadSample if it is damaged; StorageFailed if it cannot be
+    read.
     """
     path = folder.path_of(relative)
     return _opened(folder.uri, relative, persistently("read", folder.fs.ukey, path))

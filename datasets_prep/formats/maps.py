@@ -28,13 +28,8 @@ def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
 
     Errors begin with `role`. Any white space may separate the header's fields; LF or CRLF must end it. The
     sign of the scale gives the byte order (negative: little-endian); its magnitude is ignored, as in every
-    depth reader.
-
-    Returns:
-        (H, W) float32, top row first.
-
-    Raises:
-        BadSample: if the header is damaged, declares three channels, or does not fit the file's size.
+    depth reader. Returns (H, W) float32, top row first. Raises BadSample if the header is damaged, declares
+    three channels, or does not fit the file's size.
     """
     header = _PFM_HEADER.match(data[:_PFM_HEADER_BYTES])
     if header is None:
@@ -67,13 +62,8 @@ def encode_pfm(values: NDArray[np.float32]) -> bytes:
 def decode_npy(data: bytes, role: str) -> NDArray[Any]:
     """Decode the numeric `.npy` file `data`, version 1 to 3, without NumPy's loader (which can unpickle).
 
-    Errors begin with `role`.
-
-    Returns:
-        Any shape; floats, integers or booleans, in native byte order.
-
-    Raises:
-        BadSample: if the header is damaged, names another kind of value, or does not fit the file's size.
+    Errors begin with `role`. Returns any shape; floats, integers or booleans, in native byte order. Raises
+    BadSample if the header is damaged, names another kind of value, or does not fit the file's size.
     """
     header, start = _npy_header(data, role)
     descr, order, shape = (pattern.search(header) for pattern in (_NPY_DESCR, _NPY_ORDER, _NPY_SHAPE))
@@ -139,11 +129,7 @@ def encode_sintel_depth(values: NDArray[np.float32]) -> bytes:
 def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArray[np.float32]:
     """Decode `height` × `width` little-endian float32 `data` without a header; errors begin with `role`.
 
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if there are more or fewer bytes.
+    Returns (H, W) float32. Raises BadSample if there are more or fewer bytes.
     """
     expected = height * width * 4
     if len(data) != expected:

@@ -41,11 +41,8 @@ _CLASSES = dict(enumerate(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8",
 def decode_matlab_array(data: bytes, role: str, name: str) -> NDArray[Any]:
     """The matrix `name` of real numbers in the MATLAB file `data` of version 5; errors begin with `role`.
 
-    Returns:
-        Two-dimensional, in the type that the matrix has in MATLAB.
-
-    Raises:
-        BadSample: if the file is damaged or has no such matrix.
+    Returns two-dimensional, in the type that the matrix has in MATLAB. Raises BadSample if the file is
+    damaged or has no such matrix.
     """
     if len(data) < _HEADER_BYTES or data[124:128] != b"\x00\x01IM":
         raise BadSample(f"{role} MATLAB file is not of version 5 ({len(data)} bytes, starts {data[:8]!r})")

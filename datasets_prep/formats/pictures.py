@@ -37,8 +37,7 @@ _JPEG_SCAN = b"\xff\xda"
 def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
     """Height and width of the JPEG or PNG `data`, from its header alone; errors begin with `role`.
 
-    Raises:
-        BadSample: if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
+    Raises BadSample if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
     """
     if data.startswith(_PNG_MAGIC):
         height, width = _png_size(data, role)
@@ -54,14 +53,9 @@ def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
     """Decode the whole JPEG or PNG `data`, of any channel count, to RGB; errors begin with `role`.
 
     Alpha is dropped, grey is repeated, 16 bits become 8. EXIF orientation is ignored: ground truth belongs to
-    the pixels as stored.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        BadSample: if the file is damaged anywhere. A truncated JPEG is refused although its upper part could
-            be shown: the grey rest would be taken for scenery.
+    the pixels as stored. Returns (H, W, 3) uint8. Raises BadSample if the file is damaged anywhere. A
+    truncated JPEG is refused although its upper part could be shown: the grey rest would be taken for
+    scenery.
     """
     height, width = image_size(data, role)
     if data.startswith(_PNG_MAGIC):
@@ -87,13 +81,8 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
 def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode the map in the grey PNG `data` without changing its values; errors begin with `role`.
 
-    Some datasets store the map three times, as RGB; that is accepted if the channels are equal.
-
-    Returns:
-        (H, W) uint8 or uint16, as stored.
-
-    Raises:
-        BadSample: if it is not a PNG, is damaged, or is a colour picture.
+    Some datasets store the map three times, as RGB; that is accepted if the channels are equal. Returns
+    (H, W) uint8 or uint16, as stored. Raises BadSample if it is not a PNG, is damaged, or is a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
         raise BadSample(f"{role} is not a PNG ({len(data)} bytes, starts {data[:8]!r})")

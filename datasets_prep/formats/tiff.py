@@ -16,11 +16,8 @@ _MODES = ("L", "I;16", "I;16B", "I", "F")
 def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
     """Decode the first picture of the one-channel TIFF `data`; errors begin with `role`.
 
-    Returns:
-        (H, W) float32, values as stored.
-
-    Raises:
-        BadSample: if the file is damaged, too large or has several channels.
+    Returns (H, W) float32, values as stored. Raises BadSample if the file is damaged, too large or has
+    several channels.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -19,10 +19,8 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
     """The pixel columns of `raw` with float32 depth at native resolution, NaN where there is none.
 
     Sky counts as "no ground truth": the protocol compares depth, and sky has none. One valid pixel is enough:
-    the benchmark's authors chose its images. `scale` is set if `target_kind` is metric.
-
-    Raises:
-        BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
+    the benchmark's authors chose its images. `scale` is set if `target_kind` is metric. Raises BadSample with
+    the reason, if image or ground truth are damaged, of different sizes, or empty.
     """
     height, width = decode_rgb(raw.image).shape[:2]
     inverse, valid = raw_inverse_depth(raw)
@@ -57,8 +55,7 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
 def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
     """The pixel columns of `raw`, whose ground truth is the order of two points.
 
-    Raises:
-        BadSample: if the image is damaged or a point lies outside it.
+    Raises BadSample if the image is damaged or a point lies outside it.
     """
     height, width = decode_rgb(raw.image).shape[:2]
     for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):

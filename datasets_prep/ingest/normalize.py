@@ -138,8 +138,7 @@ def normalize_target(
 def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
     """Refuse a (H, W) bool map `valid` of which less than `min_valid_share` is True.
 
-    Raises:
-        BadSample: naming both shares.
+    Raises BadSample, naming both shares.
     """
     share = float(valid.mean())
     if share < min_valid_share:

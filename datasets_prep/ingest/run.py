@@ -111,8 +111,7 @@ def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
 def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
     """The result of every shard, in order of completion; those that are retried come last.
 
-    Raises:
-        StorageFailed: if a shard cannot be written in any round.
+    Raises StorageFailed if a shard cannot be written in any round.
     """
     waiting = plan.shards
     for _ in range(ROUNDS):

@@ -89,8 +89,7 @@ def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
 def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
     """Whether the shard `name` of the plan `version` exists in `folder`, undamaged.
 
-    Raises:
-        NotADataset: if it exists but belongs to another plan.
+    Raises NotADataset if it exists but belongs to another plan.
     """
     if not folder.exists(name):
         return False
@@ -107,9 +106,8 @@ def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
 def describe_shard(file: BinaryIO) -> dict[str, Any]:
     """The description of a finished shard for the manifest, from its open `file`.
 
-    Returns:
-        `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of its non-null
-        values) and `quarantine`.
+    Returns `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of its
+    non-null values) and `quarantine`.
     """
     size, digest = digest_file(file)
     parquet = pq.ParquetFile(file)

@@ -83,11 +83,7 @@ class IngestPlan:
 
 
 def find_source(name: str) -> Source:
-    """The source called `name`.
-
-    Raises:
-        WrongLayout: naming the existing sources.
-    """
+    """The source called `name`. Raises WrongLayout, naming the existing sources."""
     if name not in SOURCES:
         raise WrongLayout(f"unknown dataset {name!r}; there are: {', '.join(sorted(SOURCES))}")
     return SOURCES[name]
@@ -96,9 +92,8 @@ def find_source(name: str) -> Source:
 def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
     """The source called `name`, configured for the dataset root `raw` by the options in `settings`.
 
-    Raises:
-        WrongLayout: if there is no such source or option, the folder's description is not valid, or it gives
-            the folder the name of a published dataset.
+    Raises WrongLayout if there is no such source or option, the folder's description is not valid, or it
+    gives the folder the name of a published dataset.
     """
     return _opened(find_source(name), Folder(raw), settings.options)
 

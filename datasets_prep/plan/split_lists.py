@@ -57,9 +57,7 @@ class SplitList:
 def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
     """Read the lists that a user gave: `paths` maps splits to a path or URI, or to several.
 
-    Raises:
-        NotFound: if a file does not exist.
-        WrongLayout: if a file is not a list.
+    Raises NotFound if a file does not exist; WrongLayout if a file is not a list.
     """
     given = []
     for split, value in sorted(paths.items()):
@@ -77,8 +75,7 @@ def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
 def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
     """The columns of each entry of a list file with the content `data`; errors name it `where`.
 
-    Raises:
-        WrongLayout: if it is longer than any list, or a pickle of something other than strings.
+    Raises WrongLayout if it is longer than any list, or a pickle of something other than strings.
     """
     if len(data) > MAX_LIST_BYTES:
         raise WrongLayout(f"{where} has {len(data)} bytes, which is not a list file")

@@ -134,8 +134,7 @@ class Source(ABC):
     def opened(self, root: Folder, options: Mapping[str, object]) -> "Source":
         """This source, configured for the dataset root `root` by `options` that only this source has.
 
-        Raises:
-            WrongLayout: if an option, or a description file in `root`, is not valid.
+        Raises WrongLayout if an option, or a description file in `root`, is not valid.
         """
         if options:
             raise WrongLayout(f"options: {self.name} has none, got {', '.join(sorted(options))}")
@@ -162,18 +161,14 @@ class Source(ABC):
     def list(self, root: Folder) -> Listing:
         """Find every sample below `root`, in a reproducible order, without reading images or depth.
 
-        Returns:
-            An empty listing when nothing matches the layout.
-
-        Raises:
-            WrongLayout: if `root` is recognised as another product that cannot be read.
+        Returns an empty listing when nothing matches the layout. Raises WrongLayout if `root` is recognised
+        as another product that cannot be read.
         """
 
     @abstractmethod
     def read(self, root: Folder, sample: Sample) -> RawSample | RawLabels | RawPointPair:
         """Read one `sample` below `root` at its native resolution.
 
-        Raises:
-            BadSample: with the reason, if the sample is damaged or unusable.
-            OSError: when storage fails; the sample itself may be good.
+        Raises BadSample with the reason, if the sample is damaged or unusable; OSError when storage fails;
+        the sample itself may be good.
         """

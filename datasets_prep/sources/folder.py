@@ -148,8 +148,7 @@ class FolderSource(PairedSource):
 def read_description(root: Folder) -> Description:
     """The description `dataset.yaml` in the dataset root `root`.
 
-    Raises:
-        WrongLayout: if it is missing or not valid; the message names the key.
+    Raises WrongLayout if it is missing or not valid; the message names the key.
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
     try:

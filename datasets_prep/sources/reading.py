@@ -13,8 +13,7 @@ from datasets_prep.storage.folder import Folder
 def read_image(root: Folder, sample: Sample) -> bytes:
     """The bytes of the image of `sample` below `root`.
 
-    Raises:
-        BadSample: if they are neither JPEG nor PNG, or the header is damaged.
+    Raises BadSample if they are neither JPEG nor PNG, or the header is damaged.
     """
     image = root.read_bytes(sample.files["image"])
     image_size(image)

@@ -63,8 +63,7 @@ class StereoTree(PairedSource):
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a left view and its disparity in pixels, larger is nearer.
 
-        Raises:
-            BadSample: also if the image's size is neither the disparity's nor a whole multiple of it.
+        Raises BadSample, also if the image's size is neither the disparity's nor a whole multiple of it.
         """
         disparity = decode_disparity(root.read_bytes(sample.files["depth"]))
         uncertainty = decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))

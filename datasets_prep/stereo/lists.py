@@ -32,10 +32,8 @@ class ListedPieces:
 def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
     """The frames of `videos` that the `.txt` files in `lists` name (`hugo/chapter2/out00000042` per line).
 
-    Frame 1 is the first of a chapter.
-
-    Raises:
-        BadVideoFolder: if there is no list, or a line does not name a frame.
+    Frame 1 is the first of a chapter. Raises BadVideoFolder if there is no list, or a line does not name a
+    frame.
     """
     numbers: dict[str, set[int]] = {}
     paths = [path for path in lists.files() if path.endswith(".txt")]
@@ -70,9 +68,7 @@ def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPiec
 def read_wsvd_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
     """The clips of `videos` in the authors' `wsvd_{train,test}_clip_frame_ids.pkl` in the folder `lists`.
 
-    Raises:
-        BadVideoFolder: if neither file exists.
-        BadClipList: if one is damaged or hostile.
+    Raises BadVideoFolder if neither file exists; BadClipList if one is damaged or hostile.
     """
     by_id = {video.folder: video for video in videos}
     pieces: list[Piece] = []

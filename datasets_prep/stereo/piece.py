@@ -104,8 +104,7 @@ class PieceWork:
 def read_views(folder: Folder, piece: Piece) -> Iterator[Views]:
     """Left and right view of each frame of `piece` in `folder`; the central 2.35:1 of films in 1080p.
 
-    Raises:
-        BadSample: where the video cannot be decoded further, or views are too small.
+    Raises BadSample where the video cannot be decoded further, or views are too small.
     """
     with Video(folder, piece.video.path) as video:
         for frame in video.frames(piece.numbers):

@@ -209,8 +209,7 @@ def _claim(tree: Folder, plan: StereoPlan) -> None:
 def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
     """The records of finished pieces.
 
-    Raises:
-        NothingUsable: if a piece of that name has another digest: another video, mask or choice of frames.
+    Raises NothingUsable if a piece of that name has another digest: another video, mask or choice of frames.
     """
     wanted = {_without_digest(name): name for name in pieces}
     finished = []

@@ -75,8 +75,7 @@ class Folder:
     def path_of(self, relative: str) -> str:
         """The file system's path of the path `relative` to the folder.
 
-        Raises:
-            ValueError: if `relative` is absolute or leads out of the folder; list files are user input.
+        Raises ValueError if `relative` is absolute or leads out of the folder; list files are user input.
         """
         normal = posixpath.normpath(relative)
         if relative.startswith("/") or normal == ".." or normal.startswith("../"):
@@ -91,10 +90,8 @@ class Folder:
     def files(self) -> FileListing:
         """Every file below the folder: relative path → size in bytes, sorted by path.
 
-        The listing is cached: for a million objects it takes minutes on an object store.
-
-        Raises:
-            StorageFailed: if storage does not answer.
+        The listing is cached: for a million objects it takes minutes on an object store. Raises StorageFailed
+        if storage does not answer.
         """
         if self._files is None:
             self._files = list_files(self.fs, self.path)
@@ -156,10 +153,7 @@ class Folder:
 
         Local folders: written beside its final path, flushed to disk and renamed. Remote folders: written to
         a temporary file and uploaded, which object stores make visible atomically. If the block raises,
-        nothing appears.
-
-        Raises:
-            StorageFailed: if the upload fails.
+        nothing appears. Raises StorageFailed if the upload fails.
         """
         final = self.path_of(relative)
         if self.is_local:
@@ -194,11 +188,7 @@ class Folder:
 
 
 def existing_folder(uri: str) -> Folder:
-    """The folder at the path or URI `uri`.
-
-    Raises:
-        NotFound: if it does not exist.
-    """
+    """The folder at the path or URI `uri`. Raises NotFound if it does not exist."""
     folder = Folder(uri)
     if not folder.exists():
         raise NotFound(f"no such folder: {uri}")

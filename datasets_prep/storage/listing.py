@@ -104,8 +104,7 @@ class _Items(ItemsView[str, int]):
 def list_files(fs: Any, folder: str) -> FileListing:
     """List every file below `folder` of the fsspec file system `fs`; links are followed.
 
-    Raises:
-        StorageFailed: if the folder cannot be listed.
+    Raises StorageFailed if the folder cannot be listed.
     """
     columns = _Columns(prefix=1 if folder == "/" else len(folder) + 1)
     if isinstance(fs, LocalFileSystem):

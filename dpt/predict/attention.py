@@ -52,8 +52,7 @@ def attention_maps(
 def check_layers(model: DPT, layers: Sequence[int]) -> ViTBackbone:
     """The backbone of `model`, after a check that it has attention maps of `layers`, counted from 1.
 
-    Raises:
-        ValueError: if it is not a ViT, or has fewer layers.
+    Raises ValueError if it is not a ViT, or has fewer layers.
     """
     backbone = model.backbone
     if not isinstance(backbone, ViTBackbone):

@@ -16,13 +16,8 @@ def with_classes(model: DPT, class_names: Sequence[str]) -> DPT:
     The backbone, the decoder and, from a segmentation model, all but the last layer of both heads keep their
     weights. The others are initialised by PyTorch's generator: batch normalisation and heads from a depth
     model, the last layers if the classes differ. As in the paper (section 4.2) the decoder has batch
-    normalisation, and there is an auxiliary head.
-
-    Returns:
-        The model itself if it already has these classes, else a new one on the same device.
-
-    Raises:
-        ValueError: see `require_adaptable`.
+    normalisation, and there is an auxiliary head. Returns the model itself if it already has these classes,
+    else a new one on the same device. Raises ValueError, see `require_adaptable`.
     """
     names = tuple(class_names)
     config = model.config
@@ -54,8 +49,7 @@ def with_classes(model: DPT, class_names: Sequence[str]) -> DPT:
 def require_adaptable(config: ModelConfig) -> None:
     """Check that `with_classes` can adapt a model with this `config`.
 
-    Raises:
-        ValueError: if the decoder is not the paper's.
+    Raises ValueError if the decoder is not the paper's.
     """
     if config.fusion != "dpt":
         raise ValueError(f"models with the decoder {config.fusion!r} cannot be made to segment")

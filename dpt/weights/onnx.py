@@ -27,10 +27,8 @@ def export_program(model: DPT) -> ExportedProgram:
 def save_onnx(model: DPT, path: Path | str) -> None:
     """Write `model` to the ONNX file `path`, for the sizes of `export_program`.
 
-    Input ``images``, output ``prediction``. Needs the packages ``onnx`` and ``onnxscript``.
-
-    Raises:
-        RuntimeError: if the exporter returns nothing.
+    Input ``images``, output ``prediction``. Needs the packages ``onnx`` and ``onnxscript``. Raises
+    RuntimeError if the exporter returns nothing.
     """
     program = torch.onnx.export(
         export_program(model), input_names=["images"], output_names=["prediction"], dynamo=True, verbose=False
