@@ -15,17 +15,8 @@ from datasets_prep.render.scenes import Scene, render_scene, render_views
 from datasets_prep.writers import WRITERS
 from datasets_prep.writers.base import VIEWS
 
-__all__ = [
-    "VIEWS",
-    "WRITERS",
-    "Scene",
-    "render_scene",
-    "render_views",
-    "write_dataset",
-    "write_lists",
-    "write_scene",
-    "write_traps",
-]
+__all__ = ["VIEWS", "WRITERS", "Scene", "render_scene", "render_views"]
+__all__ += ["write_dataset", "write_lists", "write_scene", "write_traps"]
 
 
 def write_dataset(

@@ -81,8 +81,8 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
 def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode the map in the grey PNG `data` without changing its values; errors begin with `role`.
 
-    Some datasets store the map three times, as RGB; that is accepted if the channels are equal. Returns
-    (H, W) uint8 or uint16, as stored. Raises BadSample if it is not a PNG, is damaged, or is a colour picture.
+    Some datasets store the map three times, as RGB; accepted if the channels are equal. Returns
+    (H, W) uint8 or uint16 as stored. Raises BadSample if it is not a PNG, damaged, or a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
         raise BadSample(f"{role} is not a PNG ({len(data)} bytes, starts {data[:8]!r})")

@@ -31,16 +31,11 @@ def paint(rng: Rng, hue: float = -1.0) -> Material:
 def pattern(rng: Rng, period: Range, *patterns: str) -> Material:
     """Two colours in one of the `patterns`, with a period in the range `period` in metres; `rng` draws."""
     base, second = colour(rng), colour(rng)
-    return Material(
-        base,
-        second,
-        pattern=str(rng.choice(patterns)),
-        period=rng.uniform(*period),
-        grain=rng.uniform(0.1, 0.5),
-        grain_period=rng.uniform(0.3, 3),
-        specular=rng.uniform(0, 0.25),
-        gloss=rng.uniform(10, 80),
+    chosen, length = str(rng.choice(patterns)), rng.uniform(*period)
+    grain, grain_period, specular, gloss = (
+        rng.uniform(*r) for r in ((0.1, 0.5), (0.3, 3), (0, 0.25), (10, 80))
     )
+    return Material(base, second, chosen, length, grain, grain_period, specular, gloss)
 
 
 def material(rng: Rng, period: Range) -> Material:

@@ -230,17 +230,10 @@ class Rays:
 
 
 def cast(world: World, camera: Camera, height: int, width: int) -> tuple[Array, NDArray[np.int16]]:
-    """Find the nearest solid of every pixel.
+    """Find the nearest solid of `world` in every pixel of a `height` × `width` image of `camera`.
 
-    Args:
-        world: what to look at.
-        camera: from where.
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Returns:
-        (H, W) float32 planar depth in metres, inf where nothing is hit, and (H, W) int16 numbers of solids,
-        -1 where nothing is hit.
+    Returns (H, W) float32 planar depth in metres, inf where nothing is hit, and (H, W) int16 numbers of
+    solids, -1 where nothing is hit.
     """
     rays = Rays.of(camera, height, width)
     depth = np.full((height, width), np.inf, np.float32)
@@ -314,8 +307,7 @@ def _quadric_interval(q: Quadric, origin: Components, direction: Components) -> 
 
 def _local_camera(solid: Solid, camera: Camera) -> tuple[Array, Array]:
     """The camera's position, and its rotation, in the solid's frame."""
-    offset = np.asarray(camera.position) - np.asarray(solid.position)
-    origin = solid.rotation.T @ offset
+    origin = solid.rotation.T @ (np.asarray(camera.position) - np.asarray(solid.position))
     return origin.astype(np.float32), (solid.rotation.T @ camera.rotation.T).astype(np.float32)
 
 

@@ -62,11 +62,9 @@ class RawSample:
 
 @dataclass(slots=True)
 class RawLabels:
-    """One sample of a segmentation set.
+    """One sample of a segmentation set: the `image` file's own bytes (JPEG or PNG), and its `labels`.
 
-    Attributes:
-        image: the image file's own bytes (JPEG or PNG).
-        labels: (H, W) uint8, class ids from 0; `IGNORED_LABEL` where there is none.
+    These are (H, W) uint8 class ids from 0, `IGNORED_LABEL` where there is none.
     """
 
     image: bytes
@@ -75,8 +73,6 @@ class RawLabels:
 
 IGNORED_LABEL = 255
 """Label of pixels that training and evaluation ignore."""
-
-_NO_LIST = re.compile(r"(?!)")
 
 
 def lists_named_by_split(ending: str) -> re.Pattern[str]:
@@ -126,7 +122,7 @@ class Source(ABC):
     sizes_may_differ: ClassVar[bool] = False
     evaluation_splits: ClassVar[frozenset[str]] = frozenset()
     only_listed: ClassVar[bool] = False
-    list_pattern: ClassVar[re.Pattern[str]] = _NO_LIST
+    list_pattern: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
     lists_start_with_slash: ClassVar[bool] = False
     reads_pieces: ClassVar[bool] = False
     fingerprint: str = ""
@@ -148,8 +144,7 @@ class Source(ABC):
     def listed(self, columns: tuple[str, ...]) -> str | None:
         """The `list_key` of the samples that a line of a list names; None if it cannot name any.
 
-        Args:
-            columns: the line's words; the first, a path, is normalised and inside the dataset root.
+        Of the line's words, `columns`, the first is a path, normalised and inside the dataset root.
         """
         return columns[0]
 

@@ -53,10 +53,6 @@ class BlendedMVS(PairedSource):
         r"(?:.*/)?(?:BlendedMV[SG][+]*_(?P<train>training)|(?P<val>validation)_list)\.txt"
     )
 
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: a project is a group."""
-        return Sample(f"{scope}/{name}", files, group=scope)
-
     def list_key(self, sample: Sample) -> str:
         """The project of `sample`, which is what lists name."""
         return sample.group

@@ -38,7 +38,6 @@ from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0
 MIN_CONFIDENCE = 0.6
-_EXPECTED = "DIML stores millimetres"
 
 _SAMPLE_SET = r"(?:.*/)?(?P<split>train|test)/(?P<resolution>HR|LR)/"
 _INDOOR_SAMPLE = re.compile(
@@ -92,14 +91,13 @@ class DIML(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a photo and its depth in metres."""
-        return read_png_depth(root, sample, _EXPECTED, MILLIMETRES)
+        return read_png_depth(root, sample, "DIML stores millimetres", MILLIMETRES)
 
 
-class DIMLOutdoor(Source):
+class DIMLOutdoor(DIML):
     """DIML outdoor, sample and full set, as published; see the module's docstring."""
 
     name = "diml_outdoor"
-    target_kind = "metric"
     layout = (
         "<date and camera>/<batch>/left/<stem>_left.png, …/depth/<stem>_depth.png, …/conf/<stem>_conf.png\n"
         "{train,test}/{HR,LR}/…/outleft/<name>.png, …/depthmap/<name>.png"
@@ -122,7 +120,7 @@ class DIMLOutdoor(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a photo and metric depth, valid where the confidence suffices."""
-        raw = read_png_depth(root, sample, _EXPECTED, MILLIMETRES)
+        raw = super().read(root, sample)
         if "conf" in sample.files:
             confidence = decode_grey_png(root.read_bytes(sample.files["conf"]), "conf")
             if confidence.shape != raw.target.shape:
@@ -162,9 +160,6 @@ class _Found:
 
 def _stem_of(depth: str, stems: Collection[str]) -> str:
     """The image's stem that a depth map `<stem>_<something>` belongs to; both parts may contain `_`."""
-    stem = depth
-    while "_" in stem:
-        stem = stem.rpartition("_")[0]
-        if stem in stems:
-            return stem
-    return depth
+    parts = depth.split("_")
+    candidates = ("_".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((stem for stem in candidates if stem in stems), depth)

@@ -76,12 +76,11 @@ class KITTI(Source):
                 depths.setdefault(_frame(match), (path, match["split"]))
         for frame, (path, split) in sorted(depths.items()):
             drive, camera, number = frame
-            sample_id = f"{drive}/{camera}/{number:010d}"
             if frame not in images:
                 reason = f"no image {drive[:10]}/{drive}/{camera}/data/{number:010d}.png"
                 listing.rejected.append(Rejection(path, reason))
                 continue
-            files = {"image": images[frame], "depth": path}
+            sample_id, files = f"{drive}/{camera}/{number:010d}", {"image": images[frame], "depth": path}
             listing.samples.append(Sample(sample_id, files, group=drive, split=split))
         return listing
 

@@ -59,10 +59,6 @@ class MegaDepth(PairedSource):
         r"(?:.*/)?(?:(?P<train>train)|(?P<val>val)|(?P<test>test))_list/(?:\w+/)?imgs_MD\.p"
     )
 
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: a scene is a group, with all its reconstructions."""
-        return Sample(f"{scope}/{name}", files, group=scope.split("/")[0])
-
     def listed(self, columns: tuple[str, ...]) -> str | None:
         """Scene, reconstruction and name of the photo in `columns`."""
         match = self.pattern.fullmatch(columns[0])

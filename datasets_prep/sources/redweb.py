@@ -43,10 +43,6 @@ class ReDWeb(PairedSource):
     pattern = re.compile(r"(?:ReDWeb_V1/)?(?:Imgs/(?P<image>[^/]+)\.jpg|RDs/(?P<depth>[^/]+)\.png)")
     missing = (("depth", "no map RDs/{name}.png"), ("image", "no image Imgs/{name}.jpg"))
 
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: each photo is its own group."""
-        return Sample(name, files, group=name)
-
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a photo and its map as inverse depth in [0, 1], sky at 0."""
         depth = decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")

@@ -87,10 +87,6 @@ class TartanAir(PairedSource):
         if files:
             super().add(listing, scope, name, files)
 
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: an environment is a group."""
-        return Sample(f"{scope}/{name}", files, group=scope.split("/")[0])
-
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a frame and its depth in metres."""
         depth = _decode_map(root.read_bytes(sample.files["depth"]), "depth", kinds="f").astype(np.float32)

@@ -56,9 +56,8 @@ def _write_photos(root: Path, images: NDArray[np.uint8], depths: NDArray[np.floa
     }
     with h5py.File(root / _FILE_NAME, "w", userblock_size=len(_USER_BLOCK)) as file:
         for name, values in arrays.items():
-            file.create_dataset(
-                name, data=values, chunks=(1, *values.shape[1:]), compression="gzip", track_times=False
-            )
+            options = {"chunks": (1, *values.shape[1:]), "compression": "gzip", "track_times": False}
+            file.create_dataset(name, data=values, **options)
     with (root / _FILE_NAME).open("r+b") as file:
         file.write(_USER_BLOCK)
 

@@ -8,7 +8,6 @@ import base64
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,14 +56,12 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
         names["test" if index % _TEST_EVERY == _TEST_EVERY - 1 else "train"].append(_video_name(seed))
     for split, found in names.items():
         write_lines(root / "lists" / f"{split}.txt", sorted(found))
-        content = pickle.dumps([_clip_list(name) for name in found], protocol=3)
-        write_file(root / "lists" / f"wsvd_{split}_clip_frame_ids.pkl", content)
-
-
-def _clip_list(name: str) -> dict[str, Any]:
-    clips = [{"frames": np.array(clip, np.int32), "label": np.int32(1)} for clip in _CLIPS]
-    # Some ids in the lists carry the suffix of the downloader's format.
-    return {"name": f"{name}.f247" if name == _GONE else name, "clips": clips}
+        content = []
+        for name in found:
+            clips = [{"frames": np.array(clip, np.int32), "label": np.int32(1)} for clip in _CLIPS]
+            # Some ids in the lists carry the suffix of the downloader's format.
+            content.append({"name": f"{name}.f247" if name == _GONE else name, "clips": clips})
+        write_file(root / "lists" / f"wsvd_{split}_clip_frame_ids.pkl", pickle.dumps(content, protocol=3))
 
 
 WRITER = StereoWriter(
