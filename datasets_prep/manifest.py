@@ -99,11 +99,9 @@ class Manifest:
             content = json.loads(text)
             version = content["schema_version"]
             if version != SCHEMA_VERSION:
-                raise NotADataset(
-                    f"{where} has schema version {version}, this program reads {SCHEMA_VERSION}"
-                )
-            shards = [Shard(**shard) for shard in content.pop("shards")]
-            return Manifest(shards=shards, **content)
+                wanted = f"this program reads {SCHEMA_VERSION}"
+                raise NotADataset(f"{where} has schema version {version}, {wanted}")
+            return Manifest(shards=[Shard(**shard) for shard in content.pop("shards")], **content)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise NotADataset(f"{where} is not a dataset manifest: {error!r}") from error
 
@@ -137,16 +135,14 @@ def open_dataset(uri: str) -> PreparedDataset:
     """
     folder = Folder(uri)
     if folder.exists(LATEST_NAME):
-        version = json.loads(folder.read_text(LATEST_NAME))["version"]
-        folder = folder / version
+        folder = folder / json.loads(folder.read_text(LATEST_NAME))["version"]
     if not folder.exists(MANIFEST_NAME):
         raise NotADataset(
             f"no prepared dataset at {uri}: neither {LATEST_NAME} nor {MANIFEST_NAME} there "
             "(an unfinished one is finished by running `dpt prepare` again)"
         )
-    return PreparedDataset(
-        folder, Manifest.from_json(folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}")
-    )
+    text, where = folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
+    return PreparedDataset(folder, Manifest.from_json(text, where))
 
 
 def open_datasets(uris: list[str]) -> list[PreparedDataset]:

@@ -43,10 +43,7 @@ ROW_GROUP_ROWS = 8
 
 POINT_PAIR = pa.struct(
     [
-        pa.field("y_a", pa.int32(), nullable=False),
-        pa.field("x_a", pa.int32(), nullable=False),
-        pa.field("y_b", pa.int32(), nullable=False),
-        pa.field("x_b", pa.int32(), nullable=False),
+        *(pa.field(name, pa.int32(), nullable=False) for name in ("y_a", "x_a", "y_b", "x_b")),
         pa.field("a_is_farther", pa.bool_(), nullable=False),
     ]
 )
@@ -136,10 +133,8 @@ def _decompress(
         raise ValueError(f"{column} has {len(data)} bytes: not a Blosc2 chunk")
     declared, _, compressed = struct.unpack_from("<iii", data, 4)
     if declared != expected or compressed != len(data):
-        raise ValueError(
-            f"{column} declares {declared} bytes in a chunk of {compressed}; "
-            f"{height}x{width} {dtype} needs {expected} in {len(data)}"
-        )
+        needed = f"{height}x{width} {dtype} needs {expected} in {len(data)}"
+        raise ValueError(f"{column} declares {declared} bytes in a chunk of {compressed}; {needed}")
     try:
         values = blosc2.decompress2(data, nthreads=1)
     except (RuntimeError, ValueError) as error:

@@ -98,15 +98,8 @@ def encode_npy(values: NDArray[Any]) -> bytes:
 def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
     """Decode MPI Sintel's `.dpt`: the tag `PIEH`, int32 width and height, then float32 rows from the top.
 
-    Args:
-        data: content of the file.
-        role: first word of errors.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the tag is missing or the header does not fit the file's size.
+    `data` is the content of the file; errors begin with `role`. Returns (H, W) float32. Raises BadSample if
+    the tag is missing or the header does not fit the file's size.
     """
     if not data.startswith(_SINTEL_TAG) or len(data) < 12:
         raise BadSample(f"{role} is not a Sintel depth file ({len(data)} bytes, starts {data[:8]!r})")
@@ -168,14 +161,12 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
         raise BadSample(f"{role} EXR damaged: {error}") from error
     if len(parts) != 1:
         raise BadSample(f"{role} EXR has {len(parts)} parts, expected one")
-    name = next((name for name in channels if name in found), None)
-    if name is None and len(found) == 1:
-        name = next(iter(found))
-    if name is None:
+    names = [name for name in channels if name in found] or (list(found) if len(found) == 1 else [])
+    if not names:
         raise BadSample(f"{role} EXR has channels {sorted(found)!r:.200}, expected {' or '.join(channels)}")
-    values = found[name].pixels
+    values = found[names[0]].pixels
     if values is None or values.shape != (height, width):
-        raise BadSample(f"{role} EXR damaged: channel {name} does not cover {width}x{height}")
+        raise BadSample(f"{role} EXR damaged: channel {names[0]} does not cover {width}x{height}")
     return values.astype(np.float32)
 
 

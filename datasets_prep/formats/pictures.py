@@ -40,9 +40,15 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
     Raises BadSample if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
     """
     if data.startswith(_PNG_MAGIC):
-        height, width = _png_size(data, role)
+        if len(data) < 24 or data[12:16] != b"IHDR":
+            raise BadSample(f"{role} PNG header damaged")
+        width, height = struct.unpack_from(">II", data, 16)
     elif data.startswith(_JPEG_MAGIC):
-        height, width = _jpeg_size(data, role)
+        # By the library that will decode it: a hostile file could show another size to another parser.
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        except ValueError as error:
+            raise BadSample(f"{role} JPEG damaged: {error}") from error
     else:
         raise BadSample(f"{role} is neither JPEG nor PNG ({len(data)} bytes, starts {data[:8]!r})")
     check_size(height, width, role)
@@ -70,12 +76,8 @@ def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
     """Encode the (H, W, 3) RGB or (H, W, 1) grey uint8 `image` as a baseline JPEG of this `quality`."""
-    colorspace = "RGB" if image.shape[2] == 3 else "GRAY"
-    return bytes(
-        simplejpeg.encode_jpeg(
-            np.ascontiguousarray(image), quality=quality, colorspace=colorspace, colorsubsampling="420"
-        )
-    )
+    pixels, space = np.ascontiguousarray(image), "RGB" if image.shape[2] == 3 else "GRAY"
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorspace=space, colorsubsampling="420"))
 
 
 def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -124,22 +126,6 @@ def check_size(height: int, width: int, role: str) -> None:
         raise BadSample(
             f"{role} declares {width}x{height} pixels, more than {MAX_PIXELS // 10**6} megapixels"
         )
-
-
-def _png_size(data: bytes, role: str) -> tuple[int, int]:
-    if len(data) < 24 or data[12:16] != b"IHDR":
-        raise BadSample(f"{role} PNG header damaged")
-    width, height = struct.unpack_from(">II", data, 16)
-    return height, width
-
-
-def _jpeg_size(data: bytes, role: str) -> tuple[int, int]:
-    # By the library that will decode it: a hostile file could show another size to another parser.
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-    except ValueError as error:
-        raise BadSample(f"{role} JPEG damaged: {error}") from error
-    return height, width
 
 
 def _decode_jpeg(data: bytes, role: str) -> NDArray[np.uint8]:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import MAX_PIXELS
 
-_MODES = ("L", "I;16", "I;16B", "I", "F")
-"""Pillow's names for one channel of integers or floats."""
+_MODES = ("L", "I;16", "I;16B", "I", "F")  # Pillow's names for one channel of integers or floats
 
 
 def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb
 from datasets_prep.ingest.normalize import raw_inverse_depth
-from datasets_prep.schema import encode_depth
+from datasets_prep.schema import POINT_PAIR, encode_depth
 from datasets_prep.sources.base import RawPointPair, RawSample, TargetKind
 
 
@@ -25,18 +25,14 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
     height, width = decode_rgb(raw.image).shape[:2]
     inverse, valid = raw_inverse_depth(raw)
     if valid.shape != (height, width):
-        raise BadSample(
-            f"size mismatch: image is {width}x{height}, ground truth is {valid.shape[1]}x{valid.shape[0]}"
-        )
+        rows, columns = valid.shape
+        raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
     if not valid.any():
         raise BadSample("ground truth is empty: no pixel is valid")
     values = inverse[valid]
     largest = float(values.max())
-    if raw.quantity == "depth":
-        depth = np.where(valid, raw.target, np.float32(np.nan))
-    else:
-        depth = np.full(valid.shape, np.nan, np.float32)
-        depth[valid] = 1 / values
+    depth = np.full(valid.shape, np.nan, np.float32)
+    depth[valid] = raw.target[valid] if raw.quantity == "depth" else 1 / values
     return {
         "image": raw.image,
         "depth": encode_depth(depth),
@@ -63,13 +59,7 @@ def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
             raise BadSample(f"point {name} at row {y}, column {x} lies outside the image of {width}x{height}")
     return {
         "image": raw.image,
-        "point_pair": {
-            "y_a": raw.y_a,
-            "x_a": raw.x_a,
-            "y_b": raw.y_b,
-            "x_b": raw.x_b,
-            "a_is_farther": raw.a_is_farther,
-        },
+        "point_pair": {field.name: getattr(raw, field.name) for field in POINT_PAIR},
         "height": height,
         "width": width,
         "target_kind": "ordinal",

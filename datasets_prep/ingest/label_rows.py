@@ -36,16 +36,15 @@ def label_columns(raw: RawLabels, settings: IngestSettings, for_evaluation: bool
         rows, columns = raw.labels.shape
         raise BadSample(f"size mismatch: image is {width}x{height}, label map is {columns}x{rows}")
     share, least = float(np.mean(raw.labels != IGNORED_LABEL)), settings.min_valid_share
-    if not for_evaluation and share < least:
-        raise BadSample(f"only {share:.2%} of the pixels are labelled, at least {least:.2%} needed")
-    shape = (height, width)
+    shape, data = (height, width), raw.image
     if not for_evaluation:
+        if share < least:
+            raise BadSample(f"only {share:.2%} of the pixels are labelled, at least {least:.2%} needed")
         shape = resized_shape(height, width, settings.side, settings.resize)
+        data = encode_resized(raw.image, image, shape, settings.jpeg_quality)
     rows, columns = nearest_indices((height, width), shape)
     return {
-        "image": raw.image
-        if for_evaluation
-        else encode_resized(raw.image, image, shape, settings.jpeg_quality),
+        "image": data,
         "label": encode_label(raw.labels[rows[:, None], columns[None, :]]),
         "height": shape[0],
         "width": shape[1],

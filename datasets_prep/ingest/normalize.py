@@ -10,6 +10,7 @@ All datasets are brought to one representation here, and only here (paper sectio
   invalid pixels.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,10 +69,8 @@ def normalize(
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]
     if raw.target.shape != (height, width) and not sizes_may_differ:
-        target_height, target_width = raw.target.shape
-        raise BadSample(
-            f"size mismatch: image is {width}x{height}, ground truth is {target_width}x{target_height}"
-        )
+        rows, columns = raw.target.shape
+        raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
     shape = resized_shape(height, width, settings.side, settings.resize)
     target = normalize_target(raw, target_kind, shape, settings.min_valid_share, settings.min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
@@ -128,11 +127,8 @@ def normalize_target(
     normalised = np.full(shape, np.nan, np.float32)
     normalised[valid] = (values - zero) / span
     normalised[sky] = 0.0
-    return Target(
-        inverse_depth=normalised.astype(np.float16),
-        sky_share=float(sky.mean()),
-        scale=span if target_kind == "metric" else None,
-    )
+    scale = span if target_kind == "metric" else None
+    return Target(normalised.astype(np.float16), float(sky.mean()), scale)
 
 
 def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
@@ -184,10 +180,8 @@ def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray
         old: (h, w, …) of the source.
         new: (H, W) of the output.
     """
-    rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1)
-        for o, n in zip(old[:2], new, strict=True)
-    )
+    sides = zip(old[:2], new, strict=True)
+    rows, columns = (np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1) for o, n in sides)
     return rows, columns
 
 
@@ -211,18 +205,11 @@ def resize_nearest_valid(
     rows, columns = nearest_indices(values.shape, shape)
     out = values[rows[:, None], columns[None, :]]
     out_valid = valid[rows[:, None], columns[None, :]]
-    reach_rows, reach_columns = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
-    offsets = sorted(
-        (
-            (dy, dx)
-            for dy in range(-reach_rows, reach_rows + 1)
-            for dx in range(-reach_columns, reach_columns + 1)
-            if dy or dx
-        ),
-        key=lambda o: (o[0] ** 2 + o[1] ** 2, o),
-    )
+    reaches = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
+    offsets = itertools.product(*(range(-reach, reach + 1) for reach in reaches))
     height, width = values.shape
-    for dy, dx in offsets:
+    # The nearest, (0, 0), has been taken already.
+    for dy, dx in sorted(offsets, key=lambda o: (o[0] ** 2 + o[1] ** 2, o))[1:]:
         missing_rows, missing_columns = np.nonzero(~out_valid)
         if missing_rows.size == 0:
             break
@@ -235,18 +222,13 @@ def resize_nearest_valid(
 
 
 def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
-    """The image as JPEG of a given size; the source's own bytes if they are that already.
+    """The image as JPEG of the size `shape` (height, width) and `quality`; `data` if it is that already.
 
-    Args:
-        data: bytes of the image file.
-        image: (H, W, 3) uint8 RGB, decoded from `data`.
-        shape: (height, width) of the result.
-        quality: JPEG quality.
+    `data` are the bytes of the image file, from which `image` (H, W, 3) uint8 RGB was decoded.
     """
     if image.shape[:2] == shape:
         return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)
     shrinks = shape[0] < image.shape[0]
-    resized = cv2.resize(
-        image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resized = cv2.resize(image, (shape[1], shape[0]), interpolation=method)
     return encode_jpeg(np.asarray(resized, np.uint8), quality)

@@ -9,6 +9,7 @@ footer and finally in `quarantine.parquet`. A storage failure leaves nothing out
 when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
+import itertools
 import json
 import pickle
 from collections import Counter
@@ -53,12 +54,9 @@ MAX_FAILED_SHARDS = 16
 """If this many shards fail in one round, the cause is not transient: the job stops at once."""
 
 _TASKS = 64
+# Small shards are grouped into tasks of about this many images, once there are more than `_TASKS`.
 _IMAGES_A_TASK = 256
-"""Small shards are grouped into tasks of about this many images, once there are more than `_TASKS`."""
-
-_QUARANTINE_SCHEMA = pa.schema(
-    [("sample_id", pa.string()), ("source_path", pa.string()), ("reason", pa.string())]
-)
+_QUARANTINE_SCHEMA = pa.schema(dict.fromkeys(("sample_id", "source_path", "reason"), pa.string()))
 
 
 def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
@@ -140,14 +138,8 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
-    task = partial(
-        write_shard,
-        source=plan.source,
-        raw=plan.raw,
-        out=out,
-        version=plan.version,
-        settings=plan.settings.model_dump(),
-    )
+    job = {"source": plan.source, "raw": plan.raw, "out": out, "version": plan.version}
+    task = partial(write_shard, settings=plan.settings.model_dump(), **job)
     for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task).iter_rows():
         result = json.loads(row["result"])
         if "mistake" in result:
@@ -206,10 +198,8 @@ def _add_rows(
         try:
             shard.add(make_row(source, root, sample, plan.split, settings))
         except BadSample as error:  # noqa: PERF203 (each turn reads files)
-            path = sample.files["image"]
-            shard.quarantine.append(
-                {"sample_id": sample.sample_id, "source_path": path, "reason": str(error)}
-            )
+            where = {"sample_id": sample.sample_id, "source_path": sample.files["image"]}
+            shard.quarantine.append({**where, "reason": str(error)})
 
 
 # ---- the end
@@ -217,11 +207,8 @@ def _add_rows(
 
 def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: list[dict[str, Any]]) -> None:
     """Write quarantine table and manifest, then point `latest.json` at this version."""
-    rejected = [
-        {"sample_id": "", "source_path": rejection.path, "reason": rejection.reason}
-        for rejection in plan.rejected
-    ]
-    quarantine = rejected + [entry for result in results for entry in result["quarantine"]]
+    quarantine = [{"sample_id": "", "source_path": r.path, "reason": r.reason} for r in plan.rejected]
+    quarantine += itertools.chain.from_iterable(result["quarantine"] for result in results)
     with version_folder.writing(QUARANTINE_NAME) as path:
         pq.write_table(pa.Table.from_pylist(quarantine, _QUARANTINE_SCHEMA), path)
     rows = sum(result["rows"] for result in results)

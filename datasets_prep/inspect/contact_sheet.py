@@ -26,7 +26,7 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str], heig
         (H, W, 3) uint8 RGB.
     """
     strips = [
-        _titled(np.concatenate([_framed(_scaled(p, height)) for p in row], axis=1), title)
+        _titled(np.concatenate([_scaled(picture, height) for picture in row], axis=1), title)
         for row, title in zip(rows, titles, strict=True)
     ]
     width = max(strip.shape[1] for strip in strips)
@@ -37,16 +37,11 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str], heig
 
 
 def _scaled(picture: Picture, height: int) -> Picture:
+    """Scaled to `height`, with a gap below and to the left."""
     width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    shrinks = height < picture.shape[0]
-    resized = cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    )
-    return np.asarray(resized, np.uint8)
-
-
-def _framed(picture: Picture) -> Picture:
-    return np.pad(picture, ((0, _GAP), (_GAP, 0), (0, 0)), constant_values=_BACKGROUND)
+    method = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_NEAREST
+    resized = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    return np.pad(resized, ((0, _GAP), (_GAP, 0), (0, 0)), constant_values=_BACKGROUND)
 
 
 def _titled(strip: Picture, title: str) -> Picture:

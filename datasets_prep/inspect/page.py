@@ -11,9 +11,7 @@ from datasets_prep.inspect.verify import Inspection, LeftOut
 
 _LABELS = ("image", "ground truth", "validity")
 _SHOWN_REASONS = 30
-_NAMED = 4
-"""Up to this many datasets are named in the title; more are counted."""
-
+_NAMED = 4  # up to this many datasets are named in the title; more are counted
 _STYLE = """
 .samples { display: grid; gap: 1.4rem; margin-top: 1.5rem; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); }

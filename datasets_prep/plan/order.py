@@ -31,10 +31,8 @@ def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
         first = sample_ids[int(order[: len(order) - 1][doubled].min())].as_py()
         times = pc.sum(pc.equal(sample_ids, first)).as_py()
         ids = len(np.unique(ranks[order[1:]][doubled]))
-        raise UserError(
-            f"sample {first!r} is found {times} times ({ids} such ids): "
-            "is the dataset unpacked twice below one folder?"
-        )
+        found = f"sample {first!r} is found {times} times ({ids} such ids)"
+        raise UserError(f"{found}: is the dataset unpacked twice below one folder?")
     return order
 
 
@@ -57,9 +55,7 @@ def with_held_out(
     free = pc.is_null(splits)
     names = pc.unique(groups.filter(free))
     order = np.argsort(_ranks(names.to_pylist(), seed), kind="stable")
-    count = round(len(names) * share)
-    if not count and share > 0 and len(names) > 1:
-        count = 1
+    count = max(round(len(names) * share), int(share > 0 and len(names) > 1))
     held_out = pc.is_in(groups, value_set=names.take(pa.array(order[:count])))
     drawn = pc.if_else(held_out, "val", "train")
     chosen = pc.dictionary_encode(pc.coalesce(splits, drawn)).combine_chunks()

@@ -130,15 +130,15 @@ def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], str
         matched = len(unknown) < len(given.entries)
         if strict and not matched:
             first = f", the first: {' '.join(unknown[0])[:80]!r}" if unknown else ""
-            raise WrongLayout(
-                f"{given.where}: none of its {len(unknown)} entries names a {source.name} sample{first}"
-            )
+            none = f"none of its {len(unknown)} entries names a {source.name} sample"
+            raise WrongLayout(f"{given.where}: {none}{first}")
         if matched:
             listed.add(given.split)
         if unknown:
             # Where the user's own file lies must not decide the version.
             where = posixpath.basename(given.where) if strict else given.where
-            rejected.append(Rejection(where, _reason(unknown, len(given.entries))))
+            share = f"{len(unknown)} of {len(given.entries)} entries name no sample that is here"
+            rejected.append(Rejection(where, f"{share}, the first: {' '.join(unknown[0])[:80]!r}"))
     samples, dropped = _assign(source, listing.samples, splits, listed)
     if unlisted := next(iter(dropped), None):
         reason = f"{len(dropped)} samples are in no list, the first: {unlisted.sample_id}"
@@ -167,11 +167,6 @@ def _inside(path: str, slash_allowed: bool) -> str | None:
     normal = posixpath.normpath(relative)
     outside = normal.startswith("/") or normal == ".." or normal.startswith("../") or "\\" in normal
     return None if outside or not relative else normal
-
-
-def _reason(unknown: list[tuple[str, ...]], entries: int) -> str:
-    first = " ".join(unknown[0])[:80]
-    return f"{len(unknown)} of {entries} entries name no sample that is here, the first: {first!r}"
 
 
 def _assign(

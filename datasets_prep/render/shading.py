@@ -18,8 +18,7 @@ from datasets_prep.render.textures import Array, albedo, grain, sample_noise
 
 _BLOCK = 128
 _MIDDLE_GREY = 0.36
-_NEARBY = 2.5
-"""A solid darkens its surroundings up to this multiple of its size."""
+_NEARBY = 2.5  # a solid darkens its surroundings up to this multiple of its size
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,7 @@ _OUTDOOR_FULL = re.compile(
     r"(?:left/(?P<image>[^/]+)_left\.png|depth/(?P<depth>[^/]+)_depth\.png|conf/(?P<conf>[^/]+)_conf\.png)"
 )
 
-_Key = tuple[str, str, str, str]
-"""Split (or nothing), group, folder of a batch, stem."""
+_Key = tuple[str, str, str, str]  # split (or nothing), group, folder of a batch, stem
 
 
 class DIML(Source):

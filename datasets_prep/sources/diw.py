@@ -28,9 +28,7 @@ from datasets_prep.storage.folder import Folder
 
 _TABLE = re.compile(r"(?:(?P<folder>.*)/)?DIW_(?P<split>train|val|test)\.csv")
 _MAX_TABLE_BYTES = 64 * 2**20
-_MAX_TABLE_LINES = 2_000_000
-"""The largest table has 40 MB in 842,000 lines."""
-
+_MAX_TABLE_LINES = 2_000_000  # the largest table has 40 MB in 842,000 lines
 _RELATION = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5}),([<>]),(\d{1,5}),(\d{1,5})")
 
 

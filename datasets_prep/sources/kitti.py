@@ -43,8 +43,7 @@ _DEPTH = re.compile(
 _EIGEN_FOLDER = re.compile(rf"\d{{4}}_\d\d_\d\d/{_DRIVE}")
 _CAMERA_OF_SIDE = {"l": "image_02", "r": "image_03"}
 
-_Frame = tuple[str, str, int]
-"""Drive, camera, number."""
+_Frame = tuple[str, str, int]  # drive, camera, number
 
 
 class KITTI(Source):

@@ -20,8 +20,7 @@ SAMPLE_SCHEMA = pa.schema(
 )
 """The columns are the fields of `Sample`."""
 
-_CHUNK = 8192
-"""Samples that are packed together, and that exist as objects at once when iterating."""
+_CHUNK = 8192  # samples that are packed together, and that exist as objects at once when iterating
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,8 @@ def disparity_of(there: Flow, back: Flow) -> Disparity:
     rows, columns = np.indices((height, width), dtype=np.float32)
     partner = columns + u
     # A pair is rectified, so a point stays in its row, as in the authors' check.
-    u_back = cv2.remap(
-        np.ascontiguousarray(back[..., 0]), partner, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    flow_back, border = np.ascontiguousarray(back[..., 0]), cv2.BORDER_REPLICATE
+    u_back = cv2.remap(flow_back, partner, rows, cv2.INTER_LINEAR, borderMode=border)
     inside = (partner >= 0) & (partner <= width - 1)
     return Disparity(-u, np.where(inside, np.abs(u + u_back), UNKNOWN).astype(np.float32))
 
@@ -117,7 +116,8 @@ def put_sky_far(disparity: Disparity, sky: NDArray[np.bool_], max_uncertainty: f
     if not known.any():
         return disparity
     far = disparity.values[known].min()
-    return Disparity(
-        np.where(resized, far, disparity.values).astype(np.float32),
-        np.where(resized, 0, disparity.uncertainty).astype(np.float32),
+    values, uncertainty = (
+        np.where(resized, far, disparity.values),
+        np.where(resized, 0, disparity.uncertainty),
     )
+    return Disparity(values.astype(np.float32), uncertainty.astype(np.float32))

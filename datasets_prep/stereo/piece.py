@@ -22,8 +22,7 @@ from datasets_prep.stereo.plan import BadVideoFolder, Piece
 from datasets_prep.stereo.views import Views, crop_widescreen, split_views
 from datasets_prep.storage.folder import Folder
 
-_MIN_SIDE = 64
-"""Smaller views are refused: DIS has no pyramid level for them."""
+_MIN_SIDE = 64  # smaller views are refused: DIS has no pyramid level for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +150,9 @@ def measure(
 
 
 def write_frame(tree: Folder, name: str, left: NDArray[np.uint8], disparity: Disparity, quality: int) -> None:
-    """Write a frame's three files, each whole or not at all.
+    """Write the three files of the frame `name` (without ending) to `tree`, each whole or not at all.
 
-    Args:
-        tree: folder of the tree.
-        name: name of the frame in the tree, without ending.
-        left: (H, W, 3) uint8 RGB.
-        disparity: disparity and its uncertainty.
-        quality: JPEG quality of the left view.
+    They are the view `left` (H, W, 3) uint8 RGB, as JPEG of this `quality`, its `disparity` and uncertainty.
     """
     contents = {
         "image": encode_jpeg(left, quality),

@@ -84,8 +84,7 @@ class Folder:
 
     def exists(self, relative: str = ".") -> bool:
         """Whether the file or folder `relative` exists."""
-        path = self.path_of(relative)
-        return bool(persistently("found", self.fs.exists, path))
+        return bool(persistently("found", self.fs.exists, self.path_of(relative)))
 
     def files(self) -> FileListing:
         """Every file below the folder: relative path → size in bytes, sorted by path.
@@ -159,7 +158,9 @@ class Folder:
         if self.is_local:
             with _partial_file(final) as partial_path:
                 yield partial_path
-                _flush_to_disk(partial_path)
+                # Durable before the rename makes it visible: no empty file after a power failure.
+                with open(partial_path, "rb") as file:
+                    os.fsync(file.fileno())
                 os.replace(partial_path, final)
             return
         with TemporaryDirectory(prefix="dpt-write-") as scratch:
@@ -264,9 +265,3 @@ def _remove_if_abandoned(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
-
-
-def _flush_to_disk(path: Path) -> None:
-    """Make the content durable before the rename makes it visible: no empty file after a power failure."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

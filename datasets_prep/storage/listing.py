@@ -21,11 +21,8 @@ from datasets_prep.storage.retries import persistently
 
 LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
 
-_CHUNK = 65_536
-"""Files per column chunk, and strings that exist at once when iterating."""
-
-_REQUESTS = 16
-"""Folders of a remote file system that are listed at the same time."""
+_CHUNK = 65_536  # files per column chunk, and strings that exist at once when iterating
+_REQUESTS = 16  # folders of a remote file system that are listed at the same time
 
 
 def strings(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:

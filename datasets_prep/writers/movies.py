@@ -25,8 +25,7 @@ FILMS = ("battle", "exodus", "hugo", "pina", "wolf", "xmen", "gatsby", "streetda
 """Six for training, one each for validation and testing."""
 
 _SHRINK = 2
-_FRAMES_A_CLIP = {"gatsby": 1, "streetdance": 1}
-"""Of the films for validation and testing; the others have 4."""
+_FRAMES_A_CLIP = {"gatsby": 1, "streetdance": 1}  # of the films for validation and testing; the others have 4
 
 
 def _write_video(root: Path, index: int, seed: int, frames: list[StereoFrame]) -> None:

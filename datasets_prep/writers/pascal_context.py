@@ -19,9 +19,8 @@ from datasets_prep.writers.traps import Traps, half, write_traps
 CLASSES = (47, 37, 29, 53, 35)
 """Of sky, person, grass, tree and mountain among the 59, from 1."""
 
+# The same classes, and background, in the numbering of the 459.
 _WHOLE_SET = {0: 0, 47: 360, 37: 284, 29: 187, 53: 420, 35: 259}
-"""The same classes, and background, in the numbering of the 459."""
-
 _VAL_EVERY = 4
 _IMAGE = "VOC2010/JPEGImages/{id}.jpg"
 _PNG = "VOC2010/SegmentationClassContext/{id}.png"

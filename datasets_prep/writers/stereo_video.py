@@ -30,15 +30,11 @@ FRAMES_A_SECOND = 24
 FRAMES_A_SHOT = 28
 """A second, and what clips leave out at the start of a shot."""
 
-_PAN = 2
-"""Pixels a frame."""
-
+_PAN = 2  # pixels a frame
+# Disparity of the nearest things, as a share of the width: enough that small videos pass the rules.
 _NEAR_DISPARITY = 0.08
-"""Disparity of the nearest things, as a share of the width: enough that small videos pass the rules."""
-
+# Share of that disparity by which the views are shifted: what is behind the screen has less than 0.
 _SCREEN_PLANE = 0.25
-"""Share of that disparity by which the views are shifted: what is behind the screen has less than 0."""
-
 _TREE = {role: f"{folder}/{{id}}.{ENDINGS[role]}" for role, folder in FOLDERS.items()}
 """Role of a frame's file in the tree → its path, see `write_sample`."""
 

@@ -22,9 +22,7 @@ from datasets_prep.writers.stereo_video import (
     write_tree_traps,
 )
 
-_GONE = "_gone-video"
-"""An id of the lists whose video does not exist."""
-
+_GONE = "_gone-video"  # an id of the lists whose video does not exist
 _TEST_EVERY = 4
 _CLIPS = (range(3, 19, 3), range(FRAMES_A_SHOT + 3, FRAMES_A_SHOT + 12, 3))
 _TRAPS = "-traps_12345"

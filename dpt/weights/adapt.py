@@ -24,25 +24,20 @@ def with_classes(model: DPT, class_names: Sequence[str]) -> DPT:
     if config.task == "segmentation" and config.class_names == names:
         return model
     require_adaptable(config)
-    labels: dict[str, Any] = {
-        "classes": len(names),
-        "class_names": names,
-        "auxiliary": True,
-        "batch_norm": True,
-    }
     not_metric: dict[str, Any] = {"scale": 1.0, "shift": 0.0, "invert": False, "max_depth": None}
-    new = dataclasses.replace(config, task="segmentation", **labels, **not_metric)
+    new = dataclasses.replace(
+        config, task="segmentation", classes=len(names), class_names=names, **not_metric
+    )
+    new = dataclasses.replace(new, auxiliary=True, batch_norm=True)
     device = next(model.parameters()).device
     with torch.device(device):
         adapted = DPT(new)
     own = adapted.state_dict()
     redrawn = ("head.conv2.", "auxiliary.conv2.") if config.task == "segmentation" else ("head.",)
-    kept = {
-        key: tensor
-        for key, tensor in model.state_dict().items()
-        if key in own and tensor.shape == own[key].shape and not key.startswith(redrawn)
-    }
-    adapted.load_state_dict(own | kept)
+    for key, tensor in model.state_dict().items():
+        if key in own and tensor.shape == own[key].shape and not key.startswith(redrawn):
+            own[key] = tensor
+    adapted.load_state_dict(own)
     return adapted.train(model.training)
 
 

@@ -110,16 +110,13 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
     expected = model.state_dict()
     problems = [f"missing: {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected: {key}" for key in sorted(tensors.keys() - expected.keys())]
-    problems += [
-        f"misshapen: {key} is {list(tensors[key].shape)}, should be {list(expected[key].shape)}"
-        for key in sorted(expected.keys() & tensors.keys())
-        if tensors[key].shape != expected[key].shape
-    ]
+    for key in sorted(expected.keys() & tensors.keys()):
+        if (found := tensors[key].shape) != (wanted := expected[key].shape):
+            problems.append(f"misshapen: {key} is {list(found)}, should be {list(wanted)}")
     if problems:
         raise ValueError(f"{origin} does not fit the model:\n  " + "\n  ".join(problems))
-    model.load_state_dict(
-        {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}, assign=True
-    )
+    own = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
+    model.load_state_dict(own, assign=True)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
