@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """State of a job after a finished task.
-
-    Attributes:
-        done: samples or frames that are finished, the rejected ones included.
-        total: all of them.
-        rejected: how many were left out.
-    """
+    """State of a job: of `total` samples or frames `done` are finished, and `rejected` of these left out."""
 
     done: int
     total: int

@@ -46,9 +46,8 @@ def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
     expected = width * height * 4
     if len(payload) != expected:
         problem = "truncated" if len(payload) < expected else "longer than its header says"
-        raise BadSample(
-            f"{role} PFM {problem}: header says {width}x{height} = {expected} bytes, file has {len(payload)}"
-        )
+        sizes = f"header says {width}x{height} = {expected} bytes, file has {len(payload)}"
+        raise BadSample(f"{role} PFM {problem}: {sizes}")
     stored = np.frombuffer(payload, "<f4" if scale < 0 else ">f4").reshape(height, width)
     return stored[::-1].astype(np.float32)
 
@@ -79,9 +78,8 @@ def decode_npy(data: bytes, role: str) -> NDArray[Any]:
         raise BadSample(f"{role} NPY declares {count} values: {dimensions}")
     expected, found = count * dtype.itemsize, len(data) - start
     if expected != found:
-        raise BadSample(
-            f"{role} NPY does not fit: header says {dimensions} {dtype} = {expected} bytes, file has {found}"
-        )
+        sizes = f"header says {dimensions} {dtype} = {expected} bytes, file has {found}"
+        raise BadSample(f"{role} NPY does not fit: {sizes}")
     stored = np.frombuffer(data, dtype, offset=start)
     values = stored.reshape(dimensions, order="F" if order[1] == "True" else "C")
     return values.astype(dtype.newbyteorder("="))
@@ -107,9 +105,8 @@ def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
     check_size(height, width, role)
     expected, found = width * height * 4, len(data) - 12
     if expected != found:
-        raise BadSample(
-            f"{role} does not fit: header says {width}x{height} = {expected} bytes, file has {found}"
-        )
+        sizes = f"header says {width}x{height} = {expected} bytes, file has {found}"
+        raise BadSample(f"{role} does not fit: {sizes}")
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width).astype(np.float32)
 
 
@@ -131,18 +128,10 @@ def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArra
 
 
 def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.float32]:
-    """Decode one channel of a single-part OpenEXR file.
+    """Decode one channel of the single-part OpenEXR file `data`; errors begin with `role`.
 
-    Args:
-        data: content of the file.
-        role: first word of errors.
-        channels: names in order of preference; if the file has none of them, its only channel is taken.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the file is damaged, has several parts, or none of the channels.
+    The `channels` are names in order of preference; if the file has none of them, its only channel is taken.
+    Returns (H, W) float32. Raises BadSample if it is damaged, has several parts, or none of the channels.
     """
     # Imported here: only one dataset needs it, and every worker would pay for loading it.
     import OpenEXR  # type: ignore[import-not-found, unused-ignore]

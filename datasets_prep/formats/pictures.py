@@ -95,9 +95,8 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
             raise BadSample(f"{role} PNG is a colour picture, expected one channel")
         values = np.ascontiguousarray(values[..., 0])
     if values.shape != (height, width) or values.dtype not in (np.uint8, np.uint16):
-        raise BadSample(
-            f"{role} PNG decodes to {values.shape} {values.dtype}, its header says {width}x{height}"
-        )
+        found = f"{values.shape} {values.dtype}"
+        raise BadSample(f"{role} PNG decodes to {found}, its header says {width}x{height}")
     return values
 
 
@@ -123,9 +122,8 @@ def check_size(height: int, width: int, role: str) -> None:
     if height < 1 or width < 1:
         raise BadSample(f"{role} declares {width}x{height} pixels")
     if height * width > MAX_PIXELS:
-        raise BadSample(
-            f"{role} declares {width}x{height} pixels, more than {MAX_PIXELS // 10**6} megapixels"
-        )
+        most = f"{MAX_PIXELS // 10**6} megapixels"
+        raise BadSample(f"{role} declares {width}x{height} pixels, more than {most}")
 
 
 def _decode_jpeg(data: bytes, role: str) -> NDArray[np.uint8]:

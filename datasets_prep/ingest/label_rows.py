@@ -20,15 +20,10 @@ CLASSES = {"ade20k": 150, "pascal_context_59": 59, "pascal_context_60": 60}
 
 
 def label_columns(raw: RawLabels, settings: IngestSettings, for_evaluation: bool) -> dict[str, Any]:
-    """The pixel columns of a row with a label map.
+    """The pixel columns of a row with the image and label map `raw`; kept as they are if `for_evaluation`.
 
-    Args:
-        raw: image and labels.
-        settings: size, JPEG quality and least share of labelled pixels, unless `for_evaluation`.
-        for_evaluation: whether image bytes and labels are kept as they are.
-
-    Raises:
-        BadSample: with the reason, if image or labels are damaged, differ in size, or too few are labelled.
+    Else `settings` decide size, JPEG quality and the least share of labelled pixels. Raises BadSample with
+    the reason, if image or labels are damaged, differ in size, or too few are labelled.
     """
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]

@@ -138,9 +138,8 @@ def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
     """
     share = float(valid.mean())
     if share < min_valid_share:
-        raise BadSample(
-            f"only {share:.2%} of the pixels have valid ground truth, at least {min_valid_share:.2%} needed"
-        )
+        needed = f"at least {min_valid_share:.2%} needed"
+        raise BadSample(f"only {share:.2%} of the pixels have valid ground truth, {needed}")
 
 
 def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> None:
@@ -152,10 +151,8 @@ def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> Non
     # Every n-th value, about 20,000 in all, gives the percentiles precisely enough in a tenth of the time.
     low, high = np.percentile(values[:: max(1, values.size // 20_000)], (2, 98))
     if high <= 0 or high < low * min_dynamic_range:
-        raise BadSample(
-            f"ground truth is flat: inverse depth spans a factor of {high / low if low else 1:.3f}, "
-            f"at least {min_dynamic_range:g} needed"
-        )
+        found = f"inverse depth spans a factor of {high / low if low else 1:.3f}"
+        raise BadSample(f"ground truth is flat: {found}, at least {min_dynamic_range:g} needed")
 
 
 def raw_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -171,14 +168,10 @@ def raw_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.b
 
 
 def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the source pixels under the centres of the output pixels.
+    """Rows and columns of source pixels, `old` (h, w, …), under the centres of output pixels, `new` (H, W).
 
     The centre of output pixel i of n lies at (i + 0.5) · o / n of o source pixels; the pixel that contains it
     is the integer part. From 5 to 2: 1.25 and 3.75, so pixels 1 and 3.
-
-    Args:
-        old: (h, w, …) of the source.
-        new: (H, W) of the output.
     """
     sides = zip(old[:2], new, strict=True)
     rows, columns = (np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1) for o, n in sides)
@@ -194,13 +187,8 @@ def resize_nearest_valid(
     that is 1, so output pixel 1, centred in source pixel 4, may take 3 to 5 and nothing of its neighbours.
     All output pixels try the same offset at once, the nearest first; equal distances are ordered by (dy, dx).
 
-    Args:
-        values: (h, w) float32.
-        valid: (h, w) bool.
-        shape: (H, W) of the output, smaller or larger.
-
-    Returns:
-        (H, W) float32 and (H, W) bool; an output pixel is invalid where its whole footprint is.
+    From `values` (h, w) float32 and `valid` (h, w) bool to (H, W) = `shape`, smaller or larger, of the same
+    types; an output pixel is invalid where its whole footprint is.
     """
     rows, columns = nearest_indices(values.shape, shape)
     out = values[rows[:, None], columns[None, :]]

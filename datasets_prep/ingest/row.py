@@ -34,16 +34,10 @@ def make_row(
 def pixel_columns(
     raw: RawSample | RawLabels | RawPointPair, source: Source, split: str, settings: IngestSettings
 ) -> dict[str, Any]:
-    """The columns of a row that come from pixels.
+    """The columns of a row that come from the pixels of `raw`, a sample of `source`, by `settings`.
 
-    Args:
-        raw: a sample of `source`.
-        source: decides how ground truth is treated.
-        split: the sample's split; rows of `source.evaluation_splits` keep their native resolution.
-        settings: ingest settings.
-
-    Raises:
-        BadSample: with the reason, if the sample cannot be used.
+    Rows of a `split` in `source.evaluation_splits` keep their native resolution. Raises BadSample with the
+    reason, if the sample cannot be used.
     """
     for_evaluation = split in source.evaluation_splits
     if isinstance(raw, RawPointPair):

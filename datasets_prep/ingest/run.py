@@ -150,19 +150,12 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
 def write_shard(
     row: dict[str, Any], *, source: str, raw: str, out: str, version: str, settings: dict[str, Any]
 ) -> dict[str, str]:
-    """Write one shard, unless it exists.
+    """Write the shard whose pickled `ShardPlan` is in `row` to `out`, the version's folder, unless done.
 
-    Args:
-        row: Ray Data row; `shard` is the pickled `ShardPlan`.
-        source: key in `SOURCES`.
-        raw: the dataset root.
-        version: digest of the plan.
-        settings: `IngestSettings` as a dictionary.
-        out: folder of the dataset version.
-
-    Returns:
-        `result`: its name, split and `describe_shard` as JSON; or a `failure` of storage, or a `mistake` that
-        only the user can fix. (An exception would end the other tasks too, and hide its message.)
+    `source` is a key in `SOURCES`, `raw` the dataset root, `version` the plan's digest and `settings` are
+    those of the ingest as a dictionary. Returns `result`: its name, split and `describe_shard` as JSON; or a
+    `failure` of storage, or a `mistake` that only the user can fix. (An exception would end the other tasks
+    too, and hide its message.)
     """
     plan: ShardPlan = pickle.loads(row["shard"])
     result: dict[str, Any] = {"name": plan.name, "split": plan.split}

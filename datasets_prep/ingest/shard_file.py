@@ -37,14 +37,7 @@ QuarantineEntry = dict[str, str]
 
 
 class ShardWriter:
-    """Collects a shard's rows and its quarantined samples; see `writing_shard`.
-
-    Args:
-        writer: open writer of the file.
-
-    Attributes:
-        quarantine: samples that were left out.
-    """
+    """Collects a shard's rows for `writer`, and its `quarantine` of samples left out; see `writing_shard`."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self.quarantine: list[QuarantineEntry] = []

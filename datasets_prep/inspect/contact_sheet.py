@@ -15,15 +15,9 @@ Picture = NDArray[np.uint8]
 
 
 def contact_sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str], height: int = 192) -> Picture:
-    """Lay pictures out in rows.
+    """Lay out `rows` of (H, W, 3) uint8 RGB pictures of any size, scaled to `height` pixels, in one picture.
 
-    Args:
-        rows: (H, W, 3) uint8 RGB pictures of any size.
-        titles: one line of ASCII text per row.
-        height: height in pixels to which each picture is scaled.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    `titles` has a line of ASCII text for each row.
     """
     strips = [
         _titled(np.concatenate([_scaled(picture, height) for picture in row], axis=1), title)

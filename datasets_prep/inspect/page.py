@@ -32,11 +32,8 @@ def write_page(path: Path, datasets: Sequence[tuple[Inspection, list[dict[str, A
 
 def _section(inspection: Inspection, rows: list[dict[str, Any]]) -> str:
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in inspection.problems)
-    verdict = (
-        f'<ul class="problems">{problems}</ul>'
-        if problems
-        else "<p>Every shard is as its digest and the schema say.</p>"
-    )
+    sound = "<p>Every shard is as its digest and the schema say.</p>"
+    verdict = f'<ul class="problems">{problems}</ul>' if problems else sound
     figures = "\n".join(_figure(row) for row in rows)
     body = (
         f"<p>{escape(inspection.dataset)}</p>\n{verdict}\n{_statistics(inspection)}\n"

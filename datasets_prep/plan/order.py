@@ -15,14 +15,8 @@ from datasets_prep.storage.listing import strings
 def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
     """Positions of the samples in a pseudo-random order.
 
-    Samples are sorted by a hash of seed and id, so adding a sample never changes the order of the others.
-
-    Args:
-        sample_ids: id of each sample.
-        seed: other seeds, other orders.
-
-    Raises:
-        UserError: if an id occurs twice: equal hashes are neighbours after sorting.
+    Samples are sorted by a hash of `seed` and id (`sample_ids`), so adding one never changes the order of the
+    others. Raises UserError if an id occurs twice: equal hashes are neighbours after sorting.
     """
     ranks = _ranks(strings(sample_ids), seed)
     order = np.argsort(ranks, kind="stable")
@@ -39,18 +33,15 @@ def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
 def with_held_out(
     splits: pa.ChunkedArray, groups: pa.ChunkedArray, share: float, seed: int
 ) -> NDArray[np.str_]:
-    """Official splits where there are any; else whole groups (scenes) are held out for validation.
+    """The split of each sample: official where there is any; else whole groups are held out for validation.
 
-    Groups without an official split are sorted by a hash of seed and name; the first of them become `val`.
+    Groups without an official split are sorted by a hash of `seed` and name; the first of them become `val`.
 
     Args:
         splits: `train`, `val`, `test`, or null where there is no official split.
         groups: group of each sample.
         share: share of these groups that become `val`; at least one, if there are two.
         seed: other seeds, other groups.
-
-    Returns:
-        The split of each sample.
     """
     free = pc.is_null(splits)
     names = pc.unique(groups.filter(free))

@@ -32,14 +32,7 @@ _CHUNK = 16_384
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """The content of one shard.
-
-    Attributes:
-        name: file name.
-        split: split of its samples.
-        count: number of samples.
-        packed: the samples in order, see `samples.pack`.
-    """
+    """The shard file `name`: `count` samples of a `split` in order, `packed` by `samples.pack`."""
 
     name: str
     split: str
@@ -132,7 +125,10 @@ def plan_ingest(
     pa.default_memory_pool().release_unused()
     table = listing.samples.table()
     listing.samples = Samples()
-    order = _order(source_name, table, settings)
+    try:
+        order = shuffled_order(table.column("sample_id"), settings.seed)[: settings.limit]
+    except UserError as error:
+        raise WrongLayout(f"{source_name}: {error}") from error
     version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
     shards = list(_cut(table, order, settings))
     return IngestPlan(
@@ -155,13 +151,6 @@ def _recognises(source: Source, root: Folder) -> bool:
         return bool(_opened(source, root, {}).list(root).samples)
     except WrongLayout:
         return False
-
-
-def _order(source_name: str, table: pa.Table, settings: IngestSettings) -> NDArray[np.intp]:
-    try:
-        return shuffled_order(table.column("sample_id"), settings.seed)[: settings.limit]
-    except UserError as error:
-        raise WrongLayout(f"{source_name}: {error}") from error
 
 
 def _version(

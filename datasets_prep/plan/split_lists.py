@@ -39,13 +39,10 @@ _PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
 
 @dataclass(frozen=True, slots=True)
 class SplitList:
-    """One list file.
+    """One list file for a `split`.
 
-    Attributes:
-        split: the split that it lists.
-        where: its path or URI.
-        entries: columns of each line that is not empty.
-        digest: SHA-256 of its content, hexadecimal.
+    `where` is its path or URI, `entries` are the columns of each line that is not empty, `digest` is the
+    hexadecimal SHA-256 of its content.
     """
 
     split: str
@@ -110,16 +107,9 @@ def lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
 
 
 def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], strict: bool = False) -> Listing:
-    """Give samples their splits by lists, and leave out those for which no split remains.
+    """Give the samples of `source` in `listing` splits by `lists`; leave out those for which none remains.
 
-    Args:
-        source: the dataset.
-        listing: all samples.
-        lists: list files.
-        strict: whether a list that names no sample of the listing is an error instead of a rejection.
-
-    Raises:
-        WrongLayout: see `strict`.
+    A list that names no sample is a rejection, or, if `strict`, a WrongLayout.
     """
     known = {source.list_key(sample) for sample in listing.samples}
     splits: dict[str, str] = {}

@@ -7,11 +7,8 @@ from datasets_prep.render.textures import Colour, Material
 def colour(rng: Rng, value: Range = (0.15, 0.7), saturation: Range = (0.1, 0.7), hue: float = -1.0) -> Colour:
     """A random linear RGB colour, by the formula of HSV: f(n) = v - v s max(0, min(k, 4 - k, 1)), k = n + h.
 
-    Args:
-        rng: generator.
-        value: range of HSV's value, in [0, 1].
-        saturation: range of HSV's saturation, in [0, 1].
-        hue: in [0, 1), kept up to a little variation; negative for any: most of them of earth and sky.
+    `rng` draws `value` and `saturation` from these ranges in [0, 1]. `hue` in [0, 1) is kept up to a little
+    variation; negative for any: most of them of earth and sky.
     """
     if hue < 0:
         hue = (rng.uniform(0.0, 0.16), rng.uniform(0.5, 0.66), rng.random())[rng.choice(3, p=(0.6, 0.2, 0.2))]

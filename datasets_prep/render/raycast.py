@@ -137,12 +137,9 @@ class Solid:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera.
+    """A pinhole camera at `position` in the world (metres); `rotation` is (3, 3) float64, world → camera.
 
-    Attributes:
-        position: in the world, metres.
-        rotation: (3, 3) float64, world → camera.
-        focal: focal length divided by the image's width.
+    `focal` is the focal length divided by the image's width.
     """
 
     position: Vector

@@ -80,7 +80,6 @@ class DIW(Source):
         assert match is not None  # checked by `list`
         y_a, x_a, y_b, x_b, width, height = (int(match[i]) for i in (1, 2, 3, 4, 6, 7))
         if size != (height, width):
-            raise BadSample(
-                f"size mismatch: image is {size[1]}x{size[0]}, its annotation is of {width}x{height}"
-            )
+            found = f"image is {size[1]}x{size[0]}"
+            raise BadSample(f"size mismatch: {found}, its annotation is of {width}x{height}")
         return RawPointPair(image, y_a - 1, x_a - 1, y_b - 1, x_b - 1, a_is_farther=match[5] == ">")

@@ -44,11 +44,8 @@ class PairedSource(Source):
     def add(self, listing: Listing, scope: str, name: str, files: dict[str, str]) -> None:
         """Add a sample to `listing`, or its first file to the rejections if one is missing.
 
-        Args:
-            listing: is extended.
-            scope: what the groups of `scope` match.
-            name: the sample's name; a number without padding where `digits` is set.
-            files: role → path.
+        `scope` is what the groups of that name match, `name` the sample's (a number without padding where
+        `digits` is set), `files` map roles to paths.
         """
         if lacking := [reason for role, reason in self.missing if role not in files]:
             present = next(iter(files.values()))

@@ -89,9 +89,7 @@ class Piece:
     def record_name(self, settings: StereoSettings, sky: Mapping[str, int]) -> str:
         """Path of the piece's record; it contains a digest of everything that decides the result.
 
-        Args:
-            settings: settings of the job.
-            sky: name of a frame → size of its sky mask.
+        This includes the `settings` of the job and the sizes of sky masks by names of frames, `sky`.
         """
         masks = [sky.get(name) for name in self.names]
         video = [self.video.path, self.video.size, self.video.packing, self.video.swapped]

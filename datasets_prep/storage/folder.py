@@ -197,11 +197,7 @@ def existing_folder(uri: str) -> Folder:
 
 
 class DigestingFolder(Folder):
-    """A folder that keeps a SHA-256 of all that is read from it: the provenance of a sample.
-
-    Args:
-        uri: as in `Folder`.
-    """
+    """The `Folder` at `uri`; keeps a SHA-256 of all that is read from it: the provenance of a sample."""
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         super().__init__(uri)

@@ -32,11 +32,7 @@ def strings(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:
 
 
 class FileListing(Mapping[str, int]):
-    """Relative path → size in bytes, sorted by path; immutable.
-
-    Args:
-        table: columns of `LISTING_SCHEMA`, sorted by path, each path once.
-    """
+    """Relative path → size in bytes; immutable. The `table` is of `LISTING_SCHEMA`, sorted by path."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
