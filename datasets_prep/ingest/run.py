@@ -138,7 +138,7 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
-    job = {"source": plan.source, "raw": plan.raw, "out": out, "version": plan.version}
+    job: dict[str, Any] = {"source": plan.source, "raw": plan.raw, "out": out, "version": plan.version}
     task = partial(write_shard, settings=plan.settings.model_dump(), **job)
     for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task).iter_rows():
         result = json.loads(row["result"])

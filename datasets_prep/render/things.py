@@ -146,7 +146,7 @@ def chair(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
     at = _frame(x, y, yaw)
     seat = box(at(0, 0, 0.42), (0.44, 0.44, 0.05), material, yaw=yaw)
     back = box(at(-0.2, 0, 0.47), (0.04, 0.42, 0.45), material, yaw=yaw)
-    feet = itertools.product((-0.19, 0.19), repeat=2)
+    feet = itertools.product((-0.19, 0.19), (-0.19, 0.19))
     return [seat, back, *(cylinder(at(*foot, 0), at(*foot, 0.42), 0.022, material) for foot in feet)]
 
 

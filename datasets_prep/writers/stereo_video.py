@@ -147,11 +147,12 @@ def encode_video(
         video.codec_context.bit_rate = 40 * height * width
         video.codec_context.qmin, video.codec_context.qmax = 1, 3
         if chapters:
-            common: Any = {"time_base": Fraction(1, FRAMES_A_SECOND), "metadata": {}}
+            common = {"time_base": Fraction(1, FRAMES_A_SECOND), "metadata": {}}
             ranges = enumerate(chapters, 1)
-            output.set_chapters(
-                [{"id": n, "start": start, "end": stop, **common} for n, (start, stop) in ranges]
-            )
+            marks: list[Any] = [
+                {"id": n, "start": start, "end": stop, **common} for n, (start, stop) in ranges
+            ]
+            output.set_chapters(marks)
         for frame in frames:
             picture = np.ascontiguousarray(frame[:height, :width])
             output.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
