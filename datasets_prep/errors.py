@@ -1,7 +1,5 @@
 """Errors that a user can fix: the command line shows their message alone."""
 
-from __future__ import annotations
-
 
 class UserError(ValueError):
     """A request that cannot be carried out; the message names the problem and the remedy."""

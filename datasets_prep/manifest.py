@@ -12,8 +12,6 @@ A prepared dataset is a folder:
 Readers trust only what a manifest names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -81,11 +79,7 @@ class Manifest:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def split(self, name: str) -> list[Shard]:
-        """The shards of the split `name`, in order.
-
-        Raises:
-            NotADataset: if there is no such split.
-        """
+        """The shards of the split `name`, in order. Raises NotADataset if there is no such split."""
         shards = [shard for shard in self.shards if shard.split == name]
         if not shards:
             raise NotADataset(f"{self.dataset} has no split {name!r}; it has {sorted(self.samples)}")
@@ -96,21 +90,18 @@ class Manifest:
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
 
     @staticmethod
-    def from_json(text: str, where: str) -> Manifest:
+    def from_json(text: str, where: str) -> "Manifest":
         """Parse the manifest `text` of the file `where`.
 
-        Raises:
-            NotADataset: if it is not a manifest, or of another schema version.
+        Raises NotADataset if it is not a manifest, or of another schema version.
         """
         try:
             content = json.loads(text)
             version = content["schema_version"]
             if version != SCHEMA_VERSION:
-                raise NotADataset(
-                    f"{where} has schema version {version}, this program reads {SCHEMA_VERSION}"
-                )
-            shards = [Shard(**shard) for shard in content.pop("shards")]
-            return Manifest(shards=shards, **content)
+                wanted = f"this program reads {SCHEMA_VERSION}"
+                raise NotADataset(f"{where} has schema version {version}, {wanted}")
+            return Manifest(shards=[Shard(**shard) for shard in content.pop("shards")], **content)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise NotADataset(f"{where} is not a dataset manifest: {error!r}") from error
 
@@ -130,9 +121,7 @@ class PreparedDataset:
     def read_quarantine(self) -> list[dict[str, str]]:
         """The samples that were left out: `sample_id` ("" if unknown), `source_path` and `reason` of each.
 
-        Raises:
-            FileNotFoundError: if the table is missing.
-            pyarrow.ArrowInvalid: if it is damaged.
+        Raises FileNotFoundError if the table is missing; pyarrow.ArrowInvalid if it is damaged.
         """
         with self.folder.open(QUARANTINE_NAME) as file:
             entries: list[dict[str, str]] = pq.read_table(file).to_pylist()
@@ -142,28 +131,24 @@ class PreparedDataset:
 def open_dataset(uri: str) -> PreparedDataset:
     """Open the prepared dataset at `uri`, a path or URI: its folder (the latest version) or a version's.
 
-    Raises:
-        NotADataset: if there is none, or it is unfinished.
+    Raises NotADataset if there is none, or it is unfinished.
     """
     folder = Folder(uri)
     if folder.exists(LATEST_NAME):
-        version = json.loads(folder.read_text(LATEST_NAME))["version"]
-        folder = folder / version
+        folder = folder / json.loads(folder.read_text(LATEST_NAME))["version"]
     if not folder.exists(MANIFEST_NAME):
         raise NotADataset(
             f"no prepared dataset at {uri}: neither {LATEST_NAME} nor {MANIFEST_NAME} there "
             "(an unfinished one is finished by running `dpt prepare` again)"
         )
-    return PreparedDataset(
-        folder, Manifest.from_json(folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}")
-    )
+    text, where = folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
+    return PreparedDataset(folder, Manifest.from_json(text, where))
 
 
 def open_datasets(uris: list[str]) -> list[PreparedDataset]:
     """Open the prepared datasets at `uris`, sorted by name; each may also be a folder of several.
 
-    Raises:
-        NotADataset: if a URI holds none, or one dataset is given twice.
+    Raises NotADataset if a URI holds none, or one dataset is given twice.
     """
     found: dict[str, PreparedDataset] = {}
     for uri in uris:

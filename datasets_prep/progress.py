@@ -1,19 +1,11 @@
 """How far a data job is; the same for all of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """State of a job after a finished task.
-
-    Attributes:
-        done: samples or frames that are finished, the rejected ones included.
-        total: all of them.
-        rejected: how many were left out.
-    """
+    """State of a job: of `total` samples or frames `done` are finished, and `rejected` of these left out."""
 
     done: int
     total: int

@@ -25,8 +25,6 @@ Two kinds of ground truth are not depth maps: `label` holds a segmentation as a 
 values are class ids (255 = ignore), and `point_pair` two points of which the farther one is known.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 
@@ -45,10 +43,7 @@ ROW_GROUP_ROWS = 8
 
 POINT_PAIR = pa.struct(
     [
-        pa.field("y_a", pa.int32(), nullable=False),
-        pa.field("x_a", pa.int32(), nullable=False),
-        pa.field("y_b", pa.int32(), nullable=False),
-        pa.field("x_b", pa.int32(), nullable=False),
+        *(pa.field(name, pa.int32(), nullable=False) for name in ("y_a", "x_a", "y_b", "x_b")),
         pa.field("a_is_farther", pa.bool_(), nullable=False),
     ]
 )
@@ -115,9 +110,8 @@ def _compress(values: NDArray[np.floating]) -> bytes:
 def decode_inverse_depth(data: bytes | memoryview, height: int, width: int) -> NDArray[np.float16]:
     """The (`height`, `width`) float16 map, NaN = invalid, that `encode_inverse_depth` made `data` of.
 
-    Raises:
-        ValueError: if the bytes are not a Blosc2 chunk of exactly that size. The header is checked before
-            anything is decompressed, so hostile bytes cannot require memory.
+    Raises ValueError if the bytes are not a Blosc2 chunk of exactly that size. The header is checked before
+    anything is decompressed, so hostile bytes cannot require memory.
     """
     values: NDArray[np.float16] = _decompress(data, "inverse_depth", np.dtype(np.float16), height, width)
     return values
@@ -139,10 +133,8 @@ def _decompress(
         raise ValueError(f"{column} has {len(data)} bytes: not a Blosc2 chunk")
     declared, _, compressed = struct.unpack_from("<iii", data, 4)
     if declared != expected or compressed != len(data):
-        raise ValueError(
-            f"{column} declares {declared} bytes in a chunk of {compressed}; "
-            f"{height}x{width} {dtype} needs {expected} in {len(data)}"
-        )
+        needed = f"{height}x{width} {dtype} needs {expected} in {len(data)}"
+        raise ValueError(f"{column} declares {declared} bytes in a chunk of {compressed}; {needed}")
     try:
         values = blosc2.decompress2(data, nthreads=1)
     except (RuntimeError, ValueError) as error:
@@ -158,8 +150,7 @@ def encode_label(labels: NDArray[np.uint8]) -> bytes:
 def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
     """The (H, W) uint8 class ids that `encode_label` made `data` of.
 
-    Raises:
-        ValueError: if the bytes are not a grey PNG of 8 bits.
+    Raises ValueError if the bytes are not a grey PNG of 8 bits.
     """
     labels = decode_grey_png(bytes(data), "label")
     if labels.dtype != np.uint8:
@@ -170,11 +161,8 @@ def decode_label(data: bytes | memoryview) -> NDArray[np.uint8]:
 def decode_image(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Decode the image `data`: a JPEG, or a PNG of an evaluation row.
 
-    Returns:
-        (H, W, 3) uint8 RGB. EXIF orientation is ignored: ground truth belongs to the pixels as stored.
-
-    Raises:
-        ValueError: if the bytes are not a complete picture of these formats.
+    Returns (H, W, 3) uint8 RGB. EXIF orientation is ignored: ground truth belongs to the pixels as stored.
+    Raises ValueError if the bytes are not a complete picture of these formats.
     """
     if not simplejpeg.is_jpeg(data):
         return decode_rgb(bytes(data))

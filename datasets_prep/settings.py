@@ -1,7 +1,5 @@
 """Settings of the data jobs: typed, with the defaults of the paper; no heavy import."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Literal
@@ -113,7 +111,7 @@ class StereoSettings(BaseModel):
     rules: RejectionRules = RejectionRules()
     jpeg_quality: int = Field(92, ge=1, le=100)
 
-    def of(self, dataset: StereoDataset) -> StereoSettings:
+    def of(self, dataset: StereoDataset) -> "StereoSettings":
         """These settings with the defaults of `dataset` instead of None."""
         film = dataset == "movies"
         packing = self.packing or ("side_by_side" if film else "half_side_by_side")

@@ -8,8 +8,6 @@ write one dataset together, and the bytes do not depend on who writes which scen
 Where the real sets have defects, `write_traps` adds them on purpose.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -17,17 +15,8 @@ from datasets_prep.render.scenes import Scene, render_scene, render_views
 from datasets_prep.writers import WRITERS
 from datasets_prep.writers.base import VIEWS
 
-__all__ = [
-    "VIEWS",
-    "WRITERS",
-    "Scene",
-    "render_scene",
-    "render_views",
-    "write_dataset",
-    "write_lists",
-    "write_scene",
-    "write_traps",
-]
+__all__ = ["VIEWS", "WRITERS", "Scene", "render_scene", "render_views"]
+__all__ += ["write_dataset", "write_lists", "write_scene", "write_traps"]
 
 
 def write_dataset(
@@ -77,10 +66,9 @@ def write_lists(name: str, root: Path, scenes: int, seed: int = 0) -> None:
 def write_traps(name: str, root: Path, seed: int = 0, height: int = 384, width: int = 512) -> dict[str, str]:
     """Add samples with the defects of the real set, one each; arguments as in `write_dataset`.
 
-    Returns:
-        Sample id → its defect: `missing partner` and `equal points` (left out of the listing), `grey image`
-        and `RGBA image` (must be read like any other), else one that makes the sample unusable, such as
-        `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
+    Returns sample id → its defect: `missing partner` and `equal points` (left out of the listing), `grey
+    image` and `RGBA image` (must be read like any other), else one that makes the sample unusable, such as
+    `truncated image`, `truncated depth`, `mismatched size` or `empty depth`.
     """
     return WRITERS[name].write_traps(root, scene_seed(name, seed, -1), height, width)
 

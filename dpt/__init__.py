@@ -6,14 +6,5 @@ from dpt.weights.files import load_model, load_weights, save_model
 from dpt.weights.hugging_face import save_hugging_face
 from dpt.zoo import create_model, list_models
 
-__all__ = [
-    "DPT",
-    "ModelConfig",
-    "create_model",
-    "list_models",
-    "load_model",
-    "load_weights",
-    "parameter_groups",
-    "save_hugging_face",
-    "save_model",
-]
+__all__ = ["DPT", "ModelConfig", "create_model", "list_models", "load_model", "load_weights"]
+__all__ += ["parameter_groups", "save_hugging_face", "save_model"]

@@ -101,9 +101,8 @@ class SegmentationLoss(nn.Module):
         return loss
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        loss = F.cross_entropy(
-            _full_precision(logits), labels, ignore_index=self.ignore_index, reduction="none"
-        )
+        logits, ignored = _full_precision(logits), self.ignore_index
+        loss = F.cross_entropy(logits, labels, ignore_index=ignored, reduction="none")
         return loss.sum(dim=(1, 2)) / _count(labels != self.ignore_index)
 
 

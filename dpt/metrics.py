@@ -156,9 +156,7 @@ class MetricSums:
 
     def result(self) -> dict[str, float]:
         """Mean over images of every metric (NaN without any), with ``images`` and ``empty_images``."""
-        means = {
-            key: value / self.images if self.images else float("nan") for key, value in self.sums.items()
-        }
+        means = {key: value / (self.images or float("nan")) for key, value in self.sums.items()}
         return {**means, "images": float(self.images), "empty_images": float(self.empty_images)}
 
     def _add(self, sums: Mapping[str, float]) -> None:
@@ -189,8 +187,7 @@ class SegmentationCounts:
     def update(self, prediction: Tensor, labels: Tensor) -> None:
         """Add (B, H, W) integer predicted classes (`prediction`) and `labels`.
 
-        Raises:
-            ValueError: if the shapes differ, or a value is not a class.
+        Raises ValueError if the shapes differ, or a value is not a class.
         """
         if prediction.shape != labels.shape:
             raise ValueError(f"predictions are {tuple(prediction.shape)}, labels {tuple(labels.shape)}")
@@ -200,9 +197,8 @@ class SegmentationCounts:
         for what, values in (("label", wanted), ("predicted class", found)):
             wrong = values[(values < 0) | (values >= classes)]
             if wrong.numel():
-                raise ValueError(
-                    f"{what} {int(wrong[0])} is not one of {classes} classes, 0 to {classes - 1}"
-                )
+                known = f"{classes} classes, 0 to {classes - 1}"
+                raise ValueError(f"{what} {int(wrong[0])} is not one of {known}")
         # (label, prediction) is one number in base K, so one count of numbers fills the whole matrix.
         pairs = torch.bincount(classes * wanted + found, minlength=classes**2)
         self.confusion += pairs.reshape(classes, classes).cpu()

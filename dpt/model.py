@@ -47,14 +47,8 @@ class DPT(nn.Module):
         channels = tuple(own if is_map else chosen for own, chosen, is_map in choices)
         self.config = dataclasses.replace(config, channels=channels)
         self.mean, self.std = config.mean, config.std
-        self.reassemble = Reassemble(
-            self.backbone.channels,
-            convolutional,
-            channels,
-            config.features,
-            config.readout,
-            self.backbone.readout_tokens,
-        )
+        tapped, tokens = self.backbone.channels, self.backbone.readout_tokens
+        self.reassemble = Reassemble(tapped, convolutional, channels, config.features, config.readout, tokens)
         self.fusion = FusionDecoder(config.features, config.batch_norm, config.fusion)
         self.head: nn.Module
         self.auxiliary: nn.Module | None = None
@@ -92,9 +86,8 @@ class DPT(nn.Module):
         """
         size = (images.shape[-2], images.shape[-1])
         if size[0] % self.backbone.patch_size or size[1] % self.backbone.patch_size:
-            raise ValueError(
-                f"images of {size[0]} by {size[1]} are not multiples of {self.size_divisor} pixels"
-            )
+            height, width = size
+            raise ValueError(f"images of {height} by {width} are not multiples of {self.size_divisor} pixels")
         features, penultimate = self.fusion(self.reassemble(self.backbone(images)))
         output = self.head(features, size)
         if self.config.task == "depth":

@@ -1,7 +1,5 @@
 """Crops of published evaluations: KITTI's benchmark crop and Garg crop, NYUv2's Eigen crop."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 MetricRegion = Literal["all", "garg", "eigen"]
@@ -24,8 +22,7 @@ def kb_window(height: int, width: int) -> tuple[slice, slice]:
 def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of `region` in a `height` × `width` image: where ground truth counts.
 
-    Raises:
-        ValueError: if the region is not defined for this size.
+    Raises ValueError if the region is not defined for this size.
     """
     if region == "all":
         return slice(0, height), slice(0, width)

@@ -30,14 +30,8 @@ _QUARTERS, _LAST = (3, 6, 9, 12), (9, 10, 11, 12)
 _SMALL_CHANNELS, _BASE_CHANNELS = (48, 96, 192, 384), (96, 192, 384, 768)
 _LARGE_CHANNELS = (256, 512, 1024, 1024)
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_ADE20K: dict[str, Any] = {
-    "task": "segmentation",
-    "classes": 150,
-    "class_names": class_names("ade20k"),
-    "auxiliary": True,
-    "batch_norm": True,
-    "image_size": 480,
-}
+_SEGMENTATION: dict[str, Any] = {"task": "segmentation", "auxiliary": True, "batch_norm": True}
+_ADE20K = {**_SEGMENTATION, "classes": 150, "class_names": class_names("ade20k"), "image_size": 480}
 
 _BASE = ModelConfig("vit_base_patch16_384.orig_in21k_ft_in1k", _QUARTERS, _BASE_CHANNELS)
 _LARGE = ModelConfig("vit_large_patch16_384.augreg_in21k_ft_in1k", (6, 12, 18, 24), _LARGE_CHANNELS)
@@ -49,6 +43,8 @@ _RESNEXT101 = dataclasses.replace(_RESNET50, backbone="resnext101_32x8d.fb_wsl_i
 _MIDAS_V21 = dataclasses.replace(
     _RESNEXT101, fusion="midas", head_align_corners=False, resize_rule="upper_bound"
 )
+
+_LARGE_ADE20K, _HYBRID_ADE20K = (dataclasses.replace(config, **_ADE20K) for config in (_LARGE, _HYBRID))
 
 # Scale and shift are those of the released fine-tuned models: metric inverse depth in 1/m.
 _KITTI = dataclasses.replace(_HYBRID, scale=0.00006016, shift=0.00579, invert=True, image_size=352)
@@ -76,9 +72,7 @@ _SMALL = ModelConfig(
 )
 
 
-def _depth_anything(
-    size: str, taps: tuple[int, ...], channels: tuple[int, ...], features: int
-) -> ModelConfig:
+def _dinov2(size: str, taps: tuple[int, ...], channels: tuple[int, ...], features: int) -> ModelConfig:
     return ModelConfig(
         f"vit_{size}_patch14_dinov2.lvd142m",
         taps,
@@ -93,12 +87,12 @@ def _depth_anything(
     )
 
 
-_V1_SMALL = _depth_anything("small", _LAST, _SMALL_CHANNELS, 64)
-_V1_BASE = _depth_anything("base", _LAST, _BASE_CHANNELS, 128)
-_V1_LARGE = _depth_anything("large", (21, 22, 23, 24), _LARGE_CHANNELS, 256)
-_V2_SMALL = _depth_anything("small", _QUARTERS, _SMALL_CHANNELS, 64)
-_V2_BASE = _depth_anything("base", _QUARTERS, _BASE_CHANNELS, 128)
-_V2_LARGE = _depth_anything("large", (5, 12, 18, 24), _LARGE_CHANNELS, 256)
+_V1_SMALL = _dinov2("small", _LAST, _SMALL_CHANNELS, 64)
+_V1_BASE = _dinov2("base", _LAST, _BASE_CHANNELS, 128)
+_V1_LARGE = _dinov2("large", (21, 22, 23, 24), _LARGE_CHANNELS, 256)
+_V2_SMALL = _dinov2("small", _QUARTERS, _SMALL_CHANNELS, 64)
+_V2_BASE = _dinov2("base", _QUARTERS, _BASE_CHANNELS, 128)
+_V2_LARGE = _dinov2("large", (5, 12, 18, 24), _LARGE_CHANNELS, 256)
 
 APACHE, MIT, BSD, NON_COMMERCIAL = "Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-NC-4.0"
 MODELS: dict[str, ModelCard] = {
@@ -107,12 +101,8 @@ MODELS: dict[str, ModelCard] = {
     "dpt_hybrid": ModelCard(_HYBRID, MIT, "DPT-Hybrid"),
     "dpt_hybrid_kitti": ModelCard(_KITTI, MIT, "DPT-Hybrid fine-tuned on KITTI: depth in metres"),
     "dpt_hybrid_nyu": ModelCard(_NYU, MIT, "DPT-Hybrid fine-tuned on NYUv2: depth in metres"),
-    "dpt_large_ade20k": ModelCard(
-        dataclasses.replace(_LARGE, **_ADE20K), MIT, "segmentation, DPT-Large (Table 4)"
-    ),
-    "dpt_hybrid_ade20k": ModelCard(
-        dataclasses.replace(_HYBRID, **_ADE20K), MIT, "segmentation, DPT-Hybrid (Table 4)"
-    ),
+    "dpt_large_ade20k": ModelCard(_LARGE_ADE20K, MIT, "segmentation, DPT-Large (Table 4)"),
+    "dpt_hybrid_ade20k": ModelCard(_HYBRID_ADE20K, MIT, "segmentation, DPT-Hybrid (Table 4)"),
     "dpt_deit_base": ModelCard(_DEIT, APACHE, "DeiT-Base backbone (Table 8)"),
     "dpt_deit_base_distilled": ModelCard(_DEIT_DISTILLED, APACHE, "distilled DeiT-Base backbone (Table 8)"),
     "dpt_resnet50": ModelCard(_RESNET50, BSD, "ResNet-50 backbone (Table 8)"),

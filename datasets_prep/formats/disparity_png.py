@@ -4,8 +4,6 @@ Disparity: 16 bits of grey and two tEXt chunks, disparity = `offset` + `scale` Â
 8 bits of grey in tenths of a pixel; 255 stands for 25.5 and more.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import struct
@@ -34,11 +32,8 @@ def encode_disparity(disparity: NDArray[np.float32]) -> bytes:
 def decode_disparity(data: bytes, role: str = "depth") -> NDArray[np.float32]:
     """Decode the disparity map in `data`; errors begin with `role`.
 
-    Returns:
-        (H, W) float32 pixels, may be negative.
-
-    Raises:
-        BadSample: if the PNG is damaged, not 16 bits deep, or lacks `offset` or `scale`.
+    Returns (H, W) float32 pixels, may be negative. Raises BadSample if the PNG is damaged, not 16 bits deep,
+    or lacks `offset` or `scale`.
     """
     steps = decode_grey_png(data, role)
     if steps.dtype != np.uint16:
@@ -60,11 +55,8 @@ def encode_uncertainty(uncertainty: NDArray[np.float32]) -> bytes:
 def decode_uncertainty(data: bytes, role: str = "uncertainty") -> NDArray[np.float32]:
     """Decode the uncertainty map in `data`; errors begin with `role`.
 
-    Returns:
-        (H, W) float32 pixels; 25.5 stands for 25.5 and more.
-
-    Raises:
-        BadSample: if the PNG is damaged or not 8 bits deep.
+    Returns (H, W) float32 pixels; 25.5 stands for 25.5 and more. Raises BadSample if the PNG is damaged or
+    not 8 bits deep.
     """
     tenths = decode_grey_png(data, role)
     if tenths.dtype != np.uint8:

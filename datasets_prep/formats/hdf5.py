@@ -4,8 +4,6 @@ An HDF5 file can refer to other files on the machine that reads it (external lin
 storage), and declare chunks of any size. Such datasets are refused here.
 """
 
-from __future__ import annotations
-
 import atexit
 import io
 import math
@@ -30,16 +28,10 @@ _BUFFER_BYTES = 256 * 2**10
 
 
 def decode_hdf5_array(data: bytes, role: str, name: str, ndim: int) -> NDArray[Any]:
-    """A whole numeric dataset of a small HDF5 file.
+    """The whole numeric dataset `name` (without a leading slash) of the small HDF5 file `data`.
 
-    Args:
-        data: content of the file.
-        role: first word of errors.
-        name: path of the dataset in the file, without a leading slash.
-        ndim: required number of dimensions.
-
-    Raises:
-        BadSample: if the file is damaged or has no such dataset.
+    Errors begin with `role`. Raises BadSample if the file is damaged or has no such dataset of `ndim`
+    dimensions.
     """
     import h5py  # type: ignore[import-untyped, unused-ignore]
 
@@ -67,16 +59,9 @@ def encode_hdf5_arrays(arrays: dict[str, NDArray[Any]]) -> bytes:
 
 
 def trusted_dataset(file: Any, role: str, name: str, ndim: int) -> Any:
-    """A numeric dataset whose values lie in the file itself.
+    """The numeric dataset `name` of the open `h5py.File` `file`, whose values lie in the file itself.
 
-    Args:
-        file: an open `h5py.File`.
-        role: what the file is, for errors.
-        name: of the dataset in the file.
-        ndim: number of dimensions that it must have.
-
-    Raises:
-        BadSample: naming what the file has instead.
+    It must have `ndim` dimensions. Errors begin with `role`: BadSample, naming what the file has instead.
     """
     import h5py
 
@@ -107,12 +92,7 @@ def _check_cost(stored: Any, role: str, shape: tuple[int, ...]) -> None:
 
 
 class LargeHdf5:
-    """An HDF5 file on any file system, of which only the requested parts are read; see `open_hdf5`.
-
-    Args:
-        folder: folder of the file.
-        relative: its path in the folder.
-    """
+    """The HDF5 file `relative` in `folder`, of which only the requested parts are read; see `open_hdf5`."""
 
     def __init__(self, folder: Folder, relative: str) -> None:
         import h5py
@@ -127,9 +107,8 @@ class LargeHdf5:
     def shape(self, name: str, ndim: int) -> tuple[int, ...]:
         """The shape of the dataset `name` of `ndim` dimensions, from its header.
 
-        Raises:
-            BadSample: if the dataset does not exist or the file is damaged.
-            StorageFailed: if the file cannot be read.
+        Raises BadSample if the dataset does not exist or the file is damaged; StorageFailed if the file
+        cannot be read.
         """
         try:
             shape: tuple[int, ...] = trusted_dataset(self._file, self._where, name, ndim).shape
@@ -159,10 +138,8 @@ class LargeHdf5:
 def open_hdf5(folder: Folder, relative: str) -> LargeHdf5:
     """The file `relative` in `folder` in its current state, opened once per process.
 
-    Raises:
-        FileNotFoundError: if it does not exist.
-        BadSample: if it is damaged.
-        StorageFailed: if it cannot be read.
+    Raises FileNotFoundError if it does not exist; BadSample if it is damaged; StorageFailed if it cannot be
+    read.
     """
     path = folder.path_of(relative)
     return _opened(folder.uri, relative, persistently("read", folder.fs.ukey, path))

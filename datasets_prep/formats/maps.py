@@ -1,7 +1,5 @@
 """Maps of numbers: PFM, NPY, Sintel's .dpt, raw floats, OpenEXR."""
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -30,13 +28,8 @@ def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
 
     Errors begin with `role`. Any white space may separate the header's fields; LF or CRLF must end it. The
     sign of the scale gives the byte order (negative: little-endian); its magnitude is ignored, as in every
-    depth reader.
-
-    Returns:
-        (H, W) float32, top row first.
-
-    Raises:
-        BadSample: if the header is damaged, declares three channels, or does not fit the file's size.
+    depth reader. Returns (H, W) float32, top row first. Raises BadSample if the header is damaged, declares
+    three channels, or does not fit the file's size.
     """
     header = _PFM_HEADER.match(data[:_PFM_HEADER_BYTES])
     if header is None:
@@ -53,9 +46,8 @@ def decode_pfm(data: bytes, role: str) -> NDArray[np.float32]:
     expected = width * height * 4
     if len(payload) != expected:
         problem = "truncated" if len(payload) < expected else "longer than its header says"
-        raise BadSample(
-            f"{role} PFM {problem}: header says {width}x{height} = {expected} bytes, file has {len(payload)}"
-        )
+        sizes = f"header says {width}x{height} = {expected} bytes, file has {len(payload)}"
+        raise BadSample(f"{role} PFM {problem}: {sizes}")
     stored = np.frombuffer(payload, "<f4" if scale < 0 else ">f4").reshape(height, width)
     return stored[::-1].astype(np.float32)
 
@@ -69,13 +61,8 @@ def encode_pfm(values: NDArray[np.float32]) -> bytes:
 def decode_npy(data: bytes, role: str) -> NDArray[Any]:
     """Decode the numeric `.npy` file `data`, version 1 to 3, without NumPy's loader (which can unpickle).
 
-    Errors begin with `role`.
-
-    Returns:
-        Any shape; floats, integers or booleans, in native byte order.
-
-    Raises:
-        BadSample: if the header is damaged, names another kind of value, or does not fit the file's size.
+    Errors begin with `role`. Returns any shape; floats, integers or booleans, in native byte order. Raises
+    BadSample if the header is damaged, names another kind of value, or does not fit the file's size.
     """
     header, start = _npy_header(data, role)
     descr, order, shape = (pattern.search(header) for pattern in (_NPY_DESCR, _NPY_ORDER, _NPY_SHAPE))
@@ -91,9 +78,8 @@ def decode_npy(data: bytes, role: str) -> NDArray[Any]:
         raise BadSample(f"{role} NPY declares {count} values: {dimensions}")
     expected, found = count * dtype.itemsize, len(data) - start
     if expected != found:
-        raise BadSample(
-            f"{role} NPY does not fit: header says {dimensions} {dtype} = {expected} bytes, file has {found}"
-        )
+        sizes = f"header says {dimensions} {dtype} = {expected} bytes, file has {found}"
+        raise BadSample(f"{role} NPY does not fit: {sizes}")
     stored = np.frombuffer(data, dtype, offset=start)
     values = stored.reshape(dimensions, order="F" if order[1] == "True" else "C")
     return values.astype(dtype.newbyteorder("="))
@@ -110,15 +96,8 @@ def encode_npy(values: NDArray[Any]) -> bytes:
 def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
     """Decode MPI Sintel's `.dpt`: the tag `PIEH`, int32 width and height, then float32 rows from the top.
 
-    Args:
-        data: content of the file.
-        role: first word of errors.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the tag is missing or the header does not fit the file's size.
+    `data` is the content of the file; errors begin with `role`. Returns (H, W) float32. Raises BadSample if
+    the tag is missing or the header does not fit the file's size.
     """
     if not data.startswith(_SINTEL_TAG) or len(data) < 12:
         raise BadSample(f"{role} is not a Sintel depth file ({len(data)} bytes, starts {data[:8]!r})")
@@ -126,9 +105,8 @@ def decode_sintel_depth(data: bytes, role: str) -> NDArray[np.float32]:
     check_size(height, width, role)
     expected, found = width * height * 4, len(data) - 12
     if expected != found:
-        raise BadSample(
-            f"{role} does not fit: header says {width}x{height} = {expected} bytes, file has {found}"
-        )
+        sizes = f"header says {width}x{height} = {expected} bytes, file has {found}"
+        raise BadSample(f"{role} does not fit: {sizes}")
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width).astype(np.float32)
 
 
@@ -141,11 +119,7 @@ def encode_sintel_depth(values: NDArray[np.float32]) -> bytes:
 def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArray[np.float32]:
     """Decode `height` × `width` little-endian float32 `data` without a header; errors begin with `role`.
 
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if there are more or fewer bytes.
+    Returns (H, W) float32. Raises BadSample if there are more or fewer bytes.
     """
     expected = height * width * 4
     if len(data) != expected:
@@ -154,18 +128,10 @@ def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArra
 
 
 def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.float32]:
-    """Decode one channel of a single-part OpenEXR file.
+    """Decode one channel of the single-part OpenEXR file `data`; errors begin with `role`.
 
-    Args:
-        data: content of the file.
-        role: first word of errors.
-        channels: names in order of preference; if the file has none of them, its only channel is taken.
-
-    Returns:
-        (H, W) float32.
-
-    Raises:
-        BadSample: if the file is damaged, has several parts, or none of the channels.
+    The `channels` are names in order of preference; if the file has none of them, its only channel is taken.
+    Returns (H, W) float32. Raises BadSample if it is damaged, has several parts, or none of the channels.
     """
     # Imported here: only one dataset needs it, and every worker would pay for loading it.
     import OpenEXR  # type: ignore[import-not-found, unused-ignore]
@@ -184,14 +150,12 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
         raise BadSample(f"{role} EXR damaged: {error}") from error
     if len(parts) != 1:
         raise BadSample(f"{role} EXR has {len(parts)} parts, expected one")
-    name = next((name for name in channels if name in found), None)
-    if name is None and len(found) == 1:
-        name = next(iter(found))
-    if name is None:
+    names = [name for name in channels if name in found] or (list(found) if len(found) == 1 else [])
+    if not names:
         raise BadSample(f"{role} EXR has channels {sorted(found)!r:.200}, expected {' or '.join(channels)}")
-    values = found[name].pixels
+    values = found[names[0]].pixels
     if values is None or values.shape != (height, width):
-        raise BadSample(f"{role} EXR damaged: channel {name} does not cover {width}x{height}")
+        raise BadSample(f"{role} EXR damaged: channel {names[0]} does not cover {width}x{height}")
     return values.astype(np.float32)
 
 

@@ -7,9 +7,8 @@ compressed or not, little-endian. The format: "MAT-File Format", MathWorks, chap
 elements: flags, dimensions, name and values; a compressed element (type 15) is a deflated one of these.
 """
 
-from __future__ import annotations
-
 import io
+import itertools
 import math
 import struct
 import zlib
@@ -24,18 +23,15 @@ from datasets_prep.formats.pictures import MAX_PIXELS
 
 _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
-_MAX_HEAD_BYTES = 4096
-"""Enough for flags, dimensions and name of a matrix, which precede its values."""
-
+_MAX_HEAD_BYTES = 4096  # enough for flags, dimensions and name of a matrix, which precede its values
 _MAX_MATRIX_BYTES = 8 * MAX_PIXELS + _MAX_HEAD_BYTES
 _COMPLEX = 0x0800
 
+# Type of stored values → NumPy's: MATLAB stores a matrix in the smallest type that holds its values.
 _STORED_TYPES = {
     **{1: "i1", 2: "u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4"},
     **{7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"},
 }
-"""Type of stored values → NumPy's: MATLAB stores a matrix in the smallest type that holds its values."""
-
 _CLASSES = dict(enumerate(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), start=6))
 """Class of a matrix in MATLAB → NumPy type."""
 
@@ -43,22 +39,19 @@ _CLASSES = dict(enumerate(("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8",
 def decode_matlab_array(data: bytes, role: str, name: str) -> NDArray[Any]:
     """The matrix `name` of real numbers in the MATLAB file `data` of version 5; errors begin with `role`.
 
-    Returns:
-        Two-dimensional, in the type that the matrix has in MATLAB.
-
-    Raises:
-        BadSample: if the file is damaged or has no such matrix.
+    Returns two-dimensional, in the type that the matrix has in MATLAB. Raises BadSample if the file is
+    damaged or has no such matrix.
     """
     if len(data) < _HEADER_BYTES or data[124:128] != b"\x00\x01IM":
         raise BadSample(f"{role} MATLAB file is not of version 5 ({len(data)} bytes, starts {data[:8]!r})")
     try:
         found = []
         for kind, content in _elements(data[_HEADER_BYTES:]):
-            head = _inflated(content, _MAX_HEAD_BYTES) if kind == _COMPRESSED else _framed(kind, content)
+            tag = struct.pack("<2I", kind, len(content))
+            head = _inflated(content, _MAX_HEAD_BYTES) if kind == _COMPRESSED else tag + content
             found.append(_name(head))
             if found[-1] == name:
-                whole = _inflated(content, _MAX_MATRIX_BYTES) if kind == _COMPRESSED else head
-                return _matrix(whole)
+                return _matrix(_inflated(content, _MAX_MATRIX_BYTES) if kind == _COMPRESSED else head)
     except (_Damaged, struct.error, zlib.error) as error:
         raise BadSample(f"{role} MATLAB file damaged: {error}") from error
     raise BadSample(f"{role} MATLAB file has no matrix {name}, but {sorted(found)!r:.200}")
@@ -80,10 +73,6 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
         if start + size > len(data):
             raise _Damaged(f"truncated: an element of {size} bytes where {len(data) - start} are left")
         yield kind, data[start : start + size]
-
-
-def _framed(kind: int, content: bytes) -> bytes:
-    return struct.pack("<2I", kind, len(content)) + content
 
 
 def _inflated(data: bytes, most: int) -> bytes:
@@ -110,10 +99,7 @@ def _parts(matrix: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _name(head: bytes) -> str:
-    parts = _parts(head)
-    for _ in range(2):
-        next(parts, None)
-    _, name = next(parts, (0, b""))
+    _, name = next(itertools.islice(_parts(head), 2, None), (0, b""))
     return name.decode("latin-1")
 
 

@@ -9,8 +9,6 @@ The only user of the private `pickle._Unpickler`, read from Python 3.11's `pickl
 restricted to some instructions, and allocates as many memo slots as the file says, up to four billion.)
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from collections.abc import Callable, Mapping
@@ -37,10 +35,8 @@ class _Name:
 class Record:
     """A call that the pickle asked for and that was not made.
 
-    Attributes:
-        what: the caller's word for the name that is called.
-        arguments: arguments of the call.
-        state: state that the result was to be given, or None.
+    `what` is the caller's word for the name that is called with `arguments`, `state` what the result was to
+    be given, or None.
     """
 
     what: str
@@ -49,15 +45,11 @@ class Record:
 
 
 def load_inert(data: bytes, names: Mapping[tuple[str, str], str] | None = None) -> Any:
-    """The value of a pickle of any protocol; texts of Python 2 are decoded as Latin-1.
+    """The value of the pickle `data` of any protocol; texts of Python 2 are decoded as Latin-1.
 
-    Args:
-        data: content of the pickle.
-        names: (module, name) → the caller's word for it; a call of one of these becomes a `Record`.
-
-    Raises:
-        pickle.UnpicklingError: if it names anything else, or has an instruction that is not needed.
-        Exception: anything else that a damaged pickle runs into.
+    `names` maps (module, name) to the caller's word for it; a call of one of these becomes a `Record`. Raises
+    pickle.UnpicklingError if it names anything else, or has an instruction that is not needed; and any other
+    exception that a damaged pickle runs into.
     """
     return _InertUnpickler(data, names or {}).load()
 

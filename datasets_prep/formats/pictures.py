@@ -6,8 +6,6 @@ is a `BadSample` whose reason starts with the role of the file (`depth`, `mask`,
 quarantine table can be understood by themselves.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator
@@ -39,13 +37,18 @@ _JPEG_SCAN = b"\xff\xda"
 def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
     """Height and width of the JPEG or PNG `data`, from its header alone; errors begin with `role`.
 
-    Raises:
-        BadSample: if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
+    Raises BadSample if the bytes are neither, the header is damaged, or it declares more than `MAX_PIXELS`.
     """
     if data.startswith(_PNG_MAGIC):
-        height, width = _png_size(data, role)
+        if len(data) < 24 or data[12:16] != b"IHDR":
+            raise BadSample(f"{role} PNG header damaged")
+        width, height = struct.unpack_from(">II", data, 16)
     elif data.startswith(_JPEG_MAGIC):
-        height, width = _jpeg_size(data, role)
+        # By the library that will decode it: a hostile file could show another size to another parser.
+        try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        except ValueError as error:
+            raise BadSample(f"{role} JPEG damaged: {error}") from error
     else:
         raise BadSample(f"{role} is neither JPEG nor PNG ({len(data)} bytes, starts {data[:8]!r})")
     check_size(height, width, role)
@@ -56,14 +59,9 @@ def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
     """Decode the whole JPEG or PNG `data`, of any channel count, to RGB; errors begin with `role`.
 
     Alpha is dropped, grey is repeated, 16 bits become 8. EXIF orientation is ignored: ground truth belongs to
-    the pixels as stored.
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        BadSample: if the file is damaged anywhere. A truncated JPEG is refused although its upper part could
-            be shown: the grey rest would be taken for scenery.
+    the pixels as stored. Returns (H, W, 3) uint8. Raises BadSample if the file is damaged anywhere. A
+    truncated JPEG is refused although its upper part could be shown: the grey rest would be taken for
+    scenery.
     """
     height, width = image_size(data, role)
     if data.startswith(_PNG_MAGIC):
@@ -78,24 +76,15 @@ def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
     """Encode the (H, W, 3) RGB or (H, W, 1) grey uint8 `image` as a baseline JPEG of this `quality`."""
-    colorspace = "RGB" if image.shape[2] == 3 else "GRAY"
-    return bytes(
-        simplejpeg.encode_jpeg(
-            np.ascontiguousarray(image), quality=quality, colorspace=colorspace, colorsubsampling="420"
-        )
-    )
+    pixels, space = np.ascontiguousarray(image), "RGB" if image.shape[2] == 3 else "GRAY"
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorspace=space, colorsubsampling="420"))
 
 
 def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Decode the map in the grey PNG `data` without changing its values; errors begin with `role`.
 
-    Some datasets store the map three times, as RGB; that is accepted if the channels are equal.
-
-    Returns:
-        (H, W) uint8 or uint16, as stored.
-
-    Raises:
-        BadSample: if it is not a PNG, is damaged, or is a colour picture.
+    Some datasets store the map three times, as RGB; accepted if the channels are equal. Returns
+    (H, W) uint8 or uint16 as stored. Raises BadSample if it is not a PNG, damaged, or a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
         raise BadSample(f"{role} is not a PNG ({len(data)} bytes, starts {data[:8]!r})")
@@ -106,9 +95,8 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
             raise BadSample(f"{role} PNG is a colour picture, expected one channel")
         values = np.ascontiguousarray(values[..., 0])
     if values.shape != (height, width) or values.dtype not in (np.uint8, np.uint16):
-        raise BadSample(
-            f"{role} PNG decodes to {values.shape} {values.dtype}, its header says {width}x{height}"
-        )
+        found = f"{values.shape} {values.dtype}"
+        raise BadSample(f"{role} PNG decodes to {found}, its header says {width}x{height}")
     return values
 
 
@@ -134,25 +122,8 @@ def check_size(height: int, width: int, role: str) -> None:
     if height < 1 or width < 1:
         raise BadSample(f"{role} declares {width}x{height} pixels")
     if height * width > MAX_PIXELS:
-        raise BadSample(
-            f"{role} declares {width}x{height} pixels, more than {MAX_PIXELS // 10**6} megapixels"
-        )
-
-
-def _png_size(data: bytes, role: str) -> tuple[int, int]:
-    if len(data) < 24 or data[12:16] != b"IHDR":
-        raise BadSample(f"{role} PNG header damaged")
-    width, height = struct.unpack_from(">II", data, 16)
-    return height, width
-
-
-def _jpeg_size(data: bytes, role: str) -> tuple[int, int]:
-    # By the library that will decode it: a hostile file could show another size to another parser.
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-    except ValueError as error:
-        raise BadSample(f"{role} JPEG damaged: {error}") from error
-    return height, width
+        most = f"{MAX_PIXELS // 10**6} megapixels"
+        raise BadSample(f"{role} declares {width}x{height} pixels, more than {most}")
 
 
 def _decode_jpeg(data: bytes, role: str) -> NDArray[np.uint8]:

@@ -1,7 +1,5 @@
 """Maps stored as TIFF: 8, 16 or 32 bits, integers or floats, as depth cameras and GIS tools write them."""
 
-from __future__ import annotations
-
 import io
 import warnings
 
@@ -11,18 +9,14 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import MAX_PIXELS
 
-_MODES = ("L", "I;16", "I;16B", "I", "F")
-"""Pillow's names for one channel of integers or floats."""
+_MODES = ("L", "I;16", "I;16B", "I", "F")  # Pillow's names for one channel of integers or floats
 
 
 def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
     """Decode the first picture of the one-channel TIFF `data`; errors begin with `role`.
 
-    Returns:
-        (H, W) float32, values as stored.
-
-    Raises:
-        BadSample: if the file is damaged, too large or has several channels.
+    Returns (H, W) float32, values as stored. Raises BadSample if the file is damaged, too large or has
+    several channels.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -5,12 +5,9 @@ constant rate, such as films and nearly all web videos, it counts from 0. It nee
 middle of a film is read by seeking to the key frame before it.
 """
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from types import TracebackType
 from typing import Any
 
 import av
@@ -29,15 +26,9 @@ MAX_FRAME_PIXELS = 8192 * 4320
 
 
 class Video:
-    """An open video file, decoded on one thread (the jobs run one task per core).
+    """The open video file `path` in `folder`, decoded on one thread (the jobs run one task per core).
 
-    Args:
-        folder: folder of the file.
-        path: its path in the folder.
-
-    Raises:
-        BadSample: if it is not a video, or its frames are too large.
-        OSError: when storage fails.
+    Raises BadSample if it is not a video, or its frames are too large; OSError when storage fails.
     """
 
     def __init__(self, folder: Folder, path: str) -> None:
@@ -58,12 +49,10 @@ class Video:
         self._stream = self._container.streams.video[0]
         self._stream.codec_context.thread_count = 1
 
-    def __enter__(self) -> Video:
+    def __enter__(self) -> "Video":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -129,7 +118,8 @@ class Video:
                 found = self._number(frame)
                 if first and found > number > 0:
                     # Some containers seek to the key frame after it; only the start is certain then.
-                    yield from self._decode_all()
+                    self._seek(0)
+                    yield from ((self._number(one), one) for one in self._container.decode(self._stream))
                     return
                 first = False
                 yield found, frame
@@ -137,11 +127,6 @@ class Video:
             if isinstance(error, BadSample) or not _is_damage(error):
                 raise
             raise BadSample(f"video damaged: {_message(error)}") from error
-
-    def _decode_all(self) -> Iterator[tuple[int, av.VideoFrame]]:
-        self._seek(0)
-        for frame in self._container.decode(self._stream):
-            yield self._number(frame), frame
 
     def _seek(self, number: int) -> None:
         assert self._stream.time_base is not None

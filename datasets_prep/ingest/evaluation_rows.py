@@ -4,8 +4,6 @@ The zero-shot protocol compares a prediction, resized to the ground truth, at th
 ground truth; a second JPEG generation or half-precision depth would add an error to the published metrics.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_rgb
 from datasets_prep.ingest.normalize import raw_inverse_depth
-from datasets_prep.schema import encode_depth
+from datasets_prep.schema import POINT_PAIR, encode_depth
 from datasets_prep.sources.base import RawPointPair, RawSample, TargetKind
 
 
@@ -21,26 +19,20 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
     """The pixel columns of `raw` with float32 depth at native resolution, NaN where there is none.
 
     Sky counts as "no ground truth": the protocol compares depth, and sky has none. One valid pixel is enough:
-    the benchmark's authors chose its images. `scale` is set if `target_kind` is metric.
-
-    Raises:
-        BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
+    the benchmark's authors chose its images. `scale` is set if `target_kind` is metric. Raises BadSample with
+    the reason, if image or ground truth are damaged, of different sizes, or empty.
     """
     height, width = decode_rgb(raw.image).shape[:2]
     inverse, valid = raw_inverse_depth(raw)
     if valid.shape != (height, width):
-        raise BadSample(
-            f"size mismatch: image is {width}x{height}, ground truth is {valid.shape[1]}x{valid.shape[0]}"
-        )
+        rows, columns = valid.shape
+        raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
     if not valid.any():
         raise BadSample("ground truth is empty: no pixel is valid")
     values = inverse[valid]
     largest = float(values.max())
-    if raw.quantity == "depth":
-        depth = np.where(valid, raw.target, np.float32(np.nan))
-    else:
-        depth = np.full(valid.shape, np.nan, np.float32)
-        depth[valid] = 1 / values
+    depth = np.full(valid.shape, np.nan, np.float32)
+    depth[valid] = raw.target[valid] if raw.quantity == "depth" else 1 / values
     return {
         "image": raw.image,
         "depth": encode_depth(depth),
@@ -59,8 +51,7 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
 def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
     """The pixel columns of `raw`, whose ground truth is the order of two points.
 
-    Raises:
-        BadSample: if the image is damaged or a point lies outside it.
+    Raises BadSample if the image is damaged or a point lies outside it.
     """
     height, width = decode_rgb(raw.image).shape[:2]
     for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):
@@ -68,13 +59,7 @@ def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
             raise BadSample(f"point {name} at row {y}, column {x} lies outside the image of {width}x{height}")
     return {
         "image": raw.image,
-        "point_pair": {
-            "y_a": raw.y_a,
-            "x_a": raw.x_a,
-            "y_b": raw.y_b,
-            "x_b": raw.x_b,
-            "a_is_farther": raw.a_is_farther,
-        },
+        "point_pair": {field.name: getattr(raw, field.name) for field in POINT_PAIR},
         "height": height,
         "width": width,
         "target_kind": "ordinal",

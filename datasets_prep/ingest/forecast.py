@@ -3,8 +3,6 @@
 A few samples are read and normalised as by the ingest, and the results are extrapolated to the others.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

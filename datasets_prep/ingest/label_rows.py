@@ -4,8 +4,6 @@ Labels are classes, not quantities: a resized map takes the label of the nearest
 keep image bytes and labels as they are, because mean IoU is measured at the labels' native resolution.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -22,15 +20,10 @@ CLASSES = {"ade20k": 150, "pascal_context_59": 59, "pascal_context_60": 60}
 
 
 def label_columns(raw: RawLabels, settings: IngestSettings, for_evaluation: bool) -> dict[str, Any]:
-    """The pixel columns of a row with a label map.
+    """The pixel columns of a row with the image and label map `raw`; kept as they are if `for_evaluation`.
 
-    Args:
-        raw: image and labels.
-        settings: size, JPEG quality and least share of labelled pixels, unless `for_evaluation`.
-        for_evaluation: whether image bytes and labels are kept as they are.
-
-    Raises:
-        BadSample: with the reason, if image or labels are damaged, differ in size, or too few are labelled.
+    Else `settings` decide size, JPEG quality and the least share of labelled pixels. Raises BadSample with
+    the reason, if image or labels are damaged, differ in size, or too few are labelled.
     """
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]
@@ -38,16 +31,15 @@ def label_columns(raw: RawLabels, settings: IngestSettings, for_evaluation: bool
         rows, columns = raw.labels.shape
         raise BadSample(f"size mismatch: image is {width}x{height}, label map is {columns}x{rows}")
     share, least = float(np.mean(raw.labels != IGNORED_LABEL)), settings.min_valid_share
-    if not for_evaluation and share < least:
-        raise BadSample(f"only {share:.2%} of the pixels are labelled, at least {least:.2%} needed")
-    shape = (height, width)
+    shape, data = (height, width), raw.image
     if not for_evaluation:
+        if share < least:
+            raise BadSample(f"only {share:.2%} of the pixels are labelled, at least {least:.2%} needed")
         shape = resized_shape(height, width, settings.side, settings.resize)
+        data = encode_resized(raw.image, image, shape, settings.jpeg_quality)
     rows, columns = nearest_indices((height, width), shape)
     return {
-        "image": raw.image
-        if for_evaluation
-        else encode_resized(raw.image, image, shape, settings.jpeg_quality),
+        "image": data,
         "label": encode_label(raw.labels[rows[:, None], columns[None, :]]),
         "height": shape[0],
         "width": shape[1],

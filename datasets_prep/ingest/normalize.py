@@ -10,8 +10,7 @@ All datasets are brought to one representation here, and only here (paper sectio
   invalid pixels.
 """
 
-from __future__ import annotations
-
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +69,8 @@ def normalize(
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]
     if raw.target.shape != (height, width) and not sizes_may_differ:
-        target_height, target_width = raw.target.shape
-        raise BadSample(
-            f"size mismatch: image is {width}x{height}, ground truth is {target_width}x{target_height}"
-        )
+        rows, columns = raw.target.shape
+        raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
     shape = resized_shape(height, width, settings.side, settings.resize)
     target = normalize_target(raw, target_kind, shape, settings.min_valid_share, settings.min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
@@ -130,24 +127,19 @@ def normalize_target(
     normalised = np.full(shape, np.nan, np.float32)
     normalised[valid] = (values - zero) / span
     normalised[sky] = 0.0
-    return Target(
-        inverse_depth=normalised.astype(np.float16),
-        sky_share=float(sky.mean()),
-        scale=span if target_kind == "metric" else None,
-    )
+    scale = span if target_kind == "metric" else None
+    return Target(normalised.astype(np.float16), float(sky.mean()), scale)
 
 
 def require_depth(valid: NDArray[np.bool_], min_valid_share: float) -> None:
     """Refuse a (H, W) bool map `valid` of which less than `min_valid_share` is True.
 
-    Raises:
-        BadSample: naming both shares.
+    Raises BadSample, naming both shares.
     """
     share = float(valid.mean())
     if share < min_valid_share:
-        raise BadSample(
-            f"only {share:.2%} of the pixels have valid ground truth, at least {min_valid_share:.2%} needed"
-        )
+        needed = f"at least {min_valid_share:.2%} needed"
+        raise BadSample(f"only {share:.2%} of the pixels have valid ground truth, {needed}")
 
 
 def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> None:
@@ -159,10 +151,8 @@ def _require_range(values: NDArray[np.float64], min_dynamic_range: float) -> Non
     # Every n-th value, about 20,000 in all, gives the percentiles precisely enough in a tenth of the time.
     low, high = np.percentile(values[:: max(1, values.size // 20_000)], (2, 98))
     if high <= 0 or high < low * min_dynamic_range:
-        raise BadSample(
-            f"ground truth is flat: inverse depth spans a factor of {high / low if low else 1:.3f}, "
-            f"at least {min_dynamic_range:g} needed"
-        )
+        found = f"inverse depth spans a factor of {high / low if low else 1:.3f}"
+        raise BadSample(f"ground truth is flat: {found}, at least {min_dynamic_range:g} needed")
 
 
 def raw_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -178,19 +168,13 @@ def raw_inverse_depth(raw: RawSample) -> tuple[NDArray[np.float32], NDArray[np.b
 
 
 def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns of the source pixels under the centres of the output pixels.
+    """Rows and columns of source pixels, `old` (h, w, …), under the centres of output pixels, `new` (H, W).
 
     The centre of output pixel i of n lies at (i + 0.5) · o / n of o source pixels; the pixel that contains it
     is the integer part. From 5 to 2: 1.25 and 3.75, so pixels 1 and 3.
-
-    Args:
-        old: (h, w, …) of the source.
-        new: (H, W) of the output.
     """
-    rows, columns = (
-        np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1)
-        for o, n in zip(old[:2], new, strict=True)
-    )
+    sides = zip(old[:2], new, strict=True)
+    rows, columns = (np.minimum(((np.arange(n) + 0.5) * o / n).astype(np.intp), o - 1) for o, n in sides)
     return rows, columns
 
 
@@ -203,29 +187,17 @@ def resize_nearest_valid(
     that is 1, so output pixel 1, centred in source pixel 4, may take 3 to 5 and nothing of its neighbours.
     All output pixels try the same offset at once, the nearest first; equal distances are ordered by (dy, dx).
 
-    Args:
-        values: (h, w) float32.
-        valid: (h, w) bool.
-        shape: (H, W) of the output, smaller or larger.
-
-    Returns:
-        (H, W) float32 and (H, W) bool; an output pixel is invalid where its whole footprint is.
+    From `values` (h, w) float32 and `valid` (h, w) bool to (H, W) = `shape`, smaller or larger, of the same
+    types; an output pixel is invalid where its whole footprint is.
     """
     rows, columns = nearest_indices(values.shape, shape)
     out = values[rows[:, None], columns[None, :]]
     out_valid = valid[rows[:, None], columns[None, :]]
-    reach_rows, reach_columns = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
-    offsets = sorted(
-        (
-            (dy, dx)
-            for dy in range(-reach_rows, reach_rows + 1)
-            for dx in range(-reach_columns, reach_columns + 1)
-            if dy or dx
-        ),
-        key=lambda o: (o[0] ** 2 + o[1] ** 2, o),
-    )
+    reaches = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
+    offsets = itertools.product(*(range(-reach, reach + 1) for reach in reaches))
     height, width = values.shape
-    for dy, dx in offsets:
+    # The nearest, (0, 0), has been taken already.
+    for dy, dx in sorted(offsets, key=lambda o: (o[0] ** 2 + o[1] ** 2, o))[1:]:
         missing_rows, missing_columns = np.nonzero(~out_valid)
         if missing_rows.size == 0:
             break
@@ -238,18 +210,13 @@ def resize_nearest_valid(
 
 
 def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
-    """The image as JPEG of a given size; the source's own bytes if they are that already.
+    """The image as JPEG of the size `shape` (height, width) and `quality`; `data` if it is that already.
 
-    Args:
-        data: bytes of the image file.
-        image: (H, W, 3) uint8 RGB, decoded from `data`.
-        shape: (height, width) of the result.
-        quality: JPEG quality.
+    `data` are the bytes of the image file, from which `image` (H, W, 3) uint8 RGB was decoded.
     """
     if image.shape[:2] == shape:
         return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)
     shrinks = shape[0] < image.shape[0]
-    resized = cv2.resize(
-        image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    )
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    resized = cv2.resize(image, (shape[1], shape[0]), interpolation=method)
     return encode_jpeg(np.asarray(resized, np.uint8), quality)

@@ -1,7 +1,5 @@
 """One raw sample → one row of a shard."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from datasets_prep.errors import BadSample
@@ -17,51 +15,29 @@ from datasets_prep.storage.folder import DigestingFolder
 def make_row(
     source: Source, root: DigestingFolder, sample: Sample, split: str, settings: IngestSettings
 ) -> dict[str, Any]:
-    """Read and normalise a sample.
+    """Read and normalise the `sample` of `source` below `root`; `split` is official or drawn.
 
-    Args:
-        source: the sample's dataset.
-        root: the dataset root.
-        sample: is read.
-        split: its split, official or drawn.
-        settings: ingest settings.
-
-    Returns:
-        The columns of `schema.SCHEMA`; columns that a sample does not have may be missing.
-
-    Raises:
-        BadSample: with the reason, if it cannot be used.
-        StorageFailed: if storage fails; the sample itself may be good.
+    Returns the columns of `schema.SCHEMA` by `settings`; those that a sample does not have may be missing.
+    Raises BadSample with the reason, if it cannot be used; StorageFailed if storage fails: the sample itself
+    may be good.
     """
     root.take_digest()
     try:
         raw = source.read(root, sample)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise BadSample(f"{type(error).__name__}: {error}") from error
-    digest = root.take_digest()
-    return {
-        "sample_id": sample.sample_id,
-        "dataset": source.name,
-        "split": split,
-        "source_path": sample.files["image"],
-        "source_digest": digest,
-        **pixel_columns(raw, source, split, settings),
-    }
+    origin = {"source_path": sample.files["image"], "source_digest": root.take_digest()}
+    columns = pixel_columns(raw, source, split, settings)
+    return {"sample_id": sample.sample_id, "dataset": source.name, "split": split, **origin, **columns}
 
 
 def pixel_columns(
     raw: RawSample | RawLabels | RawPointPair, source: Source, split: str, settings: IngestSettings
 ) -> dict[str, Any]:
-    """The columns of a row that come from pixels.
+    """The columns of a row that come from the pixels of `raw`, a sample of `source`, by `settings`.
 
-    Args:
-        raw: a sample of `source`.
-        source: decides how ground truth is treated.
-        split: the sample's split; rows of `source.evaluation_splits` keep their native resolution.
-        settings: ingest settings.
-
-    Raises:
-        BadSample: with the reason, if the sample cannot be used.
+    Rows of a `split` in `source.evaluation_splits` keep their native resolution. Raises BadSample with the
+    reason, if the sample cannot be used.
     """
     for_evaluation = split in source.evaluation_splits
     if isinstance(raw, RawPointPair):

@@ -9,8 +9,7 @@ footer and finally in `quarantine.parquet`. A storage failure leaves nothing out
 when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
-from __future__ import annotations
-
+import itertools
 import json
 import pickle
 from collections import Counter
@@ -55,12 +54,9 @@ MAX_FAILED_SHARDS = 16
 """If this many shards fail in one round, the cause is not transient: the job stops at once."""
 
 _TASKS = 64
+# Small shards are grouped into tasks of about this many images, once there are more than `_TASKS`.
 _IMAGES_A_TASK = 256
-"""Small shards are grouped into tasks of about this many images, once there are more than `_TASKS`."""
-
-_QUARANTINE_SCHEMA = pa.schema(
-    [("sample_id", pa.string()), ("source_path", pa.string()), ("reason", pa.string())]
-)
+_QUARANTINE_SCHEMA = pa.schema(dict.fromkeys(("sample_id", "source_path", "reason"), pa.string()))
 
 
 def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
@@ -113,8 +109,7 @@ def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
 def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
     """The result of every shard, in order of completion; those that are retried come last.
 
-    Raises:
-        StorageFailed: if a shard cannot be written in any round.
+    Raises StorageFailed if a shard cannot be written in any round.
     """
     waiting = plan.shards
     for _ in range(ROUNDS):
@@ -143,14 +138,8 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
-    task = partial(
-        write_shard,
-        source=plan.source,
-        raw=plan.raw,
-        out=out,
-        version=plan.version,
-        settings=plan.settings.model_dump(),
-    )
+    job: dict[str, Any] = {"source": plan.source, "raw": plan.raw, "out": out, "version": plan.version}
+    task = partial(write_shard, settings=plan.settings.model_dump(), **job)
     for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task).iter_rows():
         result = json.loads(row["result"])
         if "mistake" in result:
@@ -161,19 +150,12 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
 def write_shard(
     row: dict[str, Any], *, source: str, raw: str, out: str, version: str, settings: dict[str, Any]
 ) -> dict[str, str]:
-    """Write one shard, unless it exists.
+    """Write the shard whose pickled `ShardPlan` is in `row` to `out`, the version's folder, unless done.
 
-    Args:
-        row: Ray Data row; `shard` is the pickled `ShardPlan`.
-        source: key in `SOURCES`.
-        raw: the dataset root.
-        version: digest of the plan.
-        settings: `IngestSettings` as a dictionary.
-        out: folder of the dataset version.
-
-    Returns:
-        `result`: its name, split and `describe_shard` as JSON; or a `failure` of storage, or a `mistake` that
-        only the user can fix. (An exception would end the other tasks too, and hide its message.)
+    `source` is a key in `SOURCES`, `raw` the dataset root, `version` the plan's digest and `settings` are
+    those of the ingest as a dictionary. Returns `result`: its name, split and `describe_shard` as JSON; or a
+    `failure` of storage, or a `mistake` that only the user can fix. (An exception would end the other tasks
+    too, and hide its message.)
     """
     plan: ShardPlan = pickle.loads(row["shard"])
     result: dict[str, Any] = {"name": plan.name, "split": plan.split}
@@ -209,10 +191,8 @@ def _add_rows(
         try:
             shard.add(make_row(source, root, sample, plan.split, settings))
         except BadSample as error:  # noqa: PERF203 (each turn reads files)
-            path = sample.files["image"]
-            shard.quarantine.append(
-                {"sample_id": sample.sample_id, "source_path": path, "reason": str(error)}
-            )
+            where = {"sample_id": sample.sample_id, "source_path": sample.files["image"]}
+            shard.quarantine.append({**where, "reason": str(error)})
 
 
 # ---- the end
@@ -220,11 +200,8 @@ def _add_rows(
 
 def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: list[dict[str, Any]]) -> None:
     """Write quarantine table and manifest, then point `latest.json` at this version."""
-    rejected = [
-        {"sample_id": "", "source_path": rejection.path, "reason": rejection.reason}
-        for rejection in plan.rejected
-    ]
-    quarantine = rejected + [entry for result in results for entry in result["quarantine"]]
+    quarantine = [{"sample_id": "", "source_path": r.path, "reason": r.reason} for r in plan.rejected]
+    quarantine += itertools.chain.from_iterable(result["quarantine"] for result in results)
     with version_folder.writing(QUARANTINE_NAME) as path:
         pq.write_table(pa.Table.from_pylist(quarantine, _QUARANTINE_SCHEMA), path)
     rows = sum(result["rows"] for result in results)

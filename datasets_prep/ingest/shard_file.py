@@ -4,8 +4,6 @@ The footer names the plan that the file belongs to and the samples that were lef
 shard is recognised by its name and footer alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator
@@ -39,14 +37,7 @@ QuarantineEntry = dict[str, str]
 
 
 class ShardWriter:
-    """Collects a shard's rows and its quarantined samples; see `writing_shard`.
-
-    Args:
-        writer: open writer of the file.
-
-    Attributes:
-        quarantine: samples that were left out.
-    """
+    """Collects a shard's rows for `writer`, and its `quarantine` of samples left out; see `writing_shard`."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self.quarantine: list[QuarantineEntry] = []
@@ -91,8 +82,7 @@ def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
 def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
     """Whether the shard `name` of the plan `version` exists in `folder`, undamaged.
 
-    Raises:
-        NotADataset: if it exists but belongs to another plan.
+    Raises NotADataset if it exists but belongs to another plan.
     """
     if not folder.exists(name):
         return False
@@ -109,9 +99,8 @@ def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
 def describe_shard(file: BinaryIO) -> dict[str, Any]:
     """The description of a finished shard for the manifest, from its open `file`.
 
-    Returns:
-        `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of its non-null
-        values) and `quarantine`.
+    Returns `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of its
+    non-null values) and `quarantine`.
     """
     size, digest = digest_file(file)
     parquet = pq.ParquetFile(file)

@@ -1,7 +1,5 @@
 """Contact sheets: pictures of equal height in rows, with a line of text above each row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2
@@ -17,18 +15,12 @@ Picture = NDArray[np.uint8]
 
 
 def contact_sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str], height: int = 192) -> Picture:
-    """Lay pictures out in rows.
+    """Lay out `rows` of (H, W, 3) uint8 RGB pictures of any size, scaled to `height` pixels, in one picture.
 
-    Args:
-        rows: (H, W, 3) uint8 RGB pictures of any size.
-        titles: one line of ASCII text per row.
-        height: height in pixels to which each picture is scaled.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    `titles` has a line of ASCII text for each row.
     """
     strips = [
-        _titled(np.concatenate([_framed(_scaled(p, height)) for p in row], axis=1), title)
+        _titled(np.concatenate([_scaled(picture, height) for picture in row], axis=1), title)
         for row, title in zip(rows, titles, strict=True)
     ]
     width = max(strip.shape[1] for strip in strips)
@@ -39,16 +31,11 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str], heig
 
 
 def _scaled(picture: Picture, height: int) -> Picture:
+    """Scaled to `height`, with a gap below and to the left."""
     width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    shrinks = height < picture.shape[0]
-    resized = cv2.resize(
-        picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
-    )
-    return np.asarray(resized, np.uint8)
-
-
-def _framed(picture: Picture) -> Picture:
-    return np.pad(picture, ((0, _GAP), (_GAP, 0), (0, 0)), constant_values=_BACKGROUND)
+    method = cv2.INTER_AREA if height < picture.shape[0] else cv2.INTER_NEAREST
+    resized = np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+    return np.pad(resized, ((0, _GAP), (_GAP, 0), (0, 0)), constant_values=_BACKGROUND)
 
 
 def _titled(strip: Picture, title: str) -> Picture:

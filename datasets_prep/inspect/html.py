@@ -4,8 +4,6 @@ All pages share this style: those of `dpt inspect`, and the reports of sweeps an
 reader's colour scheme, fits small screens, and loads nothing.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping
 from html import escape
@@ -19,13 +17,7 @@ _STYLE, _SCRIPT = (Path(__file__).with_name(name) for name in ("html.css", "html
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A whole HTML document.
-
-    Args:
-        title: plain text for the browser's tab.
-        body: HTML.
-        style: additional CSS of this page.
-    """
+    """A whole HTML document: the HTML `body`, plain `title` of the browser's tab, additional CSS `style`."""
     # Only if there is a table to sort: a page that shows data of strangers runs no script.
     script = f"<script>{_SCRIPT.read_text('utf-8')}</script>" if 'class="sortable"' in body else ""
     return (
@@ -39,11 +31,8 @@ def document(title: str, body: str, style: str = "") -> str:
 def header(kicker: str, title: str, lead: str = "", links: Mapping[str, str] | None = None) -> str:
     """The top of a page.
 
-    Args:
-        kicker: kind of page, plain text.
-        title: plain text.
-        lead: a line of HTML below the title.
-        links: anchor of a section → text of the link.
+    `kicker` (the kind of page) and `title` are plain text, `lead` is a line of HTML below them; `links` maps
+    anchors of sections to the texts of links.
     """
     items = "".join(f'<a href="#{escape(to)}">{escape(text)}</a>' for to, text in (links or {}).items())
     nav = f'<nav aria-label="Sections">{items}</nav>' if items else ""
@@ -60,10 +49,8 @@ def image(picture: Picture, description: str) -> str:
     """An <img> that contains the (H, W, 3) uint8 RGB `picture` as JPEG, with `description` as alternative."""
     data = base64.b64encode(encode_jpeg(picture, JPEG_QUALITY)).decode("ascii")
     height, width = picture.shape[:2]
-    return (
-        f'<img alt="{escape(description)}" width="{width}" height="{height}" '
-        f'src="data:image/jpeg;base64,{data}"/>'
-    )
+    size = f'width="{width}" height="{height}"'
+    return f'<img alt="{escape(description)}" {size} src="data:image/jpeg;base64,{data}"/>'
 
 
 def write_document(path: Path, text: str) -> Path:

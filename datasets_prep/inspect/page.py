@@ -1,7 +1,5 @@
 """The page of `dpt inspect`: random samples, statistics and problems of every dataset in one HTML file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,9 +11,7 @@ from datasets_prep.inspect.verify import Inspection, LeftOut
 
 _LABELS = ("image", "ground truth", "validity")
 _SHOWN_REASONS = 30
-_NAMED = 4
-"""Up to this many datasets are named in the title; more are counted."""
-
+_NAMED = 4  # up to this many datasets are named in the title; more are counted
 _STYLE = """
 .samples { display: grid; gap: 1.4rem; margin-top: 1.5rem; align-items: start;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 32rem), 1fr)); }
@@ -36,11 +32,8 @@ def write_page(path: Path, datasets: Sequence[tuple[Inspection, list[dict[str, A
 
 def _section(inspection: Inspection, rows: list[dict[str, Any]]) -> str:
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in inspection.problems)
-    verdict = (
-        f'<ul class="problems">{problems}</ul>'
-        if problems
-        else "<p>Every shard is as its digest and the schema say.</p>"
-    )
+    sound = "<p>Every shard is as its digest and the schema say.</p>"
+    verdict = f'<ul class="problems">{problems}</ul>' if problems else sound
     figures = "\n".join(_figure(row) for row in rows)
     body = (
         f"<p>{escape(inspection.dataset)}</p>\n{verdict}\n{_statistics(inspection)}\n"

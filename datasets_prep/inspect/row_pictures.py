@@ -1,7 +1,5 @@
 """A shard's row as pictures: the image, its ground truth, and the validity of the latter."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2
@@ -29,7 +27,8 @@ def pictures_of_row(row: dict[str, Any]) -> list[Picture]:
     two points, the farther one red. Validity: white where there is ground truth, grey where it is sky.
     """
     image = decode_image(row["image"])
-    shape = _shape(*image.shape[:2])
+    factor = min(1.0, HEIGHT / image.shape[0])
+    shape = max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))
     shrunk = np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     if row["inverse_depth"] is not None:
         stored = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(np.float32)
@@ -40,12 +39,7 @@ def pictures_of_row(row: dict[str, Any]) -> list[Picture]:
         return [shrunk, *_of_inverse_depth(inverse.astype(np.float32), shape)]
     if row["label"] is not None:
         return [shrunk, *_of_labels(decode_label(row["label"]), shape)]
-    return [shrunk, *_of_points(image, row["point_pair"], shape)]
-
-
-def _shape(height: int, width: int) -> tuple[int, int]:
-    factor = min(1.0, HEIGHT / height)
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    return [shrunk, *_of_points(shrunk // 2, row["point_pair"], image.shape)]
 
 
 def _of_inverse_depth(values: NDArray[np.float32], shape: tuple[int, int]) -> list[Picture]:
@@ -60,13 +54,13 @@ def _of_labels(labels: NDArray[np.uint8], shape: tuple[int, int]) -> list[Pictur
     return [paint_classes(labels), _grey(np.where(labels != IGNORED_LABEL, _VALID, 0))]
 
 
-def _of_points(image: Picture, pair: dict[str, Any], shape: tuple[int, int]) -> list[Picture]:
-    shown = np.asarray(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA), np.uint8) // 2
-    validity = np.zeros(shape, np.uint8)
+def _of_points(shown: Picture, pair: dict[str, Any], size: tuple[int, ...]) -> list[Picture]:
+    """The points, which were annotated in an image of that size, drawn into the shrunk and darkened image."""
+    shape = shown.shape
+    validity = np.zeros(shape[:2], np.uint8)
     radius = max(3, shape[0] // 40)
     for point in "ab":
-        y = round(pair[f"y_{point}"] * shape[0] / image.shape[0])
-        x = round(pair[f"x_{point}"] * shape[1] / image.shape[1])
+        y, x = (round(pair[f"{axis}_{point}"] * shape[i] / size[i]) for i, axis in enumerate("yx"))
         colour = _POINT_COLOURS[pair["a_is_farther"] == (point == "a")]
         cv2.circle(shown, (x, y), radius, colour, -1, cv2.LINE_AA)
         cv2.circle(validity, (x, y), radius, _VALID, -1)

@@ -1,7 +1,5 @@
 """`dpt inspect`: verification of a prepared dataset against its manifest, statistics and pictures."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -129,26 +127,17 @@ def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[Lef
         return []
     counts = Counter(_NUMBER.sub("#", entry["reason"]) for entry in entries)
     first = {_NUMBER.sub("#", entry["reason"]): entry for entry in reversed(entries)}
-    return [
-        LeftOut(count, first[kind]["reason"], first[kind]["source_path"])
-        for kind, count in counts.most_common()
-    ]
+    frequent = [(count, first[kind]) for kind, count in counts.most_common()]
+    return [LeftOut(count, entry["reason"], entry["source_path"]) for count, entry in frequent]
 
 
 # ---- what it looks like
 
 
 def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed: int = 0) -> Path:
-    """Draw random samples (image, ground truth, validity; grey is sky) into a PNG.
+    """Draw `samples` rows of `prepared`, chosen by `seed`, into the PNG `path`, which is returned.
 
-    Args:
-        prepared: dataset.
-        path: PNG file to write.
-        samples: number of samples.
-        seed: seed of their choice.
-
-    Returns:
-        `path`.
+    Of each there are image, ground truth and validity (grey is sky).
     """
     rows = random_rows(prepared, samples, seed)
     pictures = [pictures_of_row(row) for row in rows]
@@ -161,13 +150,7 @@ def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed
 
 
 def random_rows(prepared: PreparedDataset, samples: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of `prepared` drawn without replacement, from different row groups while there are enough of them.
-
-    Args:
-        prepared: dataset.
-        samples: number of rows.
-        seed: seed of their choice.
-    """
+    """`samples` rows of `prepared` drawn by `seed` without replacement, of different row groups."""
     groups = [(shard, i) for shard in prepared.manifest.shards for i in range(len(shard.row_groups))]
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(groups))[:samples]

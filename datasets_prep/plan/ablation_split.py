@@ -9,8 +9,6 @@ out (a project of BlendedMVS), in an order that depends on their names alone, so
 same images for any seed of the shards.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -29,8 +27,7 @@ _LARGEST_SHARE = 0.1
 def ablation_split(dataset: str, samples: Samples | Sequence[Sample]) -> list[Sample]:
     """All `samples` of `dataset`, each in `train` or `val`; their official splits are ignored.
 
-    Raises:
-        WrongLayout: if the dataset is not one of the three.
+    Raises WrongLayout if the dataset is not one of the three.
     """
     if dataset not in DATASETS:
         raise WrongLayout(f"split_rule: the ablation split is of {', '.join(DATASETS)}; {dataset} has none")

@@ -1,7 +1,5 @@
 """All samples of a raw dataset with their splits; files too large to be read whole are left out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyarrow.compute as pc

@@ -1,7 +1,5 @@
 """Order of the samples in shards, and held-out groups: decided by a seed and names alone."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 
@@ -17,14 +15,8 @@ from datasets_prep.storage.listing import strings
 def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
     """Positions of the samples in a pseudo-random order.
 
-    Samples are sorted by a hash of seed and id, so adding a sample never changes the order of the others.
-
-    Args:
-        sample_ids: id of each sample.
-        seed: other seeds, other orders.
-
-    Raises:
-        UserError: if an id occurs twice: equal hashes are neighbours after sorting.
+    Samples are sorted by a hash of `seed` and id (`sample_ids`), so adding one never changes the order of the
+    others. Raises UserError if an id occurs twice: equal hashes are neighbours after sorting.
     """
     ranks = _ranks(strings(sample_ids), seed)
     order = np.argsort(ranks, kind="stable")
@@ -33,35 +25,28 @@ def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
         first = sample_ids[int(order[: len(order) - 1][doubled].min())].as_py()
         times = pc.sum(pc.equal(sample_ids, first)).as_py()
         ids = len(np.unique(ranks[order[1:]][doubled]))
-        raise UserError(
-            f"sample {first!r} is found {times} times ({ids} such ids): "
-            "is the dataset unpacked twice below one folder?"
-        )
+        found = f"sample {first!r} is found {times} times ({ids} such ids)"
+        raise UserError(f"{found}: is the dataset unpacked twice below one folder?")
     return order
 
 
 def with_held_out(
     splits: pa.ChunkedArray, groups: pa.ChunkedArray, share: float, seed: int
 ) -> NDArray[np.str_]:
-    """Official splits where there are any; else whole groups (scenes) are held out for validation.
+    """The split of each sample: official where there is any; else whole groups are held out for validation.
 
-    Groups without an official split are sorted by a hash of seed and name; the first of them become `val`.
+    Groups without an official split are sorted by a hash of `seed` and name; the first of them become `val`.
 
     Args:
         splits: `train`, `val`, `test`, or null where there is no official split.
         groups: group of each sample.
         share: share of these groups that become `val`; at least one, if there are two.
         seed: other seeds, other groups.
-
-    Returns:
-        The split of each sample.
     """
     free = pc.is_null(splits)
     names = pc.unique(groups.filter(free))
     order = np.argsort(_ranks(names.to_pylist(), seed), kind="stable")
-    count = round(len(names) * share)
-    if not count and share > 0 and len(names) > 1:
-        count = 1
+    count = max(round(len(names) * share), int(share > 0 and len(names) > 1))
     held_out = pc.is_in(groups, value_set=names.take(pa.array(order[:count])))
     drawn = pc.if_else(held_out, "val", "train")
     chosen = pc.dictionary_encode(pc.coalesce(splits, drawn)).combine_chunks()

@@ -5,8 +5,6 @@ settings, k). The plan's version is a digest of everything that decides the shar
 setting or raw file makes a new version beside the old one, never a mixture.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -34,14 +32,7 @@ _CHUNK = 16_384
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """The content of one shard.
-
-    Attributes:
-        name: file name.
-        split: split of its samples.
-        count: number of samples.
-        packed: the samples in order, see `samples.pack`.
-    """
+    """The shard file `name`: `count` samples of a `split` in order, `packed` by `samples.pack`."""
 
     name: str
     split: str
@@ -85,11 +76,7 @@ class IngestPlan:
 
 
 def find_source(name: str) -> Source:
-    """The source called `name`.
-
-    Raises:
-        WrongLayout: naming the existing sources.
-    """
+    """The source called `name`. Raises WrongLayout, naming the existing sources."""
     if name not in SOURCES:
         raise WrongLayout(f"unknown dataset {name!r}; there are: {', '.join(sorted(SOURCES))}")
     return SOURCES[name]
@@ -98,9 +85,8 @@ def find_source(name: str) -> Source:
 def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
     """The source called `name`, configured for the dataset root `raw` by the options in `settings`.
 
-    Raises:
-        WrongLayout: if there is no such source or option, the folder's description is not valid, or it gives
-            the folder the name of a published dataset.
+    Raises WrongLayout if there is no such source or option, the folder's description is not valid, or it
+    gives the folder the name of a published dataset.
     """
     return _opened(find_source(name), Folder(raw), settings.options)
 
@@ -139,7 +125,10 @@ def plan_ingest(
     pa.default_memory_pool().release_unused()
     table = listing.samples.table()
     listing.samples = Samples()
-    order = _order(source_name, table, settings)
+    try:
+        order = shuffled_order(table.column("sample_id"), settings.seed)[: settings.limit]
+    except UserError as error:
+        raise WrongLayout(f"{source_name}: {error}") from error
     version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
     shards = list(_cut(table, order, settings))
     return IngestPlan(
@@ -162,13 +151,6 @@ def _recognises(source: Source, root: Folder) -> bool:
         return bool(_opened(source, root, {}).list(root).samples)
     except WrongLayout:
         return False
-
-
-def _order(source_name: str, table: pa.Table, settings: IngestSettings) -> NDArray[np.intp]:
-    try:
-        return shuffled_order(table.column("sample_id"), settings.seed)[: settings.limit]
-    except UserError as error:
-        raise WrongLayout(f"{source_name}: {error}") from error
 
 
 def _version(

@@ -13,8 +13,6 @@ Lists are text (any line ends, trailing blanks and tabs, comment lines that star
 MegaDepth's, a pickled list of strings (`datasets_prep.formats.pickles`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,13 +39,10 @@ _PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
 
 @dataclass(frozen=True, slots=True)
 class SplitList:
-    """One list file.
+    """One list file for a `split`.
 
-    Attributes:
-        split: the split that it lists.
-        where: its path or URI.
-        entries: columns of each line that is not empty.
-        digest: SHA-256 of its content, hexadecimal.
+    `where` is its path or URI, `entries` are the columns of each line that is not empty, `digest` is the
+    hexadecimal SHA-256 of its content.
     """
 
     split: str
@@ -59,9 +54,7 @@ class SplitList:
 def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
     """Read the lists that a user gave: `paths` maps splits to a path or URI, or to several.
 
-    Raises:
-        NotFound: if a file does not exist.
-        WrongLayout: if a file is not a list.
+    Raises NotFound if a file does not exist; WrongLayout if a file is not a list.
     """
     given = []
     for split, value in sorted(paths.items()):
@@ -79,8 +72,7 @@ def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
 def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
     """The columns of each entry of a list file with the content `data`; errors name it `where`.
 
-    Raises:
-        WrongLayout: if it is longer than any list, or a pickle of something other than strings.
+    Raises WrongLayout if it is longer than any list, or a pickle of something other than strings.
     """
     if len(data) > MAX_LIST_BYTES:
         raise WrongLayout(f"{where} has {len(data)} bytes, which is not a list file")
@@ -115,16 +107,9 @@ def lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
 
 
 def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], strict: bool = False) -> Listing:
-    """Give samples their splits by lists, and leave out those for which no split remains.
+    """Give the samples of `source` in `listing` splits by `lists`; leave out those for which none remains.
 
-    Args:
-        source: the dataset.
-        listing: all samples.
-        lists: list files.
-        strict: whether a list that names no sample of the listing is an error instead of a rejection.
-
-    Raises:
-        WrongLayout: see `strict`.
+    A list that names no sample is a rejection, or, if `strict`, a WrongLayout.
     """
     known = {source.list_key(sample) for sample in listing.samples}
     splits: dict[str, str] = {}
@@ -135,15 +120,15 @@ def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], str
         matched = len(unknown) < len(given.entries)
         if strict and not matched:
             first = f", the first: {' '.join(unknown[0])[:80]!r}" if unknown else ""
-            raise WrongLayout(
-                f"{given.where}: none of its {len(unknown)} entries names a {source.name} sample{first}"
-            )
+            none = f"none of its {len(unknown)} entries names a {source.name} sample"
+            raise WrongLayout(f"{given.where}: {none}{first}")
         if matched:
             listed.add(given.split)
         if unknown:
             # Where the user's own file lies must not decide the version.
             where = posixpath.basename(given.where) if strict else given.where
-            rejected.append(Rejection(where, _reason(unknown, len(given.entries))))
+            share = f"{len(unknown)} of {len(given.entries)} entries name no sample that is here"
+            rejected.append(Rejection(where, f"{share}, the first: {' '.join(unknown[0])[:80]!r}"))
     samples, dropped = _assign(source, listing.samples, splits, listed)
     if unlisted := next(iter(dropped), None):
         reason = f"{len(dropped)} samples are in no list, the first: {unlisted.sample_id}"
@@ -172,11 +157,6 @@ def _inside(path: str, slash_allowed: bool) -> str | None:
     normal = posixpath.normpath(relative)
     outside = normal.startswith("/") or normal == ".." or normal.startswith("../") or "\\" in normal
     return None if outside or not relative else normal
-
-
-def _reason(unknown: list[tuple[str, ...]], entries: int) -> str:
-    first = " ".join(unknown[0])[:80]
-    return f"{len(unknown)} of {entries} entries name no sample that is here, the first: {first!r}"
 
 
 def _assign(

@@ -1,7 +1,5 @@
 """Cameras in a random world: one view, or several from a moving camera."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 
@@ -46,12 +44,9 @@ def random_camera(location: Location, rng: Rng) -> Camera:
 
 
 def camera_path(location: Location, rng: Rng, count: int) -> list[Camera]:
-    """`count` views of a camera that moves about a step at a time and turns a little, without collisions.
+    """`count` views of a camera that moves at `location`, drawn from `rng`, without collisions.
 
-    Args:
-        location: where it moves.
-        rng: generator.
-        count: number of views.
+    Between views it moves about a step and turns a little.
     """
     cameras = [random_camera(location, rng)]
     while len(cameras) < count:
@@ -87,10 +82,7 @@ def _camera_rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float6
 
 
 def _moved(camera: Camera, turn: float, away: float, step: float) -> Camera:
-    """The camera turned by `turn` radians about the vertical and moved `step` metres horizontally.
-
-    The motion is `away` radians from its direction of view.
-    """
+    """Turned by `turn` radians about the vertical, moved by `step` metres, `away` radians from its view."""
     forward = camera.rotation[2]
     heading = math.atan2(forward[1], forward[0]) + away
     x, y, z = camera.position

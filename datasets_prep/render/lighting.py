@@ -1,7 +1,5 @@
 """Random light: sun and sky outdoors, a lamp indoors."""
 
-from __future__ import annotations
-
 import math
 
 from datasets_prep.render.raycast import Light, Rng, Sky, Vector
@@ -10,11 +8,7 @@ from datasets_prep.render.raycast import Light, Rng, Sky, Vector
 def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
     """Sun, sky and haze (share of light lost a metre) of an outdoor world, drawn from `rng`."""
     azimuth, height = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(18, 70))
-    direction = (
-        math.cos(azimuth) * math.cos(height),
-        math.sin(azimuth) * math.cos(height),
-        math.sin(height),
-    )
+    direction = (math.cos(azimuth) * math.cos(height), math.sin(azimuth) * math.cos(height), math.sin(height))
     overcast = float(rng.random() < 0.2)
     warmth = max(0.0, 1 - height / 0.9) * 0.5
     power = (1.7 + 0.5 * rng.random()) * (1 - 0.8 * overcast)
@@ -25,15 +19,9 @@ def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
     clouds = 1.0 if overcast else float(rng.choice([0.0, 0.2, 0.35, 0.5]))
     sky = Sky(zenith, horizon, clouds, (rng.uniform(0, 1024), rng.uniform(0, 1024)))
     fill = 0.3 + 0.45 * overcast
-    light = Light(
-        direction,
-        None,
-        colour,
-        (fill * 0.85, fill * 0.95, fill * 1.15),
-        (fill * 0.35, fill * 0.33, fill * 0.28),
-    )
+    above, below = (fill * 0.85, fill * 0.95, fill * 1.15), (fill * 0.35, fill * 0.33, fill * 0.28)
     haze = float(rng.choice([0.0006, 0.002, 0.005, 0.012], p=[0.3, 0.35, 0.25, 0.1]))
-    return light, sky, haze
+    return Light(direction, None, colour, above, below), sky, haze
 
 
 def random_lamplight(rng: Rng, lamp: Vector, reach: float) -> tuple[Light, Sky]:

@@ -1,7 +1,5 @@
 """Random colours and materials: paint, wood, stone, leaves; each is drawn from the generator `rng`."""
 
-from __future__ import annotations
-
 from datasets_prep.render.raycast import Range, Rng
 from datasets_prep.render.textures import Colour, Material
 
@@ -9,11 +7,8 @@ from datasets_prep.render.textures import Colour, Material
 def colour(rng: Rng, value: Range = (0.15, 0.7), saturation: Range = (0.1, 0.7), hue: float = -1.0) -> Colour:
     """A random linear RGB colour, by the formula of HSV: f(n) = v - v s max(0, min(k, 4 - k, 1)), k = n + h.
 
-    Args:
-        rng: generator.
-        value: range of HSV's value, in [0, 1].
-        saturation: range of HSV's saturation, in [0, 1].
-        hue: in [0, 1), kept up to a little variation; negative for any: most of them of earth and sky.
+    `rng` draws `value` and `saturation` from these ranges in [0, 1]. `hue` in [0, 1) is kept up to a little
+    variation; negative for any: most of them of earth and sky.
     """
     if hue < 0:
         hue = (rng.uniform(0.0, 0.16), rng.uniform(0.5, 0.66), rng.random())[rng.choice(3, p=(0.6, 0.2, 0.2))]
@@ -33,16 +28,11 @@ def paint(rng: Rng, hue: float = -1.0) -> Material:
 def pattern(rng: Rng, period: Range, *patterns: str) -> Material:
     """Two colours in one of the `patterns`, with a period in the range `period` in metres; `rng` draws."""
     base, second = colour(rng), colour(rng)
-    return Material(
-        base,
-        second,
-        pattern=str(rng.choice(patterns)),
-        period=rng.uniform(*period),
-        grain=rng.uniform(0.1, 0.5),
-        grain_period=rng.uniform(0.3, 3),
-        specular=rng.uniform(0, 0.25),
-        gloss=rng.uniform(10, 80),
+    chosen, length = str(rng.choice(patterns)), rng.uniform(*period)
+    grain, grain_period, specular, gloss = (
+        rng.uniform(*r) for r in ((0.1, 0.5), (0.3, 3), (0, 0.25), (10, 80))
     )
+    return Material(base, second, chosen, length, grain, grain_period, specular, gloss)
 
 
 def material(rng: Rng, period: Range) -> Material:

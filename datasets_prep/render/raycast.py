@@ -8,8 +8,6 @@ Frames: the world is in metres with z up. The camera looks along its +z with x t
 has direction (x, y, 1) in camera coordinates, so the parameter of a hit *is* its planar depth.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -139,12 +137,9 @@ class Solid:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A pinhole camera.
+    """A pinhole camera at `position` in the world (metres); `rotation` is (3, 3) float64, world → camera.
 
-    Attributes:
-        position: in the world, metres.
-        rotation: (3, 3) float64, world → camera.
-        focal: focal length divided by the image's width.
+    `focal` is the focal length divided by the image's width.
     """
 
     position: Vector
@@ -223,7 +218,7 @@ class Rays:
     y: Array
 
     @classmethod
-    def of(cls, camera: Camera, height: int, width: int) -> Rays:
+    def of(cls, camera: Camera, height: int, width: int) -> "Rays":
         """Rays of `camera` through the pixel centres of a `height` × `width` image."""
         focal = camera.focal * width
         x = (np.arange(width) - (width - 1) / 2) / focal
@@ -232,17 +227,10 @@ class Rays:
 
 
 def cast(world: World, camera: Camera, height: int, width: int) -> tuple[Array, NDArray[np.int16]]:
-    """Find the nearest solid of every pixel.
+    """Find the nearest solid of `world` in every pixel of a `height` × `width` image of `camera`.
 
-    Args:
-        world: what to look at.
-        camera: from where.
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Returns:
-        (H, W) float32 planar depth in metres, inf where nothing is hit, and (H, W) int16 numbers of solids,
-        -1 where nothing is hit.
+    Returns (H, W) float32 planar depth in metres, inf where nothing is hit, and (H, W) int16 numbers of
+    solids, -1 where nothing is hit.
     """
     rays = Rays.of(camera, height, width)
     depth = np.full((height, width), np.inf, np.float32)
@@ -316,8 +304,7 @@ def _quadric_interval(q: Quadric, origin: Components, direction: Components) -> 
 
 def _local_camera(solid: Solid, camera: Camera) -> tuple[Array, Array]:
     """The camera's position, and its rotation, in the solid's frame."""
-    offset = np.asarray(camera.position) - np.asarray(solid.position)
-    origin = solid.rotation.T @ offset
+    origin = solid.rotation.T @ (np.asarray(camera.position) - np.asarray(solid.position))
     return origin.astype(np.float32), (solid.rotation.T @ camera.rotation.T).astype(np.float32)
 
 

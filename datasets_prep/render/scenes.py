@@ -1,7 +1,5 @@
 """Random images with exact depth: one view of a scene, or several from a moving camera."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,16 +32,10 @@ class Scene:
 
 
 def render_scene(seed: int, height: int = 384, width: int = 512, kinds: Sequence[str] = ()) -> Scene:
-    """Render one random scene; deterministic for a seed and size on one kind of machine.
+    """Render one random scene; deterministic for a `seed` and size on one kind of machine.
 
-    Args:
-        seed: of the world, the camera and the sensor's noise.
-        height: of the image in pixels.
-        width: of the image in pixels.
-        kinds: keys of `worlds.KINDS` to choose from; empty for `worlds.VARIED`.
-
-    Raises:
-        KeyError: if there is no such kind.
+    The image has `height` × `width` pixels; `kinds` are keys of `worlds.KINDS` to choose from, empty for
+    `worlds.VARIED`. Raises KeyError if there is no such kind.
     """
     return render_views(seed, 1, height, width, kinds)[0]
 

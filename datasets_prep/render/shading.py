@@ -5,8 +5,6 @@ For shadows and ambient occlusion the points are grouped in blocks of neighbours
 solid is then tested only against the blocks that it can affect.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.render.raycast import Camera, Components, Light, Rays, Solid, World, column, dot, inner
-from datasets_prep.render.textures import Array, Material, albedo, grain, sample_noise
+from datasets_prep.render.textures import Array, albedo, grain, sample_noise
 
 _BLOCK = 128
 _MIDDLE_GREY = 0.36
-_NEARBY = 2.5
-"""A solid darkens its surroundings up to this multiple of its size."""
+_NEARBY = 2.5  # a solid darkens its surroundings up to this multiple of its size
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +60,22 @@ class Blocks:
     radii: Array
 
     @classmethod
-    def of(cls, surfaces: Surfaces) -> Blocks:
+    def of(cls, surfaces: Surfaces) -> "Blocks":
         """Cut the points of `surfaces` into blocks.
 
         A depth in float32 is wrong by about 1e-7 of itself, seen under a small angle by more; so the lift
         grows with the distance: 6 mm at 10 m.
         """
         lift = np.float32(2e-3) + np.float32(4e-4) * surfaces.depth
-        points, normals, lifted = (
-            _in_blocks(values)
-            for values in (surfaces.points, surfaces.normals, surfaces.points + surfaces.normals * lift)
-        )
+        raised = surfaces.points + surfaces.normals * lift
+        points, normals, lifted = map(_in_blocks, (surfaces.points, surfaces.normals, raised))
         low, high = points.min(axis=2), points.max(axis=2)
         radii = np.sqrt(inner(high - low, high - low)) / 2
         return cls(points, normals, lifted, (low + high) / 2, radii)
 
 
 def shade(
-    world: World,
-    camera: Camera,
-    depth: Array,
-    owner: NDArray[np.int16],
-    rng: np.random.Generator,
+    world: World, camera: Camera, depth: Array, owner: NDArray[np.int16], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Render the image of the surfaces that `raycast.cast` found.
 
@@ -151,21 +142,17 @@ def _surfaces(world: World, camera: Camera, rays: Rays, depth: Array, owner: NDA
         footprint[here] = pixel[here] / np.sqrt(np.maximum(facing, np.float32(0.02)))
         seen_faces = np.flatnonzero(np.bincount(face))
         for painted in seen_faces:
-            material = solid.materials[painted % len(solid.materials)]
+            m = solid.materials[painted % len(solid.materials)]
+            finish = m.grain, m.grain_period, m.specular, m.gloss, m.emission
             # Most solids show one face, and slices are far faster than lists of numbers.
             inside = slice(None) if seen_faces.size == 1 else np.flatnonzero(face == painted)
             among = here if seen_faces.size == 1 else start + inside
             u[among], v[among] = _surface_coordinates(solid, int(painted), local[:, inside])
-            colour[:, among] = albedo(material, u[among], v[among], footprint[among])
-            properties[:, among] = _properties(material)
+            colour[:, among] = albedo(m, u[among], v[among], footprint[among])
+            properties[:, among] = np.array(finish, np.float32)[:, None]
     strength, period = properties[:2]
     colour *= 1 + 2 * strength * (grain(u, v, footprint, period) - np.float32(0.5))
     return Surfaces(order, points, normals, distance, -ray / length, colour, properties)
-
-
-def _properties(material: Material) -> Array:
-    values = material.grain, material.grain_period, material.specular, material.gloss, material.emission
-    return np.array(values, np.float32)[:, None]
 
 
 def _directions(camera: Camera, x: Array, y: Array) -> Array:
@@ -218,9 +205,8 @@ def _illuminate(world: World, surfaces: Surfaces) -> Array:
     direct = np.maximum(facing, 0) * arriving
     up = (surfaces.normals[2] + 1) / 2
     lit = np.empty_like(surfaces.colour)
-    for channel, (sun, above, below) in enumerate(
-        zip(light.colour, light.from_above, light.from_below, strict=True)
-    ):
+    colours = zip(light.colour, light.from_above, light.from_below, strict=True)
+    for channel, (sun, above, below) in enumerate(colours):
         ambient = (np.float32(below) + up * np.float32(above - below)) * openness
         received = ambient + np.float32(sun) * direct + emission
         lit[channel] = surfaces.colour[channel] * received + np.float32(sun) * highlight

@@ -1,7 +1,5 @@
 """The solids that things are built of, and flat ground; sizes and positions (x, y, z) in metres."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

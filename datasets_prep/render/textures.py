@@ -6,8 +6,6 @@ averages over it: exactly for periodic ones (the integral of a square wave is pi
 the mean for noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -154,21 +152,9 @@ def _shade_of_cell(column: Array, row: Array, footprint: Array) -> Array:
     return 0.5 + fade * (mixed - np.floor(mixed) - 0.5)
 
 
-def _plain(u: Array, v: Array, footprint: Array) -> Array:
-    return np.zeros_like(u)
-
-
 def _checker(u: Array, v: Array, footprint: Array) -> Array:
     a, b = _pulse(u, 0.5, footprint), _pulse(v, 0.5, footprint)
     return a + b - 2 * a * b
-
-
-def _stripes(u: Array, v: Array, footprint: Array) -> Array:
-    return _pulse(u, 0.5, footprint)
-
-
-def _bands(u: Array, v: Array, footprint: Array) -> Array:
-    return _pulse(v, 0.5, footprint)
 
 
 def _bricks(u: Array, v: Array, footprint: Array) -> Array:
@@ -185,10 +171,6 @@ def _planks(u: Array, v: Array, footprint: Array) -> Array:
     shifted = v * 0.5 + _shade_of_cell(board, np.zeros_like(board), np.zeros_like(board))
     gap = 1 - _pulse(u * 4, 0.95, footprint * 4) * _pulse(shifted, 0.985, footprint * 0.5)
     return np.maximum(gap, 0.6 * _shade_of_cell(board, np.floor(shifted), footprint * 2))
-
-
-def _tiles(u: Array, v: Array, footprint: Array) -> Array:
-    return 1 - _pulse(u, 0.94, footprint) * _pulse(v, 0.94, footprint)
 
 
 def _windows(u: Array, v: Array, footprint: Array) -> Array:
@@ -222,13 +204,13 @@ def _mottled(u: Array, v: Array, footprint: Array) -> Array:
 
 
 PATTERNS: dict[str, Callable[[Array, Array, Array], Array]] = {
-    "plain": _plain,
+    "plain": lambda u, v, footprint: np.zeros_like(u),
     "checker": _checker,
-    "stripes": _stripes,
-    "bands": _bands,
+    "stripes": lambda u, v, footprint: _pulse(u, 0.5, footprint),
+    "bands": lambda u, v, footprint: _pulse(v, 0.5, footprint),
     "bricks": _bricks,
     "planks": _planks,
-    "tiles": _tiles,
+    "tiles": lambda u, v, footprint: 1 - _pulse(u, 0.94, footprint) * _pulse(v, 0.94, footprint),
     "windows": _windows,
     "dots": _dots,
     "dashes": _dashes,

@@ -1,7 +1,5 @@
 """Things of real sizes, in metres: trees, cars, people, houses, furniture."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable
@@ -33,11 +31,11 @@ def tree(rng: Rng, x: float, y: float) -> list[Solid]:
     bark = Material(materials.colour(rng, (0.08, 0.25), (0.3, 0.6), hue=0.07), grain=0.6)
     if rng.random() < 0.4:
         trunk = cylinder((x, y, 0), (x, y, height * 0.3), 0.03 * height, bark)
-        tiers = [
-            cone((x, y, height * low), height * radius, height * tall, leaves)
-            for low, radius, tall in ((0.18, 0.26, 0.5), (0.42, 0.19, 0.45), (0.65, 0.12, 0.4))
+        tiers = ((0.18, 0.26, 0.5), (0.42, 0.19, 0.45), (0.65, 0.12, 0.4))
+        cones = [
+            cone((x, y, height * z), height * radius, height * tall, leaves) for z, radius, tall in tiers
         ]
-        return [trunk, *tiers]
+        return [trunk, *cones]
     trunk = cylinder((x, y, 0), (x, y, height * 0.6), 0.03 * height, bark)
     crowns = []
     for _ in range(rng.integers(2, 5)):
@@ -57,12 +55,9 @@ def car(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
     solids = [
         box(at(0, 0, 0.28), (length, width, 0.58), body, yaw=yaw),
         box(
-            at(-0.05 * length, 0, 0.86),
-            (0.5 * length, 0.88 * width, 0.55),
-            glass, glass, glass, glass, body, body,
-            yaw=yaw,
+            at(-0.05 * length, 0, 0.86), (0.5 * length, 0.88 * width, 0.55), *[glass] * 4, body, body, yaw=yaw
         ),
-    ]  # fmt: skip
+    ]
     for along in (-0.31 * length, 0.31 * length):
         start, end = (at(along, side * (width / 2 + 0.02), 0.33) for side in (-1, 1))
         solids.append(cylinder(start, end, 0.33, tyre))
@@ -113,13 +108,9 @@ def fence(rng: Rng, x0: float, x1: float, y: float) -> list[Solid]:
     material = materials.wood(rng)
     height = rng.uniform(0.9, 1.5)
     spacing = rng.uniform(2, 3.5)
-    posts = [
-        cylinder((float(x), y, 0), (float(x), y, height), 0.06, material)
-        for x in np.arange(x0, x1 + 0.1, spacing)
-    ]
-    rails = [
-        cylinder((x0, y, height * share), (x1, y, height * share), 0.035, material) for share in (0.45, 0.85)
-    ]
+    along = np.arange(x0, x1 + 0.1, spacing).tolist()
+    posts = [cylinder((x, y, 0), (x, y, height), 0.06, material) for x in along]
+    rails = [cylinder((x0, y, up), (x1, y, up), 0.035, material) for up in (height * 0.45, height * 0.85)]
     return [*posts, *rails]
 
 
@@ -140,10 +131,9 @@ def table(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
     length, width, height = rng.uniform(0.9, 1.8), rng.uniform(0.6, 0.9), rng.uniform(0.5, 0.78)
     wood, at = materials.wood(rng), _frame(x, y, yaw)
     solids = [box((x, y, height - 0.04), (length, width, 0.04), wood, yaw=yaw)]
-    for along in (-0.45, 0.45):
-        for across in (-0.42, 0.42):
-            foot = at(along * length, across * width, 0.0)
-            solids.append(cylinder(foot, (foot[0], foot[1], height - 0.04), 0.03, wood))
+    for along, across in itertools.product((-0.45, 0.45), (-0.42, 0.42)):
+        foot = at(along * length, across * width, 0.0)
+        solids.append(cylinder(foot, (foot[0], foot[1], height - 0.04), 0.03, wood))
     for _ in range(rng.integers(1, 5)):
         place = at(rng.uniform(-0.4, 0.4) * length, rng.uniform(-0.35, 0.35) * width, height)
         solids.append(any_thing(rng, place, rng.uniform(0.05, 0.14)))
@@ -156,12 +146,8 @@ def chair(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:
     at = _frame(x, y, yaw)
     seat = box(at(0, 0, 0.42), (0.44, 0.44, 0.05), material, yaw=yaw)
     back = box(at(-0.2, 0, 0.47), (0.04, 0.42, 0.45), material, yaw=yaw)
-    legs = [
-        cylinder(at(along, across, 0), at(along, across, 0.42), 0.022, material)
-        for along in (-0.19, 0.19)
-        for across in (-0.19, 0.19)
-    ]
-    return [seat, back, *legs]
+    feet = itertools.product((-0.19, 0.19), (-0.19, 0.19))
+    return [seat, back, *(cylinder(at(*foot, 0), at(*foot, 0.42), 0.022, material) for foot in feet)]
 
 
 def shelf(rng: Rng, x: float, y: float, yaw: float) -> list[Solid]:

@@ -5,8 +5,6 @@ depth is learnt: perspective, ground contact, familiar size, texture gradient, o
 haze. Everything is drawn from the generator that is passed in; nothing else is random.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The datasets that can be ingested, by name; one file each."""
 
-from __future__ import annotations
-
 from datasets_prep.sources.ade20k import ADE20K
 from datasets_prep.sources.apolloscape import ApolloScape
 from datasets_prep.sources.base import Source
@@ -24,23 +22,12 @@ from datasets_prep.sources.tartanair import TartanAir
 from datasets_prep.sources.tum import TUM
 from datasets_prep.sources.wsvd import WSVD
 
-_MIX_6 = (
-    ReDWeb(),
-    DIML(),
-    DIMLOutdoor(),
-    Movies(),
-    MegaDepth(),
-    WSVD(),
-    TartanAir(),
-    HRWSI(),
-    ApolloScape(),
-    BlendedMVS(),
-    IRS(),
-)
+_MIX_5 = (ReDWeb(), DIML(), DIMLOutdoor(), Movies(), MegaDepth(), WSVD())
+_MORE_OF_MIX_6 = (TartanAir(), HRWSI(), ApolloScape(), BlendedMVS(), IRS())
 _EVALUATION = (DIW(), ETH3D(), KITTI(), KITTI161(), NYUv2(), NYUv2Labelled(), Sintel(), TUM())
 _SEGMENTATION = (ADE20K(), PascalContext59(), PascalContext60())
 _OWN = (FolderSource(),)
 
 SOURCES: dict[str, Source] = {
-    source.name: source for source in (*_MIX_6, *_EVALUATION, *_SEGMENTATION, *_OWN)
+    source.name: source for source in (*_MIX_5, *_MORE_OF_MIX_6, *_EVALUATION, *_SEGMENTATION, *_OWN)
 }

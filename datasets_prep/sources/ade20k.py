@@ -15,8 +15,6 @@ Splits: the two official ones; `val` keeps its native bytes, because mean IoU is
 size.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -22,8 +22,6 @@ that reduce them to 8 make 65535 a near point. Sky lies outside the masks and is
 Splits: none. The frames are video; those of one minute are a group.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 

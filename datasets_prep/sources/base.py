@@ -4,8 +4,6 @@ A source knows one dataset's published layout and byte formats and nothing else.
 normalise, write or talk to Ray: `datasets_prep.ingest` does, the same way for all of them.
 """
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -64,11 +62,9 @@ class RawSample:
 
 @dataclass(slots=True)
 class RawLabels:
-    """One sample of a segmentation set.
+    """One sample of a segmentation set: the `image` file's own bytes (JPEG or PNG), and its `labels`.
 
-    Attributes:
-        image: the image file's own bytes (JPEG or PNG).
-        labels: (H, W) uint8, class ids from 0; `IGNORED_LABEL` where there is none.
+    These are (H, W) uint8 class ids from 0, `IGNORED_LABEL` where there is none.
     """
 
     image: bytes
@@ -77,8 +73,6 @@ class RawLabels:
 
 IGNORED_LABEL = 255
 """Label of pixels that training and evaluation ignore."""
-
-_NO_LIST = re.compile(r"(?!)")
 
 
 def lists_named_by_split(ending: str) -> re.Pattern[str]:
@@ -128,16 +122,15 @@ class Source(ABC):
     sizes_may_differ: ClassVar[bool] = False
     evaluation_splits: ClassVar[frozenset[str]] = frozenset()
     only_listed: ClassVar[bool] = False
-    list_pattern: ClassVar[re.Pattern[str]] = _NO_LIST
+    list_pattern: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
     lists_start_with_slash: ClassVar[bool] = False
     reads_pieces: ClassVar[bool] = False
     fingerprint: str = ""
 
-    def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
+    def opened(self, root: Folder, options: Mapping[str, object]) -> "Source":
         """This source, configured for the dataset root `root` by `options` that only this source has.
 
-        Raises:
-            WrongLayout: if an option, or a description file in `root`, is not valid.
+        Raises WrongLayout if an option, or a description file in `root`, is not valid.
         """
         if options:
             raise WrongLayout(f"options: {self.name} has none, got {', '.join(sorted(options))}")
@@ -151,8 +144,7 @@ class Source(ABC):
     def listed(self, columns: tuple[str, ...]) -> str | None:
         """The `list_key` of the samples that a line of a list names; None if it cannot name any.
 
-        Args:
-            columns: the line's words; the first, a path, is normalised and inside the dataset root.
+        Of the line's words, `columns`, the first is a path, normalised and inside the dataset root.
         """
         return columns[0]
 
@@ -164,18 +156,14 @@ class Source(ABC):
     def list(self, root: Folder) -> Listing:
         """Find every sample below `root`, in a reproducible order, without reading images or depth.
 
-        Returns:
-            An empty listing when nothing matches the layout.
-
-        Raises:
-            WrongLayout: if `root` is recognised as another product that cannot be read.
+        Returns an empty listing when nothing matches the layout. Raises WrongLayout if `root` is recognised
+        as another product that cannot be read.
         """
 
     @abstractmethod
     def read(self, root: Folder, sample: Sample) -> RawSample | RawLabels | RawPointPair:
         """Read one `sample` below `root` at its native resolution.
 
-        Raises:
-            BadSample: with the reason, if the sample is damaged or unusable.
-            OSError: when storage fails; the sample itself may be good.
+        Raises BadSample with the reason, if the sample is damaged or unusable; OSError when storage fails;
+        the sample itself may be good.
         """

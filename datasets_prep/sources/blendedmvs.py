@@ -21,8 +21,6 @@ overlap.
 Known defects, stated by the authors: some depth maps, and some images, are entirely empty.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -54,10 +52,6 @@ class BlendedMVS(PairedSource):
     list_pattern = re.compile(
         r"(?:.*/)?(?:BlendedMV[SG][+]*_(?P<train>training)|(?P<val>validation)_list)\.txt"
     )
-
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: a project is a group."""
-        return Sample(f"{scope}/{name}", files, group=scope)
 
     def list_key(self, sample: Sample) -> str:
         """The project of `sample`, which is what lists name."""

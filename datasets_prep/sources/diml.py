@@ -22,8 +22,6 @@ folder (outdoors).
 Known defects: indoor maps were filled, with artefacts at edges; outdoor maps come from stereo matching.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Collection
@@ -40,7 +38,6 @@ from datasets_prep.storage.folder import Folder
 
 MILLIMETRES = 1000.0
 MIN_CONFIDENCE = 0.6
-_EXPECTED = "DIML stores millimetres"
 
 _SAMPLE_SET = r"(?:.*/)?(?P<split>train|test)/(?P<resolution>HR|LR)/"
 _INDOOR_SAMPLE = re.compile(
@@ -59,8 +56,7 @@ _OUTDOOR_FULL = re.compile(
     r"(?:left/(?P<image>[^/]+)_left\.png|depth/(?P<depth>[^/]+)_depth\.png|conf/(?P<conf>[^/]+)_conf\.png)"
 )
 
-_Key = tuple[str, str, str, str]
-"""Split (or nothing), group, folder of a batch, stem."""
+_Key = tuple[str, str, str, str]  # split (or nothing), group, folder of a batch, stem
 
 
 class DIML(Source):
@@ -94,14 +90,13 @@ class DIML(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a photo and its depth in metres."""
-        return read_png_depth(root, sample, _EXPECTED, MILLIMETRES)
+        return read_png_depth(root, sample, "DIML stores millimetres", MILLIMETRES)
 
 
-class DIMLOutdoor(Source):
+class DIMLOutdoor(DIML):
     """DIML outdoor, sample and full set, as published; see the module's docstring."""
 
     name = "diml_outdoor"
-    target_kind = "metric"
     layout = (
         "<date and camera>/<batch>/left/<stem>_left.png, …/depth/<stem>_depth.png, …/conf/<stem>_conf.png\n"
         "{train,test}/{HR,LR}/…/outleft/<name>.png, …/depthmap/<name>.png"
@@ -124,7 +119,7 @@ class DIMLOutdoor(Source):
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a photo and metric depth, valid where the confidence suffices."""
-        raw = read_png_depth(root, sample, _EXPECTED, MILLIMETRES)
+        raw = super().read(root, sample)
         if "conf" in sample.files:
             confidence = decode_grey_png(root.read_bytes(sample.files["conf"]), "conf")
             if confidence.shape != raw.target.shape:
@@ -164,9 +159,6 @@ class _Found:
 
 def _stem_of(depth: str, stems: Collection[str]) -> str:
     """The image's stem that a depth map `<stem>_<something>` belongs to; both parts may contain `_`."""
-    stem = depth
-    while "_" in stem:
-        stem = stem.rpartition("_")[0]
-        if stem in stems:
-            return stem
-    return depth
+    parts = depth.split("_")
+    candidates = ("_".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+    return next((stem for stem in candidates if stem in stems), depth)

@@ -16,8 +16,6 @@ of the annotation, and left out.
 Splits: the three files'. Every split keeps its photos as they are. Each photo is its own group.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 
@@ -30,9 +28,7 @@ from datasets_prep.storage.folder import Folder
 
 _TABLE = re.compile(r"(?:(?P<folder>.*)/)?DIW_(?P<split>train|val|test)\.csv")
 _MAX_TABLE_BYTES = 64 * 2**20
-_MAX_TABLE_LINES = 2_000_000
-"""The largest table has 40 MB in 842,000 lines."""
-
+_MAX_TABLE_LINES = 2_000_000  # the largest table has 40 MB in 842,000 lines
 _RELATION = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5}),([<>]),(\d{1,5}),(\d{1,5})")
 
 
@@ -84,7 +80,6 @@ class DIW(Source):
         assert match is not None  # checked by `list`
         y_a, x_a, y_b, x_b, width, height = (int(match[i]) for i in (1, 2, 3, 4, 6, 7))
         if size != (height, width):
-            raise BadSample(
-                f"size mismatch: image is {size[1]}x{size[0]}, its annotation is of {width}x{height}"
-            )
+            found = f"image is {size[1]}x{size[0]}"
+            raise BadSample(f"size mismatch: {found}, its annotation is of {width}x{height}")
         return RawPointPair(image, y_a - 1, x_a - 1, y_b - 1, x_b - 1, a_is_farther=match[5] == ">")

@@ -18,8 +18,6 @@ Splits: all photos are `test`, which keeps its native bytes; a list in Marigold'
 may select among them. A scene is a group.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.formats.maps import decode_raw_floats
@@ -37,6 +35,7 @@ class ETH3D(PairedSource):
     name = "eth3d"
     target_kind = "metric"
     layout = "<scene>/images/dslr_images/<name>.JPG\n<scene>/ground_truth_depth/dslr_images/<name>.JPG"
+    only_split = "test"
     evaluation_splits = frozenset({"test"})
     pattern = re.compile(
         r"(?:.*/)?(?P<scene>[^/]+)/"
@@ -47,10 +46,6 @@ class ETH3D(PairedSource):
         ("depth", "no depth {scope}/ground_truth_depth/dslr_images/{name}.JPG"),
         ("image", "no image {scope}/images/dslr_images/{name}.JPG"),
     )
-
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: a scene is a group."""
-        return Sample(f"{scope}/{name}", files, group=scope, split="test")
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
         """Scene and name of the photo in `columns`."""

@@ -3,10 +3,10 @@
 Millions of names are sorted in Arrow columns: dictionaries of dictionaries would take a gigabyte.
 """
 
-from __future__ import annotations
-
+import itertools
 import re
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,8 @@ _SEPARATOR = "\0"
 class FilesBySample:
     """(scope, name) → role → path, in the order of scope and name.
 
-    Args:
-        paths: paths of all files.
-        roles: names of the roles.
-        keys: scope and name of each matching file, sorted.
-        codes: index into `roles` for each of these files.
-        positions: index into `paths` for each of them.
+    `paths` are those of all files, `roles` the names of the roles. For each matching file there are its
+    scope and name (`keys`, sorted) and its indices into `roles` (`codes`) and `paths` (`positions`).
     """
 
     def __init__(
@@ -44,15 +40,9 @@ class FilesBySample:
 
     def items(self) -> Iterator[tuple[tuple[str, str], dict[str, str]]]:
         """Each sample's scope and name, with its files by role."""
-        current, files = "", dict[str, str]()
-        for key, role, path in self._rows():
-            if key != current and files:
-                yield _scope_and_name(current), files
-                files = {}
-            current = key
-            files[role] = path
-        if files:
-            yield _scope_and_name(current), files
+        for key, rows in itertools.groupby(self._rows(), key=itemgetter(0)):
+            scope, _, name = key.partition(_SEPARATOR)
+            yield (scope, name), {role: path for _, role, path in rows}
 
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         for start in range(0, len(self._keys), _CHUNK):
@@ -63,24 +53,12 @@ class FilesBySample:
                 yield key, self._roles[code], path
 
 
-def _scope_and_name(key: str) -> tuple[str, str]:
-    scope, _, name = key.partition(_SEPARATOR)
-    return scope, name
-
-
 def collect_files(
     files: FileListing, pattern: re.Pattern[str], scope: Sequence[str], digits: int = 0
 ) -> tuple[FilesBySample, list[tuple[str, str]]]:
-    """Match all paths against a pattern and group them by sample.
+    """Match the paths of `files` against `pattern` and group them; `scope`, `digits` as in `PairedSource`.
 
-    Args:
-        files: all files.
-        pattern: as in `paired.PairedSource`.
-        scope: as in `paired.PairedSource`.
-        digits: as in `paired.PairedSource`.
-
-    Returns:
-        The files of each sample, and each second copy of a file with the first one.
+    Returns the files of each sample, and each second copy of a file with the first one.
     """
     roles = list(pattern.groupindex)
     keys, codes, positions = _match(files, pattern, scope, digits)

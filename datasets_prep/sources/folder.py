@@ -23,8 +23,6 @@ Values: PNG of 8 or 16 bits, NPY of numbers, EXR (channel `Z`, `Y`, `G` or `R`, 
 Invalid pixels: those with a value of `invalid`, those that are not finite, and depth that is not positive.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -48,20 +46,9 @@ from datasets_prep.storage.folder import Folder
 DESCRIPTION_NAME = "dataset.yaml"
 _MAX_DESCRIPTION_BYTES = 2**20
 
-_EXR_CHANNELS = ("Z", "Y", "G", "R")
-
 
 class Description(BaseModel):
-    """The content of `dataset.yaml`; see the module's docstring.
-
-    Attributes:
-        name: name of the prepared dataset.
-        quantity: what is stored.
-        metric: whether `scale` makes metres of stored depth, or 1/metres of stored inverse depth.
-        scale: metres (or 1/metres) per stored unit; None unless `metric`.
-        invalid: stored values without ground truth.
-        sky: the stored value of sky, or None.
-    """
+    """`name`, `quantity`, `metric`, `scale`, `invalid` and `sky` of `dataset.yaml`, as described above."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,7 +60,7 @@ class Description(BaseModel):
     sky: float | None = None
 
     @model_validator(mode="after")
-    def _metric_has_scale(self) -> Description:
+    def _metric_has_scale(self) -> "Description":
         if self.metric != (self.scale is not None):
             raise ValueError("scale: needed where metric is true, and only there")
         return self
@@ -134,8 +121,7 @@ class FolderSource(PairedSource):
         """Read `sample` of `root`: an image and its depth or inverse depth in the description's unit."""
         description = self._description or read_description(root)
         path = sample.files["depth"]
-        decode = _DECODERS[path.rpartition(".")[2]]
-        stored = decode(root.read_bytes(path), "depth")
+        stored = _DECODERS[path.rpartition(".")[2]](root.read_bytes(path), "depth")
         sky = stored == description.sky if description.sky is not None else None
         valid = np.isfinite(stored) & ~np.isin(stored, np.array(description.invalid, stored.dtype))
         if sky is not None:
@@ -150,8 +136,7 @@ class FolderSource(PairedSource):
 def read_description(root: Folder) -> Description:
     """The description `dataset.yaml` in the dataset root `root`.
 
-    Raises:
-        WrongLayout: if it is missing or not valid; the message names the key.
+    Raises WrongLayout if it is missing or not valid; the message names the key.
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
     try:
@@ -188,18 +173,10 @@ def _decode_npy(data: bytes, role: str) -> NDArray[np.float32]:
     return values.astype(np.float32)
 
 
-def _decode_png(data: bytes, role: str) -> NDArray[np.float32]:
-    return decode_grey_png(data, role).astype(np.float32)
-
-
-def _decode_exr(data: bytes, role: str) -> NDArray[np.float32]:
-    return maps.decode_exr(data, role, _EXR_CHANNELS)
-
-
 _DECODERS: dict[str, Callable[[bytes, str], NDArray[Any]]] = {
-    "png": _decode_png,
+    "png": lambda data, role: decode_grey_png(data, role).astype(np.float32),
     "npy": _decode_npy,
-    "exr": _decode_exr,
+    "exr": lambda data, role: maps.decode_exr(data, role, ("Z", "Y", "G", "R")),
     "pfm": maps.decode_pfm,
     "tif": decode_tiff,
     "tiff": decode_tiff,

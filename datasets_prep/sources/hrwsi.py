@@ -16,8 +16,6 @@ segmentation and set to the far end by the authors, and cannot be recognised by 
 Known defects: in some copies a map or a mask is missing; these photos are rejected.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -23,8 +23,6 @@ authors' debugging, for instance `Restaurant/SCLRestaurant001_NightFall/d_377.ex
 this difference.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -23,8 +23,6 @@ the Eigen test list and in the official `val` folder: 161, the zero-shot set of 
 drive is a group.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.sources.base import Listing, RawSample, Rejection, Source, lists_named_by_split
@@ -45,8 +43,7 @@ _DEPTH = re.compile(
 _EIGEN_FOLDER = re.compile(rf"\d{{4}}_\d\d_\d\d/{_DRIVE}")
 _CAMERA_OF_SIDE = {"l": "image_02", "r": "image_03"}
 
-_Frame = tuple[str, str, int]
-"""Drive, camera, number."""
+_Frame = tuple[str, str, int]  # drive, camera, number
 
 
 class KITTI(Source):
@@ -78,12 +75,11 @@ class KITTI(Source):
                 depths.setdefault(_frame(match), (path, match["split"]))
         for frame, (path, split) in sorted(depths.items()):
             drive, camera, number = frame
-            sample_id = f"{drive}/{camera}/{number:010d}"
             if frame not in images:
                 reason = f"no image {drive[:10]}/{drive}/{camera}/data/{number:010d}.png"
                 listing.rejected.append(Rejection(path, reason))
                 continue
-            files = {"image": images[frame], "depth": path}
+            sample_id, files = f"{drive}/{camera}/{number:010d}", {"image": images[frame], "depth": path}
             listing.samples.append(Sample(sample_id, files, group=drive, split=split))
         return listing
 

@@ -25,8 +25,6 @@ scene is a group.
 Known defects: maps that are all 0 (refused); grey and RGBA photos.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -60,10 +58,6 @@ class MegaDepth(PairedSource):
     list_pattern = re.compile(
         r"(?:.*/)?(?:(?P<train>train)|(?P<val>val)|(?P<test>test))_list/(?:\w+/)?imgs_MD\.p"
     )
-
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: a scene is a group, with all its reconstructions."""
-        return Sample(f"{scope}/{name}", files, group=scope.split("/")[0])
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
         """Scene, reconstruction and name of the photo in `columns`."""

@@ -33,12 +33,10 @@ whose flow passed; without them the same rules are applied again, and accept oth
 of flow. Frame numbers depend on the disc's chapter marks: in another edition the lists name other pictures.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.settings import Split
-from datasets_prep.sources.stereo_tree import StereoTree, tree_pattern
+from datasets_prep.sources.stereo_tree import StereoTree, tree_layout, tree_pattern
 
 _TRAINING = (
     "battle billy_lynn drive_angry exodus final_destination harold_kumar hellbenders hobbit1 hobbit2 hugo "
@@ -56,12 +54,7 @@ class Movies(StereoTree):
     """3D Movies, as the authors' scripts or `dpt stereo` leave them; see the module's docstring."""
 
     name = "movies"
-    layout = (
-        "image_left/<film>/chapter<N>/out<8 digits>.jpg\n"
-        "disparity/<film>/chapter<N>/out<8 digits>.png\n"
-        "uncertainty/<film>/chapter<N>/out<8 digits>.png\n"
-        "(dpt stereo movies makes them of videos)"
-    )
+    layout = tree_layout("<film>/chapter<N>") + "\n(dpt stereo movies makes them of videos)"
     pattern = tree_pattern(r"chapter\d+")
     split_of_video = SPLIT_OF_FILM
     list_pattern = re.compile(

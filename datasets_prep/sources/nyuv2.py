@@ -19,8 +19,6 @@ keeps its native bytes.
 The authors' labelled MATLAB file is a separate dataset: `nyuv2_labelled`.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 

@@ -16,8 +16,6 @@ Splits: `splits.mat` numbers the photos from 1: 795 in `trainNdxs`, 654 in `test
 resolution. Each photo is its own group: only the official split is meaningful.
 """
 
-from __future__ import annotations
-
 import posixpath
 import re
 
@@ -62,13 +60,17 @@ class NYUv2Labelled(Source):
             raise WrongLayout(f"no splits.mat beside {path}; it says which photos are for testing")
         try:
             photos = open_hdf5(root, path).shape("images", 4)[0]
-            splits = _splits(root.read_bytes(beside[0], most=_MAX_SPLITS_BYTES))
+            data = root.read_bytes(beside[0], most=_MAX_SPLITS_BYTES)
+            splits = {
+                int(number): split
+                for variable, split in _VARIABLES.items()
+                for number in decode_matlab_array(data, "splits.mat", variable).ravel()
+            }
         except BadSample as error:
             raise WrongLayout(f"{path}: {error}") from error
         for number in range(1, photos + 1):
             if number in splits:
-                name = f"{number:04d}"
-                files = {"image": path, "depth": path}
+                name, files = f"{number:04d}", {"image": path, "depth": path}
                 listing.samples.append(Sample(name, files, group=name, split=splits[number]))
             else:
                 listing.rejected.append(Rejection(path, f"photo {number} is in no split of {beside[0]}"))
@@ -87,12 +89,3 @@ class NYUv2Labelled(Source):
         root.note_read(image.tobytes())
         root.note_read(metres.tobytes())
         return of_positive_depth(encode_png(image), metres)
-
-
-def _splits(data: bytes) -> dict[int, str]:
-    """Number of a photo, counted from 1 → split."""
-    splits: dict[int, str] = {}
-    for variable, split in _VARIABLES.items():
-        numbers = decode_matlab_array(data, "splits.mat", variable).ravel()
-        splits.update({int(number): split for number in numbers})
-    return splits

@@ -1,9 +1,6 @@
 """Sources whose samples are a few files of one name: listed by a pattern and a table of reasons."""
 
-from __future__ import annotations
-
 import re
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -25,6 +22,7 @@ class PairedSource(Source):
         missing: each role that a sample needs, with the reason for leaving out a sample without it; `{scope}`
             and `{name}` are filled in.
         repeated: reason for leaving out a second file of one role; `{first}` is filled in.
+        only_split: the official split of all samples, or None.
     """
 
     pattern: ClassVar[re.Pattern[str]]
@@ -32,6 +30,7 @@ class PairedSource(Source):
     digits: ClassVar[int] = 0
     missing: ClassVar[Sequence[tuple[str, str]]]
     repeated: ClassVar[str] = "second copy of {first}"
+    only_split: ClassVar[str | None] = None
 
     def list(self, root: Folder) -> Listing:
         """Group the files of `root` by sample; see `Source.list`."""
@@ -45,11 +44,8 @@ class PairedSource(Source):
     def add(self, listing: Listing, scope: str, name: str, files: dict[str, str]) -> None:
         """Add a sample to `listing`, or its first file to the rejections if one is missing.
 
-        Args:
-            listing: is extended.
-            scope: what the groups of `scope` match.
-            name: the sample's name; a number without padding where `digits` is set.
-            files: role → path.
+        `scope` is what the groups of that name match, `name` the sample's (a number without padding where
+        `digits` is set), `files` map roles to paths.
         """
         if lacking := [reason for role, reason in self.missing if role not in files]:
             present = next(iter(files.values()))
@@ -61,6 +57,7 @@ class PairedSource(Source):
         """Why the sample `name` in `scope` is left out; `lacking` are the reasons that apply."""
         return lacking[0].format(scope=scope, name=name)
 
-    @abstractmethod
     def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """The sample `name` in `scope` with its `files` (role → path): its id, group and split."""
+        """The sample `name` in `scope` with `files` (role → path); the first part of its id is its group."""
+        sample_id = f"{scope}/{name}" if scope else name
+        return Sample(sample_id, files, group=sample_id.split("/")[0], split=self.only_split)

@@ -22,8 +22,6 @@ Splits: `train.txt` (4,998) and `val.txt` (5,105) below a folder `SegmentationCo
 keeps its native bytes. Each photo is its own group.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -58,6 +56,7 @@ class PascalContext60(Source):
     """Pascal Context with background as a class; see the module's docstring."""
 
     name = "pascal_context_60"
+    ignores_background = False
     target_kind = "labels"
     layout = (
         "JPEGImages/<id>.jpg, trainval/<id>.mat\nJPEGImages/<id>.jpg, SegmentationClassContext/<id>.png\n"
@@ -97,19 +96,16 @@ class PascalContext60(Source):
         path = sample.files["label"]
         data = root.read_bytes(path)
         classes = _classes_of_mat(data) if path.endswith(".mat") else _classes_of_png(data)
-        return RawLabels(read_image(root, sample), self._numbered(classes))
-
-    def _numbered(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return classes
+        if self.ignores_background:
+            classes = np.where(classes == 0, IGNORED_LABEL, classes.astype(np.int16) - 1).astype(np.uint8)
+        return RawLabels(read_image(root, sample), classes)
 
 
 class PascalContext59(PascalContext60):
     """Pascal Context without background; see the module's docstring."""
 
     name = "pascal_context_59"
-
-    def _numbered(self, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return np.where(classes == 0, IGNORED_LABEL, classes.astype(np.int16) - 1).astype(np.uint8)
+    ignores_background = True
 
 
 def _classes_of_mat(data: bytes) -> NDArray[np.uint8]:

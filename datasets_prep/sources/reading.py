@@ -1,7 +1,5 @@
 """Reading that many sources share: image bytes, and depth in a 16-bit PNG or an array."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +13,7 @@ from datasets_prep.storage.folder import Folder
 def read_image(root: Folder, sample: Sample) -> bytes:
     """The bytes of the image of `sample` below `root`.
 
-    Raises:
-        BadSample: if they are neither JPEG nor PNG, or the header is damaged.
+    Raises BadSample if they are neither JPEG nor PNG, or the header is damaged.
     """
     image = root.read_bytes(sample.files["image"])
     image_size(image)
@@ -24,15 +21,10 @@ def read_image(root: Folder, sample: Sample) -> bytes:
 
 
 def read_png16(root: Folder, sample: Sample, expected: str) -> NDArray[np.uint16]:
-    """The values of the 16-bit depth PNG of `sample` below `root`, (H, W) uint16.
+    """The values of the 16-bit PNG `depth` of `sample` below `root`, (H, W) uint16.
 
-    Args:
-        root: the dataset root.
-        sample: its role `depth` is read.
-        expected: what the dataset stores, for the error: `KITTI stores depth`.
-
-    Raises:
-        BadSample: if the PNG is damaged or has 8 bits.
+    `expected` is what the dataset stores, for the error: `KITTI stores depth`. Raises BadSample if the PNG is
+    damaged or has 8 bits.
     """
     stored = decode_grey_png(root.read_bytes(sample.files["depth"]), "depth")
     if stored.dtype != np.uint16:
@@ -43,14 +35,8 @@ def read_png16(root: Folder, sample: Sample, expected: str) -> NDArray[np.uint16
 def read_png_depth(root: Folder, sample: Sample, expected: str, units_of_metre: float) -> RawSample:
     """Image and metric depth of `sample` below `root`, whose 16-bit PNG has 0 where depth is unknown.
 
-    Args:
-        root: the dataset root.
-        sample: with the files `image` and `depth`.
-        expected: as in `read_png16`.
-        units_of_metre: stored value of one metre.
-
-    Raises:
-        BadSample: if image or depth are damaged, or depth has 8 bits.
+    `units_of_metre` is the stored value of one metre, `expected` is as in `read_png16`. Raises BadSample if
+    image or depth are damaged, or depth has 8 bits.
     """
     stored = read_png16(root, sample, expected)
     image = read_image(root, sample)

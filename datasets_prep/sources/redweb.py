@@ -18,8 +18,6 @@ surface, the best-known trap of this dataset.
 Splits: none official; each photo is its own group.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -44,10 +42,6 @@ class ReDWeb(PairedSource):
     sizes_may_differ = True
     pattern = re.compile(r"(?:ReDWeb_V1/)?(?:Imgs/(?P<image>[^/]+)\.jpg|RDs/(?P<depth>[^/]+)\.png)")
     missing = (("depth", "no map RDs/{name}.png"), ("image", "no image Imgs/{name}.jpg"))
-
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: each photo is its own group."""
-        return Sample(name, files, group=name)
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a photo and its map as inverse depth in [0, 1], sky at 0."""

@@ -4,8 +4,6 @@ A `Sample` as a Python object with its paths takes 700 bytes; the largest datase
 keeps them as compressed Arrow columns, some thousands at a time, which takes a twentieth of that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +20,7 @@ SAMPLE_SCHEMA = pa.schema(
 )
 """The columns are the fields of `Sample`."""
 
-_CHUNK = 8192
-"""Samples that are packed together, and that exist as objects at once when iterating."""
+_CHUNK = 8192  # samples that are packed together, and that exist as objects at once when iterating
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +76,27 @@ class Samples(Iterable[Sample]):
         last = to_table(self._last)
         # A column at a time, the largest first: unpacking is cheap, and two copies of all would be large.
         names = sorted(SAMPLE_SCHEMA.names, key=lambda name: name != "files")
-        columns = {name: self._column(name, last) for name in names}
+        columns = {}
+        for name in names:
+            parts = [chunk for packed in self._packed for chunk in unpack(packed).column(name).chunks]
+            columns[name] = pa.concat_arrays([*parts, *last.column(name).chunks])
         return pa.table([columns[name] for name in SAMPLE_SCHEMA.names], schema=SAMPLE_SCHEMA)
-
-    def _column(self, name: str, last: pa.Table) -> pa.Array:
-        parts = [chunk for packed in self._packed for chunk in unpack(packed).column(name).chunks]
-        return pa.concat_arrays([*parts, *last.column(name).chunks])
 
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """The columns `SAMPLE_SCHEMA` of `samples`."""
-    columns = [
-        pa.array([_value(getattr(sample, field.name)) for sample in samples], field.type)
-        for field in SAMPLE_SCHEMA
-    ]
+    columns = []
+    for field in SAMPLE_SCHEMA:
+        values = [getattr(sample, field.name) for sample in samples]
+        pairs = [list(value.items()) if isinstance(value, dict) else value for value in values]
+        columns.append(pa.array(pairs, field.type))
     return pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
-
-
-def _value(value: str | dict[str, str] | None) -> str | list[tuple[str, str]] | None:
-    return list(value.items()) if isinstance(value, dict) else value
 
 
 def from_table(table: pa.Table) -> list[Sample]:
     """The samples of a `table` that `to_table` made."""
     columns = (table.column(name).to_pylist() for name in SAMPLE_SCHEMA.names)
-    return [
-        Sample(sample_id, dict(files), group, split, annotation)
-        for sample_id, files, group, split, annotation in zip(*columns, strict=True)
-    ]
+    return [Sample(name, dict(files), *others) for name, files, *others in zip(*columns, strict=True)]
 
 
 def pack(table: pa.Table) -> bytes:

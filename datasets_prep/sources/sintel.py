@@ -13,8 +13,6 @@ has a very large depth and no label; evaluation ignores depth beyond 72 m, which
 Splits: all frames are `test`, which keeps its native bytes. A sequence is a group.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.formats.maps import decode_sintel_depth
@@ -31,6 +29,7 @@ class Sintel(PairedSource):
     name = "sintel"
     target_kind = "metric"
     layout = "training/final/<sequence>/frame_<4 digits>.png\ntraining/depth/<sequence>/frame_<4 digits>.dpt"
+    only_split = "test"
     evaluation_splits = frozenset({"test"})
     pattern = re.compile(
         r"(?:.*/)?training/"
@@ -40,10 +39,6 @@ class Sintel(PairedSource):
         ("depth", "no depth training/depth/{name}.dpt"),
         ("image", "no image training/final/{name}.png"),
     )
-
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: a sequence is a group."""
-        return Sample(name, files, group=name.split("/")[0], split="test")
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a frame and its depth in metres."""

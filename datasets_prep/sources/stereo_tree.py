@@ -5,8 +5,6 @@ disparity/<folder>/<clip>/out<8 digits>.png      16 bits, value = offset + scale
 uncertainty/<folder>/<clip>/out<8 digits>.png    8 bits, tenths of a pixel
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -31,21 +29,22 @@ ENDINGS = {"image": "jpg", "depth": "png", "uncertainty": "png"}
 """Role of a file → the ending of its name."""
 
 
+def tree_layout(clip: str) -> str:
+    """The lines of `Source.layout` for a tree whose frames lie in `clip`, such as `<film>/chapter<N>`."""
+    return "\n".join(f"{folder}/{clip}/out<8 digits>.{ENDINGS[role]}" for role, folder in FOLDERS.items())
+
+
 def tree_pattern(clip: str) -> re.Pattern[str]:
     """Matches the files of a tree whose frames lie in `<folder>/<clip>`; `clip` is a regular expression."""
-    roles = "|".join(
-        f"{folder}/(?P<{role}>[^/]+/{clip}/out\\d{{8}})\\.{ENDINGS[role]}" for role, folder in FOLDERS.items()
-    )
-    return re.compile(roles)
+    frame = rf"[^/]+/{clip}/out\d{{8}}"
+    roles = (rf"{folder}/(?P<{role}>{frame})\.{ENDINGS[role]}" for role, folder in FOLDERS.items())
+    return re.compile("|".join(roles))
 
 
 class StereoTree(PairedSource):
-    """A dataset in such a tree.
+    """A dataset in such a tree; `split_of_video` maps first folders of sample ids to official splits.
 
     Image and disparity of a good sample may differ in size: the authors keep disparity at half resolution.
-
-    Attributes:
-        split_of_video: first folder of a sample's id → official split.
     """
 
     target_kind = "affine"
@@ -65,21 +64,18 @@ class StereoTree(PairedSource):
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a left view and its disparity in pixels, larger is nearer.
 
-        Raises:
-            BadSample: also if the image's size is neither the disparity's nor a whole multiple of it.
+        Raises BadSample, also if the image's size is neither the disparity's nor a whole multiple of it.
         """
         disparity = decode_disparity(root.read_bytes(sample.files["depth"]))
         uncertainty = decode_uncertainty(root.read_bytes(sample.files["uncertainty"]))
         height, width = disparity.shape
         if uncertainty.shape != disparity.shape:
-            other_height, other_width = uncertainty.shape
-            raise BadSample(f"depth is {width}x{height}, its uncertainty {other_width}x{other_height}")
+            rows, columns = uncertainty.shape
+            raise BadSample(f"depth is {width}x{height}, its uncertainty {columns}x{rows}")
         image = read_image(root, sample)
-        image_height, image_width = image_size(image)
-        factor = max(1, image_height // height)
-        if (image_height // factor, image_width // factor) != (height, width):
-            raise BadSample(
-                f"image is {image_width}x{image_height}, its disparity {width}x{height}: "
-                "expected the same size, or half of it"
-            )
+        rows, columns = image_size(image)
+        factor = max(1, rows // height)
+        if (rows // factor, columns // factor) != (height, width):
+            sizes = f"image is {columns}x{rows}, its disparity {width}x{height}"
+            raise BadSample(f"{sizes}: expected the same size, or half of it")
         return RawSample(image, disparity, "inverse_depth", valid=uncertainty < MAX_UNCERTAINTY)

@@ -23,8 +23,6 @@ same place, and a network that has seen one has seen the others.
 TartanAir V2 (`Data_easy/P000/image_lcam_front/…`) has other files and is refused with an error.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -88,10 +86,6 @@ class TartanAir(PairedSource):
             files.pop("seg", None)
         if files:
             super().add(listing, scope, name, files)
-
-    def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
-        """See `PairedSource.sample`: an environment is a group."""
-        return Sample(f"{scope}/{name}", files, group=scope.split("/")[0])
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: a frame and its depth in metres."""

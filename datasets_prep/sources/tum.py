@@ -24,8 +24,6 @@ Splits: all frames are `test`, which keeps its native bytes. A sequence, or a fo
 group.
 """
 
-from __future__ import annotations
-
 import bisect
 import re
 
@@ -75,8 +73,7 @@ class TUM(Source):
             for time in sorted(images, key=float):
                 if time in partners:
                     files = {"image": images[time], "depth": depths[partners[time]]}
-                    sample = Sample(f"{sequence}/{time}", files, group=sequence, split="test")
-                    listing.samples.append(sample)
+                    listing.samples.append(Sample(f"{sequence}/{time}", files, group=sequence, split="test"))
                 else:
                     reason = f"no depth map within {1000 * MAX_SECONDS_APART:.0f} ms"
                     listing.rejected.append(Rejection(images[time], reason))

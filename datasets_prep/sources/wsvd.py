@@ -28,12 +28,10 @@ sets `packing` and `swapped` for each. In some lists ids carry the downloader's 
 ignored. Subtitles, frames and logos lie in front of the scene.
 """
 
-from __future__ import annotations
-
 import re
 
 from datasets_prep.sources.samples import Sample
-from datasets_prep.sources.stereo_tree import StereoTree, tree_pattern
+from datasets_prep.sources.stereo_tree import StereoTree, tree_layout, tree_pattern
 from datasets_prep.sources.wsvd_lists import video_id
 
 
@@ -41,13 +39,8 @@ class WSVD(StereoTree):
     """WSVD, as `dpt stereo` leaves it; see the module's docstring."""
 
     name = "wsvd"
-    layout = (
-        "image_left/<YouTube id>/clip<4 digits>/out<8 digits>.jpg\n"
-        "disparity/<YouTube id>/clip<4 digits>/out<8 digits>.png\n"
-        "uncertainty/<YouTube id>/clip<4 digits>/out<8 digits>.png\n"
-        "lists/{train,test}.txt\n"
-        "(dpt stereo wsvd makes them of videos)"
-    )
+    layout = tree_layout("<YouTube id>/clip<4 digits>")
+    layout += "\nlists/{train,test}.txt\n(dpt stereo wsvd makes them of videos)"
     pattern = tree_pattern(r"clip\d{4,}")
     list_pattern = re.compile(r"lists/(?:.*/)?(?:(?P<train>train)|(?P<test>test))\.txt")
 

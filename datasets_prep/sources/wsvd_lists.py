@@ -5,8 +5,6 @@ as `name` and `clips`, a list of dicts with `frames` (int32 array of frame numbe
 that a NumPy array needs become inert records; every other name ends the reading.
 """
 
-from __future__ import annotations
-
 import math
 import pickle
 import re
@@ -30,8 +28,7 @@ _VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAMES = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): "reconstruct" for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): "scalar" for core in ("core", "_core")},
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
+    **{("numpy", name): name for name in ("ndarray", "dtype")},
 }
 
 
@@ -57,14 +54,9 @@ def video_id(name: str) -> str | None:
 
 
 def read_clips(data: bytes, where: str) -> list[VideoClips]:
-    """Read a list of clips.
+    """Read a list of clips from the content `data` of a pickle; `where` is its path, for errors.
 
-    Args:
-        data: the pickle's content.
-        where: its path, for errors.
-
-    Raises:
-        BadClipList: if it is damaged, asks to run anything, or holds something else.
+    Raises BadClipList if it is damaged, asks to run anything, or holds something else.
     """
     try:
         videos = load_inert(data, _NAMES)

@@ -1,7 +1,5 @@
 """The pool of Ray actors that compute RAFT flow: one per GPU, or one on the CPU."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 
@@ -26,12 +24,8 @@ class RaftActor:
         """Replace the right views in `batch`, one piece, by the disparity of the left views."""
         measured = measure(batch["left"][0], batch["right"][0], self._flow, self._settings)
         kept = {key: values for key, values in batch.items() if key != "right"}
-        return {
-            **kept,
-            "values": measured["values"][None],
-            "uncertainty": measured["uncertainty"][None],
-            "reasons": [measured["reasons"]],
-        }
+        maps = {key: measured[key][None] for key in ("values", "uncertainty")}
+        return {**kept, **maps, "reasons": [measured["reasons"]]}
 
 
 def with_absolute_weights(settings: StereoSettings) -> StereoSettings:
@@ -43,8 +37,4 @@ def with_absolute_weights(settings: StereoSettings) -> StereoSettings:
 def raft_pool() -> dict[str, Any]:
     """One actor per GPU, or one on the CPU. They reserve no CPU: decoding feeds them and must not starve."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    return {
-        "compute": ray.data.ActorPoolStrategy(size=max(1, gpus)),
-        "num_gpus": min(1, gpus),
-        "num_cpus": 0,
-    }
+    return {"compute": ray.data.ActorPoolStrategy(size=max(1, gpus)), "num_gpus": min(1, gpus), "num_cpus": 0}

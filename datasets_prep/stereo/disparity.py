@@ -5,8 +5,6 @@ Estimation", supplement, and the thresholds of https://github.com/lasinger/3DVid
 difference: a pixel that the flow carries out of the other view cannot be checked, and counts as uncertain.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2
@@ -37,36 +35,26 @@ class Disparity:
 def disparity_of(there: Flow, back: Flow) -> Disparity:
     """Disparity -u and its uncertainty |u + u'(x + u)|, with u' the interpolated horizontal flow back.
 
-    If both flows are right, going there and back ends where it began: a point at x = 100 with u = -6 lies at
-    94 in the right view, where u' must be +6. A u' of +5 gives an uncertainty of 1 pixel.
-
-    Args:
-        there: flow from left to right, (H, W, 2) float32 pixels.
-        back: flow from right to left, likewise.
+    `there` and `back` are the flow from left to right and from right to left, (H, W, 2) float32 pixels. If
+    both are right, going there and back ends where it began: a point at x = 100 with u = -6 lies at 94 in the
+    right view, where u' must be +6. A u' of +5 gives an uncertainty of 1 pixel.
     """
     u = there[..., 0]
     height, width = u.shape
     rows, columns = np.indices((height, width), dtype=np.float32)
     partner = columns + u
     # A pair is rectified, so a point stays in its row, as in the authors' check.
-    u_back = cv2.remap(
-        np.ascontiguousarray(back[..., 0]), partner, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    flow_back, border = np.ascontiguousarray(back[..., 0]), cv2.BORDER_REPLICATE
+    u_back = cv2.remap(flow_back, partner, rows, cv2.INTER_LINEAR, borderMode=border)
     inside = (partner >= 0) & (partner <= width - 1)
     return Disparity(-u, np.where(inside, np.abs(u + u_back), UNKNOWN).astype(np.float32))
 
 
 def reject(there: Flow, back: Flow, disparity: Disparity, rules: RejectionRules) -> None:
-    """Refuse a pair that is not rectified, has no depth, or whose two flows disagree.
+    """Refuse a pair that is not rectified, has no depth, or whose two flows disagree, by the thresholds.
 
-    Args:
-        there: flow from left to right, (H, W, 2) float32 pixels.
-        back: flow from right to left, likewise.
-        disparity: made of them by `disparity_of`.
-        rules: thresholds.
-
-    Raises:
-        BadSample: with the rule and the measured value.
+    These are `rules`; `disparity` was made of the flows `there` and `back` by `disparity_of`. Raises
+    BadSample with the rule and the measured value.
     """
     for what, flow in (("left to right", there), ("right to left", back)):
         share = float((np.abs(flow[..., 1]) > rules.vertical).mean())
@@ -108,10 +96,8 @@ def shrink(disparity: Disparity, factor: int) -> Disparity:
 def put_sky_far(disparity: Disparity, sky: NDArray[np.bool_], max_uncertainty: float) -> Disparity:
     """Give the sky the smallest certain disparity of the rest of the image (MiDaS, supplement).
 
-    Args:
-        disparity: of the left view.
-        sky: (h, w) bool of any size; resized to the nearest pixel.
-        max_uncertainty: a certain pixel has a smaller uncertainty.
+    `disparity` is of the left view, `sky` (h, w) bool of any size, resized to the nearest pixel. A certain
+    pixel has an uncertainty below `max_uncertainty`.
     """
     height, width = disparity.values.shape
     resized = cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
@@ -119,7 +105,8 @@ def put_sky_far(disparity: Disparity, sky: NDArray[np.bool_], max_uncertainty: f
     if not known.any():
         return disparity
     far = disparity.values[known].min()
-    return Disparity(
-        np.where(resized, far, disparity.values).astype(np.float32),
-        np.where(resized, 0, disparity.uncertainty).astype(np.float32),
+    values, uncertainty = (
+        np.where(resized, far, disparity.values),
+        np.where(resized, 0, disparity.uncertainty),
     )
+    return Disparity(values.astype(np.float32), uncertainty.astype(np.float32))

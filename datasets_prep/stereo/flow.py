@@ -5,8 +5,6 @@ CPU core, and torchvision's RAFT (Z. Teed and J. Deng, "RAFT: Recurrent All-Pair
 Flow", ECCV 2020) on a GPU. How well they do on a real pair: `benchmarks/stereo.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

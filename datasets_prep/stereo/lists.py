@@ -1,7 +1,5 @@
 """The authors' lists of frames, for films and for WSVD, matched with the existing videos."""
 
-from __future__ import annotations
-
 import posixpath
 import re
 from collections.abc import Sequence
@@ -18,12 +16,9 @@ _WSVD_LIST = re.compile(r"wsvd_(?P<split>train|test)_clip_frame_ids\.pkl")
 
 @dataclass(frozen=True, slots=True)
 class ListedPieces:
-    """The pieces that lists of frames name.
+    """The pieces of existing videos that lists name, `missing` videos, and `splits`: split → its videos.
 
-    Attributes:
-        pieces: pieces of the existing videos.
-        missing: videos that are named and do not exist.
-        splits: split → names of its videos, where the lists have splits.
+    `splits` is empty where the lists have none; `pieces` are in the order of the lists.
     """
 
     pieces: list[Piece]
@@ -34,26 +29,22 @@ class ListedPieces:
 def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
     """The frames of `videos` that the `.txt` files in `lists` name (`hugo/chapter2/out00000042` per line).
 
-    Frame 1 is the first of a chapter.
-
-    Raises:
-        BadVideoFolder: if there is no list, or a line does not name a frame.
+    Frame 1 is the first of a chapter. Raises BadVideoFolder if there is no list, or a line does not name a
+    frame.
     """
     numbers: dict[str, set[int]] = {}
     paths = [path for path in lists.files() if path.endswith(".txt")]
     if not paths:
-        raise BadVideoFolder(
-            f"no list of frames in {lists.uri}; expected train.txt, validation.txt, test.txt"
-        )
+        expected = "expected train.txt, validation.txt, test.txt"
+        raise BadVideoFolder(f"no list of frames in {lists.uri}; {expected}")
     for path in paths:
         for count, line in enumerate(lists.read_text(path, most=MAX_LIST_BYTES).splitlines(), 1):
             match = _LIST_LINE.fullmatch(line.strip())
             if match and int(match["number"]) > 0:
                 numbers.setdefault(match["folder"], set()).add(int(match["number"]) - 1)
             elif line.strip():
-                raise BadVideoFolder(
-                    f"{lists.uri}/{path}, line {count}: expected film/chapter2/out00000042, got {line[:80]!r}"
-                )
+                found = f"expected film/chapter2/out00000042, got {line[:80]!r}"
+                raise BadVideoFolder(f"{lists.uri}/{path}, line {count}: {found}")
     by_folder = {video.folder: video for video in videos}
     pieces = [
         piece
@@ -72,9 +63,7 @@ def read_movie_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPiec
 def read_wsvd_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPieces:
     """The clips of `videos` in the authors' `wsvd_{train,test}_clip_frame_ids.pkl` in the folder `lists`.
 
-    Raises:
-        BadVideoFolder: if neither file exists.
-        BadClipList: if one is damaged or hostile.
+    Raises BadVideoFolder if neither file exists; BadClipList if one is damaged or hostile.
     """
     by_id = {video.folder: video for video in videos}
     pieces: list[Piece] = []
@@ -94,7 +83,6 @@ def read_wsvd_lists(lists: Folder, videos: Sequence[StereoVideo]) -> ListedPiece
                 video = by_id[entry.name]
                 pieces += pieces_of_clip(video, f"{entry.name}/clip{count:04d}", numbers)
     if not splits:
-        raise BadVideoFolder(
-            f"no list of clips in {lists.uri}; expected wsvd_train_clip_frame_ids.pkl or wsvd_test_…"
-        )
+        expected = "expected wsvd_train_clip_frame_ids.pkl or wsvd_test_…"
+        raise BadVideoFolder(f"no list of clips in {lists.uri}; {expected}")
     return ListedPieces(pieces, [missing[name] for name in sorted(missing)], splits)

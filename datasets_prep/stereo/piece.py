@@ -1,7 +1,5 @@
 """One piece of a stereo video: frames, views, flow, disparity, check, files, record."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Iterator
@@ -24,8 +22,7 @@ from datasets_prep.stereo.plan import BadVideoFolder, Piece
 from datasets_prep.stereo.views import Views, crop_widescreen, split_views
 from datasets_prep.storage.folder import Folder
 
-_MIN_SIDE = 64
-"""Smaller views are refused: DIS has no pyramid level for them."""
+_MIN_SIDE = 64  # smaller views are refused: DIS has no pyramid level for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +103,7 @@ class PieceWork:
 def read_views(folder: Folder, piece: Piece) -> Iterator[Views]:
     """Left and right view of each frame of `piece` in `folder`; the central 2.35:1 of films in 1080p.
 
-    Raises:
-        BadSample: where the video cannot be decoded further, or views are too small.
+    Raises BadSample where the video cannot be decoded further, or views are too small.
     """
     with Video(folder, piece.video.path) as video:
         for frame in video.frames(piece.numbers):
@@ -154,14 +150,9 @@ def measure(
 
 
 def write_frame(tree: Folder, name: str, left: NDArray[np.uint8], disparity: Disparity, quality: int) -> None:
-    """Write a frame's three files, each whole or not at all.
+    """Write the three files of the frame `name` (without ending) to `tree`, each whole or not at all.
 
-    Args:
-        tree: folder of the tree.
-        name: name of the frame in the tree, without ending.
-        left: (H, W, 3) uint8 RGB.
-        disparity: disparity and its uncertainty.
-        quality: JPEG quality of the left view.
+    They are the view `left` (H, W, 3) uint8 RGB, as JPEG of this `quality`, its `disparity` and uncertainty.
     """
     contents = {
         "image": encode_jpeg(left, quality),

@@ -12,11 +12,10 @@ overrides the dataset's packing:
     pina/chapter3.mkv: {packing: half_side_by_side, swapped: true}
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import yaml
@@ -34,9 +33,7 @@ OVERRIDES_NAME = "videos.yaml"
 FRAMES_A_PIECE = 10
 """Largest number of frames per task: two Full HD views of each are 120 MB."""
 
-_MAX_GAP = 48
-"""Largest gap between the frames of a piece: beyond it, seeking is cheaper than decoding on."""
-
+_MAX_GAP = 48  # largest gap between the frames of a piece: beyond it, seeking is cheaper than decoding on
 _FILM_FILE = re.compile(r"(?P<film>[^/]+)(?:/chapter(?P<chapter>\d+))?\.(?:" + "|".join(SUFFIXES) + ")")
 
 
@@ -92,9 +89,7 @@ class Piece:
     def record_name(self, settings: StereoSettings, sky: Mapping[str, int]) -> str:
         """Path of the piece's record; it contains a digest of everything that decides the result.
 
-        Args:
-            settings: settings of the job.
-            sky: name of a frame → size of its sky mask.
+        This includes the `settings` of the job and the sizes of sky masks by names of frames, `sky`.
         """
         masks = [sky.get(name) for name in self.names]
         video = [self.video.path, self.video.size, self.video.packing, self.video.swapped]
@@ -152,18 +147,11 @@ def _folder_of(dataset: StereoDataset, path: str) -> str | None:
 
 def _chapters(folder: Folder, film: StereoVideo) -> list[StereoVideo]:
     """A film by its chapter marks; one chapter if there are none or it cannot be opened (yet)."""
-    try:
-        with Video(folder, film.path) as video:
-            marks = video.chapters()
-    except BadSample:
-        marks = []
-    common = (film.path, film.size, film.packing, film.swapped, film.is_film)
-    if not marks:
-        return [StereoVideo(f"{film.folder}/chapter1", *common)]
-    return [
-        StereoVideo(f"{film.folder}/chapter{number}", *common, start, stop)
-        for number, (start, stop) in enumerate(marks, 1)
-    ]
+    marks: Sequence[tuple[int, int | None]] = ()
+    with suppress(BadSample), Video(folder, film.path) as video:
+        marks = video.chapters()
+    numbered = enumerate(marks or [(0, None)], 1)
+    return [replace(film, folder=f"{film.folder}/chapter{n}", start=a, stop=b) for n, (a, b) in numbered]
 
 
 def _read_overrides(folder: Folder) -> dict[str, _VideoOverride]:
@@ -217,21 +205,13 @@ def sampling_rate(video: StereoVideo, settings: StereoSettings) -> int:
 def pieces_of_clip(video: StereoVideo, folder: str, numbers: Iterable[int]) -> Iterator[Piece]:
     """Cut a clip into pieces of at most `FRAMES_A_PIECE` frames.
 
-    Args:
-        video: the clip's video.
-        folder: folder of the frames in the tree.
-        numbers: frame numbers in the video, in any order.
+    It has the frames `numbers` of `video`, in any order, which lie in `folder` in the tree.
     """
-    part: list[int] = []
+    parts: list[list[int]] = []
     for number in sorted(set(numbers)):
-        if part and (len(part) == FRAMES_A_PIECE or number - part[-1] > _MAX_GAP):
-            yield _piece(video, folder, part)
-            part = []
-        part.append(number)
-    if part:
-        yield _piece(video, folder, part)
-
-
-def _piece(video: StereoVideo, folder: str, numbers: Sequence[int]) -> Piece:
-    names = tuple(f"{folder}/out{number - video.start + 1:08d}" for number in numbers)
-    return Piece(video, tuple(numbers), names)
+        if not parts or len(parts[-1]) == FRAMES_A_PIECE or number - parts[-1][-1] > _MAX_GAP:
+            parts.append([])
+        parts[-1].append(number)
+    for part in parts:
+        names = tuple(f"{folder}/out{number - video.start + 1:08d}" for number in part)
+        yield Piece(video, tuple(part), names)

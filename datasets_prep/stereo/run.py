@@ -10,8 +10,6 @@ idempotent: a job that is killed and run again ends with the same bytes, and vid
 their frames. `stereo.json` and `rejected.parquet` summarise the last run.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import pickle
@@ -60,7 +58,7 @@ REJECTED_NAME = "rejected.parquet"
 
 _READERS = 16
 
-_REJECTED_SCHEMA = pa.schema([("source_path", pa.string()), ("reason", pa.string())])
+_REJECTED_SCHEMA = pa.schema(dict.fromkeys(("source_path", "reason"), pa.string()))
 
 
 class NothingUsable(UserError):
@@ -211,13 +209,12 @@ def _claim(tree: Folder, plan: StereoPlan) -> None:
 def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
     """The records of finished pieces.
 
-    Raises:
-        NothingUsable: if a piece of that name has another digest: another video, mask or choice of frames.
+    Raises NothingUsable if a piece of that name has another digest: another video, mask or choice of frames.
     """
-    wanted = {_without_digest(name): name for name in pieces}
+    wanted = {name.rpartition("-")[0]: name for name in pieces}  # without the digest
     finished = []
     for name in _files_below(tree, RECORDS):
-        if wanted.get(_without_digest(name), name) != name:
+        if wanted.get(name.rpartition("-")[0], name) != name:
             raise NothingUsable(
                 f"{tree.uri}/{name} is of another video, list or sky mask of that name; "
                 "remove it and the frames that it names, or give another folder as --out"
@@ -230,10 +227,6 @@ def _finished_records(tree: Folder, pieces: Mapping[str, Piece]) -> list[str]:
 def _files_below(tree: Folder, name: str) -> list[str]:
     """Paths in the tree of all files below one of its folders, which need not exist."""
     return [f"{name}/{path}" for path in (tree / name).files()] if tree.exists(name) else []
-
-
-def _without_digest(record_name: str) -> str:
-    return record_name.rpartition("-")[0]
 
 
 # ---- shots
@@ -261,15 +254,11 @@ def _find_all_cuts(
     """The cuts of every video by its folder; computed once, then read from the tree."""
     names = {video.folder: f"{CUTS}/{video.folder}-{video.size}.json" for video in videos}
     there = set(_files_below(tree, CUTS))
-    rows = [
-        {"video": pickle.dumps(video), "name": names[video.folder]}
-        for video in videos
-        if names[video.folder] not in there
-    ]
+    missing = [video for video in videos if names[video.folder] not in there]
+    rows = [{"video": pickle.dumps(video), "name": names[video.folder]} for video in missing]
     if rows:
-        task = partial(
-            _record_cuts, videos=plan.folder.uri, out=tree.uri, threshold=plan.settings.cut_threshold
-        )
+        threshold = plan.settings.cut_threshold
+        task = partial(_record_cuts, videos=plan.folder.uri, out=tree.uri, threshold=threshold)
         tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
         _require_none([row["failure"] for row in tasks.iter_rows() if row["failure"]], len(rows), "videos")
     return {video.folder: json.loads(tree.read_text(names[video.folder])) for video in videos}
@@ -331,13 +320,8 @@ def _run_pieces(
     if plan.settings.flow == "dis":
         dataset = dataset.map(work.whole)
     else:
-        dataset = dataset.map(work.decode).map_batches(
-            RaftActor,
-            fn_constructor_args=(with_absolute_weights(plan.settings),),
-            batch_size=1,
-            **raft_pool(),
-        )
-        dataset = dataset.map(work.write)
+        pool: Any = {"fn_constructor_args": (with_absolute_weights(plan.settings),), **raft_pool()}
+        dataset = dataset.map(work.decode).map_batches(RaftActor, batch_size=1, **pool).map(work.write)
     failures = []
     for row in dataset.iter_rows():
         if row["failure"]:
@@ -354,14 +338,12 @@ def _close(
     tree: Folder, plan: StereoPlan, missing: Sequence[Rejection], reasons: Mapping[str, str | None]
 ) -> None:
     """Write the table of rejected frames, then the report."""
-    frames, entries = 0, [{"source_path": entry.path, "reason": entry.reason} for entry in missing]
-    counts: Counter[str] = Counter()
-    for frame, reason in sorted(reasons.items()):
-        if reason is None:
-            frames += 1
-        else:
-            counts[_kind(reason)] += 1
-            entries.append({"source_path": frame, "reason": reason})
+    rejected = [(frame, reason) for frame, reason in sorted(reasons.items()) if reason is not None]
+    every = [*((entry.path, entry.reason) for entry in missing), *rejected]
+    entries = [{"source_path": path, "reason": reason} for path, reason in every]
+    frames = len(reasons) - len(rejected)
+    # By the rule that a reason starts with, without the measured values.
+    counts = Counter(reason.partition(":")[0] for _, reason in rejected)
     with tree.writing(REJECTED_NAME) as path:
         pq.write_table(pa.Table.from_pylist(entries, _REJECTED_SCHEMA), path)
     report = StereoReport(
@@ -376,8 +358,3 @@ def _close(
     if not frames:
         first = f"; first reason: {entries[0]['source_path']}: {entries[0]['reason']}" if entries else ""
         raise NothingUsable(f"none of the frames could be used{first} (all: {tree.uri}/{REJECTED_NAME})")
-
-
-def _kind(reason: str) -> str:
-    """The rule that a reason starts with, without the measured values."""
-    return reason.partition(":")[0]

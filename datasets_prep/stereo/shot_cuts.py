@@ -7,8 +7,6 @@ min(d(t), |d(t) - d(t - 1)|). A cut is a single jump of d; steady motion has a l
 thumbnail of the luma, which makes it cheap and insensitive to film grain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -16,9 +14,7 @@ from numpy.typing import NDArray
 
 THUMBNAIL_WIDTH = 128
 
-_MARGIN = 2
-"""Frames skipped at the start of a shot: the end of a cross-fade, or a cut detected a frame early."""
-
+_MARGIN = 2  # frames skipped at the start of a shot: the end of a cross-fade, or a cut detected a frame early
 _MAX_STRIDE_SECONDS = 4
 """Seconds between clips of a long shot: neighbouring seconds are nearly the same pictures."""
 

@@ -1,7 +1,5 @@
 """The two views of one stereo frame: unpacking the arrangements of films and web videos."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +33,8 @@ def split_views(frame: NDArray[np.uint8], packing: Packing, swapped: bool = Fals
         first, second = frame[:half], frame[half : 2 * half]
         size = (width, 2 * half)
     if packing.startswith("half"):
-        first, second = (_stretch(view, size) for view in (first, second))
+        stretched = (cv2.resize(view, size, interpolation=cv2.INTER_LINEAR) for view in (first, second))
+        first, second = (np.asarray(view, np.uint8) for view in stretched)
     else:
         first, second = first.copy(), second.copy()
     return (second, first) if swapped else (first, second)
@@ -51,7 +50,3 @@ def crop_widescreen(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return view
     top, left = ((full - kept) // 2 for full, kept in zip(_FULL_HD, _WIDESCREEN, strict=True))
     return np.ascontiguousarray(view[top : top + _WIDESCREEN[0], left : left + _WIDESCREEN[1]])
-
-
-def _stretch(view: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(view, size, interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -8,8 +8,6 @@ The endpoint and credentials of S3 come from the AWS environment: `AWS_ENDPOINT_
 `AWS_PROFILE` or the machine's role.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
@@ -69,7 +67,7 @@ class Folder:
     def __repr__(self) -> str:
         return f"Folder({self.uri!r})"
 
-    def __truediv__(self, relative: str) -> Folder:
+    def __truediv__(self, relative: str) -> "Folder":
         child = object.__new__(Folder)
         child.fs, child.path, child._files = self.fs, self.path_of(relative), None
         return child
@@ -77,8 +75,7 @@ class Folder:
     def path_of(self, relative: str) -> str:
         """The file system's path of the path `relative` to the folder.
 
-        Raises:
-            ValueError: if `relative` is absolute or leads out of the folder; list files are user input.
+        Raises ValueError if `relative` is absolute or leads out of the folder; list files are user input.
         """
         normal = posixpath.normpath(relative)
         if relative.startswith("/") or normal == ".." or normal.startswith("../"):
@@ -87,22 +84,19 @@ class Folder:
 
     def exists(self, relative: str = ".") -> bool:
         """Whether the file or folder `relative` exists."""
-        path = self.path_of(relative)
-        return bool(persistently("found", self.fs.exists, path))
+        return bool(persistently("found", self.fs.exists, self.path_of(relative)))
 
     def files(self) -> FileListing:
         """Every file below the folder: relative path → size in bytes, sorted by path.
 
-        The listing is cached: for a million objects it takes minutes on an object store.
-
-        Raises:
-            StorageFailed: if storage does not answer.
+        The listing is cached: for a million objects it takes minutes on an object store. Raises StorageFailed
+        if storage does not answer.
         """
         if self._files is None:
             self._files = list_files(self.fs, self.path)
         return self._files
 
-    def with_files(self, files: FileListing) -> Folder:
+    def with_files(self, files: FileListing) -> "Folder":
         """The same folder with `files` as its cached listing."""
         known = self / "."
         known._files = files
@@ -158,16 +152,15 @@ class Folder:
 
         Local folders: written beside its final path, flushed to disk and renamed. Remote folders: written to
         a temporary file and uploaded, which object stores make visible atomically. If the block raises,
-        nothing appears.
-
-        Raises:
-            StorageFailed: if the upload fails.
+        nothing appears. Raises StorageFailed if the upload fails.
         """
         final = self.path_of(relative)
         if self.is_local:
             with _partial_file(final) as partial_path:
                 yield partial_path
-                _flush_to_disk(partial_path)
+                # Durable before the rename makes it visible: no empty file after a power failure.
+                with open(partial_path, "rb") as file:
+                    os.fsync(file.fileno())
                 os.replace(partial_path, final)
             return
         with TemporaryDirectory(prefix="dpt-write-") as scratch:
@@ -196,11 +189,7 @@ class Folder:
 
 
 def existing_folder(uri: str) -> Folder:
-    """The folder at the path or URI `uri`.
-
-    Raises:
-        NotFound: if it does not exist.
-    """
+    """The folder at the path or URI `uri`. Raises NotFound if it does not exist."""
     folder = Folder(uri)
     if not folder.exists():
         raise NotFound(f"no such folder: {uri}")
@@ -208,11 +197,7 @@ def existing_folder(uri: str) -> Folder:
 
 
 class DigestingFolder(Folder):
-    """A folder that keeps a SHA-256 of all that is read from it: the provenance of a sample.
-
-    Args:
-        uri: as in `Folder`.
-    """
+    """The `Folder` at `uri`; keeps a SHA-256 of all that is read from it: the provenance of a sample."""
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         super().__init__(uri)
@@ -276,9 +261,3 @@ def _remove_if_abandoned(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
-
-
-def _flush_to_disk(path: Path) -> None:
-    """Make the content durable before the rename makes it visible: no empty file after a power failure."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

@@ -4,8 +4,6 @@ A path costs its own bytes and twelve more, a fifth of its cost in a dictionary 
 the images and depth maps of MIX 6, fit into 250 MB.
 """
 
-from __future__ import annotations
-
 import bisect
 import os
 from collections import deque
@@ -23,11 +21,8 @@ from datasets_prep.storage.retries import persistently
 
 LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
 
-_CHUNK = 65_536
-"""Files per column chunk, and strings that exist at once when iterating."""
-
-_REQUESTS = 16
-"""Folders of a remote file system that are listed at the same time."""
+_CHUNK = 65_536  # files per column chunk, and strings that exist at once when iterating
+_REQUESTS = 16  # folders of a remote file system that are listed at the same time
 
 
 def strings(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:
@@ -37,11 +32,7 @@ def strings(column: pa.Array | pa.ChunkedArray) -> Iterator[str]:
 
 
 class FileListing(Mapping[str, int]):
-    """Relative path → size in bytes, sorted by path; immutable.
-
-    Args:
-        table: columns of `LISTING_SCHEMA`, sorted by path, each path once.
-    """
+    """Relative path → size in bytes; immutable. The `table` is of `LISTING_SCHEMA`, sorted by path."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table.combine_chunks()
@@ -106,8 +97,7 @@ class _Items(ItemsView[str, int]):
 def list_files(fs: Any, folder: str) -> FileListing:
     """List every file below `folder` of the fsspec file system `fs`; links are followed.
 
-    Raises:
-        StorageFailed: if the folder cannot be listed.
+    Raises StorageFailed if the folder cannot be listed.
     """
     columns = _Columns(prefix=1 if folder == "/" else len(folder) + 1)
     if isinstance(fs, LocalFileSystem):

@@ -5,8 +5,6 @@ is a Parquet file of paths and sizes that names the folder it lists; its age is 
 time stamp inside, its bytes depend on the raw data alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timezone
 

@@ -6,8 +6,6 @@ file system: a definite error about the file (missing, a folder, not allowed) is
 after `len(PAUSES) + 1` attempts.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -30,17 +28,10 @@ class StorageFailed(UserError, OSError):
 
 
 def persistently(action: str, operation: Callable[..., Result], path: str, **options: object) -> Result:
-    """The result of `operation(path, **options)`, which is retried if it fails.
+    """The result of `operation(path, **options)`, a storage request, which is retried if it fails.
 
-    Args:
-        action: past participle for the message: `read`, `written`, `listed`.
-        operation: storage request.
-        path: the file or folder.
-        options: keyword arguments of the request.
-
-    Raises:
-        StorageFailed: if every attempt fails with an indefinite error.
-        OSError: as raised by the operation, if the error is definite.
+    `action` is a past participle for the message: `read`, `written`, `listed`. Raises StorageFailed if every
+    attempt fails with an indefinite error; OSError as raised by the operation, if the error is definite.
     """
     pauses = iter(PAUSES)
     while True:

@@ -1,7 +1,5 @@
 """Writers of generated datasets, one file a dataset: the mirror of `sources`."""
 
-from __future__ import annotations
-
 from datasets_prep.writers import (
     ade20k,
     apolloscape,

@@ -1,7 +1,5 @@
 """Files in the layout of SceneParse150; the format's facts are in `sources.ade20k`."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +27,8 @@ def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
     write_sample(root, f"ADE_{split}_{index + 1:08d}", _pair(folder).files(views[0]))
 
 
-_TRAPS = Traps(
-    "ADE_train_9{number:07d}",
-    _pair("training"),
-    (
-        *("missing partner", "truncated image", "truncated label", "unknown label", "mismatched size"),
-        *("empty label", "grey image"),
-    ),
-    maps={"unknown label": lambda scene, labels: np.full_like(labels, 151)},
-)
+_UNUSABLE = ("missing partner", "truncated image", "truncated label", "unknown label", "mismatched size")
+_UNKNOWN = {"unknown label": lambda scene, labels: np.full_like(labels, 151)}
+_DEFECTS = (*_UNUSABLE, "empty label", "grey image")
+_TRAPS = Traps("ADE_train_9{number:07d}", _pair("training"), _DEFECTS, maps=_UNKNOWN)
 WRITER = Writer(_write_views, _TRAPS, portraits=True)

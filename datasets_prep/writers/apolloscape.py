@@ -1,7 +1,5 @@
 """Files in the layout of ApolloScape stereo; the format's facts are in `sources.apolloscape`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +22,8 @@ def apolloscape_map(scene: Scene) -> NDArray[np.uint16]:
     return np.where(scene.sky, _INVALID, disparity).astype(np.uint16)
 
 
-_PAIR = Pair(
-    "{folder}/camera_5/{stem}_Camera_5.jpg",
-    encode_jpeg,
-    "{folder}/disparity/{stem}_Camera_5.png",
-    encode_png,
-    apolloscape_map,
-)
+_IMAGE, _DEPTH = "{folder}/camera_5/{stem}_Camera_5.jpg", "{folder}/disparity/{stem}_Camera_5.png"
+_PAIR = Pair(_IMAGE, encode_jpeg, _DEPTH, encode_png, apolloscape_map)
 
 
 def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:

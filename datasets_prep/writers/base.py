@@ -1,7 +1,5 @@
 """What every writer offers, and what the writers share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +140,7 @@ def visible_from_right(disparity: NDArray[np.floating]) -> NDArray[np.bool_]:
 def label_map(scene: Scene, classes: tuple[int, int, int, int, int]) -> NDArray[np.uint8]:
     """(H, W) uint8 classes of `scene`; 0, no label, in a corner, as annotators leave things out.
 
-    Args:
-        scene: rendered view.
-        classes: of the sky, then of the `BANDS_METRES` of depth from near to far.
+    `classes` are of the sky, then of the `BANDS_METRES` of depth from near to far.
     """
     labels = np.array(classes[1:], np.uint8)[np.digitize(scene.depth, BANDS_METRES)]
     labels[scene.sky] = classes[0]

@@ -1,7 +1,5 @@
 """Files in the layout of BlendedMVS; the format's facts are in `sources.blendedmvs`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +16,6 @@ _IMAGE = "{folder}/blended_images/{stem}.jpg"
 _DEPTH = "{folder}/rendered_depth_maps/{stem}.pfm"
 
 
-def _scale(seed: int) -> float:
-    """Units a metre in the arbitrary unit of a project."""
-    return float(np.exp(np.random.default_rng(seed).uniform(-2, 4)))
-
-
 def _project(seed: int) -> str:
     return f"{seed:016x}"[:8].rjust(8, "0") + f"{seed:016x}"
 
@@ -32,7 +25,10 @@ def _depth(scene: Scene, scale: float = 1.0) -> NDArray[np.float32]:
 
 
 def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
-    project, scale = _project(seed), _scale(seed)
+    project = _project(seed)
+    scale = float(
+        np.exp(np.random.default_rng(seed).uniform(-2, 4))
+    )  # units a metre, arbitrary as in real ones
     for number, scene in enumerate(views):
         depth = _depth(scene, scale)
         masked = np.where(scene.sky[..., None], 0, scene.image).astype(np.uint8)
@@ -56,10 +52,9 @@ def _cam_text(scene: Scene, depth: NDArray[np.float32], scale: float) -> str:
     extrinsic = scene.world_to_camera.copy()
     extrinsic[:3, 3] *= scale
     rows = {"extrinsic": extrinsic, "intrinsic": scene.intrinsics}
-    blocks = [
-        "\n".join([name, *(" ".join(f"{v:.8g}" for v in row) for row in matrix), ""])
-        for name, matrix in rows.items()
-    ]
+    blocks = []
+    for name, matrix in rows.items():
+        blocks.append("\n".join([name, *(" ".join(f"{v:.8g}" for v in row) for row in matrix), ""]))
     surface = depth[depth > 0]
     low, high = (float(surface.min()), float(surface.max())) if surface.size else (0.0, 0.0)
     return "\n".join([*blocks, f"{low:.6g} {(high - low) / 127:.6g} 128.0 {high:.6g}", ""])

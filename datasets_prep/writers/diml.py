@@ -3,8 +3,6 @@
 Every fourth scene is written as the sample set has it, the others as the full set.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Files in the layout of Depth in the Wild; the format's facts are in `sources.diw`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files in the layout of ETH3D; the format's facts are in `sources.eth3d`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +20,7 @@ def eth3d_map(scene: Scene) -> NDArray[np.float32]:
     return np.where((rows + 2 * columns) % 3 == 0, np.float32(np.inf), scene.depth)
 
 
-def _encode(values: NDArray[np.float32]) -> bytes:
-    return values.astype("<f4").tobytes()
-
-
-_PAIR = Pair(_IMAGE, encode_jpeg, _DEPTH, _encode, eth3d_map)
+_PAIR = Pair(_IMAGE, encode_jpeg, _DEPTH, lambda values: values.astype("<f4").tobytes(), eth3d_map)
 
 
 def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:

@@ -3,8 +3,6 @@
 Depth is stored in every format that the source reads, one after the other, in units of half a metre.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,11 +62,8 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
     write_file(root / "dataset.yaml", _DESCRIPTION.encode())
 
 
-_TRAPS = Traps(
-    "traps/{what}",
-    Pair(_IMAGE, encode_jpeg, _DEPTH, encode_npy, folder_map),
-    (*UNUSABLE, "grey image", "RGBA image"),
-)
+_PAIR = Pair(_IMAGE, encode_jpeg, _DEPTH, encode_npy, folder_map)
+_TRAPS = Traps("traps/{what}", _PAIR, (*UNUSABLE, "grey image", "RGBA image"))
 
 
 def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:

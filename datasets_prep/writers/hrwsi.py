@@ -1,7 +1,5 @@
 """Files in the layout of HRWSI; the format's facts are in `sources.hrwsi`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

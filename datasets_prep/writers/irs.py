@@ -1,7 +1,6 @@
 """Files in the layout of IRS; the format's facts are in `sources.irs`."""
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,15 +47,13 @@ def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
     """The first list has the folder's name in front and a tab at the end, the second is plain."""
     lines: dict[str, list[str]] = {"IRSDataset_TRAIN.list": [], "irs_test.list": []}
-    for index in range(len(seeds)):
-        for view in range(VIEWS):
-            number, folder = _number(index, view), _scene_folder(index)
-            names = [f"{folder}/{kind}_{number}.{suffix}" for kind, suffix in _COLUMNS]
-            if index % 8 == 7:
-                lines["irs_test.list"].append(" ".join(names))
-            else:
-                prefixed = " ".join(f"IRSDataset/{name}" for name in names)
-                lines["IRSDataset_TRAIN.list"].append(f"{prefixed}\t")
+    for index, view in itertools.product(range(len(seeds)), range(VIEWS)):
+        number, folder = _number(index, view), _scene_folder(index)
+        names = [f"{folder}/{kind}_{number}.{suffix}" for kind, suffix in _COLUMNS]
+        if index % 8 == 7:
+            lines["irs_test.list"].append(" ".join(names))
+        else:
+            lines["IRSDataset_TRAIN.list"].append(" ".join(f"IRSDataset/{name}" for name in names) + "\t")
     for name, rows in lines.items():
         write_lines(root / name, rows)
 

@@ -1,7 +1,6 @@
 """Files in the layout of KITTI; the format's facts are in `sources.kitti`."""
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,11 +47,8 @@ def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
     """An Eigen list of some frames of the first drives, with unpadded numbers and one frame without depth."""
-    lines = [
-        f"{_DATE}/{_drive(index)} {number} {'lr'[number % 2]}"
-        for index in range(min(2, len(seeds)))
-        for number in (0, 2, 3)
-    ]
+    frames = itertools.product(range(min(2, len(seeds))), (0, 2, 3))
+    lines = [f"{_DATE}/{_drive(index)} {number} {'lr'[number % 2]}" for index, number in frames]
     write_file(root / "eigen_test_files.txt", "\n".join(lines).encode())
 
 

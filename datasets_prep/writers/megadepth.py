@@ -1,7 +1,5 @@
 """Files in the layout of MegaDepth v1; the format's facts are in `sources.megadepth`."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +27,9 @@ def megadepth_map(scene: Scene, seed: int) -> NDArray[np.float32]:
 
 def _pair(seed: int, suffix: str = "{suffix}") -> Pair:
     """`seed` is that of the scene; `suffix` the one of its image."""
-    return Pair(
-        f"{{folder}}/imgs/{{stem}}.{suffix}",
-        encode_jpeg,
-        "{folder}/depths/{stem}.h5",
-        lambda depth: encode_hdf5_arrays({"depth": depth}),
-        partial(megadepth_map, seed=seed),
-    )
+    image, depth = f"{{folder}}/imgs/{{stem}}.{suffix}", "{folder}/depths/{stem}.h5"
+    values = partial(megadepth_map, seed=seed)
+    return Pair(image, encode_jpeg, depth, lambda depth: encode_hdf5_arrays({"depth": depth}), values)
 
 
 def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:

@@ -5,8 +5,6 @@ to a third. The tree of its clips, with their exact disparity, is written too, s
 at once; `dpt stereo movies --videos …/videos` makes such a tree from the videos alone.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
@@ -27,8 +25,7 @@ FILMS = ("battle", "exodus", "hugo", "pina", "wolf", "xmen", "gatsby", "streetda
 """Six for training, one each for validation and testing."""
 
 _SHRINK = 2
-_FRAMES_A_CLIP = {"gatsby": 1, "streetdance": 1}
-"""Of the films for validation and testing; the others have 4."""
+_FRAMES_A_CLIP = {"gatsby": 1, "streetdance": 1}  # of the films for validation and testing; the others have 4
 
 
 def _write_video(root: Path, index: int, seed: int, frames: list[StereoFrame]) -> None:

@@ -1,7 +1,5 @@
 """Files in the layout of NYU Depth v2 as PNG; the format's facts are in `sources.nyuv2`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 All photos are in one file, so each scene lies in a part of its own until the lists are written at the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +56,8 @@ def _write_photos(root: Path, images: NDArray[np.uint8], depths: NDArray[np.floa
     }
     with h5py.File(root / _FILE_NAME, "w", userblock_size=len(_USER_BLOCK)) as file:
         for name, values in arrays.items():
-            file.create_dataset(
-                name, data=values, chunks=(1, *values.shape[1:]), compression="gzip", track_times=False
-            )
+            options = {"chunks": (1, *values.shape[1:]), "compression": "gzip", "track_times": False}
+            file.create_dataset(name, data=values, **options)
     with (root / _FILE_NAME).open("r+b") as file:
         file.write(_USER_BLOCK)
 

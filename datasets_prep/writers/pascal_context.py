@@ -3,8 +3,6 @@
 Every second mask is MATLAB as published, the others are PNG as MMSegmentation converts them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,9 +19,8 @@ from datasets_prep.writers.traps import Traps, half, write_traps
 CLASSES = (47, 37, 29, 53, 35)
 """Of sky, person, grass, tree and mountain among the 59, from 1."""
 
+# The same classes, and background, in the numbering of the 459.
 _WHOLE_SET = {0: 0, 47: 360, 37: 284, 29: 187, 53: 420, 35: 259}
-"""The same classes, and background, in the numbering of the 459."""
-
 _VAL_EVERY = 4
 _IMAGE = "VOC2010/JPEGImages/{id}.jpg"
 _PNG = "VOC2010/SegmentationClassContext/{id}.png"
@@ -58,19 +55,16 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
         write_lines(folder / f"{split}.txt", names)
 
 
-_TRAPS = Traps(
-    "2008_{number}",
-    Pair(_IMAGE, encode_jpeg, _PNG, encode_png, _labels),
-    ("truncated image", "truncated label", "unknown label", "mismatched size", "grey image"),
-    maps={"unknown label": lambda scene, labels: np.full_like(labels, 60)},
-)
+_DEFECTS = ("truncated image", "truncated label", "unknown label", "mismatched size", "grey image")
+_UNKNOWN = {"unknown label": lambda scene, labels: np.full_like(labels, 60)}
+_PAIR = Pair(_IMAGE, encode_jpeg, _PNG, encode_png, _labels)
+_TRAPS = Traps("2008_{number}", _PAIR, _DEFECTS, maps=_UNKNOWN)
 
 
 def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
     """With a mask of a photo that is not there; photos without masks are most of VOC, and no defect."""
-    contents: dict[str, tuple[bytes | None, ...]] = {
-        what: (image, mask, None) for what, (image, mask) in _TRAPS.pairs(scene).items()
-    }
+    pairs = _TRAPS.pairs(scene).items()
+    contents: dict[str, tuple[bytes | None, ...]] = {what: (*pair, None) for what, pair in pairs}
     contents["truncated label"] = (encode_jpeg(scene.image), None, half(_encode_mat(_labels(scene))))
     traps = write_traps(root, _TRAPS.sample_id, (_IMAGE, _PNG, _MAT), contents, start=900_000)
     write_sample(root, _MISSING, {_PNG: encode_png(_labels(scene))})

@@ -4,13 +4,12 @@ A shot pans over one wide rendered pair, which moves both views alike: its frame
 is the pair's.
 """
 
-from __future__ import annotations
-
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -31,15 +30,11 @@ FRAMES_A_SECOND = 24
 FRAMES_A_SHOT = 28
 """A second, and what clips leave out at the start of a shot."""
 
-_PAN = 2
-"""Pixels a frame."""
-
+_PAN = 2  # pixels a frame
+# Disparity of the nearest things, as a share of the width: enough that small videos pass the rules.
 _NEAR_DISPARITY = 0.08
-"""Disparity of the nearest things, as a share of the width: enough that small videos pass the rules."""
-
+# Share of that disparity by which the views are shifted: what is behind the screen has less than 0.
 _SCREEN_PLANE = 0.25
-"""Share of that disparity by which the views are shifted: what is behind the screen has less than 0."""
-
 _TREE = {role: f"{folder}/{{id}}.{ENDINGS[role]}" for role, folder in FOLDERS.items()}
 """Role of a frame's file in the tree → its path, see `write_sample`."""
 
@@ -61,14 +56,9 @@ class StereoFrame:
 
 
 def render_shot(seed: int, frames: int, height: int, width: int, kinds: Sequence[str]) -> list[StereoFrame]:
-    """Render the frames of one shot.
+    """Render a shot of `frames` frames; `height` and `width` are of one view in pixels.
 
-    Args:
-        seed: see `render.scenes.render_scene`.
-        height: of one view in pixels.
-        width: of one view in pixels.
-        kinds: see `render.scenes.render_scene`.
-        frames: number of frames.
+    `seed` and `kinds` are as in `render.scenes.render_scene`.
     """
     pan = _PAN * (frames - 1)
     shift = round(_NEAR_DISPARITY * _SCREEN_PLANE * width)
@@ -129,17 +119,13 @@ def side_by_side(frame: StereoFrame) -> NDArray[np.uint8]:
 def half_side_by_side(frame: StereoFrame) -> NDArray[np.uint8]:
     """Both views of `frame` at half width, (H, W, 3) uint8."""
     height, width = frame.left.shape[:2]
-    squeezed = [
-        cv2.resize(view, (width // 2, height), interpolation=cv2.INTER_AREA)
-        for view in (frame.left, frame.right)
-    ]
+    views, size = (frame.left, frame.right), (width // 2, height)
+    squeezed = [cv2.resize(view, size, interpolation=cv2.INTER_AREA) for view in views]
     return np.asarray(np.hstack(squeezed), np.uint8)
 
 
 def encode_video(
-    frames: Sequence[NDArray[np.uint8]],
-    container: str = "matroska",
-    chapters: Sequence[tuple[int, int]] = (),
+    frames: Sequence[NDArray[np.uint8]], container: str = "matroska", chapters: Sequence[tuple[int, int]] = ()
 ) -> bytes:
     """Encode frames as MPEG-4 video, half a second between key frames.
 
@@ -160,35 +146,24 @@ def encode_video(
         video.codec_context.gop_size = FRAMES_A_SECOND // 2
         video.codec_context.bit_rate = 40 * height * width
         video.codec_context.qmin, video.codec_context.qmax = 1, 3
-        _mark_chapters(output, chapters)
-        for packet in _packets(video, (frame[:height, :width] for frame in frames)):
-            output.mux(packet)
+        if chapters:
+            common = {"time_base": Fraction(1, FRAMES_A_SECOND), "metadata": {}}
+            ranges = enumerate(chapters, 1)
+            marks: list[Any] = [
+                {"id": n, "start": start, "end": stop, **common} for n, (start, stop) in ranges
+            ]
+            output.set_chapters(marks)
+        for frame in frames:
+            picture = np.ascontiguousarray(frame[:height, :width])
+            output.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(video.encode())
     return stream.getvalue()
 
 
-def _mark_chapters(output: av.container.OutputContainer, chapters: Sequence[tuple[int, int]]) -> None:
-    if chapters:
-        base = Fraction(1, FRAMES_A_SECOND)
-        output.set_chapters(
-            [
-                {"id": number, "start": start, "end": stop, "time_base": base, "metadata": {}}
-                for number, (start, stop) in enumerate(chapters, 1)
-            ]
-        )
-
-
-def _packets(video: av.VideoStream, frames: Iterator[NDArray[np.uint8]]) -> Iterator[av.Packet]:
-    for frame in frames:
-        yield from video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24"))
-    yield from video.encode()
-
-
 def tree_files(frame: StereoFrame, shrink: int) -> dict[str, bytes]:
-    """Path → content of a frame's files in the tree, for `write_sample`.
+    """Path → content of the files of `frame` in the tree, for `write_sample`.
 
-    Args:
-        frame: pair with exact disparity.
-        shrink: width of the image over that of its disparity.
+    `shrink` is the width of the image over that of its disparity.
     """
     height, width = (side // shrink for side in frame.disparity.shape)
     # The middle of each block: an average across a depth edge is no depth that is there.
@@ -203,12 +178,9 @@ def tree_files(frame: StereoFrame, shrink: int) -> dict[str, bytes]:
 
 
 def write_tree_traps(root: Path, frame: StereoFrame, clip: str) -> dict[str, str]:
-    """Write frames with defects, made of `frame`, to the tree at `root`; sample id → defect.
+    """Write frames with defects to the folder `clip` (`<video>/<clip>`) of the tree at `root`.
 
-    Args:
-        root: dataset root.
-        frame: pair without defects.
-        clip: folder of the frames, `<video>/<clip>`.
+    They are made of the good `frame`. Returns sample id → defect.
     """
     image, depth, uncertainty = (tree_files(frame, 1)[path] for path in _TREE.values())
     nowhere = encode_uncertainty(np.full(frame.disparity.shape, 99, np.float32))

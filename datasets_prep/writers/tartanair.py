@@ -1,7 +1,5 @@
 """Files in the layout of TartanAir V1; the format's facts are in `sources.tartanair`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Samples with the defects that the real datasets have."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 Every second scene is written as the package of chosen frames, the others as sequences.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -43,22 +41,15 @@ def _write_frame(root: Path, sequence: str, number: int, image: bytes, depth: by
 
 
 def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
-    if index % 2:
-        _write_chosen(root / "tum_hdf5", index, views)
-        return
     for number, scene in enumerate(views):
-        image, depth = encode_png(scene.image), encode_png(_depth(scene))
-        _write_frame(root, f"rgbd_dataset_freiburg3_rendered_{index}", number, image, depth)
-
-
-def _write_chosen(folder: Path, index: int, scenes: list[Scene]) -> None:
-    """Frames of the package: images as floats, depth in metres, both in one file."""
-    for number, scene in enumerate(scenes):
-        arrays = {
-            "gt/img_1": (scene.image / 255).astype(np.float32),
-            "gt/gt_depth": np.where(scene.depth < _FARTHEST_METRES, scene.depth, 0).astype(np.float32),
-        }
-        write_file(folder / f"rendered_{index}_{number:04d}.h5", encode_hdf5_arrays(arrays))
+        if index % 2 == 0:
+            image, depth = encode_png(scene.image), encode_png(_depth(scene))
+            _write_frame(root, f"rgbd_dataset_freiburg3_rendered_{index}", number, image, depth)
+            continue
+        # Frames of the package: images as floats, depth in metres, both in one file.
+        metres = np.where(scene.depth < _FARTHEST_METRES, scene.depth, 0).astype(np.float32)
+        arrays = {"gt/img_1": (scene.image / 255).astype(np.float32), "gt/gt_depth": metres}
+        write_file(root / "tum_hdf5" / f"rendered_{index}_{number:04d}.h5", encode_hdf5_arrays(arrays))
 
 
 _TRAPS = Traps("rgbd_dataset_freiburg1_traps", _PAIR, (*UNUSABLE, "RGBA image"))

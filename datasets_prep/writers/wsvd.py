@@ -4,13 +4,10 @@ Each scene is a video, `videos/<id>.mp4`, squeezed side by side: a clip, a cut, 
 lists of clips are the authors' pickles, and also name a video that does not exist.
 """
 
-from __future__ import annotations
-
 import base64
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,9 +22,7 @@ from datasets_prep.writers.stereo_video import (
     write_tree_traps,
 )
 
-_GONE = "_gone-video"
-"""An id of the lists whose video does not exist."""
-
+_GONE = "_gone-video"  # an id of the lists whose video does not exist
 _TEST_EVERY = 4
 _CLIPS = (range(3, 19, 3), range(FRAMES_A_SHOT + 3, FRAMES_A_SHOT + 12, 3))
 _TRAPS = "-traps_12345"
@@ -59,14 +54,12 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
         names["test" if index % _TEST_EVERY == _TEST_EVERY - 1 else "train"].append(_video_name(seed))
     for split, found in names.items():
         write_lines(root / "lists" / f"{split}.txt", sorted(found))
-        content = pickle.dumps([_clip_list(name) for name in found], protocol=3)
-        write_file(root / "lists" / f"wsvd_{split}_clip_frame_ids.pkl", content)
-
-
-def _clip_list(name: str) -> dict[str, Any]:
-    clips = [{"frames": np.array(clip, np.int32), "label": np.int32(1)} for clip in _CLIPS]
-    # Some ids in the lists carry the suffix of the downloader's format.
-    return {"name": f"{name}.f247" if name == _GONE else name, "clips": clips}
+        content = []
+        for name in found:
+            clips = [{"frames": np.array(clip, np.int32), "label": np.int32(1)} for clip in _CLIPS]
+            # Some ids in the lists carry the suffix of the downloader's format.
+            content.append({"name": f"{name}.f247" if name == _GONE else name, "clips": clips})
+        write_file(root / "lists" / f"wsvd_{split}_clip_frame_ids.pkl", pickle.dumps(content, protocol=3))
 
 
 WRITER = StereoWriter(

@@ -82,12 +82,10 @@ class ViTBackbone(nn.Module):
             tokens = self._run(block, tokens)
             if layer in self.layers:
                 # norm is an identity unless the backbone was built with its final norm
-                prefix, rest = self.vit.norm(tokens).split(
-                    [self.prefix_tokens, tokens.shape[1] - self.prefix_tokens], dim=1
-                )
-                taps.append(
-                    Tap(rest.transpose(1, 2).unflatten(2, grid), prefix if self.prefix_tokens else None)
-                )
+                sizes = [self.prefix_tokens, tokens.shape[1] - self.prefix_tokens]
+                prefix, rest = self.vit.norm(tokens).split(sizes, dim=1)
+                features = rest.transpose(1, 2).unflatten(2, grid)
+                taps.append(Tap(features, prefix if self.prefix_tokens else None))
         return taps
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -162,13 +160,8 @@ class IntermediatesBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tap]:
         """`images` (B, 3, H, W) -> four taps (B, C, H/p, W/p) in network order."""
-        taps = self.vit.forward_intermediates(
-            images,
-            indices=self.indices,
-            return_prefix_tokens=True,
-            norm=self.final_norm,
-            intermediates_only=True,
-        )
+        wanted = {"indices": self.indices, "norm": self.final_norm, "intermediates_only": True}
+        taps = self.vit.forward_intermediates(images, return_prefix_tokens=True, **wanted)
         return [Tap(*tap) if self.prefix_tokens else Tap(tap, None) for tap in taps]
 
 

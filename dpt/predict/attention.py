@@ -52,8 +52,7 @@ def attention_maps(
 def check_layers(model: DPT, layers: Sequence[int]) -> ViTBackbone:
     """The backbone of `model`, after a check that it has attention maps of `layers`, counted from 1.
 
-    Raises:
-        ValueError: if it is not a ViT, or has fewer layers.
+    Raises ValueError if it is not a ViT, or has fewer layers.
     """
     backbone = model.backbone
     if not isinstance(backbone, ViTBackbone):
@@ -68,9 +67,8 @@ def _attention_of(block: torch.nn.Module, tokens: Tensor, rows: Tensor) -> Tenso
     """Rows (R,) of the softmax of a timm block for `tokens` (B, N, D), averaged over heads: (B, R, N)."""
     attention = block.get_submodule("attn")
     normalised = block.get_submodule("norm1")(tokens)
-    queries, keys, _ = (
-        attention.get_submodule("qkv")(normalised).unflatten(-1, (3, attention.num_heads, -1)).unbind(2)
-    )
+    projected = attention.get_submodule("qkv")(normalised)
+    queries, keys, _ = projected.unflatten(-1, (3, attention.num_heads, -1)).unbind(2)
     queries = attention.get_submodule("q_norm")(queries.transpose(1, 2)[:, :, rows])
     keys = attention.get_submodule("k_norm")(keys.transpose(1, 2))
     scores = (queries * attention.scale).float() @ keys.float().transpose(-2, -1)

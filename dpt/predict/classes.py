@@ -25,9 +25,7 @@ PAPER_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 BASE_TO_CROP = 520 / 480
 """Longer side of the image at scale 1, relative to the side of the training crop."""
 
-_STRIDE = 2 / 3
-"""Distance of neighbouring windows, relative to the side of a window."""
-
+_STRIDE = 2 / 3  # distance of neighbouring windows, relative to the side of a window
 _MOST_CLASSES = 255
 _WINDOWS_AT_ONCE = 4
 _PIXELS_AT_ONCE = 1 << 18
@@ -72,10 +70,8 @@ def predict_classes(
         pixels = network_input(model, images, target, rule)
         batch = _probabilities(model, pixels, flip, dtype)
         return [_decide([one], image.shape[:2]) for one, image in zip(batch, images, strict=True)]
-    return [
-        _decide([_at_scale(model, image, scale, flip, dtype) for scale in scales], image.shape[:2])
-        for image in images
-    ]
+    found = ([_at_scale(model, image, scale, flip, dtype) for scale in scales] for image in images)
+    return [_decide(scores, image.shape[:2]) for scores, image in zip(found, images, strict=True)]
 
 
 def window_starts(length: int, window: int) -> list[int]:

@@ -91,10 +91,8 @@ def network_input(
 ) -> torch.Tensor:
     """N `images` (H, W, 3) uint8 RGB -> input of `model`, (N, 3, h, w) of its dtype on its device.
 
-    `target` and `rule` are those of `input_size`.
-
-    Raises:
-        ValueError: if the images are not uint8 RGB, or not of one `input_size`.
+    `target` and `rule` are those of `input_size`. Raises ValueError if the images are not uint8 RGB, or not
+    of one `input_size`.
     """
     for image in images:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

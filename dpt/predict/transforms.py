@@ -89,7 +89,6 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     if images.shape[1] != 3:
         images = images.permute(0, 3, 1, 2)
     unit = 255.0 if images.dtype == torch.uint8 else 1.0
-    offset, divisor = (
-        torch.tensor(values, device=images.device).view(3, 1, 1) * unit for values in (mean, std)
-    )
+    device = images.device
+    offset, divisor = (torch.tensor(values, device=device).view(3, 1, 1) * unit for values in (mean, std))
     return (images.float() - offset) / divisor

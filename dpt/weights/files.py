@@ -42,9 +42,8 @@ def save_model(model: DPT, folder: Path | str) -> None:
 def load_model(folder: Path | str) -> DPT:
     """Read a `folder` written by `save_model`; the model is in evaluation mode on the CPU.
 
-    Raises:
-        FileNotFoundError: if one of the two files is missing.
-        ValueError: if weights and config do not fit together, listing every key that differs.
+    Raises FileNotFoundError if one of the two files is missing; ValueError if weights and config do not fit
+    together, listing every key that differs.
     """
     folder = Path(folder)
     model = _uninitialised(ModelConfig.from_dict(read_config(folder)))
@@ -105,33 +104,27 @@ def from_tensors(
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Assign `tensors` to `model` in its own precision; names and shapes must agree without exception.
 
-    Raises:
-        ValueError: if they do not, naming `origin` and all missing, unexpected and misshapen keys; the model
-            is then unchanged.
+    Raises ValueError if they do not, naming `origin` and all missing, unexpected and misshapen keys; the
+    model is then unchanged.
     """
     expected = model.state_dict()
     problems = [f"missing: {key}" for key in sorted(expected.keys() - tensors.keys())]
     problems += [f"unexpected: {key}" for key in sorted(tensors.keys() - expected.keys())]
-    problems += [
-        f"misshapen: {key} is {list(tensors[key].shape)}, should be {list(expected[key].shape)}"
-        for key in sorted(expected.keys() & tensors.keys())
-        if tensors[key].shape != expected[key].shape
-    ]
+    for key in sorted(expected.keys() & tensors.keys()):
+        if (found := tensors[key].shape) != (wanted := expected[key].shape):
+            problems.append(f"misshapen: {key} is {list(found)}, should be {list(wanted)}")
     if problems:
         raise ValueError(f"{origin} does not fit the model:\n  " + "\n  ".join(problems))
-    model.load_state_dict(
-        {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}, assign=True
-    )
+    own = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
+    model.load_state_dict(own, assign=True)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of the ``.safetensors`` file or PyTorch checkpoint `path`, without wrappers.
 
     Checkpoints of whole training runs have them under ``model`` or ``state_dict``; those of distributed runs
-    begin every key with ``module.``.
-
-    Raises:
-        ValueError: if the file is damaged or does not map names to tensors.
+    begin every key with ``module.``. Raises ValueError if the file is damaged or does not map names to
+    tensors.
     """
     tensors: Any
     try:

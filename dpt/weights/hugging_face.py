@@ -18,8 +18,7 @@ HUGGING_FACE_WEIGHTS = "model.safetensors"
 def save_hugging_face(model: DPT, folder: Path | str) -> None:
     """Write `model` to `folder` for DPTForDepthEstimation or DPTForSemanticSegmentation of `transformers`.
 
-    Raises:
-        ValueError: if that implementation cannot represent the model.
+    Raises ValueError if that implementation cannot represent the model.
     """
     config = model.config
     refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
@@ -44,8 +43,7 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
 def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of `ModelConfig` in Hugging Face's `config` that do not follow from the tensors.
 
-    Raises:
-        ValueError: if it is not the config of a DPT.
+    Raises ValueError if it is not the config of a DPT.
     """
     if config.get("model_type") != "dpt":
         raise ValueError(f"this folder has a model of type {config.get('model_type')!r}, not of type 'dpt'")

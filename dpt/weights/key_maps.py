@@ -139,8 +139,9 @@ def _depth_anything(config: ModelConfig) -> PrefixTable:
         "head.conv2.": "depth_head.scratch.output_conv2.0.",
         "head.conv3.": "depth_head.scratch.output_conv2.2.",
     }
+    head = "depth_head."
     stages = _reassemble(
-        "depth_head.readout_projects.{k}.0.", "depth_head.projects.{k}.", "depth_head.resize_layers.{k}."
+        f"{head}readout_projects.{{k}}.0.", f"{head}projects.{{k}}.", f"{head}resize_layers.{{k}}."
     )
     return table | stages | _decoder("depth_head.scratch.")
 

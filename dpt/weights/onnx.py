@@ -19,7 +19,12 @@ def export_program(model: DPT) -> ExportedProgram:
     from twice that number up to `LARGEST`.
     """
     model.eval()
-    images, shapes = _example(model)
+    divisor, device = model.size_divisor, next(model.parameters()).device
+    # All sizes differ from each other and from 1, so that the exporter specialises to none of them.
+    images = torch.zeros(2, 3, 3 * divisor, 4 * divisor, device=device)
+    largest = LARGEST // divisor
+    height, width = (divisor * Dim(name, min=2, max=largest) for name in ("rows", "columns"))
+    shapes: dict[str, Any] = {"images": {0: Dim("batch", min=1, max=1024), 2: height, 3: width}}
     with torch.no_grad():
         return torch.export.export(model, (images,), dynamic_shapes=shapes)
 
@@ -27,24 +32,11 @@ def export_program(model: DPT) -> ExportedProgram:
 def save_onnx(model: DPT, path: Path | str) -> None:
     """Write `model` to the ONNX file `path`, for the sizes of `export_program`.
 
-    Input ``images``, output ``prediction``. Needs the packages ``onnx`` and ``onnxscript``.
-
-    Raises:
-        RuntimeError: if the exporter returns nothing.
+    Input ``images``, output ``prediction``. Needs the packages ``onnx`` and ``onnxscript``. Raises
+    RuntimeError if the exporter returns nothing.
     """
-    program = torch.onnx.export(
-        export_program(model), input_names=["images"], output_names=["prediction"], dynamo=True, verbose=False
-    )
+    names: Any = {"input_names": ["images"], "output_names": ["prediction"]}
+    program = torch.onnx.export(export_program(model), **names, dynamo=True, verbose=False)
     if program is None:
         raise RuntimeError("the ONNX exporter returned nothing")
     program.save(str(path))
-
-
-def _example(model: DPT) -> tuple[torch.Tensor, dict[str, Any]]:
-    divisor = model.size_divisor
-    parameter = next(model.parameters())
-    # All sizes differ from each other and from 1, so that the exporter specialises to none of them.
-    images = torch.zeros(2, 3, 3 * divisor, 4 * divisor, device=parameter.device)
-    largest = LARGEST // divisor
-    height, width = (divisor * Dim(name, min=2, max=largest) for name in ("rows", "columns"))
-    return images, {"images": {0: Dim("batch", min=1, max=1024), 2: height, 3: width}}
