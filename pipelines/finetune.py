@@ -29,13 +29,9 @@ DATASETS = {name: entry.sources[0] for name, entry in FINE_TUNED.items()}
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
-    """A finished run.
+    """A finished run: its `training`, and the last checkpoint's `metrics` on a `split` of the `dataset`.
 
-    Attributes:
-        training: its checkpoint and model.
-        dataset: name of the dataset.
-        split: that was evaluated; "" if there is none.
-        metrics: of the last checkpoint, means over images.
+    They are means over images; the split is "" if there is none to evaluate.
     """
 
     training: TrainResult
@@ -107,17 +103,11 @@ def finetune(
     allow_missing: bool = False,
     show: Callable[[str], None] = print,
 ) -> Finetuned:
-    """Fine-tune a model, evaluate it and log both to MLflow.
+    """Fine-tune a model on a `dataset`, evaluate it there and log both to MLflow.
 
-    Args:
-        config: of the task `metric_depth`; `model.start` names the model to start from.
-        dataset: to train and evaluate on.
-        name: see `pipelines.train.train`.
-        storage: see `pipelines.train.train`.
-        resume: see `pipelines.train.train`.
-        allow_changes: see `pipelines.train.train`.
-        show: see `pipelines.train.train`.
-        allow_missing: accept images other than those of the official split.
+    In `config` the task is `metric_depth`, and `model.start` the model to start from. With `allow_missing`,
+    images other than those of the official split are accepted. `name`, `storage`, `resume`, `allow_changes`
+    and `show` are as in `pipelines.train.train`.
 
     Raises:
         WrongSplit: if the dataset lacks images of its official split.
