@@ -35,13 +35,9 @@ class NoAlignment(UserError):
 
 @dataclass(frozen=True, slots=True)
 class AverageAlignment:
-    """Metric inverse depth in 1/metres is `scale` · prediction + `shift`.
+    """Metric inverse depth in 1/metres is `scale` · prediction + `shift`, averages over `images` images.
 
-    Attributes:
-        scale: average over images, positive.
-        shift: average over images.
-        images: number of images averaged over.
-        flat: number of images left out because their prediction or ground truth is constant or empty.
+    The scale is positive. `flat` images are left out: their prediction or ground truth is constant or empty.
     """
 
     scale: float
