@@ -60,12 +60,9 @@ Results = dict[str, dict[str, float]]
 
 
 class Demo:
-    """The steps of the demo, which print a line each, with the time.
+    """The steps of the demo in the folder `out`, which print a line each to the `console`, with the time.
 
-    Args:
-        out: working folder.
-        experiment: configs of all jobs.
-        console: to print to.
+    `experiment` has the configs of all jobs.
     """
 
     def __init__(self, out: Path, experiment: Experiment, console: Console) -> None:

@@ -186,12 +186,9 @@ def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dic
 def check_fits(
     config: TrainConfig, datasets: Sequence[PreparedDataset], model: dpt.DPT | None = None
 ) -> None:
-    """Check before anything is started that model, data and config fit together.
+    """Check before anything is started that `config`, training `datasets` and model fit together.
 
-    Args:
-        config: of the run.
-        datasets: to train on.
-        model: the trained model that the run starts from; None for a new one of the config.
+    `model` is the trained one that the run starts from; None for a new one of the config.
 
     Raises:
         ConfigError, NotADataset: naming what does not fit.

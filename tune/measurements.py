@@ -131,14 +131,9 @@ def log_resolutions(
     AbsRel at the training resolution is that of the training's last validation. At others the shorter side of
     an image is resized to it: the resize rule of most models would change its size as little as it can.
 
-    Args:
-        run: of the trial.
-        checkpoint: local folder with the trained model.
-        data: version folders of the datasets.
-        config: of the training.
-        sides: to evaluate at, from `resolutions`.
-        threads: CPU cores of a worker without GPU.
-        known: the run's metrics.
+    `run` is that of the trial, with `known` metrics; `checkpoint` a local folder with the model trained by
+    `config`; `data` are version folders of the datasets; `sides` are from `resolutions`; `threads` the CPU
+    cores of a worker without GPU.
     """
     names = sorted(key.partition("/")[2] for key in known if key.startswith(records.abs_rel("")))
     fields: dict[str, Any] = {"split": config.val_split, "rule": "lower_bound", "caps": config.caps}

@@ -61,12 +61,9 @@ def read_plan(name: str, storage: str) -> SweepPlan:
 
 
 def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> tracking.Run:
-    """Run the trials of a sweep that are not finished; returns the sweep's MLflow run.
+    """Run the trials of the sweep of a `plan` that are not finished; returns the sweep's MLflow run.
 
-    Args:
-        plan: of the sweep.
-        storage: path or URI; the sweep lives in `<storage>/<plan.name>`.
-        show: called with each line of progress.
+    It lives in `<storage>/<plan.name>`, `storage` a path or URI; `show` is called with each line of progress.
 
     Raises:
         SweepExists: if there is another sweep of that name.

@@ -62,11 +62,8 @@ class SweepPlace:
 def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board: Any) -> dict[str, Any]:
     """Run a trial; Ray Tune calls it in a driver that holds no resources.
 
-    Args:
-        config: `trial` is the number of the trial in the plan.
-        plan: of the sweep.
-        place: of the sweep.
-        board: the sweep's `pipelines.training.board.ProgressBoard`.
+    `config` has the number of the `trial` in the sweep's `plan`; `place` is the sweep's, `board` its
+    `pipelines.training.board.ProgressBoard`.
 
     Returns:
         `outcome`: `finished`, `stopped` or `failed`; and of `failed` the `reason`, which no retry mends.

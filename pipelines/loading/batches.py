@@ -163,14 +163,10 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """A rank's share of all samples of one dataset's split, each once, uncropped, equal sizes together.
 
-    Args:
-        dataset: with depth maps.
-        split: which split of it.
-        index: value of `Batch.dataset`.
-        rank: whose share, from 0.
-        world_size: number of ranks; each has every `world_size`-th row group.
-        batch_size: the most samples of a batch; fewer if they are large (`EVALUATION_PIXELS`).
-        decode: gives a row's image and target.
+    Of the `split` of a `dataset` with depth maps, each of `world_size` ranks has every `world_size`-th row
+    group; this is the share of `rank`, from 0. A batch has at most `batch_size` samples, fewer if they are
+    large (`EVALUATION_PIXELS`). `index` is the value of `Batch.dataset`; `decode` gives a row's image and
+    target.
 
     Raises:
         NotADataset: if the dataset has no depth maps, or no such split.

@@ -72,10 +72,7 @@ class TrainingState:
 class Snapshot:
     """A run at one step, copied to the CPU so that training can continue while it is written.
 
-    Attributes:
-        state: progress of the run.
-        model_config: content of `config.json`.
-        tensors: file → its tensors by name.
+    `state` is its progress, `model_config` the content of `config.json`, `tensors` file → tensors by name.
     """
 
     state: TrainingState

@@ -45,8 +45,7 @@ class Interruptions:
     def after_step(self, gives_up: bool = False) -> tuple[bool, bool]:
         """Whether to stop, and whether to save now; the same on all ranks, all of which must call it.
 
-        Args:
-            gives_up: whether this rank has a reason of its own to stop.
+        A rank that `gives_up` has a reason of its own to stop.
         """
         flags = (self._stop_requested or gives_up, time.monotonic() >= self._next_look)
         verdict = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))

@@ -34,17 +34,11 @@ _BACKWARD = 2
 
 
 class TrainingReport:
-    """Counts steps and reports them.
+    """Counts the steps of a run of `config` on the mixture of `datasets`, and reports them.
 
-    Args:
-        config: of the run.
-        datasets: of the mixture.
-        journal: takes rank 0's metrics; None on other ranks.
-        say: takes a line for the user; called on rank 0.
-        device: where the ranks' reductions take place.
-        operations: FLOPs of a training step on one image.
-        ranks: this rank among all.
-        state: of the checkpoint that the run resumes from.
+    On rank 0 of the `ranks`, `journal` (None elsewhere) takes the metrics and `say` a line for the user.
+    Reductions take place on the `device`. `operations` are the FLOPs of a training step on one image, `state`
+    is that of the checkpoint that the run resumes from.
     """
 
     def __init__(

@@ -72,12 +72,9 @@ class Measured:
 
 
 def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: int) -> EvaluationImage:
-    """Decode and resize an image; its ground truth keeps its resolution.
+    """Decode and resize to the network's input `size` a `raw` sample with depth or a pair of points.
 
-    Args:
-        raw: a sample with depth or a pair of points.
-        size: of the network's input.
-        border: pixels at each side whose ground truth is ignored.
+    The ground truth keeps its resolution, and is ignored in `border` pixels at each side.
 
     Raises:
         BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.

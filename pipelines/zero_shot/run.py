@@ -95,17 +95,10 @@ def evaluate_zero_shot(
     allow_missing: bool = False,
     on_progress: Callable[[int], None] = lambda images: None,
 ) -> list[SetResult]:
-    """Evaluate a model on Ray.
+    """Evaluate on Ray a `model` of depth or inverse depth, on any device: one result for each set `found`.
 
-    Args:
-        settings: input size, workers, device, batch size, precision.
-        model: predicts depth or inverse depth; on any device.
-        found: the sets.
-        allow_missing: leave out images that cannot be used.
-        on_progress: called with the number of images just finished.
-
-    Returns:
-        one result per set, in the order of `found`.
+    `settings` has input size, workers, device, batch size and precision. With `allow_missing`, images that
+    cannot be used are left out. `on_progress` is called with the number of images just finished.
 
     Raises:
         BadModel: if the model does not predict depth.

@@ -53,15 +53,10 @@ class FoundSet:
 
 
 def find_sets(on: Sequence[str], raw: Sequence[str], lists: Mapping[str, str]) -> list[FoundSet]:
-    """Find evaluation sets in raw folders, without reading anything but lists.
+    """Find the evaluation sets named `on`, in the order of Table 1, without reading anything but `lists`.
 
-    Args:
-        on: names of sets.
-        raw: `NAME=FOLDER`, or a folder with one folder per set; for a single set also its own folder.
-        lists: set → list file.
-
-    Returns:
-        the sets in the order of Table 1.
+    These are set → list file. `raw` has `NAME=FOLDER`, or folders with one folder per set; for a single set
+    also its own folder.
 
     Raises:
         UserError: if there is no such set, folder or list, or a folder holds no image of its set.

@@ -23,12 +23,9 @@ from the figures it is recomputed from."""
 
 @dataclass(frozen=True, slots=True)
 class RowResults:
-    """A row of a table with its trials.
+    """A `row` of the paper's table, or of a user's own, with its `trials`, one a seed, of any status.
 
-    Attributes:
-        row: of the paper's table, or of a user's own.
-        trials: one a seed, of any status.
-        planned: seeds that the plan has.
+    The `planned` seeds are those that the plan has.
     """
 
     row: Row
