@@ -60,9 +60,14 @@ def load_section(
         if value is not None:
             _set(values, key, value)
     for override in overrides:
-        _apply_override(values, override)
-    experiment = _validate(Experiment, {**content, job: values})
-    result = getattr(experiment, job)
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{override!r} is not KEY=VALUE")
+        try:
+            _set(values, key, yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+    result = getattr(_validate(Experiment, {**content, job: values}), job)
     assert isinstance(result, section)
     return result
 
@@ -92,7 +97,11 @@ def _read(config: str | None) -> dict[str, Any]:
     """The raw content of a config file, {} for None."""
     if config is None:
         return {}
-    path = _find(config)
+    path, built_in = Path(config), CONFIG_FOLDER / f"{config}.yaml"
+    if not path.is_file() and not built_in.is_file():
+        names = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
+        raise ConfigError(f"no config file {config!r}; built-in ones are: {names}")
+    path = path if path.is_file() else built_in
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -114,28 +123,6 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def to_yaml(section: BaseModel) -> str:
     """A resolved config `section` as YAML, with every value spelled out."""
     return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False)
-
-
-def _find(config: str) -> Path:
-    path = Path(config)
-    if path.is_file():
-        return path
-    built_in = CONFIG_FOLDER / f"{config}.yaml"
-    if built_in.is_file():
-        return built_in
-    names = ", ".join(sorted(p.stem for p in CONFIG_FOLDER.glob("*.yaml")))
-    raise ConfigError(f"no config file {config!r}; built-in ones are: {names}")
-
-
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"{override!r} is not KEY=VALUE")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
-    _set(values, key, value)
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:

@@ -60,12 +60,9 @@ Results = dict[str, dict[str, float]]
 
 
 class Demo:
-    """The steps of the demo, which print a line each, with the time.
+    """The steps of the demo in the folder `out`, which print a line each to the `console`, with the time.
 
-    Args:
-        out: working folder.
-        experiment: configs of all jobs.
-        console: to print to.
+    `experiment` has the configs of all jobs.
     """
 
     def __init__(self, out: Path, experiment: Experiment, console: Console) -> None:
@@ -79,19 +76,16 @@ class Demo:
 
     def generate(self) -> None:
         """Render the raw datasets in Ray tasks."""
-        settings = self._experiment.demo
+        settings, videos = self._experiment.demo, ", ".join(STEREO)
         self.say(f"generate: {settings.images} images each in the layouts of {', '.join(TRAINED)}")
-        self.say(
-            f"generate: {settings.others} scenes each of {', '.join(OTHERS)}, videos of {', '.join(STEREO)}"
-        )
+        self.say(f"generate: {settings.others} scenes each of {', '.join(OTHERS)}, videos of {videos}")
         cores = int(ray.cluster_resources()["CPU"])
         tasks = []
         for name in DATASETS:
             images = settings.images if name in TRAINED else settings.others
             root, scenes = self._raw(name), scenes_for(name, images)
-            tasks += [
-                _render.remote(name, root, range(first, scenes, cores), settings) for first in range(cores)
-            ]
+            parts = (range(first, scenes, cores) for first in range(cores))
+            tasks += [_render.remote(name, root, part, settings) for part in parts]
             write_lists(name, root, scenes, settings.seed)
         ray.get(tasks)
 
@@ -205,12 +199,7 @@ def run_demo(out: Path, config: str, console: Console) -> None:
 
 
 def _print_summary(
-    console: Console,
-    demo: Demo,
-    before: Results,
-    after: Results,
-    tracking_uri: str,
-    pictures: Sequence[Path],
+    console: Console, demo: Demo, before: Results, after: Results, tracking_uri: str, pictures: Sequence[Path]
 ) -> None:
     table = Table(
         "held-out scenes of", "AbsRel untrained", "AbsRel trained", "δ < 1.25 untrained", "δ < 1.25 trained"
@@ -222,13 +211,10 @@ def _print_summary(
     console.print(table)
     first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
     console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
-    mlflow = Path(sys.executable).with_name("mlflow")
+    sheets = f"{demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)"
+    mlflow = f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {tracking_uri}"
     console.print("Look at:", highlight=False)
-    for line in (
-        f"{demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)",
-        *pictures,
-        f"{mlflow} ui --backend-store-uri {tracking_uri}",
-    ):
+    for line in (sheets, *pictures, mlflow):
         console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 

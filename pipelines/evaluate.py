@@ -23,13 +23,10 @@ from pipelines.evaluation.share import evaluate_shares
 def evaluate(
     config: EvaluateConfig, model: Path, data: Sequence[str], threads: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Evaluate a saved depth model on Ray.
+    """Evaluate a saved depth model on Ray, as `config` says.
 
-    Args:
-        config: split, caps, input size, workers, device.
-        model: folder of `dpt.save_model`, or a training checkpoint.
-        data: prepared datasets, or folders of them.
-        threads: CPU cores of each worker without GPU; None for an equal share of all.
+    `model` is a folder of `dpt.save_model` or a training checkpoint, `data` are prepared datasets or folders
+    of them, `threads` the CPU cores of each worker without GPU; None for an equal share of all.
 
     Returns:
         dataset → metric → mean over its images.
@@ -40,13 +37,12 @@ def evaluate(
     """
     datasets = open_datasets(list(data))
     network = dpt.load_model(model)
-    size = (config.side, config.rule)
+    split, size = config.split, (config.side, config.rule)
     if network.config.metric:
         protocols = {d.name: PROTOCOLS.get(d.name, MetricProtocol(config.caps.metres)) for d in datasets}
-        return evaluate_metric(
-            network, datasets, config.split, protocols, config.workers, config.device, size
-        )
-    share = partial(relative_share, split=config.split, caps=config.caps, size=size)
-    shares = {dataset.name: share for dataset in datasets}
-    sums = evaluate_shares(shares, network, datasets, config.split, config.workers, config.device, threads)
+        return evaluate_metric(network, datasets, split, protocols, config.workers, config.device, size)
+    shares = dict.fromkeys(
+        (d.name for d in datasets), partial(relative_share, split=split, caps=config.caps, size=size)
+    )
+    sums = evaluate_shares(shares, network, datasets, split, config.workers, config.device, threads)
     return {name: total.result() for name, total in sums.items()}

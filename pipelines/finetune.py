@@ -29,13 +29,9 @@ DATASETS = {name: entry.sources[0] for name, entry in FINE_TUNED.items()}
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
-    """A finished run.
+    """A finished run: its `training`, and the last checkpoint's `metrics` on a `split` of the `dataset`.
 
-    Attributes:
-        training: its checkpoint and model.
-        dataset: name of the dataset.
-        split: that was evaluated; "" if there is none.
-        metrics: of the last checkpoint, means over images.
+    They are means over images; the split is "" if there is none to evaluate.
     """
 
     training: TrainResult
@@ -54,12 +50,9 @@ def training_data(
 ) -> PreparedDataset:
     """The prepared dataset to train on; a raw dataset root with a `dataset.yaml` is prepared first.
 
-    Args:
-        target: `kitti`, `nyu`, or a folder: a prepared dataset or a raw dataset root.
-        data: for the first two, prepared datasets or folders of them, among them the target.
-        out: folder for the shards of a raw dataset.
-        settings: with which a raw dataset is prepared.
-        show: called with each line of progress.
+    `target` is `kitti` or `nyu`, with `data` the prepared datasets (or folders of them) that it is among, or
+    a folder, prepared or raw. A raw one is prepared with `settings`, its shards written to the folder `out`;
+    `show` is called with each line of progress.
 
     Raises:
         NotADataset: if it is missing.
@@ -69,7 +62,18 @@ def training_data(
     if target not in DATASETS:
         if data:
             raise ConfigError(f"--data: only for kitti and nyu; {target} itself is the dataset")
-        return _own_dataset(target, out, settings, show)
+        folder = Folder(target)
+        if folder.exists(DESCRIPTION_NAME):
+            plan = plan_ingest("folder", target, settings)
+            show(f"{target}: preparing {plan.samples} samples in {out}/{plan.dataset}")
+            connect()
+            ingest_all(plan, out)
+            folder = Folder(out) / plan.dataset
+        elif not folder.exists(LATEST_NAME) and not folder.exists(MANIFEST_NAME):
+            kinds = f"kitti, nyu, a prepared dataset or a raw dataset root with {DESCRIPTION_NAME}"
+            raise NotADataset(f"{target} is not {kinds}")
+        (dataset,) = open_datasets([folder.uri])
+        return dataset
     if not data:
         raise ConfigError(f"--data: missing, the shards of {target}; `dpt prepare` makes them")
     found = {d.name: d for d in open_datasets(list(data))}
@@ -77,24 +81,6 @@ def training_data(
     if wanted not in found:
         raise NotADataset(f"no dataset {wanted} in {', '.join(data)}; there are: {', '.join(found)}")
     return found[wanted]
-
-
-def _own_dataset(
-    target: str, out: str, settings: IngestSettings, show: Callable[[str], None]
-) -> PreparedDataset:
-    folder = Folder(target)
-    if folder.exists(DESCRIPTION_NAME):
-        plan = plan_ingest("folder", target, settings)
-        show(f"{target}: preparing {plan.samples} samples in {out}/{plan.dataset}")
-        connect()
-        ingest_all(plan, out)
-        folder = Folder(out) / plan.dataset
-    elif not folder.exists(LATEST_NAME) and not folder.exists(MANIFEST_NAME):
-        raise NotADataset(
-            f"{target} is not kitti, nyu, a prepared dataset or a raw dataset root with {DESCRIPTION_NAME}"
-        )
-    (dataset,) = open_datasets([folder.uri])
-    return dataset
 
 
 def finetune(
@@ -107,17 +93,11 @@ def finetune(
     allow_missing: bool = False,
     show: Callable[[str], None] = print,
 ) -> Finetuned:
-    """Fine-tune a model, evaluate it and log both to MLflow.
+    """Fine-tune a model on a `dataset`, evaluate it there and log both to MLflow.
 
-    Args:
-        config: of the task `metric_depth`; `model.start` names the model to start from.
-        dataset: to train and evaluate on.
-        name: see `pipelines.train.train`.
-        storage: see `pipelines.train.train`.
-        resume: see `pipelines.train.train`.
-        allow_changes: see `pipelines.train.train`.
-        show: see `pipelines.train.train`.
-        allow_missing: accept images other than those of the official split.
+    In `config` the task is `metric_depth`, and `model.start` the model to start from. With `allow_missing`,
+    images other than those of the official split are accepted. `name`, `storage`, `resume`, `allow_changes`
+    and `show` are as in `pipelines.train.train`.
 
     Raises:
         WrongSplit: if the dataset lacks images of its official split.

@@ -33,19 +33,9 @@ from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.evaluation.segmentation import require_size_fits
 from pipelines.loading.batches import SameSizeBatches
+from pipelines.prediction import outputs
 from pipelines.prediction.attention_figure import attention_figure
 from pipelines.prediction.inputs import Input, find_inputs
-from pipelines.prediction.outputs import (
-    ATTENTION,
-    POINTS,
-    SUFFIXES,
-    Form,
-    classes_in_words,
-    encode,
-    encode_classes,
-    encode_points,
-    write_file,
-)
 from pipelines.prediction.video import BadVideo, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 
@@ -67,10 +57,9 @@ class BadImage(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of an input.
+    """The outcome of the input `source`.
 
     Attributes:
-        source: the input.
         written: relative paths of its outputs.
         problem: why it could not be read; None if it could.
         content: a summary of the prediction, if there is a short one.
@@ -137,9 +126,9 @@ def output_paths(source: Input, settings: PredictConfig) -> list[str]:
 
 
 def _image_outputs(name: str, settings: PredictConfig) -> list[str]:
-    suffixes = [SUFFIXES[form] for form in settings.write]
-    suffixes += [POINTS] if settings.ply is not None else []
-    suffixes += [ATTENTION] if settings.attention else []
+    suffixes = [outputs.SUFFIXES[form] for form in settings.write]
+    suffixes += [outputs.POINTS] if settings.ply is not None else []
+    suffixes += [outputs.ATTENTION] if settings.attention else []
     return [name + suffix for suffix in suffixes]
 
 
@@ -181,15 +170,15 @@ class Predictor:
         inference = settings.inference
         return list(predict_classes(self.model, images, inference.scales, inference.flip, *size, dtype=dtype))
 
-    def encode(self, form: Form, image: Image, prediction: Prediction) -> bytes:
+    def encode(self, form: outputs.Form, image: Image, prediction: Prediction) -> bytes:
         """The file `form` of the `prediction` of an `image`."""
         if self.segments:
-            return encode_classes(form, prediction, image)
-        return encode(form, prediction, self.config, self.settings.colours)
+            return outputs.encode_classes(form, prediction, image)
+        return outputs.encode(form, prediction, self.config, self.settings.colours)
 
     def describe(self, prediction: Prediction) -> str:
         """A short summary of a `prediction`, if there is one."""
-        return classes_in_words(prediction, self.config.class_names) if self.segments else ""
+        return outputs.classes_in_words(prediction, self.config.class_names) if self.segments else ""
 
     def input_size(self, image: Image) -> tuple[int, int]:
         """(height, width) of the network's input for an `image`."""
@@ -204,7 +193,7 @@ class Predictor:
         settings = self.settings
         contents = [self.encode(form, image, prediction) for form in settings.write]
         if settings.ply is not None:
-            contents.append(encode_points(prediction, image, self.config, settings.ply))
+            contents.append(outputs.encode_points(prediction, image, self.config, settings.ply))
         if settings.attention:
             figure = attention_figure(
                 self.model, image, settings.attention, settings.references, settings.side, settings.rule
@@ -212,7 +201,7 @@ class Predictor:
             contents.append(encode_png(figure, level=None))
         names = _image_outputs(name, settings)
         for path, content in zip(names, contents, strict=True):
-            write_file(folder, path, content)
+            outputs.write_file(folder, path, content)
         return names
 
 

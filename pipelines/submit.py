@@ -119,8 +119,13 @@ class Cluster:
         Raises:
             SubmitError: if the connection is lost; the job continues.
         """
+
+        async def show_log() -> None:
+            async for lines in self.client.tail_job_logs(job):
+                show(lines)
+
         try:
-            asyncio.run(self._show_log(job, show))
+            asyncio.run(show_log())
             while not (info := self.client.get_job_info(job)).status.is_terminal():
                 time.sleep(0.2)
         except (RuntimeError, OSError) as error:
@@ -136,10 +141,6 @@ class Cluster:
         """One line that says how to follow or stop a `job` that continues."""
         cli = f"{_ADDRESS}={self.address} ray job"
         return f"job {job} continues; follow it by `{cli} logs -f {job}`, stop it by `{cli} stop {job}`"
-
-    async def _show_log(self, job: str, show: Callable[[str], None]) -> None:
-        async for lines in self.client.tail_job_logs(job):
-            show(lines)
 
 
 def submit(
@@ -210,19 +211,16 @@ def job_environment(variables: Sequence[str]) -> dict[str, str]:
 
 
 def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[str, str]) -> Targets:
-    """What the subcommand `job` will read, write and track to.
-
-    Args:
-        job: name of the subcommand.
-        parameters: its parameters by name.
-        environment: of the job.
+    """What the subcommand `job` with `parameters` by name will read, write and track to in an `environment`.
 
     Raises:
         SubmitError: for a path that the cluster does not have; without MLflow server.
     """
     model = parameters.get("model")
     registered = str(model).startswith("models:/")
-    reads = [*(parameters.get("data") or ()), *_raw_folders(parameters), None if registered else model]
+    raw = parameters.get("raw") or ()  # a path, or those of `dpt evaluate`, each a path or `SET=PATH`
+    roots = [raw] if isinstance(raw, str) else [text.rpartition("=")[2] for text in raw]
+    reads = [*(parameters.get("data") or ()), *roots, None if registered else model]
     targets = Targets(
         reads=[str(uri) for uri in reads if uri is not None],
         writes=[str(parameters[key]) for key in ("out", "storage") if parameters.get(key) is not None],
@@ -237,12 +235,6 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
     if config and not ((CONFIG_FOLDER / f"{config}.yaml").is_file() or (TREE / config).is_file()):
         raise SubmitError(f"--config {config}: no such file in {TREE}, and only its files go with the job")
     return targets
-
-
-def _raw_folders(parameters: Mapping[str, Any]) -> list[str]:
-    """The folders of `--raw`: a path, or those of `dpt evaluate`, each a path or `SET=PATH`."""
-    raw = parameters.get("raw") or ()
-    return [raw] if isinstance(raw, str) else [text.rpartition("=")[2] for text in raw]
 
 
 def pack(folder: Path, scratch: Path, limit: int = PACKAGE_LIMIT) -> Path:

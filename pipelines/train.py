@@ -64,13 +64,7 @@ class TrainingStopped(TrainingFailed):
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run.
-
-    Attributes:
-        run: its MLflow run.
-        checkpoint: URI of its last checkpoint.
-        model_uri: of the model logged to MLflow.
-    """
+    """A finished run: its MLflow `run`, the URI of its last `checkpoint`, and `model_uri`, that in MLflow."""
 
     run: tracking.Run
     checkpoint: str
@@ -124,15 +118,17 @@ def train(
         uris = [dataset.folder.uri for dataset in datasets]
         setup = Setup(config, uris, folder.uri, run, identity, start, use_gpu, threads)
         _fit(setup, name, Folder(storage).uri, show, supervision)
-        return _log_result(config, folder, run, show)
+        store = CheckpointStore(folder, config.keep_checkpoints, show)
+        state = store.newest()
+        if state is None:
+            raise TrainingFailed(f"no checkpoint in {folder.uri}")
+        with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
+            model_uri = tracking.log_model(run, store.fetch(state.step, Path(scratch)))
+        return TrainResult(run, (folder / checkpoint_name(state.step)).uri, model_uri)
 
 
 def _fit(
-    setup: Setup,
-    name: str,
-    storage: str,
-    show: Callable[[str], None],
-    supervision: Supervision | None,
+    setup: Setup, name: str, storage: str, show: Callable[[str], None], supervision: Supervision | None
 ) -> None:
     """Run the training processes until they end."""
     config = setup.config
@@ -164,7 +160,10 @@ def _fit(
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            known = _user_error(error)
+            # Of what ranks raised, a `UserError` is enough; other errors need their traceback.
+            failures = getattr(error, "worker_failures", {}).values()
+            causes = [getattr(failure, "cause", failure) for failure in failures]
+            known = next((cause for cause in causes if isinstance(cause, UserError)), None)
             if known is None:
                 raise
             raise TrainingFailed(str(known)) from error
@@ -177,26 +176,6 @@ def _fit(
         )
 
 
-def _user_error(error: TrainingFailedError) -> UserError | None:
-    """The `UserError` that a rank raised, if any; other errors need their traceback."""
-    failures = getattr(error, "worker_failures", {}).values()
-    causes = (getattr(failure, "cause", failure) for failure in failures)
-    return next((cause for cause in causes if isinstance(cause, UserError)), None)
-
-
-def _log_result(
-    config: TrainConfig, folder: Folder, run: tracking.Run, show: Callable[[str], None]
-) -> TrainResult:
-    """Log the last checkpoint's model to MLflow."""
-    store = CheckpointStore(folder, config.keep_checkpoints, show)
-    state = store.newest()
-    if state is None:
-        raise TrainingFailed(f"no checkpoint in {folder.uri}")
-    with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
-        model_uri = tracking.log_model(run, store.fetch(state.step, Path(scratch)))
-    return TrainResult(run, (folder / checkpoint_name(state.step)).uri, model_uri)
-
-
 def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dict[str, Any]:
     """What decides a run's curve: those settings of `config`, the `datasets`' digests, the plan's version."""
     settings = json.loads(config.model_dump_json(exclude=_FREE_KEYS))
@@ -207,12 +186,9 @@ def identity_of(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> dic
 def check_fits(
     config: TrainConfig, datasets: Sequence[PreparedDataset], model: dpt.DPT | None = None
 ) -> None:
-    """Check before anything is started that model, data and config fit together.
+    """Check before anything is started that `config`, training `datasets` and model fit together.
 
-    Args:
-        config: of the run.
-        datasets: to train on.
-        model: the trained model that the run starts from; None for a new one of the config.
+    `model` is the trained one that the run starts from; None for a new one of the config.
 
     Raises:
         ConfigError, NotADataset: naming what does not fit.
@@ -242,8 +218,11 @@ def _resumed_run(
     Raises:
         RunExists: if it is not to be resumed, or its identity differs and changes are not allowed.
     """
-    known = _known_run(folder, show)
-    if known is None:
+    if folder.exists(RUN_FILE):
+        known: dict[str, Any] = json.loads(folder.read_text(RUN_FILE))
+    elif state := CheckpointStore(folder, 1, show).newest():  # the file is lost
+        known = {"identity": state.identity, "run": state.run}
+    else:
         return None
     if not resume:
         raise RunExists(
@@ -264,15 +243,6 @@ def _resumed_run(
         run.log_change(difference)
         _record(folder, identity, run)
     return run
-
-
-def _known_run(folder: Folder, show: Callable[[str], None]) -> dict[str, Any] | None:
-    """Identity and MLflow run of the run in a folder, from `run.json` or, if lost, the newest checkpoint."""
-    if folder.exists(RUN_FILE):
-        known: dict[str, Any] = json.loads(folder.read_text(RUN_FILE))
-        return known
-    state = CheckpointStore(folder, 1, show).newest()
-    return None if state is None else {"identity": state.identity, "run": state.run}
 
 
 def _record(folder: Folder, identity: dict[str, Any], run: tracking.Run) -> None:

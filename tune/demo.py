@@ -72,18 +72,15 @@ def plan_demo(out: Path, config: str) -> SweepPlan:
 
 
 def run_demo_sweep(out: Path, config: str, console: Console, say: Callable[[str], None]) -> None:
-    """Run the sweep over the miniatures, print its tables and write its report.
+    """Run the sweep over the miniatures, print its tables to `console` and write its report.
 
-    Args:
-        out: folder of the demo.
-        config: config file of the demo, a path or a built-in one.
-        console: to print the tables to.
-        say: called with each line of progress.
+    The demo is in the folder `out`; its `config` file is a path or a built-in one; `say` takes progress.
     """
     out = out.absolute()
     plan = plan_demo(out, config)
-    what = f"{len(plan.trials)} variants in miniatures of the paper's tables"
-    console.print(f"dpt tune: {what}", highlight=False)
+    console.print(
+        f"dpt tune: {len(plan.trials)} variants in miniatures of the paper's tables", highlight=False
+    )
     run_sweep(plan, str(out / "runs"), show=say)
     print_tables(plan.name, console)
     report = write_report(plan.name, out / "report")

@@ -34,13 +34,11 @@ from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
 from pipelines.report.pictures import FIGURE_4_STEPS
 from pipelines.tracking.runs import Run
-from pipelines.training.loop import build_model
+from pipelines.training.report import wait_for
+from pipelines.training.start import build_model
 from tune import records
 
 # ---- Table 9
-
-_WARM_UP = 0.1
-_MILLION = 1e6
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,14 @@ class Latency:
 
 def count_parameters(model: dpt.DPT) -> float:
     """Parameters of a `model` in millions."""
-    return sum(parameter.numel() for parameter in model.parameters()) / _MILLION
+    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
 
 
 def measure_latency(section: ModelSection, side: int, runs: int, use_gpu: bool, threads: int) -> Latency:
-    """Measure the latency of a model in a Ray task.
+    """Measure in a Ray task the latency of the model of a config `section`, without its weights.
 
-    Args:
-        section: the model, without its weights.
-        side: of the square image in pixels.
-        runs: predictions to average over.
-        use_gpu: whether on one of the cluster's GPUs.
-        threads: CPU cores of the task otherwise.
+    `runs` predictions of a square image with sides of `side` pixels are averaged, on one of the cluster's
+    GPUs if `use_gpu`, else on `threads` CPU cores.
     """
     task = _measure.options(num_cpus=1 if use_gpu else threads, num_gpus=1 if use_gpu else 0)
     found: Latency = ray.get(task.remote(section.model_dump(), side, runs, use_gpu, threads))
@@ -87,20 +81,14 @@ def seconds_a_prediction(model: dpt.DPT, side: int, runs: int) -> float:
     """Average seconds of `runs` predictions by a `model` of one `side` × `side` image, after warming up."""
     device = next(model.parameters()).device
     image = torch.rand((1, 3, side, side), device=device)
-    for _ in range(max(1, round(_WARM_UP * runs))):
+    for _ in range(max(1, round(0.1 * runs))):
         model(image)
-    _synchronise(device)
+    wait_for(device)
     start = time.perf_counter()
     for _ in range(runs):
         model(image)
-    _synchronise(device)
+    wait_for(device)
     return (time.perf_counter() - start) / runs
-
-
-def _synchronise(device: torch.device) -> None:
-    """Wait for a GPU, whose kernels run asynchronously."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _processor() -> str:
@@ -134,8 +122,7 @@ def log_resolutions(
     checkpoint: Path,
     data: Sequence[str],
     config: TrainConfig,
-    chosen: Sequence[int],
-    divisor: int,
+    sides: Sequence[int],
     threads: int,
     known: dict[str, float],
 ) -> None:
@@ -144,33 +131,18 @@ def log_resolutions(
     AbsRel at the training resolution is that of the training's last validation. At others the shorter side of
     an image is resized to it: the resize rule of most models would change its size as little as it can.
 
-    Args:
-        run: of the trial.
-        checkpoint: local folder with the trained model.
-        data: version folders of the datasets.
-        config: of the training.
-        chosen: see `resolutions`.
-        divisor: see `resolutions`.
-        threads: CPU cores of a worker without GPU.
-        known: the run's metrics.
+    `run` is that of the trial, with `known` metrics; `checkpoint` a local folder with the model trained by
+    `config`; `data` are version folders of the datasets; `sides` are from `resolutions`; `threads` the CPU
+    cores of a worker without GPU.
     """
     names = sorted(key.partition("/")[2] for key in known if key.startswith(records.abs_rel("")))
-    trained_at = min(config.crop_size)
-    for side in resolutions(trained_at, divisor, chosen):
-        if records.abs_rel_at(side, records.MEAN) in known:
-            continue
-        if side == trained_at:
+    fields: dict[str, Any] = {"split": config.val_split, "rule": "lower_bound", "caps": config.caps}
+    fields |= {"workers": config.most_workers, "device": config.device}
+    for side in (side for side in sides if records.abs_rel_at(side, records.MEAN) not in known):
+        if side == min(config.crop_size):
             figures = {name: known[records.abs_rel(name)] for name in names}
         else:
-            settings = EvaluateConfig(
-                split=config.val_split,
-                side=side,
-                rule="lower_bound",
-                caps=config.caps,
-                workers=config.most_workers,
-                device=config.device,
-            )
-            results = evaluate(settings, checkpoint, data, threads)
+            results = evaluate(EvaluateConfig(side=side, **fields), checkpoint, data, threads)
             figures = {name: result["abs_rel"] for name, result in results.items()}
             figures[records.MEAN] = mean_over_datasets(results, "abs_rel")
         run.log_metrics({records.abs_rel_at(side, n): value for n, value in figures.items()}, config.steps)
@@ -180,14 +152,9 @@ def log_resolutions(
 
 
 def log_pictures(run: Run, model: dpt.DPT, data: Sequence[str], split: str, count: int) -> None:
-    """Log image, ground truth and prediction of the first images of every dataset.
+    """Log to a trial's `run` image, ground truth and prediction by its `model` of some images.
 
-    Args:
-        run: of the trial.
-        model: trained.
-        data: version folders of the datasets.
-        split: of these.
-        count: images of each dataset.
+    They are the first `count` images of the `split` of each dataset in the version folders `data`.
     """
     for dataset in open_datasets(list(data)):
         batches = evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1)

@@ -143,8 +143,7 @@ class SweepPlan:
         """SHA-256 of all that a trial's metrics depend on: not names, nor how many trials run when."""
         plain: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         tune = {key: value for key, value in plain["tune"].items() if key not in _NOT_IN_DIGEST}
-        content = {key: plain[key] for key in ("variants", "manifests", "train")} | {"tune": tune}
-        return _digest(content)
+        return _digest({key: plain[key] for key in ("variants", "manifests", "train")} | {"tune": tune})
 
 
 _ADAPTER = TypeAdapter(SweepPlan)
@@ -157,14 +156,9 @@ def plan_sweep(
     train: TrainConfig,
     tune: TuneConfig,
 ) -> SweepPlan:
-    """Resolve a sweep.
+    """Resolve the sweep `name`, without slashes, over some `tables`, each of them once.
 
-    Args:
-        name: of the sweep, without slashes.
-        tables: to run, each once.
-        datasets: to train and validate on.
-        train: the training config that all trials share.
-        tune: how they are run.
+    All trials train and validate on the `datasets` with the config `train`; `tune` is how they are run.
 
     Raises:
         ConfigError: if there is nothing to run, or a variant does not fit the data or the config; names it.
@@ -180,24 +174,14 @@ def plan_sweep(
         if train.val_split not in dataset.manifest.samples:
             raise ConfigError(f"val_split: {dataset.name} has no split {train.val_split!r} to compare on")
     variants = find_variants(tables, train)
-    for variant in variants:
-        _check_fits(variant, train, datasets)
-    return SweepPlan(
-        name,
-        tuple(tables),
-        tuple(variants),
-        tuple(dataset.folder.uri for dataset in datasets),
-        {dataset.name: dataset.manifest.digest for dataset in datasets},
-        train,
-        tune,
-    )
-
-
-def _check_fits(variant: Variant, train: TrainConfig, datasets: Sequence[PreparedDataset]) -> None:
     try:
-        check_fits(variant.config(train, train.seed), datasets)
+        for variant in variants:
+            check_fits(variant.config(train, train.seed), datasets)
     except ConfigError as error:
         raise ConfigError(f"{variant.key}: {error}") from error
+    data = tuple(dataset.folder.uri for dataset in datasets)
+    manifests = {dataset.name: dataset.manifest.digest for dataset in datasets}
+    return SweepPlan(name, tuple(tables), tuple(variants), data, manifests, train, tune)
 
 
 def find_variants(tables: Sequence[AblationTable], base: TrainConfig) -> list[Variant]:
@@ -243,13 +227,9 @@ def _key(row: Row, base: TrainConfig) -> str:
         plain = list(value) if isinstance(value, tuple) else value
         is_default = key.startswith(_OVERRIDES) and default.get(key.removeprefix(_OVERRIDES)) == plain
         if key != _MODEL_NAME and not is_default:
-            parts.append(f"{key.rpartition('.')[2]}-{_slug(plain)}")
+            text = "_".join(map(str, plain)) if isinstance(plain, list) else str(plain)
+            slug = re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
+            slug = _digest(plain)[:6] if isinstance(plain, Mapping) else slug
+            parts.append(f"{key.rpartition('.')[2]}-{slug}")
     key = ".".join(parts)
     return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}-{_digest(key)[:8]}"
-
-
-def _slug(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return _digest(value)[:6]
-    text = "_".join(map(str, value)) if isinstance(value, list) else str(value)
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)

@@ -39,13 +39,10 @@ DRIVER_RESOURCES = {HEAD_NODE_RESOURCE: 0.001}
 
 @dataclass(frozen=True)
 class Placement:
-    """How trials share the cluster.
+    """How trials share the cluster: `trials` train at once, with `threads` CPU cores a process without GPU.
 
-    Attributes:
-        trials: number of trials that train at once.
-        threads: CPU cores of each training process without GPU.
-        drivers: number of trials that are started. Where the trainings fill the cluster it is one more than
-            `trials`: the extra one has done all that needs no resources, and trains once another has ended.
+    `drivers` trials are started. Where the trainings fill the cluster it is one more than `trials`: the extra
+    one has done all that needs no resources, and trains once another has ended.
     """
 
     trials: int
@@ -56,21 +53,16 @@ class Placement:
 def place_trials(wanted: int | None, workers: int, use_gpu: bool) -> Placement:
     """Divide the cluster that Ray is connected to among trials.
 
-    Args:
-        wanted: trials at once; None for as many as fit.
-        workers: training processes of each.
-        use_gpu: whether each training process has a GPU.
+    Each has `workers` training processes, each of them with a GPU if `use_gpu`. `wanted` is the number of
+    trials at once; None for as many as fit.
     """
     if use_gpu:
-        fit = int(ray.cluster_resources().get("GPU", 0)) // workers
-        # Requests for more than fit are what makes a cluster grow.
-        return _placement(wanted or max(1, fit), 1, fit)
-    threads = cpus_per_worker(workers * (wanted or 1))
-    fit = max(1, room_for_workers(threads) // workers)
-    return _placement(min(fit, wanted or fit), threads, fit)
-
-
-def _placement(trials: int, threads: int, fit: int) -> Placement:
+        fit, threads = int(ray.cluster_resources().get("GPU", 0)) // workers, 1
+        trials = wanted or max(1, fit)  # requests for more than fit are what makes a cluster grow
+    else:
+        threads = cpus_per_worker(workers * (wanted or 1))
+        fit = max(1, room_for_workers(threads) // workers)
+        trials = min(fit, wanted or fit)
     return Placement(trials, threads, trials + 1 if trials == fit else trials)
 
 
@@ -95,9 +87,7 @@ def scheduler(plan: SweepPlan) -> TrialScheduler:
 class EarlyStopping(Callback):
     """Marks the trials that the scheduler stopped as finished, so that they are not run again.
 
-    Args:
-        plan: the sweep.
-        place: where it is.
+    The sweep is that of a `plan`, at a `place`.
     """
 
     def __init__(self, plan: SweepPlan, place: SweepPlace) -> None:
@@ -116,11 +106,9 @@ class EarlyStopping(Callback):
 
 # ---- orphans
 
-_SECONDS = 5.0
-
 
 @contextmanager
-def removing_orphans(seconds: float = _SECONDS) -> Iterator[None]:
+def removing_orphans(seconds: float = 5.0) -> Iterator[None]:
     """Inside the block, remove the orphaned placement groups of this job, every few `seconds`."""
 
     def remove() -> None:

@@ -61,12 +61,9 @@ def read_plan(name: str, storage: str) -> SweepPlan:
 
 
 def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> tracking.Run:
-    """Run the trials of a sweep that are not finished; returns the sweep's MLflow run.
+    """Run the trials of the sweep of a `plan` that are not finished; returns the sweep's MLflow run.
 
-    Args:
-        plan: of the sweep.
-        storage: path or URI; the sweep lives in `<storage>/<plan.name>`.
-        show: called with each line of progress.
+    It lives in `<storage>/<plan.name>`, `storage` a path or URI; `show` is called with each line of progress.
 
     Raises:
         SweepExists: if there is another sweep of that name.
@@ -81,18 +78,15 @@ def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print
         )
     folder.write_text(_PLAN_FILE, plan.to_yaml())
     run = open_parent(plan)
+    place = SweepPlace(folder.uri, run, 1, None)
     with tracking.finishing(run, killed_by=SweepStopped):
-        _run_missing(plan, SweepPlace(folder.uri, run, 1, None), show)
+        missing = [number for number, trial in enumerate(plan.trials) if not is_finished(place, trial)]
+        finished = len(plan.trials) - len(missing)
+        show(f"sweep {plan.name}: {len(plan.trials)} trials, {finished} of them finished")
+        if missing:
+            _run_trials(plan, place, missing, show)
+        _measure_latencies(plan, place, show)
     return run
-
-
-def _run_missing(plan: SweepPlan, place: SweepPlace, show: Callable[[str], None]) -> None:
-    missing = [number for number, trial in enumerate(plan.trials) if not is_finished(place, trial)]
-    finished = len(plan.trials) - len(missing)
-    show(f"sweep {plan.name}: {len(plan.trials)} trials, {finished} of them finished")
-    if missing:
-        _run_trials(plan, place, missing, show)
-    _measure_latencies(plan, place, show)
 
 
 def _run_trials(
@@ -105,28 +99,12 @@ def _run_trials(
     show(f"trials at once: {min(len(missing), placement.trials)}")
     place = replace(place, threads=placement.threads, cluster=os.environ.get(ADDRESS))
     board = open_board()
-    with (
-        showing(board, show),
-        stopping_on_sigterm(board),
-        _time_limit(plan.tune.hours, board),
-        removing_orphans(),
-    ):
-        results = _tuner(plan, place, missing, placement.drivers, board).fit()
-    folder = Folder(place.folder)
-    if folder.exists(_TUNE_FOLDER):
-        folder.fs.rm(folder.path_of(_TUNE_FOLDER), recursive=True)
-    _require_finished(plan, place, missing, _failures(plan, results))
-
-
-def _tuner(
-    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], drivers: int, board: Any
-) -> tune.Tuner:
     trainable = tune.with_parameters(run_trial, plan=plan, place=place, board=board)
-    return tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(trainable, DRIVER_RESOURCES),
         param_space={"trial": tune.grid_search(list(missing))},
         tune_config=tune.TuneConfig(
-            scheduler=scheduler(plan), max_concurrent_trials=drivers, reuse_actors=True
+            scheduler=scheduler(plan), max_concurrent_trials=placement.drivers, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             name=_TUNE_FOLDER,
@@ -136,6 +114,13 @@ def _tuner(
             verbose=0,
         ),
     )
+    limit = _time_limit(plan.tune.hours, board)
+    with showing(board, show), stopping_on_sigterm(board), limit, removing_orphans():
+        results = tuner.fit()
+    folder = Folder(place.folder)
+    if folder.exists(_TUNE_FOLDER):
+        folder.fs.rm(folder.path_of(_TUNE_FOLDER), recursive=True)
+    _require_finished(plan, place, missing, results)
 
 
 @contextmanager
@@ -153,27 +138,21 @@ def _time_limit(hours: float | None, board: Any) -> Iterator[None]:
         timer.cancel()
 
 
-def _failures(plan: SweepPlan, results: tune.ResultGrid) -> dict[str, str]:
-    """Trial → reason why it failed, in one line."""
-    found = {}
+def _require_finished(
+    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], results: tune.ResultGrid
+) -> None:
+    reasons = []
     for result in (results[number] for number in range(len(results))):
         config, metrics = result.config or {}, result.metrics or {}
         path = plan.trials[config["trial"]].path
         if result.error is not None:
-            found[path] = str(result.error).strip().splitlines()[-1]
+            reasons.append(f"{path}: {str(result.error).strip().splitlines()[-1]}")
         elif metrics.get("outcome") == "failed":
-            found[path] = metrics["reason"]
-    return found
-
-
-def _require_finished(
-    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], failures: dict[str, str]
-) -> None:
+            reasons.append(f"{path}: {metrics['reason']}")
     left = [plan.trials[number].path for number in missing if not is_finished(place, plan.trials[number])]
-    again = f"`dpt tune --resume {plan.name}` resumes"
-    if failures:
-        reasons = "; ".join(f"{path}: {reason}" for path, reason in failures.items())
-        raise SweepFailed(f"{len(left)} of {len(plan.trials)} trials are not finished: {reasons}; {again}")
+    again, why = f"`dpt tune --resume {plan.name}` resumes", "; ".join(reasons)
+    if reasons:
+        raise SweepFailed(f"{len(left)} of {len(plan.trials)} trials are not finished: {why}; {again}")
     if left:
         raise SweepStopped(f"sweep {plan.name} is stopped with {len(left)} trials to go; {again}")
 

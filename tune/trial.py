@@ -25,7 +25,7 @@ from pipelines.train import TrainingStopped, train
 from pipelines.training.board import Supervision
 from pipelines.training.checkpoint_store import CheckpointStore
 from tune import records
-from tune.measurements import count_parameters, log_pictures, log_resolutions
+from tune.measurements import count_parameters, log_pictures, log_resolutions, resolutions
 from tune.plan import SweepPlan, Trial
 from tune.runs import open_child, training_hours
 
@@ -33,6 +33,9 @@ RESULT_FILE = "result.json"
 """In the folder of a trial that is finished: its run and metrics."""
 
 _TRAINED_FILE = "trained.json"
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,8 @@ class SweepPlace:
 def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board: Any) -> dict[str, Any]:
     """Run a trial; Ray Tune calls it in a driver that holds no resources.
 
-    Args:
-        config: `trial` is the number of the trial in the plan.
-        plan: of the sweep.
-        place: of the sweep.
-        board: the sweep's `pipelines.training.board.ProgressBoard`.
+    `config` has the number of the `trial` in the sweep's `plan`; `place` is the sweep's, `board` its
+    `pipelines.training.board.ProgressBoard`.
 
     Returns:
         `outcome`: `finished`, `stopped` or `failed`; and of `failed` the `reason`, which no retry mends.
@@ -95,18 +95,11 @@ class _Work:
     """The steps of one trial."""
 
     def __init__(
-        self,
-        plan: SweepPlan,
-        place: SweepPlace,
-        trial: Trial,
-        say: Callable[[str], None],
-        stop_wanted: Callable[[], bool],
+        self, plan: SweepPlan, place: SweepPlace, trial: Trial, say: Say, stop_wanted: Callable[[], bool]
     ) -> None:
         self._plan, self._place, self._trial, self._say = plan, place, trial, say
-        self._stop_wanted = stop_wanted
-        self._folder = place.folder_of(trial)
-        self._config = plan.config(trial)
-        self._run = open_child(plan, trial, place.parent)
+        self._stop_wanted, self._folder = stop_wanted, place.folder_of(trial)
+        self._config, self._run = plan.config(trial), open_child(plan, trial, place.parent)
 
     def run(self) -> None:
         """Train, measure and finish, as far as that is not done yet."""
@@ -122,53 +115,36 @@ class _Work:
 
     def _train(self) -> None:
         variant, _, seed = self._trial.path.rpartition("/")
+        callbacks = []
+        if self._plan.tune.early_stopping != "none":
+            from ray.tune.integration.ray_train import TuneReportCallback
+
+            callbacks = [TuneReportCallback()]  # reports every validation to Ray Tune, for its scheduler
+        supervision = Supervision(self._run, self._stop_wanted, self._place.threads, callbacks)
+        storage, plan = f"{self._place.folder}/{variant}", self._plan
         result = train(
-            self._config,
-            self._plan.data,
-            seed,
-            f"{self._place.folder}/{variant}",
-            resume=True,
-            show=self._say,
-            supervision=Supervision(self._run, self._stop_wanted, self._place.threads, self._callbacks()),
+            self._config, plan.data, seed, storage, resume=True, show=self._say, supervision=supervision
         )
         content = {"checkpoint": result.checkpoint, "model": result.model_uri}
         self._folder.write_text(_TRAINED_FILE, json.dumps(content, indent=1))
 
-    def _callbacks(self) -> list[Any]:
-        """Callbacks that report every validation to Ray Tune, for its scheduler."""
-        if self._plan.tune.early_stopping == "none":
-            return []
-        from ray.tune.integration.ray_train import TuneReportCallback
-
-        return [TuneReportCallback()]
-
     def _measure(self, checkpoint: Path, known: dict[str, float]) -> None:
         model, tune, config = dpt.load_model(checkpoint), self._plan.tune, self._config
+        run, data = self._run, self._plan.data
         self._log_once({records.PARAMETERS: count_parameters(model)}, known)
-        log_pictures(self._run, model, self._plan.data, config.val_split, tune.pictures)
+        log_pictures(run, model, data, config.val_split, tune.pictures)
         if "resolution" in self._trial.variant.rows:
-            log_resolutions(
-                self._run,
-                checkpoint,
-                self._plan.data,
-                config,
-                tune.sides,
-                model.size_divisor,
-                self._place.threads,
-                known,
-            )
+            sides = resolutions(min(config.crop_size), model.size_divisor, tune.sides)
+            log_resolutions(run, checkpoint, data, config, sides, self._place.threads, known)
 
     def _log_once(self, metrics: dict[str, float], known: dict[str, float]) -> None:
         self._run.log_metrics({k: v for k, v in metrics.items() if k not in known}, self._config.steps)
 
 
 def finish_trial(folder: Folder, run: tracking.Run, stopped_early: int | None = None) -> None:
-    """Write the result of a trial, which marks it as finished.
+    """Write the result of the trial of a `run` to its `folder`, which marks it as finished.
 
-    Args:
-        folder: of the trial.
-        run: of the trial.
-        stopped_early: the step at which the scheduler stopped it.
+    `stopped_early` is the step at which the scheduler stopped it.
     """
     content = {"run_id": run.run_id, "stopped_early": stopped_early, "metrics": run.metrics()}
     folder.write_text(RESULT_FILE, json.dumps(content, indent=1))

@@ -50,16 +50,12 @@ def read_ablation(path: Path) -> AblationTable:
     if unknown:
         raise ConfigError(f"{path}: {unknown[0]}: unknown key; there are: {', '.join(sorted(_KEYS))}")
     rows = tuple(_rows(content, path))
-    return AblationTable(_name(content, path), "", str(content.get("caption", "")), rows)
-
-
-def _name(content: dict[str, Any], path: Path) -> str:
     name = content.get("name", path.stem)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"{path}: name: expected letters, digits, - and _, got {name!r:.100}")
     if name in PAPER:
         raise ConfigError(f"{path}: name: {name} is a table of the paper")
-    return name
+    return AblationTable(name, "", str(content.get("caption", "")), rows)
 
 
 def _rows(content: dict[str, Any], path: Path) -> Iterator[Row]:

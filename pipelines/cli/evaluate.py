@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pipelines.tracking.runs import Run, RunInput
     from pipelines.zero_shot.report import Report
     from pipelines.zero_shot.run import SetResult
-    from pipelines.zero_shot.sets import FoundSet
 
 console = Console()
 _PICTURED = 4
@@ -156,10 +155,7 @@ def _on_shards(
         return
     if settings.allow_missing:
         raise UserError("--allow-missing goes with --on, or with datasets that have labels")
-    with (
-        model_folder(reference) as folder,
-        _evaluation_run(reference, "evaluate", settings, datasets) as run,
-    ):
+    with model_folder(reference) as folder, _evaluation_run(reference, "evaluate", settings, datasets) as run:
         results = run_evaluation(settings, folder, data)
         _log(run, results)
         run.log_metrics({"abs_rel/mean": mean_over_datasets(results, "abs_rel")}, step=0)
@@ -216,11 +212,12 @@ def _zero_shot(
     allow_missing: bool,
 ) -> None:
     """A depth model on the sets of Table 1, beside the paper's figures."""
+    from datasets_prep.storage.folder import Folder
     from pipelines.config import ZeroShotConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.tracking.model_reference import load_model
     from pipelines.tracking.runs import RunInput
-    from pipelines.zero_shot.report import make_report
+    from pipelines.zero_shot.report import make_report, write_files
     from pipelines.zero_shot.run import draw_worst, evaluate_zero_shot, require_depth_model
     from pipelines.zero_shot.sets import SPLIT, find_sets, require_complete
 
@@ -229,7 +226,9 @@ def _zero_shot(
     console.print(to_yaml(settings), end="", highlight=False)
     require_depth_model(model)
     found = find_sets(on, raw, settings.lists)
-    _print_found(found)
+    for entry in found:
+        counts = f"{len(entry.samples)} of {entry.description.images} images"
+        typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
     require_complete(found, allow_missing)
     inputs = [RunInput(f.name, f.raw, f.digest, f.digest[:16], {SPLIT: len(f.samples)}) for f in found]
     with _evaluation_run(reference, "zero_shot", settings, inputs) as run:
@@ -240,36 +239,15 @@ def _zero_shot(
             )
         worst = draw_worst(settings, model, found, results)
         report = make_report(reference, results, settings.resamples, settings.seed)
-        names = _write_and_log(run, out, report, results, worst)
+        names = write_files(Folder(out), report, results, worst)
+        with tempfile.TemporaryDirectory(prefix="dpt-evaluation-") as local:
+            write_files(Folder(local), report, results, worst)
+            run.log_files(Path(local), "zero_shot")
+        _log(run, {one.name: one.means() for one in results})
+        run.log_metrics(report.metrics(), step=0)
     _print_report(report, results)
     for name in names:
         typer.echo(f"{out.rstrip('/')}/{name}")
-
-
-def _write_and_log(
-    run: Run,
-    out: str,
-    report: Report,
-    results: Sequence[SetResult],
-    worst: dict[str, list[tuple[str, bytes]]],
-) -> list[str]:
-    """Write all files, and log them with the metrics; returns the files' names."""
-    from datasets_prep.storage.folder import Folder
-    from pipelines.zero_shot.report import write_files
-
-    names = write_files(Folder(out), report, results, worst)
-    with tempfile.TemporaryDirectory(prefix="dpt-evaluation-") as local:
-        write_files(Folder(local), report, results, worst)
-        run.log_files(Path(local), "zero_shot")
-    _log(run, {one.name: one.means() for one in results})
-    run.log_metrics(report.metrics(), step=0)
-    return names
-
-
-def _print_found(found: Sequence[FoundSet]) -> None:
-    for entry in found:
-        counts = f"{len(entry.samples)} of {entry.description.images} images"
-        typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
 
 
 def _print_report(report: Report, results: Sequence[SetResult]) -> None:

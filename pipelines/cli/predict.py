@@ -85,18 +85,10 @@ def predict(
 
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
-    given: dict[str, object] = {
-        "side": side,
-        "rule": rule,
-        "device": device,
-        "dtype": dtype,
-        "batch_size": batch_size,
-        "write": forms and _items(forms),
-        "colours": colours,
-        "ply": ply,
-        "attention": attention and _items(attention),
-        "references": reference and [_items(text) for text in reference],
-    }
+    given: dict[str, object] = {"side": side, "rule": rule, "device": device, "dtype": dtype}
+    given |= {"batch_size": batch_size, "colours": colours, "ply": ply}
+    given |= {"write": forms and _items(forms), "attention": attention and _items(attention)}
+    given |= {"references": reference and [_items(text) for text in reference]}
     settings = load_section("predict", PredictConfig, config, override or [], options=given)
     typer.echo(to_yaml(settings), nl=False, err=to_stdout)
     loaded = load_model(model)

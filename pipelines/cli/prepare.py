@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,10 +19,8 @@ from pipelines.cli import options
 from pipelines.cli.options import require_durable_path, show_progress
 
 if TYPE_CHECKING:
-    from datasets_prep.ingest.forecast import Forecast
     from datasets_prep.inspect.verify import Inspection
     from datasets_prep.plan.shards import IngestPlan
-    from datasets_prep.progress import Progress
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
@@ -89,7 +87,15 @@ def prepare(
         cache_listing(listing.files, root, Folder(out) / name)
     if not is_finished(plan, out):
         connect()
-    show_progress(plan.source, _progress_of(ingest(plan, out), plan))
+
+    def progress() -> Iterator[tuple[int, int | None, str]]:
+        start = time.perf_counter()
+        yield 0, plan.samples, f"samples, 0.0 images/s, {len(plan.rejected)} quarantined"
+        for state in ingest(plan, out):
+            rate = state.done / (time.perf_counter() - start)
+            yield state.done, plan.samples, f"samples, {rate:.1f} images/s, {state.rejected} quarantined"
+
+    show_progress(plan.source, progress())
     done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
     samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
@@ -120,10 +126,7 @@ def _show_forecast(plan: IngestPlan, out: str) -> None:
     if is_finished(plan, out):
         typer.echo("finished already: nothing would be done")
         return
-    _show_cost(forecast(plan, out), os.cpu_count() or 1)
-
-
-def _show_cost(expected: Forecast, cores: int) -> None:
+    expected, cores = forecast(plan, out), os.cpu_count() or 1
     if expected.finished_shards:
         typer.echo(f"{expected.finished_shards} shards are finished and would be kept")
     size = "an unknown size" if expected.bytes is None else f"about {expected.bytes / 2**20:.1f} MiB"
@@ -132,15 +135,6 @@ def _show_cost(expected: Forecast, cores: int) -> None:
         f"{expected.missing_samples} samples would be read: {size}, about {duration} on the {cores} cores of "
         f"this machine (from {expected.tried} samples, {expected.usable} of them usable)"
     )
-
-
-def _progress_of(states: Iterable[Progress], plan: IngestPlan) -> Iterator[tuple[int, int | None, str]]:
-    start = time.perf_counter()
-    yield 0, plan.samples, f"samples, 0.0 images/s, {len(plan.rejected)} quarantined"
-    for state in states:
-        rate = state.done / (time.perf_counter() - start)
-        detail = f"samples, {rate:.1f} images/s, {state.rejected} quarantined"
-        yield state.done, plan.samples, detail
 
 
 def inspect(

@@ -101,11 +101,8 @@ def room_for_workers(cores: int, use_gpu: bool = False) -> int:
 def require_room(workers: int, cores: int, use_gpu: bool, show: Callable[[str], None] = print) -> None:
     """Refuse more workers than fit on a local Ray; of a cluster, which may grow, report that they wait.
 
-    Args:
-        workers: minimum number of workers of the job.
-        cores: CPU cores of each worker without GPU.
-        use_gpu: whether each worker has a GPU.
-        show: called with that report, one line.
+    `workers` is the job's minimum number; each has a GPU if `use_gpu`, else `cores` CPU cores. `show` takes
+    that report, one line.
 
     Raises:
         ConfigError: if they would wait for ever.

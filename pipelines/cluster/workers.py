@@ -60,7 +60,7 @@ def on_workers(
 @ray.remote
 def _on_worker(
     job: Job[Part],
-    shipped: tuple[dict[str, object], bytes],
+    shipped: tuple[dict[str, Any], bytes],
     rank: int,
     workers: int,
     use_gpu: bool,

@@ -64,16 +64,10 @@ def evaluate_metric(
     device: str = "auto",
     size: InputSize = MODEL_SIZE,
 ) -> dict[str, dict[str, float]]:
-    """Evaluate a metric model on Ray, each image once.
+    """Evaluate a metric `model`, of depth in metres or its inverse, on Ray, each image once.
 
-    Args:
-        model: predicts depth in metres, or its inverse.
-        datasets: with metric depth.
-        split: of all datasets.
-        protocols: dataset → protocol.
-        workers: number of workers.
-        device: `auto`, `cpu` or `cuda`.
-        size: of the network's input.
+    The `datasets` have metric depth in the `split`, and `protocols` by name; `size` is that of the network's
+    input. `workers` and `device` are as in `pipelines.cluster.workers.on_workers`.
 
     Returns:
         dataset → metric → mean over its images.
@@ -127,34 +121,26 @@ def metric_share(
 def protocol_metrics(
     prediction: Tensor, depth: Tensor, protocol: MetricProtocol, names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Metrics of images of one size.
+    """Metrics of images of one size by a `protocol`, (B,) each, as `metric_depth_metrics`.
 
-    Args:
-        prediction: (B, H, W) metres; with `kb_crop`, values outside of that crop are ignored.
-        depth: (B, H, W) metres, NaN where there is no ground truth.
-        protocol: region and cap.
-        names: B names of the images, for messages.
-
-    Returns:
-        As `metric_depth_metrics`: (B,) each.
+    `prediction` and `depth` are (B, H, W) in metres; depth is NaN where there is no ground truth, and
+    predictions outside of the KB crop, where the protocol has it, are ignored. `names` are for messages.
 
     Raises:
         ProtocolError: naming the image, if a compared prediction is NaN; if images of this size have no such
             region.
     """
     height, width = depth.shape[1:]
-    counted = torch.zeros_like(depth, dtype=torch.bool)
     try:
-        rows, columns = region_window(protocol.region, height, width)
+        windows = [region_window(protocol.region, height, width)]
     except ValueError as error:
         raise ProtocolError(str(error)) from error
-    counted[:, rows, columns] = True
-    if protocol.kb_crop:
-        seen = torch.zeros_like(counted)
-        rows, columns = kb_window(height, width)
-        seen[:, rows, columns] = True
-        counted &= seen
-    counted &= (depth > LEAST_METRES) & (depth < protocol.cap)
+    windows += [kb_window(height, width)] if protocol.kb_crop else []
+    counted = (depth > LEAST_METRES) & (depth < protocol.cap)
+    for rows, columns in windows:
+        inside = torch.zeros_like(counted)
+        inside[:, rows, columns] = True
+        counted &= inside
     bad = (prediction.isnan() & counted).flatten(1).any(dim=1)
     if bad.any():
         raise ProtocolError(f"the model predicts NaN in image {names[int(bad.int().argmax())]}")
@@ -181,13 +167,10 @@ def predict_metres(
     protocol: MetricProtocol,
     size: InputSize = MODEL_SIZE,
 ) -> NDArray[np.float32]:
-    """Predicted depth in metres, (B, H, W) float32.
+    """Depth in metres, (B, H, W) float32, of B `images` (H, W, 3) of one size by a metric `model`.
 
-    Args:
-        model: predicts depth in metres, or its inverse.
-        images: B images (H, W, 3) of one size.
-        protocol: with `kb_crop` the network sees that crop only, and depth is 0 outside of it.
-        size: of the network's input.
+    `size` is that of the network's input. With `kb_crop` in the `protocol`, the network sees that crop only,
+    and depth is 0 outside of it.
     """
     height, width = images[0].shape[:2]
     window = kb_window(height, width) if protocol.kb_crop else (slice(0, height), slice(0, width))

@@ -39,43 +39,29 @@ def check_split(dataset: PreparedDataset, allow_missing: bool, say: Callable[[st
 
 def of_how_many(dataset: str, split: str, images: float) -> str:
     """`650 of 652` for `images` of an official `split` of `dataset` that has more; else `650`."""
-    whole = _expected(OFFICIAL[dataset]).get(split, images) if dataset in OFFICIAL else images
+    whole = OFFICIAL[dataset].split_images.get(split, images) if dataset in OFFICIAL else images
     return f"{images:.0f}" if whole == images else f"{images:.0f} of {whole}"
 
 
-def _expected(official: FineTuningSet) -> dict[str, int]:
-    return {"train": official.train_images, "test": official.images}
-
-
 def _difference(dataset: PreparedDataset, official: FineTuningSet) -> str:
-    counts = dataset.manifest.samples
+    found = {split: dataset.manifest.samples.get(split, 0) for split in official.split_images}
     wrong = [
-        f"{counts.get(split, 0)} of {expected} {split} images"
-        for split, expected in _expected(official).items()
-        if counts.get(split, 0) != expected
+        f"{found[split]} of {expected} {split} images"
+        for split, expected in official.split_images.items()
+        if found[split] != expected
     ]
     name, title = dataset.name, official.title
     advice = f"prepare it with {official.lists}"
     if wrong:
-        return f"{name} has {' and '.join(wrong)} of the {title}{_left_out(dataset)}; {advice}"
-    if _test_digest(dataset, official) != official.digest:
-        return f"{name}: the {official.images} test images are not those of the {title}; {advice}"
-    return ""
-
-
-def _test_digest(dataset: PreparedDataset, official: FineTuningSet) -> str:
+        rows = dataset.read_quarantine() if dataset.manifest.quarantined else []
+        shown = ", ".join(f"{row['source_path']} ({row['reason']})" for row in rows[:_SHOWN])
+        left_out = f" ({len(rows)} left out, all in {dataset.folder.uri}/{QUARANTINE_NAME}: {shown})"
+        return f"{name} has {' and '.join(wrong)} of the {title}{left_out if rows else ''}; {advice}"
     names: list[str] = []
     for shard in dataset.manifest.split("test"):
         with dataset.folder.open(shard.name) as file:
             names += pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
-    listed = sorted(official.listed_name(name) for name in names)
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
-
-
-def _left_out(dataset: PreparedDataset) -> str:
-    """The first of what was left out in preparing, and where the rest is."""
-    rows = dataset.read_quarantine() if dataset.manifest.quarantined else []
-    if not rows:
-        return ""
-    shown = ", ".join(f"{row['source_path']} ({row['reason']})" for row in rows[:_SHOWN])
-    return f" ({len(rows)} left out, all in {dataset.folder.uri}/{QUARANTINE_NAME}: {shown})"
+    listed = "\n".join(sorted(official.listed_name(sample_id) for sample_id in names))
+    if hashlib.sha256(listed.encode()).hexdigest() != official.digest:
+        return f"{name}: the {official.images} test images are not those of the {title}; {advice}"
+    return ""

@@ -7,6 +7,7 @@ with δ < 1.25 (larger is better); Table 1 has the share with δ > 1.25, in perc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import compress
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,12 @@ class PaperTable:
 
     def of(self, *datasets: str) -> PaperTable:
         """The table restricted to the columns of `datasets`, in the paper's order."""
-        kept = [index for index, column in enumerate(self.columns) if column.dataset in datasets]
+        kept = [column.dataset in datasets for column in self.columns]
         rows = (
-            replace(
-                row,
-                values=tuple(row.values[index] for index in kept),
-                changes=tuple(row.changes[index] for index in kept) if row.changes else (),
-            )
+            replace(row, values=tuple(compress(row.values, kept)), changes=tuple(compress(row.changes, kept)))
             for row in self.rows
         )
-        return replace(self, columns=tuple(self.columns[index] for index in kept), rows=tuple(rows))
+        return replace(self, columns=tuple(compress(self.columns, kept)), rows=tuple(rows))
 
 
 def _rows(printed: str) -> tuple[Row, ...]:

@@ -76,17 +76,10 @@ def depth_sheet(
     maps: Callable[[Batch], tuple[NDArray[np.floating], NDArray[np.floating]]],
     decode: Decode,
 ) -> NDArray[np.uint8]:
-    """A contact sheet of image, ground truth and prediction of the first image of each dataset.
+    """A contact sheet, (H', W', 3) uint8 RGB, of the first image of each dataset: image, truth, prediction.
 
-    Args:
-        datasets: with depth maps.
-        split: of all datasets.
-        count: maximum number of datasets shown.
-        maps: a batch of one image → inverse depth (H, W) of its ground truth and of its prediction.
-        decode: see `pipelines.loading.batches.evaluation_batches`.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
+    Of at most `count` of the `datasets`, from the `split`. `maps` takes a batch of one image and returns the
+    inverse depth (H, W) of its ground truth and of its prediction; `decode` is as in `evaluation_batches`.
     """
     rows, titles = [], []
     for dataset in datasets[:count]:

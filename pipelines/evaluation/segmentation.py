@@ -29,9 +29,7 @@ from pipelines.loading.batches import SameSizeBatches
 from pipelines.loading.rows import labelled_images
 from pipelines.tracking.model_reference import BadModel
 
-_BATCH_SIZE = 8
-_NAMES_SHOWN = 4
-_REASONS_SHOWN = 3
+_BATCH_SIZE, _NAMES_SHOWN, _REASONS_SHOWN = 8, 4, 3
 
 _OTHER_SPLIT = {"ade20k": {"val": "/training/", "train": "/validation/"}}
 """Dataset → split → part of the path of the files of its other split. Pascal Context's paths have none."""
@@ -194,11 +192,7 @@ def sample_segmentations(
 ) -> NDArray[np.uint8]:
     """A contact sheet of `model`'s predictions, (H, W, 3) uint8 RGB: image, labels, prediction, overlay.
 
-    Args:
-        model: predicts the datasets' classes.
-        datasets: the first images of each are shown.
-        split: of all datasets.
-        count: number of images, of all datasets together.
+    `count` images are shown, the first ones of the `split` of each of the `datasets`.
     """
     rows: list[list[NDArray[np.uint8]]] = []
     titles = []

@@ -91,9 +91,10 @@ class FineTuningSet(PaperSet):
     lists: str
     listed_name: Callable[[str], str]
 
-
-def _scene_and_number(sample_id: str) -> str:
-    return "/".join(sample_id.split("/")[-2:])
+    @property
+    def split_images(self) -> dict[str, int]:
+        """Split → number of its images."""
+        return {"train": self.train_images, "test": self.images}
 
 
 _HINT_KITTI = (
@@ -145,7 +146,7 @@ FINE_TUNED = {
             24_231,
             "006daa1fc1cdde7e9c9a08eefef2bec0480efdfab9cf24a145609752f8442f02",
             _LISTS.format("nyudepthv2"),
-            _scene_and_number,
+            lambda sample_id: "/".join(sample_id.split("/")[-2:]),  # scene and number
         ),
     )
 }

@@ -7,7 +7,6 @@ nothing but the order of additions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
@@ -33,16 +32,10 @@ def evaluate_shares(
     device: str,
     threads: int | None = None,
 ) -> dict[str, AnySums]:
-    """Evaluate a split of some datasets on Ray, each image once.
+    """Evaluate a `split` of some prepared `datasets` on Ray, each image once.
 
-    Args:
-        shares: dataset → what a worker computes of it.
-        model: on any device.
-        datasets: prepared datasets.
-        split: of all datasets; `shares` read the same.
-        workers: number of workers.
-        device: `auto`, `cpu` or `cuda`.
-        threads: CPU cores of each worker without GPU; None for an equal share of all.
+    `shares` has what a worker computes of each dataset, of the same split. `model` may be on any device;
+    `workers`, `device` and `threads` are as in `pipelines.cluster.workers.on_workers`.
 
     Returns:
         dataset → sums over all its images.
@@ -52,7 +45,11 @@ def evaluate_shares(
         RuntimeError: if images are missing or were seen twice.
     """
     expected = {d.name: sum(shard.rows for shard in d.manifest.split(split)) for d in datasets}
-    job = partial(_shares, shares, [d.folder.uri for d in datasets])
+    uris = [d.folder.uri for d in datasets]
+
+    def job(model: dpt.DPT, rank: int, workers: int) -> dict[str, AnySums]:
+        return {d.name: shares[d.name](model, d, rank, workers) for d in open_datasets(uris)}
+
     parts = on_workers(job, model, workers, device, threads)
     total = {name: merged([part[name] for part in parts]) for name in expected}
     for name, sums in total.items():
@@ -61,9 +58,3 @@ def evaluate_shares(
         if seen != expected[name]:
             raise RuntimeError(f"{name}: evaluated {seen:.0f} images of {expected[name]}")
     return total
-
-
-def _shares(
-    shares: Mapping[str, Share[AnySums]], uris: list[str], model: dpt.DPT, rank: int, workers: int
-) -> dict[str, AnySums]:
-    return {d.name: shares[d.name](model, d, rank, workers) for d in open_datasets(uris)}

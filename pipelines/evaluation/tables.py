@@ -35,14 +35,9 @@ def metric_table(dataset: str, split: str, metrics: Mapping[str, float]) -> Tabl
         images += f" ({metrics['empty_images']:.0f} without ground truth)"
     paper = OFFICIAL[dataset].table if dataset in OFFICIAL else None
     title = f"{dataset}, {split}: images: {images}"
+    title = f"{title}; Table {paper.number} of the paper" if paper else title
     # Ten columns have to fit into a terminal of eighty.
-    table = Table(
-        title=f"{title}; Table {paper.number} of the paper" if paper else title,
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        caption=_CAPTION,
-    )
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption=_CAPTION)
     table.add_column("", no_wrap=True)
     for heading in METRICS.values():
         table.add_column(heading, justify="right")

@@ -11,7 +11,7 @@ depends on timing. Who decodes is one setting, and does not change the batches:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -100,13 +100,9 @@ def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
     images = pixels[split:end].view(count, *crops.size, 3)
     for start in range(0, count, size):
         part = slice(start, start + size)
-        yield Batch(
-            _pinned(images[part]),
-            _pinned(targets[part]),
-            torch.from_numpy(block.scale[part]),
-            torch.from_numpy(block.dataset[part]),
-            block.sample_ids[part],
-        )
+        pinned = (_pinned(images[part]), _pinned(targets[part]))
+        scale, dataset = (torch.from_numpy(values[part]) for values in (block.scale, block.dataset))
+        yield Batch(*pinned, scale, dataset, block.sample_ids[part])
 
 
 def _pinned(pixels: torch.Tensor) -> torch.Tensor:
@@ -167,14 +163,10 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """A rank's share of all samples of one dataset's split, each once, uncropped, equal sizes together.
 
-    Args:
-        dataset: with depth maps.
-        split: which split of it.
-        index: value of `Batch.dataset`.
-        rank: whose share, from 0.
-        world_size: number of ranks; each has every `world_size`-th row group.
-        batch_size: the most samples of a batch; fewer if they are large (`EVALUATION_PIXELS`).
-        decode: gives a row's image and target.
+    Of the `split` of a `dataset` with depth maps, each of `world_size` ranks has every `world_size`-th row
+    group; this is the share of `rank`, from 0. A batch has at most `batch_size` samples, fewer if they are
+    large (`EVALUATION_PIXELS`). `index` is the value of `Batch.dataset`; `decode` gives a row's image and
+    target.
 
     Raises:
         NotADataset: if the dataset has no depth maps, or no such split.
@@ -186,17 +178,8 @@ def evaluation_batches(
     groups = range(rank, len(reader.row_groups[0]), world_size)
     rows = chain.from_iterable(reader.rows(0, group) for group in groups)
     for same in SameSizeBatches[Row](batch_size, EVALUATION_PIXELS).of(rows, size_of):
-        yield _whole_batch(same, index, decode)
+        images, targets = (torch.from_numpy(np.stack(part)) for part in zip(*map(decode, same), strict=True))
+        scales = [np.nan if row["scale"] is None else row["scale"] for row in same]
+        scale, dataset_index = torch.tensor(scales, dtype=torch.float64), torch.full((len(same),), index)
+        yield Batch(images, targets, scale, dataset_index, [row["sample_id"] for row in same])
     reader.close()
-
-
-def _whole_batch(rows: Sequence[Row], index: int, decode: Decode) -> Batch:
-    images, targets = zip(*(decode(row) for row in rows), strict=True)
-    scale = [np.nan if row["scale"] is None else row["scale"] for row in rows]
-    return Batch(
-        images=torch.from_numpy(np.stack(images)),
-        target=torch.from_numpy(np.stack(targets)),
-        scale=torch.tensor(scale, dtype=torch.float64),
-        dataset=torch.full((len(rows),), index),
-        sample_ids=[row["sample_id"] for row in rows],
-    )

@@ -103,11 +103,9 @@ def block_bytes(samples: int, crops: Crops) -> tuple[int, int]:
 
 
 class BlockMaker:
-    """Makes blocks; holds open files and caches, which do not depend on rank and start.
+    """Makes blocks in pieces of `memory`, which whoever receives a block releases.
 
-    Args:
-        settings: of any rank.
-        memory: of the blocks; whoever receives a block releases its piece.
+    Holds open files and caches, which do not depend on rank and start: `settings` may be those of any rank.
     """
 
     def __init__(self, settings: LoaderSettings, memory: BlockMemory) -> None:
@@ -139,11 +137,7 @@ class BlockMaker:
 
 
 class BlockMemory:
-    """Pieces of memory for blocks, reused after their release.
-
-    Args:
-        make: allocates N bytes as a (N,) uint8 array.
-    """
+    """Pieces of memory for blocks, reused after their release; `make` allocates N bytes, (N,) uint8."""
 
     def __init__(self, make: Callable[[int], Memory]) -> None:
         self._make = make

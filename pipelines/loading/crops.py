@@ -85,15 +85,10 @@ def crop_and_flip(
     image_out: Image,
     inverse_depth_out: NDArray[np.float16],
 ) -> None:
-    """A random crop, mirrored half of the time if `flip`; smaller images are padded as invalid.
+    """A random crop of `image` (H, W, 3) and `inverse_depth` (H, W), mirrored half of the time if `flip`.
 
-    Args:
-        image: (H, W, 3).
-        inverse_depth: (H, W).
-        draws: three numbers in [0, 1): vertical position, horizontal position, flip.
-        flip: whether to mirror.
-        image_out: (h, w, 3), contiguous; written to.
-        inverse_depth_out: (h, w), contiguous; written to.
+    It is written to `image_out` (h, w, 3) and `inverse_depth_out` (h, w), both contiguous; smaller images are
+    padded as invalid. `draws` are three numbers in [0, 1): vertical position, horizontal position, flip.
     """
     (rows, columns), (height, width) = inverse_depth.shape, inverse_depth_out.shape
     top, left = crop_start(draws[0], rows, height), crop_start(draws[1], columns, width)

@@ -12,16 +12,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from pipelines.loading.blocks import (
-    Block,
-    BlockMaker,
-    BlockMemory,
-    LoaderSettings,
-    Memory,
-    block_bytes,
-    own_memory,
-    released_with,
-)
+from pipelines.loading import blocks
+from pipelines.loading.blocks import Block, BlockMaker, BlockMemory, LoaderSettings, Memory
 
 _PREFETCH = 2
 """Blocks that a process makes ahead of the rank."""
@@ -37,31 +29,24 @@ def local_blocks(settings: LoaderSettings, processes: int) -> Iterator[Block]:
 
     Their memory is reused when it is gone (`pipelines.loading.blocks.released_with`).
     """
+    # Fork from a server process that has only imported this module. A training process has threads (Ray,
+    # gloo); forking it could copy a held lock. Spawning would import PyTorch in every process.
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     loader = DataLoader(
         _PlanBlocks(settings),
         batch_size=None,
         collate_fn=_unchanged,
         num_workers=processes,
-        multiprocessing_context=_clean_context() if processes else None,
+        multiprocessing_context=context if processes else None,
         prefetch_factor=_PREFETCH if processes else None,
     )
     # Held, so that memory that comes again is still mapped.
     mapped: deque[torch.Tensor] = deque(maxlen=_PIECES * max(1, processes))
     for memory, block in loader:
         mapped.append(memory)
-        _, end = block_bytes(len(block.sample_ids), settings.crops)
-        yield replace(block, memory=released_with(memory.numpy(), end))
-
-
-def _clean_context() -> Any:
-    """Multiprocessing by fork from a server process that has only imported this module.
-
-    A training process has threads (Ray, gloo); forking it could copy a held lock. Spawning would import
-    PyTorch in every process.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
+        _, end = blocks.block_bytes(len(block.sample_ids), settings.crops)
+        yield replace(block, memory=blocks.released_with(memory.numpy(), end))
 
 
 class _PlanBlocks(IterableDataset[tuple[torch.Tensor, Block]]):
@@ -75,7 +60,7 @@ class _PlanBlocks(IterableDataset[tuple[torch.Tensor, Block]]):
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker else (0, 1)
         shared = _SharedMemory()
-        maker = BlockMaker(s, BlockMemory(shared if worker else own_memory))
+        maker = BlockMaker(s, BlockMemory(shared if worker else blocks.own_memory))
         # Worker w of W makes blocks w, w + W, w + 2W, …: DataLoader takes from its workers in turn.
         for first in range(s.start + number * s.steps_per_block, s.steps, count * s.steps_per_block):
             block = maker.block(s, first)

@@ -117,12 +117,10 @@ def turned_crop(
 
 
 def change_colours(image: Image, settings: MetricDepthSection, draws: RandomNumbers) -> None:
-    """Jitter gamma, brightness and channel strengths in place, by a table of 256 levels per channel.
+    """Jitter gamma, brightness and channel strengths of `image` (h, w, 3) in place, by ranges in `settings`.
 
-    Args:
-        image: (h, w, 3); written to.
-        settings: the ranges.
-        draws: five numbers in [0, 1): gamma, brightness, red, green, blue.
+    This takes a table of 256 levels per channel. `draws` are five numbers in [0, 1): gamma, brightness, red,
+    green, blue.
     """
     gamma, brightness = _between(settings.gamma, draws[0]), _between(settings.brightness, draws[1])
     factors = brightness * _between(settings.colour, draws[2:5])

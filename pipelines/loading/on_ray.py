@@ -16,21 +16,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from pipelines.loading.blocks import (
-    Block,
-    BlockMaker,
-    BlockMemory,
-    LoaderSettings,
-    block_bytes,
-    own_memory,
-    release,
-)
+from pipelines.loading import blocks
+from pipelines.loading.blocks import Block, BlockMaker, BlockMemory, LoaderSettings
 from pipelines.loading.crops import Crops
 from pipelines.loading.shard_reader import binary_views
 
@@ -85,16 +79,11 @@ def _dataset(settings: LoaderSettings, stop: int, actors: int, num_cpus: int) ->
     dataset.context.target_max_block_size = 1
     dataset.context.enable_progress_bars = False
     dataset.context.wait_for_min_actors_s = START_SECONDS if num_cpus else -1
-    return dataset.map_batches(
-        _Maker,
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_constructor_args=(settings, stop),
-        compute=ray.data.ActorPoolStrategy(
-            size=min(actors, len(starts)), max_tasks_in_flight_per_actor=_TASKS_IN_FLIGHT
-        ),
-        num_cpus=num_cpus,
+    pool = ray.data.ActorPoolStrategy(
+        size=min(actors, len(starts)), max_tasks_in_flight_per_actor=_TASKS_IN_FLIGHT
     )
+    options: dict[str, Any] = {"fn_constructor_args": (settings, stop), "compute": pool, "num_cpus": num_cpus}
+    return dataset.map_batches(_Maker, batch_size=None, batch_format="pyarrow", **options)
 
 
 def _iterated(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -106,7 +95,7 @@ class _Maker:
 
     def __init__(self, settings: LoaderSettings, stop: int) -> None:
         self._settings, self._stop = settings, stop
-        self._maker = BlockMaker(settings, BlockMemory(own_memory))
+        self._maker = BlockMaker(settings, BlockMemory(blocks.own_memory))
 
     def __call__(self, task: pa.Table) -> Iterator[pa.Table]:
         """Make the blocks of a task, as tables of one row each."""
@@ -117,22 +106,16 @@ class _Maker:
             block = self._maker.block(s, first)
             yield _table(block, s.crops)
             # Ray has copied it into its store.
-            release(block.memory)
+            blocks.release(block.memory)
 
 
 def _table(block: Block, crops: Crops) -> pa.Table:
     """A block as one row; its pixels are not copied."""
-    _, size = block_bytes(len(block.sample_ids), crops)
+    _, size = blocks.block_bytes(len(block.sample_ids), crops)
     offsets = pa.py_buffer(np.asarray([0, size], np.int64))
     pixels = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block.memory[:size])])
-    return pa.table(
-        {
-            "pixels": pixels,
-            "scale": pa.array([block.scale]),
-            "dataset": pa.array([block.dataset]),
-            "sample_ids": [block.sample_ids],
-        }
-    )
+    columns = {"scale": pa.array([block.scale]), "dataset": pa.array([block.dataset])}
+    return pa.table({"pixels": pixels, **columns, "sample_ids": [block.sample_ids]})
 
 
 def _blocks(table: pa.Table) -> Iterator[Block]:
@@ -140,9 +123,5 @@ def _blocks(table: pa.Table) -> Iterator[Block]:
         scale, dataset, sample_ids = (batch[name] for name in ("scale", "dataset", "sample_ids"))
         for row, pixels in enumerate(binary_views(batch["pixels"])):
             assert pixels is not None  # every block has pixels
-            yield Block(
-                np.frombuffer(pixels, np.uint8),
-                np.array(scale[row].values),
-                np.array(dataset[row].values),
-                sample_ids[row].as_py(),
-            )
+            scales, datasets = (np.array(column[row].values) for column in (scale, dataset))
+            yield Block(np.frombuffer(pixels, np.uint8), scales, datasets, sample_ids[row].as_py())

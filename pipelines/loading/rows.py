@@ -109,13 +109,9 @@ def decode_labelled_row(row: Row) -> tuple[Image, NDArray[np.uint8]]:
 def labelled_images(
     dataset: PreparedDataset, split: str, rank: int, world_size: int
 ) -> Iterator[tuple[str, Image, NDArray[np.uint8]]]:
-    """Sample id, image and classes of each sample of a split once, at their own size.
+    """Sample id, image and classes of each sample of a labelled `dataset`'s `split` once, at their own size.
 
-    Args:
-        dataset: with labels.
-        split: which split of it.
-        rank: whose share, from 0.
-        world_size: number of ranks; each has every `world_size`-th row group.
+    Each of `world_size` ranks has every `world_size`-th row group; this is the share of `rank`, from 0.
 
     Raises:
         NotADataset: if there is no such split.

@@ -42,7 +42,9 @@ class SegmentationCrops(Crops):
         image, labels = decode_labelled_row(row)
         height, width = labels.shape
         height, width = rescaled_size(height, width, self.resize, self.rescale, float(draws[0]))
-        image = _resized(image, height, width)
+        if image.shape[:2] != (height, width):
+            how = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_LINEAR
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
         top, left = crop_start(draws[1], height, self.size[0]), crop_start(draws[2], width, self.size[1])
         # Only the crop's labels are resized: the nearest source row and column of each of its pixels.
         rows, columns = nearest_indices(labels.shape, (height, width))
@@ -70,11 +72,3 @@ def rescaled_size(
     longer = shortest + int(draw * (longest - shortest + 1))
     factor = longer / max(height, width)
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
-
-
-def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height < image.shape[0]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)

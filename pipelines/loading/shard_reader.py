@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -68,12 +68,9 @@ class ShardReader:
     ) -> None:
         self._columns = list(columns)
         self._shards = [(d.folder, d.manifest.split(split)) for d in datasets]
-        self.row_groups = [
-            [rows for shard in shards for rows in shard.row_groups] for _, shards in self._shards
-        ]
-        self._starts = [
-            np.cumsum([0] + [len(shard.row_groups) for shard in shards]) for _, shards in self._shards
-        ]
+        groups = [[shard.row_groups for shard in shards] for _, shards in self._shards]
+        self.row_groups = [list(chain.from_iterable(shards)) for shards in groups]
+        self._starts = [np.cumsum([0, *map(len, shards)]) for shards in groups]
         self._files: OrderedDict[tuple[int, int], pq.ParquetFile] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], dict[str, list[Any]]] = OrderedDict()
         self._sizes: dict[tuple[int, int], int] = {}
@@ -110,10 +107,8 @@ class ShardReader:
 
     def _read(self, dataset: int, group: int) -> pa.RecordBatch:
         shard = int(np.searchsorted(self._starts[dataset], group, side="right")) - 1
-        file = self._file(dataset, shard)
-        table = file.read_row_group(
-            group - int(self._starts[dataset][shard]), columns=self._columns, use_threads=False
-        )
+        inside = group - int(self._starts[dataset][shard])
+        table = self._file(dataset, shard).read_row_group(inside, columns=self._columns, use_threads=False)
         (batch,) = table.combine_chunks().to_batches()
         return batch
 

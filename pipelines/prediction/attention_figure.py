@@ -26,18 +26,11 @@ def attention_figure(
     side: int | None = None,
     rule: str | None = None,
 ) -> NDArray[np.uint8]:
-    """One row per reference token: the image with the token marked, then one attention map per layer.
+    """One row per reference token: the `image` with the token marked, then one attention map per layer.
 
-    Args:
-        model: with a ViT backbone, in evaluation mode.
-        image: (H, W, 3) uint8 RGB.
-        layers: counted from 1.
-        references: positions as fractions of height and width, (0, 0) is the upper left corner.
-        side: of the network's input, see `transforms.network_size`; None for the model's own.
-        rule: of the network's input; None for the model's own.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
+    Both pictures are (H, W, 3) uint8 RGB. The `model` has a ViT backbone and is in evaluation mode; `layers`
+    are counted from 1; `references` are fractions of height and width, (0, 0) the upper left corner. `side`
+    and `rule` of the network's input are as in `transforms.network_size`; None for the model's own.
 
     Raises:
         ValueError: see `dpt.predict.attention.attention_maps`.
@@ -54,20 +47,15 @@ def attention_figure(
     rows, titles = [], []
     for number, token in enumerate(tokens):
         centre = [(index + 0.5) / count for index, count in zip(token, grid, strict=True)]
-        rows.append([_marked(small, *centre), *(_painted(one, small) for one in maps[:, number])])
+        marked, place = small.copy(), (int(centre[1] * width), int(centre[0] * _HEIGHT))
+        for radius, colour in ((7, _WHITE), (5, _RED)):
+            cv2.circle(marked, place, radius, colour, thickness=-1, lineType=cv2.LINE_AA)
+        smooth = [
+            cv2.resize(one, (width, _HEIGHT), interpolation=cv2.INTER_LINEAR) for one in maps[:, number]
+        ]
+        rows.append([marked, *(colourise(np.asarray(one, np.float32), "viridis") for one in smooth)])
         titles.append(
             f"attention of the token at row {centre[0]:.2f}, column {centre[1]:.2f}; "
             f"layers {', '.join(map(str, layers))}"
         )
     return contact_sheet(rows, titles, _HEIGHT)
-
-
-def _marked(image: NDArray[np.uint8], row: float, column: float) -> NDArray[np.uint8]:
-    centre = (int(column * image.shape[1]), int(row * image.shape[0]))
-    marked = cv2.circle(image.copy(), centre, 7, _WHITE, thickness=-1, lineType=cv2.LINE_AA)
-    return np.asarray(cv2.circle(marked, centre, 5, _RED, thickness=-1, lineType=cv2.LINE_AA), np.uint8)
-
-
-def _painted(attention: NDArray[np.float32], like: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    smooth = cv2.resize(attention, (like.shape[1], like.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return colourise(np.asarray(smooth, np.float32), "viridis")

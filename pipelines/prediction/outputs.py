@@ -33,13 +33,9 @@ _MOST = np.iinfo(np.uint16).max
 
 
 def encode(form: Form, prediction: NDArray[np.float32], model: ModelConfig, colours: str) -> bytes:
-    """One of the three files of a depth prediction.
+    """The file `form` of a depth `prediction` (H, W), the output of a `model` with this config.
 
-    Args:
-        form: which.
-        prediction: (H, W), the output of the model.
-        model: its config.
-        colours: colour map of Matplotlib.
+    `colours` is a colour map of Matplotlib.
     """
     if form == "npy":
         return encode_npy(prediction)
@@ -64,13 +60,10 @@ def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint
 def encode_points(
     prediction: NDArray[np.float32], image: NDArray[np.uint8], model: ModelConfig, field_of_view: float
 ) -> bytes:
-    """A PLY file of the points of a depth prediction, in metres if the model is metric, else relative.
+    """A PLY file of the points of a depth `prediction` (H, W), coloured as its `image` (H, W, 3) uint8 RGB.
 
-    Args:
-        prediction: (H, W), the output of the model.
-        image: (H, W, 3) uint8 RGB, for the colours.
-        model: its config.
-        field_of_view: horizontal, of the camera, in degrees.
+    They are in metres if the config of the `model` is metric, else relative. `field_of_view` is that of the
+    camera, horizontal, in degrees.
     """
     if not model.metric:
         depth = relative_depth(prediction)

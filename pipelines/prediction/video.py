@@ -55,7 +55,9 @@ def read_frames(path: Path) -> Iterator[Frame]:
                     time, time_base = count, 1 / rate
                 else:
                     time, time_base = frame.pts, frame.time_base
-                image = _upright(frame)
+                # As a person sees it: telephones film in landscape and store the rotation.
+                turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                image = np.ascontiguousarray(turned, dtype=np.uint8)
                 shape = shape or image.shape
                 if image.shape != shape:
                     raise BadVideo(f"{path}: its frames change their size after {count} frames")
@@ -65,12 +67,6 @@ def read_frames(path: Path) -> Iterator[Frame]:
         raise BadVideo(f"{path} is not a readable video: {error.strerror}, after {count} frames") from error
     if not count:
         raise BadVideo(f"{path} has no frames")
-
-
-def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """A frame as a person sees it: telephones film in landscape and store the rotation."""
-    quarters = round(frame.rotation / 90)
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters), dtype=np.uint8)
 
 
 @contextmanager

@@ -17,14 +17,10 @@ PICTURE_WIDTH = 360
 
 
 def report_page(tab: str, top: str, figures: str, sections: Mapping[str, tuple[str, str]], foot: str) -> str:
-    """A whole HTML page.
+    """A whole HTML page: `sections` are anchor → title, plain text, and HTML.
 
-    Args:
-        tab: title of the browser's tab, plain text.
-        top: HTML of `datasets_prep.inspect.html.header`.
-        figures: HTML of `tiles`.
-        sections: anchor → title, plain text, and HTML.
-        foot: HTML of the footer's paragraph.
+    `tab` is the title of the browser's tab, plain text. `top` is HTML of `datasets_prep.inspect.html.header`,
+    `figures` of `tiles`, `foot` that of the footer's paragraph.
     """
     body = "\n".join(section(anchor, title, html) for anchor, (title, html) in sections.items())
     return document(tab, f"{top}\n{figures}\n<main>{body}</main>\n<footer><p>{foot}</p></footer>")
@@ -41,10 +37,13 @@ def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
 
 def picture_grid(pictures: Iterable[tuple[str, Picture]]) -> str:
     """Captioned (H, W, 3) uint8 RGB `pictures`, side by side where they fit."""
-    items = "".join(
-        f"<figure>{image(_shrunk(picture), caption)}<figcaption>{escape(caption)}</figcaption></figure>"
-        for caption, picture in pictures
-    )
+    items = ""
+    for caption, picture in pictures:
+        height, width = picture.shape[:2]
+        if width > PICTURE_WIDTH:
+            size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
+            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        items += f"<figure>{image(picture, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
     return f'<div class="pictures">{items}</div>'
 
 
@@ -64,11 +63,3 @@ def notes(lines: Sequence[str], kind: str = "note") -> str:
     """A list of `lines`, of the `kind` "note" or "problems"; "" without lines."""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'<ul class="{kind}">{items}</ul>' if lines else ""
-
-
-def _shrunk(picture: Picture) -> Picture:
-    height, width = picture.shape[:2]
-    if width <= PICTURE_WIDTH:
-        return picture
-    size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -40,14 +40,12 @@ _LABEL_GAP = 11.5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a chart.
+    """A line of a chart, with the label `name` at its end.
 
     Attributes:
-        name: label at its end.
         x: (N,), in order.
         y: (N,); points that are not finite are left out.
-        low: (N,) lower end of a band around the line; None for no band.
-        high: (N,) upper end of the band.
+        low, high: (N,) ends of a band around the line; None for no band.
     """
 
     name: str
@@ -59,13 +57,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """A row of a dot chart.
+    """The row `name` of a dot chart: our `value` and the paper's, the `reference`; None if missing.
 
-    Attributes:
-        name: label of the row.
-        value: ours; None if missing.
-        deviation: half length of its error bar; None for no bar.
-        reference: the paper's; None if missing.
+    `deviation` is half the length of our value's error bar; None for no bar.
     """
 
     name: str
@@ -76,13 +70,9 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawn chart.
+    """A drawn chart, as a `figure` of Matplotlib.
 
-    Attributes:
-        name: stem of its files.
-        title: heading in the page.
-        caption: plain text.
-        figure: of Matplotlib.
+    `name` is the stem of its files, `title` its heading in the page, `caption` plain text.
     """
 
     name: str
@@ -123,17 +113,10 @@ def line_chart(
     ticks: Sequence[float] | None = None,
     zero: bool = False,
 ) -> Chart:
-    """Lines over x, each labelled at its end.
+    """`lines` over x, in the order of their colours, each labelled at its end.
 
-    Args:
-        name: see `Chart`.
-        title: see `Chart`.
-        caption: see `Chart`.
-        lines: in the order of their colours.
-        x_label: of the x axis.
-        y_label: of the y axis.
-        ticks: marked values of x; by default Matplotlib's.
-        zero: draw a line at y = 0.
+    `name`, `title` and `caption` are as in `Chart`, `x_label` and `y_label` those of the axes, `ticks` the
+    marked values of x, by default Matplotlib's. With `zero` there is a line at y = 0.
     """
     figure, axes = _axes(_WIDTH, _HEIGHT)
     colours = _colours([line.name for line in lines])
@@ -161,15 +144,10 @@ def line_chart(
 def dot_chart(
     name: str, title: str, caption: str, rows: Sequence[Dots], x_label: str, names: tuple[str, str]
 ) -> Chart:
-    """Rows of a filled dot with an error bar, for our value, and a ring, for the reference.
+    """Rows, from the top, of a filled dot with an error bar, for our value, and a ring, for the reference.
 
-    Args:
-        name: see `Chart`.
-        title: see `Chart`.
-        caption: see `Chart`.
-        rows: from the top.
-        x_label: of the x axis.
-        names: of the filled dots and of the rings, for the legend.
+    `name`, `title` and `caption` are as in `Chart`; `x_label` is that of the x axis; `names` are those of the
+    filled dots and of the rings, for the legend.
     """
     figure, axes = _axes(_WIDTH, max(1.0 + 0.3 * len(rows), 0.7 * _HEIGHT))
     heights = range(len(rows), 0, -1)
@@ -200,15 +178,9 @@ def dot_chart(
 def scatter_chart(
     name: str, title: str, caption: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str
 ) -> Chart:
-    """One labelled dot per point.
+    """A labelled dot for each of the `points`, label → (x, y).
 
-    Args:
-        name: see `Chart`.
-        title: see `Chart`.
-        caption: see `Chart`.
-        points: label → (x, y).
-        x_label: of the x axis.
-        y_label: of the y axis.
+    `name`, `title` and `caption` are as in `Chart`, `x_label` and `y_label` those of the axes.
     """
     figure, axes = _axes(_WIDTH, _HEIGHT)
     for (label, point), (colour, _) in zip(points.items(), _colours(list(points)).values(), strict=True):
@@ -221,21 +193,10 @@ def scatter_chart(
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    style: dict[Any, Any] = {
-        "font.size": _FONT,
-        "font.family": "sans-serif",
-        "axes.edgecolor": MUTED,
-        "axes.labelcolor": MUTED,
-        "axes.facecolor": "none",
-        "axes.linewidth": 0.8,
-        "lines.linewidth": 1.8,
-        "lines.markersize": 4.5,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "text.color": INK,
-        "xtick.major.size": 3,
-        "ytick.major.size": 0,
-    }
+    style: dict[Any, Any] = {"font.size": _FONT, "font.family": "sans-serif", "text.color": INK}
+    style |= dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED)
+    style |= {"axes.facecolor": "none", "axes.linewidth": 0.8, "lines.linewidth": 1.8}
+    style |= {"lines.markersize": 4.5, "xtick.major.size": 3, "ytick.major.size": 0}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height), facecolor=_BACKGROUND, layout="constrained")
         axes = figure.subplots()

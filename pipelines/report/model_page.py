@@ -47,7 +47,9 @@ def write_model_report(
     links = {anchor: title for anchor, (title, _) in sections.items()}
     # The last part of a local path is title enough; the whole path is printed below it.
     title = Path(reference).name if Path(reference).exists() else reference
-    lead = escape(_kind(model)) + ("" if title == reference else f"<br/><code>{escape(reference)}</code>")
+    what = {"depth": "predicts depth", "segmentation": "labels every pixel"}[model.config.task]
+    lead = escape(f"{model.config.backbone}; {'predicts metres' if model.config.metric else what}.")
+    lead += "" if title == reference else f"<br/><code>{escape(reference)}</code>"
     top = header("A dense prediction transformer", title, lead, links)
     foot = f"Written on {datetime.now(timezone.utc):%d %B %Y}."
     text = blocks.report_page(f"Model: {title}", top, blocks.tiles(_tiles(model)), sections, foot)
@@ -59,11 +61,6 @@ _DEPTH_PICTURES = (
     "Where there is no ground truth, or it is farther than the cap, ground truth and error are black.</p>"
 )
 _SEGMENTATION_PICTURES = "<p>Whole images in one pass; what has no label is black, and counts nowhere.</p>"
-
-
-def _kind(model: dpt.DPT) -> str:
-    what = {"depth": "predicts depth", "segmentation": "labels every pixel"}[model.config.task]
-    return f"{model.config.backbone}; {'predicts metres' if model.config.metric else what}."
 
 
 def _tiles(model: dpt.DPT) -> list[tuple[str, str, str]]:
@@ -146,19 +143,14 @@ def _predictions(
     else:
         text, metric, unit = _DEPTH_PICTURES, "mean AbsRel", "percent"
         change = {side: 100 * (value / first - 1) for side, value in found.items()}
+    for one in shown:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in one.metrics.items())
+        text += f"<h3>{escape(one.name)}, {metrics}</h3>{blocks.picture_grid(one.pictures.items())}"
     return {
-        "predictions": ("Predictions", text + _figures(shown)),
+        "predictions": ("Predictions", text),
         "attention": ("Attention", _attention(model, shown[0])),
         "resolution": ("Inference resolution", _resolution(metric, found, change, unit, out)),
     }
-
-
-def _figures(shown: Sequence[Shown]) -> str:
-    return "".join(
-        f"<h3>{escape(one.name)}, {', '.join(f'{name} {value:.4f}' for name, value in one.metrics.items())}"
-        f"</h3>{blocks.picture_grid(one.pictures.items())}"
-        for one in shown
-    )
 
 
 def _attention(model: dpt.DPT, shown: Shown) -> str:
@@ -174,17 +166,11 @@ def _attention(model: dpt.DPT, shown: Shown) -> str:
 
 def _resolution(metric: str, found: dict[int, float], change: dict[int, float], unit: str, out: Path) -> str:
     """Chart and table of a metric, and its change, by the side of the network's input."""
-    sides = list(found)
-    chart = line_chart(
-        "resolution",
-        "Larger images than in training",
-        f"Change of the {metric} of the images above, from {min(sides)} pixels on.",
-        [Line("this model", np.array(sides, np.float64), np.array(list(change.values())))],
-        "side of the images in pixels",
-        f"change of the {metric} in {unit}",
-        ticks=sides,
-        zero=True,
-    )
+    sides, title = list(found), "Larger images than in training"
+    caption = f"Change of the {metric} of the images above, from {min(sides)} pixels on."
+    lines = [Line("this model", np.array(sides, np.float64), np.array(list(change.values())))]
+    labels = ("side of the images in pixels", f"change of the {metric} in {unit}")
+    chart = line_chart("resolution", title, caption, lines, *labels, ticks=sides, zero=True)
     chart.write(out / "charts")
     columns = [Column(title) for title in ("side", metric, f"change, {unit}")]
     table = NumberTable(f"The {metric} by side of the network's input", columns)

@@ -75,38 +75,32 @@ class Shown:
 def samples_of(
     model: dpt.DPT, datasets: Sequence[PreparedDataset], count: int, split: str | None
 ) -> list[Sample]:
-    """The first samples of each dataset.
+    """The first `count` samples of each of the `datasets`, which have ground truth of the kind of `model`.
 
-    Args:
-        model: of depth, or with the datasets' classes.
-        datasets: with ground truth of the model's kind.
-        count: number of samples of each.
-        split: of all datasets; by default each one's validation split, or else its last one.
+    Of their `split`; by default each one's validation split, or else its last one.
 
     Raises:
         NotADataset, BadModel: if a dataset has other ground truth, or no such split.
     """
-    read = _labelled if model.config.task == "segmentation" else _with_depth
-    return [one for d in datasets for one in islice(read(model, d, split or _split_to_show(d)), count)]
+    usual = EvaluateConfig().split
+    found: list[Sample] = []
+    for dataset in datasets:
+        splits = list(dataset.manifest.samples)
+        chosen = split or (usual if usual in splits else splits[-1])
+        found += islice(_samples(model, dataset, chosen), count)
+    return found
 
 
-def _with_depth(model: dpt.DPT, dataset: PreparedDataset, split: str) -> Iterator[Sample]:
+def _samples(model: dpt.DPT, dataset: PreparedDataset, split: str) -> Iterator[Sample]:
+    if model.config.task == "segmentation":
+        require_same_classes(model.config, dataset)
+        for name, image, labels in labelled_images(dataset, split, 0, 1):
+            yield Sample(f"{dataset.name}: {name}", image, labels)
+        return
     for batch in evaluation_batches(dataset, split, 0, 0, 1, batch_size=1):
         cap = float(normalised_caps(batch, CapsSection())[0])
         truth = batch.target[0].float().numpy()
         yield Sample(f"{dataset.name}: {batch.sample_ids[0]}", batch.images[0].numpy(), truth, cap)
-
-
-def _labelled(model: dpt.DPT, dataset: PreparedDataset, split: str) -> Iterator[Sample]:
-    require_same_classes(model.config, dataset)
-    for name, image, labels in labelled_images(dataset, split, 0, 1):
-        yield Sample(f"{dataset.name}: {name}", image, labels)
-
-
-def _split_to_show(dataset: PreparedDataset) -> str:
-    splits = dataset.manifest.samples
-    usual = EvaluateConfig().split
-    return usual if usual in splits else list(splits)[-1]
 
 
 def show(model: dpt.DPT, sample: Sample) -> Shown:
@@ -119,10 +113,16 @@ def by_resolution(model: dpt.DPT, samples: Sequence[Sample]) -> dict[int, float]
 
     The metric is the mean AbsRel over the samples, or the mIoU over all their pixels.
     """
-    metric = _miou if model.config.task == "segmentation" else _mean_abs_rel
+
+    def metric(side: int) -> float:
+        if model.config.task != "segmentation":
+            return float(np.mean([_abs_rel(_inverse_depth(model, one, side), one) for one in samples]))
+        predictions = [predict_classes(model, [sample.image], target=side)[0] for sample in samples]
+        return _counts(model, samples, predictions).result()["miou"]
+
     divisor = model.size_divisor
     sides = sorted({round(model.config.image_size * step / divisor) * divisor for step in FIGURE_4_STEPS})
-    return {side: metric(model, samples, side) for side in sides}
+    return {side: metric(side) for side in sides}
 
 
 def attention_of(model: dpt.DPT, image: Picture) -> Picture | None:
@@ -139,40 +139,26 @@ def attention_of(model: dpt.DPT, image: Picture) -> Picture | None:
 
 def _show_depth(model: dpt.DPT, sample: Sample) -> Shown:
     prediction = _inverse_depth(model, sample)
-    aligned, counted = _aligned(prediction, sample)
+    # In the truth's unit, and compared where `dpt.metrics.depth_metrics` does.
+    counted = np.nan_to_num(sample.truth) > 1 / sample.cap
+    one = (torch.from_numpy(values)[None] for values in (prediction, np.nan_to_num(sample.truth), counted))
+    scale, shift = least_squares_scale_shift(*one)
+    aligned = np.maximum(scale.item() * prediction.astype(np.float64) + shift.item(), 1 / sample.cap)
     truth = np.where(counted, sample.truth, np.nan)
     limits = display_range(truth)
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(counted, np.abs(sample.truth / aligned - 1), np.nan)
-    return Shown(
-        sample.name,
-        {"AbsRel": _abs_rel(prediction, sample)},
-        {
-            "image": sample.image,
-            "ground truth": colourise(truth, "inferno", limits),
-            "prediction, aligned": colourise(aligned, "inferno", limits),
-            f"relative error, 0 to {WORST_ERROR:.0%}": colourise(error, "magma", (0.0, WORST_ERROR)),
-        },
-    )
-
-
-def _mean_abs_rel(model: dpt.DPT, samples: Sequence[Sample], side: int) -> float:
-    return float(np.mean([_abs_rel(_inverse_depth(model, sample, side), sample) for sample in samples]))
+    pictures = {
+        "image": sample.image,
+        "ground truth": colourise(truth, "inferno", limits),
+        "prediction, aligned": colourise(aligned, "inferno", limits),
+        f"relative error, 0 to {WORST_ERROR:.0%}": colourise(error, "magma", (0.0, WORST_ERROR)),
+    }
+    return Shown(sample.name, {"AbsRel": _abs_rel(prediction, sample)}, pictures)
 
 
 def _inverse_depth(model: dpt.DPT, sample: Sample, side: int | None = None) -> NDArray[np.float32]:
     return inverse_depth_of(predict_inverse_depth(model, sample.image, side), model.config)
-
-
-def _aligned(
-    prediction: NDArray[np.float32], sample: Sample
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The prediction in the truth's unit, and where it is compared: as `dpt.metrics.depth_metrics` does."""
-    counted = np.nan_to_num(sample.truth) > 1 / sample.cap
-    one = (torch.from_numpy(values)[None] for values in (prediction, np.nan_to_num(sample.truth), counted))
-    scale, shift = least_squares_scale_shift(*one)
-    aligned = scale.item() * prediction.astype(np.float64) + shift.item()
-    return np.maximum(aligned, 1 / sample.cap), counted
 
 
 def _abs_rel(prediction: NDArray[np.float32], sample: Sample) -> float:
@@ -191,21 +177,9 @@ def _show_classes(model: dpt.DPT, sample: Sample) -> Shown:
     grey = np.repeat(sample.image.mean(axis=2, keepdims=True) * _DIMMED, 3, axis=2)
     errors = np.where(labelled[..., None], grey, 0).astype(np.uint8)
     errors[labelled & (prediction != sample.truth)] = _WRONG
-    return Shown(
-        sample.name,
-        {"pixAcc": result["pix_acc"], "mIoU": result["miou"]},
-        {
-            "image": sample.image,
-            "labels": paint_classes(sample.truth),
-            "prediction": paint_classes(prediction),
-            "wrong pixels in red": errors,
-        },
-    )
-
-
-def _miou(model: dpt.DPT, samples: Sequence[Sample], side: int) -> float:
-    predictions = [predict_classes(model, [sample.image], target=side)[0] for sample in samples]
-    return _counts(model, samples, predictions).result()["miou"]
+    painted = {"labels": paint_classes(sample.truth), "prediction": paint_classes(prediction)}
+    pictures = {"image": sample.image, **painted, "wrong pixels in red": errors}
+    return Shown(sample.name, {"pixAcc": result["pix_acc"], "mIoU": result["miou"]}, pictures)
 
 
 def _counts(model: dpt.DPT, samples: Sequence[Sample], predictions: Sequence[Picture]) -> SegmentationCounts:

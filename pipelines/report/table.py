@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -78,7 +77,10 @@ class NumberTable:
         """As a Markdown table with one line of headers."""
         titles = [f"{column.group} {column.title}".strip() for column in self.columns]
         lines = [titles, [":--" if column.text else "--:" for column in self.columns]]
-        lines += [[_markdown_of(cell) for cell in row] for row in self.rows]
+        for row in self.rows:
+            texts = [f"{cell.text} {cell.detail}".strip() for cell in row]
+            texts = [text.replace("|", "\\|").replace("\n", " ") for text in texts]
+            lines.append([f"**{t}**" if cell.best else t for t, cell in zip(texts, row, strict=True)])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
     def _groups(self) -> str:
@@ -103,7 +105,8 @@ class NumberTable:
             kinds = [*self._kinds(index), *(["best"] if cell.best else []), cell.tone]
             if column.text and len(cell.text) > _LONG:
                 kinds.append("wrap")
-            key = "" if cell.key is None or _is_nan(cell.key) else escape(str(cell.key))
+            # A key is missing, too, if it is NaN, which does not equal itself.
+            key = "" if cell.key is None or cell.key != cell.key else escape(str(cell.key))
             name = 'th scope="row"' if index == 0 else "td"
             detail = f" <small>{escape(cell.detail)}</small>" if cell.detail else ""
             yield (
@@ -119,12 +122,3 @@ class NumberTable:
 def _classes(kinds: Sequence[str]) -> str:
     names = " ".join(kind for kind in kinds if kind)
     return f' class="{names}"' if names else ""
-
-
-def _is_nan(key: float | str) -> bool:
-    return isinstance(key, float) and math.isnan(key)
-
-
-def _markdown_of(cell: Cell) -> str:
-    text = f"{cell.text} {cell.detail}".strip().replace("|", "\\|").replace("\n", " ")
-    return f"**{text}**" if cell.best else text

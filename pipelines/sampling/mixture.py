@@ -132,14 +132,12 @@ class Stratified(Mixture):
 
     def _order(self, block: int) -> NDArray[np.int64]:
         batches = np.arange(block * self._batches, (block + 1) * self._batches)
-        counts = np.diff(self._rounded(batches), prepend=0)
+        # Where the samples of each dataset end in each of the batches: (batches, datasets).
+        ends = (self._ends + reversed_bits(batches)[:, None]) >> _BITS
+        counts = np.diff(ends, prepend=0)
         order = np.repeat(np.tile(np.arange(counts.shape[1]), len(batches)), counts.ravel())
         rows = order.reshape(len(batches), -1)
         return random_stream(self._seed, _ORDER, block).permuted(rows, axis=1).ravel()
-
-    def _rounded(self, batches: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the samples of each dataset end in each of the `batches`: (batches, datasets) int64."""
-        return (self._ends + reversed_bits(batches)[:, None]) >> _BITS
 
     def _counts_before(self, block: int) -> NDArray[np.int64]:
         """Σ ⌊E + u_i⌋ over the batches i before the block, in closed form.

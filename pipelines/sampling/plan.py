@@ -90,18 +90,11 @@ class SamplePlan:
 
     def draws(self, positions: NDArray[np.int64]) -> Draws:
         """The samples at `positions` (ascending, int64) of the run."""
-        firsts = np.searchsorted(positions, self._starts)
-        parts = [
-            stage.draws(positions[first:last] - start)
-            for stage, start, first, last in zip(
-                self._stages, self._starts, firsts, [*firsts[1:], len(positions)], strict=True
-            )
-        ]
-        return Draws(
-            np.concatenate([part.dataset for part in parts]),
-            np.concatenate([part.row_group for part in parts]),
-            np.concatenate([part.row for part in parts]),
-        )
+        inside = np.split(positions, np.searchsorted(positions, self._starts[1:]))
+        stages = zip(self._stages, self._starts, inside, strict=True)
+        parts = [stage.draws(part - start) for stage, start, part in stages]
+        fields = ("dataset", "row_group", "row")
+        return Draws(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
 class _Endless:
@@ -113,11 +106,8 @@ class _Endless:
             if share > 0 and groups.sum() == 0:
                 raise ValueError(f"dataset {index} has no rows to draw")
         self._rows, self._seed = rows, seed
-        self._mixture: Mixture = (
-            Stratified(shares, seed, batch_size)
-            if stage.sampling == "stratified"
-            else Multinomial(shares, seed, batch_size)
-        )
+        kind = Stratified if stage.sampling == "stratified" else Multinomial
+        self._mixture: Mixture = kind(shares, seed, batch_size)
         self._pass = lru_cache(maxsize=4 * len(rows))(self._shuffled_pass)
 
     def draws(self, positions: NDArray[np.int64]) -> Draws:

@@ -86,25 +86,16 @@ class Task(ABC):
     def evaluate_share(
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> Sums:
-        """Sums over one worker's share of a dataset's split.
+        """Sums of a whole `model`, on its device, over one worker's share of a `split` of a `dataset`.
 
-        Args:
-            model: whole, on its device.
-            dataset: to evaluate.
-            split: of the dataset.
-            rank: of the worker, from 0.
-            world_size: number of workers.
+        It is that of number `rank`, from 0, of `world_size` workers.
         """
 
     @abstractmethod
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
-        """Contact sheet, (H, W, 3) uint8 RGB: image, ground truth and prediction of the first images.
+        """Contact sheet, (H, W, 3) uint8 RGB: image, ground truth and prediction of the first `count` images.
 
-        Args:
-            model: whole, on its device.
-            datasets: to take images from.
-            split: of the datasets.
-            count: number of images.
+        They are of the `split` of the `datasets`, predicted by a whole `model` on its device.
         """

@@ -35,13 +35,9 @@ class NoAlignment(UserError):
 
 @dataclass(frozen=True, slots=True)
 class AverageAlignment:
-    """Metric inverse depth in 1/metres is `scale` · prediction + `shift`.
+    """Metric inverse depth in 1/metres is `scale` · prediction + `shift`, averages over `images` images.
 
-    Attributes:
-        scale: average over images, positive.
-        shift: average over images.
-        images: number of images averaged over.
-        flat: number of images left out because their prediction or ground truth is constant or empty.
+    The scale is positive. `flat` images are left out: their prediction or ground truth is constant or empty.
     """
 
     scale: float
@@ -58,10 +54,8 @@ def average_alignment(
     The number of workers changes nothing but rounding in processes with other numbers of threads: an image is
     batched with others of its row group, and sums are exact (`math.fsum`).
 
-    Args:
-        model: of relative inverse depth, with its final inference size.
-        datasets: metric ones.
-        config: of the run, with split, workers, device and the crop of training images.
+    The `model` is of relative inverse depth and has its final inference size, the `datasets` are metric, and
+    `config` is that of the run.
 
     Raises:
         NoAlignment: if no image can be aligned, because the model predicts constants.

@@ -31,8 +31,7 @@ and with it the gradient of all others."""
 class MetricDepth(Task):
     """Depth in metres by the scale-invariant error in log space, from a globally aligned model.
 
-    Args:
-        config: of the run; its section `metric_depth` counts.
+    Of the run's `config` the section `metric_depth` counts.
     """
 
     metric = "abs_rel"

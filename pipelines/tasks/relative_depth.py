@@ -22,8 +22,7 @@ from pipelines.tasks.base import Task
 class RelativeDepth(Task):
     """Inverse depth up to scale and shift, by the trimmed loss with gradient matching.
 
-    Args:
-        config: of the run; its section `loss` counts.
+    Of the run's `config` the section `loss` counts.
     """
 
     metric = "abs_rel"

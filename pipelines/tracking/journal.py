@@ -43,9 +43,7 @@ class MetricJournal:
         self._waiting = [MetricPoint(*fields) for fields in unsent]
         self._pictures: dict[str, NDArray[np.uint8]] = {}
         self._known: dict[str, set[int]] = {}
-        self._changed = threading.Condition()
-        self._closing = False
-        self._away = False
+        self._changed, self._closing, self._away = threading.Condition(), False, False
         self._thread = threading.Thread(target=self._send_all, name="metrics", daemon=True)
         self._thread.start()
 
@@ -91,13 +89,18 @@ class MetricJournal:
             try:
                 self._run.log_points([p for p in points if p.step not in self._steps_there(p.name)])
             except Exception as error:
-                self._tell_away(error)
+                if not self._away:
+                    kind = type(error).__name__
+                    self._say(f"MLflow takes no metrics ({kind}); they are kept and sent later")
+                self._away = True
                 self._known.clear()
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
             pause = _FIRST_PAUSE
-            self._tell_back()
+            if self._away:
+                self._say("MLflow takes metrics again")
+            self._away = False
             for point in points:
                 self._known[point.name].add(point.step)
             with self._changed:
@@ -117,13 +120,3 @@ class MetricJournal:
         if name not in self._known:
             self._known[name] = self._run.logged_steps(name)
         return self._known[name]
-
-    def _tell_away(self, error: Exception) -> None:
-        if not self._away:
-            self._say(f"MLflow takes no metrics ({type(error).__name__}); they are kept and sent later")
-        self._away = True
-
-    def _tell_back(self) -> None:
-        if self._away:
-            self._say("MLflow takes metrics again")
-        self._away = False

@@ -9,8 +9,10 @@ data, split, caps and input size.
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import mlflow
@@ -34,24 +36,16 @@ _LOWER_IS_BETTER |= {f"delta{power}_error" for power in (1, 2, 3)}
 _OF_CLASSES = {"pix_acc", "miou"}
 """Metrics of segmentation: only these depend on how its windows are chosen."""
 
-_PROTOCOL = {
-    "split": ("split", "val_split"),
-    "caps.metres": ("caps.metres",),
-    "caps.nearest": ("caps.nearest",),
-    "side": ("side",),
-    "rule": ("rule",),
-    "inference.scales": ("inference.scales",),
-    "inference.flip": ("inference.flip",),
-}
+_SETTINGS = ("caps.metres", "caps.nearest", "side", "rule", "inference.scales", "inference.flip")
+_PROTOCOL = {"split": ("split", "val_split")} | {name: (name,) for name in _SETTINGS}
 """Settings that a measurement depends on besides data and model → parameters that the jobs log them as."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The metrics of one run, and the conditions under which they were measured.
+    """The metrics of the run `run_id`, and the conditions under which they were measured.
 
     Attributes:
-        run_id: the run.
         metrics: `METRIC/DATASET`, such as `abs_rel/nyuv2` → value.
         data: dataset → digest of its manifest.
         protocol: setting of `_PROTOCOL` → its value as logged.
@@ -96,11 +90,7 @@ class ModelVersion:
 
     def metrics(self) -> dict[str, float]:
         """The newest value of every metric."""
-        return {
-            metric: value
-            for measurement in reversed(self.measurements)
-            for metric, value in measurement.metrics.items()
-        }
+        return dict(ChainMap(*(measurement.metrics for measurement in self.measurements)))
 
     def as_json(self) -> dict[str, Any]:
         """As plain data, which `dpt models --json` prints."""
@@ -130,7 +120,11 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
     """
     tracking.connect()
     models = [_registered(name)] if name else mlflow.search_registered_models()
-    evaluations = _evaluations()
+    # Logged model → the finished runs that evaluated it, newest first.
+    evaluations: dict[str, list[Run]] = {}
+    tagged = f"tags.{EVALUATED_TAG} LIKE '{tracking.MODEL_SCHEME}%'"
+    for run in tracking.search_runs(f"{tagged} AND attributes.status = 'FINISHED'"):
+        evaluations.setdefault(run.data.tags[EVALUATED_TAG], []).append(run)
     return [
         _describe(model, version, evaluations)
         for model in models
@@ -139,14 +133,10 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
 
 
 def promote(name: str, wanted: str, alias: str, metric: str, force: bool = False) -> Move:
-    """Move an alias to a version that is not worse than the one that has it now.
+    """Move an `alias` of the model `name` to a version that is not worse than the one that has it now.
 
-    Args:
-        name: of the registered model.
-        wanted: number of the version, or another alias of it.
-        alias: that is moved.
-        metric: to compare by, such as `abs_rel/mean`, in the newest comparable measurements of both.
-        force: move it without comparing.
+    `wanted` is the version's number or another alias of it. They are compared by `metric`, such as
+    `abs_rel/mean`, in the newest comparable measurements of both; with `force` they are not.
 
     Raises:
         TrackingError: if there is no such version, if it is worse, or if they cannot be compared.
@@ -210,11 +200,9 @@ def find_version(name: str, wanted: str) -> int:
 
 
 def note_evaluation(run: tracking.Run, model: str) -> None:
-    """Tag a `run` as an evaluation of `model`, if that is registered or logged in MLflow.
+    """Tag a `run` of `dpt evaluate` as an evaluation of `model`, if that is registered or logged in MLflow.
 
-    Args:
-        run: of `dpt evaluate`.
-        model: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `models:/m-…`; another reference is ignored.
+    That is `models:/NAME@ALIAS`, `models:/NAME/VERSION` or `models:/m-…`; another reference is ignored.
 
     Raises:
         TrackingError: if there is no such registered model, version or alias.
@@ -224,15 +212,15 @@ def note_evaluation(run: tracking.Run, model: str) -> None:
     client = MlflowClient()
     name, wanted = _split(model)
     if name:
-        model = _source(client.get_model_version(name, str(find_version(name, wanted))))
+        # The logged model of the version, as `models:/m-…`.
+        model = str(client.get_model_version(name, str(find_version(name, wanted))).source)
     client.set_tag(run.run_id, EVALUATED_TAG, model)
 
 
 def measurements_of(reference: str) -> list[Measurement]:
     """All measurements of a model, newest first.
 
-    Args:
-        reference: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or what `dpt evaluate` was given as --model.
+    `reference` is `models:/NAME@ALIAS`, `models:/NAME/VERSION`, or what `dpt evaluate` was given as --model.
 
     Raises:
         TrackingError: if there is no such registered model, version or alias.
@@ -255,34 +243,25 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _require_not_worse(name: str, version: int, holder: int, metric: str) -> None:
-    sign = _sign(metric)
+    kind = metric.partition("/")[0]
+    if kind not in _LOWER_IS_BETTER | _HIGHER_IS_BETTER:
+        known = ", ".join(sorted(_LOWER_IS_BETTER | _HIGHER_IS_BETTER))
+        raise TrackingError(f"{metric}: not a metric to compare by; there are: {known}")
     versions = {found.version: found for found in list_models(name)}
     mine, theirs = _comparable(versions[version], versions[holder], metric)
-    if sign * mine > sign * theirs:
+    if mine > theirs if kind in _LOWER_IS_BETTER else mine < theirs:
         raise TrackingError(
             f"{name} version {version} is worse than version {holder}: "
             f"{metric} {mine:.4f} against {theirs:.4f}; --force moves the alias anyway"
         )
 
 
-def _sign(metric: str) -> int:
-    """1 if a lower value is better, -1 if a higher one is."""
-    kind = metric.partition("/")[0]
-    if kind in _LOWER_IS_BETTER:
-        return 1
-    if kind in _HIGHER_IS_BETTER:
-        return -1
-    known = ", ".join(sorted(_LOWER_IS_BETTER | _HIGHER_IS_BETTER))
-    raise TrackingError(f"{metric}: not a metric to compare by; there are: {known}")
-
-
 def _comparable(mine: ModelVersion, theirs: ModelVersion, metric: str) -> tuple[float, float]:
     """The newest values of a metric of two versions that were measured under the same conditions."""
     sides = [_measured(version, metric) for version in (mine, theirs)]
-    for ours in sides[0]:
-        for other in sides[1]:
-            if ours.conditions(metric) == other.conditions(metric):
-                return ours.metrics[metric], other.metrics[metric]
+    for ours, other in product(*sides):
+        if ours.conditions(metric) == other.conditions(metric):
+            return ours.metrics[metric], other.metrics[metric]
     a, b = (side[0].conditions(metric) for side in sides)
     difference = ", ".join(key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key))
     raise TrackingError(
@@ -331,15 +310,6 @@ def _versions(name: str) -> list[RegisteredVersion]:
     return list(mlflow.search_model_versions(filter_string=f"name='{name}'"))
 
 
-def _evaluations() -> dict[str, list[Run]]:
-    """Logged model → the finished runs that evaluated it, newest first."""
-    found: dict[str, list[Run]] = {}
-    tagged = f"tags.{EVALUATED_TAG} LIKE '{tracking.MODEL_SCHEME}%'"
-    for run in tracking.search_runs(f"{tagged} AND attributes.status = 'FINISHED'"):
-        found.setdefault(run.data.tags[EVALUATED_TAG], []).append(run)
-    return found
-
-
 def _describe(
     model: RegisteredModel, version: RegisteredVersion, evaluations: Mapping[str, list[Run]]
 ) -> ModelVersion:
@@ -352,26 +322,19 @@ def _describe(
         run_name=run.info.run_name,
         git_commit=run.data.tags.get("git_commit", "unknown"),
         data=_data(run),
-        measurements=[_measurement(source) for source in (*evaluations.get(_source(version), []), run)],
+        measurements=[_measurement(one) for one in (*evaluations.get(str(version.source), []), run)],
     )
-
-
-def _source(version: RegisteredVersion) -> str:
-    """The logged model of a version, as `models:/m-…`."""
-    return str(version.source)
 
 
 def _measurement(run: Run) -> Measurement:
     """Measurement of a run of `dpt evaluate` or `dpt train`: its metrics of datasets, and their means."""
-    data = _data(run)
-    metrics = {
-        key: value for key, value in run.data.metrics.items() if key.partition("/")[2] in {*data, "mean"}
-    }
+    data, parameters = _data(run), run.data.params
+    kept = [key for key in run.data.metrics if key.partition("/")[2] in {*data, "mean"}]
     protocol = {
-        key: next((run.data.params[name] for name in names if name in run.data.params), "None")
+        key: next((parameters[name] for name in names if name in parameters), "None")
         for key, names in _PROTOCOL.items()
     }
-    return Measurement(run.info.run_id, metrics, data, protocol)
+    return Measurement(run.info.run_id, {key: run.data.metrics[key] for key in kept}, data, protocol)
 
 
 def _data(run: Run) -> dict[str, str]:

@@ -140,14 +140,9 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class RunInput:
-    """A dataset that a run reads.
+    """The dataset `name` in the folder `uri` that a run reads; `samples` has their number by split.
 
-    Attributes:
-        name: of the dataset.
-        uri: its folder.
-        digest: equal for equal data.
-        version: of a prepared dataset; of raw data the digest.
-        samples: split → number of samples.
+    The `digest` is equal for equal data; `version` is that of a prepared dataset, of raw data the digest.
     """
 
     name: str
@@ -225,15 +220,12 @@ def start_run(
 ) -> Run:
     """Start a run and log what makes it reproducible: config, data digests, commit, package versions.
 
-    Args:
-        name: of the run.
-        job: command that it is a run of; the config is the artifact `<job>.yaml`.
-        config: resolved.
-        datasets: what it reads.
-        tags: further tags of the run.
+    The run `name` is of the command `job`, its resolved `config` the artifact `<job>.yaml`; it reads
+    `datasets`. `tags` are further ones of the run.
     """
     uri = connect()
-    tags = {"job": job, "git_commit": _git_commit(), **_package_versions(), **tags}
+    versions = {f"version.{package}": importlib.metadata.version(package) for package in _PACKAGES}
+    tags = {"job": job, "git_commit": _git_commit(), **versions, **tags}
     entity = MlflowClient().create_run(_experiment_id(), run_name=name, tags=tags)
     run = Run(uri, entity.info.run_id)
     describe_run(run, job, config, datasets)
@@ -245,7 +237,8 @@ def describe_run(
 ) -> None:
     """Log to a `run` the `config` of its `job` and the digests of its `datasets`; idempotent."""
     run.log_config(config, job)
-    _log_inputs(run, [data if isinstance(data, RunInput) else RunInput.of(data) for data in datasets])
+    inputs = [_input(data if isinstance(data, RunInput) else RunInput.of(data)) for data in datasets]
+    MlflowClient(run.tracking_uri).log_inputs(run.run_id, inputs)
 
 
 @contextmanager
@@ -268,8 +261,11 @@ def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> I
 def log_model(run: Run, folder: Path) -> str:
     """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI."""
     connect()
-    room = Path(__file__).parent
-    with _resumed(run), warnings.catch_warnings():
+    room, columns = Path(__file__).parent, ("image", _OUTPUTS[read_config(folder)["task"]])
+    image, prediction = (Schema([ColSpec(DataType.binary, name)]) for name in columns)  # encoded files
+    # The run becomes MLflow's active one, without being ended.
+    status = MlflowClient().get_run(run.run_id).info.status
+    with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
         # MLflow asks for an example to infer the signature from, but the signature is given.
         warnings.filterwarnings("ignore", message=".*input example.*")
         info = mlflow.pyfunc.log_model(
@@ -277,19 +273,11 @@ def log_model(run: Run, folder: Path) -> str:
             python_model=str(room / "served_model.py"),
             artifacts={"model": str(folder)},
             code_paths=[str(room.parents[1] / "dpt")],
-            signature=_signature(folder),
+            signature=ModelSignature(image, prediction),
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
         )
+    MlflowClient().update_run(run.run_id, status=status)
     return str(info.model_uri)
-
-
-def _signature(folder: Path) -> ModelSignature:
-    """Signature of a saved model: encoded images in, encoded arrays out."""
-    task = read_config(folder)["task"]
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image")]),
-        outputs=Schema([ColSpec(DataType.binary, _OUTPUTS[task])]),
-    )
 
 
 def search_runs(query: str, order: str = "attributes.start_time DESC") -> list[RunEntity]:
@@ -345,32 +333,15 @@ def fetch_model(uri: str) -> Path:
     return configs[0].parent
 
 
-@contextmanager
-def _resumed(run: Run) -> Iterator[None]:
-    """Make the run MLflow's active one, without ending it."""
-    status = MlflowClient().get_run(run.run_id).info.status
-    with mlflow.start_run(run_id=run.run_id):
-        yield
-    MlflowClient().update_run(run.run_id, status=status)
-
-
-def _log_inputs(run: Run, inputs: Sequence[RunInput]) -> None:
-    entries = [DatasetInput(_entity(data), _input_tags(data)) for data in inputs]
-    MlflowClient(run.tracking_uri).log_inputs(run.run_id, entries)
-
-
-def _entity(data: RunInput) -> Dataset:
+def _input(data: RunInput) -> DatasetInput:
     with warnings.catch_warnings():
         # Local paths have two equal interpretations in MLflow 3.17.
         warnings.filterwarnings("ignore", message=".*interpreted in multiple ways.*")
         source = resolve_dataset_source(data.uri)
     # MLflow keeps 36 characters of a digest.
     described = MetaDataset(source, data.name, data.digest[:32])  # type: ignore[abstract]
-    return Dataset(**described.to_dict(), schema="{}", profile=json.dumps(dict(data.samples)))
-
-
-def _input_tags(data: RunInput) -> list[InputTag]:
-    return [InputTag("version", data.version), InputTag("mlflow.data.context", "train")]
+    entity = Dataset(**described.to_dict(), schema="{}", profile=json.dumps(dict(data.samples)))
+    return DatasetInput(entity, [InputTag("version", data.version), InputTag("mlflow.data.context", "train")])
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -387,7 +358,3 @@ def _git_commit() -> str:
         return "unknown"
     command = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
-def _package_versions() -> dict[str, str]:
-    return {f"version.{name}": importlib.metadata.version(name) for name in _PACKAGES}

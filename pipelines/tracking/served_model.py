@@ -28,12 +28,9 @@ class RegisteredDPT(PythonModel):
         self._model = dpt.load_model(context.artifacts["model"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
-        """Predict each image at its own size.
+        """Predict each image at its own size; `context` and `params` are not used.
 
-        Args:
-            context: not used.
-            model_input: one column, `image`: the bytes of a JPEG or PNG file.
-            params: not used.
+        The `model_input` has one column, `image`: the bytes of a JPEG or PNG file.
 
         Returns:
             One column of the bytes of .npy files: `inverse_depth`, (H, W) float32, larger is nearer, up to an
@@ -43,19 +40,15 @@ class RegisteredDPT(PythonModel):
         Raises:
             ValueError: if bytes are not an image.
         """
-        column = "classes" if self._segments else "inverse_depth"
+        column = "classes" if self._model.config.task == "segmentation" else "inverse_depth"
         return pd.DataFrame({column: [self._predict_one(bytes(data)) for data in model_input["image"]]})
-
-    @property
-    def _segments(self) -> bool:
-        return bool(self._model.config.task == "segmentation")
 
     def _predict_one(self, data: bytes) -> bytes:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if decoded is None:
             raise ValueError("image: the bytes are not a readable image file")
         image = np.ascontiguousarray(decoded[..., ::-1], np.uint8)
-        if self._segments:
+        if self._model.config.task == "segmentation":
             (prediction,) = predict_classes(self._model, [image])
         else:
             prediction = predict_inverse_depth(self._model, image)

@@ -23,13 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint import state_dict
 
 from dpt.ema import MovingAverage
 from dpt.weights.folder import CONFIG, WEIGHTS
@@ -38,8 +32,8 @@ TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
 
-_FULL = StateDictOptions(full_state_dict=True)
-_FULL_ON_CPU = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_FULL = state_dict.StateDictOptions(full_state_dict=True)
+_FULL_ON_CPU = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class DamagedCheckpoint(ValueError):
@@ -78,10 +72,7 @@ class TrainingState:
 class Snapshot:
     """A run at one step, copied to the CPU so that training can continue while it is written.
 
-    Attributes:
-        state: progress of the run.
-        model_config: content of `config.json`.
-        tensors: file → its tensors by name.
+    `state` is its progress, `model_config` the content of `config.json`, `tensors` file → tensors by name.
     """
 
     state: TrainingState
@@ -96,25 +87,22 @@ def take_snapshot(
     model_config: dict[str, Any],
     state: TrainingState,
 ) -> Snapshot:
-    """Copy a run's tensors to the CPU.
+    """Copy to the CPU the tensors of `model`, its `optimizer` and, if there is one, its moving `average`.
 
     If parameters are sharded, all ranks must call it: rank 0 gets whole tensors, the others empty snapshots.
-
-    Args:
-        model: bare or wrapped for data parallelism.
-        optimizer: of its parameters.
-        average: moving average of its parameters, if the run keeps one.
-        model_config: content of `config.json`.
-        state: progress of the run.
+    The model may be wrapped for data parallelism. `model_config` and `state` are as in `Snapshot`.
     """
+
+    def weights() -> dict[str, Tensor]:
+        return _copied(state_dict.get_model_state_dict(model, options=_FULL_ON_CPU))
+
     with average.swapped_in() if average else nullcontext():
-        tensors = {WEIGHTS: _copied(get_model_state_dict(model, options=_FULL_ON_CPU))}
+        tensors = {WEIGHTS: weights()}
     if average:
-        tensors[TRAINED_FILE] = _copied(get_model_state_dict(model, options=_FULL_ON_CPU))
-    moments: Any = get_optimizer_state_dict(model, optimizer, options=_FULL_ON_CPU).get("state", {})
-    tensors[OPTIMIZER_FILE] = _copied(
-        {f"{name}|{key}": torch.as_tensor(v) for name, state in moments.items() for key, v in state.items()}
-    )
+        tensors[TRAINED_FILE] = weights()
+    whole: Any = state_dict.get_optimizer_state_dict(model, optimizer, options=_FULL_ON_CPU)
+    moments = {f"{name}|{key}": v for name, one in whole.get("state", {}).items() for key, v in one.items()}
+    tensors[OPTIMIZER_FILE] = _copied({name: torch.as_tensor(value) for name, value in moments.items()})
     return Snapshot(state, model_config, tensors)
 
 
@@ -188,9 +176,9 @@ def restore(
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, moment = key.rsplit("|", 1)
         moments.setdefault(name, {})[moment] = value
-    whole = get_optimizer_state_dict(model, optimizer, options=_FULL)
-    set_optimizer_state_dict(model, optimizer, {**whole, "state": moments}, options=_FULL)
+    whole = state_dict.get_optimizer_state_dict(model, optimizer, options=_FULL)
+    state_dict.set_optimizer_state_dict(model, optimizer, {**whole, "state": moments}, options=_FULL)
 
 
 def _load(model: nn.Module, path: Path) -> None:
-    set_model_state_dict(model, dict(load_file(path)), options=_FULL)
+    state_dict.set_model_state_dict(model, dict(load_file(path)), options=_FULL)

@@ -21,17 +21,8 @@ from pathlib import Path
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from dpt.weights.folder import CONFIG
-from pipelines.training.checkpoint import (
-    STATE_FILE,
-    DamagedCheckpoint,
-    Snapshot,
-    TrainingState,
-    digest_of,
-    read_state,
-    state_text,
-    verify,
-    write_file,
-)
+from pipelines.training import checkpoint
+from pipelines.training.checkpoint import STATE_FILE, DamagedCheckpoint, Snapshot, TrainingState
 
 _STEP = re.compile(r"step_(\d{8,})")
 _PAUSES = (1.0, 4.0)
@@ -71,8 +62,7 @@ class CheckpointStore:
         """State of the newest intact checkpoint, if any; says which ones are damaged, and how."""
         steps = self.steps()
         for step in reversed(steps):
-            state = self._verified(step)
-            if state is not None:
+            if state := self._verified(step):
                 return state
         if steps:
             self._say(f"no checkpoint in {self._folder.uri} is intact: starting from scratch")
@@ -81,7 +71,7 @@ class CheckpointStore:
     def _verified(self, step: int) -> TrainingState | None:
         try:
             with tempfile.TemporaryDirectory(prefix="dpt-checkpoint-") as scratch:
-                return verify(self.fetch(step, Path(scratch)))
+                return checkpoint.verify(self.fetch(step, Path(scratch)))
         except DamagedCheckpoint as error:
             self._say(f"checkpoint {error}: falling back to the previous one")
             return None
@@ -143,9 +133,9 @@ class CheckpointStore:
         folder = self._folder / checkpoint_name(snapshot.state.step)
         for name in (*snapshot.tensors, CONFIG):
             with folder.writing(name) as path:
-                write_file(snapshot, name, path)
-                snapshot.state.files[name] = digest_of(path)
-        folder.write_text(STATE_FILE, state_text(snapshot.state))
+                checkpoint.write_file(snapshot, name, path)
+                snapshot.state.files[name] = checkpoint.digest_of(path)
+        folder.write_text(STATE_FILE, checkpoint.state_text(snapshot.state))
 
     def _prune(self, state: TrainingState) -> None:
         """Remove all but the newest and the best: incomplete ones, too, and those after `state`.
@@ -172,7 +162,8 @@ class CheckpointStore:
                 if folder.exists(STATE_FILE):
                     self._scores[step] = None
                     with suppress(DamagedCheckpoint):
-                        self._scores[step] = read_state(folder.read_text(STATE_FILE), folder.uri).score
+                        state = checkpoint.read_state(folder.read_text(STATE_FILE), folder.uri)
+                        self._scores[step] = state.score
         return self._scores
 
 

@@ -45,25 +45,19 @@ class Interruptions:
     def after_step(self, gives_up: bool = False) -> tuple[bool, bool]:
         """Whether to stop, and whether to save now; the same on all ranks, all of which must call it.
 
-        Args:
-            gives_up: whether this rank has a reason of its own to stop.
+        A rank that `gives_up` has a reason of its own to stop.
         """
-        stops, looks = self._on_any_rank(
-            self._stop_requested or gives_up, time.monotonic() >= self._next_look
-        )
-        return stops, looks and self._preemption_pending()
-
-    def _preemption_pending(self) -> bool:
+        flags = (self._stop_requested or gives_up, time.monotonic() >= self._next_look)
+        verdict = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))
+        stops, looks = (bool(flag) for flag in verdict.tolist())
+        if not looks:
+            return stops, False
         notice = ray.train.get_preemption_info()  # waits for all ranks
         self._next_look = time.monotonic() + (LOOK_SECONDS if notice is None else AGAIN_SECONDS)
         if notice is not None:
             ranks = ", ".join(map(str, notice.preempted_ranks))
             self._say(f"the node of rank {ranks} is about to be preempted: saving a checkpoint")
-        return notice is not None
-
-    def _on_any_rank(self, *flags: bool) -> list[bool]:
-        verdict = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))
-        return [bool(flag) for flag in verdict.tolist()]
+        return stops, notice is not None
 
     def _watch(self) -> None:
         """Poll the driver, so that no step has to wait for its answer."""

@@ -42,8 +42,6 @@ from pipelines.training.stages import run_stages
 from pipelines.training.start import build_model
 from pipelines.training.step import TrainingStep
 
-_LAST_METRICS_SECONDS = 60.0
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -96,25 +94,21 @@ class _TrainingProcess:
         self._reset_watchdog()
         # Decoder weights are drawn here; the same on every rank, and DDP broadcasts rank 0's anyway.
         torch.manual_seed(config.seed)
-        self._task = task_of(config)
-        self._model = (
-            load_checkpoint(setup.start).train()
-            if setup.start
-            else build_model(config.model, config.crop_size)
-        )
+        self._task, start, crop = task_of(config), setup.start, config.crop_size
+        self._model = model = load_checkpoint(start).train() if start else build_model(config.model, crop)
         if config.precision == "float64":
-            self._model.double()
-        self._model.set_checkpointing(config.activation_checkpointing)
-        operations = training_operations(self._model, config.crop_size) if ranks.is_first else 0.0
+            model.double()
+        model.set_checkpointing(config.activation_checkpointing)
+        operations = training_operations(model, crop) if ranks.is_first else 0.0
         if config.channels_last and config.parallel == "ddp":
             # Sharded weights must be contiguous; channels-last images suffice for all later activations.
-            self._model.to(memory_format=torch.channels_last)
+            model.to(memory_format=torch.channels_last)
         if config.compile:
-            self._model.compile()
-        self._parallel = share_model(self._model, config.parallel, ranks)
-        self._optimizer = create_optimizer(self._model, config)
+            model.compile()
+        self._parallel = share_model(model, config.parallel, ranks)
+        self._optimizer = create_optimizer(model, config)
         decay = config.optimizer.ema
-        self._average = MovingAverage(self._model, decay) if decay else None
+        self._average = MovingAverage(model, decay) if decay else None
         self._store = CheckpointStore(Folder(setup.folder), config.keep_checkpoints, self._say)
         self._state = self._resume()
         self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if ranks.is_first else None
@@ -193,7 +187,7 @@ class _TrainingProcess:
                 self._store.close(step)
             except CheckpointNotSaved as error:
                 ray.get(self._board.fail.remote(str(error)))
-        left = self._journal.close(_LAST_METRICS_SECONDS)
+        left = self._journal.close(seconds=60.0)
         if left:
             self._say(f"{len(left)} metrics have not reached MLflow; `dpt train --resume` sends them")
         if self._report.gives_up:

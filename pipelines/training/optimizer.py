@@ -14,14 +14,10 @@ from pipelines.config import Schedule, TrainConfig
 
 
 def create_optimizer(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimizer:
-    """The task's optimiser: Adam for depth (section 4.1), SGD with momentum for segmentation (section 4.2).
+    """The optimiser of a run's `config`: Adam for depth (section 4.1), SGD for segmentation (section 4.2).
 
-    Args:
-        model: its backbone learns at `backbone_lr`, all other layers at `decoder_lr`.
-        config: of the run, with `task` and the settings of the `optimizer`.
-
-    Returns:
-        an optimiser of two parameter groups, each with its base rate as `initial_lr`.
+    It has two parameter groups with their base rates as `initial_lr`: `backbone_lr` is that of the backbone
+    of `model`, `decoder_lr` that of all other layers.
     """
     settings = config.optimizer
     groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
@@ -54,9 +50,5 @@ def learning_rate_factor(step: int, steps: int, schedule: Schedule, warmup: int 
     """
     rising = (step + 1) / warmup if step < warmup else 1.0
     done = step / steps
-    falling = {
-        "constant": 1.0,
-        "poly": (1 - done) ** 0.9,
-        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-    }[schedule]
-    return rising * falling
+    falling = {"poly": (1 - done) ** 0.9, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return rising * falling.get(schedule, 1.0)

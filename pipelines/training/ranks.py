@@ -13,14 +13,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This rank's place in the process group; for a single rank every method is a no-op without a group.
+    """This process in a group of `world_size`: its number is `rank`, from 0. Alone, every method is a no-op.
 
     All ranks must call a method, in the same order. Tensors are on the device that the group reduces on: the
     rank's GPU with NCCL.
-
-    Attributes:
-        rank: number of this process, from 0.
-        world_size: number of processes.
     """
 
     rank: int = 0

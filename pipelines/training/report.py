@@ -34,17 +34,11 @@ _BACKWARD = 2
 
 
 class TrainingReport:
-    """Counts steps and reports them.
+    """Counts the steps of a run of `config` on the mixture of `datasets`, and reports them.
 
-    Args:
-        config: of the run.
-        datasets: of the mixture.
-        journal: takes rank 0's metrics; None on other ranks.
-        say: takes a line for the user; called on rank 0.
-        device: where the ranks' reductions take place.
-        operations: FLOPs of a training step on one image.
-        ranks: this rank among all.
-        state: of the checkpoint that the run resumes from.
+    On rank 0 of the `ranks`, `journal` (None elsewhere) takes the metrics and `say` a line for the user.
+    Reductions take place on the `device`. `operations` are the FLOPs of a training step on one image, `state`
+    is that of the checkpoint that the run resumes from.
     """
 
     def __init__(
@@ -58,17 +52,13 @@ class TrainingReport:
         ranks: Ranks,
         state: TrainingState,
     ) -> None:
-        self._config, self._datasets, self._ranks = config, datasets, ranks
-        self._task = task_of(config)
-        self._journal, self._say, self._device = journal, say, device
-        self._operations = operations
+        self._config, self._datasets, self._ranks, self._task = config, datasets, ranks, task_of(config)
+        self._journal, self._say, self._device, self._operations = journal, say, device, operations
         self._validated = [d for d in datasets if config.val_split in d.manifest.samples]
-        self._resumed = state
-        self._started = time.perf_counter()
+        self._resumed, self._started = state, time.perf_counter()
         self._seen = torch.zeros(len(datasets), dtype=torch.float64)
-        self.skipped = state.skipped
+        self.skipped, self._row = state.skipped, 0
         self.skipped_in_a_row: list[str] = []
-        self._row = 0
         if ranks.is_first:
             self._peak = matrix_rate(device, getattr(torch, config.precision)) * ranks.world_size
         self._clear(state.unlogged)
@@ -76,9 +66,7 @@ class TrainingReport:
     def _clear(self, unlogged: tuple[float, int] = (0.0, 0)) -> None:
         self._unlogged_before = unlogged
         self._losses: list[torch.Tensor] = []
-        self._steps = 0
-        self._waited = 0.0
-        self._since = time.perf_counter()
+        self._steps, self._waited, self._since = 0, 0.0, time.perf_counter()
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same `batches`; the time spent waiting for them is counted."""
@@ -149,20 +137,14 @@ class TrainingReport:
         """The progress line."""
         done = max(1, step - self._resumed.step)
         seconds = (time.perf_counter() - self._started) / done * (self._config.steps - step)
-        memory = [f"GPU {metrics['gpu_memory_gib']:.1f} GiB"] if "gpu_memory_gib" in metrics else []
+        memory = f"GPU {metrics['gpu_memory_gib']:.1f} GiB  " if "gpu_memory_gib" in metrics else ""
         mixture = " ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        parts = [
-            f"step {step}/{self._config.steps}",
-            f"loss {metrics.get('loss', float('nan')):.4f}",
-            f"{metrics['images_per_second']:.1f} images/s",
-            f"{metrics['step_seconds']:.2f} s/step",
-            f"data wait {metrics['data_wait_share']:.0%}",
-            f"matrix rate {metrics['matrix_rate_share']:.0%}",
-            *memory,
-            f"ETA {timedelta(seconds=round(seconds))}",
-            f"seen {mixture}",
-        ]
-        return "  ".join(parts)
+        return (
+            f"step {step}/{self._config.steps}  loss {metrics.get('loss', float('nan')):.4f}  "
+            f"{metrics['images_per_second']:.1f} images/s  {metrics['step_seconds']:.2f} s/step  "
+            f"data wait {metrics['data_wait_share']:.0%}  matrix rate {metrics['matrix_rate_share']:.0%}  "
+            f"{memory}ETA {timedelta(seconds=round(seconds))}  seen {mixture}"
+        )
 
     def _rates(self) -> dict[str, float]:
         """Metrics of the system itself, since losses were last logged."""
@@ -211,10 +193,10 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     a = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(_MATRIX_PRODUCTS):
-        _wait_for(device)
+        wait_for(device)
         start = time.perf_counter()
         a @ a
-        _wait_for(device)
+        wait_for(device)
         best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
 
@@ -227,6 +209,7 @@ def training_operations(model: dpt.DPT, crop: tuple[int, int]) -> float:
     return float(counter.get_total_flops() * (1 + _BACKWARD))
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait for the kernels that run on a `device`, if that is a GPU: they run asynchronously."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

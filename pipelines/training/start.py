@@ -45,7 +45,7 @@ def initial_model(section: ModelSection, run: Folder) -> dpt.DPT | None:
     Raises:
         TrackingError, NotFound, BadModel: if it is missing or cannot be read.
     """
-    if _is_saved(run):
+    if run.exists(f"{START_FOLDER}/{CONFIG}"):
         return load_checkpoint((run / START_FOLDER).uri)
     return None if section.start is None else load_model(section.start)
 
@@ -57,20 +57,15 @@ def save_initial_model(
     run: Folder,
     say: Callable[[str], None],
 ) -> str | None:
-    """Prepare the model that a run starts from and save it in the run's folder; a no-op if it is there.
+    """Prepare the model that a run of `config` on `datasets` starts from, and save it in the folder `run`.
 
-    Args:
-        config: of the run.
-        model: as `initial_model` returned it.
-        datasets: to train on.
-        run: the run's folder.
-        say: takes a line for the user.
+    A no-op if it is there. `model` is what `initial_model` returned; `say` takes a line for the user.
 
     Returns:
         the saved model's folder; None where each training process builds the model by itself.
     """
     folder = run / START_FOLDER
-    if not _is_saved(run):
+    if not folder.exists(CONFIG):
         task = task_of(config)
         if model is None and not task.prepares_model:
             return None
@@ -84,7 +79,3 @@ def save_initial_model(
                 with folder.writing(name) as path:
                     shutil.copyfile(Path(scratch) / name, path)
     return folder.uri
-
-
-def _is_saved(run: Folder) -> bool:
-    return run.exists(f"{START_FOLDER}/{CONFIG}")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
@@ -87,12 +86,17 @@ class TrainingStep:
         multi = self._config.optimizer.objective == "multi_objective" and self._datasets > 1
         weights = self._weights(batch)
         losses = self._multi_objective(batch) if multi else self._mean(batch, weights)
-        norm = self._clip()
-        if not self._usable(losses, norm):
+        limit = self._config.optimizer.clip_norm or float("inf")  # without a limit only the norm is taken
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        offends = ~torch.isfinite(losses) | (losses > self._config.max_loss)
+        bad = offends.any() | ~torch.isfinite(norm)
+        if self._ranks.max(bad.to(torch.float32)).item():
             for buffer, before in zip(self._model.buffers(), statistics, strict=True):
                 buffer.copy_(before)
             self._optimizer.zero_grad(set_to_none=True)
-            return StepResult(losses.new_zeros(()), True, self._offending(losses, batch))
+            names = [name for name, one in zip(batch.sample_ids, offends.tolist(), strict=True) if one]
+            return StepResult(losses.new_zeros(()), True, names)
         self._optimizer.step()
         if self._average is not None:
             self._average.update()
@@ -150,7 +154,11 @@ class TrainingStep:
         if self._lockstep:
             runs = self._ranks.sum(torch.tensor(images, device=self._device)).tolist()
         objectives = [objective(chosen) if run else None for chosen, run in zip(members, runs, strict=True)]
-        combine_gradients(objectives, images, self._model.parameters(), _min_norm_weights_if_finite)
+        # Equal weights of a Gram matrix that is not finite, so that the step is then skipped.
+        combine_gradients(
+            objectives, images, self._model.parameters(),
+            lambda gram: (min_norm_weights if np.isfinite(gram).all() else average_weights)(gram),
+        )  # fmt: skip
         return losses
 
     def _losses(self, model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:
@@ -173,26 +181,6 @@ class TrainingStep:
         elif isinstance(self._parallel, DistributedDataParallel) and not last:
             return self._parallel.no_sync()
         return nullcontext()
-
-    def _clip(self) -> Tensor:
-        """Clip the gradient's norm to `clip_norm` if that is set; returns the norm before."""
-        limit = self._config.optimizer.clip_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-
-    def _usable(self, losses: Tensor, norm: Tensor) -> bool:
-        """Whether all ranks have finite losses below the limit, and the gradient is finite."""
-        bad = ~torch.isfinite(losses).all() | (losses > self._config.max_loss).any() | ~torch.isfinite(norm)
-        return not self._ranks.max(bad.to(torch.float32)).item()
-
-    def _offending(self, losses: Tensor, batch: Batch) -> list[str]:
-        bad = (~torch.isfinite(losses) | (losses > self._config.max_loss)).tolist()
-        return [name for name, is_bad in zip(batch.sample_ids, bad, strict=True) if is_bad]
-
-
-def _min_norm_weights_if_finite(gram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Min-norm weights; equal ones of a `gram` that is not finite, so that the step is then skipped."""
-    return min_norm_weights(gram) if np.isfinite(gram).all() else average_weights(gram)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -33,12 +33,8 @@ def depth_strip(
 ) -> Picture:
     """Image, ground truth, aligned prediction and error side by side; both maps have the same colour range.
 
-    Args:
-        small: image, from `preview`.
-        depth: (H, W) metres, NaN where invalid.
-        prediction: (h, w) inverse depth up to scale and shift.
-        measured: has this scale and shift.
-        cap: metres; farther ground truth is invalid.
+    `small` is the image, from `preview`. `depth` is (H, W) in metres, NaN where invalid; beyond `cap` metres
+    it is invalid too. `prediction` is (h, w) inverse depth, with its scale and shift in `measured`.
 
     Returns:
         (192, W', 3) uint8 RGB, or smaller.
@@ -52,28 +48,18 @@ def depth_strip(
     aligned = np.maximum(aligned, 1 / cap)
     limits = display_range(truth[valid])
     shown = np.where(valid, truth, np.nan)
-    error = np.abs(np.log(aligned / np.where(valid, truth, np.nan)))
-    return np.concatenate(
-        [
-            image,
-            colourise(shown, limits=limits),
-            colourise(aligned, limits=limits),
-            colourise(error, "magma", (0.0, math.log(_WORST_RATIO))),
-        ],
-        axis=1,
-    )
+    error = colourise(np.abs(np.log(aligned / shown)), "magma", (0.0, math.log(_WORST_RATIO)))
+    maps = [colourise(values, limits=limits) for values in (shown, aligned)]
+    return np.concatenate([image, *maps, error], axis=1)
 
 
 def order_strip(
     small: bytes, points: tuple[int, ...], size: tuple[int, int], prediction: torch.Tensor
 ) -> Picture:
-    """Image and prediction side by side, with point A red and point B green in both.
+    """Image (`small`, from `preview`) and prediction side by side, point A red and point B green in both.
 
-    Args:
-        small: image, from `preview`.
-        points: row and column of A, row and column of B, in the image.
-        size: (H, W) of the image.
-        prediction: (h, w) inverse depth.
+    `points` are row and column of A, row and column of B, in the image of `size` (H, W); `prediction` is
+    (h, w) inverse depth.
 
     Returns:
         (192, W', 3) uint8 RGB, or smaller.

@@ -62,8 +62,7 @@ class Measured:
     Attributes:
         metrics: those of `METRICS` that apply; NaN without pixels.
         pixels: number of compared pixels (1 for a pair of points).
-        scale: of the alignment; NaN without alignment.
-        shift: of the alignment, in 1/m; NaN without alignment.
+        scale, shift: of the alignment, the shift in 1/m; NaN without alignment.
     """
 
     metrics: dict[str, float]
@@ -73,12 +72,9 @@ class Measured:
 
 
 def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: int) -> EvaluationImage:
-    """Decode and resize an image; its ground truth keeps its resolution.
+    """Decode and resize to the network's input `size` a `raw` sample with depth or a pair of points.
 
-    Args:
-        raw: a sample with depth or a pair of points.
-        size: of the network's input.
-        border: pixels at each side whose ground truth is ignored.
+    The ground truth keeps its resolution, and is ignored in `border` pixels at each side.
 
     Raises:
         BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
@@ -92,9 +88,8 @@ def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: 
                 raise BadSample(
                     f"point {name} at row {y}, column {x} is outside the image of {width}x{height}"
                 )
-        return EvaluationImage(
-            pixels, image, None, (raw.y_a, raw.x_a, raw.y_b, raw.x_b), bool(raw.a_is_farther)
-        )
+        points = (raw.y_a, raw.x_a, raw.y_b, raw.x_b)
+        return EvaluationImage(pixels, image, None, points, bool(raw.a_is_farther))
     if isinstance(raw, RawLabels) or raw.quantity != "depth":
         raise BadSample("the ground truth is not depth")
     if raw.valid.shape != (height, width):
@@ -126,22 +121,17 @@ def measure_depth(prediction: Tensor, depth: NDArray[np.float32], cap: float) ->
     valid = torch.ones_like(target, dtype=torch.bool)
     limit = target.new_full((1,), cap)
     aligned, scale, shift = aligned_depth(predicted, 1 / target, valid, limit)
-    metrics = metric_depth_metrics(aligned, target, valid)
-    return Measured(
-        {name: float(metrics[name]) for name in DEPTH_METRICS}, pixels, float(scale), float(shift)
-    )
+    found = metric_depth_metrics(aligned, target, valid)
+    metrics = {name: float(found[name]) for name in DEPTH_METRICS}
+    return Measured(metrics, pixels, float(scale), float(shift))
 
 
 def measure_order(
     prediction: Tensor, points: tuple[int, int, int, int], a_is_farther: bool, size: tuple[int, int]
 ) -> Measured:
-    """WHDR of one pair of points.
+    """WHDR of the pair of `points` (row and column of A, row and column of B) in an image of `size` (H, W).
 
-    Args:
-        prediction: (h, w) inverse depth.
-        points: row and column of A, row and column of B, in the image.
-        a_is_farther: the annotated order.
-        size: (H, W) of the image.
+    `prediction` is (h, w) inverse depth; `a_is_farther` is the annotated order.
     """
     y_a, x_a, y_b, x_b = points
     first, second = (torch.tensor([[place]], device=prediction.device) for place in ((y_a, x_a), (y_b, x_b)))

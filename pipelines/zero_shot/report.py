@@ -37,13 +37,11 @@ PER_IMAGE, CSV_TABLE, MARKDOWN_TABLE = "per_image.parquet", "table.csv", "table.
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Our figure on one set.
+    """Our figure on one set, by its `result`.
 
     Attributes:
-        result: of the set.
         value: mean over its images, in the unit of its column of Table 1.
-        low: lower end of the 95 % interval.
-        high: upper end of the 95 % interval.
+        low, high: ends of the 95 % interval.
         change: relative to the reference row of Table 1, in percent.
     """
 
@@ -66,13 +64,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Our figures beside the paper's.
-
-    Attributes:
-        model: display name of ours.
-        figures: one per set, in the paper's order.
-        paper: the paper's rows, restricted to these sets.
-    """
+    """The `figures` of our `model` (display name), one per set, beside the rows of the `paper` on them."""
 
     model: str
     figures: tuple[Figure, ...]
@@ -96,13 +88,9 @@ class Report:
 
 
 def make_report(model: str, results: Sequence[SetResult], resamples: int, seed: int) -> Report:
-    """Compute means, intervals and changes.
+    """Compute means, intervals and changes of `results`, one per set, of the model called `model`.
 
-    Args:
-        model: display name.
-        results: one per set.
-        resamples: number of bootstrap resamples.
-        seed: of the resampling.
+    The bootstrap has `resamples`, drawn with this `seed`.
     """
     by_name = {result.name: result for result in results}
     paper = TABLE_1.of(*by_name)
@@ -151,10 +139,14 @@ def our_lines(report: Report) -> list[list[str]]:
     figures = report.figures
     values = [_with_change(f.column.text(f.value), f.change) for f in figures]
     intervals = [f"{f.column.text(f.low)} to {f.column.text(f.high)}" for f in figures]
+    beyond = [f", {count} beyond the cap" if (count := len(f.result.beyond_cap)) else "" for f in figures]
+    counts = [
+        f"{f.images} of {f.result.description.images}{more}" for f, more in zip(figures, beyond, strict=True)
+    ]
     return [
         [report.model, *values, f"{report.mean_change:+.1f}%"],
         ["95 % interval", *intervals, ""],
-        ["images", *(_counts(figure) for figure in figures), ""],
+        ["images", *counts, ""],
     ]
 
 
@@ -194,20 +186,13 @@ def comma_separated(report: Report) -> str:
     for row in report.paper:
         changes = row.changes or ("",) * len(row.values)
         for f, value, change in zip(report.figures, row.values, changes, strict=True):
-            writer.writerow(
-                [f"paper: {row.name}", f.column.dataset, f.column.label, value, "", "", "", "", change]
-            )
+            key = (f"paper: {row.name}", f.column.dataset, f.column.label)
+            writer.writerow([*key, value, "", "", "", "", change])
     return sink.getvalue()
 
 
 def _with_change(text: str, change: float) -> str:
     return f"{text} ({change:+.1f}%)"
-
-
-def _counts(figure: Figure) -> str:
-    beyond = len(figure.result.beyond_cap)
-    text = f"{figure.images} of {figure.result.description.images}"
-    return f"{text}, {beyond} beyond the cap" if beyond else text
 
 
 # ---- files
@@ -227,13 +212,9 @@ def write_files(
     results: Sequence[SetResult],
     worst: Mapping[str, Sequence[tuple[str, bytes]]],
 ) -> list[str]:
-    """Write all files atomically.
+    """Write to a `folder`, atomically, the tables of a `report` and the values of every image of `results`.
 
-    Args:
-        folder: to write to.
-        report: for the tables.
-        results: for the values of every image.
-        worst: set → titles and PNGs, see `pipelines.zero_shot.run.draw_worst`.
+    Also the pictures `worst`: set → titles and PNGs, see `pipelines.zero_shot.run.draw_worst`.
 
     Returns:
         the files' names.

@@ -95,17 +95,10 @@ def evaluate_zero_shot(
     allow_missing: bool = False,
     on_progress: Callable[[int], None] = lambda images: None,
 ) -> list[SetResult]:
-    """Evaluate a model on Ray.
+    """Evaluate on Ray a `model` of depth or inverse depth, on any device: one result for each set `found`.
 
-    Args:
-        settings: input size, workers, device, batch size, precision.
-        model: predicts depth or inverse depth; on any device.
-        found: the sets.
-        allow_missing: leave out images that cannot be used.
-        on_progress: called with the number of images just finished.
-
-    Returns:
-        one result per set, in the order of `found`.
+    `settings` has input size, workers, device, batch size and precision. With `allow_missing`, images that
+    cannot be used are left out. `on_progress` is called with the number of images just finished.
 
     Raises:
         BadModel: if the model does not predict depth.
@@ -129,18 +122,20 @@ def evaluate_zero_shot(
 def draw_worst(
     settings: ZeroShotConfig, model: dpt.DPT, found: Sequence[FoundSet], results: Sequence[SetResult]
 ) -> dict[str, list[tuple[str, bytes]]]:
-    """Evaluate the worst images of each set again, and draw them.
+    """Evaluate the `settings.worst` images of each set with the largest errors again, and draw them.
 
-    Args:
-        settings: see `evaluate_zero_shot`; `worst` is the number of images per set.
-        model: see `evaluate_zero_shot`.
-        found: the sets.
-        results: of the sets.
+    `settings`, `model` and `found` are as in `evaluate_zero_shot`, `results` what it returned.
 
     Returns:
         set → (title, PNG of `pipelines.zero_shot.pictures`) of its images, the worst first.
     """
-    chosen = {result.name: _worst(result, settings.worst) for result in results}
+    chosen: dict[str, dict[int, str]] = {}  # set → position → title; of equal errors the first
+    for result in results:
+        metric = result.description.column.metric
+        ranked = result.counted.sort_by([(metric, "descending"), ("position", "ascending")])
+        rows = ranked.slice(0, settings.worst).select(["position", "sample_id", metric]).to_pylist()
+        titles = {row["position"]: f"{row['sample_id']}  {metric} {row[metric]:.4f}" for row in rows}
+        chosen[result.name] = titles
     work = [_work(settings, model, entry, list(chosen[entry.name])) for entry in found]
     pictures: dict[tuple[str, int], bytes] = {}
     for table in evaluate_stream(settings, model, work, pictures=True):
@@ -193,13 +188,3 @@ def _require_readable(results: Sequence[SetResult], allow_missing: bool) -> None
     if problems:
         offer = "" if allow_missing else "\n--allow-missing leaves them out, and says so in the table"
         raise UnreadableImages("\n".join(problems) + offer)
-
-
-def _worst(result: SetResult, count: int) -> dict[int, str]:
-    """Position → title of the images with the largest errors; of equal ones the first."""
-    metric = result.description.column.metric
-    ranked = result.counted.sort_by([(metric, "descending"), ("position", "ascending")]).slice(0, count)
-    return {
-        row["position"]: f"{row['sample_id']}  {metric} {row[metric]:.4f}"
-        for row in ranked.select(["position", "sample_id", metric]).to_pylist()
-    }

@@ -15,10 +15,9 @@ from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.split_lists import read_lists
 from datasets_prep.settings import Split
 from datasets_prep.sources import SOURCES
-from datasets_prep.sources.base import Listing, Rejection
+from datasets_prep.sources.base import Rejection
 from datasets_prep.sources.samples import Sample
-from datasets_prep.storage.folder import Folder, existing_folder
-from datasets_prep.storage.listing import FileListing
+from datasets_prep.storage.folder import existing_folder
 from pipelines.evaluation.sets import ZERO_SHOT, ZeroShotSet
 
 SPLIT: Split = "test"
@@ -31,12 +30,10 @@ class IncompleteSet(UserError):
 
 @dataclass(frozen=True, slots=True)
 class FoundSet:
-    """An evaluation set in a folder.
+    """An evaluation set of Table 1, by its `description`, in the folder `raw` (path or URI).
 
     Attributes:
-        description: its entry of Table 1.
         source: its reader in `datasets_prep.sources`.
-        raw: path or URI of the folder.
         samples: its images, in a reproducible order.
         rejected: files that were left out, and why.
         digest: SHA-256 of names and sizes of the samples' files.
@@ -56,15 +53,10 @@ class FoundSet:
 
 
 def find_sets(on: Sequence[str], raw: Sequence[str], lists: Mapping[str, str]) -> list[FoundSet]:
-    """Find evaluation sets in raw folders, without reading anything but lists.
+    """Find the evaluation sets named `on`, in the order of Table 1, without reading anything but `lists`.
 
-    Args:
-        on: names of sets.
-        raw: `NAME=FOLDER`, or a folder with one folder per set; for a single set also its own folder.
-        lists: set → list file.
-
-    Returns:
-        the sets in the order of Table 1.
+    These are set → list file. `raw` has `NAME=FOLDER`, or folders with one folder per set; for a single set
+    also its own folder.
 
     Raises:
         UserError: if there is no such set, folder or list, or a folder holds no image of its set.
@@ -87,22 +79,15 @@ def require_complete(found: Sequence[FoundSet], allow_missing: bool) -> None:
     for entry in found:
         here, wanted = len(entry.samples), entry.description.images
         if here > wanted or (here < wanted and not allow_missing):
+            shown = "; ".join(f"{one.path}: {one.reason}" for one in entry.rejected[:_SHOWN])
+            more = ", …" if len(entry.rejected) > _SHOWN else ""
+            left_out = f" ({len(entry.rejected)} left out: {shown}{more})" if entry.rejected else ""
             hint = f"; {entry.description.hint}" if entry.description.hint else ""
-            problems.append(
-                f"{entry.name}: {here} images are there, the set has {wanted}{_left_out(entry)}{hint}"
-            )
+            problems.append(f"{entry.name}: {here} images are there, the set has {wanted}{left_out}{hint}")
     if problems:
         fewer = all(len(entry.samples) <= entry.description.images for entry in found)
         offer = "\n--allow-missing evaluates what is there, and says so in the table" if fewer else ""
         raise IncompleteSet("\n".join(problems) + offer)
-
-
-def _left_out(entry: FoundSet) -> str:
-    if not entry.rejected:
-        return ""
-    shown = "; ".join(f"{one.path}: {one.reason}" for one in entry.rejected[:_SHOWN])
-    more = ", …" if len(entry.rejected) > _SHOWN else ""
-    return f" ({len(entry.rejected)} left out: {shown}{more})"
 
 
 def _folder_of(wanted: ZeroShotSet, raw: Sequence[str], single: bool) -> str:
@@ -135,22 +120,14 @@ def _find(wanted: ZeroShotSet, raw: str, given: str | None) -> FoundSet:
         listing = list_samples(SOURCES[name], root, lists)
         samples = tuple(sample for sample in listing.samples if sample.split == SPLIT)
         if samples:
-            digest = _digest(samples, root.files())
-            return FoundSet(wanted, name, root.uri, samples, tuple(listing.rejected), digest)
+            digest, files = hashlib.sha256(), root.files()
+            for sample in samples:
+                sizes = sorted((role, path, files[path]) for role, path in sample.files.items())
+                digest.update(repr((sample.sample_id, sizes, sample.annotation)).encode())
+            left_out = tuple(listing.rejected)
+            return FoundSet(wanted, name, root.uri, samples, left_out, digest.hexdigest())
         rejected += listing.rejected
-    raise WrongLayout(_nothing_there(wanted, root, Listing(rejected=rejected)))
-
-
-def _nothing_there(wanted: ZeroShotSet, root: Folder, listing: Listing) -> str:
     layouts = " or ".join("; ".join(SOURCES[name].layout.splitlines()) for name in wanted.sources)
-    first = [f"; first file left out: {one.path}: {one.reason}" for one in listing.rejected[:1]]
     hint = f" ({wanted.hint})" if wanted.hint else ""
-    return f"no image of {wanted.name} in {root.uri}: expected {layouts}{hint}{''.join(first)}"
-
-
-def _digest(samples: Sequence[Sample], files: FileListing) -> str:
-    state = hashlib.sha256()
-    for sample in samples:
-        sizes = sorted((role, path, files[path]) for role, path in sample.files.items())
-        state.update(repr((sample.sample_id, sizes, sample.annotation)).encode())
-    return state.hexdigest()
+    first = "".join(f"; first file left out: {one.path}: {one.reason}" for one in rejected[:1])
+    raise WrongLayout(f"no image of {wanted.name} in {root.uri}: expected {layouts}{hint}{first}")

@@ -45,13 +45,8 @@ READING_CPUS = 0.5
 """CPUs of a reading task, taken from a worker's last core: on a CPU the network takes nearly all time, and
 actors that held every core would leave none to read."""
 
-_SAMPLE = {
-    "dataset": pa.string(),
-    "position": pa.int64(),
-    "sample_id": pa.string(),
-    "problem": pa.string(),
-    "failure": pa.string(),
-}
+_SAMPLE = {"dataset": pa.string(), "position": pa.int64()}
+_SAMPLE |= dict.fromkeys(("sample_id", "problem", "failure"), pa.string())
 RESULT_SCHEMA = pa.schema(
     _SAMPLE
     | {"finite": pa.bool_(), "pixels": pa.int64(), "scale": pa.float64(), "shift": pa.float64()}
@@ -63,29 +58,18 @@ all of the prediction was; `pixels`, number compared; `picture`, a PNG where pic
 
 _IMAGE_SCHEMA = pa.schema(
     _SAMPLE
-    | {
-        "pixels": pa.large_binary(),
-        "input_height": pa.int32(),
-        "input_width": pa.int32(),
-        "height": pa.int32(),
-        "width": pa.int32(),
-        "depth": pa.large_binary(),
-        "cap": pa.float64(),
-        "points": pa.list_(pa.int32()),
-        "a_is_farther": pa.bool_(),
-        "preview": pa.binary(),
-    }
+    | {"pixels": pa.large_binary()}
+    | dict.fromkeys(("input_height", "input_width", "height", "width"), pa.int32())
+    | {"depth": pa.large_binary(), "cap": pa.float64(), "points": pa.list_(pa.int32())}
+    | {"a_is_farther": pa.bool_(), "preview": pa.binary()}
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Samples of one set.
+    """Samples of the set `entry`, which has these only, at `positions` of the whole set.
 
-    Attributes:
-        entry: the set, with these samples only.
-        positions: of the samples in the whole set.
-        size: of the network's input.
+    `size` is that of the network's input.
     """
 
     entry: FoundSet
@@ -103,13 +87,10 @@ class Work:
 def evaluate_stream(
     settings: ZeroShotConfig, model: dpt.DPT, work: Sequence[Work], pictures: bool = False
 ) -> Iterator[pa.Table]:
-    """Evaluate samples on Ray.
+    """Evaluate the samples `work` on Ray; without any, Ray is not started.
 
-    Args:
-        settings: workers, device, batch size, precision.
-        model: predicts depth or inverse depth; on any device.
-        work: the samples; without any, Ray is not started.
-        pictures: draw each sample, see `pipelines.zero_shot.pictures`.
+    The `model`, on any device, predicts depth or inverse depth; `settings` has workers, device, batch size
+    and precision. With `pictures`, each sample is drawn, see `pipelines.zero_shot.pictures`.
 
     Yields:
         tables of `RESULT_SCHEMA`.
@@ -125,14 +106,10 @@ def evaluate_stream(
     with temporary_folder(model) as folder:
         # The model travels through Ray, because the driver's disk is not the workers'.
         shipped = ray.put({path.name: path.read_bytes() for path in folder.iterdir()})
+    reading = partial(_read_unit, pictures=pictures)
     stream = (
         ray.data.from_items(units, override_num_blocks=len(units))
-        .map_batches(
-            partial(_read_unit, pictures=pictures),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=READING_CPUS,
-        )
+        .map_batches(reading, batch_size=1, batch_format="pyarrow", num_cpus=READING_CPUS)
         .map_batches(
             _Evaluator,
             batch_size=None,
@@ -172,12 +149,10 @@ def _read_unit(table: pa.Table, pictures: bool) -> Iterator[pa.Table]:
 def _image_columns(work: Work, raw: Any, pictures: bool) -> dict[str, Any]:
     description = work.entry.description
     ready = prepare(raw, work.size, description.border)
+    sizes = (*ready.pixels.shape[:2], *ready.image.shape[:2])
     return {
         "pixels": ready.pixels.tobytes(),
-        "input_height": ready.pixels.shape[0],
-        "input_width": ready.pixels.shape[1],
-        "height": ready.image.shape[0],
-        "width": ready.image.shape[1],
+        **dict(zip(("input_height", "input_width", "height", "width"), sizes, strict=True)),
         "depth": None if ready.depth is None else ready.depth.tobytes(),
         "cap": description.cap,
         "points": ready.points,
@@ -202,7 +177,11 @@ class _Evaluator:
         self._batch_size = settings.batch_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        rows = _rows(table)
+        large = ("pixels", "depth")  # as buffers, which are not copied
+        rows = table.drop_columns(list(large)).to_pylist()
+        for name in large:
+            for row, value in zip(rows, table.column(name), strict=True):
+                row[name] = value.as_buffer()
         results = [_result(row) for row in rows if row["pixels"] is None]
         images = [row for row in rows if row["pixels"] is not None]
         batches = SameSizeBatches[dict[str, Any]](self._batch_size)
@@ -237,16 +216,6 @@ def _measured(row: Mapping[str, Any], prediction: torch.Tensor) -> dict[str, Any
         if small is not None:
             strip = depth_strip(small, depth, prediction, measured, row["cap"])
     return _result(row, measured) | {"finite": True, "picture": None if strip is None else encode_png(strip)}
-
-
-def _rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows of a table; large values as buffers, which are not copied."""
-    large = ("pixels", "depth")
-    rows = table.drop_columns(list(large)).to_pylist()
-    for name in large:
-        for row, value in zip(rows, table.column(name), strict=True):
-            row[name] = value.as_buffer()
-    return rows
 
 
 def _array(row: Mapping[str, Any], name: str, *shape: int) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.report.charts import Chart, Dots, Line, dot_chart, line_chart, scatter_chart
 from tune import records
@@ -22,39 +21,23 @@ _POINTS = 150
 
 def charts_of(results: TableResults) -> Iterator[Chart]:
     """The charts of the `results` of a table of trained models: means, validation and loss curves."""
-    rows = [
-        Dots(
-            row.title,
-            value.mean if (value := row.value(_MEAN)) else None,
-            value.deviation if value and not math.isnan(value.deviation) else None,
-            reference(row.row, records.MEAN) if results.same_datasets else None,
-        )
-        for row in results.rows
-    ]
+    table, rows = results.table.name, []
+    for row in results.rows:
+        value = row.value(_MEAN)
+        deviation = value.deviation if value and not math.isnan(value.deviation) else None
+        paper = reference(row.row, records.MEAN) if results.same_datasets else None
+        rows.append(Dots(row.title, value.mean if value else None, deviation, paper))
     if any(row.value is not None for row in rows):
-        yield dot_chart(
-            f"{results.table.name}_mean",
-            "Mean AbsRel",
-            "Bars are the deviation over seeds. Lower is better.",
-            rows,
-            "AbsRel, mean over datasets",
-            ("ours", "the paper"),
-        )
-    for metric, name, title, label in (
-        (_MEAN, "validation", "Validation", "mean AbsRel"),
-        ("loss", "loss", "Training loss", "loss"),
+        caption, label = "Bars are the deviation over seeds. Lower is better.", "AbsRel, mean over datasets"
+        yield dot_chart(f"{table}_mean", "Mean AbsRel", caption, rows, label, ("ours", "the paper"))
+    for metric, name, title, label, what in (
+        (_MEAN, "validation", "Validation", "mean AbsRel", "AbsRel on the validation images"),
+        ("loss", "loss", "Training loss", "loss", "The loss"),
     ):
         lines = [line for row in results.rows if (line := _curve(row, metric))]
+        caption = f"{what} over training, mean over seeds; shaded from the lowest to the highest seed."
         if lines:
-            yield line_chart(
-                f"{results.table.name}_{name}",
-                title,
-                f"{'AbsRel on the validation images' if metric == _MEAN else 'The loss'} over training, mean "
-                "over seeds; shaded from the lowest to the highest seed.",
-                lines,
-                "step",
-                label,
-            )
+            yield line_chart(f"{table}_{name}", title, caption, lines, "step", label)
 
 
 def resolution_chart(results: TableResults) -> Chart | None:
@@ -69,59 +52,34 @@ def resolution_chart(results: TableResults) -> Chart | None:
             lines.append(Line(row.title, np.array(sides, np.float64), means, means - spread, means + spread))
     if not lines:
         return None
-    return line_chart(
-        "resolution",
-        "Figure 4: inference resolution",
-        f"By how much the mean AbsRel rises when images are larger than the {sides[0]} pixels of training.",
-        lines,
-        "side of the images in pixels",
-        "change of AbsRel in percent",
-        ticks=sides,
-        zero=True,
-    )
+    title, above = "Figure 4: inference resolution", f"the {sides[0]} pixels of training"
+    caption = f"By how much the mean AbsRel rises when images are larger than {above}."
+    labels = ("side of the images in pixels", "change of AbsRel in percent")
+    return line_chart("resolution", title, caption, lines, *labels, ticks=sides, zero=True)
 
 
 def cost_chart(sweep: SweepResults) -> Chart | None:
     """Mean AbsRel over parameters of the backbones of a `sweep` that have both; None of fewer than two."""
     points: dict[str, list[tuple[float, float]]] = {}
     for trial in sweep.trials:
-        if BACKBONE.name not in trial.rows:
-            continue
         size, error = trial.metrics.get(records.PARAMETERS), trial.metrics.get(_MEAN)
-        if trial.counts and size is not None and error is not None:
+        if BACKBONE.name in trial.rows and trial.counts and size is not None and error is not None:
             points.setdefault(trial.rows[BACKBONE.name], []).append((size, error))
     if len(points) < 2:
         return None
-    return scatter_chart(
-        "cost",
-        "Accuracy and size",
-        "Mean AbsRel over seeds against parameters: lower left is better.",
-        {title: tuple(np.mean(found, axis=0)) for title, found in points.items()},
-        "million parameters",
-        "mean AbsRel",
-    )
+    means = {title: tuple(np.mean(found, axis=0)) for title, found in points.items()}
+    caption = "Mean AbsRel over seeds against parameters: lower left is better."
+    return scatter_chart("cost", "Accuracy and size", caption, means, "million parameters", "mean AbsRel")
 
 
 def _curve(row: RowResults, metric: str) -> Line | None:
     """Mean, lowest and highest value over seeds, at the steps that all of them have."""
     curves = [history(trial, metric) for trial in row.trials if trial.counts and metric in trial.metrics]
-    if not curves:
-        return None
-    steps = sorted(set.intersection(*(set(found.tolist()) for found, _ in curves)))
+    steps = sorted(set.intersection(*(set(found.tolist()) for found, _ in curves))) if curves else []
     if not steps:
         return None
     values = np.stack([found[np.isin(at, steps)] for at, found in curves])
-    x, values = _thinned(np.array(steps, np.float64), values)
-    return Line(row.title, x, values.mean(0), values.min(0), values.max(0))
-
-
-def _thinned(
-    steps: NDArray[np.float64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(N,) steps and (S, N) values → the same as means of neighbours, at most `_POINTS` of them."""
-    count = min(len(steps), _POINTS)
-    parts = np.array_split(np.arange(len(steps)), count)
-    return (
-        np.array([steps[part].mean() for part in parts]),
-        np.stack([values[:, part].mean(axis=1) for part in parts], axis=1),
-    )
+    parts = np.array_split(np.arange(len(steps)), min(len(steps), _POINTS))
+    x = np.array([np.array(steps, np.float64)[part].mean() for part in parts])
+    means = np.stack([values[:, part].mean(axis=1) for part in parts], axis=1)
+    return Line(row.title, x, means.mean(0), means.min(0), means.max(0))

@@ -23,12 +23,9 @@ from the figures it is recomputed from."""
 
 @dataclass(frozen=True, slots=True)
 class RowResults:
-    """A row of a table with its trials.
+    """A `row` of the paper's table, or of a user's own, with its `trials`, one a seed, of any status.
 
-    Attributes:
-        row: of the paper's table, or of a user's own.
-        trials: one a seed, of any status.
-        planned: seeds that the plan has.
+    The `planned` seeds are those that the plan has.
     """
 
     row: Row
@@ -125,15 +122,15 @@ def _table(sweep: SweepResults, name: str, planned: Mapping[str, Any]) -> TableR
     known = {row.title: row for row in table.rows}
     tagged = [trial.rows[name] for trial in sweep.trials if name in trial.rows]
     seeds = tuple(sorted({trial.seed for trial in sweep.trials}))
-    rows = tuple(
-        RowResults(
-            row=known.get(title, Row(title, {})),
-            trials=_trials_of(sweep, table, title),
-            planned=seeds if table.trained else seeds[:1],
-        )
-        for title in dict.fromkeys([*known, *tagged])
-    )
-    return TableResults(replace(table, rows=tuple(row.row for row in rows)), rows)
+    rows = []
+    for title in dict.fromkeys([*known, *tagged]):
+        found = tuple(trial for trial in sweep.trials if trial.rows.get(name) == title)
+        # Of an untrained table only those that were measured, if any were.
+        measured = tuple(trial for trial in found if records.PARAMETERS in trial.metrics)
+        trials = measured if measured and not table.trained else found
+        planned_seeds = seeds if table.trained else seeds[:1]
+        rows.append(RowResults(known.get(title, Row(title, {})), trials, planned_seeds))
+    return TableResults(replace(table, rows=tuple(row.row for row in rows)), tuple(rows))
 
 
 def _planned_table(name: str, planned: Mapping[str, Any]) -> AblationTable:
@@ -141,17 +138,9 @@ def _planned_table(name: str, planned: Mapping[str, Any]) -> AblationTable:
         Row(row["title"], row.get("changes", {}), row.get("paper", {}), frozenset(row.get("bold", ())))
         for row in planned["rows"]
     )
-    text = {key: planned.get(key, "") for key in ("number", "caption", "claims")}
-    return AblationTable(
-        name, rows=rows, notes=tuple(planned.get("notes", ())), trained=planned["trained"], **text
-    )
-
-
-def _trials_of(sweep: SweepResults, table: AblationTable, title: str) -> tuple[Trial, ...]:
-    """Trials of a row; of an untrained table only those that were measured, if any were."""
-    found = tuple(trial for trial in sweep.trials if trial.rows.get(table.name) == title)
-    measured = tuple(trial for trial in found if records.PARAMETERS in trial.metrics)
-    return measured if measured and not table.trained else found
+    number, caption, claims = (planned.get(key, "") for key in ("number", "caption", "claims"))
+    notes = tuple(planned.get("notes", ()))
+    return AblationTable(name, number, caption, rows, claims, notes, planned["trained"])
 
 
 def reference(row: Row, column: str) -> float | None:
@@ -172,14 +161,10 @@ def agreement(results: TableResults) -> Agreement | None:
     ]
     if len(both) < 2:
         return None
-    paper, ours = zip(*both, strict=True)
-    signs = [
-        (np.sign(paper[i] - paper[j]), np.sign(ours[i] - ours[j]))
-        for i, j in combinations(range(len(both)), 2)
-    ]
-    ordered = [pair for pair in signs if pair[0]]
-    tau = float(stats.kendalltau(paper, ours).statistic)
-    return Agreement(tau, sum(bool(a == b) for a, b in ordered), len(ordered))
+    signs = [tuple(np.sign(np.subtract(first, second))) for first, second in combinations(both, 2)]
+    alike = [bool(theirs == mine) for theirs, mine in signs if theirs]
+    tau = float(stats.kendalltau(*zip(*both, strict=True)).statistic)
+    return Agreement(tau, sum(alike), len(alike))
 
 
 def against_the_best(results: TableResults) -> tuple[str, dict[str, Comparison]] | None:
@@ -187,11 +172,8 @@ def against_the_best(results: TableResults) -> tuple[str, dict[str, Comparison]]
     means = {row.title: ours.mean for row in results.rows if (ours := row.value(_MEAN))}
     if len(means) < 2:
         return None
-    best = min(means, key=lambda title: means[title])
+    best = min(means, key=means.__getitem__)
     figures = {row.title: row.by_seed(_MEAN) for row in results.rows if row.title in means}
-    others = {
-        title: compare(figures[best], theirs)
-        for title, theirs in figures.items()
-        if title != best and figures[best].keys() & theirs.keys()
-    }
+    mine = figures.pop(best)
+    others = {title: compare(mine, found) for title, found in figures.items() if mine.keys() & found.keys()}
     return (best, others) if others else None

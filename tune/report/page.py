@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from datasets_prep.inspect.html import document, header, section, write_document
+from datasets_prep.inspect.html import header, write_document
 from pipelines.report import blocks as page
 from pipelines.report.charts import Chart
 from pipelines.report.table import MISSING, NumberTable
@@ -86,12 +86,9 @@ def _parts(sweep: SweepResults, tables: Sequence[TableResults]) -> Iterator[Part
         yield _table_part(sweep, results)
     shown = picture_rows(sweep)
     if shown:
-        yield Part(
-            "pictures",
-            "Predictions",
-            text=["The same validation images through every variant; bright is near."],
-            pictures=[(title, page.picture_grid(pictures)) for title, pictures in shown],
-        )
+        text = ["The same validation images through every variant; bright is near."]
+        grids = [(title, page.picture_grid(pictures)) for title, pictures in shown]
+        yield Part("pictures", "Predictions", text, pictures=grids)
     yield Part("run", "Run", text=settings(sweep), tables=[data_table(sweep), trial_table(sweep)])
 
 
@@ -99,16 +96,17 @@ def _table_part(sweep: SweepResults, results: TableResults) -> Part:
     table = results.table
     title = f"{table.number}: {_TITLES.get(table.name, table.name)}" if table.number else table.name
     text = [f"{table.caption}."] if table.caption != table.name else []
-    if table.claims:
-        text.append(f"The paper: “{table.claims}”")
+    text += [f"The paper: “{table.claims}”"] if table.claims else []
     problems = [f"{row.title}: {'; '.join(row.missing)}" for row in results.rows if row.missing]
+    charts: list[Chart | None]
     if table.name == "resolution":
-        charts, shown = [chart for chart in [resolution_chart(results)] if chart], resolution_table(results)
+        charts, shown = [resolution_chart(results)], resolution_table(results)
     elif table.name == "speed":
-        charts, shown = [chart for chart in [cost_chart(sweep)] if chart], speed_table(results)
+        charts, shown = [cost_chart(sweep)], speed_table(results)
     else:
-        charts, shown = list(charts_of(results)), accuracy_table(results)
-    return Part(table.name, title, text, problems, tables=[shown], remarks=remarks(results), charts=charts)
+        charts, shown = [*charts_of(results)], accuracy_table(results)
+    drawn = [chart for chart in charts if chart]
+    return Part(table.name, title, text, problems, tables=[shown], remarks=remarks(results), charts=drawn)
 
 
 _TITLES = {
@@ -123,15 +121,15 @@ _TITLES = {
 def _html(sweep: SweepResults, tables: Sequence[TableResults], parts: Sequence[Part]) -> str:
     links = {part.anchor: part.title.partition(": ")[2].capitalize() or part.title for part in parts}
     top = header("Ablations of dense prediction transformers", sweep.name, escape(finding(sweep)), links)
-    sections = "\n".join(section(part.anchor, part.title, _section(part)) for part in parts)
-    written = datetime.now(timezone.utc)
+    sections = {part.anchor: (part.title, _section(part)) for part in parts}
     foot = (
-        f"<footer><p>Built from MLflow on {written:%d %B %Y}; the sweep's run is "
+        f"Built from MLflow on {datetime.now(timezone.utc):%d %B %Y}; the sweep's run is "
         f"<code>{escape(sweep.run_id)}</code>. The paper: Ranftl, Bochkovskiy, Koltun, "
-        "<i>Vision Transformers for Dense Prediction</i>, ICCV 2021.</p></footer>"
+        "<i>Vision Transformers for Dense Prediction</i>, ICCV 2021."
     )
-    body = f"{top}\n{page.tiles(_tiles(sweep, tables))}\n<main>{sections}</main>\n{foot}"
-    return document(f"Ablations: {sweep.name}", body)
+    return page.report_page(
+        f"Ablations: {sweep.name}", top, page.tiles(_tiles(sweep, tables)), sections, foot
+    )
 
 
 def _section(part: Part) -> str:
@@ -150,26 +148,18 @@ def _tiles(sweep: SweepResults, tables: Sequence[TableResults]) -> list[tuple[st
     ]
     done, all_of_them, hours = progress(sweep)
     agreed = ", ".join(f"{tau:.2f}" for _, tau in found)
+    compared = ", ".join(name for name, _ in found) or "nothing to compare yet"
     commit = sweep.tags.get("git_commit", "unknown")
+    changed = " with changes" if commit.endswith("-dirty") else ""
+    started = f"{datetime.fromtimestamp(sweep.started / 1000, timezone.utc):%d %b %Y}"
+    seeds = [str(seed) for seed in sorted({trial.seed for trial in sweep.trials})]
+    seed_words = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if seeds else ""
     return [
         ("Trainings finished", f"{done} of {all_of_them}", f"{hours:.2f} hours of training"),
-        ("Variants", str(len({trial.variant for trial in sweep.trials})), _seed_words(sweep)),
-        (
-            "Rank agreement τ",
-            agreed or MISSING,
-            ", ".join(name for name, _ in found) or "nothing to compare yet",
-        ),
-        (
-            "Started",
-            f"{datetime.fromtimestamp(sweep.started / 1000, timezone.utc):%d %b %Y}",
-            f"commit {commit[:10]}{' with changes' if commit.endswith('-dirty') else ''}",
-        ),
+        ("Variants", str(len({trial.variant for trial in sweep.trials})), seed_words),
+        ("Rank agreement τ", agreed or MISSING, compared),
+        ("Started", started, f"commit {commit[:10]}{changed}"),
     ]
-
-
-def _seed_words(sweep: SweepResults) -> str:
-    seeds = sorted({trial.seed for trial in sweep.trials})
-    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}" if seeds else ""
 
 
 # ---- the other forms
@@ -189,10 +179,14 @@ def _markdown(sweep: SweepResults, parts: Sequence[Part]) -> str:
 
 def _figures_csv(tables: Sequence[TableResults]) -> str:
     rows = [("table", "row", "metric", "paper", "ours", "deviation", "seeds")]
+    speed = (records.PARAMETERS, records.LATENCY)
+    prefixes, others = (records.abs_rel(""), "resolution_"), (*speed, records.TRAIN_HOURS)
     for results in tables:
         for row in results.rows:
-            printed = {_metric_of(column): value for column, value in row.row.paper.items()}
-            ours_too = {metric for trial in row.trials for metric in trial.metrics if _reported(metric)}
+            columns = row.row.paper
+            printed = {name if name in speed else records.abs_rel(name): columns[name] for name in columns}
+            metrics = {metric for trial in row.trials for metric in trial.metrics}
+            ours_too = {name for name in metrics if name.startswith(prefixes) or name in others}
             for metric in sorted(printed.keys() | ours_too):
                 paper, ours = printed.get(metric), row.value(metric)
                 mean, count = (ours.mean, ours.count) if ours else (None, 0)
@@ -200,18 +194,6 @@ def _figures_csv(tables: Sequence[TableResults]) -> str:
                 figures = (_plain(paper), _plain(mean), _plain(deviation), str(count))
                 rows.append((results.table.name, row.title, metric, *figures))
     return _csv(rows)
-
-
-def _metric_of(column: str) -> str:
-    """Metric of a column of the paper's tables."""
-    return column if column in _SPEED else records.abs_rel(column)
-
-
-_SPEED = (records.PARAMETERS, records.LATENCY)
-
-
-def _reported(metric: str) -> bool:
-    return metric.startswith((records.abs_rel(""), "resolution_")) or metric in (*_SPEED, records.TRAIN_HOURS)
 
 
 def _trials_csv(sweep: SweepResults) -> str:

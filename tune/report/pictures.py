@@ -37,10 +37,12 @@ def picture_rows(sweep: SweepResults) -> list[tuple[str, list[tuple[str, Picture
                 variants.add(trial.variant)
                 captioned = rows.setdefault((match[1], int(match[2])), {})
                 captioned.setdefault(_LABELS.get(match[3], _caption(trial)), picture)
-    return [
-        (f"{dataset}, validation image {number}", _sorted(rows[dataset, number]))
-        for dataset, number in sorted(rows)
-    ]
+    first = {caption: place for place, caption in enumerate(_LABELS.values())}
+    shown = []
+    for dataset, number in sorted(rows):
+        captioned = sorted(rows[dataset, number].items(), key=lambda item: first.get(item[0], len(first)))
+        shown.append((f"{dataset}, validation image {number}", captioned))
+    return shown
 
 
 def _pictures(trial: Trial) -> dict[str, Picture]:
@@ -68,8 +70,3 @@ def _caption(trial: Trial) -> str:
 def _order(trial: Trial) -> tuple[int, str, int]:
     places = [records.TABLES.index(name) for name in trial.rows if name in records.TABLES]
     return min(places, default=len(records.TABLES)), _caption(trial), trial.seed
-
-
-def _sorted(captioned: dict[str, Picture]) -> list[tuple[str, Picture]]:
-    """Image and ground truth first."""
-    return sorted(captioned.items(), key=lambda item: [*_LABELS.values(), item[0]].index(item[0]))

@@ -24,13 +24,10 @@ def progress(sweep: SweepResults) -> tuple[int, int, float]:
 
 def finding(sweep: SweepResults) -> str:
     """A `sweep` in a sentence or two."""
-    done, all_of_them, _ = progress(sweep)
+    done, planned, _ = progress(sweep)
     names = ", ".join(dict.fromkeys(dataset.name for dataset in sweep.data())) or "no data yet"
-    state = (
-        f"All {done} trainings are finished"
-        if done == all_of_them
-        else f"{done} of {all_of_them} trainings are finished; what is missing is marked"
-    )
+    missing = f"{done} of {planned} trainings are finished; what is missing is marked"
+    state = missing if done < planned else f"All {done} trainings are finished"
     return f"{state}. Trained and validated on {names}."
 
 
@@ -38,7 +35,8 @@ def remarks(results: TableResults) -> list[str]:
     """Rank agreement and significance over seeds of a table's `results`, and notes on the paper's."""
     found = []
     if results.table.trained and results.table.name != "resolution":
-        found = [*_agreement(results), *_significance(results)]
+        best = against_the_best(results)
+        found = [_agreement(results), *([note(*best)] if best else [])]
         if any(row.row.paper for row in results.rows) and not results.same_datasets:
             found.append(
                 "Our mean is over other datasets than the paper's, so there is no difference of means; "
@@ -69,16 +67,11 @@ def _difference(sweep: SweepResults, key: str) -> str:
     return "" if ours in ([], [str(value)]) else f"{key} {' or '.join(ours)} instead of {value}"
 
 
-def _agreement(results: TableResults) -> list[str]:
+def _agreement(results: TableResults) -> str:
     found = agreement(results)
     if found is None or math.isnan(found.tau):
-        return ["Ranks are not compared: fewer than two rows have figures of ours and of the paper's."]
-    return [
+        return "Ranks are not compared: fewer than two rows have figures of ours and of the paper's."
+    return (
         f"Ranks by mean AbsRel: Kendall's τ = {found.tau:.2f}; of {found.pairs} pairs of rows that the paper "
         f"orders, {found.alike} are in the same order here."
-    ]
-
-
-def _significance(results: TableResults) -> list[str]:
-    found = against_the_best(results)
-    return [note(*found)] if found else []
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,15 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training of a sweep.
+    """One training of a sweep: a `variant` with a `seed`, on some `data`.
 
     Attributes:
-        run_id: its MLflow run; empty if it was not started.
-        variant, seed: that it trains.
+        run_id: its MLflow run, which has the `tags`; empty if it was not started.
         rows: table → title of the variant's row.
         status: of the run: FINISHED, FAILED, KILLED, RUNNING; SCHEDULED if it was not started.
         stopped_early: the step at which the scheduler stopped it.
         metrics: the last value of each.
         parameters: the resolved training config.
-        tags: of the run.
-        data: that it was trained on.
     """
 
     run_id: str
@@ -75,15 +72,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class SweepResults:
-    """A sweep and its trials, by variant and seed.
+    """The sweep `name` and its `trials`, by variant and seed, also those of the plan that were not started.
 
     Attributes:
-        name: of the sweep.
-        run_id: its parent run in MLflow.
+        run_id: its parent run in MLflow, which has the `tags`.
         started: milliseconds since 1970.
-        tags: of that run.
         plan: content of `records.SWEEP_FILE`: `tables`, `variants`, `seeds` and more; empty if it is missing.
-        trials: those of the plan that were not started are among them.
     """
 
     name: str
@@ -124,16 +118,14 @@ def read_sweep(name: str) -> SweepResults:
         if earlier is None or trial.counts or not earlier.counts:
             trials[trial.variant, trial.seed] = trial
     plan = _plan(run.info.run_id)
-    for trial in _planned(plan):
-        trials.setdefault((trial.variant, trial.seed), trial)
-    return SweepResults(
-        name=name,
-        run_id=run.info.run_id,
-        started=run.info.start_time,
-        tags=run.data.tags,
-        plan=plan,
-        trials=tuple(trials[key] for key in sorted(trials)),
-    )
+    # Each variant has a trial with every seed, or with the first if none of its tables is trained.
+    for variant in plan.get("variants", []):
+        key, rows, seeds = variant["key"], variant["rows"], plan["seeds"]
+        for seed in seeds if _trained_tables(plan) & rows.keys() else seeds[:1]:
+            not_started = Trial("", key, seed, rows, _NOT_STARTED, None, {}, {}, {}, ())
+            trials.setdefault((key, seed), not_started)
+    ordered, info = tuple(trials[key] for key in sorted(trials)), run.info
+    return SweepResults(name, info.run_id, info.start_time, run.data.tags, plan, ordered)
 
 
 def history(trial: Trial, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -147,7 +139,9 @@ def history(trial: Trial, metric: str) -> tuple[NDArray[np.float64], NDArray[np.
 def _trial(run: Run) -> Trial:
     tags = run.data.tags
     rows = {table: title for tag, title in tags.items() if (table := records.table_of_tag(tag))}
-    inputs = run.inputs.dataset_inputs if run.inputs else []
+    inputs = [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
+    profiles = [json.loads(entity.profile) if entity.profile else {} for entity in inputs]
+    samples = [profile if isinstance(profile, dict) else {} for profile in profiles]
     return Trial(
         run_id=run.info.run_id,
         variant=tags.get(records.VARIANT, run.info.run_name),
@@ -158,26 +152,14 @@ def _trial(run: Run) -> Trial:
         metrics=run.data.metrics,
         parameters=run.data.params,
         tags=tags,
-        data=tuple(_dataset(entry.dataset) for entry in inputs),
+        data=tuple(
+            Dataset(one.name, one.digest, splits) for one, splits in zip(inputs, samples, strict=True)
+        ),
     )
 
 
 def _trained_tables(plan: Mapping[str, Any]) -> set[str]:
     return {table["name"] for table in plan.get("tables", []) if table["trained"]}
-
-
-def _planned(plan: Mapping[str, Any]) -> Iterator[Trial]:
-    """Trials of a plan: each variant with every seed, or with the first if none of its tables is trained."""
-    trained = _trained_tables(plan)
-    for variant in plan.get("variants", []):
-        rows, seeds = variant["rows"], plan["seeds"]
-        for seed in seeds if trained & rows.keys() else seeds[:1]:
-            yield Trial("", variant["key"], seed, rows, _NOT_STARTED, None, {}, {}, {}, ())
-
-
-def _dataset(entity: Any) -> Dataset:
-    profile = json.loads(entity.profile) if entity.profile else {}
-    return Dataset(entity.name, entity.digest, profile if isinstance(profile, dict) else {})
 
 
 def _plan(run_id: str) -> Mapping[str, Any]:

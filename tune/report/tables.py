@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pipelines.report.table import MISSING, Cell, Column, NumberTable, Tone
 from tune import records
 from tune.report.comparison import RowResults, TableResults, reference
-from tune.report.results import SweepResults, Trial
+from tune.report.results import SweepResults
 from tune.report.significance import Summary, summarise
 
 _HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
@@ -27,13 +27,10 @@ def accuracy_table(results: TableResults) -> NumberTable:
     for name in names:
         titles = ("paper", "ours", "difference") if name in compared else ("ours",)
         columns += [Column(title, _HEADINGS.get(name, name)) for title in titles]
-    table = NumberTable(
-        _title(results, "AbsRel after affine alignment; lower is better"), [*columns, Column("seeds")]
-    )
-    paper_best = {name: _lowest([row.row.paper.get(name) for row in results.rows]) for name in compared}
-    our_best = {
-        name: _lowest_mean([row.value(records.abs_rel(name)) for row in results.rows]) for name in names
-    }
+    title = _title(results, "AbsRel after affine alignment; lower is better")
+    table, rows = NumberTable(title, [*columns, Column("seeds")]), results.rows
+    paper_best = {name: _lowest([row.row.paper.get(name) for row in rows]) for name in compared}
+    our_best = {name: _lowest_mean([row.value(records.abs_rel(name)) for row in rows]) for name in names}
     for row in results.rows:
         cells = [Cell.of(row.title)]
         for name in names:
@@ -81,16 +78,11 @@ def resolution_table(results: TableResults) -> NumberTable:
         cells = [Cell.of(row.title), _our_cell(row, at_base, None)]
         for side in larger:
             change = relative_change(row, side, base)
-            cells.append(
-                Cell.absent(_why(row))
-                if change is None
-                else Cell(
-                    f"{_signed(change.mean, 1)} %",
-                    change.mean,
-                    _spread(change, 1),
-                    best=change.mean == best[side],
-                )
-            )
+            if change is None:
+                cells.append(Cell.absent(_why(row)))
+            else:
+                text, spread = f"{_signed(change.mean, 1)} %", _spread(change, 1)
+                cells.append(Cell(text, change.mean, spread, best=change.mean == best[side]))
         table.rows.append([*cells, _seeds(row)])
     return table
 
@@ -110,8 +102,9 @@ def speed_table(results: TableResults) -> NumberTable:
         for metric in groups:
             paper, ours = row.row.paper.get(metric), row.value(metric)
             cells.append(Cell.absent() if paper is None else Cell(f"{paper:.0f}", paper))
-            cells.append(_our_cell(row, ours, None, digits=1))
-            cells.append(_percent(paper, ours))
+            change = 100 * (ours.mean / paper - 1) if paper and ours else None
+            percent = Cell.absent() if change is None else Cell(f"{_signed(change, 1)} %", change)
+            cells += [_our_cell(row, ours, None, digits=1), percent]
         table.rows.append(cells)
     return table
 
@@ -122,17 +115,12 @@ def trial_table(sweep: SweepResults) -> NumberTable:
     columns = [Column(title, text=title in ("variant", "ended", "MLflow run")) for title in titles]
     table = NumberTable("Trainings of this sweep", columns)
     for trial in sweep.trainings():
-        table.rows.append(
-            [
-                Cell.of(trial.variant),
-                Cell(str(trial.seed), trial.seed),
-                Cell(trial.state, trial.state, tone="" if trial.counts else "failed"),
-                _number(trial, _MEAN, 4),
-                _number(trial, "images_per_second", 1),
-                _number(trial, records.TRAIN_HOURS, 3),
-                Cell.of(trial.run_id),
-            ]
-        )
+        ended = Cell(trial.state, trial.state, tone="" if trial.counts else "failed")
+        cells = [Cell.of(trial.variant), Cell(str(trial.seed), trial.seed), ended]
+        for metric, digits in ((_MEAN, 4), ("images_per_second", 1), (records.TRAIN_HOURS, 3)):
+            value = trial.metrics.get(metric)
+            cells.append(Cell.absent() if value is None else Cell(f"{value:.{digits}f}", value))
+        table.rows.append([*cells, Cell.of(trial.run_id)])
     return table
 
 
@@ -174,19 +162,9 @@ def _difference(paper: float | None, ours: Summary | None) -> Cell:
     if paper is None or ours is None:
         return Cell.absent()
     difference = ours.mean - paper
-    return Cell(
-        _signed(difference, 4),
-        difference,
-        f"{_signed(100 * difference / paper, 1)} %",
-        tone=_tone(difference),
-    )
-
-
-def _percent(paper: float | None, ours: Summary | None) -> Cell:
-    if not paper or ours is None:
-        return Cell.absent()
-    change = 100 * (ours.mean / paper - 1)
-    return Cell(f"{_signed(change, 1)} %", change)
+    tone: Tone = "better" if difference < 0 else "worse" if difference > 0 else ""
+    percent = f"{_signed(100 * difference / paper, 1)} %"
+    return Cell(_signed(difference, 4), difference, percent, tone=tone)
 
 
 def _seeds(row: RowResults) -> Cell:
@@ -202,11 +180,6 @@ def _why(row: RowResults) -> str:
     return next(iter(states)) if len(states) == 1 else (", ".join(sorted(states)) or MISSING)
 
 
-def _number(trial: Trial, metric: str, digits: int) -> Cell:
-    value = trial.metrics.get(metric)
-    return Cell.absent() if value is None else Cell(f"{value:.{digits}f}", value)
-
-
 def _lowest(values: Sequence[float | None]) -> float | None:
     return min((value for value in values if value is not None), default=None)
 
@@ -219,7 +192,3 @@ def _signed(value: float, digits: int) -> str:
     """With a sign, U+2212 for minus; without one if all printed digits are 0."""
     text = f"{value:+.{digits}f}"
     return text.lstrip("+-") if not float(text) else text.replace("-", "\N{MINUS SIGN}")
-
-
-def _tone(difference: float) -> Tone:
-    return "better" if difference < 0 else "worse" if difference > 0 else ""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.report.table import Cell, NumberTable
+from pipelines.report.table import NumberTable
 from tune.report.comparison import tables_of
 from tune.report.remarks import remarks
 from tune.report.results import read_sweep
@@ -36,10 +36,6 @@ def _printed(table: NumberTable) -> Table:
         title = f"{column.group}\n{column.title}".strip()
         printed.add_column(escape(title), justify="left" if column.text else "right")
     for row in table.rows:
-        printed.add_row(*map(_text, row))
+        texts = [(escape(f"{cell.text} {cell.detail}".strip()), cell.best) for cell in row]
+        printed.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
     return printed
-
-
-def _text(cell: Cell) -> str:
-    text = escape(f"{cell.text} {cell.detail}".strip())
-    return f"[bold]{text}[/bold]" if cell.best else text
