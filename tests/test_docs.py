@@ -59,13 +59,13 @@ def shell_lines() -> list[Any]:
 
 
 @pytest.mark.parametrize("words", shell_lines())
-def test_every_command_line_parses(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_line_parses(words, tmp_path, monkeypatch):
     _write_shown_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     check_line(words)
 
 
-def test_a_wrong_command_line_is_seen() -> None:
+def test_a_wrong_command_line_is_seen():
     for line in (
         "dpt tarin --data x --name y",
         "dpt train --data x --nmae y",
@@ -193,9 +193,7 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("block", blocks("console"), ids=_id)
-def test_every_console_example_prints_what_it_shows(
-    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_console_example_prints_what_it_shows(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     first, _, expected = block.code.partition("\n")
     prompt, *words = shlex.split(first)
@@ -217,7 +215,7 @@ def _write_shown_files(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=_id)
-def test_every_yaml_file_is_valid(block: Block, tmp_path: Path) -> None:
+def test_every_yaml_file_is_valid(block, tmp_path):
     name = block.code.partition("\n")[0].removeprefix("# ")
     path = tmp_path / name
     path.write_text(block.code)
@@ -238,7 +236,7 @@ def plain_snippets() -> list[Block]:
 
 
 @pytest.mark.parametrize("block", plain_snippets(), ids=_id)
-def test_every_python_snippet_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_python_snippet_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.jpg", np.zeros((48, 64, 3), np.uint8))
     dpt.save_model(dpt.create_model("dpt_tiny"), "runs/first/step_00000300")
@@ -252,20 +250,20 @@ def test_every_python_snippet_runs(block: Block, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + "/" + page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + "/" + page.name)
-def test_every_file_that_is_named_is_there(page: Path) -> None:
+def test_every_file_that_is_named_is_there(page):
     packages = "dpt|datasets_prep|pipelines|tune|tests|docs|benchmarks"
     named = re.findall(rf"`((?:{packages})/[\w./-]+)`", page.read_text(encoding="utf-8"))
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
-def test_every_setting_that_the_page_about_the_paper_names_exists() -> None:
+def test_every_setting_that_the_page_about_the_paper_names_exists():
     text = (REPOSITORY / "docs" / "paper.md").read_text(encoding="utf-8")
     jobs = "|".join(Experiment.model_fields)
     named = re.findall(rf"`((?:{jobs})(?:\.\w+)+)`", text)
@@ -281,7 +279,7 @@ def _look_up(section: BaseModel, path: list[str]) -> None:
         section = getattr(section, key)
 
 
-def test_the_readme_is_short_and_leads_to_every_page() -> None:
+def test_the_readme_is_short_and_leads_to_every_page():
     text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MOST_README_LINES
     missing = [page.name for page in PAGES[1:] if f"({os.path.relpath(page, REPOSITORY)})" not in text]

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import duckdb
 import numpy as np
-import pytest
 from typer.testing import CliRunner
 
 from datasets_prep.manifest import open_dataset
@@ -45,9 +44,7 @@ def tour() -> list[list[str]]:
     return [words[1:] for words in commands(code) if words[0] == "dpt"]
 
 
-def test_the_tour_of_the_readme_and_a_registered_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None, mlflow_database: str
-) -> None:
+def test_the_tour_of_the_readme_and_a_registered_model(tmp_path, monkeypatch, ray_session, mlflow_database):
     monkeypatch.chdir(tmp_path)
     steps = tour()
     assert [words[0] for words in steps] == [
@@ -63,7 +60,7 @@ def test_the_tour_of_the_readme_and_a_registered_model(
     assert runpy.run_path("snippet.py")["inverse_depth"].shape == (48, 64)
 
 
-def test_python_reads_a_shard(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_reads_a_shard(shards_folder, tmp_path, monkeypatch):
     code = snippet("python", READS_SHARDS)
     for package in ("dpt", "datasets_prep", "pipelines"):
         assert f"import {package}" not in code
@@ -78,7 +75,7 @@ def test_python_reads_a_shard(shards_folder: Path, tmp_path: Path, monkeypatch: 
     assert 0 < np.nanmin(found["metres"]) < 1000
 
 
-def test_duckdb_reads_the_statistics(shards_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duckdb_reads_the_statistics(shards_folder, monkeypatch):
     monkeypatch.chdir(shards_folder.parent)
     query = snippet("sql", "DuckDB").replace("'shards/", f"'{shards_folder.name}/")
     rows = {(row[0], row[1]): row[2:] for row in duckdb.sql(query).fetchall()}

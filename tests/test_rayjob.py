@@ -146,7 +146,7 @@ def cluster(content: dict[str, Any]) -> RayClusterSpec:
         (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"], "num-cpus", 0),
     ],
 )
-def test_the_schema_refuses(content: dict[str, Any], path: list[str], key: str, value: object) -> None:
+def test_the_schema_refuses(content, path, key, value):
     RayJob.model_validate(content)
     place = content
     for name in path:
@@ -156,7 +156,7 @@ def test_the_schema_refuses(content: dict[str, Any], path: list[str], key: str, 
         RayJob.model_validate(content)
 
 
-def test_every_pod_has_the_pinned_ray_and_one_python(cluster: RayClusterSpec) -> None:
+def test_every_pod_has_the_pinned_ray_and_one_python(cluster):
     assert cluster.rayVersion == ray.__version__
     launcher = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
     tag = launcher["docker"]["image"].partition(":")[2]
@@ -167,7 +167,7 @@ def test_every_pod_has_the_pinned_ray_and_one_python(cluster: RayClusterSpec) ->
     assert f"FROM rayproject/ray:{tag}" in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
 
 
-def test_nothing_runs_while_there_is_nothing_to_do(content: dict[str, Any], cluster: RayClusterSpec) -> None:
+def test_nothing_runs_while_there_is_nothing_to_do(content, cluster):
     job = RayJob.model_validate(content).spec
     assert job.shutdownAfterJobFinishes
     assert cluster.enableInTreeAutoscaling
@@ -177,7 +177,7 @@ def test_nothing_runs_while_there_is_nothing_to_do(content: dict[str, Any], clus
     assert cluster.headGroupSpec.rayStartParams["num-cpus"] == "0"
 
 
-def test_cpu_work_is_on_spot_and_training_has_gpus(cluster: RayClusterSpec) -> None:
+def test_cpu_work_is_on_spot_and_training_has_gpus(cluster):
     cpu, gpu = cluster.workerGroupSpecs
     assert cpu.template.spec.nodeSelector["karpenter.sh/capacity-type"] == "spot"
     assert "nvidia.com/gpu" not in cpu.template.spec.containers[0].resources.limits
@@ -188,12 +188,12 @@ def test_cpu_work_is_on_spot_and_training_has_gpus(cluster: RayClusterSpec) -> N
     assert mounted == {volume.name for volume in gpu.template.spec.volumes}
 
 
-def test_permissions_come_from_the_service_account_only(cluster: RayClusterSpec) -> None:
+def test_permissions_come_from_the_service_account_only(cluster):
     assert {pod.serviceAccountName for pod in pods(cluster)} == {"dpt"}
     assert "AKIA" not in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
 
 
-def test_a_retry_goes_on_with_the_run(content: dict[str, Any], cluster: RayClusterSpec) -> None:
+def test_a_retry_goes_on_with_the_run(content, cluster):
     from pipelines.cli.app import _parameters_of
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section

@@ -217,9 +217,7 @@ def test_box_throws_a_shadow_away_from_the_sun():
 
 def test_faces_are_brighter_towards_the_light():
     world = World(
-        [solids.ball((5, 0, 1.5), 1.5, MATT)],
-        Light((0, 1, 0), None, (1, 1, 1), (0.1,) * 3, (0.1,) * 3),
-        SKY,
+        [solids.ball((5, 0, 1.5), 1.5, MATT)], Light((0, 1, 0), None, (1, 1, 1), (0.1,) * 3, (0.1,) * 3), SKY
     )
     camera = camera_at()
     depth, owner = cast(world, camera, HEIGHT, WIDTH)

@@ -189,7 +189,7 @@ def random_maps(seed: int = 0, classes: int = 6) -> tuple[torch.Tensor, torch.Te
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_segmentation_counts_against_torchmetrics(seed: int) -> None:
+def test_segmentation_counts_against_torchmetrics(seed):
     prediction, labels = random_maps(seed)
     counts = SegmentationCounts(6)
     counts.update(prediction, labels)
@@ -205,7 +205,7 @@ def test_segmentation_counts_against_torchmetrics(seed: int) -> None:
     assert result["pixels"] == int((labels != 255).sum())
 
 
-def test_segmentation_counts_are_the_same_however_images_are_spread() -> None:
+def test_segmentation_counts_are_the_same_however_images_are_spread():
     prediction, labels = random_maps()
     whole = SegmentationCounts(6)
     whole.update(prediction, labels)
@@ -219,7 +219,7 @@ def test_segmentation_counts_are_the_same_however_images_are_spread() -> None:
     assert total.result() == whole.result()
 
 
-def test_segmentation_counts_of_nothing_are_nan_not_zero() -> None:
+def test_segmentation_counts_of_nothing_are_nan_not_zero():
     counts = SegmentationCounts(3)
     counts.update(torch.zeros(2, 4, 4, dtype=torch.int64), torch.full((2, 4, 4), 255))
     assert math.isnan(counts.result()["miou"])
@@ -235,7 +235,7 @@ def test_segmentation_counts_of_nothing_are_nan_not_zero() -> None:
         (-1, 0, "predicted class -1"),
     ],
 )
-def test_segmentation_counts_refuse_what_is_no_class(prediction: int, label: int, message: str) -> None:
+def test_segmentation_counts_refuse_what_is_no_class(prediction, label, message):
     counts = SegmentationCounts(3)
     with pytest.raises(ValueError, match=message):
         counts.update(torch.full((1, 2, 2), prediction), torch.full((1, 2, 2), label))

@@ -131,7 +131,7 @@ def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Prep
     return Prepared(said, folder / "shards")
 
 
-def test_a_job_runs_the_uploaded_tree(cluster: Cluster, prepared: Prepared) -> None:
+def test_a_job_runs_the_uploaded_tree(cluster, prepared):
     assert "7 train, 1 val, 0 quarantined" in prepared.said
     dataset = open_dataset(str(prepared.shards / "redweb"))
     assert [shard.rows for shard in dataset.manifest.split("train")] == [4, 3]
@@ -140,7 +140,7 @@ def test_a_job_runs_the_uploaded_tree(cluster: Cluster, prepared: Prepared) -> N
     check_ran_from_upload(cluster)
 
 
-def test_a_job_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_needs_the_token(cluster, tmp_path):
     stranger = {name: value for name, value in cluster.environment.items() if "TOKEN" not in name}
     stranger["HOME"] = str(tmp_path)
     forged = stranger | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -162,7 +162,7 @@ def test_a_job_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_console_script_decides_how_its_job_ends(cluster, tmp_path):
     cluster.seen.unlink(missing_ok=True)
     absent = tmp_path / "absent"
     good = ["dpt", "config", "prepare", "side=65"]
@@ -182,13 +182,7 @@ def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path:
     assert {UPLOADED in line for line in cluster.seen.read_text().splitlines()} == {True}
 
 
-def test_training_goes_the_whole_way_from_a_laptop(
-    cluster: Cluster,
-    prepared: Prepared,
-    mlflow_server: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_server, tmp_path, monkeypatch):
     environment = cluster.environment | {"MLFLOW_TRACKING_URI": mlflow_server}
     runs = tmp_path / "runs"
     train = ["train", "--data", str(prepared.shards), "--storage", str(runs), "--name", "first", *TINY]
@@ -224,7 +218,7 @@ def test_training_goes_the_whole_way_from_a_laptop(
     assert fetched.read_bytes() == last.read_bytes()
 
 
-def test_what_the_cluster_cannot_reach_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+def test_what_the_cluster_cannot_reach_is_one_line(cluster, tmp_path):
     nowhere = "http://127.0.0.1:9"
     train = ["train", "--data", str(tmp_path / "absent"), "--storage", str(tmp_path), "--name", "x"]
     with dpt_submit(cluster.address, cluster.environment | {"MLFLOW_TRACKING_URI": nowhere}, train) as job:

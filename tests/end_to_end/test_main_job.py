@@ -51,9 +51,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str,
     return tmp_path
 
 
-def test_the_whole_way(
-    place: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_way(place, raw_folder, monkeypatch, capsys):
     for name in ("redweb", "tartanair"):
         assert (
             dpt(
@@ -120,9 +118,7 @@ def test_the_whole_way(
     ]
 
 
-def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(
-    place: Path, shards_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(place, shards_folder, monkeypatch, capsys):
     hopeless = ("max_loss=1e-9", "max_skipped=3", "steps=50")
     arguments = ("train", "--data", shards_folder, "--name", "hopeless", *TINY, *hopeless)
     assert dpt(monkeypatch, *arguments) == 1

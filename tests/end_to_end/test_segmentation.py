@@ -54,9 +54,7 @@ def metrics(run: str) -> dict[str, float]:
     return dict(MlflowClient().search_runs([experiment.experiment_id], query)[0].data.metrics)
 
 
-def test_the_whole_way(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_way(place, monkeypatch, capsys):
     for name in ("ade20k", "pascal_context_59"):
         settings = ("--config", "ade20k", "samples_per_shard=4")
         assert dpt(monkeypatch, "prepare", name, "--raw", f"raw/{name}", "--out", "shards", *settings) == 0
@@ -110,9 +108,7 @@ def test_the_whole_way(
     assert (np.load(BytesIO(served["classes"][0])) == classes).mean() > 0.99
 
 
-def test_what_does_not_go_together_is_said_in_one_line(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_go_together_is_said_in_one_line(place, monkeypatch, capsys):
     assert dpt(monkeypatch, "prepare", "ade20k", "--raw", "raw/ade20k", "--out", "shards", "resize=none") == 0
     capsys.readouterr()
     train = ("train", "--data", "shards/ade20k", "--name", "x")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,9 +21,7 @@ def dpt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("dataset", ["movies", "wsvd"])
-def test_videos_become_shards(
-    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_videos_become_shards(dataset, tmp_path, monkeypatch, capsys):
     generated, raw, shards = tmp_path / "generated", tmp_path / "raw", tmp_path / "shards"
     write_dataset(dataset, generated, scenes=2, height=128, width=192)
     lists = ("--lists", generated / "lists") if dataset == "wsvd" else ()

@@ -69,9 +69,7 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byte
 @pytest.mark.parametrize(
     "number", [pytest.param(n, marks=() if n < QUICK else pytest.mark.slow) for n in range(TRIALS)]
 )
-def test_the_bytes_are_those_of_a_clean_run(
-    number: int, raw: Path, clean: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_the_bytes_are_those_of_a_clean_run(number, raw, clean, tmp_path):
     trial = Trial.seeded(number)
     with running([sys.executable, "-c", ON_A_CLUSTER, *arguments(raw, tmp_path)]) as (process, log):
         wait_for_files(tmp_path, trial.files, process, log)

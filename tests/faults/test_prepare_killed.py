@@ -66,7 +66,7 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "round_number",
     [pytest.param(n, marks=pytest.mark.slow if n else pytest.mark.seeded) for n in range(ROUNDS)],
 )
-def test_a_killed_run_ends_as_a_clean_one(round_number: int, raw: Path, clean: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_as_a_clean_one(round_number, raw, clean, tmp_path):
     expected = contents(clean)
     for moment in moments(round_number):
         run_until_killed(raw, tmp_path, moment)
@@ -82,7 +82,7 @@ def test_a_killed_run_ends_as_a_clean_one(round_number: int, raw: Path, clean: P
     assert [name for name in expected if after[name] != expected[name]] == []
 
 
-def test_a_finished_dataset_is_left_untouched(raw: Path, clean: Path) -> None:
+def test_a_finished_dataset_is_left_untouched(raw, clean):
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in clean.rglob("*")}
     run_to_the_end(raw, clean)
     after = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in clean.rglob("*")}

@@ -20,7 +20,7 @@ KILLED_AFTER = (3, 20)
 """How many files of the tree are there when each run is killed."""
 
 
-def test_a_killed_run_ends_as_a_clean_one(tmp_path: Path) -> None:
+def test_a_killed_run_ends_as_a_clean_one(tmp_path):
     write_dataset("movies", tmp_path / "generated", scenes=3, height=128, width=192)
     videos, clean, killed = tmp_path / "generated" / "videos", tmp_path / "clean", tmp_path / "killed"
     with running(command(videos, clean)) as (process, log):

@@ -81,9 +81,7 @@ def trial_drivers(pid: int) -> list[psutil.Process]:
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, mlflow_template: Path
-) -> Iterator[Place]:
+def place(tmp_path_factory, shards_folder, mlflow_template) -> Iterator[Place]:
     place = Place(tmp_path_factory.mktemp("sweeps"), shards_folder, mlflow_template)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
@@ -102,7 +100,7 @@ def undisturbed(place: Place) -> Figures:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undisturbed: Figures) -> None:
+def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place, undisturbed):
     def finished(key: str) -> bool:
         return place.has("killed", key, "result.json")
 
@@ -129,7 +127,7 @@ def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undis
 
 
 @pytest.mark.slow
-def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undisturbed: Figures) -> None:
+def test_a_killed_trial_is_started_again_from_its_checkpoint(place, undisturbed):
     command = [sys.executable, "-m", "tune.cli", *place.arguments("crash")]
     with running(command) as (process, log):
         wait_until(lambda: place.has("crash", KEYS[0], "step_*/state.json"), process, log)
@@ -142,7 +140,7 @@ def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undis
 
 
 @pytest.mark.slow
-def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
+def test_a_sweep_outlives_a_machine(place, undisturbed):
     command = [sys.executable, "-c", ON_A_CLUSTER, *place.arguments("machine")]
     with running(command, {"HEAD_CPUS": "0"}) as (process, log):
         wait_until(lambda: place.has("machine", KEYS[0], "step_*/state.json"), process, log)

@@ -22,7 +22,6 @@ from tests.support.faulty_training import (
     EXACTLY,
     RESUMING,
     STEPS,
-    Curve,
     Place,
     check_nearly_same,
     end_of,
@@ -38,7 +37,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 
 @pytest.mark.seeded
-def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:
+def test_a_killed_rank_is_replaced(place, undisturbed):
     with place.training("rank") as (process, log):
         place.wait_for_checkpoint("rank", process, log)
         for rank in ranks(process.pid):
@@ -49,8 +48,8 @@ def test_a_killed_rank_is_replaced(place: Place, undisturbed: Curve) -> None:
 
 @pytest.mark.slow
 def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_is_damaged_later(
-    place: Place, undisturbed: Curve
-) -> None:
+    place, undisturbed
+):
     with place.training("stopped") as (process, log):
         place.wait_for_checkpoint("stopped", process, log)
         process.send_signal(signal.SIGTERM)
@@ -65,16 +64,14 @@ def test_a_run_told_to_stop_saves_where_it_is_and_passes_over_a_checkpoint_that_
     assert place.curve("stopped") == undisturbed
 
 
-def test_a_killed_driver_is_resumed(place: Place, undisturbed: Curve) -> None:
+def test_a_killed_driver_is_resumed(place, undisturbed):
     kill_driver(place, "driver")
     assert RESUMING in place.train_to_the_end("driver", "--resume")
     assert place.curve("driver") == undisturbed
 
 
 @pytest.mark.slow
-def test_a_killed_driver_is_resumed_with_another_number_of_ranks(
-    place: Place, undisturbed_exactly: Curve
-) -> None:
+def test_a_killed_driver_is_resumed_with_another_number_of_ranks(place, undisturbed_exactly):
     kill_driver(place, "other", EXACTLY)
     assert RESUMING in place.train_to_the_end("other", "--resume", EXACTLY, "workers=2")
     check_nearly_same(place.curve("other"), undisturbed_exactly)
@@ -88,7 +85,7 @@ def kill_driver(place: Place, name: str, *more: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
+def test_a_lost_machine_is_replaced(place, undisturbed):
     with place.training("raylet") as (process, log):
         place.wait_for_checkpoint("raylet", process, log)
         kill_machine(raylets_with_ranks(process.pid)[0])
@@ -97,7 +94,7 @@ def test_a_lost_machine_is_replaced(place: Place, undisturbed: Curve) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve) -> None:
+def test_a_run_shrinks_with_its_cluster(place, undisturbed_exactly):
     with place.training("elastic", EXACTLY, "workers=[1, 4]", nodes=4) as (process, log):
         place.wait_for_checkpoint("elastic", process, log, CHECKPOINT_EVERY)
         first = set(ranks(process.pid))
@@ -117,7 +114,7 @@ def test_a_run_shrinks_with_its_cluster(place: Place, undisturbed_exactly: Curve
 
 
 @pytest.mark.slow
-def test_a_run_grows_with_its_cluster(place: Place, undisturbed_exactly: Curve) -> None:
+def test_a_run_grows_with_its_cluster(place, undisturbed_exactly):
     with place.training("growing", EXACTLY, "workers=[1, 4]", nodes=1) as (process, log):
         place.wait_for_checkpoint("growing", process, log, CHECKPOINT_EVERY)
         (alone,) = ranks(process.pid)
@@ -131,7 +128,7 @@ def test_a_run_grows_with_its_cluster(place: Place, undisturbed_exactly: Curve) 
 
 
 @pytest.mark.slow
-def test_a_hung_rank_is_taken_for_dead(place: Place, undisturbed_by_two: Curve) -> None:
+def test_a_hung_rank_is_taken_for_dead(place, undisturbed_by_two):
     with place.training("hung", "workers=2", "hang_minutes=0.5") as (process, log):
         place.wait_for_checkpoint("hung", process, log)
         ranks(process.pid)[0].suspend()
@@ -140,7 +137,7 @@ def test_a_hung_rank_is_taken_for_dead(place: Place, undisturbed_by_two: Curve) 
 
 
 @pytest.mark.slow
-def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place: Place, undisturbed: Curve) -> None:
+def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place, undisturbed):
     with place.training("starved", "loader_workers=1", "hang_minutes=0.5") as (process, log):
         place.wait_for_checkpoint("starved", process, log)
         (rank,) = ranks(process.pid)
@@ -151,7 +148,7 @@ def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place: Place, undisturb
 
 
 @pytest.mark.slow
-def test_a_machine_that_will_be_taken_is_saved_from_in_time(place: Place) -> None:
+def test_a_machine_that_will_be_taken_is_saved_from_in_time(place):
     """The notice, as a cloud's node gives it to Ray, and then SIGTERM for all that runs there."""
     noticing = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5"}
     # Longer than the other runs: a notice is looked for every five seconds.
@@ -188,7 +185,7 @@ def announce(raylet: psutil.Process, seconds: int) -> None:
 
 
 @pytest.mark.slow
-def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place: Place) -> None:
+def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place):
     two = ("workers=2", "optimizer.objective=average")
     for name, parallel in (("copies", "ddp"), ("sharded", "fsdp")):
         place.train_to_the_end(name, *two, f"parallel={parallel}")

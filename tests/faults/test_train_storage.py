@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.faulty_s3 import FaultyS3, serving
-from tests.support.faulty_training import DISTURBED_AT, RESUMING, STEPS, Curve, Place, end_of, wait_until
+from tests.support.faulty_training import DISTURBED_AT, RESUMING, STEPS, end_of, wait_until
 from tests.support.sessions import kill_session
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
@@ -66,7 +66,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
             holder.kill()
 
 
-def test_a_full_disk(place: Place, undisturbed: Curve, small_disk: SmallDisk) -> None:
+def test_a_full_disk(place, undisturbed, small_disk):
     small = replace(
         place, before=small_disk.before, storage=str(small_disk.inside), runs=str(small_disk.outside)
     )
@@ -96,9 +96,7 @@ def s3() -> Iterator[FaultyS3]:
         yield app
 
 
-def test_object_storage_that_fails_now_and_then_and_is_away_for_a_while(
-    place: Place, undisturbed: Curve, s3: FaultyS3
-) -> None:
+def test_object_storage_that_fails_now_and_then_and_is_away_for_a_while(place, undisturbed, s3):
     remote = replace(place, storage="s3://runs", runs="s3://runs", environment={"AWS_MAX_ATTEMPTS": "2"})
     s3.share = 0.05
     with remote.training("s3") as (process, log):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faulty_training import DISTURBED_AT, STEPS, Curve, Place, end_of, wait_until
+from tests.support.faulty_training import DISTURBED_AT, STEPS, Place, end_of, wait_until
 from tests.support.mlflow_server import MlflowServer
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
@@ -29,9 +29,7 @@ def on(server: MlflowServer, place: Place, folder: Path) -> Place:
     return replace(place, database=folder / "mlflow.db", environment={"MLFLOW_TRACKING_URI": server.address})
 
 
-def test_a_server_that_comes_back_gets_the_whole_curve(
-    place: Place, undisturbed: Curve, server: MlflowServer, tmp_path: Path
-) -> None:
+def test_a_server_that_comes_back_gets_the_whole_curve(place, undisturbed, server, tmp_path):
     tracked = on(server, place, tmp_path)
     with tracked.training("away") as (process, log):
         tracked.wait_for_checkpoint("away", process, log)
@@ -44,8 +42,8 @@ def test_a_server_that_comes_back_gets_the_whole_curve(
 
 
 def test_a_run_whose_server_is_gone_is_completed_when_there_is_one_again(
-    place: Place, undisturbed: Curve, server: MlflowServer, tmp_path: Path
-) -> None:
+    place, undisturbed, server, tmp_path
+):
     tracked = on(server, place, tmp_path)
     with tracked.training("gone") as (process, log):
         tracked.wait_for_checkpoint("gone", process, log)

@@ -69,9 +69,7 @@ def kitti_shards(tmp_path_factory: pytest.TempPathFactory, ray_session: None) ->
     return out
 
 
-def test_kitti_becomes_metric_and_stays_so(
-    place: Path, kitti_shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_kitti_becomes_metric_and_stays_so(place, kitti_shards, monkeypatch, capsys):
     command = (
         "finetune",
         "kitti",
@@ -141,9 +139,7 @@ def test_kitti_becomes_metric_and_stays_so(
     assert f"{np.mean([each['abs_rel'] for each in expected]):.4f}" in capsys.readouterr().out
 
 
-def test_nyu_is_dense_and_has_its_own_border(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nyu_is_dense_and_has_its_own_border(place, monkeypatch, capsys):
     write_dataset("nyuv2", place / "raw", scenes=4, height=480, width=640)
     plan = plan_ingest("nyuv2", "raw", IngestSettings(resize="none", samples_per_shard=4))
     ingest_all(plan, "shards")
@@ -170,9 +166,7 @@ def write_folder(root: Path, metric: bool) -> None:
     (root / "splits" / "val.txt").write_text("3\n7\n")
 
 
-def test_a_users_own_dataset_is_fine_tuned_and_resumed(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_own_dataset_is_fine_tuned_and_resumed(place, monkeypatch, capsys):
     write_folder(place / "robot", metric=True)
     command = ("finetune", "robot", "--model", "relative", "--name", "own", *TINY)
     assert run(monkeypatch, *command) == 0
@@ -208,14 +202,7 @@ def test_a_users_own_dataset_is_fine_tuned_and_resumed(
         (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),
     ],
 )
-def test_invalid_input_is_refused_in_one_line(
-    place: Path,
-    shards_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    message: str,
-) -> None:
+def test_invalid_input_is_refused_in_one_line(place, shards_folder, monkeypatch, capsys, arguments, message):
     if "labels" in arguments:
         dpt.save_model(dpt.create_model("dpt_tiny", task="segmentation", classes=3), place / "labels")
     if "robot" in arguments:

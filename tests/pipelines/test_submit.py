@@ -6,7 +6,6 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
 
@@ -58,7 +57,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 # ---- the cluster
 
 
-def test_another_version_of_ray_is_refused(serve: Serve) -> None:
+def test_another_version_of_ray_is_refused(serve):
     address = serve(200, {"version": "4", "ray_version": "2.41.0", "ray_commit": "", "session_name": ""})
     with pytest.raises(
         SubmitError, match=rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
@@ -66,7 +65,7 @@ def test_another_version_of_ray_is_refused(serve: Serve) -> None:
         Cluster(address)
 
 
-def test_another_python_is_refused() -> None:
+def test_another_python_is_refused():
     with pytest.raises(
         SubmitError, match=r"from the cluster: no disk; the cluster runs Python 2\.7, this mach"
     ):
@@ -84,16 +83,14 @@ def test_another_python_is_refused() -> None:
         (404, "nothing here", "is not a job server of Ray"),
     ],
 )
-def test_what_is_no_job_server_of_ours_is_one_line(
-    serve: Serve, status: int, answer: object, message: str
-) -> None:
+def test_what_is_no_job_server_of_ours_is_one_line(serve, status, answer, message):
     address = serve(status, answer)
     with pytest.raises(SubmitError, match=f"^{address} {message}") as caught:
         Cluster(address)
     assert "\n" not in str(caught.value)
 
 
-def test_a_tunnel_that_is_not_open_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tunnel_that_is_not_open_is_named(monkeypatch):
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8")
     with pytest.raises(
         SubmitError, match=r"^no cluster answers at http://127\.0\.0\.1:9; is the tunnel open"
@@ -140,14 +137,14 @@ def following(job: Job) -> Cluster:
         (JobStatus.STOPPED, -15, 1),
     ],
 )
-def test_the_exit_code_is_the_jobs(status: JobStatus, exit_code: int | None, expected: int) -> None:
+def test_the_exit_code_is_the_jobs(status, exit_code, expected):
     said: list[str] = []
     assert following(Job(["step 1\n", "step 2\n"], status, exit_code)).follow("j1", said.append) == expected
     assert said[:2] == ["step 1\n", "step 2\n"]
     assert said[2:] == ([] if expected == 0 else [f"job j1: {status.value.lower()}: it ended\n"])
 
 
-def test_a_lost_connection_says_how_to_go_on() -> None:
+def test_a_lost_connection_says_how_to_go_on():
     with pytest.raises(
         SubmitError, match=r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
     ):
@@ -185,7 +182,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
 TRAIN = ["train", "--data", "/x", "--storage", "/runs"], {"data": ["/x"], "storage": "/runs"}
 
 
-def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None:
+def test_a_problem_keeps_the_job_from_starting(recorded):
     recorded.problems.append("/x: no such folder")
     with pytest.raises(SubmitError, match="from the cluster: /x: no such folder"):
         submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=print)
@@ -194,7 +191,7 @@ def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None
     assert recorded.started == [["dpt", *TRAIN[0]]]
 
 
-def test_without_waiting_it_says_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
+def test_without_waiting_it_says_how_to_follow_and_stop(recorded):
     said: list[str] = []
     assert submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=False, show=said.append) == 0
     with pytest.raises(KeyboardInterrupt):
@@ -207,7 +204,7 @@ def test_without_waiting_it_says_how_to_follow_and_stop(recorded: type[Recorded]
 # ---- the command
 
 
-def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch):
     for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
@@ -225,7 +222,7 @@ def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch: pyt
 TRACKED = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
 
 
-def test_targets_are_what_the_command_reads_writes_and_tracks_to() -> None:
+def test_targets_are_what_the_command_reads_writes_and_tracks_to():
     parameters = {"data": ["s3://b/x", "/y"], "storage": "s3://b/runs", "name": "n", "config": "paper"}
     expected = Targets(["s3://b/x", "/y"], ["s3://b/runs"], "http://mlflow:5000")
     assert job_targets("train", parameters, TRACKED) == expected
@@ -247,17 +244,17 @@ def test_targets_are_what_the_command_reads_writes_and_tracks_to() -> None:
         ),
     ],
 )
-def test_what_only_this_machine_has_is_refused(job: str, parameters: dict[str, object], message: str) -> None:
+def test_what_only_this_machine_has_is_refused(job, parameters, message):
     with pytest.raises(SubmitError, match=message):
         job_targets(job, parameters, TRACKED)
 
 
-def test_jobs_that_track_need_a_server() -> None:
+def test_jobs_that_track_need_a_server():
     with pytest.raises(SubmitError, match=r"^MLFLOW_TRACKING_URI is not set"):
         job_targets("train", {"data": ["/x"], "storage": "/runs"}, {})
 
 
-def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_package_with_data_in_it_is_refused(tmp_path):
     tree, scratch = tmp_path / "tree", tmp_path / "scratch"
     tree.mkdir()
     scratch.mkdir()
@@ -274,7 +271,7 @@ def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
     assert pack(tree, scratch, limit=2 * 2**20).stat().st_size < 1000
 
 
-def test_this_working_tree_is_small(tmp_path: Path) -> None:
+def test_this_working_tree_is_small(tmp_path):
     package = pack(submit.TREE, tmp_path)
     assert package.stat().st_size < 2**20
     with zipfile.ZipFile(package) as archive:
@@ -286,9 +283,7 @@ def test_this_working_tree_is_small(tmp_path: Path) -> None:
 # ---- what runs on the cluster
 
 
-def test_a_probe_finds_everything_at_once(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_probe_finds_everything_at_once(tmp_path, serve, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     (tmp_path / "file").write_text("no folder")
     targets = Targets(
@@ -311,7 +306,7 @@ def test_a_probe_finds_everything_at_once(
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "a probe leaves nothing behind"
 
 
-def test_a_probe_leaves_no_object_behind() -> None:
+def test_a_probe_leaves_no_object_behind():
     import fsspec
 
     assert probe.unwritable("memory://probed/runs") is None
@@ -338,7 +333,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.stop()
 
 
-def test_a_bucket_is_asked(bucket: None) -> None:
+def test_a_bucket_is_asked(bucket):
     found = probe.probe(
         Targets(reads=["s3://there", "s3://there/absent"], writes=["s3://there/runs", "s3://absent/runs"])
     )
@@ -350,29 +345,25 @@ def test_a_bucket_is_asked(bucket: None) -> None:
 
 @pytest.mark.parametrize(
     ("status", "problem"),
-    [
-        (200, None),
-        (401, "refuses this user"),
-        (404, "answers with status 404, which MLflow does not"),
-    ],
+    [(200, None), (401, "refuses this user"), (404, "answers with status 404, which MLflow does not")],
 )
-def test_a_tracking_server_is_asked(serve: Serve, status: int, problem: str | None) -> None:
+def test_a_tracking_server_is_asked(serve, status, problem):
     said = probe.untracked(serve(status, {}))
     assert said is None if problem is None else str(said).startswith(problem)
 
 
-def test_a_real_tracking_server_passes(mlflow_server: str) -> None:
+def test_a_real_tracking_server_passes(mlflow_server):
     assert probe.untracked(mlflow_server) is None
 
 
-def test_a_database_needs_its_folder(tmp_path: Path) -> None:
+def test_a_database_needs_its_folder(tmp_path):
     (tmp_path / "file").write_text("no folder")
     assert probe.untracked(f"sqlite:///{tmp_path}/mlflow.db") is None
     assert probe.untracked(f"sqlite:///{tmp_path}/file/mlflow.db") is not None
     assert probe.untracked("postgresql://db/mlflow") is None
 
 
-def test_what_never_answers_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_answers_is_a_problem(monkeypatch):
     release = Event()
     monkeypatch.setattr(probe, "unreadable", lambda _: release.wait() and None)
     found = probe.probe(Targets(reads=["s3://slow"]), seconds=0.01)

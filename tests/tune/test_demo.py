@@ -24,7 +24,7 @@ def demo_folder(tmp_path: Path, ray_session: None) -> Path:
     return tmp_path
 
 
-def test_a_miniature_of_each_table(demo_folder: Path) -> None:
+def test_a_miniature_of_each_table(demo_folder):
     plan = plan_demo(demo_folder, "demo")
     assert [(table.name, table.number) for table in plan.tables] == [
         (t.name, t.number) for t in PAPER.values()

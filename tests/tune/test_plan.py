@@ -15,7 +15,7 @@ def table(name: str, *rows: Row, trained: bool = True) -> AblationTable:
     return AblationTable(name, "", "", rows, trained=trained)
 
 
-def test_the_papers_tables_share_variants() -> None:
+def test_the_papers_tables_share_variants():
     variants = {variant.key: variant for variant in find_variants(list(PAPER.values()), BASE)}
     rows = [row for name in ("skip", "readout", "backbone") for row in PAPER[name].rows]
     trained = [variant for variant in variants.values() if variant.trained]
@@ -31,7 +31,7 @@ def test_the_papers_tables_share_variants() -> None:
     assert [variant.key for variant in variants.values() if not variant.trained] == ["midas_v21"]
 
 
-def test_a_default_that_is_spelled_out_makes_no_variant() -> None:
+def test_a_default_that_is_spelled_out_makes_no_variant():
     rows = (
         Row("plain", {"model.name": "dpt_base"}),
         Row("spelled out", {"model.name": "dpt_base", "model.overrides.taps": [3, 6, 9, 12]}),
@@ -41,7 +41,7 @@ def test_a_default_that_is_spelled_out_makes_no_variant() -> None:
     assert variant.key == "dpt_base"
 
 
-def test_what_is_common_to_all_belongs_to_the_variants_too() -> None:
+def test_what_is_common_to_all_belongs_to_the_variants_too():
     base = BASE.model_copy(update={"model": BASE.model.model_copy(update={"overrides": {"readout": "add"}})})
     rows = (Row("base", {"model.name": "dpt_base"}), Row("add", {"model.overrides.readout": "add"}))
     base_only, add = find_variants([table("a", *rows)], base)
@@ -50,7 +50,7 @@ def test_what_is_common_to_all_belongs_to_the_variants_too() -> None:
     assert add.config(base, 0).model.name == base.model.name
 
 
-def test_variants_with_equal_keys_get_a_digest() -> None:
+def test_variants_with_equal_keys_get_a_digest():
     rows = (Row("a", {"optimizer.clip_norm": 1.0}), Row("b", {"optimizer.clip_norm": 1.5}))
     long = "x" * 200
     names = (Row("c", {"train_split": f"{long}1"}), Row("d", {"train_split": f"{long}2"}))
@@ -69,7 +69,7 @@ def test_variants_with_equal_keys_get_a_digest() -> None:
         ({"steps": "many"}, "steps: "),
     ],
 )
-def test_a_row_that_is_no_training_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+def test_a_row_that_is_no_training_is_refused_by_name(changes, message):
     with pytest.raises(ConfigError, match="mine: row 'odd': ") as caught:
         find_variants([table("mine", Row("odd", changes))], BASE)
     assert message in str(caught.value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ from pipelines.training.step import TrainingStep
 from tests.support.sessions import running
 from tune import records
 from tune.ablations import PAPER
-from tune.plan import Variant, find_variants
+from tune.plan import find_variants
 from tune.records import child_runs, find_sweep
 
 CROP = 64
@@ -40,7 +39,7 @@ VARIANTS = find_variants([PAPER[name] for name in ("skip", "readout", "backbone"
 QUICK = {"dpt_resnet50", "dpt_base.taps-9_10_11_12.readout-ignore"}
 
 
-def test_all_fifteen_rows_are_thirteen_variants() -> None:
+def test_all_fifteen_rows_are_thirteen_variants():
     assert len(VARIANTS) == 13
     assert sum(len(variant.rows) for variant in VARIANTS) == 15
 
@@ -52,7 +51,7 @@ def test_all_fifteen_rows_are_thirteen_variants() -> None:
         for variant in VARIANTS
     ],
 )
-def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path) -> None:
+def test_the_row_takes_a_step_and_reports(variant, shards_folder):
     config = variant.config(BASE, seed=0)
     torch.manual_seed(0)
     model = build_model(config.model, config.crop_size).train()
@@ -71,7 +70,7 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
 
 
 @pytest.mark.slow
-def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: str, tmp_path: Path) -> None:
+def test_the_papers_tables_are_one_sweep(shards_folder, mlflow_database, tmp_path):
     """`dpt tune` on a Ray of its own, whose store holds the largest models; cut short after a step each."""
     config = tmp_path / "config.yaml"
     short = with_changes(
@@ -80,10 +79,7 @@ def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: s
     tune = {"concurrency": 1, "latency_runs": 1, "pictures": 1}
     config.write_text(yaml.safe_dump({"train": short.model_dump(mode="json"), "tune": tune}))
     where = ("--data", str(shards_folder), "--config", str(config), "--storage", str(tmp_path / "runs"))
-    with running([sys.executable, "-m", "tune.cli", "tune", "--name", "paper", *where]) as (
-        process,
-        log,
-    ):
+    with running([sys.executable, "-m", "tune.cli", "tune", "--name", "paper", *where]) as (process, log):
         assert process.wait(1800) == 0, log.read_text()
     parent = find_sweep("paper")
     assert parent is not None

@@ -17,7 +17,5 @@ from tune.measurements import resolutions
         (518, 14, (700,), [518, 700]),
     ],
 )
-def test_sides_are_whole_patches_and_start_at_the_crop(
-    crop: int, divisor: int, chosen: tuple[int, ...], expected: list[int]
-) -> None:
+def test_sides_are_whole_patches_and_start_at_the_crop(crop, divisor, chosen, expected):
     assert resolutions(crop, divisor, chosen) == expected

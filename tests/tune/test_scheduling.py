@@ -24,9 +24,7 @@ from tune.scheduling import Placement, place_trials
         ([1], None, 4, Placement(1, 1, 2)),
     ],
 )
-def test_cores(
-    cores: list[int], wanted: int | None, workers: int, expected: Placement, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cores(cores, wanted, workers, expected, monkeypatch):
     nodes = [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cores]
     dead: dict[str, Any] = {"Alive": False, "Resources": {"CPU": 64.0}}
     monkeypatch.setattr(ray, "nodes", lambda: [dead, *nodes])
@@ -39,8 +37,6 @@ def test_cores(
     ("gpus", "wanted", "workers", "expected", "drivers"),
     [(8, None, 1, 8, 9), (8, None, 3, 2, 3), (8, 2, 1, 2, 2), (8, 20, 1, 20, 20), (0, None, 1, 1, 1)],
 )
-def test_gpus(
-    gpus: int, wanted: int | None, workers: int, expected: int, drivers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus(gpus, wanted, workers, expected, drivers, monkeypatch):
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": float(gpus)} if gpus else {})
     assert place_trials(wanted, workers, use_gpu=True) == Placement(expected, 1, drivers)

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from rich.console import Console
 
 from datasets_prep.manifest import open_datasets
-from pipelines.config import TrainConfig, TuneConfig
+from pipelines.config import TuneConfig
 from pipelines.config_files import with_changes
 from pipelines.publish import best_trial, publish
 from tests.tune.conftest import READOUT
@@ -34,9 +34,7 @@ DATASETS = ("redweb", "tartanair")
 
 
 @pytest.fixture
-def plan(
-    shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig, tune_config: TuneConfig
-) -> SweepPlan:
+def plan(shards_folder, tables, train_config, tune_config) -> SweepPlan:
     return plan_sweep("first", tables, open_datasets([str(shards_folder)]), train_config, tune_config)
 
 
@@ -53,7 +51,7 @@ def points(run: Run, metric: str) -> list[int]:
     return sorted(point.step for point in MlflowClient().get_metric_history(run.info.run_id, metric))
 
 
-def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: SweepPlan) -> None:
+def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):
     said: list[str] = []
     run_sweep(plan, "runs", show=said.append)
     assert "sweep first: 2 trials, 0 of them finished" in said
@@ -133,8 +131,8 @@ def check_best(*runs: Run) -> None:
 
 
 def test_a_failed_trial_does_not_end_the_others_and_is_reported(
-    place: Path, shards_folder: Path, train_config: TrainConfig, tune_config: TuneConfig
-) -> None:
+    place, shards_folder, train_config, tune_config
+):
     rows = (Row("hopeless", {"max_loss": 1e-9, "max_skipped": 2}), Row("fine", {}))
     datasets = open_datasets([str(shards_folder)])
     plan = plan_sweep("mixed", [AblationTable("mine", "", "", rows)], datasets, train_config, tune_config)
@@ -153,9 +151,7 @@ def test_a_failed_trial_does_not_end_the_others_and_is_reported(
         run_sweep(other, "elsewhere")
 
 
-def test_a_stopped_sweep_saves_checkpoints_and_can_be_resumed(
-    place: Path, shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig
-) -> None:
+def test_a_stopped_sweep_saves_checkpoints_and_can_be_resumed(place, shards_folder, tables, train_config):
     endless = {"steps": 100_000, "checkpoint_every": 100_000, "validate_every": 100_000}
     train = with_changes(train_config, endless)
     plan = plan_sweep("brief", tables[:1], open_datasets([str(shards_folder)]), train, TuneConfig(pictures=0))

@@ -16,7 +16,7 @@ def read(folder: Path, text: str) -> object:
     return read_ablation(path)
 
 
-def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+def test_a_grid_is_every_combination(tmp_path):
     table = read(
         tmp_path,
         "name: decoder\ncaption: Width\nvary:\n  model.overrides.features: [64, 128]\n  seed: [1, 2, 3]\n",
@@ -28,7 +28,7 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     assert table.rows[0].paper == {}
 
 
-def test_a_list_has_titles_of_its_own(tmp_path: Path) -> None:
+def test_a_list_has_titles_of_its_own(tmp_path):
     table = read(tmp_path, "variants:\n  without: {loss.gradient_weight: 0}\n  paper: {}\n")
     assert table.name == "mine"
     assert {row.title: dict(row.changes) for row in table.rows} == {
@@ -53,7 +53,7 @@ def test_a_list_has_titles_of_its_own(tmp_path: Path) -> None:
         ("varry: {seed: [1]}", "varry: unknown key; there are: caption, name, variants, vary"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert message in str(caught.value)
@@ -61,6 +61,6 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path: Path, text: str
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no ablation at .*nowhere\.yaml"):
         read_ablation(tmp_path / "nowhere.yaml")

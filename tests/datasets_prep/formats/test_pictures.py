@@ -45,8 +45,7 @@ def test_pfm_with_positive_scale_is_big_endian():
 
 
 @pytest.mark.parametrize(
-    "header",
-    [b"Pf\r\n2 1\r\n-1\r\n", b"Pf\n2 1 \n-1.0 \n", b"Pf 2 1 -1.0\n", b"Pf\n2\n1\n-1e0\n"],
+    "header", [b"Pf\r\n2 1\r\n-1\r\n", b"Pf\n2 1 \n-1.0 \n", b"Pf 2 1 -1.0\n", b"Pf\n2\n1\n-1e0\n"]
 )
 def test_pfm_header_white_space(header):
     # The first value starts with the byte 0x0A, which must not be taken for a line end.

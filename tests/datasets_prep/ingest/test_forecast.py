@@ -10,9 +10,7 @@ from datasets_prep.settings import IngestSettings
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
 
 
-def test_nothing_is_written_and_the_size_is_about_right(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_nothing_is_written_and_the_size_is_about_right(raw_folder, shards_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     expected = forecast(plan, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
@@ -26,7 +24,7 @@ def test_nothing_is_written_and_the_size_is_about_right(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_finished_shards_are_not_counted_again(raw_folder: Path, tmp_path: Path) -> None:
+def test_finished_shards_are_not_counted_again(raw_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     prepared = ingest_all(plan, str(tmp_path))
     for name in ("manifest.json", "train-00001.parquet"):
@@ -36,7 +34,7 @@ def test_finished_shards_are_not_counted_again(raw_folder: Path, tmp_path: Path)
     assert expected.missing_samples == 4
 
 
-def test_samples_that_are_all_bad_have_no_known_size(raw_folder: Path, tmp_path: Path) -> None:
+def test_samples_that_are_all_bad_have_no_known_size(raw_folder, tmp_path):
     settings = SETTINGS.model_copy(update={"min_valid_share": 1.0, "min_dynamic_range": 1e9})
     expected = forecast(plan_ingest("redweb", str(raw_folder / "redweb"), settings), str(tmp_path))
     assert (expected.usable, expected.bytes) == (0, None)

@@ -43,7 +43,7 @@ def prepare(name: str, tmp_path: Path, **settings: Any) -> tuple[Folder, dict[st
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("name", ["eth3d", "sintel", "tum", "kitti_161", "nyuv2_labelled"])
-def test_evaluation_sets_keep_their_native_ground_truth(name: str, tmp_path: Path) -> None:
+def test_evaluation_sets_keep_their_native_ground_truth(name, tmp_path):
     root, rows = prepare(name, tmp_path)
     source = SOURCES[name]
     samples = {s.sample_id: s for s in list_samples(source, root).samples if s.split == "test"}
@@ -60,7 +60,7 @@ def test_evaluation_sets_keep_their_native_ground_truth(name: str, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_depth_in_the_wild(tmp_path: Path) -> None:
+def test_depth_in_the_wild(tmp_path):
     root, rows = prepare("diw", tmp_path)
     for sample in SOURCES["diw"].list(root).samples:
         if sample.sample_id in rows:
@@ -74,7 +74,7 @@ def test_depth_in_the_wild(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("name", ["ade20k", "pascal_context_60"])
-def test_segmentation_sets(name: str, tmp_path: Path) -> None:
+def test_segmentation_sets(name, tmp_path):
     _, rows = prepare(name, tmp_path)
     splits = {row["split"] for row in rows.values()}
     assert splits == {"train", "val"}
@@ -86,7 +86,7 @@ def test_segmentation_sets(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_users_own_folder(tmp_path: Path) -> None:
+def test_a_users_own_folder(tmp_path):
     _, rows = prepare("folder", tmp_path, validation_share=0.3)
     assert {row["dataset"] for row in rows.values()} == {"rendered_folder"}
     assert {row["target_kind"] for row in rows.values()} == {"metric"}

@@ -51,7 +51,7 @@ def traps(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return root, write_traps("redweb", root, height=96, width=128)
 
 
-def test_every_sample_is_in_exactly_one_shard(raw_folder: Path, shards_folder: Path) -> None:
+def test_every_sample_is_in_exactly_one_shard(raw_folder, shards_folder):
     listed = find_source("redweb").list(Folder(raw_folder / "redweb"))
     prepared = open_dataset(str(shards_folder / "redweb"))
     ids = []
@@ -65,7 +65,7 @@ def test_every_sample_is_in_exactly_one_shard(raw_folder: Path, shards_folder: P
     assert prepared.manifest.samples == {"train": 15, "val": 5}
 
 
-def test_rows_decode_and_agree_with_their_statistics(shards_folder: Path) -> None:
+def test_rows_decode_and_agree_with_their_statistics(shards_folder):
     prepared = open_dataset(str(shards_folder / "tartanair"))
     for shard in prepared.manifest.shards:
         for row in pq.read_table(f"{prepared.folder.path}/{shard.name}").to_pylist():
@@ -81,7 +81,7 @@ def test_rows_decode_and_agree_with_their_statistics(shards_folder: Path) -> Non
             assert row["target_kind"] == "metric"
 
 
-def test_duckdb_reads_the_statistics_without_our_code(shards_folder: Path) -> None:
+def test_duckdb_reads_the_statistics_without_our_code(shards_folder):
     prepared = open_dataset(str(shards_folder / "redweb"))
     columns, shards = "split, count(*), min(valid_share)", f"{prepared.folder.path}/*-*.parquet"
     rows = duckdb.sql(f"select {columns} from '{shards}' group by 1 order by 1").fetchall()
@@ -89,7 +89,7 @@ def test_duckdb_reads_the_statistics_without_our_code(shards_folder: Path) -> No
     assert all(0 < row[2] <= 1 for row in rows)
 
 
-def test_scenes_are_not_torn_apart_by_the_split(shards_folder: Path) -> None:
+def test_scenes_are_not_torn_apart_by_the_split(shards_folder):
     prepared = open_dataset(str(shards_folder / "tartanair"))
     scenes: dict[str, set[str]] = {"train": set(), "val": set()}
     for shard in prepared.manifest.shards:
@@ -103,15 +103,13 @@ def test_scenes_are_not_torn_apart_by_the_split(shards_folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_same_settings_give_the_same_bytes(raw_folder: Path, shards_folder: Path, tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_bytes(raw_folder, shards_folder, tmp_path):
     ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(tmp_path))
     assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_interrupted_ingest_goes_on_where_it_stopped(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_ingest_goes_on_where_it_stopped(raw_folder, shards_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     version = tmp_path / "redweb" / plan.version
     shutil.copytree(shards_folder / "redweb" / plan.version, version)
@@ -125,7 +123,7 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(
     assert (version / "train-00000.parquet").stat().st_mtime_ns == kept
 
 
-def test_a_finished_dataset_is_left_untouched(raw_folder: Path, shards_folder: Path) -> None:
+def test_a_finished_dataset_is_left_untouched(raw_folder, shards_folder):
     before = {path: path.stat().st_mtime_ns for path in (shards_folder / "redweb").rglob("*")}
     steps = list(ingest(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(shards_folder)))
     assert steps == []
@@ -133,9 +131,7 @@ def test_a_finished_dataset_is_left_untouched(raw_folder: Path, shards_folder: P
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_another_setting_makes_another_version_beside_the_old_one(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_another_setting_makes_another_version_beside_the_old_one(raw_folder, shards_folder, tmp_path):
     shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
     before = content_of(tmp_path / "redweb")
     changed = SETTINGS.model_copy(update={"jpeg_quality": 80})
@@ -149,10 +145,9 @@ def test_another_setting_makes_another_version_beside_the_old_one(
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"seed": 1}, {"side": 32}, {"resize": "longer"}, {"limit": 3}, {"samples_per_shard": 5}],
+    "change", [{"seed": 1}, {"side": 32}, {"resize": "longer"}, {"limit": 3}, {"samples_per_shard": 5}]
 )
-def test_every_setting_is_part_of_the_version(raw_folder: Path, change: dict[str, object]) -> None:
+def test_every_setting_is_part_of_the_version(raw_folder, change):
     raw = str(raw_folder / "redweb")
     plain = plan_ingest("redweb", raw, SETTINGS)
     assert plan_ingest("redweb", raw, SETTINGS.model_copy(update=change)).version != plain.version
@@ -160,9 +155,7 @@ def test_every_setting_is_part_of_the_version(raw_folder: Path, change: dict[str
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_bad_samples_are_quarantined_with_path_and_reason(
-    traps: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
+def test_bad_samples_are_quarantined_with_path_and_reason(traps, tmp_path):
     raw, wrong = traps
     prepared = ingest_all(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
     table = pq.read_table(f"{prepared.folder.path}/quarantine.parquet").to_pylist()
@@ -177,9 +170,7 @@ def test_bad_samples_are_quarantined_with_path_and_reason(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table_stays(
-    tmp_path: Path,
-) -> None:
+def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table_stays(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_dataset("redweb", raw, scenes=2, height=96, width=128)
     for path in (raw / "RDs").iterdir():
@@ -192,26 +183,24 @@ def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table
         open_dataset(str(out / "redweb"))
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
         plan_ingest("redweb", str(tmp_path / "nowhere"), SETTINGS)
 
 
-def test_another_datasets_folder_is_refused_and_recognised(raw_folder: Path) -> None:
+def test_another_datasets_folder_is_refused_and_recognised(raw_folder):
     with pytest.raises(
         WrongLayout, match=r"no redweb sample in .*; expected .*Imgs.*It looks like tartanair\."
     ):
         plan_ingest("redweb", str(raw_folder / "tartanair"), SETTINGS)
 
 
-def test_an_unknown_dataset_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_dataset_is_refused_with_the_known_ones():
     with pytest.raises(WrongLayout, match=r"unknown dataset 'redwep'; there are: .*redweb"):
         find_source("redwep")
 
 
-def test_sample_ids_that_are_not_unique_are_refused(
-    tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sample_ids_that_are_not_unique_are_refused(tmp_path, raw_folder, monkeypatch):
     class Doubling(ReDWeb):
         def list(self, root: Folder) -> Listing:
             listing = super().list(root)
@@ -222,7 +211,7 @@ def test_sample_ids_that_are_not_unique_are_refused(
         plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
 
 
-def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_folder: Path) -> None:
+def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_folder):
     assert [d.name for d in open_datasets([str(shards_folder)])] == ["redweb", "tartanair"]
     with pytest.raises(NotADataset, match="redweb is given twice"):
         open_datasets([str(shards_folder), str(shards_folder / "redweb")])
@@ -230,7 +219,7 @@ def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_f
         open_datasets([str(shards_folder / "redweb" / "nothing")])
 
 
-def test_a_manifest_of_another_schema_is_refused(shards_folder: Path, tmp_path: Path) -> None:
+def test_a_manifest_of_another_schema_is_refused(shards_folder, tmp_path):
     version = open_dataset(str(shards_folder / "redweb")).folder.path
     content = json.loads(Path(version, "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**content, "schema_version": 99}))
@@ -240,7 +229,7 @@ def test_a_manifest_of_another_schema_is_refused(shards_folder: Path, tmp_path: 
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the folder of real samples is not there")
-def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path: Path) -> None:
+def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path):
     raw = SAMPLES / "tartanair"
     prepared = ingest_all(plan_ingest("tartanair", str(raw), IngestSettings()), str(tmp_path))
     row = pq.read_table(f"{prepared.folder.path}/train-00000.parquet").to_pylist()[0]
@@ -272,9 +261,7 @@ def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
     return run_round
 
 
-def test_a_shard_that_storage_failed_is_tried_again(
-    raw_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_storage_failed_is_tried_again(raw_folder, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     failing = {"train-00001.parquet": ingest_module.ROUNDS - 1, "val-00000.parquet": 1}
     monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, failing))
@@ -283,9 +270,7 @@ def test_a_shard_that_storage_failed_is_tried_again(
     assert sum(result["rows"] for result in results) == plan.samples
 
 
-def test_storage_that_fails_for_good_ends_the_job_with_its_reason(
-    raw_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_that_fails_for_good_ends_the_job_with_its_reason(raw_folder, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, {"train-00001.parquet": 99}))
     with pytest.raises(
@@ -294,9 +279,7 @@ def test_storage_that_fails_for_good_ends_the_job_with_its_reason(
         list(ingest_module._run_tasks(plan, "out"))
 
 
-def test_failing_storage_never_quarantines_a_sample(
-    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_storage_never_quarantines_a_sample(raw_folder, tmp_path, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
 
     def fail(*_: object, **__: object) -> bytes:
@@ -320,9 +303,7 @@ def test_failing_storage_never_quarantines_a_sample(
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_two_jobs_on_one_output_do_not_disturb_each_other(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_two_jobs_on_one_output_do_not_disturb_each_other(raw_folder, shards_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     with ThreadPoolExecutor(2) as pool:
         for prepared in pool.map(lambda _: ingest_all(plan, str(tmp_path)), range(2)):

@@ -16,7 +16,7 @@ def listing(*paths: str) -> FileListing:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_name_come_together_in_sorted_order(chunk, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", chunk)
     files, copies = collect_files(
         listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg"),
@@ -31,7 +31,7 @@ def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: 
     ]
 
 
-def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
+def test_a_second_copy_is_told_with_the_first_and_left_out():
     files, copies = collect_files(
         listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png"), PATTERN, ["scene"]
     )
@@ -42,6 +42,6 @@ def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
     }
 
 
-def test_a_folder_of_other_files_has_no_samples() -> None:
+def test_a_folder_of_other_files_has_no_samples():
     files, copies = collect_files(listing("readme.txt"), PATTERN, ["scene"])
     assert (list(files.items()), copies) == ([], [])

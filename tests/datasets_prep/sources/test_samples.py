@@ -18,7 +18,7 @@ def make(count: int) -> list[Sample]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 20])
-def test_what_goes_in_comes_out_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_in_comes_out_in_order(count, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 4)
     given = make(count)
     packed = Samples(given)
@@ -29,7 +29,7 @@ def test_what_goes_in_comes_out_in_order(count: int, monkeypatch: pytest.MonkeyP
     assert packed != Samples(make(count + 1))
 
 
-def test_packing_many_alike_takes_little() -> None:
+def test_packing_many_alike_takes_little():
     given = make(8192)
     packed = pack(to_table(given))
     assert from_table(unpack(packed)) == given

@@ -144,10 +144,7 @@ def compressed_zeros(shape):
     [
         (b"", "label MATLAB file"),
         (b"MATLAB 5.0 MAT-file" * 20, "label MATLAB file"),
-        (
-            encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}),
-            r"no matrix LabelMap.*'Other'",
-        ),
+        (encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}), r"no matrix LabelMap.*'Other'"),
         (encode_matlab_arrays({"LabelMap": np.full((2, 3), 460, np.uint16)}), "up to 460, expected 0 to 459"),
         (encode_matlab_arrays({"LabelMap": np.ones((2, 3))}), "holds float64"),
         (encode_matlab_arrays({"LabelMap": np.array([["a"]], object)}), "no real numbers"),
@@ -160,7 +157,7 @@ def test_masks_that_are_none_are_refused(tmp_path, data, message):
         read_first(PascalContext60(), root)
 
 
-def test_every_set_has_as_many_classes_as_names() -> None:
+def test_every_set_has_as_many_classes_as_names():
     labelled = {name for name, source in SOURCES.items() if source.target_kind == "labels"}
     assert labelled == set(CLASSES) == set(CLASS_SETS)
     for name, classes in CLASSES.items():

@@ -81,14 +81,14 @@ def shares_within_two_pixels(dataset: str, found: Path, exact: Path) -> Iterator
         yield float((np.abs(raw.target - exact_raw.target)[valid] < 2).mean())
 
 
-def test_disparity_of_films_is_the_exact_one(films: Path, generated: Path) -> None:
+def test_disparity_of_films_is_the_exact_one(films, generated):
     shares = list(shares_within_two_pixels("movies", films, generated / "movies"))
     assert len(shares) == 16
     assert min(shares) > 0.85
     assert np.mean(shares) > 0.93
 
 
-def test_images_are_the_left_views_and_disparity_has_half_their_size(films: Path, generated: Path) -> None:
+def test_images_are_the_left_views_and_disparity_has_half_their_size(films, generated):
     source, tree = SOURCES["movies"], Folder(films)
     for sample in list(source.list(tree).samples)[:3]:
         raw = source.read(tree, sample)
@@ -97,7 +97,7 @@ def test_images_are_the_left_views_and_disparity_has_half_their_size(films: Path
         assert 0.5 < len(raw.image) / len(exact) < 2
 
 
-def test_shots_without_depth_are_left_out_with_the_reason(films: Path) -> None:
+def test_shots_without_depth_are_left_out_with_the_reason(films):
     report = read_report(str(films))
     assert (report.dataset, report.videos, report.frames) == ("movies", 2, 16)
     assert report.missing == []
@@ -109,7 +109,7 @@ def test_shots_without_depth_are_left_out_with_the_reason(films: Path) -> None:
     assert {28 < int(name[-8:]) <= 56 for name in reasons} == {True}
 
 
-def test_running_again_touches_nothing(films: Path, generated: Path) -> None:
+def test_running_again_touches_nothing(films, generated):
     before = {path: path.stat().st_mtime_ns for path in films.rglob("*") if path.name != "rejected.parquet"}
     digests = contents(films)
     assert run("movies", generated / "movies" / "videos", films)[-1] == (24, 24, 8)
@@ -120,7 +120,7 @@ def test_running_again_touches_nothing(films: Path, generated: Path) -> None:
     }
 
 
-def test_an_interrupted_job_ends_with_the_same_bytes(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_ends_with_the_same_bytes(films, generated, tmp_path):
     out = tmp_path / "raw"
     shutil.copytree(films, out)
     for name in ("stereo.json", "rejected.parquet"):
@@ -138,14 +138,14 @@ def test_an_interrupted_job_ends_with_the_same_bytes(films: Path, generated: Pat
     assert contents(out) == contents(films)
 
 
-def test_a_tree_of_other_settings_is_refused(films: Path, generated: Path) -> None:
+def test_a_tree_of_other_settings_is_refused(films, generated):
     before = contents(films)
     with pytest.raises(NothingUsable, match=r"was made with other settings, see its settings\.json"):
         run("movies", generated / "movies" / "videos", films, StereoSettings(jpeg_quality=50))
     assert contents(films) == before
 
 
-def test_another_video_of_the_same_name_is_refused(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_another_video_of_the_same_name_is_refused(films, generated, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "raw"
     shutil.copytree(generated / "movies" / "videos", videos)
     shutil.copytree(films, out)
@@ -154,7 +154,7 @@ def test_another_video_of_the_same_name_is_refused(films: Path, generated: Path,
         run("movies", videos, out)
 
 
-def test_films_that_come_later_add_their_frames(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_films_that_come_later_add_their_frames(films, generated, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "raw"
     shutil.copytree(generated / "movies" / "videos" / "battle", videos / "battle")
     assert run("movies", videos, out)[-1] == (12, 12, 4)
@@ -164,7 +164,7 @@ def test_films_that_come_later_add_their_frames(films: Path, generated: Path, tm
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_listed_frames_are_taken_and_missing_films_counted(generated: Path, tmp_path: Path) -> None:
+def test_listed_frames_are_taken_and_missing_films_counted(generated, tmp_path):
     lists, out = tmp_path / "lists", tmp_path / "raw"
     lists.mkdir()
     (lists / "train.txt").write_text(
@@ -182,7 +182,7 @@ def test_listed_frames_are_taken_and_missing_films_counted(generated: Path, tmp_
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_clips_of_web_videos(generated: Path, tmp_path: Path) -> None:
+def test_clips_of_web_videos(generated, tmp_path):
     raw, out = generated / "wsvd", tmp_path / "raw"
     run("wsvd", raw / "videos", out, lists=raw / "lists")
     shares = list(shares_within_two_pixels("wsvd", out, raw))
@@ -196,7 +196,7 @@ def test_clips_of_web_videos(generated: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_sky_is_put_far(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_sky_is_put_far(films, generated, tmp_path):
     name = "battle/chapter1/out00000003"
     sky, out, videos = tmp_path / "sky", tmp_path / "raw", tmp_path / "videos"
     mask = np.zeros((HEIGHT // 4, WIDTH // 4), np.uint8)
@@ -217,7 +217,7 @@ def test_sky_is_put_far(films: Path, generated: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_bad_sky_mask_stops_the_job_by_name(generated: Path, tmp_path: Path) -> None:
+def test_a_bad_sky_mask_stops_the_job_by_name(generated, tmp_path):
     mask = tmp_path / "sky" / "battle" / "chapter1" / "out00000003.png"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"no picture")
@@ -226,7 +226,7 @@ def test_a_bad_sky_mask_stops_the_job_by_name(generated: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_damaged_videos_do_not_stop_the_others(generated: Path, tmp_path: Path) -> None:
+def test_damaged_videos_do_not_stop_the_others(generated, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "raw"
     shutil.copytree(generated / "movies" / "videos", videos)
     (videos / "hugo").mkdir()
@@ -241,7 +241,7 @@ def test_damaged_videos_do_not_stop_the_others(generated: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_films_without_one_usable_frame_are_refused(generated: Path, tmp_path: Path) -> None:
+def test_films_without_one_usable_frame_are_refused(generated, tmp_path):
     rules = RejectionRules(horizontal_range=1000.0)
     with pytest.raises(
         NothingUsable, match=r"none of the frames could be used; first reason: battle.*no depth"
@@ -251,9 +251,7 @@ def test_films_without_one_usable_frame_are_refused(generated: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_raft_runs_in_a_pool_of_actors(
-    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_raft_runs_in_a_pool_of_actors(generated, tmp_path, monkeypatch):
     """With random weights: that flow means nothing, but comes to disparity all the same."""
     import torch
     from safetensors.torch import save_file
@@ -289,13 +287,7 @@ def test_raft_runs_in_a_pool_of_actors(
         (("movies", "videos", None, "nowhere"), NotFound, "no such folder: "),
     ],
 )
-def test_mistakes_are_named_at_once(
-    arguments: tuple[str | None, ...],
-    error: type[UserError],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_mistakes_are_named_at_once(arguments, error, message, tmp_path, monkeypatch):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "hugo.mkv").write_bytes(b"not decoded here")
     monkeypatch.chdir(tmp_path)
@@ -306,7 +298,7 @@ def test_mistakes_are_named_at_once(
         plan_stereo(dataset, videos, StereoSettings(), *others)
 
 
-def test_bad_weights_are_named_before_anything_starts(generated: Path) -> None:
+def test_bad_weights_are_named_before_anything_starts(generated):
     settings = StereoSettings(flow="raft", raft_weights="nowhere.pth")
     with pytest.raises(NotFound, match=r"no such file of RAFT weights: nowhere\.pth"):
         plan_stereo("movies", str(generated / "movies" / "videos"), settings)

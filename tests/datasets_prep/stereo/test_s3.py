@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -36,17 +35,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def stereo(videos: str, out: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tune.cli",
-        "stereo",
-        "movies",
-        "--videos",
-        videos,
-        "--out",
-        out,
-    ]
+    command = [sys.executable, "-m", "tune.cli", "stereo", "movies", "--videos", videos, "--out", out]
     # A process of its own: its Ray must know the address of the server.
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -54,7 +43,7 @@ def stereo(videos: str, out: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_tree_on_s3_is_the_local_one(bucket: str, tmp_path: Path) -> None:
+def test_a_tree_on_s3_is_the_local_one(bucket, tmp_path):
     write_dataset("movies", tmp_path / "generated", scenes=1, height=128, width=192)
     local = Folder(tmp_path / "generated" / "videos")
     remote = Folder(f"{bucket}/videos")

@@ -22,11 +22,7 @@ LARGE = {
     "neck_hidden_sizes": [256, 512, 1024, 1024],
 }
 HYBRID = {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768], "readout_type": "project"}
-ADE20K = {
-    "use_batch_norm_in_fusion_residual": True,
-    "use_bias_in_fusion_residual": False,
-    "num_labels": 150,
-}
+ADE20K = {"use_batch_norm_in_fusion_residual": True, "use_bias_in_fusion_residual": False, "num_labels": 150}
 
 
 @pytest.fixture(autouse=True)
@@ -152,10 +148,7 @@ def test_hybrid_agrees_and_round_trips(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [
-        pytest.param("dpt_large_ade20k", LARGE, marks=pytest.mark.slow),
-        ("dpt_hybrid_ade20k", HYBRID),
-    ],
+    [pytest.param("dpt_large_ade20k", LARGE, marks=pytest.mark.slow), ("dpt_hybrid_ade20k", HYBRID)],
 )
 def test_segmentation_agrees(name, settings):
     model = theirs("SemanticSegmentation", **settings, **ADE20K)

@@ -121,12 +121,7 @@ def filled(shapes):
         ("dpt_hybrid-midas-501f0c75.pt", {"hybrid": True}, 368, "dpt_hybrid"),
         ("dpt_hybrid_kitti-cb926ef4.pt", {"hybrid": True}, 368, "dpt_hybrid_kitti"),
         ("dpt_hybrid_nyu-2ce69ec7.pt", {"hybrid": True}, 368, "dpt_hybrid_nyu"),
-        (
-            "dpt_hybrid-ade20k-53898607.pt",
-            {"hybrid": True, "segmentation": True},
-            442,
-            "dpt_hybrid_ade20k",
-        ),
+        ("dpt_hybrid-ade20k-53898607.pt", {"hybrid": True, "segmentation": True}, 442, "dpt_hybrid_ade20k"),
     ],
 )
 @pytest.mark.parametrize("rename", [dict, scriptable])

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -17,20 +16,20 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
-def test_the_jobs_of_the_readme_are_all_there() -> None:
+def test_the_jobs_of_the_readme_are_all_there():
     expected = {"generate", "prepare", "inspect", "train", "evaluate", "predict", "publish", "config", "demo"}
     assert expected <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
+def test_every_command_explains_itself(command):
     result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "100"})
     assert result.exit_code == 0
     assert "Usage" in result.output
     assert "--help" in result.output
 
 
-def test_help_answers_without_loading_heavy_libraries() -> None:
+def test_help_answers_without_loading_heavy_libraries():
     code = (
         "import sys; from pipelines import cli; "
         "sys.exit(', '.join(m for m in ('torch', 'ray', 'mlflow', 'pandas') if m in sys.modules) or 0)"
@@ -39,13 +38,13 @@ def test_help_answers_without_loading_heavy_libraries() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_version_is_printed() -> None:
+def test_the_version_is_printed():
     result = CliRunner().invoke(cli.app, ["--version"])
     assert result.exit_code == 0
     assert result.output.startswith("dpt 0.")
 
 
-def test_config_prints_every_resolved_key() -> None:
+def test_config_prints_every_resolved_key():
     result = CliRunner().invoke(cli.app, ["config", "train", "steps=7"])
     assert "steps: 7\n" in result.output
     assert "decoder_lr: 0.0001\n" in result.output
@@ -67,13 +66,7 @@ def test_config_prints_every_resolved_key() -> None:
         (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
     ],
 )  # fmt: skip
-def test_what_a_user_can_mend_is_one_clear_line(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_a_user_can_mend_is_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run_main(monkeypatch, *arguments) == 1
     error = capsys.readouterr().err
@@ -82,7 +75,7 @@ def test_what_a_user_can_mend_is_one_clear_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_programming_error_keeps_its_traceback(monkeypatch):
     def broken(**_: object) -> None:
         raise KeyError("a defect")
 
@@ -93,8 +86,8 @@ def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_model_or_override_is_refused_before_anything_starts(
-    shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shards_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     common = ("train", "--data", shards_folder, "--name", "x", "model.pretrained=false", "crop=64")
     assert run_main(monkeypatch, *common, "model.name=dpt_hubrid") == 1
@@ -111,9 +104,7 @@ def test_an_unknown_model_or_override_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_writes_nothing(
-    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_writes_nothing(raw_folder, tmp_path, monkeypatch, capsys):
     arguments = ("prepare", "redweb", "--raw", raw_folder / "redweb", "--out", tmp_path / "out", "--dry-run")
     assert run_main(monkeypatch, *arguments, "samples_per_shard=8") == 0
     assert "redweb: 20 samples in 4 shards" in capsys.readouterr().out

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import pytest
 import ray
 from typer.testing import CliRunner
 
@@ -18,9 +17,7 @@ def prepare(raw: Path, out: Path, *arguments: str) -> str:
     return result.output
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(
-    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(raw_folder, tmp_path, monkeypatch):
     monkeypatch.delattr(ray, "init")
     said = prepare(raw_folder, tmp_path / "out", "--dry-run")
     assert "train: 15 samples in 4 shards\nval: 5 samples in 2 shards\n" in said
@@ -29,18 +26,18 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_knows_a_finished_dataset(raw_folder: Path, shards_folder: Path) -> None:
+def test_a_dry_run_knows_a_finished_dataset(raw_folder, shards_folder):
     assert "finished already: nothing would be done" in prepare(raw_folder, shards_folder, "--dry-run")
 
 
-def test_a_kept_listing_is_named_with_its_age(raw_folder: Path, tmp_path: Path) -> None:
+def test_a_kept_listing_is_named_with_its_age(raw_folder, tmp_path):
     raw = Folder(raw_folder / "redweb")
     cache_listing(raw.files(), raw, Folder(tmp_path / "redweb"))
     assert "redweb: files as listed 0:00:" in prepare(raw_folder, tmp_path, "--dry-run")
     assert "as listed" not in prepare(raw_folder, tmp_path, "--dry-run", "--refresh")
 
 
-def test_inspect_writes_a_page_of_all_datasets_of_a_folder(shards_folder: Path, tmp_path: Path) -> None:
+def test_inspect_writes_a_page_of_all_datasets_of_a_folder(shards_folder, tmp_path):
     result = CliRunner().invoke(
         cli.app, ["inspect", str(shards_folder), "--out", str(tmp_path), "--samples", "2"]
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -24,13 +23,7 @@ from tune import cli
         (["movies", "--videos", "videos", "flow=raft", "raft_weights=x.pth"], "dpt: no such file of RAFT"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_clear_line(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_mistakes_are_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "hugo.mkv").write_bytes(b"not decoded here")
     (tmp_path / "hostile").mkdir()
@@ -47,9 +40,7 @@ def test_mistakes_are_one_clear_line(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile", "videos"]
 
 
-def test_the_section_of_stereo_is_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_section_of_stereo_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["dpt", "config", "stereo", "rules.vertical=3"])
     with pytest.raises(SystemExit):
         cli.main()

@@ -25,11 +25,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def test_workers_of_a_cluster_learn_where_storage_is_but_get_no_key_to_it() -> None:
+def test_workers_of_a_cluster_learn_where_storage_is_but_get_no_key_to_it():
     assert carried_variables() == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
 
 
-def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     tracking = {
         "MLFLOW_TRACKING_URI": "http://mlflow.example:5000",
@@ -41,7 +41,7 @@ def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch: pyte
     assert carried_variables() == tracking
 
 
-def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert carried_variables() == {}
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
@@ -50,9 +50,7 @@ def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("running", ["10.0.0.1:6379", None])
-def test_a_cluster_that_was_started_on_this_machine_is_found(
-    running: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_was_started_on_this_machine_is_found(running, monkeypatch):
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
@@ -86,15 +84,13 @@ def nodes_of(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> N
         ([0, 12, 4], 3, 4),
     ],
 )
-def test_workers_share_the_cores_such_that_all_find_room(
-    cores: list[int], workers: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_share_the_cores_such_that_all_find_room(cores, workers, expected, monkeypatch):
     nodes_of(monkeypatch, *({"CPU": float(count)} for count in cores))
     assert cpus_per_worker(workers) == expected
     assert room_for_workers(expected) >= min(workers, sum(cores))
 
 
-def test_more_workers_than_this_machine_can_have_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workers_than_this_machine_can_have_are_refused_at_once(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS")
     nodes_of(monkeypatch, {"CPU": 4.0, "GPU": 2.0})
     for workers, cores, use_gpu in ((4, 1, False), (2, 2, False), (2, 1, True)):
@@ -105,7 +101,7 @@ def test_more_workers_than_this_machine_can_have_are_refused_at_once(monkeypatch
         require_room(3, 1, use_gpu=True)
 
 
-def test_a_cluster_may_grow_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_may_grow_and_is_waited_for(monkeypatch):
     nodes_of(monkeypatch, {"CPU": 0.0}, {"CPU": 4.0, "GPU": 4.0})
     said: list[str] = []
     require_room(4, 1, use_gpu=True, show=said.append)

@@ -34,7 +34,7 @@ def sintel(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return folder / "raw" / "sintel", prepare("sintel", folder)
 
 
-def test_batches_hold_the_sources_depth_to_the_last_bits(sintel: tuple[Path, PreparedDataset]) -> None:
+def test_batches_hold_the_sources_depth_to_the_last_bits(sintel):
     raw, prepared = sintel
     source, root = SOURCES["sintel"], Folder(raw)
     samples = {sample.sample_id: sample for sample in source.list(root).samples}
@@ -54,16 +54,14 @@ def test_batches_hold_the_sources_depth_to_the_last_bits(sintel: tuple[Path, Pre
     assert seen == len(samples)
 
 
-def test_a_perfect_prediction_has_no_error(sintel: tuple[Path, PreparedDataset]) -> None:
+def test_a_perfect_prediction_has_no_error(sintel):
     batch = next(evaluation_batches(sintel[1], "test", 0, 0, 1, batch_size=2))
     target, caps = batch.target.nan_to_num(0.0), 72.0 * batch.scale
     metrics = depth_metrics(3 * target + 0.5, target, ~batch.target.isnan(), caps)
     assert metrics["abs_rel"].max() < 1e-3
 
 
-def test_large_images_come_a_few_at_a_time(
-    sintel: tuple[Path, PreparedDataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_images_come_a_few_at_a_time(sintel, monkeypatch):
     monkeypatch.setattr(loading, "EVALUATION_PIXELS", 2 * 48 * 64)
     sizes = [len(b.sample_ids) for b in evaluation_batches(sintel[1], "test", 0, 0, 1, batch_size=8)]
     assert max(sizes) == 2
@@ -72,7 +70,7 @@ def test_large_images_come_a_few_at_a_time(
     assert set(sizes) == {1}
 
 
-def test_evaluation_rows_are_no_training_data(sintel: tuple[Path, PreparedDataset]) -> None:
+def test_evaluation_rows_are_no_training_data(sintel):
     settings = LoaderSettings(
         uris=[sintel[1].folder.uri],
         split="test",
@@ -90,7 +88,7 @@ def test_evaluation_rows_are_no_training_data(sintel: tuple[Path, PreparedDatase
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(("name", "split", "kind"), [("diw", "test", "ordinal"), ("ade20k", "val", "labels")])
-def test_datasets_without_depth_maps_are_refused(name: str, split: str, kind: str, tmp_path: Path) -> None:
+def test_datasets_without_depth_maps_are_refused(name, split, kind, tmp_path):
     prepared = prepare(name, tmp_path)
     with pytest.raises(NotADataset, match=rf"^{name} has {kind} as ground truth, depth maps are needed"):
         next(evaluation_batches(prepared, split, 0, 0, 1, batch_size=8))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpt.regions import MetricRegion, kb_window, region_window
+from dpt.regions import kb_window, region_window
 from pipelines.evaluation.metric_depth import METRICS, ProtocolError, protocol_metrics
 from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 
@@ -34,7 +34,7 @@ def scene(height: int, width: int, farthest: float, seed: int) -> tuple[np.ndarr
     return prediction, depth
 
 
-def test_kitti_counts_inside_the_garg_crop_up_to_80_metres() -> None:
+def test_kitti_counts_inside_the_garg_crop_up_to_80_metres():
     height, width = 375, 1242
     scenes = [scene(height, width, 100.0, seed) for seed in range(2)]
     expected = []
@@ -53,7 +53,7 @@ def test_kitti_counts_inside_the_garg_crop_up_to_80_metres() -> None:
         np.testing.assert_allclose(found[name].numpy(), [e[name] for e in expected], rtol=1e-9)
 
 
-def test_nyu_counts_inside_the_eigen_crop_up_to_10_metres() -> None:
+def test_nyu_counts_inside_the_eigen_crop_up_to_10_metres():
     prediction, depth = scene(480, 640, 12.0, 5)
     counted = np.zeros((480, 640), bool)
     counted[45:471, 41:601] = True
@@ -67,41 +67,41 @@ def test_nyu_counts_inside_the_eigen_crop_up_to_10_metres() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "top", "left"), [(375, 1242, 23, 13), (376, 1241, 24, 12)])
-def test_the_benchmark_crop_is_at_the_lower_middle(height: int, width: int, top: int, left: int) -> None:
+def test_the_benchmark_crop_is_at_the_lower_middle(height, width, top, left):
     assert kb_window(height, width) == (slice(top, height), slice(left, left + 1216))
     assert height - top == 352
 
 
-def test_the_benchmark_crop_of_a_small_image_is_the_image() -> None:
+def test_the_benchmark_crop_of_a_small_image_is_the_image():
     assert kb_window(96, 128) == (slice(0, 96), slice(0, 128))
 
 
 @pytest.mark.parametrize("region", ["all", "garg"])
-def test_regions_lie_inside_of_images_of_any_size(region: MetricRegion) -> None:
+def test_regions_lie_inside_of_images_of_any_size(region):
     rows, columns = region_window(region, 96, 128)
     assert 0 <= rows.start < rows.stop <= 96
     assert 0 <= columns.start < columns.stop <= 128
 
 
-def test_the_eigen_crop_of_another_size_is_refused() -> None:
+def test_the_eigen_crop_of_another_size_is_refused():
     photo = torch.ones(1, 384, 512)
     with pytest.raises(ProtocolError, match="512x384"):
         protocol_metrics(photo, photo, MetricProtocol(10.0, "eigen"), ["a"])
 
 
-def test_a_prediction_that_is_no_number_is_named() -> None:
+def test_a_prediction_that_is_no_number_is_named():
     prediction, depth = torch.ones(2, 4, 4), torch.ones(2, 4, 4)
     prediction[1, 2, 2] = torch.nan
     with pytest.raises(ProtocolError, match="NaN in image b"):
         protocol_metrics(prediction, depth, MetricProtocol(10.0), ["a", "b"])
 
 
-def test_infinite_predictions_are_as_far_as_the_cap() -> None:
+def test_infinite_predictions_are_as_far_as_the_cap():
     prediction = torch.full((1, 4, 4), torch.inf)
     found = protocol_metrics(prediction, torch.full((1, 4, 4), 5.0), MetricProtocol(10.0), ["a"])
     assert found["abs_rel"].item() == 1.0
 
 
-def test_an_image_without_ground_truth_counts_nothing() -> None:
+def test_an_image_without_ground_truth_counts_nothing():
     depth = torch.full((1, 4, 4), torch.nan)
     assert protocol_metrics(torch.ones(1, 4, 4), depth, MetricProtocol(10.0), ["a"])["pixels"].item() == 0

@@ -30,13 +30,7 @@ from pipelines.evaluation.segmentation import (
     has_labels,
     left_out,
 )
-from pipelines.evaluation.tables import (
-    class_csv,
-    class_figure,
-    extremes_table,
-    paper_table,
-    summary_table,
-)
+from pipelines.evaluation.tables import class_csv, class_figure, extremes_table, paper_table, summary_table
 from pipelines.tracking.model_reference import BadModel
 from tests.support.labelled_sets import prepare, tiny
 from tests.support.paths import SAMPLES
@@ -82,9 +76,7 @@ def raw_photos(raw: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("inference", [WHOLE, InferenceSection(scales=(0.75, 1.25), flip=True)])
-def test_figures_are_those_of_arithmetic_by_hand(
-    sets: dict[str, PreparedDataset], inference: InferenceSection
-) -> None:
+def test_figures_are_those_of_arithmetic_by_hand(sets, inference):
     dataset, network = sets["ade20k"], model()
     found = count_share(network, dataset, 0, 1, "val", inference).result()
     images, labels = raw_photos(Path(dataset.folder.path).parents[2] / "raw")
@@ -102,7 +94,7 @@ def test_figures_are_those_of_arithmetic_by_hand(
     assert found["miou"] == pytest.approx(float(theirs[occurs].mean()), rel=1e-6)
 
 
-def test_workers_together_count_every_pixel_once(sets: dict[str, PreparedDataset]) -> None:
+def test_workers_together_count_every_pixel_once(sets):
     network = model()
     whole = count_share(network, sets["ade20k"], 0, 1, "val", WHOLE)
     for workers in (1, 2):
@@ -114,7 +106,7 @@ def test_workers_together_count_every_pixel_once(sets: dict[str, PreparedDataset
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
 @pytest.mark.usefixtures("ray_session")
-def test_the_real_sample(tmp_path: Path) -> None:
+def test_the_real_sample(tmp_path):
     dataset, network = prepare("ade20k", tmp_path, raw=REAL), model()
     images, labels = raw_photos(REAL)
     assert len(images) == 1
@@ -132,7 +124,7 @@ def test_the_real_sample(tmp_path: Path) -> None:
     assert 0.5 < counts.result()["pix_acc"] == pytest.approx(expected["pix_acc"], rel=1e-12)
 
 
-def test_wrong_models_are_refused(sets: dict[str, PreparedDataset], shards_folder: Path) -> None:
+def test_wrong_models_are_refused(sets, shards_folder):
     config = EvaluateConfig(inference=WHOLE, device="cpu")
     with pytest.raises(BadModel, match="this is a depth model; ade20k needs a segmentation model"):
         evaluate_segmentation(config, dpt.create_model("dpt_tiny"), [sets["ade20k"]])
@@ -150,7 +142,7 @@ def test_wrong_models_are_refused(sets: dict[str, PreparedDataset], shards_folde
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_missing_samples_are_no_smaller_average(tmp_path: Path) -> None:
+def test_missing_samples_are_no_smaller_average(tmp_path):
     raw = tmp_path / "raw"
     write_dataset("ade20k", raw, scenes=4, height=60, width=80)
     write_traps("ade20k", raw, height=60, width=80)
@@ -188,7 +180,7 @@ def counted(dataset: str, classes: int) -> SegmentationCounts:
 
 
 @pytest.mark.parametrize(("dataset", "classes"), [("ade20k", 150), ("pascal_context_59", 59)])
-def test_every_class_is_reported(dataset: str, classes: int) -> None:
+def test_every_class_is_reported(dataset, classes):
     counts = counted(dataset, classes)
     rows = list(csv.DictReader(io.StringIO(class_csv(dataset, counts))))
     assert len(rows) == classes
@@ -206,7 +198,7 @@ def test_every_class_is_reported(dataset: str, classes: int) -> None:
         assert f"{row['name']} " in text
 
 
-def test_the_papers_rows_stand_beside_ours() -> None:
+def test_the_papers_rows_stand_beside_ours():
     counts = counted("ade20k", 150)
     text = shown(paper_table("ade20k", counts))
     assert "Table 4" in text
@@ -221,6 +213,6 @@ def test_the_papers_rows_stand_beside_ours() -> None:
     assert paper_table("pascal_context_60", counted("pascal_context_60", 60)) is None
 
 
-def test_the_papers_scales() -> None:
+def test_the_papers_scales():
     assert PAPER_INFERENCE.scales == PAPER_SCALES == EvaluateConfig().inference.scales
     assert EvaluateConfig().inference.flip

@@ -10,7 +10,7 @@ TABLE = NumberTable(
 )
 
 
-def test_markdown() -> None:
+def test_markdown():
     assert TABLE.markdown().splitlines() == [
         "| row | Mean paper | Mean ours |",
         "| :-- | --: | --: |",
@@ -19,7 +19,7 @@ def test_markdown() -> None:
     ]
 
 
-def test_html_escapes_and_tells_what_to_sort_by() -> None:
+def test_html_escapes_and_tells_what_to_sort_by():
     html = TABLE.html()
     assert "<b>" not in html
     assert '<th scope="row" data-key="c" class="text">c</th>' in html

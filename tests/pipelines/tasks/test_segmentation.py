@@ -59,7 +59,7 @@ def gradients(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def test_a_step_follows_the_mean_over_all_labelled_pixels() -> None:
+def test_a_step_follows_the_mean_over_all_labelled_pixels():
     found, loss = one_step(config(), labelled_batch())
     model, batch = tiny(dropout=0.0).train(), labelled_batch()
     logits, auxiliary = model(normalise(batch.images, model.mean, model.std))
@@ -71,7 +71,7 @@ def test_a_step_follows_the_mean_over_all_labelled_pixels() -> None:
     assert (gradients(found) - gradients(model)).norm() < 1e-4 * gradients(model).norm()
 
 
-def test_a_batch_without_labels_changes_no_weight() -> None:
+def test_a_batch_without_labels_changes_no_weight():
     batch = labelled_batch()
     batch.target[:] = 255
     model, loss = one_step(config(segmentation={"weight_decay": 0.0}), batch)
@@ -91,7 +91,7 @@ def _rank(rank: int, rendezvous: str, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
+def test_two_ranks_learn_what_one_learns(tmp_path):
     mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     whole, loss = one_step(config(), labelled_batch())
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
@@ -102,7 +102,7 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
             torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5)
 
 
-def test_batches_are_the_same_for_one_rank_and_for_two(ade20k: PreparedDataset) -> None:
+def test_batches_are_the_same_for_one_rank_and_for_two(ade20k):
     settings = config(steps=6)
 
     def batches(start: int, rank: int, world_size: int) -> list[Batch]:
@@ -124,7 +124,7 @@ def test_batches_are_the_same_for_one_rank_and_for_two(ade20k: PreparedDataset) 
     assert len(classes) > 3
 
 
-def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k, tmp_path):
     settings = config(steps=6)
     batches = list(training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0))
 
@@ -151,7 +151,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_
     assert [group["lr"] for group in again.param_groups] == [0.02 * (1 - 5 / 6) ** 0.9] * 2
 
 
-def test_it_learns(ade20k: PreparedDataset) -> None:
+def test_it_learns(ade20k):
     settings = config(steps=60)
     model = tiny()
     task = task_of(settings)
@@ -172,7 +172,7 @@ def test_it_learns(ade20k: PreparedDataset) -> None:
     assert model.training
 
 
-def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k: PreparedDataset) -> None:
+def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k):
     depth = dpt.create_model("dpt_tiny", image_size=96)
     starts = [task_of(config(seed=seed)).prepare_model(depth, [ade20k], print) for seed in (1, 1, 2)]
     for start in starts:
@@ -191,14 +191,12 @@ def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k
         ({"crop": (64, 96)}, "crop: .* must be square"),
     ],
 )
-def test_settings_that_do_not_fit(ade20k: PreparedDataset, changes: dict, message: str) -> None:
+def test_settings_that_do_not_fit(ade20k, changes, message):
     with pytest.raises(ConfigError, match=message):
         task_of(config(**changes)).check(dpt.create_model("dpt_tiny"), [ade20k])
 
 
-def test_data_and_models_that_do_not_fit(
-    ade20k: PreparedDataset, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_data_and_models_that_do_not_fit(ade20k, shards_folder, tmp_path):
     task = task_of(config())
     task.check(dpt.create_model("dpt_tiny"), [ade20k])
     with torch.device("meta"):
@@ -213,7 +211,7 @@ def test_data_and_models_that_do_not_fit(
         task.check(dpt.create_model("dpt_tiny"), [ade20k, other])
 
 
-def test_pictures_show_image_labels_prediction_and_overlay(ade20k: PreparedDataset) -> None:
+def test_pictures_show_image_labels_prediction_and_overlay(ade20k):
     picture = task_of(config()).sample_predictions(tiny().eval(), [ade20k], "val", 2)
     assert picture.dtype == np.uint8
     assert picture.shape[0] > 2 * 192

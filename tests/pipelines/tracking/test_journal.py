@@ -60,14 +60,14 @@ def expected(first: int, last: int) -> list[tuple[str, int, float]]:
     return [(name, s, v) for s in range(first, last + 1) for name, v in (("loss", s / 10), ("rate", 5.0))]
 
 
-def test_metrics_arrive_in_order(server: Server) -> None:
+def test_metrics_arrive_in_order(server):
     journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
     log_steps(journal, 1, 50)
     assert journal.close(60) == []
     assert server.points == expected(1, 50)
 
 
-def test_a_server_that_is_away_gets_them_later(server: Server) -> None:
+def test_a_server_that_is_away_gets_them_later(server):
     lines: list[str] = []
     server.away = True
     journal = MetricJournal(server, [], lines.append)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_a_server_that_is_away_gets_them_later(server: Server) -> None:
     ]
 
 
-def test_a_request_that_failed_after_it_arrived_is_not_repeated(server: Server) -> None:
+def test_a_request_that_failed_after_it_arrived_is_not_repeated(server):
     server.failures = ["after", "before", "after"]
     journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
     log_steps(journal, 1, 20)
@@ -92,7 +92,7 @@ def test_a_request_that_failed_after_it_arrived_is_not_repeated(server: Server) 
     assert server.points == expected(1, 20)
 
 
-def test_steps_that_a_resumed_run_repeats_are_not_logged_twice(server: Server) -> None:
+def test_steps_that_a_resumed_run_repeats_are_not_logged_twice(server):
     server.points = expected(1, 7)
     journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
     log_steps(journal, 5, 10)
@@ -100,7 +100,7 @@ def test_steps_that_a_resumed_run_repeats_are_not_logged_twice(server: Server) -
     assert server.points == expected(1, 10)
 
 
-def test_what_could_not_be_sent_travels_in_the_checkpoint(server: Server) -> None:
+def test_what_could_not_be_sent_travels_in_the_checkpoint(server):
     server.away = True
     first = MetricJournal(server, [], print)  # type: ignore[arg-type]
     log_steps(first, 1, 2)
@@ -114,7 +114,7 @@ def test_what_could_not_be_sent_travels_in_the_checkpoint(server: Server) -> Non
     assert sorted(server.points) == sorted(expected(1, 3))
 
 
-def test_pictures_follow_the_metrics_and_none_holds_them_up(server: Server) -> None:
+def test_pictures_follow_the_metrics_and_none_holds_them_up(server):
     lines: list[str] = []
     server.away = True
     journal = MetricJournal(server, [], lines.append)  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import mlflow
@@ -60,7 +59,7 @@ def champion() -> int:
     return int(MlflowClient().get_model_version_by_alias("dpt", "champion").version)
 
 
-def test_an_alias_moves_to_what_is_not_worse_and_back(database: None) -> None:
+def test_an_alias_moves_to_what_is_not_worse_and_back(database):
     for value in (0.3, 0.2, 0.2, 0.25):
         logged({"abs_rel/mean": value})
     assert str(promote("dpt", "1", "champion", "abs_rel/mean")) == "models:/dpt@champion is now version 1"
@@ -85,7 +84,7 @@ def test_an_alias_moves_to_what_is_not_worse_and_back(database: None) -> None:
     assert champion() == 1
 
 
-def test_more_is_better_of_some_metrics(database: None) -> None:
+def test_more_is_better_of_some_metrics(database):
     for value in (0.8, 0.9):
         logged({"delta1/redweb": value})
     set_alias("dpt", "champion", 2)
@@ -98,7 +97,7 @@ def test_more_is_better_of_some_metrics(database: None) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
-def test_what_was_not_measured_is_refused(database: None, value: float | None) -> None:
+def test_what_was_not_measured_is_refused(database, value):
     logged({"abs_rel/mean": 0.3})
     logged({} if value is None else {"abs_rel/mean": value})
     set_alias("dpt", "champion", 1)
@@ -112,7 +111,7 @@ def test_what_was_not_measured_is_refused(database: None, value: float | None) -
     assert promote("dpt", "1", "champion", "abs_rel/mean", force=True).new == 1
 
 
-def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(database: None) -> None:
+def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(database):
     both = {"abs_rel/mean": 0.3, "abs_rel/redweb": 0.3}
     logged(both, {"redweb": "a1", "sintel": "b1"})
     logged(both, {"redweb": "a1", "sintel": "b2"})
@@ -125,7 +124,7 @@ def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(data
     assert promote("dpt", "2", "champion", "abs_rel/redweb").new == 2
 
 
-def test_a_later_evaluation_decides(database: None) -> None:
+def test_a_later_evaluation_decides(database):
     logged({"abs_rel/mean": 0.2})
     logged({"abs_rel/mean": 0.3}, split="val")
     set_alias("dpt", "champion", 1)
@@ -138,7 +137,7 @@ def test_a_later_evaluation_decides(database: None) -> None:
     assert promote("dpt", "2", "champion", "abs_rel/mean").new == 2
 
 
-def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_skipped(database: None) -> None:
+def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_skipped(database):
     for _ in range(3):
         logged({})
     set_alias("dpt", "challenger", 2)
@@ -209,7 +208,7 @@ def dpt_command(*arguments: str) -> str:
     return result.output
 
 
-def test_a_server_keeps_models_and_their_lineage(guarded: None, tmp_path: Path) -> None:
+def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path):
     manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
@@ -239,7 +238,7 @@ def test_a_server_keeps_models_and_their_lineage(guarded: None, tmp_path: Path) 
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_wrong_password_is_one_clear_line(guarded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_password_is_one_clear_line(guarded, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "convolutions")
     with pytest.raises(TrackingError, match=r"refuses this user: check MLFLOW_TRACKING_USERNAME") as caught:
         list_models()

@@ -47,7 +47,7 @@ def save(
     (folder / STATE_FILE).write_text(state_text(snapshot.state))
 
 
-def test_training_resumes_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
+def test_training_resumes_bit_for_bit_from_a_checkpoint(tmp_path):
     torch.manual_seed(0)
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 3)
@@ -61,9 +61,7 @@ def test_training_resumes_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
 
 
-def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resumes_from_the_rest(
-    tmp_path: Path,
-) -> None:
+def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resumes_from_the_rest(tmp_path):
     torch.manual_seed(0)
     model, optimizer = model_and_optimizer()
     average = MovingAverage(model, 0.5)
@@ -84,7 +82,7 @@ def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resume
             assert torch.equal(a, b), name
 
 
-def test_a_checkpoint_is_a_model_too(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_model_too(tmp_path):
     model, optimizer = model_and_optimizer()
     save(tmp_path, model, optimizer)
     loaded = dpt.load_model(tmp_path)
@@ -93,7 +91,7 @@ def test_a_checkpoint_is_a_model_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "config.json"])
-def test_damage_is_found_and_named(tmp_path: Path, name: str) -> None:
+def test_damage_is_found_and_named(tmp_path, name):
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 1)
     save(tmp_path, model, optimizer)
@@ -107,7 +105,7 @@ def test_damage_is_found_and_named(tmp_path: Path, name: str) -> None:
         verify(tmp_path)
 
 
-def test_a_checkpoint_without_readable_state_is_damaged(tmp_path: Path) -> None:
+def test_a_checkpoint_without_readable_state_is_damaged(tmp_path):
     with pytest.raises(DamagedCheckpoint, match=r"state.json is missing"):
         verify(tmp_path)
     (tmp_path / STATE_FILE).write_bytes(b'{"step": 3, "iden\xff')
@@ -115,7 +113,7 @@ def test_a_checkpoint_without_readable_state_is_damaged(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
-def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 1)
     save(tmp_path, model, optimizer)

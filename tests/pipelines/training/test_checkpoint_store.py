@@ -28,7 +28,7 @@ def store_in(folder: Folder, lines: list[str], keep: int = 2) -> CheckpointStore
     return CheckpointStore(folder, keep, lines.append)
 
 
-def test_the_newest_checkpoint_is_found_again(folder: Folder, lines: list[str], tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_found_again(folder, lines, tmp_path):
     store = store_in(folder, lines)
     assert store.newest() is None
     for step in (10, 20):
@@ -42,7 +42,7 @@ def test_the_newest_checkpoint_is_found_again(folder: Folder, lines: list[str], 
     assert lines == []
 
 
-def test_the_newest_and_the_best_are_kept(folder: Folder, lines: list[str]) -> None:
+def test_the_newest_and_the_best_are_kept(folder, lines):
     scores = {10: 0.5, 20: 0.2, 30: None, 40: 0.3, 50: 0.4}
     for step, score in scores.items():
         store = store_in(folder, lines)  # each from a process of its own: nothing is known from before
@@ -52,9 +52,7 @@ def test_the_newest_and_the_best_are_kept(folder: Folder, lines: list[str]) -> N
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no state"])
-def test_a_damaged_newest_checkpoint_is_skipped_and_reported(
-    tmp_path: Path, lines: list[str], damage: str
-) -> None:
+def test_a_damaged_newest_checkpoint_is_skipped_and_reported(tmp_path, lines, damage):
     folder = Folder(tmp_path)
     store = store_in(folder, lines)
     for step in (10, 20):
@@ -96,7 +94,7 @@ def failing(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -
     return FailingStore(Folder(tmp_path), 3, lines.append)
 
 
-def test_a_write_that_fails_is_tried_again(failing: FailingStore, lines: list[str]) -> None:
+def test_a_write_that_fails_is_tried_again(failing, lines):
     failing.failures = 2
     failing.save(snapshot(10))
     failing.close(10)
@@ -104,9 +102,7 @@ def test_a_write_that_fails_is_tried_again(failing: FailingStore, lines: list[st
     assert lines == []
 
 
-def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(
-    failing: FailingStore, lines: list[str]
-) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(failing, lines):
     failing.failures = 3
     failing.save(snapshot(10))
     failing.save(snapshot(20))
@@ -116,7 +112,7 @@ def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(
     assert lines == [f"{dropped}: OSError: [Errno 28] No space left on device"]
 
 
-def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
+def test_the_last_checkpoint_has_to_be_written(failing):
     failing.failures = 3
     failing.save(snapshot(10))
     with pytest.raises(CheckpointNotSaved, match=r"last checkpoint could not be written to .*step_00000010"):
@@ -124,14 +120,14 @@ def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
     assert failing.newest() is None
 
 
-def test_a_dropped_checkpoint_leaves_no_file_behind(failing: FailingStore, tmp_path: Path) -> None:
+def test_a_dropped_checkpoint_leaves_no_file_behind(failing, tmp_path):
     failing.failures = 3
     failing.save(snapshot(10))
     failing.wait()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path: Path, lines: list[str]) -> None:
+def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path, lines):
     store = store_in(Folder(tmp_path), lines)
     for step in (10, 20, 30):
         store.save(snapshot(step))
@@ -147,9 +143,7 @@ def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path: Path
     assert resumed.steps() == [12]
 
 
-def test_old_checkpoints_that_stay_are_removed_after_the_next_one(
-    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_checkpoints_that_stay_are_removed_after_the_next_one(tmp_path, lines, monkeypatch):
     store = store_in(Folder(tmp_path), lines, keep=1)
     store.save(snapshot(10))
     store.wait()
@@ -168,7 +162,7 @@ def refuse(folder: Folder) -> None:
     raise PermissionError("not yours")
 
 
-def test_a_score_that_is_no_number_is_not_the_best(folder: Folder, lines: list[str]) -> None:
+def test_a_score_that_is_no_number_is_not_the_best(folder, lines):
     store = store_in(folder, lines, keep=1)
     for step, score in ((10, float("nan")), (20, 0.3), (30, 0.4)):
         store.save(snapshot(step, score))

@@ -20,7 +20,7 @@ def alone(board: object, say: Callable[[str], None] = print) -> Interruptions:
     return Interruptions(board, Ranks(), CPU, say)
 
 
-def test_the_drivers_wish_to_stop_is_heard(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_drivers_wish_to_stop_is_heard(ray_session, monkeypatch):
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
     board = open_board()
     watch = alone(board)
@@ -37,9 +37,7 @@ def without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Interruptions, "_watch", lambda self: None)
 
 
-def test_a_notice_is_answered_at_once_and_again_after_a_while(
-    without_driver: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_notice_is_answered_at_once_and_again_after_a_while(without_driver, monkeypatch):
     now, notice, lines = [100.0], [None], []
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: notice[0])
@@ -68,12 +66,12 @@ def _rank(rank: int, rendezvous: str, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_ranks_stop_in_the_same_step(tmp_path: Path) -> None:
+def test_ranks_stop_in_the_same_step(tmp_path):
     mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [[False, True, False]] * 2
 
 
-def test_lines_come_to_the_driver_whose_machine_has_the_board(ray_session: None) -> None:
+def test_lines_come_to_the_driver_whose_machine_has_the_board(ray_session):
     lines: list[str] = []
     board = open_board()
     with showing(board, lines.append):

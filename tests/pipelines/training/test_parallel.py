@@ -48,7 +48,7 @@ def rank_of_two(rank: int, rendezvous: str, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
+def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path):
     mp.spawn(rank_of_two, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     whole = network()
     backward(whole, slice(0, 4), 1)
@@ -65,7 +65,7 @@ def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path: Path) -> N
     assert (own - shared).abs().max() > 0.01 * shared.abs().max()
 
 
-def test_parameters_and_names_stay() -> None:
+def test_parameters_and_names_stay():
     model = network()
     before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     synchronise_norms(model)
@@ -78,7 +78,7 @@ def test_parameters_and_names_stay() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_one_process_normalises_as_pytorch_does(training: bool) -> None:
+def test_one_process_normalises_as_pytorch_does(training):
     plain, shared = nn.BatchNorm2d(3), CpuSyncBatchNorm(3)
     x = torch.randn(2, 3, 4, 5)
     for norm in (plain, shared):

@@ -14,7 +14,7 @@ def of_all(ranks: Ranks) -> tuple[list[float], list[float], list[str], str, list
     return sums, most, ranks.gather(name), ranks.broadcast(name), values.tolist()
 
 
-def test_a_single_rank_needs_no_group() -> None:
+def test_a_single_rank_needs_no_group():
     assert of_all(Ranks()) == ([1.0, 10.0], [1.0, 10.0], ["rank 0"], "rank 0", [1.0, 10.0])
 
 
@@ -24,7 +24,7 @@ def _rank(rank: int, rendezvous: str, folder: Path) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_agree_and_keep_their_own_values(tmp_path: Path) -> None:
+def test_two_ranks_agree_and_keep_their_own_values(tmp_path):
     mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     for rank in range(2):
         sums, most, names, first, own = torch.load(tmp_path / f"{rank}.pt")

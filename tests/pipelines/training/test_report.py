@@ -57,7 +57,7 @@ def run(report: TrainingReport, start: int, stop: int) -> None:
             report.log(step)
 
 
-def test_a_restart_between_two_logged_steps_changes_no_mean() -> None:
+def test_a_restart_between_two_logged_steps_changes_no_mean():
     whole, parts = Kept(), Kept()
     run(report_from(TrainingState(0), whole), 0, 10)
     first = report_from(TrainingState(0), parts)

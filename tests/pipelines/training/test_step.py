@@ -61,14 +61,14 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 9])
-def test_micro_batches_give_the_gradient_of_the_whole(pieces: int) -> None:
+def test_micro_batches_give_the_gradient_of_the_whole(pieces):
     whole, loss = one_step(config())
     parts, same = one_step(config(accumulate=pieces))
     assert same == pytest.approx(loss, rel=1e-5)
     assert_same(gradients(parts), gradients(whole))
 
 
-def test_multi_objective_of_one_dataset_is_the_average() -> None:
+def test_multi_objective_of_one_dataset_is_the_average():
     data = batch()
     data.dataset[:] = 1
     average, loss = one_step(config(), data)
@@ -77,13 +77,13 @@ def test_multi_objective_of_one_dataset_is_the_average() -> None:
     assert_same(gradients(multi), gradients(average))
 
 
-def test_multi_objective_of_two_datasets_is_shorter_than_the_average() -> None:
+def test_multi_objective_of_two_datasets_is_shorter_than_the_average():
     average, _ = one_step(config())
     multi, _ = one_step(config(objective="multi_objective"))
     assert gradients(multi).norm() < gradients(average).norm()
 
 
-def test_a_long_gradient_is_clipped() -> None:
+def test_a_long_gradient_is_clipped():
     free, _ = one_step(config())
     assert gradients(free).norm() > 0.01
     clipped, _ = one_step(config(clip_norm=0.01))
@@ -92,7 +92,7 @@ def test_a_long_gradient_is_clipped() -> None:
 
 @pytest.mark.parametrize("objective", ["average", "multi_objective"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e9])
-def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective: str, poison: float) -> None:
+def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
     settings = config("dpt_small", objective)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
@@ -121,7 +121,7 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective: str, poison
     assert not step(batch(), 3).skipped
 
 
-def test_an_overflowing_gradient_is_skipped_too() -> None:
+def test_an_overflowing_gradient_is_skipped_too():
     settings = config()
     model = model_for(settings)
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
@@ -131,7 +131,7 @@ def test_an_overflowing_gradient_is_skipped_too() -> None:
     assert result.offending == []
 
 
-def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone() -> None:
+def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
     settings = config()
     dropping = settings.model_copy(
         update={
@@ -168,9 +168,7 @@ def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path
     ("model", "objective"),
     [("dpt_tiny", "average"), ("dpt_small", "average"), ("dpt_small", "multi_objective")],
 )
-def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(
-    tmp_path: Path, model: str, objective: str
-) -> None:
+def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, model, objective):
     settings = config(model, objective)
     mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     whole, loss = one_step(settings)
@@ -182,7 +180,7 @@ def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(
             torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path: Path) -> None:
+def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path):
     settings = config("dpt_small", accumulate=3)
     mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

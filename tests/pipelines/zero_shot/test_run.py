@@ -66,8 +66,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sky = np.full((72, 96), 500, np.float32)
     (root / "sintel/training/depth" / f"{BEYOND}.dpt").write_bytes(maps.encode_sintel_depth(sky))
     shutil.copy(
-        root / "sintel/training/final/rendered_0/frame_0001.png",
-        root / f"sintel/training/final/{BEYOND}.png",
+        root / "sintel/training/final/rendered_0/frame_0001.png", root / f"sintel/training/final/{BEYOND}.png"
     )
     return root
 
