@@ -4,8 +4,6 @@ Ray's own schema rejects misspelt keys; the rest here is what the schema cannot 
 the internet, that nothing runs while idle, and that the nodes get the versions that we pin.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import shutil

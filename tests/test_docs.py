@@ -1,7 +1,5 @@
 """What README and docs say, as far as it can be checked without Ray: every command line, snippet and link."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """What README and docs show that needs Ray or MLflow: the README's tour, shards read without this project."""
 
-from __future__ import annotations
-
 import runpy
 import shutil
 from pathlib import Path

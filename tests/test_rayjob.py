@@ -4,8 +4,6 @@ The fields are those of KubeRay's `ray.io/v1` that the manifest uses; a misspelt
 silently drop, is an error here. The rest is what no schema knows: nothing open, nothing idle, the pinned Ray.
 """
 
-from __future__ import annotations
-
 import shlex
 from typing import Annotated, Any, Literal
 

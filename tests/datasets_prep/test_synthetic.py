@@ -1,7 +1,5 @@
 """The renderer against closed forms, and the generated files against what they should hold."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

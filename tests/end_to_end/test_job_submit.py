@@ -4,8 +4,6 @@ What a cluster must show: it refuses whoever has no token, `dpt prepare` does th
 the job's processes run the uploaded files rather than whatever the nodes happen to have installed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Raw segmentation sets → shards → training → evaluation → registry → prediction, as a user goes."""
 
-from __future__ import annotations
-
 import sys
 from io import BytesIO
 from pathlib import Path

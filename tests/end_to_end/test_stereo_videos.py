@@ -1,7 +1,5 @@
 """From stereo videos to shards, with the commands as a user types them."""
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np

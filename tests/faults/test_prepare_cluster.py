@@ -4,8 +4,6 @@ A worker, a raylet or the driver is killed with SIGKILL at a seeded moment. What
 the job ends all the same, it is run again, as a user would.
 """
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess
@@ -45,7 +43,7 @@ class Trial:
     choice: float
 
     @staticmethod
-    def seeded(number: int) -> Trial:
+    def seeded(number: int) -> "Trial":
         rng = random.Random(f"trial {number} on a cluster")
         victim = VICTIMS[number % len(VICTIMS)]
         return Trial(victim, rng.randint(1, 10), rng.uniform(0, 0.1), rng.random())

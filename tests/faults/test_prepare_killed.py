@@ -4,8 +4,6 @@ Nothing is simulated: the command runs as a user runs it, and SIGKILL hits its d
 worker. The moments are seeded, but land where the machine's speed puts them.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal

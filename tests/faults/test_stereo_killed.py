@@ -1,7 +1,5 @@
 """`dpt stereo`, killed with all its Ray processes and run again, must end with the bytes of one clean run."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ Nothing is simulated: the command runs as a user runs it, in a process of its ow
 signals hit real processes.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

@@ -5,8 +5,6 @@ back from MLflow, where no point may be missing or double. With as many ranks as
 bit; with another number up to rounding, for every batch holds the same samples.
 """
 
-from __future__ import annotations
-
 import re
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """`dpt train` whose storage fails: it goes on, loses nothing that was saved, and is resumed bit for bit."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`dpt train` whose MLflow server is away for a while, or for good."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -6,8 +6,6 @@ Seeded: a case is named by its format and number, and is the same in every run. 
 are kept in a temporary folder, which is printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Random damage to a file's bytes, any format: the seed decides all of it."""
 
-from __future__ import annotations
-
 import io
 import re
 import struct

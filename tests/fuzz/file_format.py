@@ -1,7 +1,5 @@
 """Which byte format a file has, by its content: what the fuzz suite counts by."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 _MAGIC = {

@@ -4,8 +4,6 @@ Every function runs in a watched process, returns nothing, and raises `Assertion
 something that is neither a sane sample nor a refusal.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

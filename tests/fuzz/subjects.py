@@ -3,8 +3,6 @@
 A dataset that is registered later needs nothing here: its files are found through its own listing.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

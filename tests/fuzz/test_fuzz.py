@@ -1,7 +1,5 @@
 """Hostile files, a few of each kind: `make fuzz` has thousands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Limits are of the process that reads, not of the clock on the wall: a loaded machine changes no verdict.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import math
@@ -70,7 +68,7 @@ class WatchedWorker:
         self._limits = limits or Limits()
         self._process: Any = None
 
-    def __enter__(self) -> WatchedWorker:
+    def __enter__(self) -> "WatchedWorker":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,5 @@
 """Which of a sweep's trials is its best."""
 
-from __future__ import annotations
-
 import pytest
 from mlflow import MlflowClient
 

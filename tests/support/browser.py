@@ -1,7 +1,5 @@
 """A headless Chromium that tests drive: over WebDriver, with nothing but `requests`."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The README and the pages of `docs/` as tests read them: code blocks, and the commands in shell blocks."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A real HTTP endpoint that speaks S3 and fails now and then, as S3 does."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time

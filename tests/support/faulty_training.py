@@ -1,7 +1,5 @@
 """Training runs for fault injection: the command as users run it, in its own session and cluster."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -57,7 +55,7 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def new(folder: Path, shards: Path, template: Path) -> Place:
+    def new(folder: Path, shards: Path, template: Path) -> "Place":
         """An empty place in `folder`, with a copy of the MLflow database `template`."""
         shutil.copy(template, folder / "mlflow.db")
         return Place(shards, folder / "mlflow.db", str(folder / "runs"), str(folder / "runs"))

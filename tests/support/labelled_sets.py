@@ -1,7 +1,5 @@
 """Miniature segmentation sets for the tests: rendered, prepared, and a model that fits them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """A synthetic sweep in MLflow: numbers from a seed, logged under the names of `tune.records`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """An MLflow server on loopback, which also keeps the artifacts; it can go away and come back."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Commands in sessions of their own, each with its own Ray: all of it can be killed, and nothing else."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

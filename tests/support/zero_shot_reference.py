@@ -3,8 +3,6 @@
 Nothing of it is shared with the implementation but the network and the bytes of the raw files.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

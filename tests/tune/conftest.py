@@ -1,7 +1,5 @@
 """What the tests of sweeps share: two tiny variants on generated data, and what MLflow has of a sweep."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The tables are the paper's: settings that exist, figures as printed, slips that are known."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The demo's miniatures are of all tables, and share variants as the paper's do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

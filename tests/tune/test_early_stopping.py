@@ -1,7 +1,5 @@
 """ASHA ends trials that are worse than others were at their age, and what it ended is not begun again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

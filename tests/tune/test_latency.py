@@ -1,7 +1,5 @@
 """Parameters and latency are those of the model that is asked for."""
 
-from __future__ import annotations
-
 import dpt
 from pipelines.config import ModelSection
 from tune.measurements import count_parameters, measure_latency, seconds_a_prediction

@@ -1,7 +1,5 @@
 """Equal configurations are one variant, whichever tables ask for them."""
 
-from __future__ import annotations
-
 import pytest
 
 from pipelines.config import ConfigError, TrainConfig

@@ -4,8 +4,6 @@ Weights are random and crops small: what is proven is that the full tables can b
 Slow: all of them as one sweep, ten minutes and 30 GB of checkpoints.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import sys

@@ -1,7 +1,5 @@
 """The sides of Figure 4."""
 
-from __future__ import annotations
-
 import pytest
 
 from tune.measurements import resolutions

@@ -1,7 +1,5 @@
 """The cluster is divided such that all its cores are used, and every trial fits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

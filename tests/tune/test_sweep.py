@@ -1,7 +1,5 @@
 """A sweep from its tables to MLflow: each trial once, however often it is started."""
 
-from __future__ import annotations
-
 import math
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a trial knows of where it runs."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A user's own ablation is one small YAML, and a mistake in it one clear line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

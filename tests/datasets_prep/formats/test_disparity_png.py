@@ -1,7 +1,5 @@
 """Disparity and uncertainty files of 3DVideos2Stereo: values, texts, damage."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """HDF5 files: what is read, what is refused, and what is left open at the end."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys

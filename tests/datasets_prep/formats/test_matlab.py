@@ -1,7 +1,5 @@
 """MATLAB files of version 5, as SciPy writes them, and damage."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

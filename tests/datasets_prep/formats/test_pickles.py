@@ -4,8 +4,6 @@ What hostile and damaged pickles come to is tested where they are read: `sources
 `plan/test_split_lists.py`.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import pickletools

@@ -1,7 +1,5 @@
 """Byte formats against files typed by hand, other writers, and damage."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """Frames by number: seeking finds what counting finds, and damage is a reason, not a crash."""
 
-from __future__ import annotations
-
 import errno
 import io
 from contextlib import suppress

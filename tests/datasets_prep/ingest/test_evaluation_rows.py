@@ -1,7 +1,5 @@
 """Rows for evaluation keep bytes, resolution and precision; segmentation rows keep classes."""
 
-from __future__ import annotations
-
 import blosc2
 import numpy as np
 import pytest

@@ -1,7 +1,5 @@
 """A worker's memory does not grow with the pictures it gets: the largest published ones fit."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every kind of ground truth through the whole ingest: what the shards of evaluation sets hold."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

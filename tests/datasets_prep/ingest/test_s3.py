@@ -1,7 +1,5 @@
 """The whole way of the data on a real HTTP endpoint that speaks S3 and fails now and then, as S3 does."""
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess

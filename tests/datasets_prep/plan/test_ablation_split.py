@@ -1,7 +1,5 @@
 """The paper's ablation split: its size, its groups, and that nothing but names decides it."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,7 +1,5 @@
 """Official lists: parsing, what becomes of samples, hostile files, and the authors' real lists."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A small rendered dataset in each native layout, defects included, written once a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

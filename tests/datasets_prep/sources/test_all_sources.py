@@ -1,7 +1,5 @@
 """What holds for every source: its contract, defects, wrong folders, and folders that are not local."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import fsspec

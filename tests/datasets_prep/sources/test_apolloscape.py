@@ -1,7 +1,5 @@
 """ApolloScape: 16-bit disparity, both invalid values, video groups, and a real map."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """BlendedMVS: depth up to scale, holes, projects as groups, list files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

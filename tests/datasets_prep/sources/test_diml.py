@@ -1,7 +1,5 @@
 """DIML: two products, millimetres, confidence, names that differ between folders."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

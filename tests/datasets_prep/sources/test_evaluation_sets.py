@@ -1,7 +1,5 @@
 """Sintel, ETH3D, KITTI, NYUv2 and TUM: units, invalid pixels, splits, pairing, and real files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A user's own folder: its description, units, invalid pixels, formats and splits."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

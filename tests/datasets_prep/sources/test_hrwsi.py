@@ -1,7 +1,5 @@
 """HRWSI: official split, disparity, masks, missing files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

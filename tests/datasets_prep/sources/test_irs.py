@@ -1,7 +1,5 @@
 """IRS: OpenEXR channels, metric inverse depth, ids of any width, list files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """MegaDepth: HDF5, outliers, ordinal maps, layouts."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np

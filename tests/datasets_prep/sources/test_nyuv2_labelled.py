@@ -1,7 +1,5 @@
 """NYUv2's labelled file: axes, units, the split, what is read of it, and damage."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import pytest

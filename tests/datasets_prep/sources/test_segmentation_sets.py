@@ -1,7 +1,5 @@
 """ADE20K and Pascal Context: numbering of classes, forms of masks, splits, and a real mask."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """TartanAir: metric depth, sky, the dome, layouts, version 2, and a real frame."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """WSVD's pickles: the published form is read, everything else is refused, nothing is ever run."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

@@ -1,7 +1,5 @@
 """Disparity, its check, the rules and the sky, on flow that is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """DIS on rendered and real pairs; RAFT with weights from a file: shapes, padding, refusals."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The authors' lists of frames against the videos that are there."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

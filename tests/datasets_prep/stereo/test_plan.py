@@ -1,7 +1,5 @@
 """Which frames of which videos: names, chapters, packings, pieces, digests, and errors of the user's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

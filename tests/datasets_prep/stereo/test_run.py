@@ -1,7 +1,5 @@
 """The stereo job on rendered videos: disparity against the exact one, exactly once, what is left out."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Stereo videos on S3 come to the same bytes on S3 as on a local disk."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Cuts are where pictures jump, not where they move; clips lie inside shots."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from datasets_prep.stereo.shot_cuts import clips_of_shot, find_cuts

@@ -1,7 +1,5 @@
 """`dpt evaluate --on`: its words, and a whole run of it."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

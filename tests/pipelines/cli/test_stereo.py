@@ -1,7 +1,5 @@
 """What a user can mend in a call of `dpt stereo` is one clear line, and nothing is written."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """What is private to Ray is where `ray_private` looks for it, and does what it is used for."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """Evaluation on ground truth at its native resolution, and on datasets that have no depth maps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

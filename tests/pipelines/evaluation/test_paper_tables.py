@@ -1,7 +1,5 @@
 """The paper's figures: whole, and consistent with what the paper says of them."""
 
-from __future__ import annotations
-
 import pytest
 
 from pipelines.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5

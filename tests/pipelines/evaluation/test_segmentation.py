@@ -1,7 +1,5 @@
 """Evaluation of segmentation models against arithmetic written anew, from the raw files on."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

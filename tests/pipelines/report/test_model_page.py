@@ -1,7 +1,5 @@
 """The page of a model: its numbers against arithmetic done here, and what it does with prepared images."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

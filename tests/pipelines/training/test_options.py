@@ -1,7 +1,5 @@
 """Every option of training in short real runs: it finishes, and a resumed run is the same bit for bit."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

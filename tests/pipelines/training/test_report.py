@@ -1,7 +1,5 @@
 """What a run logs does not show where it was interrupted."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Zero-shot evaluation end to end on generated and real files, against the protocol in plain NumPy."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import math

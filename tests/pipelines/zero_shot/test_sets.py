@@ -1,7 +1,5 @@
 """Finding evaluation sets, and refusing those that are not whole."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

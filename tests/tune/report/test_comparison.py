@@ -1,7 +1,5 @@
 """Statistics of tables, against counting and closed forms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The report of a sweep that was made up: its numbers against arithmetic done here, its page in a browser."""
 
-from __future__ import annotations
-
 import csv
 import math
 import re

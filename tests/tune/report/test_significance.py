@@ -1,7 +1,5 @@
 """The paired test separates a difference from chance."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
