@@ -133,17 +133,14 @@ def cluster(content: dict[str, Any]) -> RayClusterSpec:
     return RayJob.model_validate(content).spec.rayClusterSpec
 
 
-@pytest.mark.parametrize(
-    ("path", "key", "value"),
-    [
-        (["spec"], "shutdownAfterJobFinish", True),
-        (["spec", "rayClusterSpec"], "authOption", {"mode": "token"}),
-        (["spec", "rayClusterSpec", "headGroupSpec"], "serviceType", "LoadBalancer"),
-        (["spec", "rayClusterSpec", "headGroupSpec", "template", "spec"], "hostNetwork", True),
-        (["spec", "rayClusterSpec", "authOptions"], "mode", "disabled"),
-        (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"], "num-cpus", 0),
-    ],
-)
+@pytest.mark.parametrize(("path", "key", "value"), [
+    (["spec"], "shutdownAfterJobFinish", True),
+    (["spec", "rayClusterSpec"], "authOption", {"mode": "token"}),
+    (["spec", "rayClusterSpec", "headGroupSpec"], "serviceType", "LoadBalancer"),
+    (["spec", "rayClusterSpec", "headGroupSpec", "template", "spec"], "hostNetwork", True),
+    (["spec", "rayClusterSpec", "authOptions"], "mode", "disabled"),
+    (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"], "num-cpus", 0),
+])  # fmt: skip
 def test_the_schema_refuses(content, path, key, value):
     RayJob.model_validate(content)
     place = content

@@ -141,17 +141,14 @@ def degenerate(kind):
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "no valid pixel",
-        "one valid pixel",
-        "constant target",
-        "constant prediction",
-        "zero prediction",
-        "NaN where invalid",
-    ],
-)
+@pytest.mark.parametrize("kind", [
+    "no valid pixel",
+    "one valid pixel",
+    "constant target",
+    "constant prediction",
+    "zero prediction",
+    "NaN where invalid",
+])  # fmt: skip
 def test_degenerate_images_have_finite_losses_and_gradients(loss, kind):
     prediction, target, valid = degenerate(kind)
     value = loss(prediction, target, valid)

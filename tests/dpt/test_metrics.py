@@ -227,14 +227,11 @@ def test_segmentation_counts_of_nothing_are_nan_not_zero():
     assert counts.result()["images"] == 2
 
 
-@pytest.mark.parametrize(
-    ("prediction", "label", "message"),
-    [
-        (0, 3, "label 3 is not one of 3 classes, 0 to 2"),
-        (7, 0, "predicted class 7"),
-        (-1, 0, "predicted class -1"),
-    ],
-)
+@pytest.mark.parametrize(("prediction", "label", "message"), [
+    (0, 3, "label 3 is not one of 3 classes, 0 to 2"),
+    (7, 0, "predicted class 7"),
+    (-1, 0, "predicted class -1"),
+])  # fmt: skip
 def test_segmentation_counts_refuse_what_is_no_class(prediction, label, message):
     counts = SegmentationCounts(3)
     with pytest.raises(ValueError, match=message):

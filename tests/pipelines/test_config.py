@@ -39,24 +39,21 @@ def test_overrides_reach_into_free_dictionaries():
     assert config.weights == {"redweb": 2.0, "hrwsi": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["stepz=3"], r"train\.stepz: unknown key; did you mean steps\? there are: .*model, loss, .*steps"),
-        (["model.nme=x"], r"train\.model\.nme: unknown key; did you mean name\? there are: name, pretrained"),
-        (["steps=many"], r"train\.steps: input should be a valid integer.*got 'many'"),
-        (["steps=1.5"], r"train\.steps: .*integer.*got 1\.5"),
-        (["steps=0"], r"train\.steps: .*greater than or equal to 1, got 0"),
-        (["optimizer.betas=0.9"], r"train\.optimizer\.betas: .*got 0\.9"),
-        (["device=tpu"], r"train\.device: .*'auto', 'cpu' or 'cuda'.*got 'tpu'"),
-        (["batch_size=6", "workers=8"], r"train\.workers: 8 must be from 1 to batch_size \(6\)"),
-        (["crop=100"], r"train\.crop: 100 is not divisible by 32"),
-        (["weights={redweb: -1}"], r"train\.weights: must be positive"),
-        (["steps"], r"'steps' is not KEY=VALUE"),
-        (["steps.more=3", "steps=4"], r"train\.steps|steps"),
-        (["steps={"], r"steps: '\{' is not a YAML value"),
-    ],
-)
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["stepz=3"], r"train\.stepz: unknown key; did you mean steps\? there are: .*model, loss, .*steps"),
+    (["model.nme=x"], r"train\.model\.nme: unknown key; did you mean name\? there are: name, pretrained"),
+    (["steps=many"], r"train\.steps: input should be a valid integer.*got 'many'"),
+    (["steps=1.5"], r"train\.steps: .*integer.*got 1\.5"),
+    (["steps=0"], r"train\.steps: .*greater than or equal to 1, got 0"),
+    (["optimizer.betas=0.9"], r"train\.optimizer\.betas: .*got 0\.9"),
+    (["device=tpu"], r"train\.device: .*'auto', 'cpu' or 'cuda'.*got 'tpu'"),
+    (["batch_size=6", "workers=8"], r"train\.workers: 8 must be from 1 to batch_size \(6\)"),
+    (["crop=100"], r"train\.crop: 100 is not divisible by 32"),
+    (["weights={redweb: -1}"], r"train\.weights: must be positive"),
+    (["steps"], r"'steps' is not KEY=VALUE"),
+    (["steps.more=3", "steps=4"], r"train\.steps|steps"),
+    (["steps={"], r"steps: '\{' is not a YAML value"),
+])  # fmt: skip
 def test_a_bad_override_is_refused_naming_the_key(overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_train(*overrides) if overrides[0] != "steps.more=3" else load_train("steps=4", "steps.more=3")
@@ -69,15 +66,12 @@ def test_all_bad_keys_are_named_at_once():
     assert len(str(caught.value).splitlines()) == 2
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("train: [1, 2]", "train: expected a section with keys, got"),
-        ("trian: {steps: 3}", r"trian: unknown key; did you mean train\? there are: stereo, prepare, train"),
-        ("- a\n- b", "expected sections with keys, got list"),
-        ("train: {steps: [", "is not valid YAML"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("train: [1, 2]", "train: expected a section with keys, got"),
+    ("trian: {steps: 3}", r"trian: unknown key; did you mean train\? there are: stereo, prepare, train"),
+    ("- a\n- b", "expected sections with keys, got list"),
+    ("train: {steps: [", "is not valid YAML"),
+])  # fmt: skip
 def test_a_bad_file_is_refused(tmp_path, text, message):
     path = tmp_path / "bad.yaml"
     path.write_text(text)

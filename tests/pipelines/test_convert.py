@@ -80,15 +80,12 @@ def test_a_conversion_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("text.pt", b"no checkpoint"),
-        ("empty.pt", b""),
-        ("text.safetensors", b"no checkpoint"),
-        ("huge.safetensors", b"\xff" * 64),
-    ],
-)
+@pytest.mark.parametrize(("name", "content"), [
+    ("text.pt", b"no checkpoint"),
+    ("empty.pt", b""),
+    ("text.safetensors", b"no checkpoint"),
+    ("huge.safetensors", b"\xff" * 64),
+])  # fmt: skip
 def test_what_is_no_checkpoint_is_named(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadModel, match=f"{name} is not a readable checkpoint"):

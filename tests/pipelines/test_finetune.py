@@ -178,30 +178,21 @@ def test_a_users_own_dataset_is_fine_tuned_and_resumed(place, monkeypatch, capsy
     assert "average robust alignment" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("kitti", "--model", "relative"), "--data: missing, the shards of kitti"),
-        (
-            ("kitti", "--model", "relative", "--data", "{metric}"),
-            "no dataset kitti in .*; there are: tartanair",
-        ),
-        (("{relative}", "--model", "relative"), r"redweb has no metric scale \(its ground truth is affine\)"),
-        (("{metric}", "--model", "missing"), "no model at missing"),
-        (("{metric}", "--model", "labels"), "a segmentation model, but the task is metric_depth"),
-        (("{metric}",), "--model: missing, a model of relative depth"),
-        (
-            ("nowhere", "--model", "relative"),
-            "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root",
-        ),
-        (
-            ("robot", "--model", "relative"),
-            r"my_robot has no metric scale \(its ground truth is up-to-scale\)",
-        ),
-        (("{metric}", "--model", "relative", "metric_depth.kb_crop=true"), "prepare it with resize=none"),
-        (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("kitti", "--model", "relative"), "--data: missing, the shards of kitti"),
+    (("kitti", "--model", "relative", "--data", "{metric}"), "no dataset kitti in .*; there are: tartanair"),
+    (("{relative}", "--model", "relative"), r"redweb has no metric scale \(its ground truth is affine\)"),
+    (("{metric}", "--model", "missing"), "no model at missing"),
+    (("{metric}", "--model", "labels"), "a segmentation model, but the task is metric_depth"),
+    (("{metric}",), "--model: missing, a model of relative depth"),
+    (
+        ("nowhere", "--model", "relative"),
+        "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root",
+    ),
+    (("robot", "--model", "relative"), r"my_robot has no metric scale \(its ground truth is up-to-scale\)"),
+    (("{metric}", "--model", "relative", "metric_depth.kb_crop=true"), "prepare it with resize=none"),
+    (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),
+])  # fmt: skip
 def test_invalid_input_is_refused_in_one_line(place, shards_folder, monkeypatch, capsys, arguments, message):
     if "labels" in arguments:
         dpt.save_model(dpt.create_model("dpt_tiny", task="segmentation", classes=3), place / "labels")

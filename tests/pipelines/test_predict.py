@@ -106,14 +106,11 @@ def test_attention_figures_have_a_row_a_token_and_a_column_a_layer(model, tmp_pa
     assert sizes[3, 1][1] == sizes[3, 2][1] == 2 * sizes[1, 1][1]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: inferno"),
-        ({"attention": (3, 9)}, "predict.attention: no layer 9; this backbone has 1 to 4"),
-        ({"dtype": "float16", "device": "cpu"}, "predict.dtype: float16 is for GPUs"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: inferno"),
+    ({"attention": (3, 9)}, "predict.attention: no layer 9; this backbone has 1 to 4"),
+    ({"dtype": "float16", "device": "cpu"}, "predict.dtype: float16 is for GPUs"),
+])  # fmt: skip
 def test_what_does_not_fit_the_model_is_refused_first(model, tmp_path, settings, message):
     path = photo(tmp_path / "a.png", 32, 32)
     with pytest.raises(ConfigError, match=message):

@@ -73,16 +73,13 @@ def test_another_python_is_refused():
     submit.require_no_problem(Findings(f"{sys.version_info.major}.{sys.version_info.minor}", []))
 
 
-@pytest.mark.parametrize(
-    ("status", "answer", "message"),
-    [
-        (401, "Unauthorized: Missing authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
-        (403, "Forbidden: Invalid authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
-        (200, "<html>a wiki</html>", "is not a job server of Ray"),
-        (200, {"version": "1"}, "is not a job server of Ray"),
-        (404, "nothing here", "is not a job server of Ray"),
-    ],
-)
+@pytest.mark.parametrize(("status", "answer", "message"), [
+    (401, "Unauthorized: Missing authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
+    (403, "Forbidden: Invalid authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
+    (200, "<html>a wiki</html>", "is not a job server of Ray"),
+    (200, {"version": "1"}, "is not a job server of Ray"),
+    (404, "nothing here", "is not a job server of Ray"),
+])  # fmt: skip
 def test_what_is_no_job_server_of_ours_is_one_line(serve, status, answer, message):
     address = serve(status, answer)
     with pytest.raises(SubmitError, match=f"^{address} {message}") as caught:
@@ -128,15 +125,12 @@ def following(job: Job) -> Cluster:
     return cluster
 
 
-@pytest.mark.parametrize(
-    ("status", "exit_code", "expected"),
-    [
-        (JobStatus.SUCCEEDED, 0, 0),
-        (JobStatus.FAILED, 3, 3),
-        (JobStatus.FAILED, None, 1),
-        (JobStatus.STOPPED, -15, 1),
-    ],
-)
+@pytest.mark.parametrize(("status", "exit_code", "expected"), [
+    (JobStatus.SUCCEEDED, 0, 0),
+    (JobStatus.FAILED, 3, 3),
+    (JobStatus.FAILED, None, 1),
+    (JobStatus.STOPPED, -15, 1),
+])  # fmt: skip
 def test_the_exit_code_is_the_jobs(status, exit_code, expected):
     said: list[str] = []
     assert following(Job(["step 1\n", "step 2\n"], status, exit_code)).follow("j1", said.append) == expected
@@ -232,18 +226,11 @@ def test_targets_are_what_the_command_reads_writes_and_tracks_to():
     assert job_targets("evaluate", {"data": ["/x"], "model": "/m"}, TRACKED).reads == ["/x", "/m"]
 
 
-@pytest.mark.parametrize(
-    ("job", "parameters", "message"),
-    [
-        ("train", {"data": ["shards"], "storage": "/runs"}, "^shards: a job on a cluster needs an absolute"),
-        ("train", {"data": ["/x"], "storage": "runs"}, "^runs: a job on a cluster needs an absolute path"),
-        (
-            "train",
-            {"data": ["/x"], "storage": "/runs", "config": "my.yaml"},
-            "^--config my.yaml: no such file",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("job", "parameters", "message"), [
+    ("train", {"data": ["shards"], "storage": "/runs"}, "^shards: a job on a cluster needs an absolute"),
+    ("train", {"data": ["/x"], "storage": "runs"}, "^runs: a job on a cluster needs an absolute path"),
+    ("train", {"data": ["/x"], "storage": "/runs", "config": "my.yaml"}, "^--config my.yaml: no such file"),
+])  # fmt: skip
 def test_what_only_this_machine_has_is_refused(job, parameters, message):
     with pytest.raises(SubmitError, match=message):
         job_targets(job, parameters, TRACKED)

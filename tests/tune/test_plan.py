@@ -58,15 +58,12 @@ def test_variants_with_equal_keys_get_a_digest():
     assert all(len(key) < 100 and "/" not in key for key in keys)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model.name": "dpt_huge"}, "there is no 'dpt_huge'"),
-        ({"model.overrides.readuot": "add"}, "there is no 'readuot'"),
-        ({"optimiser.decoder_lr": 1}, "optimiser: unknown key; did you mean optimizer"),
-        ({"steps": "many"}, "steps: "),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"model.name": "dpt_huge"}, "there is no 'dpt_huge'"),
+    ({"model.overrides.readuot": "add"}, "there is no 'readuot'"),
+    ({"optimiser.decoder_lr": 1}, "optimiser: unknown key; did you mean optimizer"),
+    ({"steps": "many"}, "steps: "),
+])  # fmt: skip
 def test_a_row_that_is_no_training_is_refused_by_name(changes, message):
     with pytest.raises(ConfigError, match="mine: row 'odd': ") as caught:
         find_variants([table("mine", Row("odd", changes))], BASE)

@@ -8,20 +8,17 @@ import ray
 from tune.scheduling import Placement, place_trials
 
 
-@pytest.mark.parametrize(
-    ("cores", "wanted", "workers", "expected"),
-    [
-        ([2], None, 1, Placement(1, 2, 2)),
-        ([2], 2, 1, Placement(2, 1, 3)),
-        ([2], 8, 1, Placement(2, 1, 3)),
-        ([0, 8, 8], None, 1, Placement(2, 8, 3)),
-        ([8, 8], 3, 1, Placement(3, 4, 3)),
-        ([8, 8], None, 2, Placement(1, 8, 2)),
-        ([1, 1, 1], None, 1, Placement(3, 1, 4)),
-        ([2, 1, 1], 2, 1, Placement(2, 1, 2)),
-        ([1], None, 4, Placement(1, 1, 2)),
-    ],
-)
+@pytest.mark.parametrize(("cores", "wanted", "workers", "expected"), [
+    ([2], None, 1, Placement(1, 2, 2)),
+    ([2], 2, 1, Placement(2, 1, 3)),
+    ([2], 8, 1, Placement(2, 1, 3)),
+    ([0, 8, 8], None, 1, Placement(2, 8, 3)),
+    ([8, 8], 3, 1, Placement(3, 4, 3)),
+    ([8, 8], None, 2, Placement(1, 8, 2)),
+    ([1, 1, 1], None, 1, Placement(3, 1, 4)),
+    ([2, 1, 1], 2, 1, Placement(2, 1, 2)),
+    ([1], None, 4, Placement(1, 1, 2)),
+])  # fmt: skip
 def test_cores(cores, wanted, workers, expected, monkeypatch):
     nodes = [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cores]
     dead: dict[str, Any] = {"Alive": False, "Resources": {"CPU": 64.0}}

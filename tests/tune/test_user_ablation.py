@@ -35,22 +35,19 @@ def test_a_list_has_titles_of_its_own(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("- a", "expected the keys name and vary or variants"),
-        ("name: [", "is not YAML"),
-        ("name: x", "expected either vary or variants"),
-        ("vary: {a: [1]}\nvariants: {b: {}}", "expected either vary or variants"),
-        ("vary: {}", "vary: expected key: "),
-        ("vary: {seed: 1}", "vary.seed: expected a list of values, got 1"),
-        ("vary: {seed: []}", "vary.seed: expected a list"),
-        ("variants: {a: 3}", "variants.a: expected key: value"),
-        ("name: skip\nvary: {seed: [1]}", "skip is a table of the paper"),
-        ("name: a/b\nvary: {seed: [1]}", "name: expected letters"),
-        ("varry: {seed: [1]}", "varry: unknown key; there are: caption, name, variants, vary"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("- a", "expected the keys name and vary or variants"),
+    ("name: [", "is not YAML"),
+    ("name: x", "expected either vary or variants"),
+    ("vary: {a: [1]}\nvariants: {b: {}}", "expected either vary or variants"),
+    ("vary: {}", "vary: expected key: "),
+    ("vary: {seed: 1}", "vary.seed: expected a list of values, got 1"),
+    ("vary: {seed: []}", "vary.seed: expected a list"),
+    ("variants: {a: 3}", "variants.a: expected key: value"),
+    ("name: skip\nvary: {seed: [1]}", "skip is a table of the paper"),
+    ("name: a/b\nvary: {seed: [1]}", "name: expected letters"),
+    ("varry: {seed: [1]}", "varry: unknown key; there are: caption, name, variants, vary"),
+])  # fmt: skip
 def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)

@@ -61,22 +61,19 @@ GOOD = saved(compressed=False, LabelMap=np.ones((4, 6), np.uint16))
 SIZE = struct.pack("<2i", 4, 6)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "MATLAB file is not of version 5"),
-        (GOOD[:126] + b"MI" + GOOD[128:], "MATLAB file is not of version 5"),
-        (GOOD[:150], "truncated: an element"),
-        (saved(other=np.ones((2, 2))), r"has no matrix LabelMap, but \['other'\]"),
-        (saved(LabelMap="text"), "of no real numbers"),
-        (saved(LabelMap=np.ones((2, 2), complex)), "of no real numbers"),
-        (saved(LabelMap=scipy.sparse.csc_matrix(np.eye(5))), "damaged"),
-        (saved(LabelMap=np.ones((2, 3, 4))), "not of two dimensions"),
-        (saved(LabelMap=np.ones((0, 5))), "declares 0x5 values"),
-        (GOOD.replace(SIZE, struct.pack("<2i", 2**31 - 1, 2**31 - 1)), "declares 2147483647x"),
-        (GOOD.replace(SIZE, struct.pack("<2i", 4, 7)), "declares 4x7 values of <u2, holds 48"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (b"", "MATLAB file is not of version 5"),
+    (GOOD[:126] + b"MI" + GOOD[128:], "MATLAB file is not of version 5"),
+    (GOOD[:150], "truncated: an element"),
+    (saved(other=np.ones((2, 2))), r"has no matrix LabelMap, but \['other'\]"),
+    (saved(LabelMap="text"), "of no real numbers"),
+    (saved(LabelMap=np.ones((2, 2), complex)), "of no real numbers"),
+    (saved(LabelMap=scipy.sparse.csc_matrix(np.eye(5))), "damaged"),
+    (saved(LabelMap=np.ones((2, 3, 4))), "not of two dimensions"),
+    (saved(LabelMap=np.ones((0, 5))), "declares 0x5 values"),
+    (GOOD.replace(SIZE, struct.pack("<2i", 2**31 - 1, 2**31 - 1)), "declares 2147483647x"),
+    (GOOD.replace(SIZE, struct.pack("<2i", 4, 7)), "declares 4x7 values of <u2, holds 48"),
+])  # fmt: skip
 def test_bad_files_are_refused_with_their_reason(data, reason):
     with pytest.raises(BadSample, match=f"^label .*{reason}"):
         decode_matlab_array(data, "label", "LabelMap")

@@ -58,22 +58,19 @@ def test_pfm_round_trip_and_exact_bytes():
     np.testing.assert_array_equal(maps.decode_pfm(data, "depth"), values)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (
-            b"Pf\n768 576\n-1\n" + bytes(1000),
-            r"^depth PFM truncated: header says 768x576 = 1769472 bytes, .* 1000$",
-        ),
-        (b"Pf\n2 1\n-1\n" + bytes(9), "^depth PFM longer than its header says"),
-        (b"PF\n2 1\n-1\n" + bytes(24), "^depth PFM has three channels"),
-        (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),
-        (b"Pf\n0 5\n-1\n", "^depth declares 0x5"),
-        (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 50 megapixels"),
-        (b"P5\n2 1\n255\n\x00\x00", "^depth is not a PFM"),
-        (b"", "^depth is not a PFM"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (
+        b"Pf\n768 576\n-1\n" + bytes(1000),
+        r"^depth PFM truncated: header says 768x576 = 1769472 bytes, .* 1000$",
+    ),
+    (b"Pf\n2 1\n-1\n" + bytes(9), "^depth PFM longer than its header says"),
+    (b"PF\n2 1\n-1\n" + bytes(24), "^depth PFM has three channels"),
+    (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),
+    (b"Pf\n0 5\n-1\n", "^depth declares 0x5"),
+    (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 50 megapixels"),
+    (b"P5\n2 1\n255\n\x00\x00", "^depth is not a PFM"),
+    (b"", "^depth is not a PFM"),
+])  # fmt: skip
 def test_bad_pfm_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=reason):
         maps.decode_pfm(data, "depth")
@@ -119,21 +116,18 @@ def test_npy_with_pickled_objects_is_refused_unopened():
         maps.decode_npy(stream.getvalue(), "depth")
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (maps.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
-        (maps.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
-        (npy_typed_by_hand("'<f4'", (99999999, 99999999), b""), "declares 9999999800000001 values"),
-        (npy_typed_by_hand("'<f4'", (0, 4611686018427387904), b""), "declares 0 values"),
-        (npy_typed_by_hand("'<f3'", (1,), b"abc"), "unknown type"),
-        (npy_typed_by_hand("[('a', '<f4')]", (1,), bytes(4)), "does not describe"),
-        (b"\x93NUMPY\x01\x00\xff\xff{}", "header damaged"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "header damaged"),
-        (b"not numpy at all", "is not an NPY file"),
-        (b"", "is not an NPY file"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (maps.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
+    (maps.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
+    (npy_typed_by_hand("'<f4'", (99999999, 99999999), b""), "declares 9999999800000001 values"),
+    (npy_typed_by_hand("'<f4'", (0, 4611686018427387904), b""), "declares 0 values"),
+    (npy_typed_by_hand("'<f3'", (1,), b"abc"), "unknown type"),
+    (npy_typed_by_hand("[('a', '<f4')]", (1,), bytes(4)), "does not describe"),
+    (b"\x93NUMPY\x01\x00\xff\xff{}", "header damaged"),
+    (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "header damaged"),
+    (b"not numpy at all", "is not an NPY file"),
+    (b"", "is not an NPY file"),
+])  # fmt: skip
 def test_bad_npy_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=f"^depth.*{reason}"):
         maps.decode_npy(data, "depth")
@@ -211,17 +205,14 @@ def test_sintel_depth_typed_by_hand():
     assert struct.unpack("<f", b"PIEH") == (202021.25,)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(23), "does not fit: header says 3x2 = 24 bytes, .* 23"),
-        (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(25), "does not fit"),
-        (b"PIEH" + struct.pack("<2i", -3, 2), "declares -3x2"),
-        (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 50 megapixels"),
-        (b"PIEH\0\0", "is not a Sintel depth file"),
-        (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is not a Sintel depth file"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(23), "does not fit: header says 3x2 = 24 bytes, .* 23"),
+    (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(25), "does not fit"),
+    (b"PIEH" + struct.pack("<2i", -3, 2), "declares -3x2"),
+    (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 50 megapixels"),
+    (b"PIEH\0\0", "is not a Sintel depth file"),
+    (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is not a Sintel depth file"),
+])  # fmt: skip
 def test_bad_sintel_depth_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=f"^depth {reason}"):
         maps.decode_sintel_depth(data, "depth")

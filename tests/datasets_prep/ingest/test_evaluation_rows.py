@@ -68,14 +68,11 @@ def test_without_resizing_training_rows_keep_their_size():
     np.testing.assert_allclose(1 / stored[raw.valid], raw.target[raw.valid], rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"target": np.ones((10, 30), np.float32), "valid": np.ones((10, 30), bool)}, "size mismatch"),
-        ({"valid": np.zeros((20, 30), bool)}, "ground truth is empty"),
-        ({"image": encode_png(PICTURE)[:-20]}, "^image PNG truncated"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"target": np.ones((10, 30), np.float32), "valid": np.ones((10, 30), bool)}, "size mismatch"),
+    ({"valid": np.zeros((20, 30), bool)}, "ground truth is empty"),
+    ({"image": encode_png(PICTURE)[:-20]}, "^image PNG truncated"),
+])  # fmt: skip
 def test_damaged_samples_are_refused(changes, message):
     with pytest.raises(BadSample, match=message):
         evaluation_depth_columns(raw_sample(**changes), "metric")
@@ -119,13 +116,10 @@ def test_labels_for_evaluation_keep_image_bytes_and_size():
     np.testing.assert_array_equal(decode_label(row["label"]), raw.labels)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (np.zeros((10, 30), np.uint8), "image is 30x20, label map is 30x10"),
-        (np.full((20, 30), IGNORED_LABEL, np.uint8), "only 0.00% of the pixels are labelled"),
-    ],
-)
+@pytest.mark.parametrize(("labels", "message"), [
+    (np.zeros((10, 30), np.uint8), "image is 30x20, label map is 30x10"),
+    (np.full((20, 30), IGNORED_LABEL, np.uint8), "only 0.00% of the pixels are labelled"),
+])  # fmt: skip
 def test_label_maps_that_cannot_be_used(labels, message):
     with pytest.raises(BadSample, match=message):
         pixel_columns(RawLabels(encode_jpeg(PICTURE), labels), SOURCES["ade20k"], "train", SETTINGS)

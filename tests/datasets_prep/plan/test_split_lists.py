@@ -143,21 +143,18 @@ def keys_of(source: str, name: str) -> list[str | None]:
 
 
 @needs_real
-@pytest.mark.parametrize(
-    ("source", "name", "entries", "first"),
-    [
-        ("blendedmvs", "blendedmvs_BlendedMVS_training.txt", 106, "5c1f33f1d33e1f2e4aa6dda4"),
-        ("blendedmvs", "blendedmvs_validation_list.txt", 7, "5b7a3890fc8fcf6781e2593a"),
-        ("kitti", "kitti_eigen_test_files.txt", 697, "2011_09_26_drive_0002_sync/image_02/0000000069"),
-        ("kitti", "kitti_eigen_benchmark_test_files.txt", 652, None),
-        ("kitti", "bts_eigen_test_files_with_gt.txt", 697, None),
-        ("nyuv2", "bts_nyudepthv2_test_files_with_gt.txt", 654, "bathroom/00045"),
-        ("eth3d", "eth3d_marigold_filename_list.txt", 454, "office/DSC_0219"),
-        ("irs", "irs_test_head.list", 2000, "Home/ArchVizInterior03Data/00001"),
-        ("movies", "3dmovies_test.txt", 788, None),
-        ("movies", "3dmovies_validation.txt", 3058, None),
-    ],
-)
+@pytest.mark.parametrize(("source", "name", "entries", "first"), [
+    ("blendedmvs", "blendedmvs_BlendedMVS_training.txt", 106, "5c1f33f1d33e1f2e4aa6dda4"),
+    ("blendedmvs", "blendedmvs_validation_list.txt", 7, "5b7a3890fc8fcf6781e2593a"),
+    ("kitti", "kitti_eigen_test_files.txt", 697, "2011_09_26_drive_0002_sync/image_02/0000000069"),
+    ("kitti", "kitti_eigen_benchmark_test_files.txt", 652, None),
+    ("kitti", "bts_eigen_test_files_with_gt.txt", 697, None),
+    ("nyuv2", "bts_nyudepthv2_test_files_with_gt.txt", 654, "bathroom/00045"),
+    ("eth3d", "eth3d_marigold_filename_list.txt", 454, "office/DSC_0219"),
+    ("irs", "irs_test_head.list", 2000, "Home/ArchVizInterior03Data/00001"),
+    ("movies", "3dmovies_test.txt", 788, None),
+    ("movies", "3dmovies_validation.txt", 3058, None),
+])  # fmt: skip
 def test_every_line_of_a_real_list_names_one_sample(source, name, entries, first):
     keys = keys_of(source, name)
     assert len(keys) == entries

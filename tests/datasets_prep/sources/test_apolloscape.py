@@ -98,13 +98,10 @@ def test_with_the_files_factor_depth_is_metric(written, factor, unit):
     np.testing.assert_allclose(1 / raw.target[within], unit * scene.depth[within], rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"disparity_factor": 100}, "options.disparity_factor: expected 1 or 200, got 100"),
-        ({"factor": 200}, "options: apolloscape has disparity_factor only, got .'factor'."),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"disparity_factor": 100}, "options.disparity_factor: expected 1 or 200, got 100"),
+    ({"factor": 200}, "options: apolloscape has disparity_factor only, got .'factor'."),
+])  # fmt: skip
 def test_wrong_options_are_refused(written, options, message):
     with pytest.raises(WrongLayout, match=message):
         ApolloScape().opened(written("apolloscape", 1).root, options)

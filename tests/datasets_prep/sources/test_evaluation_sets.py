@@ -36,16 +36,13 @@ BLACK = np.zeros((1, 3, 3), np.uint8)
 # The generated sets
 
 
-@pytest.mark.parametrize(
-    ("name", "farthest", "error"),
-    [
-        ("sintel", np.inf, 0.0),
-        ("eth3d", np.inf, 0.0),
-        ("kitti", 90, 0.5 / 256),
-        ("nyuv2", 10, 0.5e-3),
-        ("tum", 13, 0.5 / 5000),
-    ],
-)
+@pytest.mark.parametrize(("name", "farthest", "error"), [
+    ("sintel", np.inf, 0.0),
+    ("eth3d", np.inf, 0.0),
+    ("kitti", 90, 0.5 / 256),
+    ("nyuv2", 10, 0.5e-3),
+    ("tum", 13, 0.5 / 5000),
+])  # fmt: skip
 def test_values_are_the_scenes_metres(name, farthest, error, written):
     tree = written(name, SCENES)
     pictures = [(scene.image.astype(int), scene) for views in tree.scenes for scene in views]
@@ -61,18 +58,15 @@ def test_values_are_the_scenes_metres(name, farthest, error, written):
         assert np.abs(raw.target - scene.depth)[surface].max() <= error * 1.01
 
 
-@pytest.mark.parametrize(
-    ("name", "splits"),
-    [
-        ("sintel", {"test": SCENES * VIEWS}),
-        ("eth3d", {"test": SCENES * VIEWS}),
-        ("tum", {"test": SCENES * VIEWS}),
-        ("nyuv2", {"train": 3 * VIEWS, "test": VIEWS}),
-        # Drives 0 and 1 have two listed frames each with depth; drive 1 is in `val`.
-        ("kitti", {"test": 4, "train": 2 + 4 + 4, "val": 2}),
-        ("kitti_161", {"test": 2}),
-    ],
-)
+@pytest.mark.parametrize(("name", "splits"), [
+    ("sintel", {"test": SCENES * VIEWS}),
+    ("eth3d", {"test": SCENES * VIEWS}),
+    ("tum", {"test": SCENES * VIEWS}),
+    ("nyuv2", {"train": 3 * VIEWS, "test": VIEWS}),
+    # Drives 0 and 1 have two listed frames each with depth; drive 1 is in `val`.
+    ("kitti", {"test": 4, "train": 2 + 4 + 4, "val": 2}),
+    ("kitti_161", {"test": 2}),
+])  # fmt: skip
 def test_splits(name, splits, written):
     tree = written(name, SCENES)
     listing = list_samples(SOURCES[name], tree.root)
@@ -109,13 +103,10 @@ def test_eth3d_infinity_is_invalid(written):
     assert (raw.target[~raw.valid] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("image", "depth"),
-    [
-        ("office/images/dslr_images", "office/ground_truth_depth/dslr_images"),
-        ("rgb/office/images/dslr_images", "depth/office_dslr_depth/office/ground_truth_depth/dslr_images"),
-    ],
-)
+@pytest.mark.parametrize(("image", "depth"), [
+    ("office/images/dslr_images", "office/ground_truth_depth/dslr_images"),
+    ("rgb/office/images/dslr_images", "depth/office_dslr_depth/office/ground_truth_depth/dslr_images"),
+])  # fmt: skip
 def test_eth3d_folders(tmp_path, image, depth):
     values = np.ones((1, 3), "<f4").tobytes()
     files = {f"{image}/DSC_0219.JPG": formats.encode_jpeg(BLACK), f"{depth}/DSC_0219.JPG": values}
@@ -148,15 +139,12 @@ def test_kitti_units_and_folder_splits(tmp_path):
     assert raw.target.tolist() == [[0, 1, 0.5]]
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        f"2011_09_26/{DRIVE} 0000000069 l\n2011_09_26/{DRIVE} 0000000054 r",
-        f"2011_09_26/{DRIVE} 69 l\r\n2011_09_26/{DRIVE} 54 r\r\n",
-        f"2011_09_26/{DRIVE}/image_02/data/0000000069.png {DRIVE}/x.png 721.5377\n"
-        f"/2011_09_26/{DRIVE}/image_03/data/0000000054.png None 721.5377\n",
-    ],
-)
+@pytest.mark.parametrize("lines", [
+    f"2011_09_26/{DRIVE} 0000000069 l\n2011_09_26/{DRIVE} 0000000054 r",
+    f"2011_09_26/{DRIVE} 69 l\r\n2011_09_26/{DRIVE} 54 r\r\n",
+    f"2011_09_26/{DRIVE}/image_02/data/0000000069.png {DRIVE}/x.png 721.5377\n"
+    f"/2011_09_26/{DRIVE}/image_03/data/0000000054.png None 721.5377\n",
+])  # fmt: skip
 def test_kitti_lists_of_every_form(tmp_path, lines):
     kitti_frame(tmp_path, 69)
     kitti_frame(tmp_path, 69, camera="image_03")
@@ -309,19 +297,12 @@ def test_tum_chosen_frames(tmp_path, dtype):
     assert raw.target[0].tolist() == [0, 0, 1.5, 0, 9]
 
 
-@pytest.mark.parametrize(
-    ("colour", "depth", "message"),
-    [
-        (np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint16), "depth HDF5: /gt/gt_depth has type uint16"),
-        (
-            np.zeros((3, 2, 3)),
-            np.zeros((2, 3, 1)),
-            "depth HDF5: /gt/gt_depth is not an array of 2 dimensions",
-        ),
-        (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is not an array of 3 dimensions"),
-        (np.zeros((3, 2, 4)), np.ones((2, 3)), "image HDF5: /gt/img_1 has shape"),
-    ],
-)
+@pytest.mark.parametrize(("colour", "depth", "message"), [
+    (np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint16), "depth HDF5: /gt/gt_depth has type uint16"),
+    (np.zeros((3, 2, 3)), np.zeros((2, 3, 1)), "depth HDF5: /gt/gt_depth is not an array of 2 dimensions"),
+    (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is not an array of 3 dimensions"),
+    (np.zeros((3, 2, 4)), np.ones((2, 3)), "image HDF5: /gt/img_1 has shape"),
+])  # fmt: skip
 def test_tum_frames_of_another_kind_are_refused(tmp_path, colour, depth, message):
     with pytest.raises(BadSample, match=message):
         chosen_frame(tmp_path, colour, depth)
@@ -339,18 +320,15 @@ def test_real_tum_frame(tmp_path):
     assert raw.valid.mean() > 0.5
 
 
-@pytest.mark.parametrize(
-    ("name", "image", "depth"),
-    [
-        (
-            "kitti",
-            f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
-            f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png",
-        ),
-        ("nyuv2", "a/rgb_00001.jpg", "a/sync_depth_00001.png"),
-        ("tum", "rgbd_dataset_a/rgb/1.0.png", "rgbd_dataset_a/depth/1.0.png"),
-    ],
-)
+@pytest.mark.parametrize(("name", "image", "depth"), [
+    (
+        "kitti",
+        f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
+        f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png",
+    ),
+    ("nyuv2", "a/rgb_00001.jpg", "a/sync_depth_00001.png"),
+    ("tum", "rgbd_dataset_a/rgb/1.0.png", "rgbd_dataset_a/depth/1.0.png"),
+])  # fmt: skip
 def test_8_bit_depth_is_refused(tmp_path, name, image, depth):
     root = put(tmp_path, {image: formats.encode_png(BLACK), depth: grey([[1, 2, 3]], np.uint8)})
     with pytest.raises(BadSample, match="8 bits"):

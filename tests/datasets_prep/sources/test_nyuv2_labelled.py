@@ -112,16 +112,13 @@ def test_photos_in_no_split_are_left_out(tmp_path):
     assert [r.reason for r in listing.rejected] == [f"photo {n} is in no split of splits.mat" for n in (4, 5)]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"images": np.zeros((3, 2, 2), np.uint8)}, "/images is not an array of 4 dimensions"),
-        ({"rawDepths": np.zeros((3, 2, 3, 1), np.float32)}, "/rawDepths is not an array of 3 dimensions"),
-        ({"rawDepths": np.zeros((3, 3, 2), np.uint16)}, "depth has type uint16"),
-        ({"images": np.zeros((3, 4, 3, 2), np.uint8)}, "expected 3 channels"),
-        ({"rawDepths": np.zeros((1, 3, 2), np.float32)}, "HDF5 damaged"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"images": np.zeros((3, 2, 2), np.uint8)}, "/images is not an array of 4 dimensions"),
+    ({"rawDepths": np.zeros((3, 2, 3, 1), np.float32)}, "/rawDepths is not an array of 3 dimensions"),
+    ({"rawDepths": np.zeros((3, 3, 2), np.uint16)}, "depth has type uint16"),
+    ({"images": np.zeros((3, 4, 3, 2), np.uint8)}, "expected 3 channels"),
+    ({"rawDepths": np.zeros((1, 3, 2), np.float32)}, "HDF5 damaged"),
+])  # fmt: skip
 def test_other_arrays_than_expected_are_refused(tmp_path, changes, message):
     root = write(tmp_path, **changes)
     with pytest.raises((BadSample, WrongLayout), match=message):

@@ -137,18 +137,15 @@ def compressed_zeros(shape):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "label MATLAB file"),
-        (b"MATLAB 5.0 MAT-file" * 20, "label MATLAB file"),
-        (encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}), r"no matrix LabelMap.*'Other'"),
-        (encode_matlab_arrays({"LabelMap": np.full((2, 3), 460, np.uint16)}), "up to 460, expected 0 to 459"),
-        (encode_matlab_arrays({"LabelMap": np.ones((2, 3))}), "holds float64"),
-        (encode_matlab_arrays({"LabelMap": np.array([["a"]], object)}), "no real numbers"),
-        (compressed_zeros((10_000, 10_000)), "declares 10000x10000 values"),
-    ],
-)
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", "label MATLAB file"),
+    (b"MATLAB 5.0 MAT-file" * 20, "label MATLAB file"),
+    (encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}), r"no matrix LabelMap.*'Other'"),
+    (encode_matlab_arrays({"LabelMap": np.full((2, 3), 460, np.uint16)}), "up to 460, expected 0 to 459"),
+    (encode_matlab_arrays({"LabelMap": np.ones((2, 3))}), "holds float64"),
+    (encode_matlab_arrays({"LabelMap": np.array([["a"]], object)}), "no real numbers"),
+    (compressed_zeros((10_000, 10_000)), "declares 10000x10000 values"),
+])  # fmt: skip
 def test_masks_that_are_none_are_refused(tmp_path, data, message):
     root = context(tmp_path, "trainval/a.mat", data)
     with pytest.raises(BadSample, match=message):

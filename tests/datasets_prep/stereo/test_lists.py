@@ -39,14 +39,11 @@ def test_frames_of_films(tmp_path):
     assert found.splits == {}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("../../etc/passwd", "/hugo/chapter2/out00000005", "hugo/chapter2/../out00000005"),
-        *("hugo/out00000005", "x", "hugo/chapter2/out00000000", "hugo/chapter2/out5"),
-        "hugo/chapter2/out00000005 extra",
-    ],
-)
+@pytest.mark.parametrize("line", [
+    *("../../etc/passwd", "/hugo/chapter2/out00000005", "hugo/chapter2/../out00000005"),
+    *("hugo/out00000005", "x", "hugo/chapter2/out00000000", "hugo/chapter2/out5"),
+    "hugo/chapter2/out00000005 extra",
+])  # fmt: skip
 def test_a_line_that_is_no_frame_is_refused_by_number(line, tmp_path):
     (tmp_path / "train.txt").write_text(f"hugo/chapter2/out00000005\n{line}\n")
     with pytest.raises(BadVideoFolder, match=r"train\.txt, line 2: expected film/chapter2/out00000042"):

@@ -104,17 +104,14 @@ def test_a_video_may_be_packed_otherwise_than_the_others(tmp_path):
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[", "is not YAML"),
-        ("- a.mp4", "expected a file name in each line, got list"),
-        ("b.mp4: {swapped: true}", "there is no video 'b.mp4'"),
-        ("a.mp4: {packing: upside_down}", "a.mp4: packing: "),
-        ("a.mp4: {swaped: true}", "a.mp4: swaped: "),
-        ("a.mp4: over_under", "a.mp4: "),
-    ],
-)
+@pytest.mark.parametrize(("text", "problem"), [
+    ("[", "is not YAML"),
+    ("- a.mp4", "expected a file name in each line, got list"),
+    ("b.mp4: {swapped: true}", "there is no video 'b.mp4'"),
+    ("a.mp4: {packing: upside_down}", "a.mp4: packing: "),
+    ("a.mp4: {swaped: true}", "a.mp4: swaped: "),
+    ("a.mp4: over_under", "a.mp4: "),
+])  # fmt: skip
 def test_a_bad_description_is_refused_by_name(tmp_path, text, problem):
     folder = put(tmp_path, "a.mp4")
     (tmp_path / "videos.yaml").write_text(text)

@@ -271,20 +271,17 @@ def test_raft_runs_in_a_pool_of_actors(generated, tmp_path, monkeypatch):
 # ---- what a user can mend, before anything starts
 
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (
-            ("movie", "videos"),
-            BadVideoFolder,
-            "'movie' is not a dataset of stereo videos; there are: movies, wsvd",
-        ),
-        (("movies", "nowhere"), NotFound, "no such folder: "),
-        (("movies", "videos", "nowhere"), NotFound, "no such folder: "),
-        (("wsvd", "videos"), BadVideoFolder, "wsvd: the authors' lists of clips are needed"),
-        (("movies", "videos", None, "nowhere"), NotFound, "no such folder: "),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    (
+        ("movie", "videos"),
+        BadVideoFolder,
+        "'movie' is not a dataset of stereo videos; there are: movies, wsvd",
+    ),
+    (("movies", "nowhere"), NotFound, "no such folder: "),
+    (("movies", "videos", "nowhere"), NotFound, "no such folder: "),
+    (("wsvd", "videos"), BadVideoFolder, "wsvd: the authors' lists of clips are needed"),
+    (("movies", "videos", None, "nowhere"), NotFound, "no such folder: "),
+])  # fmt: skip
 def test_mistakes_are_named_at_once(arguments, error, message, tmp_path, monkeypatch):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "hugo.mkv").write_bytes(b"not decoded here")

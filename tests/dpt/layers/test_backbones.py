@@ -107,17 +107,14 @@ def test_the_final_norm_is_applied_only_where_asked():
         torch.testing.assert_close(tap.features, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "size", "taps", "readout"),
-    [
-        ("vit_small_patch14_dinov2", (70, 98), (3, 6, 9, 12), "project"),
-        ("vit_small_patch14_reg4_dinov2", (70, 98), (3, 6, 9, 12), "project"),
-        ("vit_small_patch16_dinov3", (64, 96), (3, 6, 9, 12), "project"),
-        ("eva02_tiny_patch14_224", (56, 84), (3, 6, 9, 12), "project"),
-        ("vit_base_patch16_siglip_224", (64, 96), (3, 6, 9, 12), "ignore"),
-        ("resnet18", (64, 96), ("R0", "R1", "R2", "R3"), "project"),
-    ],
-)
+@pytest.mark.parametrize(("backbone", "size", "taps", "readout"), [
+    ("vit_small_patch14_dinov2", (70, 98), (3, 6, 9, 12), "project"),
+    ("vit_small_patch14_reg4_dinov2", (70, 98), (3, 6, 9, 12), "project"),
+    ("vit_small_patch16_dinov3", (64, 96), (3, 6, 9, 12), "project"),
+    ("eva02_tiny_patch14_224", (56, 84), (3, 6, 9, 12), "project"),
+    ("vit_base_patch16_siglip_224", (64, 96), (3, 6, 9, 12), "ignore"),
+    ("resnet18", (64, 96), ("R0", "R1", "R2", "R3"), "project"),
+])  # fmt: skip
 def test_any_timm_backbone_trains_without_dead_parameters(backbone, size, taps, readout):
     model = seeded(dpt.create_model, "dpt_tiny", backbone=backbone).train()
     assert (model.config.taps, model.config.readout) == (taps, readout)
@@ -133,14 +130,11 @@ def test_a_backbone_without_readout_token_needs_ignore():
         dpt.create_model("dpt_tiny", backbone="vit_base_patch16_siglip_224", readout="add")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("beit_base_patch16_224", "is not a transformer that takes images of any size"),
-        ("convnext_atto", "is not .* a network of convolutional stages"),
-        ("samvit_base_patch16", r"expected stages at strides 4, 8, 16 and 32, not \[16, 16, 16, 16\]"),
-    ],
-)
+@pytest.mark.parametrize(("name", "reason"), [
+    ("beit_base_patch16_224", "is not a transformer that takes images of any size"),
+    ("convnext_atto", "is not .* a network of convolutional stages"),
+    ("samvit_base_patch16", r"expected stages at strides 4, 8, 16 and 32, not \[16, 16, 16, 16\]"),
+])  # fmt: skip
 def test_backbones_that_cannot_be_tapped_are_refused(name, reason):
     with torch.device("meta"), pytest.raises(ValueError, match=reason):
         dpt.create_model("dpt_tiny", backbone=name)

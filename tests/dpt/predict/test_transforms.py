@@ -6,20 +6,17 @@ import torch
 from dpt.predict.transforms import network_size, normalise, resize_image
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "rule", "expected"),
-    [
-        # sizes that the released code gives, width by height
-        (640, 480, "minimal", (512, 384)),
-        (1242, 375, "minimal", (1280, 384)),
-        (1216, 352, "minimal", (1312, 384)),
-        (1024, 436, "minimal", (896, 384)),
-        (6048, 4032, "minimal", (576, 384)),
-        (200, 800, "minimal", (96, 384)),
-        (640, 480, "upper_bound", (384, 288)),
-        (1242, 375, "upper_bound", (384, 128)),
-    ],
-)
+@pytest.mark.parametrize(("width", "height", "rule", "expected"), [
+    # sizes that the released code gives, width by height
+    (640, 480, "minimal", (512, 384)),
+    (1242, 375, "minimal", (1280, 384)),
+    (1216, 352, "minimal", (1312, 384)),
+    (1024, 436, "minimal", (896, 384)),
+    (6048, 4032, "minimal", (576, 384)),
+    (200, 800, "minimal", (96, 384)),
+    (640, 480, "upper_bound", (384, 288)),
+    (1242, 375, "upper_bound", (384, 128)),
+])  # fmt: skip
 def test_sizes_are_those_of_the_released_code(width, height, rule, expected):
     assert network_size(height, width, rule=rule) == expected[::-1]
 

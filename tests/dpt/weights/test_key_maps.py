@@ -114,16 +114,13 @@ def filled(shapes):
     }
 
 
-@pytest.mark.parametrize(
-    ("file_name", "arguments", "tensors", "name"),
-    [
-        ("dpt_base.pt", {}, 224, "dpt_base"),
-        ("dpt_hybrid-midas-501f0c75.pt", {"hybrid": True}, 368, "dpt_hybrid"),
-        ("dpt_hybrid_kitti-cb926ef4.pt", {"hybrid": True}, 368, "dpt_hybrid_kitti"),
-        ("dpt_hybrid_nyu-2ce69ec7.pt", {"hybrid": True}, 368, "dpt_hybrid_nyu"),
-        ("dpt_hybrid-ade20k-53898607.pt", {"hybrid": True, "segmentation": True}, 442, "dpt_hybrid_ade20k"),
-    ],
-)
+@pytest.mark.parametrize(("file_name", "arguments", "tensors", "name"), [
+    ("dpt_base.pt", {}, 224, "dpt_base"),
+    ("dpt_hybrid-midas-501f0c75.pt", {"hybrid": True}, 368, "dpt_hybrid"),
+    ("dpt_hybrid_kitti-cb926ef4.pt", {"hybrid": True}, 368, "dpt_hybrid_kitti"),
+    ("dpt_hybrid_nyu-2ce69ec7.pt", {"hybrid": True}, 368, "dpt_hybrid_nyu"),
+    ("dpt_hybrid-ade20k-53898607.pt", {"hybrid": True, "segmentation": True}, 442, "dpt_hybrid_ade20k"),
+])  # fmt: skip
 @pytest.mark.parametrize("rename", [dict, scriptable])
 def test_authors_checkpoints_are_recognised_and_fit(file_name, arguments, tensors, name, rename):
     shapes = rename(authors_keys(12, **arguments))
@@ -187,15 +184,12 @@ def test_midas_checkpoints_are_recognised_and_fit():
     assert from_tensors(theirs, "midas_v21_384.pt").config == model.config
 
 
-@pytest.mark.parametrize(
-    ("file_name", "name", "max_depth"),
-    [
-        ("depth_anything_vits14.pth", "depth_anything_small", None),
-        ("depth_anything_v2_vits.pth", "depth_anything_v2_small", None),
-        ("depth_anything_v2_metric_hypersim_vits.pth", "depth_anything_v2_small", 20.0),
-        ("depth_anything_v2_metric_vkitti_vits.pth", "depth_anything_v2_small", 80.0),
-    ],
-)
+@pytest.mark.parametrize(("file_name", "name", "max_depth"), [
+    ("depth_anything_vits14.pth", "depth_anything_small", None),
+    ("depth_anything_v2_vits.pth", "depth_anything_v2_small", None),
+    ("depth_anything_v2_metric_hypersim_vits.pth", "depth_anything_v2_small", 20.0),
+    ("depth_anything_v2_metric_vkitti_vits.pth", "depth_anything_v2_small", 80.0),
+])  # fmt: skip
 def test_versions_of_depth_anything_are_told_apart_by_file_name(file_name, name, max_depth):
     model = on_meta(name)
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}

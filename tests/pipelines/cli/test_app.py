@@ -50,22 +50,19 @@ def test_config_prints_every_resolved_key():
     assert "decoder_lr: 0.0001\n" in result.output
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
-        (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
-        (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
-        (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
-        (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
-        (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
-        (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
-        (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
-        (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
-        (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
-        (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
+    (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
+    (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
+    (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
+    (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
+    (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
+    (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
+    (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
+    (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
+    (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
+    (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
+])  # fmt: skip
 def test_what_a_user_can_mend_is_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run_main(monkeypatch, *arguments) == 1

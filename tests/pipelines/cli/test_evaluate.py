@@ -21,17 +21,14 @@ from tune import cli
 ONE_EACH = ["--on", "diw", "--on", "nyu", "--raw", "/data", "--raw", "nyu=/n"]
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["--on", "diw", "nyu", "--raw", "/data", "nyu=/n"], ONE_EACH),
-        (ONE_EACH, ONE_EACH),
-        (["--on", "diw", "side=384", "-m", "x"], ["--on", "diw", "side=384", "-m", "x"]),
-        (["--raw", "/data", "nyu=/n", "side=64"], ["--raw", "/data", "--raw", "nyu=/n", "side=64"]),
-        (["--raw", "/odd=name", "seed=1"], ["--raw", "/odd=name", "seed=1"]),
-        (["--data", "a", "side=64", "rule=minimal"], ["--data", "a", "side=64", "rule=minimal"]),
-    ],
-)
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--on", "diw", "nyu", "--raw", "/data", "nyu=/n"], ONE_EACH),
+    (ONE_EACH, ONE_EACH),
+    (["--on", "diw", "side=384", "-m", "x"], ["--on", "diw", "side=384", "-m", "x"]),
+    (["--raw", "/data", "nyu=/n", "side=64"], ["--raw", "/data", "--raw", "nyu=/n", "side=64"]),
+    (["--raw", "/odd=name", "seed=1"], ["--raw", "/odd=name", "seed=1"]),
+    (["--data", "a", "side=64", "rule=minimal"], ["--data", "a", "side=64", "rule=minimal"]),
+])  # fmt: skip
 def test_options_take_several_words(words, expected):
     assert spread(words) == expected
 

@@ -7,20 +7,17 @@ import pytest
 from tune import cli
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["movie", "--videos", "videos"], "dpt: 'movie' is not a dataset of stereo videos; there are: "),
-        (["movies", "--videos", "nowhere"], "dpt: no such folder: "),
-        (["movies", "--videos", "."], "dpt: no video in "),
-        (["wsvd", "--videos", "videos"], "dpt: wsvd: the authors' lists of clips are needed"),
-        (["wsvd", "--videos", "videos", "--lists", "videos"], "dpt: no list of clips in "),
-        (["wsvd", "--videos", "videos", "--lists", "hostile"], "dpt: "),
-        (["movies", "--videos", "videos", "flow=pwc"], "dpt: stereo.flow: "),
-        (["movies", "--videos", "videos", "rules.vertcal=1"], "dpt: stereo.rules.vertcal: unknown key; did "),
-        (["movies", "--videos", "videos", "flow=raft", "raft_weights=x.pth"], "dpt: no such file of RAFT"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["movie", "--videos", "videos"], "dpt: 'movie' is not a dataset of stereo videos; there are: "),
+    (["movies", "--videos", "nowhere"], "dpt: no such folder: "),
+    (["movies", "--videos", "."], "dpt: no video in "),
+    (["wsvd", "--videos", "videos"], "dpt: wsvd: the authors' lists of clips are needed"),
+    (["wsvd", "--videos", "videos", "--lists", "videos"], "dpt: no list of clips in "),
+    (["wsvd", "--videos", "videos", "--lists", "hostile"], "dpt: "),
+    (["movies", "--videos", "videos", "flow=pwc"], "dpt: stereo.flow: "),
+    (["movies", "--videos", "videos", "rules.vertcal=1"], "dpt: stereo.rules.vertcal: unknown key; did "),
+    (["movies", "--videos", "videos", "flow=raft", "raft_weights=x.pth"], "dpt: no such file of RAFT"),
+])  # fmt: skip
 def test_mistakes_are_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "hugo.mkv").write_bytes(b"not decoded here")

@@ -69,21 +69,18 @@ def nodes_of(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("cores", "workers", "expected"),
-    [
-        ([2], 1, 2),
-        ([2], 2, 1),
-        ([2], 8, 1),
-        ([0], 1, 1),
-        ([8, 8], 1, 8),
-        ([8, 8], 2, 8),
-        ([8, 8], 3, 4),
-        # Three each are six, but the small node has no room for three.
-        ([4, 2], 2, 2),
-        ([0, 12, 4], 3, 4),
-    ],
-)
+@pytest.mark.parametrize(("cores", "workers", "expected"), [
+    ([2], 1, 2),
+    ([2], 2, 1),
+    ([2], 8, 1),
+    ([0], 1, 1),
+    ([8, 8], 1, 8),
+    ([8, 8], 2, 8),
+    ([8, 8], 3, 4),
+    # Three each are six, but the small node has no room for three.
+    ([4, 2], 2, 2),
+    ([0, 12, 4], 3, 4),
+])  # fmt: skip
 def test_workers_share_the_cores_such_that_all_find_room(cores, workers, expected, monkeypatch):
     nodes_of(monkeypatch, *({"CPU": float(count)} for count in cores))
     assert cpus_per_worker(workers) == expected

@@ -150,13 +150,10 @@ def test_loading_processes_need_neither_ray_nor_mlflow():
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real files are not here")
-@pytest.mark.parametrize(
-    ("preset", "picture", "depth", "unit", "size"),
-    [
-        ("kitti", "kitti/rgb/0000000005.png", "kitti/depth/0000000005.png", 256.0, (352, 704)),
-        ("nyu", "nyuv2_sync/rgb/rgb_00000.jpg", "nyuv2_sync/depth/sync_depth_00000.png", 1000.0, (416, 544)),
-    ],
-)
+@pytest.mark.parametrize(("preset", "picture", "depth", "unit", "size"), [
+    ("kitti", "kitti/rgb/0000000005.png", "kitti/depth/0000000005.png", 256.0, (352, 704)),
+    ("nyu", "nyuv2_sync/rgb/rgb_00000.jpg", "nyuv2_sync/depth/sync_depth_00000.png", 1000.0, (416, 544)),
+])  # fmt: skip
 def test_real_frames_give_crops_of_the_published_size_with_their_own_depth(
     preset, picture, depth, unit, size
 ):

@@ -93,13 +93,10 @@ def test_crops_in_pixels_of_the_original_need_images_of_their_own_size(metric_se
     check_fits(config(**settings), [PreparedDataset(metric_set.folder, own)])
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"task": "segmentation"}, "a segmentation model, but the task is metric_depth"),
-        ({"max_depth": 20.0}, "ends in a sigmoid of depth"),
-    ],
-)
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"task": "segmentation"}, "a segmentation model, but the task is metric_depth"),
+    ({"max_depth": 20.0}, "ends in a sigmoid of depth"),
+])  # fmt: skip
 def test_a_model_of_another_task_is_refused(metric_set, overrides, message):
     with pytest.raises(ConfigError, match=message):
         check_fits(config(), [metric_set], dpt.create_model("dpt_tiny", **overrides))

@@ -182,13 +182,10 @@ def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k
     assert not torch.equal(heads[0], heads[2])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"optimizer": {}}, "optimizer.objective: task=segmentation has one loss"),
-        ({"crop": (64, 96)}, "crop: .* must be square"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"optimizer": {}}, "optimizer.objective: task=segmentation has one loss"),
+    ({"crop": (64, 96)}, "crop: .* must be square"),
+])  # fmt: skip
 def test_settings_that_do_not_fit(ade20k, changes, message):
     with pytest.raises(ConfigError, match=message):
         task_of(config(**changes)).check(dpt.create_model("dpt_tiny"), [ade20k])

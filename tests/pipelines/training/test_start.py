@@ -57,13 +57,10 @@ def test_identities_name_the_start(trained):
     assert identity_of(config(trained[0]), [])["config"]["model"]["start"] == trained[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides", "message"),
-    [
-        ("dpt_tiny", {"task": "segmentation", "classes": 3}, "a segmentation model, but the task is depth"),
-        ("dpt_tiny", {"invert": True}, "predicts metric depth"),
-    ],
-)
+@pytest.mark.parametrize(("name", "overrides", "message"), [
+    ("dpt_tiny", {"task": "segmentation", "classes": 3}, "a segmentation model, but the task is depth"),
+    ("dpt_tiny", {"invert": True}, "predicts metric depth"),
+])  # fmt: skip
 def test_a_model_of_another_task_is_refused(name, overrides, message):
     with pytest.raises(ConfigError, match=message):
         check_fits(config(), [], dpt.create_model(name, **overrides))
