@@ -185,10 +185,8 @@ def test_a_users_own_dataset_is_fine_tuned_and_resumed(place, monkeypatch, capsy
     (("{metric}", "--model", "missing"), "no model at missing"),
     (("{metric}", "--model", "labels"), "a segmentation model, but the task is metric_depth"),
     (("{metric}",), "--model: missing, a model of relative depth"),
-    (
-        ("nowhere", "--model", "relative"),
-        "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root",
-    ),
+    (("nowhere", "--model", "relative"),
+     "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root"),
     (("robot", "--model", "relative"), r"my_robot has no metric scale \(its ground truth is up-to-scale\)"),
     (("{metric}", "--model", "relative", "metric_depth.kb_crop=true"), "prepare it with resize=none"),
     (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),

@@ -40,10 +40,8 @@ def sized(*shape, **options):
     (sized(4, 2**40, maxshape=(None, None)), r"declares \(4, 1099511627776\)"),
     (sized(0, 5), r"declares \(0, 5\)"),
     (sized(1000, 1000, chunks=(1, 1)), r"declares \(1000, 1000\) in pieces of \(1, 1\)"),
-    (
-        sized(4, 4, maxshape=(None, None), chunks=(2**14,) * 2),
-        r"declares \(4, 4\) in pieces of \(16384, 16384\)",
-    ),
+    (sized(4, 4, maxshape=(None, None), chunks=(2**14,) * 2),
+     r"declares \(4, 4\) in pieces of \(16384, 16384\)"),
 ])  # fmt: skip
 def test_other_hdf5_files_are_refused_with_their_reason(build, reason):
     with pytest.raises(BadSample, match=f"^depth.*{reason}"):

@@ -59,10 +59,8 @@ def test_pfm_round_trip_and_exact_bytes():
 
 
 @pytest.mark.parametrize(("data", "reason"), [
-    (
-        b"Pf\n768 576\n-1\n" + bytes(1000),
-        r"^depth PFM truncated: header says 768x576 = 1769472 bytes, .* 1000$",
-    ),
+    (b"Pf\n768 576\n-1\n" + bytes(1000),
+     r"^depth PFM truncated: header says 768x576 = 1769472 bytes, .* 1000$"),
     (b"Pf\n2 1\n-1\n" + bytes(9), "^depth PFM longer than its header says"),
     (b"PF\n2 1\n-1\n" + bytes(24), "^depth PFM has three channels"),
     (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),

@@ -321,11 +321,8 @@ def test_real_tum_frame(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "image", "depth"), [
-    (
-        "kitti",
-        f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
-        f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png",
-    ),
+    ("kitti", f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
+     f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png"),
     ("nyuv2", "a/rgb_00001.jpg", "a/sync_depth_00001.png"),
     ("tum", "rgbd_dataset_a/rgb/1.0.png", "rgbd_dataset_a/depth/1.0.png"),
 ])  # fmt: skip

@@ -272,11 +272,8 @@ def test_raft_runs_in_a_pool_of_actors(generated, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
-    (
-        ("movie", "videos"),
-        BadVideoFolder,
-        "'movie' is not a dataset of stereo videos; there are: movies, wsvd",
-    ),
+    (("movie", "videos"), BadVideoFolder,
+     "'movie' is not a dataset of stereo videos; there are: movies, wsvd"),
     (("movies", "nowhere"), NotFound, "no such folder: "),
     (("movies", "videos", "nowhere"), NotFound, "no such folder: "),
     (("wsvd", "videos"), BadVideoFolder, "wsvd: the authors' lists of clips are needed"),

@@ -94,14 +94,10 @@ def test_crops_are_a_function_of_row_and_draws():
     ({"label": None}, "sample a photo: it has no labels"),
     ({"label": b"nonsense"}, "sample a photo: "),
     ({"image": encode_jpeg(np.zeros((5, 5, 3), np.uint8))}, "sample a photo: image is"),
-    (
-        {"label": encode_label(np.full((90, 130), 150, np.uint8))},
-        "label 150 is not one of the 150 classes of ade20k",
-    ),
-    (
-        {"dataset": "pascal_context_59", "label": encode_label(np.full((90, 130), 59, np.uint8))},
-        "label 59 is not one of the 59 classes of pascal_context_59",
-    ),
+    ({"label": encode_label(np.full((90, 130), 150, np.uint8))},
+     "label 150 is not one of the 150 classes of ade20k"),
+    ({"dataset": "pascal_context_59", "label": encode_label(np.full((90, 130), 59, np.uint8))},
+     "label 59 is not one of the 59 classes of pascal_context_59"),
 ])  # fmt: skip
 def test_damage_names_the_sample(change, message):
     with pytest.raises(BadLabels, match=message):

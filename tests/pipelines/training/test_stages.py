@@ -46,10 +46,8 @@ def test_curated_datasets_come_first_and_then_all(datasets):
 @pytest.mark.parametrize(("override", "message"), [
     ("weights={redweb: 1}", r"^weights: given for \['redweb'\], but the datasets are"),
     ("stages=[{steps: 3, datasets: [nyu]}]", "^stages.0.datasets: no dataset nyu; there are"),
-    (
-        "stages=[{steps: 3, datasets: [redweb], weights: {tartanair: 1}}]",
-        r"^stages.0.weights: given for \['tartanair'\], but the datasets are \['redweb'\]",
-    ),
+    ("stages=[{steps: 3, datasets: [redweb], weights: {tartanair: 1}}]",
+     r"^stages.0.weights: given for \['tartanair'\], but the datasets are \['redweb'\]"),
     ("stages=[{steps: 100}]", "stages: they take all 100 steps"),
     ("stages=[{stpes: 3}]", "stages.0.stpes: unknown key; did you mean steps"),
     ("stages=[{steps: 3, balance: size, weights: {redweb: 1}}]", "stages.0.weights: cannot be given"),
