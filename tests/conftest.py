@@ -83,6 +83,16 @@ def mlflow_database(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.M
     return uri
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
+    """An empty working directory with Ray and MLflow at hand."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(mlflow_database)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an MLflow server of the module's own."""

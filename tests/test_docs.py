@@ -24,8 +24,8 @@ from datasets_prep.writers import WRITERS
 from pipelines.config import EvaluateConfig, Experiment, PredictConfig, TrainConfig, ZeroShotConfig
 from pipelines.config_files import TASK_CONFIGS, load_section
 from pipelines.convert import EXPORTERS
+from pipelines.evaluation.sets import ZERO_SHOT
 from pipelines.finetune import preset_of
-from pipelines.zero_shot.sets import SETS
 from tests.support.documents import PAGES, README, Block, blocks, commands
 from tests.support.paths import REPOSITORY
 from tune import cli
@@ -131,7 +131,7 @@ def _check_finetune(parameters: dict[str, Any]) -> None:
 
 def _check_evaluate(parameters: dict[str, Any]) -> None:
     assert bool(parameters["data"]) != bool(parameters["on"])
-    assert set(parameters["on"] or ()) <= set(SETS)
+    assert set(parameters["on"] or ()) <= set(ZERO_SHOT)
     job, section = ("evaluate", EvaluateConfig) if parameters["data"] else ("zero_shot", ZeroShotConfig)
     _check_section(job, section)(parameters)
 

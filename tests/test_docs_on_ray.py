@@ -7,12 +7,11 @@ from pathlib import Path
 import cv2
 import duckdb
 import numpy as np
-from typer.testing import CliRunner
 
 from datasets_prep.manifest import open_dataset
+from tests.support.commands import said
 from tests.support.documents import README, blocks, commands
 from tests.test_docs import LOADS_REGISTERED, READS_SHARDS
-from tune import cli
 
 SMALLER = {
     "--scenes 60": "--scenes 8",
@@ -36,9 +35,9 @@ def tour() -> list[list[str]]:
         text[: text.index(title)].count("\n") for title in ("## A tour", "## The same with real data")
     )
     code = "\n".join(block.code for block in lines if first < block.line < last)
-    for said, here in SMALLER.items():
-        assert said in code
-        code = code.replace(said, here)
+    for there, here in SMALLER.items():
+        assert there in code
+        code = code.replace(there, here)
     return [words[1:] for words in commands(code) if words[0] == "dpt"]
 
 
@@ -49,8 +48,7 @@ def test_the_tour_of_the_readme_and_a_registered_model(tmp_path, monkeypatch, ra
         *("generate", "prepare", "inspect", "train", "evaluate", "publish", "models", "predict")
     ]
     for words in steps:
-        result = CliRunner().invoke(cli.app, words, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
+        said(*words)
     assert (tmp_path / "inspection" / "inspection.html").is_file()
     assert len(list((tmp_path / "predictions").glob("*_colour.png"))) == 5
     cv2.imwrite("photo.jpg", np.zeros((48, 64, 3), np.uint8))

@@ -16,9 +16,9 @@ from typing import Literal
 
 import pytest
 
-from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import check_only_whole_files, contents, differing
 from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
@@ -85,7 +85,7 @@ def test_the_bytes_are_those_of_a_clean_run(number, raw, clean, tmp_path):
         run_again(raw, tmp_path)
     after = contents(tmp_path)
     assert sorted(after) == sorted(clean)
-    assert [name for name in clean if after[name] != clean[name]] == []
+    assert differing(after, clean) == []
 
 
 def arguments(raw: Path, out: Path) -> list[str]:
@@ -122,15 +122,3 @@ def kill(trial: Trial, leader: int) -> str:
 
 def contents_names(out: Path) -> set[str]:
     return {str(path.relative_to(out)).split(PARTIAL_MARK)[0] for path in out.rglob("*") if path.suffix}
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
-
-def check_only_whole_files(left: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """Whatever bears its final name is whole, and the manifest comes after all that it names."""
-    finished = sorted(name for name in left if PARTIAL_MARK not in name)
-    assert [name for name in finished if left[name] != expected.get(name)] == []
-    if any(name.endswith(MANIFEST_NAME) for name in finished):
-        assert {Path(name).name for name in set(expected) - set(finished)} <= {LATEST_NAME}

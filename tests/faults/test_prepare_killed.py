@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
+from datasets_prep.manifest import LATEST_NAME
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import check_only_whole_files, contents, differing
 from tests.support.sessions import kill_session, running
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
@@ -61,23 +62,24 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "round_number",
+    "number",
     [pytest.param(n, marks=pytest.mark.slow if n else pytest.mark.seeded) for n in range(ROUNDS)],
 )
-def test_a_killed_run_ends_as_a_clean_one(round_number, raw, clean, tmp_path):
+def test_a_killed_run_ends_as_a_clean_one(number, raw, clean, tmp_path):
     expected = contents(clean)
-    for moment in moments(round_number):
+    for moment in moments(number):
         run_until_killed(raw, tmp_path, moment)
         left = contents(tmp_path)
-        print(f"{moment}: {len(left)} of {len(expected)} files, {len(partial_files(left))} half-written")
+        half = [name for name in left if PARTIAL_MARK in name]
+        print(f"{moment}: {len(left)} of {len(expected)} files, {len(half)} half-written")
         check_only_whole_files(left, expected)
-        if round_number == 0:
+        if number == 0:
             assert not any(name.endswith(LATEST_NAME) for name in left), "killed too late to disturb anything"
     plant_half_written_files(tmp_path)
     run_to_the_end(raw, tmp_path)
     after = contents(tmp_path)
     assert sorted(after) == sorted(expected)
-    assert [name for name in expected if after[name] != expected[name]] == []
+    assert differing(after, expected) == []
 
 
 def test_a_finished_dataset_is_left_untouched(raw, clean):
@@ -88,23 +90,6 @@ def test_a_finished_dataset_is_left_untouched(raw, clean):
 
 
 # ---- what is on the disk
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
-
-def partial_files(files: dict[str, bytes]) -> list[str]:
-    return [name for name in files if PARTIAL_MARK in name]
-
-
-def check_only_whole_files(left: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """Whatever bears its final name is whole, and the manifest comes after all that it names."""
-    finished = sorted(set(left) - set(partial_files(left)))
-    assert [name for name in finished if left[name] != expected.get(name)] == []
-    if any(name.endswith(MANIFEST_NAME) for name in finished):
-        missing = set(expected) - set(finished)
-        assert {Path(name).name for name in missing} <= {LATEST_NAME}
 
 
 def plant_half_written_files(out: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import contents, differing
 from tests.support.sessions import kill_session, running
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
@@ -29,15 +30,11 @@ def test_a_killed_run_ends_as_a_clean_one(tmp_path):
             wait_for_files(killed, count, process, log)
             kill_session(process.pid)
         left = {name: data for name, data in contents(killed).items() if PARTIAL_MARK not in name}
-        assert [name for name in left if left[name] != expected.get(name)] == []
+        assert differing(left, expected) == []
         assert len(left) < len(expected), "killed too late to disturb anything"
     with running(command(videos, killed)) as (process, log):
         assert process.wait(timeout=300) == 0, log.read_text()
     assert contents(killed) == expected
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def wait_for_files(root: Path, count: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,7 +18,6 @@ import pytest
 
 from tests.support.faulty_training import (
     CHECKPOINT_EVERY,
-    DISTURBED_AT,
     EXACTLY,
     RESUMING,
     STEPS,
@@ -34,13 +35,24 @@ from tests.support.sessions import kill_session
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 
+@contextmanager
+def disturbing(place: Place, name: str, *more: str) -> Iterator[int]:
+    """A run that has a checkpoint, for the block to disturb, after which it must resume and end."""
+    with place.training(name, *more) as (process, log):
+        place.wait_for_checkpoint(name, process, log)
+        yield process.pid
+        assert RESUMING in end_of(process, log), "it was not disturbed"
+
+
+def kill_ranks(leader: int) -> None:
+    for rank in ranks(leader):
+        rank.kill()
+
+
 @pytest.mark.seeded
 def test_a_killed_rank_is_replaced(place, undisturbed):
-    with place.training("rank") as (process, log):
-        place.wait_for_checkpoint("rank", process, log)
-        for rank in ranks(process.pid):
-            rank.kill()
-        assert RESUMING in end_of(process, log), "it was not disturbed"
+    with disturbing(place, "rank") as leader:
+        kill_ranks(leader)
     assert place.curve("rank") == undisturbed
 
 
@@ -84,10 +96,8 @@ def kill_driver(place: Place, name: str, *more: str) -> None:
 
 @pytest.mark.slow
 def test_a_lost_machine_is_replaced(place, undisturbed):
-    with place.training("raylet") as (process, log):
-        place.wait_for_checkpoint("raylet", process, log)
-        kill_machine(raylets_with_ranks(process.pid)[0])
-        assert RESUMING in end_of(process, log), "it was not disturbed"
+    with disturbing(place, "raylet") as leader:
+        kill_machine(raylets_with_ranks(leader)[0])
     assert place.curve("raylet") == undisturbed
 
 
@@ -127,21 +137,17 @@ def test_a_run_grows_with_its_cluster(place, undisturbed_exactly):
 
 @pytest.mark.slow
 def test_a_hung_rank_is_taken_for_dead(place, undisturbed_by_two):
-    with place.training("hung", "workers=2", "hang_minutes=0.5") as (process, log):
-        place.wait_for_checkpoint("hung", process, log)
-        ranks(process.pid)[0].suspend()
-        assert RESUMING in end_of(process, log), "it was not disturbed"
+    with disturbing(place, "hung", "workers=2", "hang_minutes=0.5") as leader:
+        ranks(leader)[0].suspend()
     assert place.curve("hung") == undisturbed_by_two
 
 
 @pytest.mark.slow
 def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place, undisturbed):
-    with place.training("starved", "loader_workers=1", "hang_minutes=0.5") as (process, log):
-        place.wait_for_checkpoint("starved", process, log)
-        (rank,) = ranks(process.pid)
+    with disturbing(place, "starved", "loader_workers=1", "hang_minutes=0.5") as leader:
+        (rank,) = ranks(leader)
         for loader in rank.children(recursive=True):
             loader.suspend()
-        assert RESUMING in end_of(process, log), "it was not disturbed"
     assert place.curve("starved") == undisturbed
 
 
@@ -171,15 +177,9 @@ def announce(raylet: psutil.Process, seconds: int) -> None:
     """Tell Ray that a node will be taken."""
     flags = dict(word.lstrip("-").split("=", 1) for word in raylet.cmdline() if "=" in word)
     ray = Path(sys.executable).with_name("ray")
-    subprocess.run(
-        [
-            ray, "drain-node", "--address", flags["gcs-address"], "--node-id", flags["node_id"],
-            "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot instance",
-            "--deadline-remaining-seconds", str(seconds),
-        ],
-        check=True,
-        timeout=120,
-    )  # fmt: skip
+    command = [ray, "drain-node", "--address", flags["gcs-address"], "--node-id", flags["node_id"]]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot instance"]
+    subprocess.run([*command, "--deadline-remaining-seconds", str(seconds)], check=True, timeout=120)
 
 
 @pytest.mark.slow
@@ -188,9 +188,6 @@ def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place)
     for name, parallel in (("copies", "ddp"), ("sharded", "fsdp")):
         place.train_to_the_end(name, *two, f"parallel={parallel}")
     check_nearly_same(place.curve("sharded"), place.curve("copies"))
-    with place.training("killed_shards", *two, "parallel=fsdp") as (process, log):
-        place.wait_for_checkpoint("killed_shards", process, log, DISTURBED_AT)
-        for rank in ranks(process.pid):
-            rank.kill()
-        assert RESUMING in end_of(process, log), "it was not disturbed"
+    with disturbing(place, "killed_shards", *two, "parallel=fsdp") as leader:
+        kill_ranks(leader)
     assert place.curve("killed_shards") == place.curve("sharded")

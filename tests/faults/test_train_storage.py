@@ -51,23 +51,16 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
             assert holder.stdout is not None
             if holder.stdout.readline().strip() != "mounted":
                 pytest.skip("this machine lets nobody mount a file system of his own")
-            enter = [
-                "nsenter",
-                f"--target={holder.pid}",
-                "--user",
-                "--mount",
-                "--preserve-credentials",
-                "--wd",
-            ]
+            options = ("--user", "--mount", "--preserve-credentials", "--wd")
+            enter = ["nsenter", f"--target={holder.pid}", *options]
             yield SmallDisk(enter, inside, Path(f"/proc/{holder.pid}/root{inside}"))
         finally:
             holder.kill()
 
 
 def test_a_full_disk(place, undisturbed, small_disk):
-    small = replace(
-        place, before=small_disk.before, storage=str(small_disk.inside), runs=str(small_disk.outside)
-    )
+    where = {"storage": str(small_disk.inside), "runs": str(small_disk.outside)}
+    small = replace(place, before=small_disk.before, **where)
     with small.training("full") as (process, log):
         small.wait_for_checkpoint("full", process, log)
         small_disk.fill()

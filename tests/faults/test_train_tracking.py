@@ -22,13 +22,14 @@ def server(mlflow_template: Path, tmp_path: Path) -> Iterator[MlflowServer]:
     server.kill()
 
 
-def on(server: MlflowServer, place: Place, folder: Path) -> Place:
+@pytest.fixture
+def tracked(server: MlflowServer, place: Place, tmp_path: Path) -> Place:
     """The same place, tracked by the server."""
-    return replace(place, database=folder / "mlflow.db", environment={"MLFLOW_TRACKING_URI": server.address})
+    where = {"MLFLOW_TRACKING_URI": server.address}
+    return replace(place, database=tmp_path / "mlflow.db", environment=where)
 
 
-def test_a_server_that_comes_back_gets_the_whole_curve(place, undisturbed, server, tmp_path):
-    tracked = on(server, place, tmp_path)
+def test_a_server_that_comes_back_gets_the_whole_curve(undisturbed, server, tracked):
     with tracked.training("away") as (process, log):
         tracked.wait_for_checkpoint("away", process, log)
         server.kill()
@@ -39,10 +40,7 @@ def test_a_server_that_comes_back_gets_the_whole_curve(place, undisturbed, serve
     assert tracked.curve("away") == undisturbed
 
 
-def test_a_run_whose_server_is_gone_is_completed_when_there_is_one_again(
-    place, undisturbed, server, tmp_path
-):
-    tracked = on(server, place, tmp_path)
+def test_a_run_whose_server_is_gone_is_completed_when_there_is_one_again(undisturbed, server, tracked):
     with tracked.training("gone") as (process, log):
         tracked.wait_for_checkpoint("gone", process, log)
         server.kill()

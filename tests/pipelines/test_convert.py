@@ -1,19 +1,21 @@
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import transformers
-from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
 from dpt.weights.key_maps import KEY_MAPS
 from pipelines.convert import convert
 from pipelines.tracking.model_reference import BadModel, load_model
+from tests.support.commands import said
 from tune import cli
 
 
@@ -71,10 +73,7 @@ def test_a_conversion_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no layout 'onnx' to write; there are: ours, huggingface"):
         convert(str(tmp_path / "small"), tmp_path / "out", "onnx")
 
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dpt.weights.folder.save_file", killed)
+    monkeypatch.setattr("dpt.weights.folder.save_file", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         convert(str(tmp_path / "small"), tmp_path / "out", "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
@@ -100,18 +99,12 @@ def test_folders_that_hold_no_model_are_named(tmp_path):
         load_model(str(tmp_path))
 
 
-class Stdin:
-    """Bytes as the standard input."""
-
-    def __init__(self, data: bytes) -> None:
-        self.buffer = io.BytesIO(data)
-
-
 @pytest.mark.parametrize("form", ["colour", "npy", "png"])
 def test_standard_input_to_standard_output(form, model, tmp_path, monkeypatch, capfdbinary):
     dpt.save_model(model, tmp_path / "model")
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    monkeypatch.setattr(sys, "stdin", Stdin(cv2.imencode(".png", image)[1].tobytes()))
+    sent = io.BytesIO(cv2.imencode(".png", image)[1].tobytes())
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=sent))
     arguments = ["predict", "-", "--model", str(tmp_path / "model"), "--out", "-", "--side", "64"]
     cli.app(arguments + ([] if form == "colour" else ["--write", form]), standalone_mode=False)
     data = capfdbinary.readouterr().out
@@ -125,19 +118,14 @@ def test_standard_input_to_standard_output(form, model, tmp_path, monkeypatch, c
 
 def test_convert_and_predict_from_the_command_line(model, tmp_path):
     dpt.save_model(model, tmp_path / "ours")
-    result = CliRunner().invoke(
-        cli.app, ["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "huggingface"]
-    )
-    assert result.exit_code == 0, result.output
-    assert "parameters" in result.output
+    assert "parameters" in said("convert", tmp_path / "ours", tmp_path / "hf", "--to", "huggingface")
     for folder in ("x", "y"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "in" / folder / "a.png"), np.zeros((32, 48, 3), np.uint8))
     options = ["--side", "64", "--dtype", "bfloat16", "--ply", "60", "--attention", "1,4"]
     options += ["--reference", "0.3,0.4", "--write", "png,colour", "--colours", "magma", "--batch-size", "2"]
-    arguments = ["predict", str(tmp_path / "in" / "*" / "*.png"), "--model", str(tmp_path / "ours")]
-    result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path / "out"), *options])
-    assert result.exit_code == 0, result.output
+    where = ("--model", tmp_path / "ours", "--out", tmp_path / "out")
+    said("predict", tmp_path / "in" / "*" / "*.png", *where, *options)
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
     suffixes = (".ply", ".png", "_attention.png", "_colour.png")
     assert found == [f"{folder}/a{suffix}" for folder in "xy" for suffix in suffixes]

@@ -9,19 +9,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pytest
 import ray
 import s3fs
-from moto.server import ThreadedMotoServer
 from ray.job_submission import JobStatus
 
 from pipelines import submit
 from pipelines.cluster import probe
 from pipelines.cluster.probe import Findings, Targets
 from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, pack
+from tests.support.faulty_s3 import serving
 
 Serve = Callable[[int, object], str]
+TRACKED = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
 
 
 @pytest.fixture
@@ -59,16 +61,14 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 def test_another_version_of_ray_is_refused(serve):
     address = serve(200, {"version": "4", "ray_version": "2.41.0", "ray_commit": "", "session_name": ""})
-    with pytest.raises(
-        SubmitError, match=rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
-    ):
+    said = rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
+    with pytest.raises(SubmitError, match=said):
         Cluster(address)
 
 
 def test_another_python_is_refused():
-    with pytest.raises(
-        SubmitError, match=r"from the cluster: no disk; the cluster runs Python 2\.7, this mach"
-    ):
+    said = r"from the cluster: no disk; the cluster runs Python 2\.7, this mach"
+    with pytest.raises(SubmitError, match=said):
         submit.require_no_problem(Findings("2.7", ["no disk"]))
     submit.require_no_problem(Findings(f"{sys.version_info.major}.{sys.version_info.minor}", []))
 
@@ -89,9 +89,8 @@ def test_what_is_no_job_server_of_ours_is_one_line(serve, status, answer, messag
 
 def test_a_tunnel_that_is_not_open_is_named(monkeypatch):
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8")
-    with pytest.raises(
-        SubmitError, match=r"^no cluster answers at http://127\.0\.0\.1:9; is the tunnel open"
-    ):
+    said = r"^no cluster answers at http://127\.0\.0\.1:9; is the tunnel open"
+    with pytest.raises(SubmitError, match=said):
         Cluster("127.0.0.1:9")
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
     with pytest.raises(SubmitError, match=r"^no cluster: give its job server by --address"):
@@ -139,9 +138,8 @@ def test_the_exit_code_is_the_jobs(status, exit_code, expected):
 
 
 def test_a_lost_connection_says_how_to_go_on():
-    with pytest.raises(
-        SubmitError, match=r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
-    ):
+    said = r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
+    with pytest.raises(SubmitError, match=said):
         following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
 
 
@@ -199,21 +197,14 @@ def test_without_waiting_it_says_how_to_follow_and_stop(recorded):
 
 
 def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch):
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("SECRET", "s")
     monkeypatch.delenv("ABSENT", raising=False)
-    assert job_environment(["A=b=c", "SECRET"]) == {
-        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
-        "A": "b=c",
-        "SECRET": "s",
-    }
+    assert job_environment(["A=b=c", "SECRET"]) == {**TRACKED, "A": "b=c", "SECRET": "s"}
     with pytest.raises(SubmitError, match="--env ABSENT: not set here; give it as ABSENT=VALUE"):
         job_environment(["ABSENT"])
-
-
-TRACKED = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
 
 
 def test_targets_are_what_the_command_reads_writes_and_tracks_to():
@@ -250,9 +241,8 @@ def test_a_package_with_data_in_it_is_refused(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, 3 * 2**20, np.uint8)
     (tree / "runs").mkdir()
     (tree / "runs" / "weights.bin").write_bytes(noise.tobytes())
-    with pytest.raises(
-        SubmitError, match=r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
-    ):
+    said = r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
+    with pytest.raises(SubmitError, match=said):
         pack(tree, scratch, limit=2 * 2**20)
     (tree / ".rayignore").write_text("/runs/\n")
     assert pack(tree, scratch, limit=2 * 2**20).stat().st_size < 1000
@@ -281,53 +271,26 @@ def test_a_probe_finds_everything_at_once(tmp_path, serve, monkeypatch):
     found = probe.probe(targets)
     assert found.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     starts = [problem.split(": ")[0] for problem in found.problems]
-    assert starts == [
-        "the command dpt is not installed on the cluster",
-        str(tmp_path / "absent"),
-        "nosuch://bucket/x",
-        str(tmp_path / "file/x"),
-        targets.tracking,
-    ]
+    folders = (str(tmp_path / "absent"), "nosuch://bucket/x", str(tmp_path / "file/x"))
+    assert starts == ["the command dpt is not installed on the cluster", *folders, targets.tracking]
     assert "no such folder" in found.problems[1]
     assert "refuses this user" in found.problems[4]
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "a probe leaves nothing behind"
 
 
 def test_a_probe_leaves_no_object_behind():
-    import fsspec
-
     assert probe.unwritable("memory://probed/runs") is None
     assert fsspec.filesystem("memory").find("/probed") == []
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An S3 of the test's own with an empty bucket, `there`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("there")
-    yield
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-def test_a_bucket_is_asked(bucket):
-    found = probe.probe(
-        Targets(reads=["s3://there", "s3://there/absent"], writes=["s3://there/runs", "s3://absent/runs"])
-    )
+def test_a_bucket_is_asked():
+    asked = Targets(["s3://there", "s3://there/absent"], ["s3://there/runs", "s3://absent/runs"])
+    with serving(["there"]):
+        found = probe.probe(asked)
+        assert s3fs.S3FileSystem().find("there") == []
     absent, unwritable = (problem for problem in found.problems if problem.startswith("s3://"))
     assert absent == "s3://there/absent: no such folder"
     assert unwritable.startswith("s3://absent/runs: FileNotFoundError: ")
-    assert s3fs.S3FileSystem().find("there") == []
 
 
 @pytest.mark.parametrize(

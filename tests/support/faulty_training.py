@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from datasets_prep.storage.folder import Folder
+from tests.support import tracked
 from tests.support.sessions import ON_A_CLUSTER, name_of, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 40, 8
@@ -62,11 +62,8 @@ class Place:
 
     def curve(self, name: str) -> Curve:
         """The run's losses in MLflow, duplicates included."""
-        client = MlflowClient(f"sqlite:///{self.database}")
-        experiment = client.get_experiment_by_name("dpt")
-        (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
-        history = client.get_metric_history(run.info.run_id, "loss")
-        return sorted((point.step, point.value) for point in history)
+        where = f"sqlite:///{self.database}"
+        return tracked.curve(tracked.find_run(name, where), tracking_uri=where)
 
     def folder(self, name: str) -> Folder:
         """The run's folder."""
@@ -91,12 +88,8 @@ class Place:
         """
         where = ("--data", str(self.shards), "--storage", self.storage)
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)
-        cluster = {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
-            "HEAD_CPUS": "0",
-            "WORKER_NODES": str(nodes),
-        }
-        more_environment = {**cluster, **self.environment, **(environment or {})}
+        cluster = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.database}", "WORKER_NODES": str(nodes)}
+        more_environment = {"HEAD_CPUS": "0", **cluster, **self.environment, **(environment or {})}
         return running([*self.before, sys.executable, "-c", ON_A_CLUSTER, *arguments], more_environment)
 
     def train_to_the_end(self, name: str, *more: str, nodes: int = 2) -> str:

@@ -1,7 +1,5 @@
 """What the tests of sweeps share: two tiny variants on generated data, and what MLflow has of a sweep."""
 
-from pathlib import Path
-
 import pytest
 
 from pipelines.config import TrainConfig, TuneConfig
@@ -37,10 +35,3 @@ def tables() -> list[AblationTable]:
             "speed", "Table 9", "two speeds", (project, Row("Add", {READOUT: "add"})), trained=False
         ),
     ]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
-    """An empty working directory with Ray and MLflow at hand."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path

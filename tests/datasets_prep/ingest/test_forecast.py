@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.ingest.forecast import forecast
-from datasets_prep.ingest.run import ingest_all
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
+from tests.support.shards import prepare
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
 
@@ -16,17 +16,15 @@ def test_nothing_is_written_and_the_size_is_about_right(raw_folder, shards_folde
     assert list(tmp_path.iterdir()) == []
     assert (expected.finished_shards, expected.missing_samples) == (0, 20)
     assert (expected.tried, expected.usable) == (6, 6)
-    written = sum(
-        path.stat().st_size for path in (shards_folder / "redweb" / plan.version).glob("*-*.parquet")
-    )
+    paths = (shards_folder / "redweb" / plan.version).glob("*-*.parquet")
+    written = sum(path.stat().st_size for path in paths)
     assert expected.bytes == pytest.approx(written, rel=0.7)  # footers weigh much in so small shards
     assert expected.core_seconds > 0
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_finished_shards_are_not_counted_again(raw_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
-    prepared = ingest_all(plan, str(tmp_path))
+    prepared = prepare(plan, str(tmp_path))
     for name in ("manifest.json", "train-00001.parquet"):
         Path(prepared.folder.path, name).unlink()
     expected = forecast(plan, str(tmp_path))

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import pickle
 import shutil
@@ -26,26 +25,17 @@ from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed
-from datasets_prep.synthetic import write_dataset
+from datasets_prep.synthetic import write_dataset, write_traps
+from tests.support.files import contents
 from tests.support.paths import SAMPLES
+from tests.support.shards import prepare
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
-
-
-def content_of(folder: Path) -> dict[str, str]:
-    """Relative path → digest of every file."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture
 def traps(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A ReDWeb with everything that goes wrong in the real one; sample id → what."""
-    from datasets_prep.synthetic import write_traps
-
     root = tmp_path / "traps"
     write_dataset("redweb", root, scenes=6, height=96, width=128)
     return root, write_traps("redweb", root, height=96, width=128)
@@ -69,10 +59,9 @@ def test_rows_decode_and_agree_with_their_statistics(shards_folder):
     prepared = open_dataset(str(shards_folder / "tartanair"))
     for shard in prepared.manifest.shards:
         for row in pq.read_table(f"{prepared.folder.path}/{shard.name}").to_pylist():
-            values = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(
-                np.float32
-            )
-            assert decode_image(row["image"]).shape == (row["height"], row["width"], 3)
+            shape = (row["height"], row["width"])
+            values = decode_inverse_depth(row["inverse_depth"], *shape).astype(np.float32)
+            assert decode_image(row["image"]).shape == (*shape, 3)
             valid = ~np.isnan(values)
             assert row["valid_share"] == pytest.approx(valid.mean(), abs=1e-6)
             assert row["inverse_depth_median"] == pytest.approx(np.median(values[valid]), abs=1e-3)
@@ -93,10 +82,8 @@ def test_scenes_are_not_torn_apart_by_the_split(shards_folder):
     prepared = open_dataset(str(shards_folder / "tartanair"))
     scenes: dict[str, set[str]] = {"train": set(), "val": set()}
     for shard in prepared.manifest.shards:
-        for sample_id in (
-            pq.read_table(f"{prepared.folder.path}/{shard.name}").column("sample_id").to_pylist()
-        ):
-            scenes[shard.split].add(sample_id.rsplit("/", 1)[0])
+        ids = pq.read_table(f"{prepared.folder.path}/{shard.name}").column("sample_id").to_pylist()
+        scenes[shard.split] |= {sample_id.rsplit("/", 1)[0] for sample_id in ids}
     assert len(scenes["train"]) == 3
     assert len(scenes["val"]) == 1
     assert not scenes["train"] & scenes["val"]
@@ -105,7 +92,7 @@ def test_scenes_are_not_torn_apart_by_the_split(shards_folder):
 @pytest.mark.usefixtures("ray_session")
 def test_the_same_settings_give_the_same_bytes(raw_folder, shards_folder, tmp_path):
     ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(tmp_path))
-    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -119,7 +106,7 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(raw_folder, shards_folde
     (version / "val-00000.parquet").write_bytes(b"PAR1 damaged")
     kept = (version / "train-00000.parquet").stat().st_mtime_ns
     ingest_all(plan, str(tmp_path))
-    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")
     assert (version / "train-00000.parquet").stat().st_mtime_ns == kept
 
 
@@ -130,16 +117,13 @@ def test_a_finished_dataset_is_left_untouched(raw_folder, shards_folder):
     assert {path: path.stat().st_mtime_ns for path in (shards_folder / "redweb").rglob("*")} == before
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_another_setting_makes_another_version_beside_the_old_one(raw_folder, shards_folder, tmp_path):
     shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
-    before = content_of(tmp_path / "redweb")
+    before = contents(tmp_path / "redweb")
     changed = SETTINGS.model_copy(update={"jpeg_quality": 80})
-    prepared = ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), changed), str(tmp_path))
-    after = content_of(tmp_path / "redweb")
-    assert {k: v for k, v in after.items() if k in before and k != "latest.json"} == {
-        k: v for k, v in before.items() if k != "latest.json"
-    }
+    prepared = prepare(plan_ingest("redweb", str(raw_folder / "redweb"), changed), str(tmp_path))
+    after = contents(tmp_path / "redweb")
+    assert [name for name in before if name != "latest.json" and after.get(name) != before[name]] == []
     assert open_dataset(str(tmp_path / "redweb")).manifest.version == prepared.manifest.version
     assert prepared.manifest.settings["jpeg_quality"] == 80
 
@@ -154,10 +138,9 @@ def test_every_setting_is_part_of_the_version(raw_folder, change):
     assert plan_ingest("redweb", raw, SETTINGS).version == plain.version
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_bad_samples_are_quarantined_with_path_and_reason(traps, tmp_path):
     raw, wrong = traps
-    prepared = ingest_all(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
+    prepared = prepare(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
     table = pq.read_table(f"{prepared.folder.path}/quarantine.parquet").to_pylist()
     reasons = {Path(entry["source_path"]).stem: entry["reason"] for entry in table}
     harmless = {"grey image", "RGBA image", "mismatched size"}
@@ -169,7 +152,6 @@ def test_bad_samples_are_quarantined_with_path_and_reason(traps, tmp_path):
     assert sum(prepared.manifest.samples.values()) == 6 + len(wrong) - len(expected)
 
 
-@pytest.mark.usefixtures("ray_session")
 def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table_stays(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_dataset("redweb", raw, scenes=2, height=96, width=128)
@@ -177,7 +159,7 @@ def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table
         path.write_bytes(path.read_bytes()[:100])
     plan = plan_ingest("redweb", str(raw), SETTINGS)
     with pytest.raises(WrongLayout, match="none of the 2 redweb samples could be used; first reason: Imgs/"):
-        ingest_all(plan, str(out))
+        prepare(plan, str(out))
     assert pq.read_table(out / "redweb" / plan.version / "quarantine.parquet").num_rows == 2
     with pytest.raises(NotADataset, match="no prepared dataset"):
         open_dataset(str(out / "redweb"))
@@ -189,9 +171,8 @@ def test_a_missing_folder_is_refused(tmp_path):
 
 
 def test_another_datasets_folder_is_refused_and_recognised(raw_folder):
-    with pytest.raises(
-        WrongLayout, match=r"no redweb sample in .*; expected .*Imgs.*It looks like tartanair\."
-    ):
+    said = r"no redweb sample in .*; expected .*Imgs.*It looks like tartanair\."
+    with pytest.raises(WrongLayout, match=said):
         plan_ingest("redweb", str(raw_folder / "tartanair"), SETTINGS)
 
 
@@ -227,11 +208,10 @@ def test_a_manifest_of_another_schema_is_refused(shards_folder, tmp_path):
         open_dataset(str(tmp_path))
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the folder of real samples is not there")
 def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path):
     raw = SAMPLES / "tartanair"
-    prepared = ingest_all(plan_ingest("tartanair", str(raw), IngestSettings()), str(tmp_path))
+    prepared = prepare(plan_ingest("tartanair", str(raw), IngestSettings()), str(tmp_path))
     row = pq.read_table(f"{prepared.folder.path}/train-00000.parquet").to_pylist()[0]
     assert (row["height"], row["width"], row["split"]) == (384, 512, "train")
     values = decode_inverse_depth(row["inverse_depth"], 384, 512).astype(np.float64)
@@ -273,9 +253,8 @@ def test_a_shard_that_storage_failed_is_tried_again(raw_folder, monkeypatch):
 def test_storage_that_fails_for_good_ends_the_job_with_its_reason(raw_folder, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, {"train-00001.parquet": 99}))
-    with pytest.raises(
-        StorageFailed, match=r"1 of 6 shards cannot be written; train-00001.parquet: s3 is down"
-    ):
+    said = r"1 of 6 shards cannot be written; train-00001.parquet: s3 is down"
+    with pytest.raises(StorageFailed, match=said):
         list(ingest_module._run_tasks(plan, "out"))
 
 
@@ -287,16 +266,9 @@ def test_failing_storage_never_quarantines_a_sample(raw_folder, tmp_path, monkey
 
     monkeypatch.setattr("datasets_prep.storage.retries.PAUSES", ())
     monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
-    shard = plan.shards[0]
-    done = write_shard(
-        {"shard": pickle.dumps(shard)},
-        source=plan.source,
-        raw=plan.raw,
-        out=str(tmp_path),
-        version=plan.version,
-        settings=plan.settings.model_dump(),
-    )
-    result = json.loads(done["result"])
+    where = {"source": plan.source, "raw": plan.raw, "out": str(tmp_path), "version": plan.version}
+    packed = {"shard": pickle.dumps(plan.shards[0])}
+    result = json.loads(write_shard(packed, **where, settings=plan.settings.model_dump())["result"])
     assert "Input/output error" in result["failure"]
     assert "quarantine" not in result
     assert list(tmp_path.iterdir()) == []
@@ -308,4 +280,4 @@ def test_two_jobs_on_one_output_do_not_disturb_each_other(raw_folder, shards_fol
     with ThreadPoolExecutor(2) as pool:
         for prepared in pool.map(lambda _: ingest_all(plan, str(tmp_path)), range(2)):
             assert prepared.manifest.samples == {"train": 15, "val": 5}
-    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")

@@ -1,6 +1,5 @@
 """The stereo job on rendered videos: disparity against the exact one, exactly once, what is left out."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from datasets_prep.stereo.plan import BadVideoFolder
 from datasets_prep.stereo.run import NothingUsable, plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import PARTIAL_MARK, Folder
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import contents
 
 HEIGHT, WIDTH = 128, 192
 ANY = RejectionRules(
@@ -44,28 +44,17 @@ def films(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session
 
 
 def run(
-    dataset: str,
-    videos: Path,
-    out: Path,
-    settings: StereoSettings | None = None,
-    lists: Path | None = None,
-    sky: Path | None = None,
+    dataset: str, videos: Path, out: Path, settings: StereoSettings | None = None, **beside: Path
 ) -> list[tuple[int, int, int]]:
-    """Run a job to its end; returns its progress."""
-    plan = plan_stereo(
-        dataset, str(videos), settings or StereoSettings(), *(str(p) if p else None for p in (lists, sky))
-    )
+    """Run a job to its end, with `lists` or `sky` masks; returns its progress."""
+    others = (str(beside[name]) if name in beside else None for name in ("lists", "sky"))
+    plan = plan_stereo(dataset, str(videos), settings or StereoSettings(), *others)
     return [(state.total, state.done, state.rejected) for state in run_stereo(plan, str(out))]
 
 
-def contents(root: Path) -> dict[str, str]:
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
 def rejected(root: Path) -> dict[str, str]:
-    rows = pq.read_table(root / "rejected.parquet").to_pylist()
-    return {row["source_path"]: row["reason"] for row in rows}
+    table = pq.read_table(root / "rejected.parquet")
+    return dict(zip(*(table[name].to_pylist() for name in ("source_path", "reason")), strict=True))
 
 
 def shares_within_two_pixels(dataset: str, found: Path, exact: Path) -> Iterator[float]:
@@ -108,14 +97,11 @@ def test_shots_without_depth_are_left_out_with_the_reason(films):
 
 
 def test_running_again_touches_nothing(films, generated):
-    before = {path: path.stat().st_mtime_ns for path in films.rglob("*") if path.name != "rejected.parquet"}
-    digests = contents(films)
+    files = [path for path in films.rglob("*") if path.is_file() and path.name != "rejected.parquet"]
+    before, written = contents(films), [path.stat().st_mtime_ns for path in files]
     assert run("movies", generated / "movies" / "videos", films)[-1] == (24, 24, 8)
-    after = {path: path.stat().st_mtime_ns for path in films.rglob("*") if path.name != "rejected.parquet"}
-    assert contents(films) == digests
-    assert {path: after[path] for path in before if path.is_file()} == {
-        path: time for path, time in before.items() if path.is_file()
-    }
+    assert contents(films) == before
+    assert [path.stat().st_mtime_ns for path in files] == written
 
 
 def test_an_interrupted_job_ends_with_the_same_bytes(films, generated, tmp_path):
@@ -209,7 +195,8 @@ def test_sky_is_put_far(films, generated, tmp_path):
     far = masked.target[masked.valid].min()
     np.testing.assert_allclose(masked.target[:16], far, atol=1e-3)
     assert np.ptp(other.target[:16]) > 0.1
-    changed = {path for path, digest in contents(out).items() if contents(films).get(path) != digest}
+    before = contents(films)
+    changed = {path for path, data in contents(out).items() if before.get(path) != data}
     assert {f"disparity/{name}.png", f"uncertainty/{name}.png"} <= changed
     assert not any(path.startswith("image_left") for path in changed)
 
@@ -241,9 +228,8 @@ def test_damaged_videos_do_not_stop_the_others(generated, tmp_path):
 @pytest.mark.usefixtures("ray_session")
 def test_films_without_one_usable_frame_are_refused(generated, tmp_path):
     rules = RejectionRules(horizontal_range=1000.0)
-    with pytest.raises(
-        NothingUsable, match=r"none of the frames could be used; first reason: battle.*no depth"
-    ):
+    said = r"none of the frames could be used; first reason: battle.*no depth"
+    with pytest.raises(NothingUsable, match=said):
         run("movies", generated / "movies" / "videos", tmp_path / "raw", StereoSettings(rules=rules))
     assert len(rejected(tmp_path / "raw")) == 24
 

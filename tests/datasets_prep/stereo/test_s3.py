@@ -6,30 +6,19 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
 
 from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import write_dataset
+from tests.support.faulty_s3 import serving
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """URI of an empty bucket of a server on loopback, which the environment leads to."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    S3FileSystem.clear_instance_cache()
-    S3FileSystem().mkdir("stereo")
-    yield "s3://stereo"
-    S3FileSystem.clear_instance_cache()
-    server.stop()
+    with serving(["stereo"]):
+        yield "s3://stereo"
 
 
 def stereo(videos: str, out: str) -> None:

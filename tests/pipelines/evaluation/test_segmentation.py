@@ -12,7 +12,6 @@ from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 import dpt
-from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.schema import decode_image
@@ -30,6 +29,7 @@ from pipelines.evaluation.segmentation import (
 )
 from pipelines.evaluation.tables import class_csv, class_figure, extremes_table, paper_table, summary_table
 from pipelines.tracking.model_reference import BadModel
+from tests.support import shards
 from tests.support.labelled_sets import prepare, tiny
 from tests.support.paths import SAMPLES
 
@@ -38,7 +38,7 @@ WHOLE = InferenceSection()
 
 
 @pytest.fixture(scope="module")
-def sets(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
     folder = tmp_path_factory.mktemp("sets")
     return {name: prepare(name, folder / name) for name in ("ade20k", "pascal_context_59")}
 
@@ -92,7 +92,7 @@ def test_figures_are_those_of_arithmetic_by_hand(sets, inference):
     assert found["miou"] == pytest.approx(float(theirs[occurs].mean()), rel=1e-6)
 
 
-def test_workers_together_count_every_pixel_once(sets):
+def test_workers_together_count_every_pixel_once(sets, ray_session):
     network = model()
     whole = count_share(network, sets["ade20k"], 0, 1, "val", WHOLE)
     for workers in (1, 2):
@@ -103,7 +103,6 @@ def test_workers_together_count_every_pixel_once(sets):
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
-@pytest.mark.usefixtures("ray_session")
 def test_the_real_sample(tmp_path):
     dataset, network = prepare("ade20k", tmp_path, raw=REAL), model()
     images, labels = raw_photos(REAL)
@@ -139,8 +138,7 @@ def test_wrong_models_are_refused(sets, shards_folder):
         has_labels([sets["ade20k"], *depth])
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_missing_samples_are_no_smaller_average(tmp_path):
+def test_missing_samples_are_no_smaller_average(ray_session, tmp_path):
     raw = tmp_path / "raw"
     write_dataset("ade20k", raw, scenes=4, height=60, width=80)
     write_traps("ade20k", raw, height=60, width=80)
@@ -150,7 +148,7 @@ def test_missing_samples_are_no_smaller_average(tmp_path):
     for path in (tmp_path / "more").rglob("*00000008.*"):
         path.rename(raw / path.relative_to(tmp_path / "more"))
     plan = plan_ingest("ade20k", str(raw), IngestSettings(resize="none", samples_per_shard=4))
-    dataset = ingest_all(plan, str(tmp_path / "shards"))
+    dataset = shards.prepare(plan, str(tmp_path / "shards"))
     (entry,) = left_out(dataset, "val")  # of the training split there are more
     assert "ADE_val_00000004" in entry["source_path"]
     strict = EvaluateConfig(inference=WHOLE, device="cpu")

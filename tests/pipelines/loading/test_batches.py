@@ -27,17 +27,10 @@ from pipelines.sampling.plan import Stage
 
 @pytest.fixture
 def settings(shards_folder: Path) -> LoaderSettings:
-    return LoaderSettings(
-        uris=[d.folder.uri for d in open_datasets([str(shards_folder)])],
-        split="train",
-        stages=[Stage(steps=12, shares=[1, 1], sampling="stratified"), Stage(steps=8)],
-        seed=3,
-        batch_size=8,
-        crops=RelativeDepthCrops((32, 32), flip=True),
-        start=0,
-        rank=0,
-        world_size=1,
-    )
+    where = {"uris": [d.folder.uri for d in open_datasets([str(shards_folder)])], "split": "train"}
+    stages = [Stage(steps=12, shares=[1, 1], sampling="stratified"), Stage(steps=8)]
+    sharing = {"seed": 3, "batch_size": 8, "start": 0, "rank": 0, "world_size": 1}
+    return LoaderSettings(**where, stages=stages, crops=RelativeDepthCrops((32, 32), flip=True), **sharing)
 
 
 def digest(batches: list[Batch]) -> str:
@@ -46,9 +39,8 @@ def digest(batches: list[Batch]) -> str:
     for batch in batches:
         for i, sample_id in enumerate(batch.sample_ids):
             state.update(sample_id.encode())
-            state.update(batch.images[i].numpy().tobytes())
-            state.update(batch.target[i].numpy().tobytes())
-            state.update(batch.scale[i].numpy().tobytes())
+            for tensor in (batch.images, batch.target, batch.scale):
+                state.update(tensor[i].numpy().tobytes())
     return state.hexdigest()
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from typer.testing import CliRunner
 
 import dpt
+from datasets_prep.errors import UserError
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.predict.classes import predict_classes
 from pipelines.config import EvaluateConfig
@@ -19,8 +19,8 @@ from pipelines.report.model_page import beside_the_paper, write_model_report
 from pipelines.report.pictures import by_resolution, samples_of, show
 from pipelines.tracking import runs as tracking
 from tests.support.browser import browsing
+from tests.support.commands import said
 from tests.support.labelled_sets import prepare, tiny
-from tune import cli
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labelled(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return prepare("ade20k", tmp_path_factory.mktemp("labelled"))
 
 
@@ -105,9 +105,7 @@ def test_the_command_writes_one_page(model, shards_folder, mlflow_database, tmp_
     evaluated(str(model), {"abs_rel/eth3d": 0.5})
     evaluated(str(model), {"abs_rel/eth3d": 0.0884, "abs_rel/mean": 0.0884})
     out = tmp_path / "out"
-    command = ["report", str(model), "--out", str(out), "--data", str(shards_folder), "--images", "2"]
-    result = CliRunner().invoke(cli.app, command)
-    assert result.exit_code == 0, result.output
+    said("report", model, "--out", out, "--data", shards_folder, "--images", 2)
     text = (out / "report.html").read_text()
     assert ">0.088<" in text, "the newest"
     assert "Table 1: zero-shot transfer" in text
@@ -123,9 +121,8 @@ def test_a_model_that_nobody_evaluated_says_so(model, mlflow_database, tmp_path)
 
 
 def test_data_without_a_model_is_refused(mlflow_database):
-    result = CliRunner().invoke(cli.app, ["report", "nothing", "--data", "shards"])
-    assert result.exit_code == 1
-    assert "--data belongs to the report of a model" in str(result.exception)
+    with pytest.raises(UserError, match="--data belongs to the report of a model"):
+        said("report", "nothing", "--data", "shards")
 
 
 def test_it_looks_right_in_a_browser(model, shards_folder, mlflow_database, tmp_path):

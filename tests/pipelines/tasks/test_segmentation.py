@@ -1,10 +1,8 @@
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -22,10 +20,11 @@ from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
 from tests.support.labelled_sets import config, prepare, tiny
+from tests.support.two_ranks import run_in_two_ranks
 
 
 @pytest.fixture(scope="module")
-def ade20k(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+def ade20k(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return prepare("ade20k", tmp_path_factory.mktemp("ade20k"))
 
 
@@ -77,22 +76,18 @@ def test_a_batch_without_labels_changes_no_weight():
     assert gradients(model).abs().max() == 0.0
 
 
-def _rank(rank: int, rendezvous: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def rank_of_two(rank: int) -> Any:
     settings, model = config(), tiny(dropout=0.0).train()
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     step = TrainingStep(model, parallel, create_optimizer(model, settings), None, settings, 1, Ranks(rank, 2))
     result = step(labelled_batch(slice(0, 1) if rank == 0 else slice(1, 4)), 1)
-    torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return result.loss, gradients(model), dict(model.named_buffers())
 
 
 def test_two_ranks_learn_what_one_learns(tmp_path):
-    mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    found = run_in_two_ranks(rank_of_two, tmp_path)
     whole, loss = one_step(config(), labelled_batch())
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-4)
     for _, gradient, buffers in found:
         assert (gradient - gradients(whole)).norm() < 1e-3 * gradients(whole).norm()
@@ -158,9 +153,8 @@ def test_it_learns(ade20k):
     optimizer = create_optimizer(model, settings)
     step = TrainingStep(model, model, optimizer, None, settings, 1, Ranks())
     losses = []
-    for number, batch in enumerate(
-        training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0), start=1
-    ):
+    batches = training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0)
+    for number, batch in enumerate(batches, start=1):
         set_learning_rates(optimizer, settings, number - 1)
         losses.append(step(batch, number).loss.item())
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])

@@ -1,20 +1,20 @@
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
 from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
+from pipelines.config_files import with_changes
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep, step_seed
+from tests.support.two_ranks import run_in_two_ranks
 
 
 def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:
@@ -133,13 +133,7 @@ def test_an_overflowing_gradient_is_skipped_too():
 
 def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
     settings = config()
-    dropping = settings.model_copy(
-        update={
-            "model": settings.model.model_copy(
-                update={"overrides": {"backbone_arguments": {"proj_drop_rate": 0.5}}}
-            )
-        }
-    )
+    dropping = with_changes(settings, {"model.overrides.backbone_arguments": {"proj_drop_rate": 0.5}})
     _, first = one_step(dropping)
     torch.rand(17)
     _, again = one_step(dropping)
@@ -150,17 +144,14 @@ def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
     assert len(seeds) == 8
 
 
-def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     model = model_for(settings)
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     optimizer = build_optimizer(model, settings)
     step = TrainingStep(model, parallel, optimizer, None, settings, 2, Ranks(rank, 2))
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
-    torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return result.loss, gradients(model), dict(model.named_buffers())
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
@@ -170,9 +161,8 @@ def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path
 )
 def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, model, objective):
     settings = config(model, objective)
-    mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    found = run_in_two_ranks(uneven_rank, tmp_path, settings)
     whole, loss = one_step(settings)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
     for _, gradient, buffers in found:
         assert_same(gradient, gradients(whole))
@@ -182,8 +172,7 @@ def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path
 
 def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path):
     settings = config("dpt_small", accumulate=3)
-    mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = run_in_two_ranks(uneven_rank, tmp_path, settings)
     assert torch.isfinite(first[1]).all()
     assert first[1].norm() > 0
     torch.testing.assert_close(second[1], first[1])

@@ -12,14 +12,13 @@ from pathlib import Path
 import cv2
 import pytest
 from mlflow import MlflowClient
-from typer.testing import CliRunner
 
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 from tests.support import made_up_sweep
 from tests.support.browser import ENTER, SPACE, Browser, browsing
+from tests.support.commands import said
 from tests.support.made_up_sweep import DATASETS, make_sweep, value_of
-from tune import cli
 from tune.ablations import PAPER
 from tune.report.page import write_report
 from tune.report.remarks import finding, progress
@@ -39,9 +38,7 @@ def reported(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         failed = {("Add", 1): "FAILED", ("ResNet50", 2): "RUNNING"}
         make_sweep("paper", TABLES, SEEDS, failed, left_out=["MiDaS"], not_started={"DeiT-Base"})
-        result = CliRunner().invoke(cli.app, ["report", "paper", "--out", str(folder / "out")])
-        assert result.exit_code == 0, result.output
-        assert "page: " in result.output
+        assert "page: " in said("report", "paper", "--out", folder / "out")
         yield folder / "out"
 
 
@@ -180,24 +177,16 @@ def test_it_is_attached_to_the_sweeps_run(reported):
     client = MlflowClient()
     run = next(iter(client.search_runs(["1"], "tags.job = 'tune'")))
     there = {entry.path for entry in client.list_artifacts(run.info.run_id, "report")}
-    assert there == {
-        f"report/{name}" for name in ("charts", "report.html", "report.md", "tables.csv", "trials.csv")
-    }
-    assert len(client.list_artifacts(run.info.run_id, "report/charts")) == len(
-        list((reported / "charts").iterdir())
-    )
+    files = ("charts", "report.html", "report.md", "tables.csv", "trials.csv")
+    assert there == {f"report/{name}" for name in files}
+    charts = client.list_artifacts(run.info.run_id, "report/charts")
+    assert len(charts) == len(list((reported / "charts").iterdir()))
 
 
 def test_charts_are_files_too(reported):
     names = {path.name for path in (reported / "charts").iterdir()}
-    for chart in (
-        "readout_mean",
-        "readout_validation",
-        "readout_loss",
-        "backbone_mean",
-        "resolution",
-        "cost",
-    ):
+    readout = ("readout_mean", "readout_validation", "readout_loss")
+    for chart in (*readout, "backbone_mean", "resolution", "cost"):
         assert {f"{chart}.svg", f"{chart}.png"} <= names
         picture = cv2.imread(str(reported / "charts" / f"{chart}.png"))
         assert picture.std() > 5
