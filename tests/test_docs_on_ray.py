@@ -65,8 +65,7 @@ def test_python_reads_a_shard(shards_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = runpy.run_path("snippet.py")
     shape = (found["row"]["height"], found["row"]["width"])
-    assert found["image"].shape == (*shape, 3)
-    assert found["inverse_depth"].shape == shape
+    assert (found["image"].shape, found["inverse_depth"].shape) == ((*shape, 3), shape)
     assert np.nanmax(found["inverse_depth"]) == 1.0
     assert 0 < np.nanmin(found["metres"]) < 1000
 
@@ -75,6 +74,5 @@ def test_duckdb_reads_the_statistics(shards_folder, monkeypatch):
     monkeypatch.chdir(shards_folder.parent)
     query = snippet("sql", "DuckDB").replace("'shards/", f"'{shards_folder.name}/")
     rows = {(row[0], row[1]): row[2:] for row in duckdb.sql(query).fetchall()}
-    assert rows[("redweb", "train")][0] == 15
-    assert rows[("redweb", "val")][0] == 5
+    assert (rows[("redweb", "train")][0], rows[("redweb", "val")][0]) == (15, 5)
     assert all(0 < share <= 1 and 0 < median <= 1 for _, share, median in rows.values())

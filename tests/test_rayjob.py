@@ -207,8 +207,7 @@ def test_a_retry_goes_on_with_the_run(content, cluster):
         int(limits.get("nvidia.com/gpu", 0)) * group.maxReplicas
         for limits, group in zip(gpus, cluster.workerGroupSpecs, strict=True)
     )
-    assert settings.device == "cuda"
-    assert settings.workers == offered
+    assert (settings.device, settings.workers) == ("cuda", offered)
     assert "MLFLOW_TRACKING_URI" in yaml.safe_load(job.runtimeEnvYAML)["env_vars"]
 
 

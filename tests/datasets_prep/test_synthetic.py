@@ -267,8 +267,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
 def test_scenes_are_complete_and_varied():
     scenes = [synthetic.render_scene(seed, HEIGHT, WIDTH) for seed in range(24)]
     for scene in scenes:
-        assert scene.image.shape == (HEIGHT, WIDTH, 3)
-        assert scene.image.dtype == np.uint8
+        assert (scene.image.shape, scene.image.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
         assert scene.depth.dtype == np.float32
         np.testing.assert_array_equal(np.isinf(scene.depth), scene.sky)
         assert scene.depth.min() > 0.05
@@ -380,8 +379,7 @@ def test_blendedmvs_camera_files(tmp_path):
     assert (count, low + interval * 127) == (128, pytest.approx(high, rel=1e-4))
     pairs = (project / "cams" / "pair.txt").read_text().splitlines()
     assert int(pairs[0]) == synthetic.VIEWS
-    assert len(pairs) == 1 + 2 * synthetic.VIEWS
-    assert pairs[2].split()[:2] == [str(synthetic.VIEWS - 1), "1"]
+    assert (len(pairs), pairs[2].split()[:2]) == (1 + 2 * synthetic.VIEWS, [str(synthetic.VIEWS - 1), "1"])
 
 
 def test_tartanair_depth_fits_half_precision_and_sky_is_finite(tmp_path):

@@ -65,8 +65,7 @@ def test_configs_survive_json(name):
 def test_output_has_the_size_of_the_input(tiny, size):
     with torch.no_grad():
         output = tiny(torch.randn(2, 3, *size))
-    assert output.shape == (2, *size)
-    assert output.dtype == torch.float32
+    assert (output.shape, output.dtype) == ((2, *size), torch.float32)
     assert (output >= 0).all()
 
 

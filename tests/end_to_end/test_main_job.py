@@ -37,8 +37,7 @@ def test_the_whole_way(place, raw_folder, capsys):
     assert "AbsRel" in out
 
     run = find_run("first")
-    assert run.info.status == "FINISHED"
-    assert run.data.params["model.name"] == "dpt_tiny"
+    assert (run.info.status, run.data.params["model.name"]) == ("FINISHED", "dpt_tiny")
     assert run.data.params["steps"] == "8"
     assert [step for step, _ in curve(run)] == [2, 4, 6, 8]
     for metric in ("abs_rel/redweb", "abs_rel/tartanair", "abs_rel/mean", "delta1/redweb", "share/redweb"):
@@ -88,5 +87,4 @@ def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(place, shards_fol
     assert "step 1 skipped: loss out of bounds, samples " in said.out
     assert "3 steps in a row were skipped; their samples: " in said.err
     run = find_run("hopeless")
-    assert run.info.status == "FAILED"
-    assert run.data.metrics["skipped_steps"] == 2
+    assert (run.info.status, run.data.metrics["skipped_steps"]) == ("FAILED", 2)

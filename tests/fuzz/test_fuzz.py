@@ -57,8 +57,7 @@ def test_undamaged_files_are_read(subjects, worker, scratch):
     good = [subject for subject in subjects if subject.reader is not read_list]
     cases = [Case(subject, "undamaged", subject.content) for subject in good]
     report = try_cases("undamaged", cases, worker, scratch)
-    assert report.findings == []
-    assert report.verdicts == {"read": len(cases)}
+    assert (report.findings, report.verdicts) == ([], {"read": len(cases)})
 
 
 @pytest.mark.parametrize("name", FORMATS)

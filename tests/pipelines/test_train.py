@@ -48,8 +48,7 @@ def test_a_run_resumes_its_mlflow_run(runs):
     # Where and how fast it runs may change.
     again = runs.start(resume=True, workers=2, checkpoint_every=7, device="cpu")
     assert again == run
-    assert runs.status(run) == "RUNNING"
-    assert runs.lines == []
+    assert (runs.status(run), runs.lines) == ("RUNNING", [])
 
 
 @pytest.mark.parametrize(("changes", "difference"), [

@@ -26,5 +26,4 @@ def test_a_miniature_of_each_table(demo_folder):
     plan = plan_demo(demo_folder, "demo")
     expected = [(table.name, table.number) for table in PAPER.values()]
     assert [(table.name, table.number) for table in plan.tables] == expected
-    assert len(plan.trials) == 4
-    assert len(plan.measured) == 2
+    assert (len(plan.trials), len(plan.measured)) == (4, 2)

@@ -57,8 +57,7 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):
 
     parent = find_sweep("first")
     assert parent is not None
-    assert parent.info.status == "FINISHED"
-    assert parent.data.tags["job"] == "tune"
+    assert (parent.info.status, parent.data.tags["job"]) == ("FINISHED", "tune")
     assert parent.data.tags["git_commit"]
     path = MlflowClient().download_artifacts(parent.info.run_id, records.SWEEP_FILE)
     assert SweepPlan.from_yaml(Path(path).read_text(), "artifact") == plan

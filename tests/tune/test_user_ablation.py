@@ -21,8 +21,7 @@ def test_a_grid_is_every_combination(tmp_path):
     )
     assert (table.name, table.caption, table.number, table.trained) == ("decoder", "Width", "", True)
     assert [row.title for row in table.rows][:2] == ["features=64, seed=1", "features=64, seed=2"]
-    assert len(table.rows) == 6
-    assert table.rows[-1].changes == {"model.overrides.features": 128, "seed": 3}
+    assert (len(table.rows), table.rows[-1].changes) == (6, {"model.overrides.features": 128, "seed": 3})
     assert table.rows[0].paper == {}
 
 

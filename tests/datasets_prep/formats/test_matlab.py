@@ -44,8 +44,7 @@ def test_typed_by_hand_with_a_smaller_stored_type():
     body += struct.pack("<HH4s", 1, 1, b"A\0\0\0") + struct.pack("<HH4B", 2, 4, 1, 2, 3, 4)
     data = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<2I", 14, len(body)) + body
     decoded = decode_matlab_array(data, "label", "A")
-    assert decoded.dtype == np.float64
-    assert decoded.tolist() == [[1, 3], [2, 4]]
+    assert (decoded.dtype, decoded.tolist()) == (np.float64, [[1, 3], [2, 4]])
     assert scipy.io.loadmat(io.BytesIO(data))["A"].tolist() == [[1, 3], [2, 4]]
 
 

@@ -37,8 +37,7 @@ def test_pfm_typed_by_hand_is_read_from_the_bottom_up():
 def test_pfm_with_positive_scale_is_big_endian():
     data = b"Pf\n2 1\n1.0\n" + struct.pack(">2f", 1.5, -2.25)
     values = maps.decode_pfm(data, "depth")
-    assert values.tolist() == [[1.5, -2.25]]
-    assert values.dtype == np.float32
+    assert (values.tolist(), values.dtype) == ([[1.5, -2.25]], np.float32)
     assert values.dtype.isnative
 
 
@@ -138,8 +137,7 @@ def test_16_bit_grey_png_typed_by_hand():
     rows = b"\x00" + struct.pack(">3H", 0, 1, 65535) + b"\x00" + struct.pack(">3H", 256, 255, 4660)
     data = png_typed_by_hand(3, 2, 16, 0, rows)
     values = formats.decode_grey_png(data, "depth")
-    assert values.dtype == np.uint16
-    assert values.tolist() == [[0, 1, 65535], [256, 255, 4660]]
+    assert (values.dtype, values.tolist()) == (np.uint16, [[0, 1, 65535], [256, 255, 4660]])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

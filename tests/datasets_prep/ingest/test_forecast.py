@@ -28,8 +28,7 @@ def test_finished_shards_are_not_counted_again(raw_folder, tmp_path):
     for name in ("manifest.json", "train-00001.parquet"):
         Path(prepared.folder.path, name).unlink()
     expected = forecast(plan, str(tmp_path))
-    assert expected.finished_shards == len(plan.shards) - 1
-    assert expected.missing_samples == 4
+    assert (expected.finished_shards, expected.missing_samples) == (len(plan.shards) - 1, 4)
 
 
 def test_samples_that_are_all_bad_have_no_known_size(raw_folder, tmp_path):

@@ -141,8 +141,7 @@ def test_a_row_holds_image_and_inverse_depth_of_one_size_and_its_statistics():
     image = decode_image(row["image"])
     inverse_depth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"])
     assert image.shape[:2] == inverse_depth.shape == (32, 43)
-    assert row["valid_share"] == 1.0
-    assert row["inverse_depth_max"] == 1.0
+    assert (row["valid_share"], row["inverse_depth_max"]) == (1.0, 1.0)
     assert row["inverse_depth_min"] == pytest.approx(float(inverse_depth.min()))
     assert row["inverse_depth_median"] == pytest.approx(float(np.median(inverse_depth)), rel=1e-3)
 

@@ -84,8 +84,7 @@ def test_scenes_are_not_torn_apart_by_the_split(shards_folder):
     for shard in prepared.manifest.shards:
         ids = pq.read_table(f"{prepared.folder.path}/{shard.name}").column("sample_id").to_pylist()
         scenes[shard.split] |= {sample_id.rsplit("/", 1)[0] for sample_id in ids}
-    assert len(scenes["train"]) == 3
-    assert len(scenes["val"]) == 1
+    assert (len(scenes["train"]), len(scenes["val"])) == (3, 1)
     assert not scenes["train"] & scenes["val"]
 
 

@@ -32,9 +32,7 @@ def shape_of(raw):
 
 
 def check_depth(raw, source):
-    assert raw.target.dtype == np.float32
-    assert raw.target.shape == raw.valid.shape
-    assert raw.valid.dtype == bool
+    assert (raw.target.dtype, raw.target.shape, raw.valid.dtype) == (np.float32, raw.valid.shape, bool)
     assert raw.valid.any()
     assert np.isfinite(raw.target[raw.valid]).all()
     if raw.quantity == "depth":

@@ -53,8 +53,7 @@ def test_only_0_and_65535_are_invalid(tmp_path):
 def test_frames_of_one_minute_are_a_group(tmp_path):
     write(tmp_path, np.ones((1, 2), np.uint16))
     [sample] = ApolloScape().list(Folder(tmp_path)).samples
-    assert sample.sample_id == f"stereo_train_001/{TIME}"
-    assert sample.group == "stereo_train_001/171206_0345"
+    assert (sample.sample_id, sample.group) == (f"stereo_train_001/{TIME}", "stereo_train_001/171206_0345")
 
 
 def test_right_camera_and_scene_parsing_release_are_ignored(tmp_path):

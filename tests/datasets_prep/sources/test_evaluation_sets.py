@@ -135,8 +135,7 @@ def test_kitti_units_and_folder_splits(tmp_path):
     samples = list(SOURCES["kitti"].list(root).samples)
     assert [s.split for s in samples] == ["val", "train", None]
     raw = SOURCES["kitti"].read(root, samples[0])
-    assert raw.valid.tolist() == [[False, True, True]]
-    assert raw.target.tolist() == [[0, 1, 0.5]]
+    assert (raw.valid.tolist(), raw.target.tolist()) == ([[False, True, True]], [[0, 1, 0.5]])
 
 
 @pytest.mark.parametrize("lines", [
@@ -238,8 +237,7 @@ def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
         "1 of 2 entries name no sample that is here"
     ]
     raw = SOURCES["nyuv2"].read(root, samples[0])
-    assert raw.target.tolist() == [[0, np.float32(0.001), 2.5]]
-    assert raw.valid.tolist() == [[False, True, True]]
+    assert (raw.target.tolist(), raw.valid.tolist()) == ([[0, np.float32(0.001), 2.5]], [[False, True, True]])
 
 
 @needs_real

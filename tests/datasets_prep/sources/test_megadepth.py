@@ -58,9 +58,7 @@ def test_outliers_are_dropped_at_both_ends_one_after_the_other(tmp_path):
     write(tmp_path, depth)
     raw = read_one(tmp_path)
     # 1…1000 without those over 980.02; of the rest those under 10.79.
-    assert raw.target[raw.valid].min() == 11
-    assert raw.target.max() == 980
-    assert raw.valid.sum() == 970
+    assert (raw.target[raw.valid].min(), raw.target.max(), raw.valid.sum()) == (11, 980, 970)
     assert not raw.valid[0, 0]
 
 

@@ -35,8 +35,7 @@ def test_frames_of_films(tmp_path):
     assert piece.numbers == (104, 110)
     assert piece.names == ("hugo/chapter2/out00000005", "hugo/chapter2/out00000011")
     reason = "no video of this chapter, for which 1 frames are listed"
-    assert found.missing == [Rejection("exodus/chapter3", reason)]
-    assert found.splits == {}
+    assert (found.missing, found.splits) == ([Rejection("exodus/chapter3", reason)], {})
 
 
 @pytest.mark.parametrize("line", [

@@ -87,8 +87,7 @@ def test_images_are_the_left_views_and_disparity_has_half_their_size(films, gene
 def test_shots_without_depth_are_left_out_with_the_reason(films):
     report = read_report(str(films))
     assert (report.dataset, report.videos, report.frames) == ("movies", 2, 16)
-    assert report.missing == []
-    assert report.rejected == {"no depth": 8}
+    assert (report.missing, report.rejected) == ([], {"no depth": 8})
     reasons = rejected(films)
     assert len(reasons) == 8
     assert all("has a range of" in reason for reason in reasons.values())
@@ -159,8 +158,7 @@ def test_listed_frames_are_taken_and_missing_films_counted(generated, tmp_path):
     samples = SOURCES["movies"].list(Folder(out)).samples
     assert [sample.sample_id[-3:] for sample in samples] == ["005", "007"]
     report = read_report(str(out))
-    assert report.missing == ["wolf/chapter1"]
-    assert report.rejected == {"frame missing": 1}
+    assert (report.missing, report.rejected) == (["wolf/chapter1"], {"frame missing": 1})
     assert "the video has no frame 998" in rejected(out)["battle/chapter1/out00000999"]
     assert not (out / "cuts").exists()
 

@@ -20,8 +20,7 @@ def test_a_remote_file_system_works_the_same():
     folder = Folder("memory://bucket/data")
     folder.write_text("inner/a.txt", "hello")
     assert Folder("memory://bucket/data").files() == {"inner/a.txt": 5}
-    assert folder.read_text("inner/a.txt") == "hello"
-    assert folder.uri == "memory:///bucket/data"
+    assert (folder.read_text("inner/a.txt"), folder.uri) == ("hello", "memory:///bucket/data")
     assert (folder / "inner").children() == ["a.txt"]
 
 

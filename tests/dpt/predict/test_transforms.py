@@ -52,8 +52,7 @@ def test_resizing_is_cubic_without_clipping():
     image = np.zeros((10, 12, 3), np.uint8)
     image[:, 6:] = 255
     resized = resize_image(image, 20, 30)
-    assert resized.shape == (20, 30, 3)
-    assert resized.dtype == np.float32
+    assert (resized.shape, resized.dtype) == ((20, 30, 3), np.float32)
     assert resized.max() > 1.01
     assert resized.min() < -0.01
     np.testing.assert_array_equal(

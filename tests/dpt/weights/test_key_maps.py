@@ -196,8 +196,7 @@ def test_versions_of_depth_anything_are_told_apart_by_file_name(file_name, name,
     theirs = KEY_MAPS["depth-anything"].write(tensors, model.config)
     theirs["pretrained.mask_token"] = torch.zeros(1, 384)
     config = from_tensors(theirs, file_name).config
-    assert config.max_depth == max_depth
-    assert config.taps == MODELS[name].config.taps
+    assert (config.max_depth, config.taps) == (max_depth, MODELS[name].config.taps)
     with pytest.raises(ValueError, match="name the model"):
         from_tensors(theirs, "finetuned.pth")
     assert from_tensors(theirs, "finetuned.pth", name).config == MODELS[name].config

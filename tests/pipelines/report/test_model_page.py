@@ -129,8 +129,7 @@ def test_it_looks_right_in_a_browser(model, shards_folder, mlflow_database, tmp_
     page = write_model_report(str(model), tmp_path / "out", [str(shards_folder)], images=1)
     with browsing() as window:
         window.open(page)
-        assert window.requested() == [page.absolute().as_uri()]
-        assert window.complaints() == []
+        assert (window.requested(), window.complaints()) == ([page.absolute().as_uri()], [])
         for width in (1280, 390):
             window.look("dark", width)
             assert window.run("return document.documentElement.scrollWidth") <= width

@@ -123,6 +123,5 @@ def test_pictures_follow_the_metrics_and_none_holds_them_up(server):
         journal.log_picture(np.zeros((2, 2, 3), np.uint8), path)
     server.away = False
     assert journal.close(60) == []
-    assert server.points == expected(1, 1)
-    assert server.pictures == ["14", "15", "16", "17", "18", "19", "last"]
+    assert (server.points, server.pictures) == (expected(1, 1), ["14", "15", "16", "17", "18", "19", "last"])
     assert lines[-1] == "MLflow takes no refused: PermissionError"

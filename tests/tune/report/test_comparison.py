@@ -61,7 +61,6 @@ def test_the_best_is_compared_with_every_other_that_shares_a_seed():
     # t = mean / (s / √n) of the differences 0.02, 0.03, 0.01.
     t = 0.02 / (0.01 / math.sqrt(3))
     assert others.keys() == {"b"}
-    assert others["b"].difference == pytest.approx(0.02)
-    assert others["b"].seeds == 3
+    assert (others["b"].difference, others["b"].seeds) == (pytest.approx(0.02), 3)
     assert others["b"].p_value == pytest.approx(2 * stats.t.sf(t, df=2), rel=1e-6)
     assert against_the_best(results({"a": (1, [0.1])})) is None

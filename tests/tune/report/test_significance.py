@@ -19,8 +19,7 @@ def test_pairs_share_a_seed():
     mine = {0: 0.10, 1: 0.50, 2: 0.12, 3: 0.52}
     theirs = {0: 0.11, 1: 0.51, 2: 0.131, 3: 0.532, 4: 9.0}
     found = compare(mine, theirs)
-    assert found.seeds == 4
-    assert found.difference == pytest.approx(0.01075)
+    assert (found.seeds, found.difference) == (4, pytest.approx(0.01075))
     differences = np.array([0.01, 0.01, 0.011, 0.012])
     t = differences.mean() / (differences.std(ddof=1) / 2)
     assert t > 20
