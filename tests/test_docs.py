@@ -3,8 +3,7 @@
 import os
 import re
 import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from pipelines.config_files import TASK_CONFIGS, load_section
 from pipelines.convert import EXPORTERS
 from pipelines.evaluation.sets import ZERO_SHOT
 from pipelines.finetune import preset_of
+from tests.support.commands import dpt as run_dpt
 from tests.support.documents import PAGES, README, Block, blocks, commands
 from tests.support.paths import REPOSITORY
 from tune import cli
@@ -39,10 +39,6 @@ assert isinstance(GROUP, TyperGroup)
 COMMANDS = GROUP.commands
 OTHER_PROGRAMS = {".", "aws", "cd", "export", "mkdir", "mlflow", "open", "ray"}
 """What shell blocks may call besides `dpt`, `make` and the benchmarks."""
-
-
-def _id(block: Block) -> str:
-    return block.where
 
 
 # ---- command lines
@@ -65,19 +61,12 @@ def test_every_command_line_parses(words, tmp_path, monkeypatch):
 
 def test_a_wrong_command_line_is_seen():
     for line in (
-        "dpt tarin --data x --name y",
-        "dpt train --data x --nmae y",
-        "dpt train --data x --name y stepz=3",
-        "dpt train --data x --name y steps=many",
+        *("dpt tarin --data x --name y", "dpt train --data x --nmae y", "make tset", "pip install dpt"),
+        *("dpt train --data x --name y stepz=3", "dpt train --data x --name y steps=many"),
         "dpt submit -- train --data s3://x --name y stepz=3",
-        "dpt prepare redwep --raw x --out y",
-        "dpt evaluate --model x --on eth4d --raw y",
-        "dpt tune skp --data x --name y",
-        "dpt predict a.jpg --model m --out o --dtype float17",
-        "make tset",
-        "pip install dpt",
-        "python benchmarks/nothing.py",
-        "python benchmarks/scaling.py --gpu 3",
+        *("dpt prepare redwep --raw x --out y", "dpt evaluate --model x --on eth4d --raw y"),
+        *("dpt tune skp --data x --name y", "dpt predict a.jpg --model m --out o --dtype float17"),
+        *("python benchmarks/nothing.py", "python benchmarks/scaling.py --gpu 3"),
     ):
         with pytest.raises(Exception):  # noqa: B017, PT011 (each has an error of its own)
             check_line(shlex.split(line))
@@ -163,23 +152,22 @@ def _check_prepare(parameters: dict[str, Any]) -> None:
     _check_section("prepare", IngestSettings)(parameters)
 
 
-def _check_generate(parameters: dict[str, Any]) -> None:
-    assert parameters["dataset"] in WRITERS
+def _check_known(name: str, known: Container[str]) -> Callable[[dict[str, Any]], None]:
+    def check(parameters: dict[str, Any]) -> None:
+        assert parameters[name] in known
 
-
-def _check_convert(parameters: dict[str, Any]) -> None:
-    assert parameters["to"] in EXPORTERS
+    return check
 
 
 _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "generate": _check_generate,
+    "generate": _check_known("dataset", WRITERS),
     "prepare": _check_prepare,
     "stereo": _check_section("stereo", StereoSettings),
     "train": _check_train,
     "finetune": _check_finetune,
     "evaluate": _check_evaluate,
     "predict": _check_predict,
-    "convert": _check_convert,
+    "convert": _check_known("to", EXPORTERS),
     "tune": _check_tune,
     "config": _check_config,
     "submit": lambda parameters: _check_dpt(parameters["command"]),
@@ -190,16 +178,14 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
 # ---- other blocks
 
 
-@pytest.mark.parametrize("block", blocks("console"), ids=_id)
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.where)
 def test_every_console_example_prints_what_it_shows(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     first, _, expected = block.code.partition("\n")
     prompt, *words = shlex.split(first)
     assert prompt == "$"
     assert words[0] == "dpt"
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit):
-        cli.main()
+    run_dpt(*words[1:])
     printed = "".join(capsys.readouterr())
     pattern = ".*".join(map(re.escape, expected.strip().split("…")))
     assert re.fullmatch(pattern, printed.strip(), re.DOTALL), printed
@@ -212,7 +198,7 @@ def _write_shown_files(folder: Path) -> None:
             (folder / match[1]).write_text(block.code)
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=_id)
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.where)
 def test_every_yaml_file_is_valid(block, tmp_path):
     name = block.code.partition("\n")[0].removeprefix("# ")
     path = tmp_path / name
@@ -233,7 +219,7 @@ def plain_snippets() -> list[Block]:
     return [b for b in blocks("python") if READS_SHARDS not in b.code and LOADS_REGISTERED not in b.code]
 
 
-@pytest.mark.parametrize("block", plain_snippets(), ids=_id)
+@pytest.mark.parametrize("block", plain_snippets(), ids=lambda block: block.where)
 def test_every_python_snippet_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.jpg", np.zeros((48, 64, 3), np.uint8))
@@ -246,15 +232,17 @@ def test_every_python_snippet_runs(block, tmp_path, monkeypatch):
 
 # ---- links, names, length
 
+of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + "/" + page.name)
+
+@of_every_page
 def test_every_link_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + "/" + page.name)
+@of_every_page
 def test_every_file_that_is_named_is_there(page):
     packages = "dpt|datasets_prep|pipelines|tune|tests|docs|benchmarks"
     named = re.findall(rf"`((?:{packages})/[\w./-]+)`", page.read_text(encoding="utf-8"))

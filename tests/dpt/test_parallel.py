@@ -6,17 +6,12 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
+from tests.support.models import SHALLOW_HYBRID
 from tests.support.two_ranks import run_in_two_ranks
 
-SHALLOW = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2}
 MODELS = {
     "transformer": {},
-    "hybrid": {
-        "backbone": "vit_base_r50_s16_384",
-        "backbone_arguments": SHALLOW,
-        "taps": ("R0", "R1", 1, 2),
-        "channels": (256, 512, 64, 64),
-    },
+    "hybrid": SHALLOW_HYBRID,
     "convolutional": {"backbone": "resnet18", "fusion": "midas"},
     "segmentation": {"task": "segmentation", "classes": 5, "auxiliary": True, "batch_norm": True},
 }

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from tests.support.sessions import kill_session
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+RAY_SUBMIT = [*RAY, "job", "submit", "--working-dir", str(REPOSITORY)]
 UPLOADED = "_ray_pkg_"
 """Part of the folder's name that a node unpacks a job's working directory into."""
 
@@ -70,35 +71,25 @@ def cluster() -> Iterator[Cluster]:
     (scratch / "token").write_text(secrets.token_hex(32))
     (scratch / "witness").mkdir()
     (scratch / "witness" / "sitecustomize.py").write_text(WITNESS)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_TMPDIR": str(scratch),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(scratch / "token"),
-        # Where it would otherwise look for a token.
-        "HOME": str(scratch),
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(scratch / "token")}
+    # HOME is where it would otherwise look for a token.
+    environment |= {"RAY_TMPDIR": str(scratch), "HOME": str(scratch)}
     # Whatever address it is given, Ray also listens on others: the token guards them.
     head, dashboard, agent, client = free_ports(4)
     log = scratch / "head.log"
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [
-                *RAY,
-                *("start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"),
-                *("--object-store-memory", str(200 * 2**20), "--port", str(head)),
-                *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
-                *("--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)),
-                *("--ray-client-server-port", str(client)),
-            ],
-            env=environment
-            | {
-                "PYTHONPATH": str(scratch / "witness"),
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            },
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = [
+            *(*RAY, "start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"),
+            *("--object-store-memory", str(200 * 2**20), "--port", str(head)),
+            *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
+            *("--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)),
+            *("--ray-client-server-port", str(client)),
+        ]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        of_nodes = environment | {"PYTHONPATH": str(scratch / "witness"), "PATH": path}
+        streams = {"stdout": sink, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, env=of_nodes, **streams, start_new_session=True)
     try:
         address = f"http://127.0.0.1:{dashboard}"
         wait_until_up(address, environment, process, log)
@@ -192,12 +183,8 @@ def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_ser
         said = follower.communicate(timeout=400)[0]
     assert follower.returncode != 0
     assert f"job {job} continues; follow it by `RAY_API_SERVER_ADDRESS={cluster.address} ray job logs" in said
-    stop = subprocess.run(
-        [*RAY, "job", "stop", "--address", cluster.address, job],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    stopping = [*RAY, "job", "stop", "--address", cluster.address, job]
+    stop = subprocess.run(stopping, env=environment, capture_output=True, text=True)
     assert "was stopped" in stop.stdout, stop.stdout + stop.stderr
 
     states = (runs / "first").glob("step_*/state.json")
@@ -237,44 +224,26 @@ def check_ran_from_upload(cluster: Cluster) -> None:
 
 @contextmanager
 def submitted(
-    address: str, environment: dict[str, str], command: list[str]
+    address: str, environment: dict[str, str], command: list[str], by: Sequence[str] = RAY_SUBMIT
 ) -> Iterator[subprocess.Popen[str]]:
-    """`ray job submit` of a command; waits for its end and has its exit code."""
-    process = subprocess.Popen(
-        [*RAY, "job", "submit", "--address", address, "--working-dir", str(REPOSITORY), "--", *command],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        kill_session(process.pid)
-        process.communicate(timeout=10)
-
-
-@contextmanager
-def dpt_submit(
-    address: str, environment: dict[str, str], command: list[str], *options: str
-) -> Iterator[subprocess.Popen[str]]:
-    """`dpt submit` of a command."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tune.cli", "submit", "--address", address, *options, "--", *command],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    """`ray job submit` of a command, or what else submits it; waits for its end and has its exit code."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    words = [*by, "--address", address, "--", *command]
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    process = subprocess.Popen(words, env=environment, **streams, **heeding, start_new_session=True)
     try:
         yield process
     finally:
         kill_session(process.pid)
         process.communicate(timeout=60)
+
+
+def dpt_submit(
+    address: str, environment: dict[str, str], command: list[str], *options: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """`dpt submit` of a command."""
+    return submitted(address, environment, command, [sys.executable, "-m", "tune.cli", "submit", *options])
 
 
 def follow_until(process: subprocess.Popen[str], text: str) -> str:

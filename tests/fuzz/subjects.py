@@ -36,13 +36,9 @@ ALIKE = 3
 
 @dataclass(frozen=True)
 class Subject:
-    """One good file and who reads it.
+    """One good file of a dataset in the folder `root`, and who reads it.
 
-    Attributes:
-        root: the folder of the dataset.
-        path: the file, relative to `root`.
-        format: of the file.
-        reader: called with the paths of a copy of `root` and of a folder beside it, then `arguments`.
+    The reader is called with the paths of a copy of `root` and of a folder beside it, then `arguments`.
     """
 
     root: Path
@@ -108,13 +104,9 @@ def _shard(root: Path) -> Subject:
     path = "train-00000.parquet"
     ramp = np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
     texts = {name: "text" for name in SCHEMA.names if SCHEMA.field(name).type == pa.string()}
-    row = {
-        **texts,
-        "image": formats.encode_jpeg(np.dstack([ramp * 255] * 3).astype(np.uint8)),
-        "inverse_depth": encode_inverse_depth(ramp),
-        "height": HEIGHT,
-        "width": WIDTH,
-    }
+    image = formats.encode_jpeg(np.dstack([ramp * 255] * 3).astype(np.uint8))
+    pixels = {"image": image, "inverse_depth": encode_inverse_depth(ramp)}
+    row = {**texts, **pixels, "height": HEIGHT, "width": WIDTH}
     with writing_shard(root / path, "version") as shard:
         for _ in range(3):
             shard.add(row)

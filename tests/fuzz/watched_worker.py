@@ -46,19 +46,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended.
-
-    Attributes:
-        verdict: `read` if it returned, `refused` if it raised a refusal with a reason, else `failed`.
-        reason: of the refusal or the failure.
-        cpu_seconds: processor time of the call, all threads.
-        peak_bytes: largest resident memory of the process during the call, libraries included.
-    """
+    """How a call ended: `read` if it returned, `refused` if it gave a reason for a refusal, else `failed`."""
 
     verdict: Literal["read", "refused", "failed"]
     reason: str = ""
-    cpu_seconds: float = 0.0
-    peak_bytes: int = 0
+    cpu_seconds: float = 0.0  # processor time of the call, all threads
+    peak_bytes: int = 0  # largest resident memory of the process during the call, libraries included
 
 
 class WatchedWorker:
@@ -129,9 +122,8 @@ class WatchedWorker:
         log = Path(self._log).read_text(errors="replace")[-4000:]
         self._stop()
         if code == -signal.SIGXCPU:
-            return Outcome(
-                "failed", f"hung: more than {self._limits.cpu_seconds:g} seconds of processor time\n{log}"
-            )
+            most = f"{self._limits.cpu_seconds:g} seconds of processor time"
+            return Outcome("failed", f"hung: more than {most}\n{log}")
         cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return Outcome("failed", f"crashed: {cause}\n{log}")
 

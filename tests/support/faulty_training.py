@@ -36,23 +36,14 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs live: their shards, MLflow database and checkpoints.
-
-    Attributes:
-        shards: folder of prepared datasets.
-        database: MLflow's SQLite file.
-        storage: the command's `--storage`.
-        runs: the same folder as the test sees it.
-        before: prefix of the command.
-        environment: further variables of every run.
-    """
+    """Where runs live: their shards, MLflow database and checkpoints."""
 
     shards: Path
-    database: Path
-    storage: str
-    runs: str
-    before: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    database: Path  # MLflow's SQLite file
+    storage: str  # the command's `--storage`
+    runs: str  # the same folder as the test sees it
+    before: Sequence[str] = ()  # prefix of the command
+    environment: Mapping[str, str] = field(default_factory=dict)  # further variables of every run
 
     @staticmethod
     def new(folder: Path, shards: Path, template: Path) -> "Place":
@@ -78,13 +69,9 @@ class Place:
     def training(
         self, name: str, *more: str, nodes: int = 2, environment: Mapping[str, str] | None = None
     ) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
-        """A run in its own session.
+        """A run in its own session, on a head without cores and so many `nodes` of one core.
 
-        Args:
-            name: of the run.
-            *more: further arguments of the command.
-            nodes: number of nodes with one core, besides a head without cores.
-            environment: further variables.
+        `more` are further arguments of the command, `environment` further variables.
         """
         where = ("--data", str(self.shards), "--storage", self.storage)
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)

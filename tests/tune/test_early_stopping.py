@@ -20,15 +20,11 @@ from tune.scheduling import EarlyStopping, scheduler
 from tune.sweep import run_sweep
 from tune.trial import SweepPlace, is_finished
 
-RATES = AblationTable(
-    "rates",
-    "",
-    "",
-    (
-        Row("learns", {"optimizer.decoder_lr": 1e-3, "optimizer.backbone_lr": 1e-3}),
-        Row("does not", {"optimizer.decoder_lr": 1e-12, "optimizer.backbone_lr": 1e-12}),
-    ),
+ROWS = (
+    Row("learns", {"optimizer.decoder_lr": 1e-3, "optimizer.backbone_lr": 1e-3}),
+    Row("does not", {"optimizer.decoder_lr": 1e-12, "optimizer.backbone_lr": 1e-12}),
 )
+RATES = AblationTable("rates", "", "", ROWS)
 
 
 def plan_with(shards: Path, train: TrainConfig, early_stopping: str) -> SweepPlan:

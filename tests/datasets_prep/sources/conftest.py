@@ -17,17 +17,11 @@ HEIGHT, WIDTH = 72, 96
 
 @dataclass(frozen=True)
 class Tree:
-    """A written dataset.
-
-    Attributes:
-        root: its folder.
-        traps: sample id → defect, of the samples that are not good.
-        scenes: the renderer's output by scene, as the writer got it.
-    """
+    """A written dataset."""
 
     root: Folder
-    traps: dict[str, str]
-    scenes: list[list[Scene]]
+    traps: dict[str, str]  # sample id → defect, of the samples that are not good
+    scenes: list[list[Scene]]  # the renderer's output by scene, as the writer got it
 
 
 @pytest.fixture(scope="session")

@@ -18,16 +18,14 @@ from datasets_prep.stereo.plan import (
 )
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.stereo_video import encode_video
+from tests.support import raw_files
 
 MOVIES = StereoSettings().of("movies")
 WSVD = StereoSettings().of("wsvd")
 
 
 def put(root: Path, *paths: str, content: bytes = b"not decoded here") -> Folder:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(content)
-    return Folder(root)
+    return raw_files.put(root, dict.fromkeys(paths, content))
 
 
 def video(folder: str = "hugo/chapter2", start: int = 0, stop: int | None = None) -> StereoVideo:
@@ -122,10 +120,8 @@ def test_a_bad_description_is_refused_by_name(tmp_path, text, problem):
 
 
 def test_held_out_films_give_fewer_frames():
-    rates = [
-        sampling_rate(video(f"{film}/chapter1"), MOVIES) for film in ("hugo", "gatsby", "doctor_who", "x")
-    ]
-    assert rates == [4, 1, 1, 4]
+    expected = {"hugo": 4, "gatsby": 1, "doctor_who": 1, "x": 4}
+    assert {film: sampling_rate(video(f"{film}/chapter1"), MOVIES) for film in expected} == expected
 
 
 def test_pieces_hold_every_frame_once_in_order():
@@ -151,16 +147,9 @@ def record_name(changes: dict[str, object] | None = None, **fields: object) -> s
 
 
 def test_all_that_decides_the_bytes_is_in_a_records_name():
-    names = [
-        record_name(),
-        record_name(size=1001),
-        record_name(path="hugo.mp4"),
-        record_name(packing="over_under"),
-        record_name(swapped=True),
-        record_name({"flow": "raft"}),
-        record_name({"jpeg_quality": 50}),
-        record_name({"shrink": 1}),
-    ]
+    fields = ({}, {"size": 1001}, {"path": "hugo.mp4"}, {"packing": "over_under"}, {"swapped": True})
+    names = [record_name(**field) for field in fields]
+    names += [record_name(change) for change in ({"flow": "raft"}, {"jpeg_quality": 50}, {"shrink": 1})]
     assert len(set(names)) == len(names)
     assert record_name() == names[0]
     assert all(name.startswith("pieces/hugo/chapter2/out00000006-") for name in names)

@@ -27,14 +27,8 @@ from tests.support.paths import SAMPLES
 from tests.support.zero_shot_reference import depth_errors, disagrees, input_size, network_pixels
 
 SIDE = 64
-SOURCE_OF = {
-    "diw": "diw",
-    "eth3d": "eth3d",
-    "sintel": "sintel",
-    "kitti": "kitti_161",
-    "nyu": "nyuv2_labelled",
-    "tum": "tum",
-}
+SOURCE_OF = {"diw": "diw", "eth3d": "eth3d", "sintel": "sintel", "kitti": "kitti_161"}
+SOURCE_OF |= {"nyu": "nyuv2_labelled", "tum": "tum"}
 SIDE_OF = {name: "shorter" if name == "kitti" else "longer" for name in SOURCE_OF}
 CAPS = {"eth3d": 72, "sintel": 72, "kitti": 80, "nyu": 10, "tum": 10}
 REAL = SAMPLES
@@ -122,9 +116,8 @@ def test_every_image_has_the_values_that_plain_numpy_gives(name, results, networ
             continue
         for key, value in reference.items():
             assert row[key] == pytest.approx(value, **END_TO_END), (sample.sample_id, key)
-        values.append(
-            reference[{"diw": "whdr", "eth3d": "abs_rel", "sintel": "abs_rel"}.get(name, "delta1_error")]
-        )
+        metric = {"diw": "whdr", "eth3d": "abs_rel", "sintel": "abs_rel"}.get(name, "delta1_error")
+        values.append(reference[metric])
     assert results[name].mean == pytest.approx(np.mean(values), rel=1e-6)
 
 
