@@ -149,8 +149,6 @@ def test_nodes_install_our_pins_without_our_code(cluster, tmp_path):
 
 
 # ---- what `ray job submit --working-dir .` uploads
-
-
 def packed(folder: Path, target: Path) -> list[str]:
     """Pack a working directory as `ray job submit` does; returns the names of the files in it."""
     zip_working_directory(folder, target)

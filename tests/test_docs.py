@@ -42,8 +42,6 @@ OTHER_PROGRAMS = {".", "aws", "cd", "export", "mkdir", "mlflow", "open", "ray"}
 
 
 # ---- command lines
-
-
 def shell_lines() -> list[Any]:
     return [
         pytest.param(words, id=f"{block.where} {' '.join(words)[:60]}")
@@ -176,8 +174,6 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 # ---- other blocks
-
-
 @pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.where)
 def test_every_console_example_prints_what_it_shows(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

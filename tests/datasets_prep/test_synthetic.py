@@ -52,9 +52,7 @@ def quadratic_root(a, b, c):
         return np.where(discriminant >= 0, (-b - np.sqrt(discriminant)) / a, np.inf)
 
 
-# Depth in closed form
-
-
+# ---- Depth in closed form
 def test_ground_plane_depth_is_exact():
     camera = camera_at(pitch=20)
     ray = ray_grid(camera)
@@ -182,9 +180,7 @@ def test_custom_solid_of_slabs_and_quadric_is_cut_by_both():
     assert (np.abs(height - 1.5) < 1e-4).mean() > 0.3
 
 
-# Light
-
-
+# ---- Light
 def test_box_throws_a_shadow_away_from_the_sun():
     """The sun stands at a slope of 4 : 3 over +x, so a box 3 m tall shades 2.25 m behind it."""
     ground, box = solids.ground(MATT), solids.box((10, 0, 0), (1, 1, 3), MATT)
@@ -241,9 +237,7 @@ def test_patterns_stay_in_range_and_fade_to_their_mean(pattern):
         assert abs(sharp.mean() - coarse.mean()) < 0.05
 
 
-# Scenes
-
-
+# ---- Scenes
 def test_scene_is_the_same_for_the_same_seed_only():
     first, again, other = (synthetic.render_scene(seed, HEIGHT, WIDTH) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first.image, again.image)
@@ -318,9 +312,7 @@ def test_views_agree_in_depth_where_both_see_the_point():
     assert (np.abs(ratio - 1) < 0.05).mean() > 0.7
 
 
-# Files
-
-
+# ---- Files
 @pytest.mark.parametrize("name", sorted(set(synthetic.WRITERS) - {"kitti_161"}))
 def test_scenes_written_apart_are_the_dataset(name, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -33,8 +33,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 RAY_SUBMIT = [*RAY, "job", "submit", "--working-dir", str(REPOSITORY)]
-UPLOADED = "_ray_pkg_"
-"""Part of the folder's name that a node unpacks a job's working directory into."""
+UPLOADED = "_ray_pkg_"  # Part of the folder's name that a node unpacks a job's working directory into.
 
 TINY = (
     *("model.name=dpt_tiny", "model.pretrained=false", "batch_size=2", "crop=32", "precision=float32"),

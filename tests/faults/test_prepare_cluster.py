@@ -25,8 +25,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 SETTINGS = ("side=512", "samples_per_shard=2")
 TRIALS = 20
-QUICK = 1
-"""Trials of the quick suite: a raylet, and with it its worker."""
+QUICK = 1  # Trials of the quick suite: a raylet, and with it its worker.
 
 TIMEOUT = 420
 Victim = Literal["worker", "raylet", "driver"]

@@ -23,8 +23,7 @@ from tests.support.sessions import kill_session, running
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 SETTINGS = ("side=64", "samples_per_shard=2")
-ROUNDS = 10
-"""Each round kills twice; the first one runs in the quick suite, all of them are twenty kills."""
+ROUNDS = 10  # Each round kills twice; the first one runs in the quick suite, all of them are twenty kills.
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,6 @@ def test_a_finished_dataset_is_left_untouched(raw, clean):
 
 
 # ---- what is on the disk
-
-
 def plant_half_written_files(out: Path) -> None:
     """What a kill leaves in mid-write, in both folders that are written to: the kills above may miss it."""
     for folder in (out / "redweb", *(path for path in (out / "redweb").iterdir() if path.is_dir())):
@@ -109,8 +106,6 @@ def files_begun(out: Path) -> set[Path]:
 
 
 # ---- the command, in a session of its own
-
-
 def command(raw: Path, out: Path) -> list[str]:
     arguments = ("prepare", "redweb", *SETTINGS, "--raw", str(raw), "--out", str(out))
     return [sys.executable, "-m", "tune.cli", *arguments]

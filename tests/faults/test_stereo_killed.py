@@ -15,8 +15,7 @@ from tests.support.sessions import kill_session, running
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
-KILLED_AFTER = (3, 20)
-"""How many files of the tree are there when each run is killed."""
+KILLED_AFTER = (3, 20)  # How many files of the tree are there when each run is killed.
 
 
 def test_a_killed_run_ends_as_a_clean_one(tmp_path):

@@ -15,8 +15,7 @@ from tests.support.sessions import kill_session
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
 DROPPED = "is dropped: "
-DISK_MIB, LEFT_MIB = 96, 3
-"""Left over is less than a checkpoint, and more than its first file."""
+DISK_MIB, LEFT_MIB = 96, 3  # Left over is less than a checkpoint, and more than its first file.
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,9 @@ from tests.fuzz.watched_worker import Outcome, WatchedWorker
 _INSIDE = {"PNG": damage_png, "Parquet": damage_shard, "MAT": damage_matlab}
 """Formats with checksums or compression around what is to be damaged too."""
 
-_ANY_SIZE = {"video"}
-"""Formats whose files are that large, and not read whole."""
+_ANY_SIZE = {"video"}  # Formats whose files are that large, and not read whole.
 
-GROWN = 3 * 2**30
-"""Size of a file of holes: more than a reader may take."""
+GROWN = 3 * 2**30  # Size of a file of holes: more than a reader may take.
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,7 @@ from tests.fuzz.hostile_maps import HEIGHT, WIDTH
 from tests.fuzz.reading import list_folder, read_list, read_list_of_clips, read_sample, read_shard, read_video
 
 SCENES = 2
-ALIKE = 3
-"""Of files of one format in one dataset, that are not of samples, so many are taken."""
+ALIKE = 3  # Of files of one format in one dataset, that are not of samples, so many are taken.
 
 
 @dataclass(frozen=True)

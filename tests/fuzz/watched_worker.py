@@ -24,11 +24,9 @@ import psutil
 from datasets_prep.errors import BadSample, UserError
 from datasets_prep.storage.retries import StorageFailed
 
-REFUSALS = (BadSample, UserError)
-"""What may come out of a reader besides a result."""
+REFUSALS = (BadSample, UserError)  # What may come out of a reader besides a result.
 
-_DEADLOCK_SECONDS = 300
-"""Without an answer for so long, a process that uses no processor time is stuck."""
+_DEADLOCK_SECONDS = 300  # Without an answer for so long, a process that uses no processor time is stuck.
 
 _LONGEST_REASON = 1000
 
@@ -129,8 +127,6 @@ class WatchedWorker:
 
 
 # ---- in the process
-
-
 def _serve(connection: Connection, log: str, limits: Limits) -> None:
     sink = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):  # libraries in C complain there

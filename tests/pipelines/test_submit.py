@@ -57,8 +57,6 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 # ---- the cluster
-
-
 def test_another_version_of_ray_is_refused(serve):
     address = serve(200, {"version": "4", "ray_version": "2.41.0", "ray_commit": "", "session_name": ""})
     said = rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
@@ -98,8 +96,6 @@ def test_a_tunnel_that_is_not_open_is_named(monkeypatch):
 
 
 # ---- following a job
-
-
 class Job:
     """A job as the client shows it: lines of log, then an end."""
 
@@ -194,8 +190,6 @@ def test_without_waiting_it_says_how_to_follow_and_stop(recorded):
 
 
 # ---- the command
-
-
 def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch):
     for name in ("USERNAME", "PASSWORD", "TOKEN"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
@@ -258,8 +252,6 @@ def test_this_working_tree_is_small(tmp_path):
 
 
 # ---- what runs on the cluster
-
-
 def test_a_probe_finds_everything_at_once(tmp_path, serve, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     (tmp_path / "file").write_text("no folder")

@@ -17,8 +17,7 @@ from tests.support import tracked
 from tests.support.sessions import ON_A_CLUSTER, name_of, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 40, 8
-DISTURBED_AT = 16
-"""Faults are injected after this checkpoint."""
+DISTURBED_AT = 16  # Faults are injected after this checkpoint.
 
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",

@@ -26,9 +26,7 @@ def png_typed_by_hand(width: int, height: int, bits: int, colour: int, rows: byt
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
-# PFM
-
-
+# ---- PFM
 def test_pfm_typed_by_hand_is_read_from_the_bottom_up():
     data = b"Pf\n3 2\n-1.000000\n" + struct.pack("<6f", 10, 11, 12, 20, 21, 22)
     assert maps.decode_pfm(data, "depth").tolist() == [[20, 21, 22], [10, 11, 12]]
@@ -73,9 +71,7 @@ def test_bad_pfm_is_refused_with_its_reason(data, reason):
         maps.decode_pfm(data, "depth")
 
 
-# NPY
-
-
+# ---- NPY
 def npy_typed_by_hand(descr: str, shape: tuple[int, ...], values: bytes, version: int = 1) -> bytes:
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     length = struct.pack("<H" if version == 1 else "<I", len(header))
@@ -130,9 +126,7 @@ def test_bad_npy_is_refused_with_its_reason(data, reason):
         maps.decode_npy(data, "depth")
 
 
-# PNG
-
-
+# ---- PNG
 def test_16_bit_grey_png_typed_by_hand():
     rows = b"\x00" + struct.pack(">3H", 0, 1, 65535) + b"\x00" + struct.pack(">3H", 256, 255, 4660)
     data = png_typed_by_hand(3, 2, 16, 0, rows)
@@ -191,9 +185,7 @@ def test_absurd_png_size_is_refused_from_the_header(size):
             decode(data, "image")
 
 
-# Sintel
-
-
+# ---- Sintel
 def test_sintel_depth_typed_by_hand():
     data = b"PIEH" + struct.pack("<2i", 3, 2) + struct.pack("<6f", *range(6))
     assert maps.decode_sintel_depth(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -214,9 +206,7 @@ def test_bad_sintel_depth_is_refused_with_its_reason(data, reason):
         maps.decode_sintel_depth(data, "depth")
 
 
-# Raw floats
-
-
+# ---- Raw floats
 def test_raw_floats_need_exactly_the_promised_size():
     data = struct.pack("<6f", *range(6))
     assert maps.decode_raw_floats(data, "depth", 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -225,9 +215,7 @@ def test_raw_floats_need_exactly_the_promised_size():
             maps.decode_raw_floats(wrong, "depth", 2, 3)
 
 
-# Pictures
-
-
+# ---- Pictures
 def picture(height: int = 40, width: int = 56) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     return np.dstack([x * 255 // width, y * 255 // height, (x + y) % 256]).astype(np.uint8)

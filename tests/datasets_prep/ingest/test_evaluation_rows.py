@@ -92,9 +92,7 @@ def test_another_size_of_stored_depth_is_refused():
         decode_depth(row["depth"], 20, 31)
 
 
-# Labels
-
-
+# ---- Labels
 def raw_labels() -> RawLabels:
     labels = np.repeat(np.arange(30, dtype=np.uint8)[None] // 3, 20, axis=0)
     labels[:2] = IGNORED_LABEL

@@ -224,8 +224,6 @@ def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path):
 
 
 # ---- storage that fails
-
-
 def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
     """A stand-in for a round of tasks: the named shards fail so many times."""
 

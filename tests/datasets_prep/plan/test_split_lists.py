@@ -133,9 +133,7 @@ def test_a_missing_list_is_named(tmp_path):
         read_lists({"test": str(tmp_path / "nothing.txt")})
 
 
-# The authors' own files
-
-
+# ---- The authors' own files
 def keys_of(source: str, name: str) -> list[str | None]:
     entries = parse_list((REAL / name).read_bytes(), name)
     assert not any(entry[0].startswith("/") for entry in entries)

@@ -33,9 +33,7 @@ def grey(values, dtype=np.uint16):
 BLACK = np.zeros((1, 3, 3), np.uint8)
 
 
-# The generated sets
-
-
+# ---- The generated sets
 @pytest.mark.parametrize(("name", "farthest", "error"), [
     ("sintel", np.inf, 0.0),
     ("eth3d", np.inf, 0.0),
@@ -74,9 +72,7 @@ def test_splits(name, splits, written):
     assert {split: found.count(split) for split in set(found)} == splits
 
 
-# Sintel
-
-
+# ---- Sintel
 def test_sintel_uses_the_final_pass_only(written):
     samples = good_samples(SOURCES["sintel"], written("sintel", SCENES))
     assert all("/final/" in s.files["image"] for s in samples)
@@ -92,9 +88,7 @@ def test_sintel_invalid_values(tmp_path):
     assert read_first(SOURCES["sintel"], put(tmp_path, files)).valid.tolist() == [[False, False, True]]
 
 
-# ETH3D
-
-
+# ---- ETH3D
 def test_eth3d_infinity_is_invalid(written):
     tree = written("eth3d", SCENES)
     sample = good_samples(SOURCES["eth3d"], tree)[0]
@@ -219,9 +213,7 @@ def test_real_kitti_frame(tmp_path):
     assert 2 < raw.target[raw.valid].min() < raw.target.max() < 90
 
 
-# NYUv2
-
-
+# ---- NYUv2
 def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
     for number in (45, 46, 47):
         image, depth = formats.encode_jpeg(BLACK), grey([[0, 1, 2500]])
@@ -249,9 +241,7 @@ def test_real_nyuv2_photo(tmp_path):
     assert 0.4 < raw.target[raw.valid].min() < raw.target.max() < 10
 
 
-# TUM RGB-D
-
-
+# ---- TUM RGB-D
 def tum_files(root, images, depths):
     for folder, times in (("rgb", images), ("depth", depths)):
         for time in times:

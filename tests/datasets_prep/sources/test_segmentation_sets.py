@@ -37,9 +37,7 @@ def context(root, name, data, photo=True):
     return put(root, {name: data, **photos})
 
 
-# ADE20K
-
-
+# ---- ADE20K
 def test_ade20k_counts_from_zero_and_ignores_other(written):
     tree = written("ade20k", SCENES)
     samples = good(ADE20K(), tree)
@@ -73,9 +71,7 @@ def test_real_ade20k_photo():
     assert len(classes) > 3
 
 
-# Pascal Context
-
-
+# ---- Pascal Context
 @pytest.mark.parametrize(
     ("source", "background", "offset"), [(PascalContext60(), 0, 0), (PascalContext59(), IGNORED_LABEL, 1)]
 )

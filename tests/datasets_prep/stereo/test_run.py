@@ -253,8 +253,6 @@ def test_raft_runs_in_a_pool_of_actors(generated, tmp_path, monkeypatch):
 
 
 # ---- what a user can mend, before anything starts
-
-
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     (("movie", "videos"), BadVideoFolder,
      "'movie' is not a dataset of stereo videos; there are: movies, wsvd"),

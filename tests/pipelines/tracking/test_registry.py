@@ -151,8 +151,6 @@ def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_ski
 
 
 # ---- a real server, behind a proxy that asks for a password
-
-
 class PasswordProxy(BaseHTTPRequestHandler):
     """Forwards to the server at `backend` what carries the password."""
 

@@ -64,8 +64,6 @@ def row_of(page: Path, table: str, title: str) -> list[str]:
 
 
 # ---- numbers
-
-
 def test_every_mean_and_deviation_is_that_of_the_seeds(figures):
     for row in PAPER["readout"].rows:
         seeds = [seed for seed in SEEDS if (row.title, seed) != ("Add", 1)]
@@ -122,8 +120,6 @@ def test_the_best_of_a_column_is_bold(reported):
 
 
 # ---- what is missing
-
-
 def test_what_failed_or_was_not_run_is_said(reported):
     page = reported / "report.html"
     text = text_of(page)
@@ -170,8 +166,6 @@ def test_a_remote_server_is_as_good(mlflow_server, tmp_path, monkeypatch):
 
 
 # ---- forms
-
-
 def test_it_is_attached_to_the_sweeps_run(reported):
     tracking.connect()
     client = MlflowClient()
@@ -227,8 +221,6 @@ def test_the_page_is_well_formed_and_needs_nothing_else(reported):
 
 
 # ---- in a browser
-
-
 @pytest.fixture(scope="module")
 def browser(reported: Path) -> Iterator[Browser]:
     with browsing() as window:
