@@ -61,8 +61,7 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "number",
-    [pytest.param(n, marks=pytest.mark.slow if n else pytest.mark.seeded) for n in range(ROUNDS)],
+    "number", [pytest.param(n, marks=pytest.mark.slow if n else pytest.mark.seeded) for n in range(ROUNDS)]
 )
 def test_a_killed_run_ends_as_a_clean_one(number, raw, clean, tmp_path):
     expected = contents(clean)

@@ -35,7 +35,7 @@ def test_a_listed_name_becomes_a_record_of_its_call():
 
 def test_pythons_interpreter_is_the_one_that_was_read():
     """Fails when `pickle._Unpickler` moves: the methods that `_InertUnpickler` overrides must be called."""
-    private = pickle._Unpickler  # type: ignore[attr-defined]
+    private = pickle._Unpickler
     assert pickles._InertUnpickler.__mro__[1] is private
     assert private.dispatch[pickle.REDUCE[0]] is private.load_reduce
     assert private.dispatch[pickle.BUILD[0]] is private.load_build
@@ -43,7 +43,7 @@ def test_pythons_interpreter_is_the_one_that_was_read():
     assert set(pickles._InertUnpickler.dispatch) < codes
     seen = []
 
-    class Watched(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    class Watched(pickle._Unpickler):
         def find_class(self, module: str, name: str) -> object:
             seen.append((module, name))
             return "class"

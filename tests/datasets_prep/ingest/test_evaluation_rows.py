@@ -22,7 +22,7 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 def raw_sample(**changes: object) -> RawSample:
     depth = np.linspace(1, 7, 600, dtype=np.float32).reshape(20, 30)
     values = {"image": encode_png(PICTURE), "target": depth, "quantity": "depth", "valid": depth > 1.5}
-    return RawSample(**{**values, **changes})  # type: ignore[arg-type]
+    return RawSample(**{**values, **changes})
 
 
 @pytest.mark.parametrize("image", [encode_png(PICTURE), encode_jpeg(PICTURE)])

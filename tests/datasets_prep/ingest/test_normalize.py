@@ -19,7 +19,7 @@ def raw_sample(height: int = 48, width: int = 64, **changes: object) -> RawSampl
     target = np.repeat(rows[:, None], width, axis=1)
     image = simplejpeg.encode_jpeg(np.full((height, width, 3), 90, np.uint8))
     values = {"image": image, "target": target, "quantity": "depth", "valid": np.ones((height, width), bool)}
-    return RawSample(**{**values, **changes})  # type: ignore[arg-type]
+    return RawSample(**{**values, **changes})
 
 
 def best_distance(valid: np.ndarray, shape: tuple[int, int], i: int, j: int) -> float:
@@ -165,9 +165,9 @@ def tilted(span: float, height: int = 48, width: int = 64) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["metric", "up-to-scale"])
 def test_flat_maps_are_refused_by_their_dynamic_range(kind):
     sample = raw_sample(target=tilted(1.3))
-    assert normalize(sample, kind, IngestSettings(side=32, min_dynamic_range=1.2))  # type: ignore[arg-type]
+    assert normalize(sample, kind, IngestSettings(side=32, min_dynamic_range=1.2))
     with pytest.raises(BadSample, match=r"ground truth is flat: .* a factor of 1\.\d+, at least 1.5 needed"):
-        normalize(sample, kind, IngestSettings(side=32, min_dynamic_range=1.5))  # type: ignore[arg-type]
+        normalize(sample, kind, IngestSettings(side=32, min_dynamic_range=1.5))
 
 
 def test_a_few_outliers_do_not_make_a_map_deep():

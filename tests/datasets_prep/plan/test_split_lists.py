@@ -56,7 +56,7 @@ class Hostile:
         self.canary = canary
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (self.canary,)  # type: ignore[return-value]
+        return Path.touch, (self.canary,)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

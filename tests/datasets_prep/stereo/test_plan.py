@@ -141,7 +141,7 @@ def test_frames_are_counted_from_one_in_their_chapter():
 def record_name(changes: dict[str, object] | None = None, **fields: object) -> str:
     settings = MOVIES.model_copy(update=changes or {})
     base = {"folder": "hugo/chapter2", "path": "hugo.mkv", "size": 1000, "packing": "side_by_side"}
-    film = StereoVideo(**{**base, "swapped": False, "is_film": True, **fields})  # type: ignore[arg-type]
+    film = StereoVideo(**{**base, "swapped": False, "is_film": True, **fields})
     [piece] = pieces_of_clip(film, film.folder, [5, 6])
     return piece.record_name(settings, {})
 

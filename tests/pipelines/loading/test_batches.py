@@ -144,7 +144,7 @@ def test_a_loading_process_that_fails_names_the_sample(settings, tmp_path, shard
     broken = replace(settings, uris=[d.folder.uri for d in open_datasets([str(damaged)])])
     for executor in ("local", "ray"):
         with pytest.raises(Exception, match="sample rendered"):
-            list(training_batches(broken, 0, executor))  # type: ignore[arg-type]
+            list(training_batches(broken, 0, executor))
 
 
 def damaged_copy(shards: Path, to: Path) -> Path:
@@ -169,7 +169,7 @@ def one_by_one(dataset: object, world_size: int) -> list[str]:
     return [
         sample_id
         for rank in range(world_size)
-        for batch in evaluation_batches(dataset, "val", 0, rank, world_size, batch_size=3)  # type: ignore[arg-type]
+        for batch in evaluation_batches(dataset, "val", 0, rank, world_size, batch_size=3)
         for sample_id in batch.sample_ids
     ]
 

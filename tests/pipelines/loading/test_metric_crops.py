@@ -44,7 +44,7 @@ def made(
     """A crop in memory that held something else before."""
     image, target = np.full((*crops.size, 3), 99, np.uint8), np.full(crops.size, 99, np.float32)
     numbers = np.full(10, 0.9)
-    numbers[: len(draws)] = draws  # type: ignore[arg-type, call-overload]
+    numbers[: len(draws)] = draws
     crops(source or row(), numbers, image, target)
     return image, target
 

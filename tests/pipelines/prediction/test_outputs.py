@@ -48,7 +48,7 @@ def test_metric_depth_is_stored_as_kitti_stores_it():
 def test_near_is_bright_whatever_is_predicted(config):
     nearness = np.linspace(0.1, 1, 16, dtype=np.float32).reshape(4, 4)
     prediction = nearness if config is RELATIVE else 1 / nearness
-    data = encode("colour", prediction, config, "gray")  # type: ignore[arg-type]
+    data = encode("colour", prediction, config, "gray")
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert picture is not None
     assert (np.diff(picture.ravel().astype(int)) >= 0).all()

@@ -1,5 +1,7 @@
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointSt
 
 
 def snapshot(step: int, score: float | None = None) -> Snapshot:
-    tensors = {name: {"x": torch.full((100,), float(step))} for name in ("weights.safetensors",)}
+    tensors = {"weights.safetensors": {"x": torch.full((100,), float(step))}}
     return Snapshot(TrainingState(step, score=score), {"name": "test"}, tensors)
 
 
@@ -24,19 +26,20 @@ def lines() -> list[str]:
     return []
 
 
-def store_in(folder: Folder, lines: list[str], keep: int = 2) -> CheckpointStore:
-    return CheckpointStore(folder, keep, lines.append)
+def store_in(folder: Folder, lines: list[str], keep: int = 2, steps: Sequence[int] = ()) -> CheckpointStore:
+    """A store into which checkpoints of these steps were written."""
+    store = CheckpointStore(folder, keep, lines.append)
+    for step in steps:
+        store.save(snapshot(step))
+        store.wait()
+    return store
 
 
 def test_the_newest_checkpoint_is_found_again(folder, lines, tmp_path):
-    store = store_in(folder, lines)
-    assert store.newest() is None
-    for step in (10, 20):
-        store.save(snapshot(step))
+    assert store_in(folder, lines).newest() is None
+    store = store_in(folder, lines, steps=(10, 20))
     store.close(20)
-    state = store_in(folder, lines).newest()
-    assert state is not None
-    assert state.step == 20
+    assert store_in(folder, lines).newest().step == 20
     local = store.fetch(20, tmp_path)
     assert {path.name for path in local.iterdir()} == {"weights.safetensors", "config.json", "state.json"}
     assert lines == []
@@ -54,10 +57,7 @@ def test_the_newest_and_the_best_are_kept(folder, lines):
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no state"])
 def test_a_damaged_newest_checkpoint_is_skipped_and_reported(tmp_path, lines, damage):
     folder = Folder(tmp_path)
-    store = store_in(folder, lines)
-    for step in (10, 20):
-        store.save(snapshot(step))
-    store.wait()
+    store_in(folder, lines, steps=(10, 20))
     victim = tmp_path / "step_00000020" / ("state.json" if damage == "no state" else "weights.safetensors")
     content = bytearray(victim.read_bytes())
     if damage == "no state":
@@ -67,12 +67,10 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_reported(tmp_path, lines, da
     else:
         content[-3] ^= 4
         victim.write_bytes(content)
-    state = store_in(folder, lines).newest()
-    assert state is not None
-    assert state.step == 10
-    assert len(lines) == 1
-    assert f"step_00000020: {victim.name}" in lines[0]
-    assert "falling back to the previous one" in lines[0]
+    assert store_in(folder, lines).newest().step == 10
+    (line,) = lines
+    assert f"step_00000020: {victim.name}" in line
+    assert "falling back to the previous one" in line
 
 
 class FailingStore(CheckpointStore):
@@ -128,10 +126,7 @@ def test_a_dropped_checkpoint_leaves_no_file_behind(failing, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path, lines):
-    store = store_in(Folder(tmp_path), lines)
-    for step in (10, 20, 30):
-        store.save(snapshot(step))
-    store.close(30)
+    store_in(Folder(tmp_path), lines, steps=(10, 20, 30)).close(30)
     (tmp_path / "step_00000015").mkdir()  # killed while it was written
     for step in (20, 30):
         (tmp_path / f"step_{step:08d}" / "weights.safetensors").write_bytes(b"damaged")
@@ -144,10 +139,9 @@ def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path, line
 
 
 def test_old_checkpoints_that_stay_are_removed_after_the_next_one(tmp_path, lines, monkeypatch):
-    store = store_in(Folder(tmp_path), lines, keep=1)
-    store.save(snapshot(10))
-    store.wait()
+    store = store_in(Folder(tmp_path), lines, keep=1, steps=(10,))
     with monkeypatch.context() as patch:
+        refuse = Mock(side_effect=PermissionError("not yours"))
         patch.setattr("pipelines.training.checkpoint_store.remove", refuse)
         store.save(snapshot(20))
         store.wait()
@@ -156,10 +150,6 @@ def test_old_checkpoints_that_stay_are_removed_after_the_next_one(tmp_path, line
     store.save(snapshot(30))
     store.close(30)
     assert store.steps() == [30]
-
-
-def refuse(folder: Folder) -> None:
-    raise PermissionError("not yours")
 
 
 def test_a_score_that_is_no_number_is_not_the_best(folder, lines):

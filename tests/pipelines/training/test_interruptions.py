@@ -55,7 +55,7 @@ def test_a_notice_is_answered_at_once_and_again_after_a_while(without_driver, mo
 
 
 def rank_of_two(rank: int) -> list[bool]:
-    Interruptions._watch = lambda self: None  # type: ignore[method-assign]
+    Interruptions._watch = lambda self: None
     ray.train.get_preemption_info = lambda: None
     watch = Interruptions(None, Ranks(rank, 2), CPU, print)
     # A reason of one rank's own, in its second step.
