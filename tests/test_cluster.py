@@ -133,14 +133,9 @@ def test_nodes_install_our_pins_without_our_code(cluster, tmp_path):
     assert all('-c "$build/constraints.txt" "$build[s3]"' in c for c in cluster["setup_commands"])
     for remote, local in mounts.items():
         shutil.copy(REPOSITORY / local, tmp_path / Path(remote).name)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),
-            *("--no-build-isolation", "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path)),
-        ],
-        check=True,
-        timeout=120,
-    )
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=120)
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]

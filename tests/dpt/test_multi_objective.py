@@ -15,9 +15,8 @@ def problems(count):
         objectives = generator.integers(1, 13)
         vectors = generator.normal(size=(objectives, generator.integers(1, 20)))
         vectors += generator.normal(size=vectors.shape[1]) * generator.uniform(0, 3)
-        vectors *= 10 ** generator.uniform(
-            -3, 3, size=(objectives, 1) if generator.random() < 0.3 else (1, 1)
-        )
+        size = (objectives, 1) if generator.random() < 0.3 else (1, 1)
+        vectors *= 10 ** generator.uniform(-3, 3, size=size)
         if generator.random() < 0.2:
             vectors[-1] = vectors[0]
         yield vectors
@@ -26,16 +25,11 @@ def problems(count):
 def solved_by_scipy(gram):
     """The same quadratic programme, by sequential least squares from equal weights."""
     scale = np.trace(gram)
-    result = optimize.minimize(
-        lambda x: x @ gram @ x / scale,
-        np.full(len(gram), 1 / len(gram)),
-        jac=lambda x: 2 * gram @ x / scale,
-        bounds=[(0, 1)] * len(gram),
-        constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
-        method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
-    )
-    return result.x
+    functions = {"fun": lambda x: x @ gram @ x / scale, "jac": lambda x: 2 * gram @ x / scale}
+    simplex = {"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like}
+    limits = {"bounds": [(0, 1)] * len(gram), "constraints": simplex, "method": "SLSQP"}
+    start, options = np.full(len(gram), 1 / len(gram)), {"ftol": 1e-14, "maxiter": 500}
+    return optimize.minimize(x0=start, **functions, **limits, options=options).x
 
 
 def test_weights_are_those_of_a_quadratic_programming_library():

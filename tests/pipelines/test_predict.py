@@ -49,11 +49,8 @@ def test_a_bad_image_is_named_and_the_others_go_on(model, tmp_path):
     bad, empty = tmp_path / "in" / "bad.jpg", tmp_path / "in" / "empty.jpg"
     bad.write_bytes(b"no image")
     empty.write_bytes(b"")
-    assert results(PredictConfig(), model, tmp_path / "out", bad, empty, good) == {
-        bad: f"{bad} is not a readable image",
-        empty: f"{empty} is not a readable image",
-        good: None,
-    }
+    expected = {path: f"{path} is not a readable image" for path in (bad, empty)} | {good: None}
+    assert results(PredictConfig(), model, tmp_path / "out", bad, empty, good) == expected
 
 
 def test_batches_hold_images_of_one_network_size(model, tmp_path, monkeypatch):
@@ -72,9 +69,8 @@ def test_batches_hold_images_of_one_network_size(model, tmp_path, monkeypatch):
 
 def test_only_so_many_images_wait_for_others_of_their_size(model, tmp_path):
     paths = [photo(tmp_path / f"{n}.png", 64, 64 * n) for n in range(1, 12)]
-    outcomes = predict(
-        PredictConfig(batch_size=2, write=("npy",)), model, [str(path) for path in paths], str(tmp_path / "o")
-    )
+    settings = PredictConfig(batch_size=2, write=("npy",))
+    outcomes = predict(settings, model, [str(path) for path in paths], str(tmp_path / "o"))
     first = next(outcomes).source.path
     # no two are of one size, so all of them would wait for ever
     assert first in paths[:8]
@@ -180,9 +176,8 @@ def test_videos_are_painted_frame_by_frame(model, tmp_path):
     assert results(settings, model, tmp_path / "out", tmp_path / "in") == {clip: None, still: None}
     painted = list(read_frames(tmp_path / "out" / "clip_colour.mp4"))
     assert [frame.image.shape for frame in painted] == [(46, 62, 3)] * 5
-    assert [frame.time * frame.time_base for frame in painted] == [
-        frame.time * frame.time_base for frame in read_frames(clip)
-    ]
+    there, here = ([f.time * f.time_base for f in frames] for frames in (painted, read_frames(clip)))
+    assert there == here
     assert sorted(p.name for p in (tmp_path / "out" / "clip").iterdir()) == [f"{n:06}.npy" for n in range(5)]
     frame = list(read_frames(clip))[3].image
     expected = predict_inverse_depth(model, frame)

@@ -22,6 +22,7 @@ from pipelines.training.loop import build_model
 from pipelines.training.optimizer import create_optimizer
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
+from tests.support.models import batch_of
 from tests.support.sessions import running
 from tune import records
 from tune.ablations import PAPER
@@ -29,10 +30,8 @@ from tune.plan import find_variants
 from tune.records import child_runs, find_sweep
 
 CROP = 64
-BASE = with_changes(
-    TrainConfig(),
-    {"model.pretrained": False, "batch_size": 1, "crop": CROP, "precision": "float32", "steps": 1},
-)
+SHORT = {"model.pretrained": False, "batch_size": 1, "crop": CROP, "precision": "float32", "steps": 1}
+BASE = with_changes(TrainConfig(), SHORT)
 VARIANTS = find_variants([PAPER[name] for name in ("skip", "readout", "backbone")], BASE)
 QUICK = {"dpt_resnet50", "dpt_base.taps-9_10_11_12.readout-ignore"}
 
@@ -55,9 +54,7 @@ def test_the_row_takes_a_step_and_reports(variant, shards_folder):
     model = build_model(config.model, config.crop_size).train()
     wake(model)
     before = copy.deepcopy(next(model.head.parameters())).detach()
-    step = TrainingStep(
-        model, model, create_optimizer(model, config), None, config, datasets=1, ranks=Ranks()
-    )
+    step = TrainingStep(model, model, create_optimizer(model, config), None, config, 1, Ranks())
     result = step(batch(), 1)
     assert not result.skipped
     assert math.isfinite(result.loss.item())
@@ -71,9 +68,8 @@ def test_the_row_takes_a_step_and_reports(variant, shards_folder):
 def test_the_papers_tables_are_one_sweep(shards_folder, mlflow_database, tmp_path):
     """`dpt tune` on a Ray of its own, whose store holds the largest models; cut short after a step each."""
     config = tmp_path / "config.yaml"
-    short = with_changes(
-        BASE, {"loader_workers": 0, "log_every": 1, "validate_every": 1, "checkpoint_every": 1}
-    )
+    often = {"log_every": 1, "validate_every": 1, "checkpoint_every": 1}
+    short = with_changes(BASE, {"loader_workers": 0, **often})
     tune = {"concurrency": 1, "latency_runs": 1, "pictures": 1}
     config.write_text(yaml.safe_dump({"train": short.model_dump(mode="json"), "tune": tune}))
     where = ("--data", str(shards_folder), "--config", str(config), "--storage", str(tmp_path / "runs"))
@@ -102,10 +98,5 @@ def wake(model: dpt.DPT) -> None:
 
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
-    return Batch(
-        images=torch.randint(0, 255, (1, CROP, CROP, 3), dtype=torch.uint8, generator=generator),
-        target=torch.rand(1, CROP, CROP, generator=generator).half(),
-        scale=torch.ones(1),
-        dataset=torch.zeros(1, dtype=torch.int64),
-        sample_ids=["a"],
-    )
+    images = torch.randint(0, 255, (1, CROP, CROP, 3), dtype=torch.uint8, generator=generator)
+    return batch_of(images, torch.rand(1, CROP, CROP, generator=generator).half(), [0])

@@ -1,3 +1,5 @@
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -26,15 +28,11 @@ def best_distance(valid: np.ndarray, shape: tuple[int, int], i: int, j: int) -> 
     """Squared distance from a pixel's centre to the nearest valid one in its footprint, by brute force."""
     reach = [max(0, -(-o // n) // 2) for o, n in zip(valid.shape, shape, strict=True)]
     y, x = centre(valid.shape, shape, i, j)
-    return min(
-        (
-            float((v - y) ** 2 + (u - x) ** 2)
-            for v in range(max(0, y - reach[0]), min(valid.shape[0], y + reach[0] + 1))
-            for u in range(max(0, x - reach[1]), min(valid.shape[1], x + reach[1] + 1))
-            if valid[v, u]
-        ),
-        default=np.inf,
+    footprint = itertools.product(
+        range(max(0, y - reach[0]), min(valid.shape[0], y + reach[0] + 1)),
+        range(max(0, x - reach[1]), min(valid.shape[1], x + reach[1] + 1)),
     )
+    return min((float((v - y) ** 2 + (u - x) ** 2) for v, u in footprint if valid[v, u]), default=np.inf)
 
 
 def centre(old: tuple[int, ...], new: tuple[int, int], i: int, j: int) -> tuple[int, int]:

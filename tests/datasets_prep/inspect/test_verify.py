@@ -60,14 +60,8 @@ def test_only_sound_shards_are_drawn_from(copied):
 
 
 def test_reasons_that_differ_in_numbers_are_told_once(copied):
-    entries = [
-        {"sample_id": name, "source_path": f"{name}.jpg", "reason": reason}
-        for name, reason in [
-            ("a", "image truncated at 12 bytes"),
-            ("b", "no map"),
-            ("c", "image truncated at 7 bytes"),
-        ]
-    ]
+    reasons = {"a": "image truncated at 12 bytes", "b": "no map", "c": "image truncated at 7 bytes"}
+    entries = [{"sample_id": n, "source_path": f"{n}.jpg", "reason": r} for n, r in reasons.items()]
     pq.write_table(pa.Table.from_pylist(entries), Path(copied.folder.path) / "quarantine.parquet")
     found = [(entry.count, entry.reason, entry.example) for entry in verify(copied).quarantine]
     assert found == [(2, "image truncated at 12 bytes", "a.jpg"), (1, "no map", "b.jpg")]

@@ -17,16 +17,12 @@ def same(one: dpt.DPT, other: dpt.DPT, prefix: str) -> bool:
 def test_a_model_of_depth_keeps_backbone_and_decoder():
     depth = dpt.create_model("dpt_tiny", scale=0.1, shift=0.2, invert=True)
     adapted = with_classes(depth, FIVE)
-    assert (adapted.config.task, adapted.config.class_names, adapted.config.metric) == (
-        "segmentation",
-        FIVE,
-        False,
-    )
+    settings = adapted.config
+    assert (settings.task, settings.class_names, settings.metric) == ("segmentation", FIVE, False)
     for prefix in ("backbone.", "reassemble."):
         assert same(adapted, depth, prefix)
-    torch.testing.assert_close(
-        adapted.fusion.blocks[0].refine.conv1.weight, depth.fusion.blocks[0].refine.conv1.weight
-    )
+    one, other = (model.fusion.blocks[0].refine.conv1.weight for model in (adapted, depth))
+    torch.testing.assert_close(one, other)
     logits, auxiliary = adapted.train()(torch.randn(2, 3, 64, 64))
     assert logits.shape == auxiliary.shape == (2, 5, 64, 64)
 
@@ -35,14 +31,8 @@ def test_other_classes_draw_new_last_layers_only():
     first = with_classes(dpt.create_model("dpt_tiny"), FIVE)
     for names in (THREE, FIVE[::-1]):
         adapted = with_classes(first, names)
-        for prefix in (
-            "backbone.",
-            "reassemble.",
-            "fusion.",
-            "head.conv1.",
-            "head.norm.",
-            "auxiliary.conv1.",
-        ):
+        kept = ("backbone.", "reassemble.", "fusion.", "head.conv1.", "head.norm.", "auxiliary.conv1.")
+        for prefix in kept:
             assert same(adapted, first, prefix)
         assert adapted.head.conv2.weight.shape[0] == len(names)
         if len(names) == len(FIVE):

@@ -32,12 +32,8 @@ def authors_keys(layers, hybrid=False, segmentation=False):
     }
     for i in range(layers):
         block = f"{vit}blocks.{i}."
-        for part, rows, columns in (
-            ("attn.qkv", 3 * d, d),
-            ("attn.proj", d, d),
-            ("mlp.fc1", 4 * d, d),
-            ("mlp.fc2", d, 4 * d),
-        ):
+        sizes = {"attn.qkv": (3 * d, d), "attn.proj": (d, d), "mlp.fc1": (4 * d, d), "mlp.fc2": (d, 4 * d)}
+        for part, (rows, columns) in sizes.items():
             shapes |= {f"{block}{part}.weight": (rows, columns), f"{block}{part}.bias": (rows,)}
         for norm in ("norm1", "norm2"):
             shapes |= {f"{block}{norm}.weight": (d,), f"{block}{norm}.bias": (d,)}
@@ -133,12 +129,10 @@ def test_authors_checkpoints_are_recognised_and_fit(file_name, arguments, tensor
     layout = "authors" if rename is dict else "authors-scriptable"
     back = KEY_MAPS[layout].write(model.state_dict(), model.config)
     dropped = shapes.keys() - back.keys()
-    assert {re.sub(r"\.[^.]+$", "", key) for key in dropped} == {
-        "pretrained.model.norm",
-        "pretrained.model.head",
-        *(f"scratch.refinenet4.resConfUnit1.conv{n}" for n in (1, 2)),
-        *(f"scratch.refinenet4.resConfUnit1.bn{n}" for n in (1, 2) if "segmentation" in arguments),
-    }
+    kinds = ("conv", "bn") if "segmentation" in arguments else ("conv",)
+    unused = {f"scratch.refinenet4.resConfUnit1.{kind}{n}" for kind in kinds for n in (1, 2)}
+    expected = {"pretrained.model.norm", "pretrained.model.head", *unused}
+    assert {re.sub(r"\.[^.]+$", "", key) for key in dropped} == expected
     for key, tensor in back.items():
         assert torch.equal(tensor, checkpoint[key].to(tensor.dtype)), key
 
@@ -236,9 +230,8 @@ def test_wrappers_are_taken_off(tiny, tmp_path, wrapper):
 
 
 def test_half_precision_files_become_float32_models(tiny, tmp_path):
-    save_file(
-        {key: tensor.half() for key, tensor in tiny.state_dict().items()}, tmp_path / "half.safetensors"
-    )
+    half = {key: tensor.half() for key, tensor in tiny.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
     model = dpt.load_weights(tmp_path / "half.safetensors", "dpt_tiny")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

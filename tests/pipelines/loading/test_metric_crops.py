@@ -28,14 +28,8 @@ def row(height: int = 48, width: int = 64, scale: float | None = 0.5) -> dict[st
     inverse = np.linspace(0.1, 1.0, height * width, dtype=np.float32).reshape(height, width)
     inverse[0], inverse[10, 10] = np.nan, 0.0
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return {
-        "sample_id": "one",
-        "image": encode_jpeg(image, 100),
-        "inverse_depth": encode_inverse_depth(inverse),
-        "height": height,
-        "width": width,
-        "scale": scale,
-    }
+    pixels = {"image": encode_jpeg(image, 100), "inverse_depth": encode_inverse_depth(inverse)}
+    return {"sample_id": "one", **pixels, "height": height, "width": width, "scale": scale}
 
 
 def made(
@@ -137,9 +131,8 @@ def test_depth_without_metric_scale_is_refused_naming_the_sample():
 
 
 def test_infinitely_far_is_no_depth():
-    np.testing.assert_array_equal(
-        metres(np.asarray([0.5, 0.0, np.nan], np.float16), 2.0), [1.0, np.nan, np.nan]
-    )
+    found = metres(np.asarray([0.5, 0.0, np.nan], np.float16), 2.0)
+    np.testing.assert_array_equal(found, [1.0, np.nan, np.nan])
 
 
 def test_loading_processes_need_neither_ray_nor_mlflow():

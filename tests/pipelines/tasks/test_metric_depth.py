@@ -13,13 +13,9 @@ from pipelines.train import check_fits, identity_of
 
 
 def config(**metric: object) -> TrainConfig:
+    settings = {"model": {"name": "dpt_tiny", "pretrained": False}, "optimizer": {"objective": "average"}}
     return TrainConfig(
-        task="metric_depth",
-        model={"name": "dpt_tiny", "pretrained": False},
-        metric_depth=metric,
-        crop=(64, 96),
-        precision="float32",
-        optimizer={"objective": "average"},
+        task="metric_depth", metric_depth=metric, crop=(64, 96), precision="float32", **settings
     )
 
 
@@ -36,9 +32,8 @@ def by_hand(prediction: np.ndarray, target: np.ndarray, weight: float, matching:
     loss = np.mean(g**2) - weight * np.mean(g) ** 2
     for step in (1, 2, 4, 8):
         r, v = residual[::step, ::step], valid[::step, ::step]
-        both = (
-            np.abs(np.diff(r, axis=0))[v[1:] & v[:-1]].sum() + np.abs(np.diff(r))[v[:, 1:] & v[:, :-1]].sum()
-        )
+        down, across = np.abs(np.diff(r, axis=0)), np.abs(np.diff(r))
+        both = down[v[1:] & v[:-1]].sum() + across[v[:, 1:] & v[:, :-1]].sum()
         loss += matching * both / v.sum()
     return float(loss)
 

@@ -20,6 +20,7 @@ from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
 from tests.support.labelled_sets import config, prepare, tiny
+from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
 
 
@@ -35,13 +36,9 @@ def labelled_batch(chosen: slice = slice(0, 4)) -> Batch:
     labels = torch.randint(0, 150, (4, 64, 64), generator=generator).to(torch.uint8)
     labels[1, 1:] = 255
     labels[2] = 255
-    return Batch(
-        images=images[chosen],
-        target=labels[chosen],
-        scale=torch.full((4,), float("nan"))[chosen],
-        dataset=torch.zeros(4, dtype=torch.int64)[chosen],
-        sample_ids=["a", "b", "c", "d"][chosen],
-    )
+    batch = batch_of(images, labels, [0] * 4, chosen)
+    batch.scale[:] = float("nan")
+    return batch
 
 
 def one_step(settings: TrainConfig, batch: Batch) -> tuple[dpt.DPT, float]:

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,25 +31,17 @@ def test_metrics_and_pictures_arrive(run):
     run.log_metrics({"loss": 0.4}, step=4)
     assert run.metrics() == {"loss": 0.4, "abs_rel/redweb": 0.25}
     run.log_picture(np.zeros((8, 8, 3), np.uint8), "predictions/step_3.png")
-    assert [a.path for a in MlflowClient().list_artifacts(run.run_id, "predictions")] == [
-        "predictions/step_3.png"
-    ]
+    (artifact,) = MlflowClient().list_artifacts(run.run_id, "predictions")
+    assert artifact.path == "predictions/step_3.png"
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
 def test_a_run_ends_as_its_block_does(run, error, status):
-    def block() -> None:
-        with tracking.finishing(run):
-            if error is not None:
-                raise error
-
-    if error is None:
-        block()
-    else:
-        with pytest.raises(error):
-            block()
+    with pytest.raises(error) if error else nullcontext(), tracking.finishing(run):
+        if error is not None:
+            raise error
     assert MlflowClient().get_run(run.run_id).info.status == status
 
 
@@ -58,10 +51,9 @@ def test_a_published_model_is_found_by_its_alias_which_can_move(run, tmp_path):
     first, second = publish("mine", "dpt", "champion"), publish(run.run_id, "dpt", "champion")
     assert (first.version, second.version) == (1, 2)
     assert second.uri == "models:/dpt@champion"
-    folder = tracking.fetch_model("models:/dpt@champion")
-    assert (folder / "weights.safetensors").read_bytes() == (
-        tmp_path / "model" / "weights.safetensors"
-    ).read_bytes()
+    folders = (tracking.fetch_model("models:/dpt@champion"), tmp_path / "model")
+    fetched, saved = ((folder / "weights.safetensors").read_bytes() for folder in folders)
+    assert fetched == saved
     assert tracking.fetch_model("models:/dpt/1").is_dir()
     assert MlflowClient().get_model_version_by_alias("dpt", "champion").version in {2, "2"}
 

@@ -14,29 +14,20 @@ from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep, step_seed
+from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
 
 
 def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:
-    return TrainConfig(
-        model={"name": model, "pretrained": False},
-        optimizer={"objective": objective, "backbone_lr": 1e-3, "decoder_lr": 1e-3, **optimizer},
-        batch_size=4,
-        crop=64,
-        precision="float32",
-    )
+    rates = {"objective": objective, "backbone_lr": 1e-3, "decoder_lr": 1e-3, **optimizer}
+    network, data = {"name": model, "pretrained": False}, {"batch_size": 4, "crop": 64}
+    return TrainConfig(model=network, optimizer=rates, **data, precision="float32")
 
 
 def batch(chosen: slice = slice(0, 4)) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
-    return Batch(
-        images=images[chosen],
-        target=torch.rand(4, 64, 64, generator=generator).half()[chosen],
-        scale=torch.ones(4)[chosen],
-        dataset=torch.tensor([0, 1, 1, 0])[chosen],
-        sample_ids=["a", "b", "c", "d"][chosen],
-    )
+    return batch_of(images, torch.rand(4, 64, 64, generator=generator).half(), [0, 1, 1, 0], chosen)
 
 
 def model_for(settings: TrainConfig) -> dpt.DPT:
