@@ -13,12 +13,8 @@ from tests.support.commands import said
 from tests.support.documents import README, blocks, commands
 from tests.test_docs import LOADS_REGISTERED, READS_SHARDS
 
-SMALLER = {
-    "--scenes 60": "--scenes 8",
-    "steps=300": "steps=2",
-    "step_00000300": "step_00000002",
-    "checkpoint_every=100": "checkpoint_every=1",
-}
+SMALLER = {"--scenes 60": "--scenes 8", "steps=300": "steps=2", "step_00000300": "step_00000002"}
+SMALLER["checkpoint_every=100"] = "checkpoint_every=1"
 """What the tour says → what it says here, where a minute must do."""
 
 

@@ -6,6 +6,7 @@ import torch
 import torchmetrics
 
 from dpt.metrics import MetricSums, SegmentationCounts, depth_metrics, merged, metric_depth_metrics, whdr
+from tests.support.zero_shot_reference import metrics_of
 
 
 def images(count=5, seed=0):
@@ -24,21 +25,9 @@ def reference(prediction, inverse, valid, cap):
     scale, shift = np.linalg.lstsq(np.stack([p, np.ones_like(p)], axis=1), d, rcond=None)[0]
     p = 1 / np.maximum(scale * p + shift, 1 / cap)
     t = 1 / d
-    ratio = np.maximum(p / t, t / p)
-    g = np.log(p) - np.log(t)
-    metrics = {
-        "pixels": mask.sum(),
-        "abs_rel": (np.abs(p - t) / t).mean(),
-        "sq_rel": ((p - t) ** 2 / t).mean(),
-        "rmse": np.sqrt(((p - t) ** 2).mean()),
-        "rmse_log": np.sqrt((g**2).mean()),
-        "log10": np.abs(np.log10(p) - np.log10(t)).mean(),
-        "silog": 100 * g.std(),
-    }
-    for k in (1, 2, 3):
-        metrics[f"delta{k}"] = (ratio < 1.25**k).mean()
-        metrics[f"delta{k}_error"] = (ratio >= 1.25**k).mean()
-    return metrics
+    metrics = metrics_of(p, t)
+    errors = {f"delta{k}_error": 1 - metrics[f"delta{k}"] for k in (1, 2, 3)}
+    return {"pixels": mask.sum(), **metrics, **errors}
 
 
 @pytest.mark.parametrize("cap", [20.0, 80.0, 1000.0])
@@ -88,9 +77,8 @@ def test_sums_do_not_depend_on_batches_or_workers_and_count_empty_images_apart()
     valid[2] = False
     expected = {}
     for i in (0, 1, 3, 4, 5, 6):
-        for key, value in reference(
-            prediction[i].numpy(), inverse[i].numpy(), valid[i].numpy(), 80.0
-        ).items():
+        alone = reference(*(maps[i].numpy() for maps in (prediction, inverse, valid)), 80.0)
+        for key, value in alone.items():
             expected[key] = expected.get(key, 0) + value / 6
     del expected["pixels"]
     for cuts in ([7], [1, 6], [3, 3, 1], [2, 1, 4]):
@@ -160,11 +148,8 @@ def test_whdr_counts_disagreeing_pairs():
 def test_segmentation_counts():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 5, (4, 6, 7), generator=generator)
-    prediction = torch.where(
-        torch.rand(4, 6, 7, generator=generator) < 0.6,
-        labels,
-        torch.randint(0, 5, (4, 6, 7), generator=generator),
-    )
+    right = torch.rand(4, 6, 7, generator=generator) < 0.6
+    prediction = torch.where(right, labels, torch.randint(0, 5, (4, 6, 7), generator=generator))
     labels[0, 0] = 255
     counts = [SegmentationCounts(6), SegmentationCounts(6)]  # class 5 never occurs
     counts[0].update(prediction[:1], labels[:1])

@@ -27,11 +27,9 @@ def tune_config() -> TuneConfig:
 @pytest.fixture
 def tables() -> list[AblationTable]:
     """Miniatures of three tables: two trained variants and one that is only measured."""
-    ignore, project = Row("Ignore", {READOUT: "ignore"}), Row("Project", {READOUT: "project"})
+    ignore, project, add = (Row(name, {READOUT: name.lower()}) for name in ("Ignore", "Project", "Add"))
     return [
         AblationTable("readout", "Table 7", "two readouts", (ignore, project)),
         AblationTable("resolution", "Figure 4", "one curve", (Row("Tiny", {READOUT: "ignore"}),)),
-        AblationTable(
-            "speed", "Table 9", "two speeds", (project, Row("Add", {READOUT: "add"})), trained=False
-        ),
+        AblationTable("speed", "Table 9", "two speeds", (project, add), trained=False),
     ]

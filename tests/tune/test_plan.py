@@ -19,12 +19,8 @@ def test_the_papers_tables_share_variants():
     trained = [variant for variant in variants.values() if variant.trained]
     assert len(trained) == len(rows) - 2
     assert variants["dpt_base.readout-ignore"].rows == {"skip": "Base {3, 6, 9, 12}", "readout": "Ignore"}
-    assert variants["dpt_base"].rows == {
-        "readout": "Project",
-        "backbone": "ViT-Base",
-        "resolution": "ViT-Base",
-        "speed": "DPT-Base",
-    }
+    base = {"readout": "Project", "backbone": "ViT-Base", "resolution": "ViT-Base", "speed": "DPT-Base"}
+    assert variants["dpt_base"].rows == base
     assert variants["dpt_hybrid.taps-3_6_9_12.readout-ignore"].rows == {"skip": "Hybrid {3, 6, 9, 12}"}
     assert [variant.key for variant in variants.values() if not variant.trained] == ["midas_v21"]
 

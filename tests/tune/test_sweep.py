@@ -65,9 +65,7 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):
     runs = runs_of("first")
     assert set(runs) == {"dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    ignore, project, add = (
-        runs[key] for key in ("dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add")
-    )
+    ignore, project, add = (runs[f"dpt_tiny{end}"] for end in (".readout-ignore", "", ".readout-add"))
     assert ignore.info.run_name == "first/dpt_tiny.readout-ignore/s0"
     tags = {key: value for key, value in ignore.data.tags.items() if records.table_of_tag(key)}
     assert tags == {"ablation.readout": "Ignore", "ablation.resolution": "Tiny"}
@@ -80,11 +78,8 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):
         assert points(run, "loss") == [2, 4]
         assert 0 < run.data.metrics[records.TRAIN_HOURS] < 1
         pictures = {item.path for item in MlflowClient().list_artifacts(run.info.run_id, records.PICTURES)}
-        assert pictures == {
-            records.picture_path(name, 0, what)
-            for name in DATASETS
-            for what in ("image", "truth", "prediction")
-        }
+        kinds = ("image", "truth", "prediction")
+        assert pictures == {records.picture_path(name, 0, what) for name in DATASETS for what in kinds}
     for name in (*DATASETS, records.MEAN):
         at_training = ignore.data.metrics[records.abs_rel_at(64, name)]
         assert at_training == ignore.data.metrics[records.abs_rel(name)]
@@ -102,9 +97,8 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):
     run_sweep(read_plan("first", "runs"), "runs", show=again.append)
     assert again == ["sweep first: 2 trials, 2 of them finished"]
     assert time.perf_counter() - before < 60
-    assert {key: run.info.run_id for key, run in runs_of("first").items()} == {
-        key: run.info.run_id for key, run in runs.items()
-    }
+    now = runs_of("first")
+    assert {key: now[key].info.run_id for key in now} == {key: runs[key].info.run_id for key in runs}
     assert points(runs_of("first")["dpt_tiny"], records.PARAMETERS) == [4]
 
     check_tables()

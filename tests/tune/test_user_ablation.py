@@ -15,10 +15,8 @@ def read(folder: Path, text: str) -> object:
 
 
 def test_a_grid_is_every_combination(tmp_path):
-    table = read(
-        tmp_path,
-        "name: decoder\ncaption: Width\nvary:\n  model.overrides.features: [64, 128]\n  seed: [1, 2, 3]\n",
-    )
+    vary = "vary:\n  model.overrides.features: [64, 128]\n  seed: [1, 2, 3]\n"
+    table = read(tmp_path, f"name: decoder\ncaption: Width\n{vary}")
     assert (table.name, table.caption, table.number, table.trained) == ("decoder", "Width", "", True)
     assert [row.title for row in table.rows][:2] == ["features=64, seed=1", "features=64, seed=2"]
     assert (len(table.rows), table.rows[-1].changes) == (6, {"model.overrides.features": 128, "seed": 3})
@@ -28,10 +26,8 @@ def test_a_grid_is_every_combination(tmp_path):
 def test_a_list_has_titles_of_its_own(tmp_path):
     table = read(tmp_path, "variants:\n  without: {loss.gradient_weight: 0}\n  paper: {}\n")
     assert table.name == "mine"
-    assert {row.title: dict(row.changes) for row in table.rows} == {
-        "without": {"loss.gradient_weight": 0},
-        "paper": {},
-    }
+    changes = {row.title: dict(row.changes) for row in table.rows}
+    assert changes == {"without": {"loss.gradient_weight": 0}, "paper": {}}
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -18,11 +18,8 @@ def listing(*paths: str) -> FileListing:
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 def test_files_of_a_name_come_together_in_sorted_order(chunk, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", chunk)
-    files, copies = collect_files(
-        listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg"),
-        PATTERN,
-        ["scene"],
-    )
+    found = listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg")
+    files, copies = collect_files(found, PATTERN, ["scene"])
     assert copies == []
     assert list(files.items()) == [
         (("a", "10"), {"image": "a/10.jpg"}),
@@ -32,9 +29,8 @@ def test_files_of_a_name_come_together_in_sorted_order(chunk, monkeypatch):
 
 
 def test_a_second_copy_is_told_with_the_first_and_left_out():
-    files, copies = collect_files(
-        listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png"), PATTERN, ["scene"]
-    )
+    found = listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png")
+    files, copies = collect_files(found, PATTERN, ["scene"])
     assert copies == [("x/a/1.jpg", "a/1.jpg"), ("y/a/1.jpg", "a/1.jpg"), ("y/b/2.png", "b/2.png")]
     assert dict(files.items()) == {
         ("a", "1"): {"image": "a/1.jpg", "depth": "a/1.png"},

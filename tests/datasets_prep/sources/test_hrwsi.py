@@ -64,9 +64,6 @@ def test_mask_of_another_size_is_refused(tmp_path):
 
 
 def write(root, disparity, mask):
-    files = {
-        "imgs/a.jpg": formats.encode_jpeg(np.zeros((*disparity.shape, 3), np.uint8)),
-        "gts/a.png": formats.encode_png(disparity),
-        "valid_masks/a.png": formats.encode_png(mask),
-    }
-    put(root / "train", files)
+    image = formats.encode_jpeg(np.zeros((*disparity.shape, 3), np.uint8))
+    maps = {"gts/a.png": formats.encode_png(disparity), "valid_masks/a.png": formats.encode_png(mask)}
+    put(root / "train", {"imgs/a.jpg": image, **maps})

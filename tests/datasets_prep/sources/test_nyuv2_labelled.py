@@ -22,12 +22,9 @@ SPLITS = {"trainNdxs": np.array([[1.0], [3.0]]), "testNdxs": np.array([[2.0]])}
 
 def write(root, photos=3, splits=SPLITS, **changes):
     """A file of `photos` photos of 2 x 3 pixels; photo n is grey of value n."""
-    arrays = {
-        "images": np.arange(1, photos + 1, dtype=np.uint8)[:, None, None, None]
-        * np.ones((1, 3, 3, 2), np.uint8),
-        "rawDepths": np.arange(photos * 6, dtype=np.float32).reshape(photos, 3, 2),
-        **changes,
-    }
+    greys = np.arange(1, photos + 1, dtype=np.uint8)[:, None, None, None]
+    depths = np.arange(photos * 6, dtype=np.float32).reshape(photos, 3, 2)
+    arrays = {"images": greys * np.ones((1, 3, 3, 2), np.uint8), "rawDepths": depths, **changes}
     root.mkdir(parents=True, exist_ok=True)
     with h5py.File(root / NAME, "w") as file:
         for name, values in arrays.items():
@@ -50,11 +47,8 @@ def test_pixels_and_metres_are_the_scenes(written):
 
 def test_the_split_counts_from_one(tmp_path):
     listing = NYUv2Labelled().list(write(tmp_path / "a" / "b"))
-    assert {s.sample_id: s.split for s in listing.samples} == {
-        "0001": "train",
-        "0002": "test",
-        "0003": "train",
-    }
+    splits = {s.sample_id: s.split for s in listing.samples}
+    assert splits == {"0001": "train", "0002": "test", "0003": "train"}
 
 
 def test_columns_come_before_rows(tmp_path):

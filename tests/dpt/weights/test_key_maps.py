@@ -20,16 +20,11 @@ def on_meta(name, **overrides):
 def authors_keys(layers, hybrid=False, segmentation=False):
     """Names and shapes of the authors' checkpoint of Base size, as its code creates them."""
     vit, d = "pretrained.model.", 768
-    shapes = {
-        f"{vit}cls_token": (1, 1, d),
-        f"{vit}pos_embed": (1, 577, d),
-        f"{vit}patch_embed.proj.weight": (d, 1024, 1, 1) if hybrid else (d, 3, 16, 16),
-        f"{vit}patch_embed.proj.bias": (d,),
-        f"{vit}norm.weight": (d,),
-        f"{vit}norm.bias": (d,),
-        f"{vit}head.weight": (1000, d),
-        f"{vit}head.bias": (1000,),
-    }
+    patches = (d, 1024, 1, 1) if hybrid else (d, 3, 16, 16)
+    shapes = {f"{vit}cls_token": (1, 1, d), f"{vit}pos_embed": (1, 577, d)}
+    shapes |= {f"{vit}patch_embed.proj.weight": patches, f"{vit}patch_embed.proj.bias": (d,)}
+    shapes |= {f"{vit}norm.weight": (d,), f"{vit}norm.bias": (d,)}
+    shapes |= {f"{vit}head.weight": (1000, d), f"{vit}head.bias": (1000,)}
     for i in range(layers):
         block = f"{vit}blocks.{i}."
         sizes = {"attn.qkv": (3 * d, d), "attn.proj": (d, d), "mlp.fc1": (4 * d, d), "mlp.fc2": (d, 4 * d)}
@@ -160,19 +155,12 @@ def test_midas_checkpoints_are_recognised_and_fit():
     model = on_meta("midas_v21")
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}
     theirs = KEY_MAPS["midas"].write(tensors, model.config)
-    for key in (
-        "pretrained.layer1.0.weight",
-        "pretrained.layer1.1.running_mean",
-        "pretrained.layer1.4.2.conv3.weight",
-        "pretrained.layer4.0.downsample.1.weight",
-        "scratch.refinenet1.resConfUnit1.conv1.bias",
-        "scratch.layer4_rn.weight",
-        "scratch.output_conv.2.weight",
-    ):
-        assert key in theirs
-    unused = {
-        f"scratch.refinenet4.resConfUnit1.conv{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")
-    }
+    backbone = ("layer1.0.weight", "layer1.1.running_mean", "layer1.4.2.conv3.weight")
+    backbone += ("layer4.0.downsample.1.weight",)
+    decoder = ("refinenet1.resConfUnit1.conv1.bias", "layer4_rn.weight", "output_conv.2.weight")
+    assert {f"pretrained.{key}" for key in backbone} | {f"scratch.{key}" for key in decoder} <= theirs.keys()
+    unit, kinds = "scratch.refinenet4.resConfUnit1.", ("weight", "bias")
+    unused = {f"{unit}conv{n}.{kind}" for n in (1, 2) for kind in kinds}
     assert len(theirs.keys() | unused) == 666  # as published
     theirs |= {key: torch.zeros(1) for key in unused}
     assert from_tensors(theirs, "midas_v21_384.pt").config == model.config

@@ -79,11 +79,8 @@ def test_a_whole_run(ray_session, mlflow_database, raw, model, capsys):
         assert formats.decode_rgb(Path(f"evaluation/worst_{name}.png").read_bytes()).size
     markdown = Path("evaluation/table.md").read_text()
     assert "| paper: DPT-Large, MIX 6 | 10.82 (-13.2%) | 9.97 (-30.3%) | -21.8% |" in markdown
-    [ours] = [
-        line
-        for line in csv.DictReader(Path("evaluation/table.csv").read_text().splitlines())
-        if line["method"] == model and line["dataset"] == "tum"
-    ]
+    lines = csv.DictReader(Path("evaluation/table.csv").read_text().splitlines())
+    [ours] = [line for line in lines if (line["method"], line["dataset"]) == (model, "tum")]
     tum = table.slice(2)
     mean = 100 * sum(tum.column("delta1_error").to_pylist()) / 5
     assert float(ours["value"]) == pytest.approx(mean)

@@ -49,11 +49,8 @@ def test_a_job_is_known_by_what_ray_sets_for_it(monkeypatch):
 
 
 def test_the_client_keeps_the_clusters_version(monkeypatch):
-    answer = SimpleNamespace(
-        status_code=200,
-        json=lambda: {"version": "4", "ray_version": "3.2.1", "ray_commit": "x", "session_name": "y"},
-        raise_for_status=lambda: None,
-    )
+    content = {"version": "4", "ray_version": "3.2.1", "ray_commit": "x", "session_name": "y"}
+    answer = SimpleNamespace(status_code=200, json=lambda: content, raise_for_status=lambda: None)
     monkeypatch.setattr(dashboard.SubmissionClient, "_do_request", lambda *_, **__: answer)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     assert ray_private.server_version(ray.job_submission.JobSubmissionClient()) == "3.2.1"

@@ -23,11 +23,8 @@ def test_workers_of_a_cluster_learn_where_storage_is_but_get_no_key_to_it():
 
 def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    tracking = {
-        "MLFLOW_TRACKING_URI": "http://mlflow.example:5000",
-        "MLFLOW_TRACKING_USERNAME": "ada",
-        "MLFLOW_TRACKING_PASSWORD": "secret",
-    }
+    tracking = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "secret"}
+    tracking["MLFLOW_TRACKING_URI"] = "http://mlflow.example:5000"
     for name, value in tracking.items():
         monkeypatch.setenv(name, value)
     assert session.carried_variables() == tracking

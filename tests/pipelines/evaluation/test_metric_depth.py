@@ -5,24 +5,14 @@ import torch
 from dpt.regions import kb_window, region_window
 from pipelines.evaluation.metric_depth import METRICS, ProtocolError, protocol_metrics
 from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
+from tests.support.zero_shot_reference import metrics_of
 
 
 def by_hand(prediction: np.ndarray, depth: np.ndarray, counted: np.ndarray, cap: float) -> dict[str, float]:
     """The metrics of one image as the literature defines them, in float64."""
     p = np.clip(prediction[counted].astype(np.float64), 1e-3, cap)
     t = depth[counted].astype(np.float64)
-    ratio, log = np.maximum(p / t, t / p), np.log(p) - np.log(t)
-    return {
-        "delta1": np.mean(ratio < 1.25),
-        "delta2": np.mean(ratio < 1.25**2),
-        "delta3": np.mean(ratio < 1.25**3),
-        "abs_rel": np.mean(np.abs(p - t) / t),
-        "sq_rel": np.mean((p - t) ** 2 / t),
-        "rmse": np.sqrt(np.mean((p - t) ** 2)),
-        "rmse_log": np.sqrt(np.mean(log**2)),
-        "log10": np.mean(np.abs(np.log10(p) - np.log10(t))),
-        "silog": 100 * np.sqrt(np.mean(log**2) - np.mean(log) ** 2),
-    }
+    return metrics_of(p, t)
 
 
 def scene(height: int, width: int, farthest: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

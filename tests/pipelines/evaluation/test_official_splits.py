@@ -13,17 +13,13 @@ from tests.support.paths import SAMPLES
 LISTS = SAMPLES / "splits"
 
 
-def renamed(shards: Path, train: int, test: int) -> PreparedDataset:
+def renamed(folder: Path, train: int, test: int) -> PreparedDataset:
     """A prepared dataset that says it is KITTI, with so many images."""
-    (dataset,) = open_datasets([str(shards / "tartanair")])
+    (dataset,) = open_datasets([str(folder / "tartanair")])
     splits = {"train": "train", "val": "test"}
-    manifest = replace(
-        dataset.manifest,
-        dataset="kitti",
-        samples={"train": train, "test": test},
-        shards=[replace(shard, split=splits[shard.split]) for shard in dataset.manifest.shards],
-    )
-    return PreparedDataset(dataset.folder, manifest)
+    shards = [replace(shard, split=splits[shard.split]) for shard in dataset.manifest.shards]
+    changes = {"dataset": "kitti", "samples": {"train": train, "test": test}, "shards": shards}
+    return PreparedDataset(dataset.folder, replace(dataset.manifest, **changes))
 
 
 def test_missing_images_are_counted_and_refused_unless_allowed(shards_folder):

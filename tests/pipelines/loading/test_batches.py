@@ -166,12 +166,8 @@ def test_evaluation_sees_each_image_once_whatever_the_number_of_workers(shards_f
 
 
 def one_by_one(dataset: object, world_size: int) -> list[str]:
-    return [
-        sample_id
-        for rank in range(world_size)
-        for batch in evaluation_batches(dataset, "val", 0, rank, world_size, batch_size=3)
-        for sample_id in batch.sample_ids
-    ]
+    shares = [evaluation_batches(dataset, "val", 0, rank, world_size, 3) for rank in range(world_size)]
+    return [sample_id for share in shares for batch in share for sample_id in batch.sample_ids]
 
 
 def grouped(items: str, batches: SameSizeBatches[str]) -> list[str]:

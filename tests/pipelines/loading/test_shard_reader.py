@@ -17,12 +17,8 @@ def datasets(shards_folder: Path) -> list[PreparedDataset]:
 
 def every_row(reader: ShardReader) -> list[str]:
     """Sample ids, in order."""
-    return [
-        row["sample_id"]
-        for dataset, groups in enumerate(reader.row_groups)
-        for group in range(len(groups))
-        for row in reader.rows(dataset, group)
-    ]
+    places = [(i, group) for i, groups in enumerate(reader.row_groups) for group in range(len(groups))]
+    return [row["sample_id"] for place in places for row in reader.rows(*place)]
 
 
 def expected_rows(datasets: list[PreparedDataset]) -> list[str]:

@@ -18,12 +18,9 @@ def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None
 
 def results(rows: dict[str, tuple[float, list[float]]]) -> TableResults:
     """Row → the paper's mean, ours a seed."""
-    found = tuple(
-        RowResults(
-            Row(title, {}, {"mean": paper}), tuple(trial(seed, v) for seed, v in enumerate(ours)), (0, 1, 2)
-        )
-        for title, (paper, ours) in rows.items()
-    )
+    trials = {title: tuple(trial(*pair) for pair in enumerate(ours)) for title, (_, ours) in rows.items()}
+    shown = [Row(title, {}, {"mean": paper}) for title, (paper, _) in rows.items()]
+    found = tuple(RowResults(row, trials[row.title], (0, 1, 2)) for row in shown)
     return TableResults(AblationTable("t", "", "t", tuple(row.row for row in found)), found)
 
 

@@ -38,11 +38,8 @@ def test_too_few_figures_tell_nothing():
 
 
 def test_the_note_says_what_is_known():
-    clear, luck, unknown = (
-        Comparison(0.01, 0.001, 6),
-        Comparison(0.001, 0.4, 6),
-        Comparison(0.01, math.nan, 1),
-    )
+    clear, luck = Comparison(0.01, 0.001, 6), Comparison(0.001, 0.4, 6)
+    unknown = Comparison(0.01, math.nan, 1)
     assert note("A", {"B": clear}).startswith("A is better than all others (paired t-test over 6")
     assert "A is better than B; from the others it cannot be told apart" in note("A", {"B": clear, "C": luck})
     assert "cannot be told apart from the others" in note("A", {"C": luck})
