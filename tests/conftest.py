@@ -49,13 +49,8 @@ def ray_session() -> Iterator[None]:
     """A Ray of this process's own, on loopback."""
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-    )
+    machine = {"num_cpus": 2, "_node_ip_address": "127.0.0.1", "object_store_memory": 200 * 2**20}
+    ray.init("local", **machine, log_to_driver=False)
     yield
     ray.shutdown()
 

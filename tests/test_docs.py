@@ -43,11 +43,8 @@ OTHER_PROGRAMS = {".", "aws", "cd", "export", "mkdir", "mlflow", "open", "ray"}
 
 # ---- command lines
 def shell_lines() -> list[Any]:
-    return [
-        pytest.param(words, id=f"{block.where} {' '.join(words)[:60]}")
-        for block in blocks("sh")
-        for words in commands(block.code)
-    ]
+    lines = [(block, words) for block in blocks("sh") for words in commands(block.code)]
+    return [pytest.param(words, id=f"{block.where} {' '.join(words)[:60]}") for block, words in lines]
 
 
 @pytest.mark.parametrize("words", shell_lines())

@@ -36,13 +36,10 @@ Volume = strict("Volume", name=str, emptyDir=EmptyDirectory)
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 Toleration = strict("Toleration", key=str, operator=Literal["Exists", "Equal"], effect=Effect)
 # No `hostNetwork`, and no service account but the one that may reach the bucket.
+Containers = Annotated[list[Container], Field(min_length=1)]
+Chosen = {"nodeSelector": (dict[str, str], {}), "tolerations": (list[Toleration], [])}
 PodSpec = strict(
-    "PodSpec",
-    serviceAccountName=str,
-    containers=Annotated[list[Container], Field(min_length=1)],
-    nodeSelector=(dict[str, str], {}),
-    tolerations=(list[Toleration], []),
-    volumes=(list[Volume], []),
+    "PodSpec", serviceAccountName=str, containers=Containers, volumes=(list[Volume], []), **Chosen
 )
 PodTemplate = strict("PodTemplate", spec=PodSpec)
 # No `serviceType`: it is ClusterIP where none is given, and others are reachable from outside.
@@ -52,25 +49,13 @@ Group = {"rayStartParams": dict[str, str], "template": PodTemplate}
 WorkerGroup = strict("WorkerGroup", groupName=str, **Replicas, **Group)
 AuthOptions = strict("AuthOptions", mode=Literal["token"])
 AutoscalerOptions = strict("AutoscalerOptions", version=Literal["v1", "v2"], idleTimeoutSeconds=int)
-RayClusterSpec = strict(
-    "RayClusterSpec",
-    rayVersion=str,
-    authOptions=AuthOptions,
-    enableInTreeAutoscaling=bool,
-    autoscalerOptions=AutoscalerOptions,
-    headGroupSpec=HeadGroup,
-    workerGroupSpecs=list[WorkerGroup],
-)
-RayJobSpec = strict(
-    "RayJobSpec",
-    entrypoint=str,
-    runtimeEnvYAML=str,
-    submissionMode=Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"],
-    backoffLimit=Count,
-    shutdownAfterJobFinishes=bool,
-    ttlSecondsAfterFinished=Count,
-    rayClusterSpec=RayClusterSpec,
-)
+Groups = {"headGroupSpec": HeadGroup, "workerGroupSpecs": list[WorkerGroup]}
+Scaling = {"enableInTreeAutoscaling": bool, "autoscalerOptions": AutoscalerOptions}
+RayClusterSpec = strict("RayClusterSpec", rayVersion=str, authOptions=AuthOptions, **Scaling, **Groups)
+Mode = Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
+Command = {"entrypoint": str, "runtimeEnvYAML": str, "submissionMode": Mode, "backoffLimit": Count}
+End = {"shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": Count}
+RayJobSpec = strict("RayJobSpec", **Command, **End, rayClusterSpec=RayClusterSpec)
 RayJob = strict(
     "RayJob", apiVersion=Literal["ray.io/v1"], kind=Literal["RayJob"], metadata=Metadata, spec=RayJobSpec
 )

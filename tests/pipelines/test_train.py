@@ -56,7 +56,7 @@ def test_a_run_resumes_its_mlflow_run(runs):
     ({"sampling": "stratified"}, "config.sampling: 'multinomial' → 'stratified'"),
     ({"optimizer": {"schedule": "poly"}}, "config.optimizer.schedule: 'constant' → 'poly'"),
     ({"stages": [{"steps": 5, "datasets": ["redweb"]}]},
-     "config.stages: [] → " "[{'weights': {}, 'balance': 'datasets', 'steps': 5, 'datasets': ['redweb']}]"),
+     "config.stages: [] → [{'weights': {}, 'balance': 'datasets', 'steps': 5, 'datasets': ['redweb']}]"),
 ])  # fmt: skip
 def test_another_config_or_plan_is_refused_with_the_difference(runs, changes, difference):
     run = runs.start()

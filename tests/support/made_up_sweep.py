@@ -63,11 +63,9 @@ def make_sweep(
             key = "-".join(f"{k.rpartition('.')[2]}={v}" for k, v in sorted(row.changes.items()))
             if row.title not in left_out:
                 variants.setdefault(key, {})[table] = row.title
-    plan = {
-        "tables": [_plain(PAPER[table], left_out) for table in tables],
-        "variants": [{"key": key, "rows": rows} for key, rows in variants.items()],
-        "seeds": list(seeds),
-    }
+    listed = [{"key": key, "rows": rows} for key, rows in variants.items()]
+    shown = [_plain(PAPER[table], left_out) for table in tables]
+    plan = {"tables": shown, "variants": listed, "seeds": list(seeds)}
     client.log_text(parent.info.run_id, yaml.safe_dump(plan), records.SWEEP_FILE)
     for key, rows in variants.items():
         if not_started & set(rows.values()):

@@ -30,9 +30,8 @@ def test_kitti_counts_inside_the_garg_crop_up_to_80_metres():
     expected = []
     for prediction, depth in scenes:
         counted = np.zeros((height, width), bool)
-        counted[
-            int(0.40810811 * 375) : int(0.99189189 * 375), int(0.03594771 * 1242) : int(0.96405229 * 1242)
-        ] = 1
+        rows = slice(int(0.40810811 * 375), int(0.99189189 * 375))
+        counted[rows, int(0.03594771 * 1242) : int(0.96405229 * 1242)] = 1
         counted &= (depth > 1e-3) & (depth < 80)
         expected.append(by_hand(prediction, depth, counted, 80.0))
         # What the network does not see lies outside of what counts.
@@ -48,9 +47,8 @@ def test_nyu_counts_inside_the_eigen_crop_up_to_10_metres():
     counted = np.zeros((480, 640), bool)
     counted[45:471, 41:601] = True
     counted &= (depth > 1e-3) & (depth < 10)
-    found = protocol_metrics(
-        torch.from_numpy(prediction)[None], torch.from_numpy(depth)[None], PROTOCOLS["nyuv2"], ["a"]
-    )
+    maps = (torch.from_numpy(values)[None] for values in (prediction, depth))
+    found = protocol_metrics(*maps, PROTOCOLS["nyuv2"], ["a"])
     assert found["pixels"].item() == counted.sum()
     for name, value in by_hand(prediction, depth, counted, 10.0).items():
         assert found[name].item() == pytest.approx(value, rel=1e-9), name

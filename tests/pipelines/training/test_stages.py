@@ -37,10 +37,8 @@ def test_shares_follow_weights_or_sizes(datasets):
 
 
 def test_curated_datasets_come_first_and_then_all(datasets):
-    assert stages(datasets, CURATED, "sampling=stratified") == [
-        Stage(30, [1.0, 0.0], "stratified"),
-        Stage(70, [1.0, 1.0], "stratified"),
-    ]
+    expected = [Stage(30, [1.0, 0.0], "stratified"), Stage(70, [1.0, 1.0], "stratified")]
+    assert stages(datasets, CURATED, "sampling=stratified") == expected
 
 
 @pytest.mark.parametrize(("override", "message"), [

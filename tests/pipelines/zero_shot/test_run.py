@@ -131,12 +131,11 @@ def test_a_given_prediction_is_worth_exactly_what_plain_numpy_says(name, raw):
         assert ready.pixels.shape[:2] == input_size(*ready.image.shape[:2], SIDE_OF[name], SIDE)
         prediction = np.random.default_rng(seed).uniform(0, 9, ready.pixels.shape[:2]).astype(np.float32)
         reference = reference_of(name, prediction, ready.image.shape[:2], sample_raw)
+        given = torch.from_numpy(prediction)
         if name == "diw":
-            measured = measure_order(
-                torch.from_numpy(prediction), ready.points, ready.a_is_farther, ready.image.shape[:2]
-            )
+            measured = measure_order(given, ready.points, ready.a_is_farther, ready.image.shape[:2])
         else:
-            measured = measure_depth(torch.from_numpy(prediction), ready.depth, description.cap)
+            measured = measure_depth(given, ready.depth, description.cap)
         if reference is None:
             assert measured.pixels == 0
             continue
