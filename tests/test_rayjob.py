@@ -35,9 +35,9 @@ EmptyDirectory = strict("EmptyDirectory", medium=Literal["Memory"], sizeLimit=st
 Volume = strict("Volume", name=str, emptyDir=EmptyDirectory)
 Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 Toleration = strict("Toleration", key=str, operator=Literal["Exists", "Equal"], effect=Effect)
-# No `hostNetwork`, and no service account but the one that may reach the bucket.
 Containers = Annotated[list[Container], Field(min_length=1)]
 Chosen = {"nodeSelector": (dict[str, str], {}), "tolerations": (list[Toleration], [])}
+# No `hostNetwork`, and no service account but the one that may reach the bucket.
 PodSpec = strict(
     "PodSpec", serviceAccountName=str, containers=Containers, volumes=(list[Volume], []), **Chosen
 )
