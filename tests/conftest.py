@@ -51,14 +51,8 @@ def ray_session() -> Iterator[None]:
     """A Ray of this process's own, on loopback."""
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        _node_ip_address="127.0.0.1",
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-    )
+    machine = {"num_cpus": 2, "_node_ip_address": "127.0.0.1", "object_store_memory": 200 * 2**20}
+    ray.init("local", **machine, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -84,6 +78,16 @@ def mlflow_database(mlflow_template: Path, tmp_path: Path, monkeypatch: pytest.M
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return uri
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
+    """An empty working directory with Ray and MLflow at hand."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(mlflow_database)
+    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ Ray's own schema rejects misspelt keys; the rest here is what the schema cannot 
 the internet, that nothing runs while idle, and that the nodes get the versions that we pin.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import shutil
@@ -53,7 +51,7 @@ def node_types(cluster: dict[str, Any]) -> dict[str, Any]:
     return types
 
 
-def test_ray_accepts_it(cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_accepts_it(cluster, monkeypatch):
     monkeypatch.chdir(REPOSITORY)  # file mounts are relative to where `ray up` runs
     prepared = prepare_config(cluster)
     validate_config(prepared)
@@ -61,20 +59,18 @@ def test_ray_accepts_it(cluster: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     assert not [command for command in prepared["head_setup_commands"] if "ray-wheels" in command]
 
 
-def test_ray_rejects_a_misspelt_key(cluster: dict[str, Any]) -> None:
+def test_ray_rejects_a_misspelt_key(cluster):
     with pytest.raises(Exception, match="idle_timeout_minuets"):
         validate_config(prepare_config(cluster | {"idle_timeout_minuets": 5}))
 
 
-def test_the_head_offers_no_cpu(cluster: dict[str, Any], node_types: dict[str, Any]) -> None:
+def test_the_head_offers_no_cpu(cluster, node_types):
     head = node_types[cluster["head_node_type"]]
     assert head["resources"] == {"CPU": 0}
     assert "InstanceMarketOptions" not in head["node_config"], "a reclaimed spot head ends every job"
 
 
-def test_no_worker_runs_while_there_is_nothing_to_do(
-    cluster: dict[str, Any], node_types: dict[str, Any]
-) -> None:
+def test_no_worker_runs_while_there_is_nothing_to_do(cluster, node_types):
     workers = {name: kind for name, kind in node_types.items() if name != cluster["head_node_type"]}
     assert sum(kind["min_workers"] for kind in workers.values()) == 0
     assert sum(kind["max_workers"] for kind in workers.values()) <= cluster["max_workers"]
@@ -82,16 +78,14 @@ def test_no_worker_runs_while_there_is_nothing_to_do(
     assert 0 < cluster["idle_timeout_minutes"] <= 15
 
 
-def test_cpu_work_is_on_spot_and_training_has_gpus(node_types: dict[str, Any]) -> None:
+def test_cpu_work_is_on_spot_and_training_has_gpus(node_types):
     spot = {name for name, kind in node_types.items() if "InstanceMarketOptions" in kind["node_config"]}
     gpu = {name for name, kind in node_types.items() if kind["resources"].get("GPU")}
     assert spot == {"cpu_spot"}
     assert gpu == {"gpu"}
 
 
-def test_nothing_is_open_to_the_internet(
-    text: str, cluster: dict[str, Any], node_types: dict[str, Any]
-) -> None:
+def test_nothing_is_open_to_the_internet(text, cluster, node_types):
     assert "0.0.0.0" not in text
     assert "::/0" not in text
     assert cluster["provider"]["use_internal_ips"] is True
@@ -104,21 +98,19 @@ def test_nothing_is_open_to_the_internet(
     assert all("--dashboard-host=127.0.0.1" in c for c in head_starts(cluster))
 
 
-def test_every_node_demands_the_token(cluster: dict[str, Any]) -> None:
+def test_every_node_demands_the_token(cluster):
     assert "--env RAY_AUTH_MODE=token" in cluster["docker"]["run_options"]
     assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
-def test_credentials_come_from_instance_profiles_only(text: str, node_types: dict[str, Any]) -> None:
+def test_credentials_come_from_instance_profiles_only(text, node_types):
     for name, kind in node_types.items():
         assert kind["node_config"]["IamInstanceProfile"]["Name"], name
         assert kind["node_config"]["MetadataOptions"]["HttpTokens"] == "required", name
     assert not re.search(r"AKIA|aws_secret|SECRET_ACCESS_KEY", text, re.IGNORECASE)
 
 
-def test_images_have_the_pinned_ray_and_a_supported_python(
-    cluster: dict[str, Any], node_types: dict[str, Any]
-) -> None:
+def test_images_have_the_pinned_ray_and_a_supported_python(cluster, node_types):
     docker = cluster["docker"]
     images = {docker["image"], docker["head_image"]}
     images |= {kind["docker"]["worker_image"] for kind in node_types.values() if "docker" in kind}
@@ -134,21 +126,16 @@ def test_images_have_the_pinned_ray_and_a_supported_python(
     assert node_types["gpu"].get("docker", {}).get("worker_image", docker["image"]).endswith("-gpu")
 
 
-def test_nodes_install_our_pins_without_our_code(cluster: dict[str, Any], tmp_path: Path) -> None:
+def test_nodes_install_our_pins_without_our_code(cluster, tmp_path):
     """The mounted files are enough to build: dependencies and the `dpt` command, but none of the packages."""
     mounts = {remote: local for remote, local in cluster["file_mounts"].items() if "dpt-install" in remote}
     assert "~/dpt-install/constraints.txt" in mounts
     assert all('-c "$build/constraints.txt" "$build[s3]"' in c for c in cluster["setup_commands"])
     for remote, local in mounts.items():
         shutil.copy(REPOSITORY / local, tmp_path / Path(remote).name)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"),
-            *("--no-build-isolation", "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path)),
-        ],
-        check=True,
-        timeout=120,
-    )
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-build-isolation", "--wheel-dir", str(tmp_path / "wheels"), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=120)
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]
@@ -157,8 +144,6 @@ def test_nodes_install_our_pins_without_our_code(cluster: dict[str, Any], tmp_pa
 
 
 # ---- what `ray job submit --working-dir .` uploads
-
-
 def packed(folder: Path, target: Path) -> list[str]:
     """Pack a working directory as `ray job submit` does; returns the names of the files in it."""
     zip_working_directory(folder, target)
@@ -166,7 +151,7 @@ def packed(folder: Path, target: Path) -> list[str]:
         return [name for name in archive.namelist() if not name.endswith("/")]
 
 
-def test_the_upload_is_small_and_complete(tmp_path: Path) -> None:
+def test_the_upload_is_small_and_complete(tmp_path):
     names = packed(REPOSITORY, tmp_path / "package.zip")
     # Ray does not compress what it packs.
     assert (tmp_path / "package.zip").stat().st_size < 1.5 * MEBIBYTE
@@ -178,7 +163,7 @@ def test_the_upload_is_small_and_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_gitignore", [True, False])
-def test_the_upload_leaves_out_what_work_leaves_behind(tmp_path: Path, with_gitignore: bool) -> None:
+def test_the_upload_leaves_out_what_work_leaves_behind(tmp_path, with_gitignore):
     """A downloaded archive has no repository around it: `.rayignore` must do without `.gitignore`."""
     tree = tmp_path / "tree"
     kept, junk = KEPT.split(), JUNK.split()

@@ -1,12 +1,9 @@
 """What README and docs say, as far as it can be checked without Ray: every command line, snippet and link."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from pipelines.config_files import TASK_CONFIGS, load_section
 from pipelines.convert import EXPORTERS
 from pipelines.evaluation.sets import ZERO_SHOT
 from pipelines.finetune import preset_of
+from tests.support.commands import dpt as run_dpt
 from tests.support.documents import PAGES, README, Block, blocks, commands
 from tests.support.paths import REPOSITORY
 from tune import cli
@@ -43,43 +41,27 @@ OTHER_PROGRAMS = {".", "aws", "cd", "export", "mkdir", "mlflow", "open", "ray"}
 """What shell blocks may call besides `dpt`, `make` and the benchmarks."""
 
 
-def _id(block: Block) -> str:
-    return block.where
-
-
 # ---- command lines
-
-
 def shell_lines() -> list[Any]:
-    return [
-        pytest.param(words, id=f"{block.where} {' '.join(words)[:60]}")
-        for block in blocks("sh")
-        for words in commands(block.code)
-    ]
+    lines = [(block, words) for block in blocks("sh") for words in commands(block.code)]
+    return [pytest.param(words, id=f"{block.where} {' '.join(words)[:60]}") for block, words in lines]
 
 
 @pytest.mark.parametrize("words", shell_lines())
-def test_every_command_line_parses(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_line_parses(words, tmp_path, monkeypatch):
     _write_shown_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     check_line(words)
 
 
-def test_a_wrong_command_line_is_seen() -> None:
+def test_a_wrong_command_line_is_seen():
     for line in (
-        "dpt tarin --data x --name y",
-        "dpt train --data x --nmae y",
-        "dpt train --data x --name y stepz=3",
-        "dpt train --data x --name y steps=many",
+        *("dpt tarin --data x --name y", "dpt train --data x --nmae y", "make tset", "pip install dpt"),
+        *("dpt train --data x --name y stepz=3", "dpt train --data x --name y steps=many"),
         "dpt submit -- train --data s3://x --name y stepz=3",
-        "dpt prepare redwep --raw x --out y",
-        "dpt evaluate --model x --on eth4d --raw y",
-        "dpt tune skp --data x --name y",
-        "dpt predict a.jpg --model m --out o --dtype float17",
-        "make tset",
-        "pip install dpt",
-        "python benchmarks/nothing.py",
-        "python benchmarks/scaling.py --gpu 3",
+        *("dpt prepare redwep --raw x --out y", "dpt evaluate --model x --on eth4d --raw y"),
+        *("dpt tune skp --data x --name y", "dpt predict a.jpg --model m --out o --dtype float17"),
+        *("python benchmarks/nothing.py", "python benchmarks/scaling.py --gpu 3"),
     ):
         with pytest.raises(Exception):  # noqa: B017, PT011 (each has an error of its own)
             check_line(shlex.split(line))
@@ -165,23 +147,22 @@ def _check_prepare(parameters: dict[str, Any]) -> None:
     _check_section("prepare", IngestSettings)(parameters)
 
 
-def _check_generate(parameters: dict[str, Any]) -> None:
-    assert parameters["dataset"] in WRITERS
+def _check_known(name: str, known: Container[str]) -> Callable[[dict[str, Any]], None]:
+    def check(parameters: dict[str, Any]) -> None:
+        assert parameters[name] in known
 
-
-def _check_convert(parameters: dict[str, Any]) -> None:
-    assert parameters["to"] in EXPORTERS
+    return check
 
 
 _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
-    "generate": _check_generate,
+    "generate": _check_known("dataset", WRITERS),
     "prepare": _check_prepare,
     "stereo": _check_section("stereo", StereoSettings),
     "train": _check_train,
     "finetune": _check_finetune,
     "evaluate": _check_evaluate,
     "predict": _check_predict,
-    "convert": _check_convert,
+    "convert": _check_known("to", EXPORTERS),
     "tune": _check_tune,
     "config": _check_config,
     "submit": lambda parameters: _check_dpt(parameters["command"]),
@@ -190,20 +171,14 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 # ---- other blocks
-
-
-@pytest.mark.parametrize("block", blocks("console"), ids=_id)
-def test_every_console_example_prints_what_it_shows(
-    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.where)
+def test_every_console_example_prints_what_it_shows(block, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     first, _, expected = block.code.partition("\n")
     prompt, *words = shlex.split(first)
     assert prompt == "$"
     assert words[0] == "dpt"
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit):
-        cli.main()
+    run_dpt(*words[1:])
     printed = "".join(capsys.readouterr())
     pattern = ".*".join(map(re.escape, expected.strip().split("…")))
     assert re.fullmatch(pattern, printed.strip(), re.DOTALL), printed
@@ -216,8 +191,8 @@ def _write_shown_files(folder: Path) -> None:
             (folder / match[1]).write_text(block.code)
 
 
-@pytest.mark.parametrize("block", blocks("yaml"), ids=_id)
-def test_every_yaml_file_is_valid(block: Block, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.where)
+def test_every_yaml_file_is_valid(block, tmp_path):
     name = block.code.partition("\n")[0].removeprefix("# ")
     path = tmp_path / name
     path.write_text(block.code)
@@ -237,8 +212,8 @@ def plain_snippets() -> list[Block]:
     return [b for b in blocks("python") if READS_SHARDS not in b.code and LOADS_REGISTERED not in b.code]
 
 
-@pytest.mark.parametrize("block", plain_snippets(), ids=_id)
-def test_every_python_snippet_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", plain_snippets(), ids=lambda block: block.where)
+def test_every_python_snippet_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("photo.jpg", np.zeros((48, 64, 3), np.uint8))
     dpt.save_model(dpt.create_model("dpt_tiny"), "runs/first/step_00000300")
@@ -250,22 +225,24 @@ def test_every_python_snippet_runs(block: Block, tmp_path: Path, monkeypatch: py
 
 # ---- links, names, length
 
+of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + "/" + page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
+
+@of_every_page
+def test_every_link_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
     local = [target for target in targets if "://" not in target]
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name + "/" + page.name)
-def test_every_file_that_is_named_is_there(page: Path) -> None:
+@of_every_page
+def test_every_file_that_is_named_is_there(page):
     packages = "dpt|datasets_prep|pipelines|tune|tests|docs|benchmarks"
     named = re.findall(rf"`((?:{packages})/[\w./-]+)`", page.read_text(encoding="utf-8"))
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
-def test_every_setting_that_the_page_about_the_paper_names_exists() -> None:
+def test_every_setting_that_the_page_about_the_paper_names_exists():
     text = (REPOSITORY / "docs" / "paper.md").read_text(encoding="utf-8")
     jobs = "|".join(Experiment.model_fields)
     named = re.findall(rf"`((?:{jobs})(?:\.\w+)+)`", text)
@@ -281,7 +258,7 @@ def _look_up(section: BaseModel, path: list[str]) -> None:
         section = getattr(section, key)
 
 
-def test_the_readme_is_short_and_leads_to_every_page() -> None:
+def test_the_readme_is_short_and_leads_to_every_page():
     text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MOST_README_LINES
     missing = [page.name for page in PAGES[1:] if f"({os.path.relpath(page, REPOSITORY)})" not in text]

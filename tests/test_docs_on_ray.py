@@ -1,7 +1,5 @@
 """What README and docs show that needs Ray or MLflow: the README's tour, shards read without this project."""
 
-from __future__ import annotations
-
 import runpy
 import shutil
 from pathlib import Path
@@ -9,20 +7,14 @@ from pathlib import Path
 import cv2
 import duckdb
 import numpy as np
-import pytest
-from typer.testing import CliRunner
 
 from datasets_prep.manifest import open_dataset
+from tests.support.commands import said
 from tests.support.documents import README, blocks, commands
 from tests.test_docs import LOADS_REGISTERED, READS_SHARDS
-from tune import cli
 
-SMALLER = {
-    "--scenes 60": "--scenes 8",
-    "steps=300": "steps=2",
-    "step_00000300": "step_00000002",
-    "checkpoint_every=100": "checkpoint_every=1",
-}
+SMALLER = {"--scenes 60": "--scenes 8", "steps=300": "steps=2", "step_00000300": "step_00000002"}
+SMALLER["checkpoint_every=100"] = "checkpoint_every=1"
 """What the tour says → what it says here, where a minute must do."""
 
 
@@ -39,23 +31,20 @@ def tour() -> list[list[str]]:
         text[: text.index(title)].count("\n") for title in ("## A tour", "## The same with real data")
     )
     code = "\n".join(block.code for block in lines if first < block.line < last)
-    for said, here in SMALLER.items():
-        assert said in code
-        code = code.replace(said, here)
+    for there, here in SMALLER.items():
+        assert there in code
+        code = code.replace(there, here)
     return [words[1:] for words in commands(code) if words[0] == "dpt"]
 
 
-def test_the_tour_of_the_readme_and_a_registered_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None, mlflow_database: str
-) -> None:
+def test_the_tour_of_the_readme_and_a_registered_model(tmp_path, monkeypatch, ray_session, mlflow_database):
     monkeypatch.chdir(tmp_path)
     steps = tour()
     assert [words[0] for words in steps] == [
         *("generate", "prepare", "inspect", "train", "evaluate", "publish", "models", "predict")
     ]
     for words in steps:
-        result = CliRunner().invoke(cli.app, words, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
+        said(*words)
     assert (tmp_path / "inspection" / "inspection.html").is_file()
     assert len(list((tmp_path / "predictions").glob("*_colour.png"))) == 5
     cv2.imwrite("photo.jpg", np.zeros((48, 64, 3), np.uint8))
@@ -63,7 +52,7 @@ def test_the_tour_of_the_readme_and_a_registered_model(
     assert runpy.run_path("snippet.py")["inverse_depth"].shape == (48, 64)
 
 
-def test_python_reads_a_shard(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_reads_a_shard(shards_folder, tmp_path, monkeypatch):
     code = snippet("python", READS_SHARDS)
     for package in ("dpt", "datasets_prep", "pipelines"):
         assert f"import {package}" not in code
@@ -72,16 +61,14 @@ def test_python_reads_a_shard(shards_folder: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     found = runpy.run_path("snippet.py")
     shape = (found["row"]["height"], found["row"]["width"])
-    assert found["image"].shape == (*shape, 3)
-    assert found["inverse_depth"].shape == shape
+    assert (found["image"].shape, found["inverse_depth"].shape) == ((*shape, 3), shape)
     assert np.nanmax(found["inverse_depth"]) == 1.0
     assert 0 < np.nanmin(found["metres"]) < 1000
 
 
-def test_duckdb_reads_the_statistics(shards_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duckdb_reads_the_statistics(shards_folder, monkeypatch):
     monkeypatch.chdir(shards_folder.parent)
     query = snippet("sql", "DuckDB").replace("'shards/", f"'{shards_folder.name}/")
     rows = {(row[0], row[1]): row[2:] for row in duckdb.sql(query).fetchall()}
-    assert rows[("redweb", "train")][0] == 15
-    assert rows[("redweb", "val")][0] == 5
+    assert (rows[("redweb", "train")][0], rows[("redweb", "val")][0]) == (15, 5)
     assert all(0 < share <= 1 and 0 < median <= 1 for _, share, median in rows.values())

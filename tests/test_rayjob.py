@@ -4,124 +4,61 @@ The fields are those of KubeRay's `ray.io/v1` that the manifest uses; a misspelt
 silently drop, is an error here. The rest is what no schema knows: nothing open, nothing idle, the pinned Ray.
 """
 
-from __future__ import annotations
-
 import shlex
 from typing import Annotated, Any, Literal
 
 import pytest
 import ray
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from pipelines.cli.app import _parameters_of
+from pipelines.config import TrainConfig
+from pipelines.config_files import load_section
 from tests.support.paths import REPOSITORY
 from tune.cli import app
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+def strict(name: str, /, **fields: Any) -> type[BaseModel]:
+    """A kind of object that has these fields and no others; a pair is a type and a default."""
+    kinds = {key: kind if isinstance(kind, tuple) else (kind, ...) for key, kind in fields.items()}
+    return create_model(name, __config__=ConfigDict(extra="forbid", strict=True), **kinds)
 
 
-class Metadata(Strict):
-    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=47)]
-
-
-class Resources(Strict):
-    requests: dict[str, str]
-    limits: dict[str, str]
-
-
-class VolumeMount(Strict):
-    name: str
-    mountPath: str
-
-
-class Container(Strict):
-    name: str
-    image: str
-    resources: Resources
-    volumeMounts: list[VolumeMount] = []
-
-
-class EmptyDirectory(Strict):
-    medium: Literal["Memory"]
-    sizeLimit: str
-
-
-class Volume(Strict):
-    name: str
-    emptyDir: EmptyDirectory
-
-
-class Toleration(Strict):
-    key: str
-    operator: Literal["Exists", "Equal"]
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
-
-
-class PodSpec(Strict):
-    """No `hostNetwork`, and no service account but the one that may reach the bucket."""
-
-    serviceAccountName: str
-    containers: Annotated[list[Container], Field(min_length=1)]
-    nodeSelector: dict[str, str] = {}
-    tolerations: list[Toleration] = []
-    volumes: list[Volume] = []
-
-
-class PodTemplate(Strict):
-    spec: PodSpec
-
-
-class HeadGroup(Strict):
-    """No `serviceType`: it is ClusterIP where none is given, and others are reachable from outside."""
-
-    rayStartParams: dict[str, str]
-    template: PodTemplate
-
-
-class WorkerGroup(Strict):
-    groupName: str
-    replicas: int
-    minReplicas: int
-    maxReplicas: int
-    rayStartParams: dict[str, str]
-    template: PodTemplate
-
-
-class AuthOptions(Strict):
-    mode: Literal["token"]
-
-
-class AutoscalerOptions(Strict):
-    version: Literal["v1", "v2"]
-    idleTimeoutSeconds: int
-
-
-class RayClusterSpec(Strict):
-    rayVersion: str
-    authOptions: AuthOptions
-    enableInTreeAutoscaling: bool
-    autoscalerOptions: AutoscalerOptions
-    headGroupSpec: HeadGroup
-    workerGroupSpecs: list[WorkerGroup]
-
-
-class RayJobSpec(Strict):
-    entrypoint: str
-    runtimeEnvYAML: str
-    submissionMode: Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
-    backoffLimit: Annotated[int, Field(ge=0)]
-    shutdownAfterJobFinishes: bool
-    ttlSecondsAfterFinished: Annotated[int, Field(ge=0)]
-    rayClusterSpec: RayClusterSpec
-
-
-class RayJob(Strict):
-    apiVersion: Literal["ray.io/v1"]
-    kind: Literal["RayJob"]
-    metadata: Metadata
-    spec: RayJobSpec
+Count = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=47)]
+Metadata = strict("Metadata", name=Name)
+Resources = strict("Resources", requests=dict[str, str], limits=dict[str, str])
+Mount = strict("Mount", name=str, mountPath=str)
+Container = strict("Container", name=str, image=str, resources=Resources, volumeMounts=(list[Mount], []))
+EmptyDirectory = strict("EmptyDirectory", medium=Literal["Memory"], sizeLimit=str)
+Volume = strict("Volume", name=str, emptyDir=EmptyDirectory)
+Effect = Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+Toleration = strict("Toleration", key=str, operator=Literal["Exists", "Equal"], effect=Effect)
+Containers = Annotated[list[Container], Field(min_length=1)]
+Chosen = {"nodeSelector": (dict[str, str], {}), "tolerations": (list[Toleration], [])}
+# No `hostNetwork`, and no service account but the one that may reach the bucket.
+PodSpec = strict(
+    "PodSpec", serviceAccountName=str, containers=Containers, volumes=(list[Volume], []), **Chosen
+)
+PodTemplate = strict("PodTemplate", spec=PodSpec)
+# No `serviceType`: it is ClusterIP where none is given, and others are reachable from outside.
+HeadGroup = strict("HeadGroup", rayStartParams=dict[str, str], template=PodTemplate)
+Replicas = {"replicas": int, "minReplicas": int, "maxReplicas": int}
+Group = {"rayStartParams": dict[str, str], "template": PodTemplate}
+WorkerGroup = strict("WorkerGroup", groupName=str, **Replicas, **Group)
+AuthOptions = strict("AuthOptions", mode=Literal["token"])
+AutoscalerOptions = strict("AutoscalerOptions", version=Literal["v1", "v2"], idleTimeoutSeconds=int)
+Groups = {"headGroupSpec": HeadGroup, "workerGroupSpecs": list[WorkerGroup]}
+Scaling = {"enableInTreeAutoscaling": bool, "autoscalerOptions": AutoscalerOptions}
+RayClusterSpec = strict("RayClusterSpec", rayVersion=str, authOptions=AuthOptions, **Scaling, **Groups)
+Mode = Literal["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
+Command = {"entrypoint": str, "runtimeEnvYAML": str, "submissionMode": Mode, "backoffLimit": Count}
+End = {"shutdownAfterJobFinishes": bool, "ttlSecondsAfterFinished": Count}
+RayJobSpec = strict("RayJobSpec", **Command, **End, rayClusterSpec=RayClusterSpec)
+RayJob = strict(
+    "RayJob", apiVersion=Literal["ray.io/v1"], kind=Literal["RayJob"], metadata=Metadata, spec=RayJobSpec
+)
 
 
 @pytest.fixture
@@ -131,22 +68,19 @@ def content() -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster(content: dict[str, Any]) -> RayClusterSpec:
+def cluster(content: dict[str, Any]) -> Any:
     return RayJob.model_validate(content).spec.rayClusterSpec
 
 
-@pytest.mark.parametrize(
-    ("path", "key", "value"),
-    [
-        (["spec"], "shutdownAfterJobFinish", True),
-        (["spec", "rayClusterSpec"], "authOption", {"mode": "token"}),
-        (["spec", "rayClusterSpec", "headGroupSpec"], "serviceType", "LoadBalancer"),
-        (["spec", "rayClusterSpec", "headGroupSpec", "template", "spec"], "hostNetwork", True),
-        (["spec", "rayClusterSpec", "authOptions"], "mode", "disabled"),
-        (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"], "num-cpus", 0),
-    ],
-)
-def test_the_schema_refuses(content: dict[str, Any], path: list[str], key: str, value: object) -> None:
+@pytest.mark.parametrize(("path", "key", "value"), [
+    (["spec"], "shutdownAfterJobFinish", True),
+    (["spec", "rayClusterSpec"], "authOption", {"mode": "token"}),
+    (["spec", "rayClusterSpec", "headGroupSpec"], "serviceType", "LoadBalancer"),
+    (["spec", "rayClusterSpec", "headGroupSpec", "template", "spec"], "hostNetwork", True),
+    (["spec", "rayClusterSpec", "authOptions"], "mode", "disabled"),
+    (["spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"], "num-cpus", 0),
+])  # fmt: skip
+def test_the_schema_refuses(content, path, key, value):
     RayJob.model_validate(content)
     place = content
     for name in path:
@@ -156,18 +90,17 @@ def test_the_schema_refuses(content: dict[str, Any], path: list[str], key: str, 
         RayJob.model_validate(content)
 
 
-def test_every_pod_has_the_pinned_ray_and_one_python(cluster: RayClusterSpec) -> None:
+def test_every_pod_has_the_pinned_ray_and_one_python(cluster):
     assert cluster.rayVersion == ray.__version__
     launcher = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())
     tag = launcher["docker"]["image"].partition(":")[2]
     assert tag.startswith(f"{ray.__version__}-py")
-    assert {container.image.partition(":")[2] for pod in pods(cluster) for container in pod.containers} == {
-        tag
-    }
+    images = {container.image for pod in pods(cluster) for container in pod.containers}
+    assert {image.partition(":")[2] for image in images} == {tag}
     assert f"FROM rayproject/ray:{tag}" in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
 
 
-def test_nothing_runs_while_there_is_nothing_to_do(content: dict[str, Any], cluster: RayClusterSpec) -> None:
+def test_nothing_runs_while_there_is_nothing_to_do(content, cluster):
     job = RayJob.model_validate(content).spec
     assert job.shutdownAfterJobFinishes
     assert cluster.enableInTreeAutoscaling
@@ -177,7 +110,7 @@ def test_nothing_runs_while_there_is_nothing_to_do(content: dict[str, Any], clus
     assert cluster.headGroupSpec.rayStartParams["num-cpus"] == "0"
 
 
-def test_cpu_work_is_on_spot_and_training_has_gpus(cluster: RayClusterSpec) -> None:
+def test_cpu_work_is_on_spot_and_training_has_gpus(cluster):
     cpu, gpu = cluster.workerGroupSpecs
     assert cpu.template.spec.nodeSelector["karpenter.sh/capacity-type"] == "spot"
     assert "nvidia.com/gpu" not in cpu.template.spec.containers[0].resources.limits
@@ -188,16 +121,12 @@ def test_cpu_work_is_on_spot_and_training_has_gpus(cluster: RayClusterSpec) -> N
     assert mounted == {volume.name for volume in gpu.template.spec.volumes}
 
 
-def test_permissions_come_from_the_service_account_only(cluster: RayClusterSpec) -> None:
+def test_permissions_come_from_the_service_account_only(cluster):
     assert {pod.serviceAccountName for pod in pods(cluster)} == {"dpt"}
     assert "AKIA" not in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
 
 
-def test_a_retry_goes_on_with_the_run(content: dict[str, Any], cluster: RayClusterSpec) -> None:
-    from pipelines.cli.app import _parameters_of
-    from pipelines.config import TrainConfig
-    from pipelines.config_files import load_section
-
+def test_a_retry_goes_on_with_the_run(content, cluster):
     job = RayJob.model_validate(content).spec
     program, *command = shlex.split(job.entrypoint)
     assert program == "dpt"
@@ -212,10 +141,9 @@ def test_a_retry_goes_on_with_the_run(content: dict[str, Any], cluster: RayClust
         int(limits.get("nvidia.com/gpu", 0)) * group.maxReplicas
         for limits, group in zip(gpus, cluster.workerGroupSpecs, strict=True)
     )
-    assert settings.device == "cuda"
-    assert settings.workers == offered
+    assert (settings.device, settings.workers) == ("cuda", offered)
     assert "MLFLOW_TRACKING_URI" in yaml.safe_load(job.runtimeEnvYAML)["env_vars"]
 
 
-def pods(cluster: RayClusterSpec) -> list[PodSpec]:
+def pods(cluster: Any) -> list[Any]:
     return [cluster.headGroupSpec.template.spec, *(group.template.spec for group in cluster.workerGroupSpecs)]

@@ -26,16 +26,13 @@ def count(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "published", "dropped"),
-    [
-        # parameters of the released model without classifier and unused unit; ours also drops the final norm
-        ("dpt_base", 109_697_921, 2 * 768),
-        ("dpt_large", 341_850_305, 2 * 1024),
-        ("dpt_hybrid", 121_197_825, 2 * 768),
-        ("midas_v21", 104_182_785, 0),
-    ],
-)
+@pytest.mark.parametrize(("name", "published", "dropped"), [
+    # parameters of the released model without classifier and unused unit; ours also drops the final norm
+    ("dpt_base", 109_697_921, 2 * 768),
+    ("dpt_large", 341_850_305, 2 * 1024),
+    ("dpt_hybrid", 121_197_825, 2 * 768),
+    ("midas_v21", 104_182_785, 0),
+])  # fmt: skip
 def test_parameter_counts_are_exact(name, published, dropped):
     assert count(on_meta(name)) == published - dropped
 
@@ -68,8 +65,7 @@ def test_configs_survive_json(name):
 def test_output_has_the_size_of_the_input(tiny, size):
     with torch.no_grad():
         output = tiny(torch.randn(2, 3, *size))
-    assert output.shape == (2, *size)
-    assert output.dtype == torch.float32
+    assert (output.shape, output.dtype) == ((2, *size), torch.float32)
     assert (output >= 0).all()
 
 

@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from scipy import optimize
 
 import dpt
 from dpt.losses import ScaleShiftInvariantLoss
 from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
+from tests.support.two_ranks import run_in_two_ranks
 
 
 def problems(count):
@@ -16,9 +15,8 @@ def problems(count):
         objectives = generator.integers(1, 13)
         vectors = generator.normal(size=(objectives, generator.integers(1, 20)))
         vectors += generator.normal(size=vectors.shape[1]) * generator.uniform(0, 3)
-        vectors *= 10 ** generator.uniform(
-            -3, 3, size=(objectives, 1) if generator.random() < 0.3 else (1, 1)
-        )
+        size = (objectives, 1) if generator.random() < 0.3 else (1, 1)
+        vectors *= 10 ** generator.uniform(-3, 3, size=size)
         if generator.random() < 0.2:
             vectors[-1] = vectors[0]
         yield vectors
@@ -27,16 +25,11 @@ def problems(count):
 def solved_by_scipy(gram):
     """The same quadratic programme, by sequential least squares from equal weights."""
     scale = np.trace(gram)
-    result = optimize.minimize(
-        lambda x: x @ gram @ x / scale,
-        np.full(len(gram), 1 / len(gram)),
-        jac=lambda x: 2 * gram @ x / scale,
-        bounds=[(0, 1)] * len(gram),
-        constraints={"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like},
-        method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
-    )
-    return result.x
+    functions = {"fun": lambda x: x @ gram @ x / scale, "jac": lambda x: 2 * gram @ x / scale}
+    simplex = {"type": "eq", "fun": lambda x: x.sum() - 1, "jac": np.ones_like}
+    limits = {"bounds": [(0, 1)] * len(gram), "constraints": simplex, "method": "SLSQP"}
+    start, options = np.full(len(gram), 1 / len(gram)), {"ftol": 1e-14, "maxiter": 500}
+    return optimize.minimize(x0=start, **functions, **limits, options=options).x
 
 
 def test_weights_are_those_of_a_quadratic_programming_library():
@@ -115,30 +108,21 @@ def test_a_step_without_images_is_refused():
         combine_gradients([None, None], [0, 0], model.parameters())
 
 
-def _rank(rank, world, address, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
+def rank_of_two(rank):
     model, inputs, targets, datasets = small_problem()
     # rank 1 has no image of dataset 0
-    mine = (
-        (datasets == 0) | (torch.arange(9) % 2 == 0)
-        if rank == 0
-        else (datasets != 0) & (torch.arange(9) % 2 == 1)
-    )
+    first = (datasets == 0) | (torch.arange(9) % 2 == 0)
+    mine = first if rank == 0 else ~first
     objectives, images = objectives_of(model, inputs[mine], targets[mine], datasets[mine])
     weights = combine_gradients(objectives, images, model.parameters())
-    gradient = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
-    torch.save((weights, gradient), results / f"{rank}.pt")
-    dist.destroy_process_group()
+    return weights, torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
 
 
 def test_ranks_agree_with_one_process(tmp_path):
-    mp.spawn(_rank, args=(2, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
     model, inputs, targets, datasets = small_problem()
     expected = combine_gradients(*objectives_of(model, inputs, targets, datasets), model.parameters())
     gradient = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
-    for rank in range(2):
-        got, got_gradient = torch.load(tmp_path / f"{rank}.pt")
+    for got, got_gradient in run_in_two_ranks(rank_of_two, tmp_path):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(got_gradient, gradient, rtol=1e-4, atol=1e-6)
 

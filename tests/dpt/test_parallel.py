@@ -3,20 +3,15 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
+from tests.support.models import SHALLOW_HYBRID
+from tests.support.two_ranks import run_in_two_ranks
 
-SHALLOW = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2}
 MODELS = {
     "transformer": {},
-    "hybrid": {
-        "backbone": "vit_base_r50_s16_384",
-        "backbone_arguments": SHALLOW,
-        "taps": ("R0", "R1", 1, 2),
-        "channels": (256, 512, 64, 64),
-    },
+    "hybrid": SHALLOW_HYBRID,
     "convolutional": {"backbone": "resnet18", "fusion": "midas"},
     "segmentation": {"task": "segmentation", "classes": 5, "auxiliary": True, "batch_norm": True},
 }
@@ -40,13 +35,8 @@ def steps_of(kind, images):
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
 
 
-def _rank(rank, address, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    gradients = {kind: steps_of(kind, batch()[rank::2]) for kind in MODELS}
-    if rank == 0:
-        torch.save(gradients, folder / "gradients.pt")
-    dist.destroy_process_group()
+def rank_of_two(rank):
+    return {kind: steps_of(kind, batch()[rank::2]) for kind in MODELS}
 
 
 def batch():
@@ -55,9 +45,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def gradients(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_rank, args=(f"file://{folder}/rendezvous", folder), nprocs=2)
-    return torch.load(folder / "gradients.pt")
+    return run_in_two_ranks(rank_of_two, tmp_path_factory.mktemp("ranks"))[0]
 
 
 @pytest.mark.parametrize("kind", MODELS)

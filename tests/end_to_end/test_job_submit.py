@@ -4,8 +4,6 @@ What a cluster must show: it refuses whoever has no token, `dpt prepare` does th
 the job's processes run the uploaded files rather than whatever the nodes happen to have installed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -17,8 +15,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +32,8 @@ from tests.support.sessions import kill_session
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
-UPLOADED = "_ray_pkg_"
-"""Part of the folder's name that a node unpacks a job's working directory into."""
+RAY_SUBMIT = [*RAY, "job", "submit", "--working-dir", str(REPOSITORY)]
+UPLOADED = "_ray_pkg_"  # Part of the folder's name that a node unpacks a job's working directory into.
 
 TINY = (
     *("model.name=dpt_tiny", "model.pretrained=false", "batch_size=2", "crop=32", "precision=float32"),
@@ -72,35 +70,25 @@ def cluster() -> Iterator[Cluster]:
     (scratch / "token").write_text(secrets.token_hex(32))
     (scratch / "witness").mkdir()
     (scratch / "witness" / "sitecustomize.py").write_text(WITNESS)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_TMPDIR": str(scratch),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(scratch / "token"),
-        # Where it would otherwise look for a token.
-        "HOME": str(scratch),
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(scratch / "token")}
+    # HOME is where it would otherwise look for a token.
+    environment |= {"RAY_TMPDIR": str(scratch), "HOME": str(scratch)}
     # Whatever address it is given, Ray also listens on others: the token guards them.
     head, dashboard, agent, client = free_ports(4)
     log = scratch / "head.log"
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [
-                *RAY,
-                *("start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"),
-                *("--object-store-memory", str(200 * 2**20), "--port", str(head)),
-                *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
-                *("--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)),
-                *("--ray-client-server-port", str(client)),
-            ],
-            env=environment
-            | {
-                "PYTHONPATH": str(scratch / "witness"),
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            },
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        command = [
+            *(*RAY, "start", "--head", "--block", "--disable-usage-stats", "--num-cpus", "2"),
+            *("--object-store-memory", str(200 * 2**20), "--port", str(head)),
+            *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"),
+            *("--dashboard-port", str(dashboard), "--dashboard-agent-listen-port", str(agent)),
+            *("--ray-client-server-port", str(client)),
+        ]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        of_nodes = environment | {"PYTHONPATH": str(scratch / "witness"), "PATH": path}
+        streams = {"stdout": sink, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, env=of_nodes, **streams, start_new_session=True)
     try:
         address = f"http://127.0.0.1:{dashboard}"
         wait_until_up(address, environment, process, log)
@@ -131,7 +119,7 @@ def prepared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Prep
     return Prepared(said, folder / "shards")
 
 
-def test_a_job_runs_the_uploaded_tree(cluster: Cluster, prepared: Prepared) -> None:
+def test_a_job_runs_the_uploaded_tree(cluster, prepared):
     assert "7 train, 1 val, 0 quarantined" in prepared.said
     dataset = open_dataset(str(prepared.shards / "redweb"))
     assert [shard.rows for shard in dataset.manifest.split("train")] == [4, 3]
@@ -140,7 +128,7 @@ def test_a_job_runs_the_uploaded_tree(cluster: Cluster, prepared: Prepared) -> N
     check_ran_from_upload(cluster)
 
 
-def test_a_job_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_needs_the_token(cluster, tmp_path):
     stranger = {name: value for name, value in cluster.environment.items() if "TOKEN" not in name}
     stranger["HOME"] = str(tmp_path)
     forged = stranger | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -162,7 +150,7 @@ def test_a_job_needs_the_token(cluster: Cluster, tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_console_script_decides_how_its_job_ends(cluster, tmp_path):
     cluster.seen.unlink(missing_ok=True)
     absent = tmp_path / "absent"
     good = ["dpt", "config", "prepare", "side=65"]
@@ -182,13 +170,7 @@ def test_the_console_script_decides_how_its_job_ends(cluster: Cluster, tmp_path:
     assert {UPLOADED in line for line in cluster.seen.read_text().splitlines()} == {True}
 
 
-def test_training_goes_the_whole_way_from_a_laptop(
-    cluster: Cluster,
-    prepared: Prepared,
-    mlflow_server: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_server, tmp_path, monkeypatch):
     environment = cluster.environment | {"MLFLOW_TRACKING_URI": mlflow_server}
     runs = tmp_path / "runs"
     train = ["train", "--data", str(prepared.shards), "--storage", str(runs), "--name", "first", *TINY]
@@ -200,12 +182,8 @@ def test_training_goes_the_whole_way_from_a_laptop(
         said = follower.communicate(timeout=400)[0]
     assert follower.returncode != 0
     assert f"job {job} continues; follow it by `RAY_API_SERVER_ADDRESS={cluster.address} ray job logs" in said
-    stop = subprocess.run(
-        [*RAY, "job", "stop", "--address", cluster.address, job],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    stopping = [*RAY, "job", "stop", "--address", cluster.address, job]
+    stop = subprocess.run(stopping, env=environment, capture_output=True, text=True)
     assert "was stopped" in stop.stdout, stop.stdout + stop.stderr
 
     states = (runs / "first").glob("step_*/state.json")
@@ -224,7 +202,7 @@ def test_training_goes_the_whole_way_from_a_laptop(
     assert fetched.read_bytes() == last.read_bytes()
 
 
-def test_what_the_cluster_cannot_reach_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+def test_what_the_cluster_cannot_reach_is_one_line(cluster, tmp_path):
     nowhere = "http://127.0.0.1:9"
     train = ["train", "--data", str(tmp_path / "absent"), "--storage", str(tmp_path), "--name", "x"]
     with dpt_submit(cluster.address, cluster.environment | {"MLFLOW_TRACKING_URI": nowhere}, train) as job:
@@ -245,44 +223,26 @@ def check_ran_from_upload(cluster: Cluster) -> None:
 
 @contextmanager
 def submitted(
-    address: str, environment: dict[str, str], command: list[str]
+    address: str, environment: dict[str, str], command: list[str], by: Sequence[str] = RAY_SUBMIT
 ) -> Iterator[subprocess.Popen[str]]:
-    """`ray job submit` of a command; waits for its end and has its exit code."""
-    process = subprocess.Popen(
-        [*RAY, "job", "submit", "--address", address, "--working-dir", str(REPOSITORY), "--", *command],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        kill_session(process.pid)
-        process.communicate(timeout=10)
-
-
-@contextmanager
-def dpt_submit(
-    address: str, environment: dict[str, str], command: list[str], *options: str
-) -> Iterator[subprocess.Popen[str]]:
-    """`dpt submit` of a command."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tune.cli", "submit", "--address", address, *options, "--", *command],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    """`ray job submit` of a command, or what else submits it; waits for its end and has its exit code."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    words = [*by, "--address", address, "--", *command]
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    process = subprocess.Popen(words, env=environment, **streams, **heeding, start_new_session=True)
     try:
         yield process
     finally:
         kill_session(process.pid)
         process.communicate(timeout=60)
+
+
+def dpt_submit(
+    address: str, environment: dict[str, str], command: list[str], *options: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """`dpt submit` of a command."""
+    return submitted(address, environment, command, [sys.executable, "-m", "tune.cli", "submit", *options])
 
 
 def follow_until(process: subprocess.Popen[str], text: str) -> str:

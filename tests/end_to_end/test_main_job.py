@@ -1,6 +1,5 @@
 """Raw files → shards → training → registry → prediction, through the command line, as a user goes."""
 
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -12,95 +11,58 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets_prep.manifest import open_dataset
-from tune import cli
+from tests.support.commands import dpt
+from tests.support.tracked import curve, find_run
 
 pytestmark = pytest.mark.long
 
 TINY = (
-    "model.name=dpt_tiny",
-    "model.pretrained=false",
-    "batch_size=4",
-    "crop=64",
-    "precision=float32",
-    "loader_workers=0",
-    "log_every=2",
-    "validate_every=4",
-    "checkpoint_every=4",
-    "optimizer.backbone_lr=1e-3",
-    "optimizer.decoder_lr=1e-3",
+    *("model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32"),
+    *("loader_workers=0", "log_every=2", "validate_every=4", "checkpoint_every=4"),
+    *("optimizer.backbone_lr=1e-3", "optimizer.decoder_lr=1e-3"),
 )
 
 
-def dpt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the console script in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
-
-
-def losses(run_id: str) -> dict[int, float]:
-    return {metric.step: metric.value for metric in MlflowClient().get_metric_history(run_id, "loss")}
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
-    """An empty working directory with Ray and MLflow at hand."""
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(mlflow_database)
-    return tmp_path
-
-
-def test_the_whole_way(
-    place: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_way(place, raw_folder, capsys):
+    settings = ("side=64", "samples_per_shard=8", "validation_share=0.25")
     for name in ("redweb", "tartanair"):
-        assert (
-            dpt(
-                monkeypatch, "prepare", name, "--raw", raw_folder / name, "--out", "shards",
-                "side=64", "samples_per_shard=8", "validation_share=0.25",
-            )
-            == 0
-        )  # fmt: skip
+        assert dpt("prepare", name, "--raw", raw_folder / name, "--out", "shards", *settings) == 0
     assert "15 train, 5 val, 0 quarantined" in capsys.readouterr().out
 
     training = ("train", "--data", "shards", "--name", "first", *TINY, "steps=8")
-    assert dpt(monkeypatch, *training) == 0
+    assert dpt(*training) == 0
     out = capsys.readouterr().out
-    assert "steps: 8" in out
-    assert "step 8/8  loss" in out
-    assert "AbsRel" in out
+    for text in ("steps: 8", "step 8/8  loss", "AbsRel"):
+        assert text in out
 
     run = find_run("first")
-    assert run.info.status == "FINISHED"
-    assert run.data.params["model.name"] == "dpt_tiny"
+    assert (run.info.status, run.data.params["model.name"]) == ("FINISHED", "dpt_tiny")
     assert run.data.params["steps"] == "8"
-    assert sorted(losses(run.info.run_id)) == [2, 4, 6, 8]
+    assert [step for step, _ in curve(run)] == [2, 4, 6, 8]
     for metric in ("abs_rel/redweb", "abs_rel/tartanair", "abs_rel/mean", "delta1/redweb", "share/redweb"):
         assert np.isfinite(run.data.metrics[metric]), metric
     inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
-    assert inputs == {
-        name: open_dataset(f"shards/{name}").manifest.digest[:32] for name in ("redweb", "tartanair")
-    }
+    digests = {name: open_dataset(f"shards/{name}").manifest.digest for name in ("redweb", "tartanair")}
+    assert inputs == {name: digest[:32] for name, digest in digests.items()}
     artifacts = {item.path for item in MlflowClient().list_artifacts(run.info.run_id)}
     assert {"train.yaml", "predictions"} <= artifacts
 
-    assert dpt(monkeypatch, *training) == 1
+    assert dpt(*training) == 1
     assert "run first exists" in capsys.readouterr().err
-    assert dpt(monkeypatch, *training, "seed=1", "--resume") == 1
+    assert dpt(*training, "seed=1", "--resume") == 1
     assert "run first was started differently: config.seed: 0 → 1" in capsys.readouterr().err
 
-    assert dpt(monkeypatch, "publish", "first", "--name", "dpt", "--alias", "champion") == 0
+    assert dpt("publish", "first", "--name", "dpt", "--alias", "champion") == 0
     assert "dpt version 1 is now models:/dpt@champion" in capsys.readouterr().out
 
-    assert dpt(monkeypatch, "evaluate", "--data", "shards", "--model", "models:/dpt@champion", "side=64") == 0
+    assert dpt("evaluate", "--data", "shards", "--model", "models:/dpt@champion", "side=64") == 0
     table = capsys.readouterr().out
     assert "redweb" in table
     assert "tartanair" in table
 
     photo = next((raw_folder / "redweb" / "Imgs").iterdir())
     height, width = cv2.imread(str(photo)).shape[:2]
-    assert dpt(monkeypatch, "predict", "--model", "models:/dpt@champion", photo, "--out", "predictions") == 0
+    assert dpt("predict", "--model", "models:/dpt@champion", photo, "--out", "predictions") == 0
     inverse_depth = np.load(f"predictions/{photo.stem}.npy")
     assert (inverse_depth.shape, inverse_depth.dtype) == ((height, width), np.float32)
     stretched = cv2.imread(f"predictions/{photo.stem}.png", cv2.IMREAD_UNCHANGED)
@@ -108,32 +70,20 @@ def test_the_whole_way(
     assert (stretched.min(), stretched.max()) == (0, 65535)
     assert cv2.imread(f"predictions/{photo.stem}_colour.png").shape == (height, width, 3)
 
-    served = mlflow.pyfunc.load_model("models:/dpt@champion").predict(
-        pd.DataFrame({"image": [photo.read_bytes()]})
-    )
-    np.testing.assert_allclose(
-        np.load(BytesIO(served["inverse_depth"][0])), inverse_depth, rtol=1e-4, atol=1e-5
-    )
-    assert list(Path("mlruns").rglob("weights.safetensors"))
-    assert not [
-        path for path in Path("mlruns").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}
-    ]
+    sent = pd.DataFrame({"image": [photo.read_bytes()]})
+    served = mlflow.pyfunc.load_model("models:/dpt@champion").predict(sent)["inverse_depth"][0]
+    np.testing.assert_allclose(np.load(BytesIO(served)), inverse_depth, rtol=1e-4, atol=1e-5)
+    kinds = {path.suffix for path in Path("mlruns").rglob("*")}
+    assert ".safetensors" in kinds
+    assert kinds.isdisjoint({".pkl", ".pickle", ".pt", ".pth"})
 
 
-def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(
-    place: Path, shards_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_losses_are_no_use_ends_naming_the_samples(place, shards_folder, capsys):
     hopeless = ("max_loss=1e-9", "max_skipped=3", "steps=50")
     arguments = ("train", "--data", shards_folder, "--name", "hopeless", *TINY, *hopeless)
-    assert dpt(monkeypatch, *arguments) == 1
+    assert dpt(*arguments) == 1
     said = capsys.readouterr()
     assert "step 1 skipped: loss out of bounds, samples " in said.out
     assert "3 steps in a row were skipped; their samples: " in said.err
     run = find_run("hopeless")
-    assert run.info.status == "FAILED"
-    assert run.data.metrics["skipped_steps"] == 2
-
-
-def find_run(name: str) -> mlflow.entities.Run:
-    experiment = MlflowClient().get_experiment_by_name("dpt")
-    return MlflowClient().search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")[0]
+    assert (run.info.status, run.data.metrics["skipped_steps"]) == ("FAILED", 2)

@@ -1,8 +1,5 @@
 """Raw segmentation sets → shards → training → evaluation → registry → prediction, as a user goes."""
 
-from __future__ import annotations
-
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -11,14 +8,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from mlflow import MlflowClient
 from PIL import Image
 from rich.console import Console
 
 from datasets_prep.synthetic import write_dataset
 from dpt.predict.colours import class_colours
 from pipelines.cli import evaluate as cli_evaluate
-from tune import cli
+from tests.support.commands import dpt
+from tests.support.tracked import find_run
 
 pytestmark = pytest.mark.long
 
@@ -28,57 +25,43 @@ TINY = (
 )  # fmt: skip
 
 
-def dpt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Run the console script in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
-
-
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
-    """An empty working directory with Ray, MLflow and two raw segmentation sets."""
-    monkeypatch.chdir(tmp_path)
+def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with two raw segmentation sets."""
     # Wide enough that no line of a table is broken.
     monkeypatch.setattr(cli_evaluate, "console", Console(width=160))
-    mlflow.set_tracking_uri(mlflow_database)
     for name in ("ade20k", "pascal_context_59"):
         write_dataset(name, Path("raw") / name, scenes=8, height=60, width=80)
-    return tmp_path
+    return place
 
 
 def metrics(run: str) -> dict[str, float]:
-    experiment = MlflowClient().get_experiment_by_name("dpt")
-    query = f"attributes.run_name = '{run}'"
-    return dict(MlflowClient().search_runs([experiment.experiment_id], query)[0].data.metrics)
+    return dict(find_run(run).data.metrics)
 
 
-def test_the_whole_way(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_way(place, capsys):
     for name in ("ade20k", "pascal_context_59"):
         settings = ("--config", "ade20k", "samples_per_shard=4")
-        assert dpt(monkeypatch, "prepare", name, "--raw", f"raw/{name}", "--out", "shards", *settings) == 0
+        assert dpt("prepare", name, "--raw", f"raw/{name}", "--out", "shards", *settings) == 0
     ade20k, pascal = ("--data", "shards/ade20k"), ("--data", "shards/pascal_context_59")
     arguments = ("--name", "ade", "--task", "segmentation", *TINY, "steps=6")
-    assert dpt(monkeypatch, "train", *ade20k, *arguments) == 0
+    assert dpt("train", *ade20k, *arguments) == 0
     out = capsys.readouterr().out
     assert "schedule: poly" in out  # the paper's settings for the task
     assert "step 6/6  mIoU" in out
     logged = metrics("ade")
     assert 0 <= logged["miou/ade20k"] == logged["miou/mean"] <= logged["pix_acc/ade20k"] <= 1
     assert logged["images/ade20k"] == 2
-    assert dpt(monkeypatch, "publish", "ade", "--name", "dpt-ade20k", "--alias", "champion") == 0
+    assert dpt("publish", "ade", "--name", "dpt-ade20k", "--alias", "champion") == 0
 
     # Pascal Context goes on from the model of ADE20K that the registry holds.
     arguments = ("--name", "pascal", "--config", "pascal_context", *TINY[2:], "steps=3", "workers=2")
-    assert dpt(monkeypatch, "train", *pascal, *arguments) == 0
+    assert dpt("train", *pascal, *arguments) == 0
     assert 0 <= metrics("pascal")["miou/pascal_context_59"] <= 1
     capsys.readouterr()
 
     scales = ("inference.scales=[0.5,1.0]", "workers=2")
-    assert dpt(monkeypatch, "evaluate", *ade20k, "--model", "models:/dpt-ade20k@champion", *scales) == 0
+    assert dpt("evaluate", *ade20k, "--model", "models:/dpt-ade20k@champion", *scales) == 0
     table = capsys.readouterr().out
     assert "Table 4" in table
     assert "ours, on 2 images" in table
@@ -86,14 +69,14 @@ def test_the_whole_way(
     assert metrics(run)["images/ade20k"] == 2
     assert f"{100 * metrics(run)['miou/ade20k']:.2f}" in table
     assert {path.name for path in Path("mlruns").rglob("classes/*")} == {"ade20k.csv", "ade20k.png"}
-    assert dpt(monkeypatch, "evaluate", *pascal, "--model", "models:/dpt-ade20k@champion") == 1
+    assert dpt("evaluate", *pascal, "--model", "models:/dpt-ade20k@champion") == 1
     assert "not the 59 of pascal_context_59" in capsys.readouterr().err
-    assert dpt(monkeypatch, "promote", "dpt-ade20k", "1", "--alias", "best", "--metric", "miou/mean") == 0
+    assert dpt("promote", "dpt-ade20k", "1", "--alias", "best", "--metric", "miou/mean") == 0
 
     photo = next(Path("raw/ade20k").rglob("images/validation/*.jpg"))
     image = cv2.imread(str(photo))
     arguments = ("--model", "models:/dpt-ade20k@champion", photo, "--out", "predictions")
-    assert dpt(monkeypatch, "predict", *arguments) == 0
+    assert dpt("predict", *arguments) == 0
     assert "%" in capsys.readouterr().out.splitlines()[-1]  # the largest classes and their shares
     classes = np.load(f"predictions/{photo.stem}.npy")
     assert (classes.dtype, classes.shape) == (np.uint8, image.shape[:2])
@@ -104,28 +87,22 @@ def test_the_whole_way(
     laid_over = cv2.imread(f"predictions/{photo.stem}_colour.png").astype(int)
     assert np.abs(laid_over - (image + class_colours()[classes][..., ::-1].astype(int)) / 2).max() <= 1
 
-    served = mlflow.pyfunc.load_model("models:/dpt-ade20k@champion").predict(
-        pd.DataFrame({"image": [photo.read_bytes()]})
-    )
-    assert (np.load(BytesIO(served["classes"][0])) == classes).mean() > 0.99
+    sent = pd.DataFrame({"image": [photo.read_bytes()]})
+    served = mlflow.pyfunc.load_model("models:/dpt-ade20k@champion").predict(sent)["classes"][0]
+    assert (np.load(BytesIO(served)) == classes).mean() > 0.99
 
 
-def test_what_does_not_go_together_is_said_in_one_line(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert dpt(monkeypatch, "prepare", "ade20k", "--raw", "raw/ade20k", "--out", "shards", "resize=none") == 0
+def test_what_does_not_go_together_is_said_in_one_line(place, capsys):
+    assert dpt("prepare", "ade20k", "--raw", "raw/ade20k", "--out", "shards", "resize=none") == 0
     capsys.readouterr()
-    train = ("train", "--data", "shards/ade20k", "--name", "x")
+    segmenting = ("--task", "segmentation")
     for arguments, message in (
-        ((*train, *TINY[:2]), "ade20k has labels as ground truth, depth maps are needed here"),
-        ((*train, "--task", "segmentatoin"), "train.task: input should be 'depth'"),
-        ((*train, "--task", "segmentation", *TINY, "crop=[64,96]"), "crop: (64, 96) must be square"),
-        (
-            (*train, "--task", "segmentation", "segmentation.rescale=[2,1]"),
-            "segmentation.rescale: (2.0, 1.0)",
-        ),
+        (TINY[:2], "ade20k has labels as ground truth, depth maps are needed here"),
+        (("--task", "segmentatoin"), "train.task: input should be 'depth'"),
+        ((*segmenting, *TINY, "crop=[64,96]"), "crop: (64, 96) must be square"),
+        ((*segmenting, "segmentation.rescale=[2,1]"), "segmentation.rescale: (2.0, 1.0)"),
     ):
-        assert dpt(monkeypatch, *arguments) == 1
+        assert dpt("train", "--data", "shards/ade20k", "--name", "x", *arguments) == 1
         error = capsys.readouterr().err.strip()
         assert message in error
         assert len(error.splitlines()) == 1

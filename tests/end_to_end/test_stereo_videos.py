@@ -1,10 +1,5 @@
 """From stereo videos to shards, with the commands as a user types them."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,34 +7,23 @@ import pytest
 from datasets_prep.manifest import open_dataset
 from datasets_prep.schema import decode_inverse_depth
 from datasets_prep.synthetic import write_dataset
-from tune import cli
-
-
-def dpt(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
-    cli.app(standalone_mode=False)
+from tests.support.commands import said
 
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("dataset", ["movies", "wsvd"])
-def test_videos_become_shards(
-    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_videos_become_shards(dataset, tmp_path):
     generated, raw, shards = tmp_path / "generated", tmp_path / "raw", tmp_path / "shards"
     write_dataset(dataset, generated, scenes=2, height=128, width=192)
     lists = ("--lists", generated / "lists") if dataset == "wsvd" else ()
-    dpt(monkeypatch, "stereo", dataset, "--videos", generated / "videos", "--out", raw, *lists)
-    said = capsys.readouterr().out
-    assert "frames of 2 videos" in said
-    assert "frames: no depth" in said
-    dpt(monkeypatch, "prepare", dataset, "--raw", raw, "--out", shards, "side=64")
+    told = said("stereo", dataset, "--videos", generated / "videos", "--out", raw, *lists)
+    assert "frames of 2 videos" in told
+    assert "frames: no depth" in told
+    said("prepare", dataset, "--raw", raw, "--out", shards, "side=64")
     prepared = open_dataset(str(shards / dataset))
     assert prepared.manifest.target_kind == "affine"
-    rows = [
-        row
-        for shard in prepared.manifest.shards
-        for row in pq.read_table(f"{prepared.folder.path}/{shard.name}").to_pylist()
-    ]
+    paths = [f"{prepared.folder.path}/{shard.name}" for shard in prepared.manifest.shards]
+    rows = [row for path in paths for row in pq.read_table(path).to_pylist()]
     assert len(rows) == {"movies": 16, "wsvd": 12}[dataset]
     assert {row["split"] for row in rows} == {"train"}
     for row in rows:

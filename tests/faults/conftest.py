@@ -1,7 +1,5 @@
 """The training runs that disturbed ones are compared with; each is made once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

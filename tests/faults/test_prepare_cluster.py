@@ -4,8 +4,6 @@ A worker, a raylet or the driver is killed with SIGKILL at a seeded moment. What
 the job ends all the same, it is run again, as a user would.
 """
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess
@@ -18,17 +16,16 @@ from typing import Literal
 
 import pytest
 
-from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import check_only_whole_files, contents, differing
 from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 SETTINGS = ("side=512", "samples_per_shard=2")
 TRIALS = 20
-QUICK = 1
-"""Trials of the quick suite: a raylet, and with it its worker."""
+QUICK = 1  # Trials of the quick suite: a raylet, and with it its worker.
 
 TIMEOUT = 420
 Victim = Literal["worker", "raylet", "driver"]
@@ -45,7 +42,7 @@ class Trial:
     choice: float
 
     @staticmethod
-    def seeded(number: int) -> Trial:
+    def seeded(number: int) -> "Trial":
         rng = random.Random(f"trial {number} on a cluster")
         victim = VICTIMS[number % len(VICTIMS)]
         return Trial(victim, rng.randint(1, 10), rng.uniform(0, 0.1), rng.random())
@@ -69,9 +66,7 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byte
 @pytest.mark.parametrize(
     "number", [pytest.param(n, marks=() if n < QUICK else pytest.mark.slow) for n in range(TRIALS)]
 )
-def test_the_bytes_are_those_of_a_clean_run(
-    number: int, raw: Path, clean: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_the_bytes_are_those_of_a_clean_run(number, raw, clean, tmp_path):
     trial = Trial.seeded(number)
     with running([sys.executable, "-c", ON_A_CLUSTER, *arguments(raw, tmp_path)]) as (process, log):
         wait_for_files(tmp_path, trial.files, process, log)
@@ -89,7 +84,7 @@ def test_the_bytes_are_those_of_a_clean_run(
         run_again(raw, tmp_path)
     after = contents(tmp_path)
     assert sorted(after) == sorted(clean)
-    assert [name for name in clean if after[name] != clean[name]] == []
+    assert differing(after, clean) == []
 
 
 def arguments(raw: Path, out: Path) -> list[str]:
@@ -126,15 +121,3 @@ def kill(trial: Trial, leader: int) -> str:
 
 def contents_names(out: Path) -> set[str]:
     return {str(path.relative_to(out)).split(PARTIAL_MARK)[0] for path in out.rglob("*") if path.suffix}
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
-
-def check_only_whole_files(left: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """Whatever bears its final name is whole, and the manifest comes after all that it names."""
-    finished = sorted(name for name in left if PARTIAL_MARK not in name)
-    assert [name for name in finished if left[name] != expected.get(name)] == []
-    if any(name.endswith(MANIFEST_NAME) for name in finished):
-        assert {Path(name).name for name in set(expected) - set(finished)} <= {LATEST_NAME}

@@ -4,8 +4,6 @@ Nothing is simulated: the command runs as a user runs it, and SIGKILL hits its d
 worker. The moments are seeded, but land where the machine's speed puts them.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -16,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
+from datasets_prep.manifest import LATEST_NAME
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import check_only_whole_files, contents, differing
 from tests.support.sessions import kill_session, running
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 SETTINGS = ("side=64", "samples_per_shard=2")
-ROUNDS = 10
-"""Each round kills twice; the first one runs in the quick suite, all of them are twenty kills."""
+ROUNDS = 10  # Each round kills twice; the first one runs in the quick suite, all of them are twenty kills.
 
 
 @dataclass(frozen=True)
@@ -63,26 +61,26 @@ def clean(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "round_number",
-    [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(ROUNDS)],
+    "number", [pytest.param(n, marks=pytest.mark.slow if n else ()) for n in range(ROUNDS)]
 )
-def test_a_killed_run_ends_as_a_clean_one(round_number: int, raw: Path, clean: Path, tmp_path: Path) -> None:
+def test_a_killed_run_ends_as_a_clean_one(number, raw, clean, tmp_path):
     expected = contents(clean)
-    for moment in moments(round_number):
+    for moment in moments(number):
         run_until_killed(raw, tmp_path, moment)
         left = contents(tmp_path)
-        print(f"{moment}: {len(left)} of {len(expected)} files, {len(partial_files(left))} half-written")
+        half = [name for name in left if PARTIAL_MARK in name]
+        print(f"{moment}: {len(left)} of {len(expected)} files, {len(half)} half-written")
         check_only_whole_files(left, expected)
-        if round_number == 0:
+        if number == 0:
             assert not any(name.endswith(LATEST_NAME) for name in left), "killed too late to disturb anything"
     plant_half_written_files(tmp_path)
     run_to_the_end(raw, tmp_path)
     after = contents(tmp_path)
     assert sorted(after) == sorted(expected)
-    assert [name for name in expected if after[name] != expected[name]] == []
+    assert differing(after, expected) == []
 
 
-def test_a_finished_dataset_is_left_untouched(raw: Path, clean: Path) -> None:
+def test_a_finished_dataset_is_left_untouched(raw, clean):
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in clean.rglob("*")}
     run_to_the_end(raw, clean)
     after = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in clean.rglob("*")}
@@ -90,25 +88,6 @@ def test_a_finished_dataset_is_left_untouched(raw: Path, clean: Path) -> None:
 
 
 # ---- what is on the disk
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
-
-
-def partial_files(files: dict[str, bytes]) -> list[str]:
-    return [name for name in files if PARTIAL_MARK in name]
-
-
-def check_only_whole_files(left: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """Whatever bears its final name is whole, and the manifest comes after all that it names."""
-    finished = sorted(set(left) - set(partial_files(left)))
-    assert [name for name in finished if left[name] != expected.get(name)] == []
-    if any(name.endswith(MANIFEST_NAME) for name in finished):
-        missing = set(expected) - set(finished)
-        assert {Path(name).name for name in missing} <= {LATEST_NAME}
-
-
 def plant_half_written_files(out: Path) -> None:
     """What a kill leaves in mid-write, in both folders that are written to: the kills above may miss it."""
     for folder in (out / "redweb", *(path for path in (out / "redweb").iterdir() if path.is_dir())):
@@ -126,8 +105,6 @@ def files_begun(out: Path) -> set[Path]:
 
 
 # ---- the command, in a session of its own
-
-
 def command(raw: Path, out: Path) -> list[str]:
     arguments = ("prepare", "redweb", *SETTINGS, "--raw", str(raw), "--out", str(out))
     return [sys.executable, "-m", "tune.cli", *arguments]

@@ -1,7 +1,5 @@
 """`dpt stereo`, killed with all its Ray processes and run again, must end with the bytes of one clean run."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -12,15 +10,15 @@ import pytest
 
 from datasets_prep.storage.folder import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import contents, differing
 from tests.support.sessions import kill_session, running
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
-KILLED_AFTER = (3, 20)
-"""How many files of the tree are there when each run is killed."""
+KILLED_AFTER = (3, 20)  # How many files of the tree are there when each run is killed.
 
 
-def test_a_killed_run_ends_as_a_clean_one(tmp_path: Path) -> None:
+def test_a_killed_run_ends_as_a_clean_one(tmp_path):
     write_dataset("movies", tmp_path / "generated", scenes=3, height=128, width=192)
     videos, clean, killed = tmp_path / "generated" / "videos", tmp_path / "clean", tmp_path / "killed"
     with running(command(videos, clean)) as (process, log):
@@ -31,15 +29,11 @@ def test_a_killed_run_ends_as_a_clean_one(tmp_path: Path) -> None:
             wait_for_files(killed, count, process, log)
             kill_session(process.pid)
         left = {name: data for name, data in contents(killed).items() if PARTIAL_MARK not in name}
-        assert [name for name in left if left[name] != expected.get(name)] == []
+        assert differing(left, expected) == []
         assert len(left) < len(expected), "killed too late to disturb anything"
     with running(command(videos, killed)) as (process, log):
         assert process.wait(timeout=300) == 0, log.read_text()
     assert contents(killed) == expected
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def wait_for_files(root: Path, count: int, process: subprocess.Popen[bytes], log: Path) -> None:

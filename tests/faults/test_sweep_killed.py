@@ -4,8 +4,6 @@ Nothing is simulated: the command runs as a user runs it, in a process of its ow
 signals hit real processes.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time
@@ -18,9 +16,11 @@ from mlflow import MlflowClient
 
 from tests.support.faulty_training import PATIENCE, end_of, kill_machine, raylets_with_ranks, wait_until
 from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes
+from tests.support.tracked import curve
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
+DPT = (sys.executable, "-m", "tune.cli")
 STEPS = 30
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float64",
@@ -49,8 +49,7 @@ class Place:
 
     def resume(self, name: str) -> str:
         """Go on with a sweep to its end, as a user does; returns what was printed."""
-        command = ["tune", "--resume", name, "--storage", str(self.runs)]
-        with running([sys.executable, "-m", "tune.cli", *command]) as (process, log):
+        with running([*DPT, "tune", "--resume", name, "--storage", str(self.runs)]) as (process, log):
             return end_of(process, log)
 
     def has(self, name: str, key: str, pattern: str) -> bool:
@@ -62,28 +61,24 @@ class Place:
         client = MlflowClient(self.tracking_uri)
         experiment = client.get_experiment_by_name("dpt")
         assert experiment is not None
-        query = f"tags.sweep = '{name}'"
-        runs = client.search_runs([experiment.experiment_id], query)
+        runs = client.search_runs([experiment.experiment_id], f"tags.sweep = '{name}'")
         assert sorted(run.data.tags["job"] for run in runs) == ["train", "train", "tune"], "runs are double"
         assert {run.info.status for run in runs} == {"FINISHED"}
         found: Figures = {}
         for run in runs:
             if run.data.tags["job"] == "train":
-                history = client.get_metric_history(run.info.run_id, "loss")
-                losses = sorted((point.step, point.value) for point in history)
+                losses = curve(run, tracking_uri=self.tracking_uri)
                 found[run.data.tags["ablation.mine"]] = (run.data.metrics["abs_rel/mean"], losses)
         return found
 
 
-def trial_drivers(pid: int) -> list[psutil.Process]:
-    """The processes in which Ray Tune runs trials."""
-    return [p for p in session_processes(pid) if name_of(p).startswith("ray::ImplicitFunc")]
+def drives(process: psutil.Process) -> bool:
+    """Whether Ray Tune runs a trial in a process."""
+    return name_of(process).startswith("ray::ImplicitFunc")
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, mlflow_template: Path
-) -> Iterator[Place]:
+def place(tmp_path_factory, shards_folder, mlflow_template) -> Iterator[Place]:
     place = Place(tmp_path_factory.mktemp("sweeps"), shards_folder, mlflow_template)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", place.tracking_uri)
@@ -93,8 +88,7 @@ def place(
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Place) -> Figures:
-    command = [sys.executable, "-m", "tune.cli", *place.arguments("undisturbed")]
-    with running(command) as (process, log):
+    with running([*DPT, *place.arguments("undisturbed")]) as (process, log):
         end_of(process, log)
     figures = place.figures("undisturbed")
     assert [step for step, _ in figures["ignore"][1]] == list(range(1, STEPS + 1))
@@ -102,15 +96,14 @@ def undisturbed(place: Place) -> Figures:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undisturbed: Figures) -> None:
+def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place, undisturbed):
     def finished(key: str) -> bool:
         return place.has("killed", key, "result.json")
 
     def begun(key: str) -> bool:
         return place.has("killed", key, "step_*/state.json") and not finished(key)
 
-    command = [sys.executable, "-m", "tune.cli", *place.arguments("killed")]
-    with running(command) as (process, log):
+    with running([*DPT, *place.arguments("killed")]) as (process, log):
         # Which of two waiting trials trains first is Ray's choice.
         wait_until(lambda: any(map(finished, KEYS)) and any(map(begun, KEYS)), process, log)
         kill_session(process.pid)
@@ -129,11 +122,10 @@ def test_a_killed_sweep_is_resumed_with_only_what_is_missing(place: Place, undis
 
 
 @pytest.mark.slow
-def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undisturbed: Figures) -> None:
-    command = [sys.executable, "-m", "tune.cli", *place.arguments("crash")]
-    with running(command) as (process, log):
+def test_a_killed_trial_is_started_again_from_its_checkpoint(place, undisturbed):
+    with running([*DPT, *place.arguments("crash")]) as (process, log):
         wait_until(lambda: place.has("crash", KEYS[0], "step_*/state.json"), process, log)
-        drivers = trial_drivers(process.pid)
+        drivers = [each for each in session_processes(process.pid) if drives(each)]
         assert drivers, "no trial runs"
         for driver in drivers:
             driver.kill()
@@ -142,11 +134,11 @@ def test_a_killed_trial_is_started_again_from_its_checkpoint(place: Place, undis
 
 
 @pytest.mark.slow
-def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
+def test_a_sweep_outlives_a_machine(place, undisturbed):
     command = [sys.executable, "-c", ON_A_CLUSTER, *place.arguments("machine")]
     with running(command, {"HEAD_CPUS": "0"}) as (process, log):
         wait_until(lambda: place.has("machine", KEYS[0], "step_*/state.json"), process, log)
-        victims = [raylet for raylet in raylets_with_ranks(process.pid) if not drives(raylet)]
+        victims = [r for r in raylets_with_ranks(process.pid) if not any(map(drives, r.children()))]
         assert victims, "no machine trains that does not hold the trials' drivers"
         kill_machine(victims[0])
         end_of(process, log)
@@ -154,7 +146,3 @@ def test_a_sweep_outlives_a_machine(place: Place, undisturbed: Figures) -> None:
         expected, known = undisturbed[title]
         assert score == pytest.approx(expected, rel=1e-2)
         assert [step for step, _ in losses] == [step for step, _ in known]
-
-
-def drives(raylet: psutil.Process) -> bool:
-    return any(name_of(process).startswith("ray::ImplicitFunc") for process in raylet.children())

@@ -1,7 +1,5 @@
 """`dpt train` whose storage fails: it goes on, loses nothing that was saved, and is resumed bit for bit."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.faulty_s3 import FaultyS3, serving
-from tests.support.faulty_training import DISTURBED_AT, RESUMING, STEPS, Curve, Place, end_of, wait_until
+from tests.support.faulty_training import DISTURBED_AT, RESUMING, STEPS, end_of, wait_until
 from tests.support.sessions import kill_session
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
 DROPPED = "is dropped: "
-DISK_MIB, LEFT_MIB = 96, 3
-"""Left over is less than a checkpoint, and more than its first file."""
+DISK_MIB, LEFT_MIB = 96, 3  # Left over is less than a checkpoint, and more than its first file.
 
 
 @dataclass(frozen=True)
@@ -53,23 +50,16 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
             assert holder.stdout is not None
             if holder.stdout.readline().strip() != "mounted":
                 pytest.skip("this machine lets nobody mount a file system of his own")
-            enter = [
-                "nsenter",
-                f"--target={holder.pid}",
-                "--user",
-                "--mount",
-                "--preserve-credentials",
-                "--wd",
-            ]
+            options = ("--user", "--mount", "--preserve-credentials", "--wd")
+            enter = ["nsenter", f"--target={holder.pid}", *options]
             yield SmallDisk(enter, inside, Path(f"/proc/{holder.pid}/root{inside}"))
         finally:
             holder.kill()
 
 
-def test_a_full_disk(place: Place, undisturbed: Curve, small_disk: SmallDisk) -> None:
-    small = replace(
-        place, before=small_disk.before, storage=str(small_disk.inside), runs=str(small_disk.outside)
-    )
+def test_a_full_disk(place, undisturbed, small_disk):
+    where = {"storage": str(small_disk.inside), "runs": str(small_disk.outside)}
+    small = replace(place, before=small_disk.before, **where)
     with small.training("full") as (process, log):
         small.wait_for_checkpoint("full", process, log)
         small_disk.fill()
@@ -96,9 +86,7 @@ def s3() -> Iterator[FaultyS3]:
         yield app
 
 
-def test_object_storage_that_fails_now_and_then_and_is_away_for_a_while(
-    place: Place, undisturbed: Curve, s3: FaultyS3
-) -> None:
+def test_object_storage_that_fails_now_and_then_and_is_away_for_a_while(place, undisturbed, s3):
     remote = replace(place, storage="s3://runs", runs="s3://runs", environment={"AWS_MAX_ATTEMPTS": "2"})
     s3.share = 0.05
     with remote.training("s3") as (process, log):

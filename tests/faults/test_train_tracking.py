@@ -1,14 +1,12 @@
 """`dpt train` whose MLflow server is away for a while, or for good."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.faulty_training import DISTURBED_AT, STEPS, Curve, Place, end_of, wait_until
+from tests.support.faulty_training import DISTURBED_AT, STEPS, Place, end_of, wait_until
 from tests.support.mlflow_server import MlflowServer
 
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
@@ -24,15 +22,14 @@ def server(mlflow_template: Path, tmp_path: Path) -> Iterator[MlflowServer]:
     server.kill()
 
 
-def on(server: MlflowServer, place: Place, folder: Path) -> Place:
+@pytest.fixture
+def tracked(server: MlflowServer, place: Place, tmp_path: Path) -> Place:
     """The same place, tracked by the server."""
-    return replace(place, database=folder / "mlflow.db", environment={"MLFLOW_TRACKING_URI": server.address})
+    where = {"MLFLOW_TRACKING_URI": server.address}
+    return replace(place, database=tmp_path / "mlflow.db", environment=where)
 
 
-def test_a_server_that_comes_back_gets_the_whole_curve(
-    place: Place, undisturbed: Curve, server: MlflowServer, tmp_path: Path
-) -> None:
-    tracked = on(server, place, tmp_path)
+def test_a_server_that_comes_back_gets_the_whole_curve(undisturbed, server, tracked):
     with tracked.training("away") as (process, log):
         tracked.wait_for_checkpoint("away", process, log)
         server.kill()
@@ -43,10 +40,7 @@ def test_a_server_that_comes_back_gets_the_whole_curve(
     assert tracked.curve("away") == undisturbed
 
 
-def test_a_run_whose_server_is_gone_is_completed_when_there_is_one_again(
-    place: Place, undisturbed: Curve, server: MlflowServer, tmp_path: Path
-) -> None:
-    tracked = on(server, place, tmp_path)
+def test_a_run_whose_server_is_gone_is_completed_when_there_is_one_again(undisturbed, server, tracked):
     with tracked.training("gone") as (process, log):
         tracked.wait_for_checkpoint("gone", process, log)
         server.kill()

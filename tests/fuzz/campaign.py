@@ -6,8 +6,6 @@ Seeded: a case is named by its format and number, and is the same in every run. 
 are kept in a temporary folder, which is printed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil
@@ -33,27 +31,19 @@ from tests.fuzz.watched_worker import Outcome, WatchedWorker
 _INSIDE = {"PNG": damage_png, "Parquet": damage_shard, "MAT": damage_matlab}
 """Formats with checksums or compression around what is to be damaged too."""
 
-_ANY_SIZE = {"video"}
-"""Formats whose files are that large, and not read whole."""
+_ANY_SIZE = {"video"}  # Formats whose files are that large, and not read whole.
 
-GROWN = 3 * 2**30
-"""Size of a file of holes: more than a reader may take."""
+GROWN = 3 * 2**30  # Size of a file of holes: more than a reader may take.
 
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile file in the place of a good one.
-
-    Attributes:
-        name: how it was made.
-        content: its bytes.
-        size: the size to which holes make it grow, or None.
-    """
+    """One hostile file in the place of a good one."""
 
     subject: Subject
-    name: str
+    name: str  # how it was made
     content: bytes
-    size: int | None = None
+    size: int | None = None  # to which holes make it grow
 
 
 @dataclass
@@ -125,9 +115,8 @@ def try_cases(
         outcome = _try(case, worker, scratch)
         report.add(case, number, outcome)
         if outcome.verdict == "failed" and findings is not None:
-            (findings / f"{name.replace(' ', '_').replace('.', '')}-{number:05d}.bin").write_bytes(
-                case.content
-            )
+            file = f"{name.replace(' ', '_').replace('.', '')}-{number:05d}.bin"
+            (findings / file).write_bytes(case.content)
     return report
 
 
@@ -168,11 +157,9 @@ def main() -> int:
         donors = [subject.content for subject in subjects]
         for name in arguments.format or sorted({subject.format for subject in subjects}):
             of_format = [subject for subject in subjects if subject.format == name]
-            cases = chain(
-                hostile_cases(of_format, heavy=True),
-                random_cases(of_format, donors, arguments.mutations, arguments.seed),
-            )
+            damaged = random_cases(of_format, donors, arguments.mutations, arguments.seed)
             with WatchedWorker() as worker:
+                cases = chain(hostile_cases(of_format, heavy=True), damaged)
                 report = try_cases(name, cases, worker, scratch, findings)
             print(report.line(), *report.findings[:10], sep="\n  ", flush=True)
             failed += report.verdicts["failed"]

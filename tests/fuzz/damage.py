@@ -1,7 +1,5 @@
 """Random damage to a file's bytes, any format: the seed decides all of it."""
 
-from __future__ import annotations
-
 import io
 import re
 import struct
@@ -135,8 +133,6 @@ def png_of(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 # ---- wounds
-
-
 def _position(data: bytes, rng: Rng) -> int:
     """Half of the time in the first 300 bytes, where headers are."""
     return int(rng.integers(0, 1 + (min(len(data), 300) if rng.random() < 0.5 else len(data))))

@@ -1,22 +1,11 @@
 """Which byte format a file has, by its content: what the fuzz suite counts by."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 _MAGIC = {
-    b"\xff\xd8": "JPEG",
-    b"\x93NUMPY": "NPY",
-    b"Pf": "PFM",
-    b"PIEH": "Sintel .dpt",
-    b"\x76\x2f\x31\x01": "EXR",
-    b"\x89HDF\r\n\x1a\n": "HDF5",
-    b"PAR1": "Parquet",
-    b"MATLAB 5": "MAT 5",
-    b"MATLAB 7.3": "HDF5",
-    b"II*\0": "TIFF",
-    b"\x80": "pickle",
-    b"\x1aE\xdf\xa3": "video",
+    **{b"\xff\xd8": "JPEG", b"\x93NUMPY": "NPY", b"Pf": "PFM", b"PIEH": "Sintel .dpt", b"II*\0": "TIFF"},
+    **{b"\x76\x2f\x31\x01": "EXR", b"\x89HDF\r\n\x1a\n": "HDF5", b"MATLAB 7.3": "HDF5", b"MATLAB 5": "MAT 5"},
+    **{b"PAR1": "Parquet", b"\x80": "pickle", b"\x1aE\xdf\xa3": "video"},
 }
 _TEXT = {".txt", ".csv", ".yaml", ".yml", ".json", ".list", ".lst"}
 _RAW_FLOATS = "raw float32"

@@ -1,7 +1,5 @@
 """Every file made to hurt, by the format that it claims to be."""
 
-from __future__ import annotations
-
 from tests.fuzz import hostile_maps, hostile_pickles, hostile_pictures, hostile_text
 from tests.fuzz.file_format import is_text
 from tests.fuzz.hostile_pictures import Variant

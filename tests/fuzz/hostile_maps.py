@@ -4,8 +4,6 @@
 seconds.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -25,8 +23,7 @@ from tests.fuzz.hostile_pictures import SIDE, Variant
 CANARY_VARIABLE = "FUZZ_CANARY"
 """Environment variable with the path of a file that only an executed pickle makes."""
 
-HEIGHT, WIDTH = 48, 64
-"""Size of the generated datasets' pictures, so that a variant fits its partner."""
+HEIGHT, WIDTH = 48, 64  # Size of the generated datasets' pictures, so that a variant fits its partner.
 
 
 class Payload:
@@ -126,8 +123,6 @@ MAP_HEAVY: dict[str, dict[str, Variant]] = {
 
 
 # ---- NumPy
-
-
 def _npy(
     descr: str, shape: tuple[int, ...], values: bytes, fortran: str = "False", version: int = 1
 ) -> bytes:
@@ -168,8 +163,6 @@ NPY_LIGHT = (
 
 
 # ---- OpenEXR
-
-
 def _exr(channels: dict[str, np.ndarray], **header: Any) -> bytes:
     stream = io.BytesIO()
     OpenEXR.File({"type": OpenEXR.scanlineimage, **header}, channels).write(stream)
@@ -276,8 +269,6 @@ EXR_HEAVY: dict[str, Variant] = {
 
 
 # ---- HDF5
-
-
 def _hdf5(build: Callable[[h5py.File], object], **options: Any) -> bytes:
     stream = io.BytesIO()
     with h5py.File(stream, "w", **options) as file:
@@ -366,8 +357,6 @@ HDF5_HEAVY: dict[str, Variant] = {
 
 
 # ---- MATLAB 5
-
-
 def _mat(compressed: bool = True, **arrays: Any) -> Variant:
     def build(_: bytes) -> bytes:
         stream = io.BytesIO()

@@ -1,7 +1,5 @@
 """Pickles made to hurt, in the place of lists: they call, they share without end, they ask for memory."""
 
-from __future__ import annotations
-
 import pickle
 import struct
 from collections.abc import Callable

@@ -4,8 +4,6 @@
 seconds.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -17,15 +15,12 @@ from PIL import Image
 from datasets_prep.formats.pictures import MAX_PIXELS
 from tests.fuzz.damage import png_chunks, png_of
 
-SIDE = int(MAX_PIXELS**0.5)
-"""Side of the largest square that is read."""
+SIDE = int(MAX_PIXELS**0.5)  # Side of the largest square that is read.
 
 Variant = Callable[[bytes], bytes]
 
 
 # ---- PNG
-
-
 def _png(width: int, height: int, bits: int, colour: int, rows: bytes, interlace: int = 0) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
     return png_of([(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")])
@@ -146,8 +141,6 @@ PNG_HEAVY: dict[str, Variant] = {
 
 
 # ---- JPEG
-
-
 def _with_frame(**fields: int) -> Variant:
     """A field of the frame header (precision, height, width, components) overwritten."""
     places = {"precision": (4, "B"), "height": (5, ">H"), "width": (7, ">H"), "components": (9, "B")}
@@ -249,8 +242,6 @@ JPEG_HEAVY: dict[str, Variant] = {
 
 
 # ---- TIFF
-
-
 def _tiff(mode: str, width: int = 64, height: int = 48, **options: object) -> Variant:
     def build(_: bytes) -> bytes:
         stream = io.BytesIO()

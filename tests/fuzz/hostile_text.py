@@ -1,7 +1,5 @@
 """List files and settings made to hurt: paths that lead outside, bytes that are no text, no end."""
 
-from __future__ import annotations
-
 import re
 
 from tests.fuzz.hostile_pictures import Variant

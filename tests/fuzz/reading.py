@@ -4,8 +4,6 @@ Every function runs in a watched process, returns nothing, and raises `Assertion
 something that is neither a sane sample nor a refusal.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,8 +105,7 @@ def read_video(root: str, outside: str, path: str) -> None:
         for _ in video.thumbnails(0, None, 32):
             pass
         for frame in video.frames([0, 3, 30]):
-            assert frame.dtype == np.uint8
-            assert frame.shape[2] == 3
+            assert (frame.dtype, frame.shape[2]) == (np.uint8, 3)
 
 
 def read_shard(root: str, outside: str, path: str) -> None:

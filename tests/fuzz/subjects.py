@@ -3,8 +3,6 @@
 A dataset that is registered later needs nothing here: its files are found through its own listing.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -32,19 +30,14 @@ from tests.fuzz.hostile_maps import HEIGHT, WIDTH
 from tests.fuzz.reading import list_folder, read_list, read_list_of_clips, read_sample, read_shard, read_video
 
 SCENES = 2
-ALIKE = 3
-"""Of files of one format in one dataset, that are not of samples, so many are taken."""
+ALIKE = 3  # Of files of one format in one dataset, that are not of samples, so many are taken.
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One good file and who reads it.
+    """One good file of a dataset in the folder `root`, and who reads it.
 
-    Attributes:
-        root: the folder of the dataset.
-        path: the file, relative to `root`.
-        format: of the file.
-        reader: called with the paths of a copy of `root` and of a folder beside it, then `arguments`.
+    The reader is called with the paths of a copy of `root` and of a folder beside it, then `arguments`.
     """
 
     root: Path
@@ -110,13 +103,9 @@ def _shard(root: Path) -> Subject:
     path = "train-00000.parquet"
     ramp = np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
     texts = {name: "text" for name in SCHEMA.names if SCHEMA.field(name).type == pa.string()}
-    row = {
-        **texts,
-        "image": formats.encode_jpeg(np.dstack([ramp * 255] * 3).astype(np.uint8)),
-        "inverse_depth": encode_inverse_depth(ramp),
-        "height": HEIGHT,
-        "width": WIDTH,
-    }
+    image = formats.encode_jpeg(np.dstack([ramp * 255] * 3).astype(np.uint8))
+    pixels = {"image": image, "inverse_depth": encode_inverse_depth(ramp)}
+    row = {**texts, **pixels, "height": HEIGHT, "width": WIDTH}
     with writing_shard(root / path, "version") as shard:
         for _ in range(3):
             shard.add(row)

@@ -1,7 +1,5 @@
 """Hostile files, a few of each kind: `make fuzz` has thousands."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,17 +16,8 @@ from tests.fuzz.watched_worker import WatchedWorker
 RANDOM_DAMAGES = 20
 FORMATS = (
     *("JPEG", "PNG 8-bit", "PNG 16-bit", "NPY", "PFM", "Sintel .dpt", "EXR", "HDF5", "MAT 5"),
-    *(
-        "TIFF",
-        "raw float32",
-        "Parquet",
-        "pickle",
-        "video",
-        "list .txt",
-        "list .list",
-        "list .csv",
-        "list .yaml",
-    ),
+    *("TIFF", "raw float32", "Parquet", "pickle", "video"),
+    *("list .txt", "list .list", "list .csv", "list .yaml"),
 )
 
 
@@ -59,8 +48,7 @@ def test_undamaged_files_are_read(subjects, worker, scratch):
     good = [subject for subject in subjects if subject.reader is not read_list]
     cases = [Case(subject, "undamaged", subject.content) for subject in good]
     report = try_cases("undamaged", cases, worker, scratch)
-    assert report.findings == []
-    assert report.verdicts == {"read": len(cases)}
+    assert (report.findings, report.verdicts) == ([], {"read": len(cases)})
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,7 +1,5 @@
 """The judge of the fuzz suite can tell every kind of failure."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import signal

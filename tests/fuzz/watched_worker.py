@@ -3,8 +3,6 @@
 Limits are of the process that reads, not of the clock on the wall: a loaded machine changes no verdict.
 """
 
-from __future__ import annotations
-
 import contextlib
 import faulthandler
 import math
@@ -26,11 +24,9 @@ import psutil
 from datasets_prep.errors import BadSample, UserError
 from datasets_prep.storage.retries import StorageFailed
 
-REFUSALS = (BadSample, UserError)
-"""What may come out of a reader besides a result."""
+REFUSALS = (BadSample, UserError)  # What may come out of a reader besides a result.
 
-_DEADLOCK_SECONDS = 300
-"""Without an answer for so long, a process that uses no processor time is stuck."""
+_DEADLOCK_SECONDS = 300  # Without an answer for so long, a process that uses no processor time is stuck.
 
 _LONGEST_REASON = 1000
 
@@ -48,19 +44,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended.
-
-    Attributes:
-        verdict: `read` if it returned, `refused` if it raised a refusal with a reason, else `failed`.
-        reason: of the refusal or the failure.
-        cpu_seconds: processor time of the call, all threads.
-        peak_bytes: largest resident memory of the process during the call, libraries included.
-    """
+    """How a call ended: `read` if it returned, `refused` if it gave a reason for a refusal, else `failed`."""
 
     verdict: Literal["read", "refused", "failed"]
     reason: str = ""
-    cpu_seconds: float = 0.0
-    peak_bytes: int = 0
+    cpu_seconds: float = 0.0  # processor time of the call, all threads
+    peak_bytes: int = 0  # largest resident memory of the process during the call, libraries included
 
 
 class WatchedWorker:
@@ -70,7 +59,7 @@ class WatchedWorker:
         self._limits = limits or Limits()
         self._process: Any = None
 
-    def __enter__(self) -> WatchedWorker:
+    def __enter__(self) -> "WatchedWorker":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,16 +120,13 @@ class WatchedWorker:
         log = Path(self._log).read_text(errors="replace")[-4000:]
         self._stop()
         if code == -signal.SIGXCPU:
-            return Outcome(
-                "failed", f"hung: more than {self._limits.cpu_seconds:g} seconds of processor time\n{log}"
-            )
+            most = f"{self._limits.cpu_seconds:g} seconds of processor time"
+            return Outcome("failed", f"hung: more than {most}\n{log}")
         cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         return Outcome("failed", f"crashed: {cause}\n{log}")
 
 
 # ---- in the process
-
-
 def _serve(connection: Connection, log: str, limits: Limits) -> None:
     sink = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):  # libraries in C complain there

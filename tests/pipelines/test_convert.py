@@ -1,19 +1,21 @@
 import io
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import transformers
-from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
 from dpt.weights.key_maps import KEY_MAPS
 from pipelines.convert import convert
 from pipelines.tracking.model_reference import BadModel, load_model
+from tests.support.commands import said
 from tune import cli
 
 
@@ -31,7 +33,7 @@ def checkpoint(model: dpt.DPT, tmp_path: Path) -> Path:
     return tmp_path / "tiny.pt"
 
 
-def test_another_program_reads_what_is_written_for_it(model: dpt.DPT, tmp_path: Path) -> None:
+def test_another_program_reads_what_is_written_for_it(model, tmp_path):
     dpt.save_model(model, tmp_path / "ours")
     convert(str(tmp_path / "ours"), tmp_path / "theirs", "huggingface")
     theirs = transformers.DPTForDepthEstimation.from_pretrained(tmp_path / "theirs").eval()
@@ -41,21 +43,21 @@ def test_another_program_reads_what_is_written_for_it(model: dpt.DPT, tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
-def test_a_checkpoint_becomes_a_folder_of_ours(checkpoint: Path, model: dpt.DPT, tmp_path: Path) -> None:
+def test_a_checkpoint_becomes_a_folder_of_ours(checkpoint, model, tmp_path):
     convert(str(checkpoint), tmp_path / "out", name="dpt_tiny")
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         torch.testing.assert_close(dpt.load_model(tmp_path / "out")(images), model(images))
 
 
-def test_a_checkpoint_that_fits_no_model_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_fits_no_model_leaves_nothing(checkpoint, tmp_path):
     # of other sizes than the published ones, so the file alone does not tell the model
     with pytest.raises(BadModel, match=r"tiny\.pt does not fit the model"):
         convert(str(checkpoint), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+def test_nothing_is_overwritten(checkpoint, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("keep")
     with pytest.raises(UserError, match="out exists; give a folder that does not"):
@@ -63,9 +65,7 @@ def test_nothing_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.txt"]
 
 
-def test_a_conversion_that_fails_leaves_nothing(
-    model: dpt.DPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conversion_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
     cnn = dpt.create_model("dpt_tiny", backbone="resnet18.a1_in1k")
     dpt.save_model(cnn, tmp_path / "small")
     with pytest.raises(BadModel, match="transformers has no DPT with the backbone resnet18"):
@@ -73,31 +73,25 @@ def test_a_conversion_that_fails_leaves_nothing(
     with pytest.raises(UserError, match="no layout 'onnx' to write; there are: ours, huggingface"):
         convert(str(tmp_path / "small"), tmp_path / "out", "onnx")
 
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dpt.weights.folder.save_file", killed)
+    monkeypatch.setattr("dpt.weights.folder.save_file", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         convert(str(tmp_path / "small"), tmp_path / "out", "ours")
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("text.pt", b"no checkpoint"),
-        ("empty.pt", b""),
-        ("text.safetensors", b"no checkpoint"),
-        ("huge.safetensors", b"\xff" * 64),
-    ],
-)
-def test_what_is_no_checkpoint_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "content"), [
+    ("text.pt", b"no checkpoint"),
+    ("empty.pt", b""),
+    ("text.safetensors", b"no checkpoint"),
+    ("huge.safetensors", b"\xff" * 64),
+])  # fmt: skip
+def test_what_is_no_checkpoint_is_named(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadModel, match=f"{name} is not a readable checkpoint"):
         load_model(str(tmp_path / name))
 
 
-def test_folders_that_hold_no_model_are_named(tmp_path: Path) -> None:
+def test_folders_that_hold_no_model_are_named(tmp_path):
     with pytest.raises(NotFound, match="no model at"):
         load_model(str(tmp_path))
     (tmp_path / "config.json").write_text("{no json")
@@ -105,24 +99,12 @@ def test_folders_that_hold_no_model_are_named(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
-class Stdin:
-    """Bytes as the standard input."""
-
-    def __init__(self, data: bytes) -> None:
-        self.buffer = io.BytesIO(data)
-
-
 @pytest.mark.parametrize("form", ["colour", "npy", "png"])
-def test_standard_input_to_standard_output(
-    form: str,
-    model: dpt.DPT,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfdbinary: pytest.CaptureFixture[bytes],
-) -> None:
+def test_standard_input_to_standard_output(form, model, tmp_path, monkeypatch, capfdbinary):
     dpt.save_model(model, tmp_path / "model")
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    monkeypatch.setattr(sys, "stdin", Stdin(cv2.imencode(".png", image)[1].tobytes()))
+    sent = io.BytesIO(cv2.imencode(".png", image)[1].tobytes())
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=sent))
     arguments = ["predict", "-", "--model", str(tmp_path / "model"), "--out", "-", "--side", "64"]
     cli.app(arguments + ([] if form == "colour" else ["--write", form]), standalone_mode=False)
     data = capfdbinary.readouterr().out
@@ -134,21 +116,16 @@ def test_standard_input_to_standard_output(
         assert picture.shape == ((40, 60, 3) if form == "colour" else (40, 60))
 
 
-def test_convert_and_predict_from_the_command_line(model: dpt.DPT, tmp_path: Path) -> None:
+def test_convert_and_predict_from_the_command_line(model, tmp_path):
     dpt.save_model(model, tmp_path / "ours")
-    result = CliRunner().invoke(
-        cli.app, ["convert", str(tmp_path / "ours"), str(tmp_path / "hf"), "--to", "huggingface"]
-    )
-    assert result.exit_code == 0, result.output
-    assert "parameters" in result.output
+    assert "parameters" in said("convert", tmp_path / "ours", tmp_path / "hf", "--to", "huggingface")
     for folder in ("x", "y"):
         (tmp_path / "in" / folder).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "in" / folder / "a.png"), np.zeros((32, 48, 3), np.uint8))
     options = ["--side", "64", "--dtype", "bfloat16", "--ply", "60", "--attention", "1,4"]
     options += ["--reference", "0.3,0.4", "--write", "png,colour", "--colours", "magma", "--batch-size", "2"]
-    arguments = ["predict", str(tmp_path / "in" / "*" / "*.png"), "--model", str(tmp_path / "ours")]
-    result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path / "out"), *options])
-    assert result.exit_code == 0, result.output
+    where = ("--model", tmp_path / "ours", "--out", tmp_path / "out")
+    said("predict", tmp_path / "in" / "*" / "*.png", *where, *options)
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
     suffixes = (".ply", ".png", "_attention.png", "_colour.png")
     assert found == [f"{folder}/a{suffix}" for folder in "xy" for suffix in suffixes]

@@ -2,18 +2,14 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 import torch
-from mlflow import MlflowClient
 
 import dpt
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
-from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import open_dataset
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.render.scenes import render_scene
@@ -24,73 +20,46 @@ from pipelines.evaluation.metric_depth import decode_metric_row
 from pipelines.loading.batches import evaluation_batches
 from pipelines.tracking.model_reference import load_model
 from tests.pipelines.evaluation.test_metric_depth import by_hand
-from tune import cli
+from tests.support.commands import dpt as run
+from tests.support.shards import prepare
+from tests.support.tracked import find_run
 
 pytestmark = pytest.mark.long
 
 TINY = (
-    "batch_size=4",
-    "crop=[64, 96]",
-    "precision=float32",
-    "loader_workers=0",
-    "log_every=2",
-    "validate_every=4",
-    "checkpoint_every=4",
-    "device=cpu",
-    "steps=4",
+    *("batch_size=4", "crop=[64, 96]", "precision=float32", "loader_workers=0", "log_every=2"),
+    *("validate_every=4", "checkpoint_every=4", "device=cpu", "steps=4"),
 )
 SMALL = "metric_depth.image_size=64"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The console script in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
-
-
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
-    """A working directory with Ray, MLflow, and a model of relative depth in `relative`."""
-    monkeypatch.chdir(tmp_path)
-    mlflow.set_tracking_uri(mlflow_database)
+def place(place: Path) -> Path:
+    """A working directory with a model of relative depth in `relative`."""
     torch.manual_seed(0)
-    dpt.save_model(dpt.create_model("dpt_tiny", image_size=64), tmp_path / "relative")
-    return tmp_path
+    dpt.save_model(dpt.create_model("dpt_tiny", image_size=64), place / "relative")
+    return place
 
 
 @pytest.fixture(scope="session")
-def kitti_shards(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+def kitti_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three small drives in KITTI's layout, at native size: train, and test by the list in them."""
     raw, out = tmp_path_factory.mktemp("kitti-raw"), tmp_path_factory.mktemp("kitti-shards")
     write_dataset("kitti", raw, scenes=3, height=96, width=160)
-    ingest_all(plan_ingest("kitti", str(raw), IngestSettings(resize="none", samples_per_shard=4)), str(out))
+    prepare(plan_ingest("kitti", str(raw), IngestSettings(resize="none", samples_per_shard=4)), str(out))
     return out
 
 
-def test_kitti_becomes_metric_and_stays_so(
-    place: Path, kitti_shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = (
-        "finetune",
-        "kitti",
-        "--data",
-        kitti_shards,
-        "--model",
-        "relative",
-        "--name",
-        "fine",
-        *TINY,
-        SMALL,
-    )
-    assert run(monkeypatch, *command) == 1
+def test_kitti_becomes_metric_and_stays_so(place, kitti_shards, capsys):
+    command = ("finetune", "kitti", "--data", kitti_shards, "--model", "relative", "--name", "fine")
+    command += (*TINY, SMALL)
+    assert run(*command) == 1
     refusal = capsys.readouterr().err
     dataset = open_dataset(str(kitti_shards / "kitti"))
     counts = dataset.manifest.samples
     assert f"{counts['train']} of 23158 train images and {counts['test']} of 652 test images" in refusal
 
-    assert run(monkeypatch, *command, "--allow-missing") == 0
+    assert run(*command, "--allow-missing") == 0
     said = capsys.readouterr().out
     assert f"{counts['test']} of 652; Table 3" in said
     assert re.search(r"DPT-Hybrid +0\.959 +0\.995 +0\.999 +0\.062 +2\.573 +0\.092", said)
@@ -100,24 +69,20 @@ def test_kitti_becomes_metric_and_stays_so(
     # The average is in the checkpoint, and the published metrics are those of a plain computation.
     settings = json.loads((place / "runs/fine/step_00000004/config.json").read_text())
     assert (settings["invert"], settings["image_size"]) == (True, 64)
-    assert (settings["scale"], settings["shift"]) == pytest.approx(
-        tuple(map(float, stated.groups())), rel=1e-4
-    )
+    aligned = tuple(map(float, stated.groups()))
+    assert (settings["scale"], settings["shift"]) == pytest.approx(aligned, rel=1e-4)
     model = load_model("runs/fine/step_00000004")
     expected = []
     for batch in evaluation_batches(dataset, "test", 0, 0, 1, 1, decode_metric_row):
         depth = batch.target[0].numpy()
         height, width = depth.shape
         counted = np.zeros(depth.shape, bool)
-        counted[int(0.40810811 * height) : int(0.99189189 * height), :][
-            :, int(0.03594771 * width) : int(0.96405229 * width)
-        ] = True
+        rows = slice(int(0.40810811 * height), int(0.99189189 * height))
+        counted[rows, int(0.03594771 * width) : int(0.96405229 * width)] = True
         counted &= (depth > 1e-3) & (depth < 80)
         prediction = predict_inverse_depth(model, batch.images[0].numpy())
         expected.append(by_hand(prediction, depth, counted, 80.0))
-    client = MlflowClient()
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    (found,) = client.search_runs(experiments, "attributes.run_name = 'fine'")
+    found = find_run("fine")
     for name in expected[0]:
         mean = float(np.mean([each[name] for each in expected]))
         assert found.data.metrics[f"test/{name}/kitti"] == pytest.approx(mean, rel=1e-5), name
@@ -126,29 +91,27 @@ def test_kitti_becomes_metric_and_stays_so(
     assert found.data.metrics["test/images/kitti"] == counts["test"]
 
     # Registered, fetched and used, it still gives metres.
-    assert run(monkeypatch, "publish", "fine", "--name", "street", "--alias", "champion") == 0
+    assert run("publish", "fine", "--name", "street", "--alias", "champion") == 0
     image = next(evaluation_batches(dataset, "test", 0, 0, 1, 1, decode_metric_row)).images[0].numpy()
     Path("photo.png").write_bytes(encode_png(image))
     command = ("predict", "photo.png", "--model", "models:/street@champion", "--out", "out")
-    assert run(monkeypatch, *command) == 0
+    assert run(*command) == 0
     (written,) = Path("out").rglob("*.npy")
     np.testing.assert_allclose(np.load(written), predict_inverse_depth(model, image), rtol=1e-5)
 
     # The same protocol by `dpt evaluate`.
     capsys.readouterr()
     command = ("evaluate", "--data", kitti_shards, "--model", "runs/fine/step_00000004", "split=test")
-    assert run(monkeypatch, *command, "device=cpu") == 0
+    assert run(*command, "device=cpu") == 0
     assert f"{np.mean([each['abs_rel'] for each in expected]):.4f}" in capsys.readouterr().out
 
 
-def test_nyu_is_dense_and_has_its_own_border(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nyu_is_dense_and_has_its_own_border(place, capsys):
     write_dataset("nyuv2", place / "raw", scenes=4, height=480, width=640)
     plan = plan_ingest("nyuv2", "raw", IngestSettings(resize="none", samples_per_shard=4))
-    ingest_all(plan, "shards")
+    prepare(plan, "shards")
     command = ("finetune", "nyu", "--data", "shards", "--model", "relative", "--name", "room", *TINY, SMALL)
-    assert run(monkeypatch, *command, "--allow-missing") == 0
+    assert run(*command, "--allow-missing") == 0
     said = capsys.readouterr().out
     assert "of 654; Table 2" in said
     assert json.loads((place / "runs/room/step_00000004/config.json").read_text())["invert"] is True
@@ -170,59 +133,39 @@ def write_folder(root: Path, metric: bool) -> None:
     (root / "splits" / "val.txt").write_text("3\n7\n")
 
 
-def test_a_users_own_dataset_is_fine_tuned_and_resumed(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_users_own_dataset_is_fine_tuned_and_resumed(place, capsys):
     write_folder(place / "robot", metric=True)
     command = ("finetune", "robot", "--model", "relative", "--name", "own", *TINY)
-    assert run(monkeypatch, *command) == 0
+    assert run(*command) == 0
     assert "my_robot, val: images: 2" in capsys.readouterr().out
     # Its start is its own: the model that it came from may be gone.
     (place / "relative" / "weights.safetensors").unlink()
     (place / "runs/own/step_00000004/state.json").unlink()
-    assert run(monkeypatch, *command, "--resume") == 0
+    assert run(*command, "--resume") == 0
     assert "average robust alignment" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("kitti", "--model", "relative"), "--data: missing, the shards of kitti"),
-        (
-            ("kitti", "--model", "relative", "--data", "{metric}"),
-            "no dataset kitti in .*; there are: tartanair",
-        ),
-        (("{relative}", "--model", "relative"), r"redweb has no metric scale \(its ground truth is affine\)"),
-        (("{metric}", "--model", "missing"), "no model at missing"),
-        (("{metric}", "--model", "labels"), "a segmentation model, but the task is metric_depth"),
-        (("{metric}",), "--model: missing, a model of relative depth"),
-        (
-            ("nowhere", "--model", "relative"),
-            "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root",
-        ),
-        (
-            ("robot", "--model", "relative"),
-            r"my_robot has no metric scale \(its ground truth is up-to-scale\)",
-        ),
-        (("{metric}", "--model", "relative", "metric_depth.kb_crop=true"), "prepare it with resize=none"),
-        (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),
-    ],
-)
-def test_invalid_input_is_refused_in_one_line(
-    place: Path,
-    shards_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    message: str,
-) -> None:
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("kitti", "--model", "relative"), "--data: missing, the shards of kitti"),
+    (("kitti", "--model", "relative", "--data", "{metric}"), "no dataset kitti in .*; there are: tartanair"),
+    (("{relative}", "--model", "relative"), r"redweb has no metric scale \(its ground truth is affine\)"),
+    (("{metric}", "--model", "missing"), "no model at missing"),
+    (("{metric}", "--model", "labels"), "a segmentation model, but the task is metric_depth"),
+    (("{metric}",), "--model: missing, a model of relative depth"),
+    (("nowhere", "--model", "relative"),
+     "nowhere is not kitti, nyu, a prepared dataset or a raw dataset root"),
+    (("robot", "--model", "relative"), r"my_robot has no metric scale \(its ground truth is up-to-scale\)"),
+    (("{metric}", "--model", "relative", "metric_depth.kb_crop=true"), "prepare it with resize=none"),
+    (("{metric}", "--model", "relative", "task=depth"), "fine-tuning is for metric_depth"),
+])  # fmt: skip
+def test_invalid_input_is_refused_in_one_line(place, shards_folder, capsys, arguments, message):
     if "labels" in arguments:
         dpt.save_model(dpt.create_model("dpt_tiny", task="segmentation", classes=3), place / "labels")
     if "robot" in arguments:
         write_folder(place / "robot", metric=False)
     names = {"metric": shards_folder / "tartanair", "relative": shards_folder / "redweb"}
     told = [argument.format(**names) for argument in arguments]
-    assert run(monkeypatch, "finetune", *told, "--name", "bad", *TINY) == 1
+    assert run("finetune", *told, "--name", "bad", *TINY) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert re.search(message, said.strip().splitlines()[-1])

@@ -36,7 +36,7 @@ def results(settings: PredictConfig, model: dpt.DPT, out: Path, *paths: Path) ->
 
 
 @pytest.mark.parametrize("size", [(50, 70), (33, 200), (1, 1), (300, 40)])
-def test_any_size_is_predicted_at_its_own_size(model: dpt.DPT, tmp_path: Path, size: tuple[int, int]) -> None:
+def test_any_size_is_predicted_at_its_own_size(model, tmp_path, size):
     path = photo(tmp_path / "in" / "a.png", *size)
     assert results(PredictConfig(side=64), model, tmp_path / "out", path) == {path: None}
     prediction = np.load(tmp_path / "out" / "a.npy")
@@ -44,21 +44,16 @@ def test_any_size_is_predicted_at_its_own_size(model: dpt.DPT, tmp_path: Path, s
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.npy", "a.png", "a_colour.png"]
 
 
-def test_a_bad_image_is_named_and_the_others_go_on(model: dpt.DPT, tmp_path: Path) -> None:
+def test_a_bad_image_is_named_and_the_others_go_on(model, tmp_path):
     good = photo(tmp_path / "in" / "good.jpg", 40, 40)
     bad, empty = tmp_path / "in" / "bad.jpg", tmp_path / "in" / "empty.jpg"
     bad.write_bytes(b"no image")
     empty.write_bytes(b"")
-    assert results(PredictConfig(), model, tmp_path / "out", bad, empty, good) == {
-        bad: f"{bad} is not a readable image",
-        empty: f"{empty} is not a readable image",
-        good: None,
-    }
+    expected = {path: f"{path} is not a readable image" for path in (bad, empty)} | {good: None}
+    assert results(PredictConfig(), model, tmp_path / "out", bad, empty, good) == expected
 
 
-def test_batches_hold_images_of_one_network_size(
-    model: dpt.DPT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_hold_images_of_one_network_size(model, tmp_path, monkeypatch):
     shapes = [(64, 64), (64, 128), (60, 62), (64, 64), (64, 130), (128, 64)]
     paths = [photo(tmp_path / f"{n}.png", *shape, seed=n) for n, shape in enumerate(shapes)]
     batches: list[tuple[int, ...]] = []
@@ -72,18 +67,17 @@ def test_batches_hold_images_of_one_network_size(
         np.testing.assert_allclose(np.load(tmp_path / "out" / f"{path.stem}.npy"), expected, rtol=1e-4)
 
 
-def test_only_so_many_images_wait_for_others_of_their_size(model: dpt.DPT, tmp_path: Path) -> None:
+def test_only_so_many_images_wait_for_others_of_their_size(model, tmp_path):
     paths = [photo(tmp_path / f"{n}.png", 64, 64 * n) for n in range(1, 12)]
-    outcomes = predict(
-        PredictConfig(batch_size=2, write=("npy",)), model, [str(path) for path in paths], str(tmp_path / "o")
-    )
+    settings = PredictConfig(batch_size=2, write=("npy",))
+    outcomes = predict(settings, model, [str(path) for path in paths], str(tmp_path / "o"))
     first = next(outcomes).source.path
     # no two are of one size, so all of them would wait for ever
     assert first in paths[:8]
     assert len(list(outcomes)) == 10
 
 
-def test_what_is_written_is_what_was_asked_for(model: dpt.DPT, tmp_path: Path) -> None:
+def test_what_is_written_is_what_was_asked_for(model, tmp_path):
     path = photo(tmp_path / "in" / "a.png", 48, 64)
     settings = PredictConfig(write=("colour",), colours="gray", ply=60.0, attention=(1, 4), dtype="bfloat16")
     (outcome,) = predict(settings, model, [str(path)], str(tmp_path / "out"))
@@ -95,7 +89,7 @@ def test_what_is_written_is_what_was_asked_for(model: dpt.DPT, tmp_path: Path) -
     assert (tmp_path / "out" / "a.ply").read_bytes().startswith(b"ply\nformat binary_little_endian 1.0\n")
 
 
-def test_attention_figures_have_a_row_a_token_and_a_column_a_layer(model: dpt.DPT, tmp_path: Path) -> None:
+def test_attention_figures_have_a_row_a_token_and_a_column_a_layer(model, tmp_path):
     path = photo(tmp_path / "in" / "a.png", 64, 64)
     sizes = {}
     for layers, references in itertools.product([(1,), (1, 2, 3)], [((0.3, 0.4),), ((0.0, 0.0), (1.0, 1.0))]):
@@ -108,17 +102,12 @@ def test_attention_figures_have_a_row_a_token_and_a_column_a_layer(model: dpt.DP
     assert sizes[3, 1][1] == sizes[3, 2][1] == 2 * sizes[1, 1][1]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: inferno"),
-        ({"attention": (3, 9)}, "predict.attention: no layer 9; this backbone has 1 to 4"),
-        ({"dtype": "float16", "device": "cpu"}, "predict.dtype: float16 is for GPUs"),
-    ],
-)
-def test_what_does_not_fit_the_model_is_refused_first(
-    model: dpt.DPT, tmp_path: Path, settings: dict[str, object], message: str
-) -> None:
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: inferno"),
+    ({"attention": (3, 9)}, "predict.attention: no layer 9; this backbone has 1 to 4"),
+    ({"dtype": "float16", "device": "cpu"}, "predict.dtype: float16 is for GPUs"),
+])  # fmt: skip
+def test_what_does_not_fit_the_model_is_refused_first(model, tmp_path, settings, message):
     path = photo(tmp_path / "a.png", 32, 32)
     with pytest.raises(ConfigError, match=message):
         results(PredictConfig.model_validate(settings), model, tmp_path / "out", path)
@@ -134,9 +123,7 @@ def segmentation() -> dpt.DPT:
 
 @pytest.mark.parametrize("inference", [{}, {"scales": (0.5, 1.0), "flip": True}])
 @pytest.mark.parametrize("size", [(50, 70), (33, 200), (1, 1)])
-def test_models_of_segmentation_give_classes(
-    segmentation: dpt.DPT, tmp_path: Path, size: tuple[int, int], inference: dict[str, object]
-) -> None:
+def test_models_of_segmentation_give_classes(segmentation, tmp_path, size, inference):
     path = photo(tmp_path / "in" / "a.png", *size)
     settings = PredictConfig.model_validate({"inference": inference})
     (outcome,) = predict(settings, segmentation, [str(path)], str(tmp_path / "out"))
@@ -154,7 +141,7 @@ def test_models_of_segmentation_give_classes(
     np.testing.assert_array_equal(classes, expected)
 
 
-def test_what_is_for_another_task_is_refused(model: dpt.DPT, segmentation: dpt.DPT, tmp_path: Path) -> None:
+def test_what_is_for_another_task_is_refused(model, segmentation, tmp_path):
     path = photo(tmp_path / "a.png", 32, 32)
     with pytest.raises(BadModel, match="this is a segmentation model; a point cloud"):
         results(PredictConfig(ply=60.0), segmentation, tmp_path / "out", path)
@@ -164,7 +151,7 @@ def test_what_is_for_another_task_is_refused(model: dpt.DPT, segmentation: dpt.D
     assert not (tmp_path / "out").exists()
 
 
-def test_classes_are_laid_over_a_video(segmentation: dpt.DPT, tmp_path: Path) -> None:
+def test_classes_are_laid_over_a_video(segmentation, tmp_path):
     clip = video(tmp_path / "clip.mp4", 3, 48, 64)
     assert results(PredictConfig(frames=True), segmentation, tmp_path / "out", clip) == {clip: None}
     painted = list(read_frames(tmp_path / "out" / "clip_colour.mp4"))
@@ -182,23 +169,22 @@ def video(path: Path, frames: int, height: int, width: int) -> Path:
     return path
 
 
-def test_videos_are_painted_frame_by_frame(model: dpt.DPT, tmp_path: Path) -> None:
+def test_videos_are_painted_frame_by_frame(model, tmp_path):
     clip = video(tmp_path / "in" / "clip.mp4", 5, 46, 62)
     still = photo(tmp_path / "in" / "still.png", 32, 32)
     settings = PredictConfig(batch_size=2, frames=True, write=("npy",))
     assert results(settings, model, tmp_path / "out", tmp_path / "in") == {clip: None, still: None}
     painted = list(read_frames(tmp_path / "out" / "clip_colour.mp4"))
     assert [frame.image.shape for frame in painted] == [(46, 62, 3)] * 5
-    assert [frame.time * frame.time_base for frame in painted] == [
-        frame.time * frame.time_base for frame in read_frames(clip)
-    ]
+    there, here = ([f.time * f.time_base for f in frames] for frames in (painted, read_frames(clip)))
+    assert there == here
     assert sorted(p.name for p in (tmp_path / "out" / "clip").iterdir()) == [f"{n:06}.npy" for n in range(5)]
     frame = list(read_frames(clip))[3].image
     expected = predict_inverse_depth(model, frame)
     np.testing.assert_allclose(np.load(tmp_path / "out" / "clip" / "000003.npy"), expected, rtol=1e-4)
 
 
-def test_a_video_that_breaks_off_is_named_and_leaves_no_half_video(model: dpt.DPT, tmp_path: Path) -> None:
+def test_a_video_that_breaks_off_is_named_and_leaves_no_half_video(model, tmp_path):
     broken, good = tmp_path / "in" / "broken.mp4", video(tmp_path / "in" / "good.mp4", 2, 32, 32)
     broken.write_bytes(b"no video")
     found = results(PredictConfig(), model, tmp_path / "out", tmp_path / "in")
@@ -207,7 +193,7 @@ def test_a_video_that_breaks_off_is_named_and_leaves_no_half_video(model: dpt.DP
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good_colour.mp4"]
 
 
-def test_one_image_becomes_one_file_of_bytes(model: dpt.DPT, tmp_path: Path) -> None:
+def test_one_image_becomes_one_file_of_bytes(model, tmp_path):
     path = photo(tmp_path / "a.png", 40, 60)
     data = predict_one(PredictConfig(write=("colour",)), model, [str(path)])
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -223,14 +209,14 @@ def test_one_image_becomes_one_file_of_bytes(model: dpt.DPT, tmp_path: Path) -> 
             predict_one(settings, model, [str(path) for path in paths])
 
 
-def test_colours_are_red_green_blue(tmp_path: Path) -> None:
+def test_colours_are_red_green_blue(tmp_path):
     red = np.zeros((4, 4, 3), np.uint8)
     red[..., 2] = 255
     cv2.imwrite(str(tmp_path / "red.png"), red)
     np.testing.assert_array_equal(read_image(Input(tmp_path / "red.png", ""))[0, 0], [255, 0, 0])
 
 
-def test_an_image_with_absurd_dimensions_is_a_bad_image(tmp_path: Path) -> None:
+def test_an_image_with_absurd_dimensions_is_a_bad_image(tmp_path):
     data = bytearray(photo(tmp_path / "a.png", 4, 4).read_bytes())
     data[16:24] = b"\x00\x0f\xff\xff" * 2  # width and height of the header
     (tmp_path / "a.png").write_bytes(data)
@@ -238,7 +224,7 @@ def test_an_image_with_absurd_dimensions_is_a_bad_image(tmp_path: Path) -> None:
         read_image(Input(tmp_path / "a.png", ""))
 
 
-def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match="device: cuda is asked for"):
         resolve_device("cuda")

@@ -1,7 +1,5 @@
 """Which of a sweep's trials is its best."""
 
-from __future__ import annotations
-
 import pytest
 from mlflow import MlflowClient
 
@@ -10,7 +8,7 @@ from pipelines.publish import best_trial
 from pipelines.tracking import runs as tracking
 
 
-def test_a_run_without_finished_trials_has_no_best(mlflow_database: str) -> None:
+def test_a_run_without_finished_trials_has_no_best(mlflow_database):
     parent = tracking.start_run("sweep", "tune", TrainConfig(), [])
     with pytest.raises(tracking.TrackingError, match="sweep is not a sweep with a finished trial"):
         best_trial("sweep")

@@ -6,23 +6,24 @@ import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Event, Thread
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pytest
 import ray
 import s3fs
-from moto.server import ThreadedMotoServer
 from ray.job_submission import JobStatus
 
 from pipelines import submit
 from pipelines.cluster import probe
 from pipelines.cluster.probe import Findings, Targets
 from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, pack
+from tests.support.faulty_s3 import serving
 
 Serve = Callable[[int, object], str]
+TRACKED = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
 
 
 @pytest.fixture
@@ -56,48 +57,38 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 
 # ---- the cluster
-
-
-def test_another_version_of_ray_is_refused(serve: Serve) -> None:
+def test_another_version_of_ray_is_refused(serve):
     address = serve(200, {"version": "4", "ray_version": "2.41.0", "ray_commit": "", "session_name": ""})
-    with pytest.raises(
-        SubmitError, match=rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
-    ):
+    said = rf"runs Ray 2\.41\.0, this machine {ray.__version__}: make them one"
+    with pytest.raises(SubmitError, match=said):
         Cluster(address)
 
 
-def test_another_python_is_refused() -> None:
-    with pytest.raises(
-        SubmitError, match=r"from the cluster: no disk; the cluster runs Python 2\.7, this mach"
-    ):
+def test_another_python_is_refused():
+    said = r"from the cluster: no disk; the cluster runs Python 2\.7, this mach"
+    with pytest.raises(SubmitError, match=said):
         submit.require_no_problem(Findings("2.7", ["no disk"]))
     submit.require_no_problem(Findings(f"{sys.version_info.major}.{sys.version_info.minor}", []))
 
 
-@pytest.mark.parametrize(
-    ("status", "answer", "message"),
-    [
-        (401, "Unauthorized: Missing authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
-        (403, "Forbidden: Invalid authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
-        (200, "<html>a wiki</html>", "is not a job server of Ray"),
-        (200, {"version": "1"}, "is not a job server of Ray"),
-        (404, "nothing here", "is not a job server of Ray"),
-    ],
-)
-def test_what_is_no_job_server_of_ours_is_one_line(
-    serve: Serve, status: int, answer: object, message: str
-) -> None:
+@pytest.mark.parametrize(("status", "answer", "message"), [
+    (401, "Unauthorized: Missing authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
+    (403, "Forbidden: Invalid authentication token", "refuses the token: set RAY_AUTH_MODE=token"),
+    (200, "<html>a wiki</html>", "is not a job server of Ray"),
+    (200, {"version": "1"}, "is not a job server of Ray"),
+    (404, "nothing here", "is not a job server of Ray"),
+])  # fmt: skip
+def test_what_is_no_job_server_of_ours_is_one_line(serve, status, answer, message):
     address = serve(status, answer)
     with pytest.raises(SubmitError, match=f"^{address} {message}") as caught:
         Cluster(address)
     assert "\n" not in str(caught.value)
 
 
-def test_a_tunnel_that_is_not_open_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tunnel_that_is_not_open_is_named(monkeypatch):
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8")
-    with pytest.raises(
-        SubmitError, match=r"^no cluster answers at http://127\.0\.0\.1:9; is the tunnel open"
-    ):
+    said = r"^no cluster answers at http://127\.0\.0\.1:9; is the tunnel open"
+    with pytest.raises(SubmitError, match=said):
         Cluster("127.0.0.1:9")
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
     with pytest.raises(SubmitError, match=r"^no cluster: give its job server by --address"):
@@ -105,8 +96,6 @@ def test_a_tunnel_that_is_not_open_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # ---- following a job
-
-
 class Job:
     """A job as the client shows it: lines of log, then an end."""
 
@@ -131,26 +120,22 @@ def following(job: Job) -> Cluster:
     return cluster
 
 
-@pytest.mark.parametrize(
-    ("status", "exit_code", "expected"),
-    [
-        (JobStatus.SUCCEEDED, 0, 0),
-        (JobStatus.FAILED, 3, 3),
-        (JobStatus.FAILED, None, 1),
-        (JobStatus.STOPPED, -15, 1),
-    ],
-)
-def test_the_exit_code_is_the_jobs(status: JobStatus, exit_code: int | None, expected: int) -> None:
+@pytest.mark.parametrize(("status", "exit_code", "expected"), [
+    (JobStatus.SUCCEEDED, 0, 0),
+    (JobStatus.FAILED, 3, 3),
+    (JobStatus.FAILED, None, 1),
+    (JobStatus.STOPPED, -15, 1),
+])  # fmt: skip
+def test_the_exit_code_is_the_jobs(status, exit_code, expected):
     said: list[str] = []
     assert following(Job(["step 1\n", "step 2\n"], status, exit_code)).follow("j1", said.append) == expected
     assert said[:2] == ["step 1\n", "step 2\n"]
     assert said[2:] == ([] if expected == 0 else [f"job j1: {status.value.lower()}: it ended\n"])
 
 
-def test_a_lost_connection_says_how_to_go_on() -> None:
-    with pytest.raises(
-        SubmitError, match=r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
-    ):
+def test_a_lost_connection_says_how_to_go_on():
+    said = r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
+    with pytest.raises(SubmitError, match=said):
         following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
 
 
@@ -185,7 +170,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> type[Recorded]:
 TRAIN = ["train", "--data", "/x", "--storage", "/runs"], {"data": ["/x"], "storage": "/runs"}
 
 
-def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None:
+def test_a_problem_keeps_the_job_from_starting(recorded):
     recorded.problems.append("/x: no such folder")
     with pytest.raises(SubmitError, match="from the cluster: /x: no such folder"):
         submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=print)
@@ -194,7 +179,7 @@ def test_a_problem_keeps_the_job_from_starting(recorded: type[Recorded]) -> None
     assert recorded.started == [["dpt", *TRAIN[0]]]
 
 
-def test_without_waiting_it_says_how_to_follow_and_stop(recorded: type[Recorded]) -> None:
+def test_without_waiting_it_says_how_to_follow_and_stop(recorded):
     said: list[str] = []
     assert submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=False, show=said.append) == 0
     with pytest.raises(KeyboardInterrupt):
@@ -205,27 +190,18 @@ def test_without_waiting_it_says_how_to_follow_and_stop(recorded: type[Recorded]
 
 
 # ---- the command
-
-
-def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+def test_the_environment_carries_tracking_and_what_is_asked_for(monkeypatch):
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     monkeypatch.setenv("SECRET", "s")
     monkeypatch.delenv("ABSENT", raising=False)
-    assert job_environment(["A=b=c", "SECRET"]) == {
-        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
-        "A": "b=c",
-        "SECRET": "s",
-    }
+    assert job_environment(["A=b=c", "SECRET"]) == {**TRACKED, "A": "b=c", "SECRET": "s"}
     with pytest.raises(SubmitError, match="--env ABSENT: not set here; give it as ABSENT=VALUE"):
         job_environment(["ABSENT"])
 
 
-TRACKED = {"MLFLOW_TRACKING_URI": "http://mlflow:5000"}
-
-
-def test_targets_are_what_the_command_reads_writes_and_tracks_to() -> None:
+def test_targets_are_what_the_command_reads_writes_and_tracks_to():
     parameters = {"data": ["s3://b/x", "/y"], "storage": "s3://b/runs", "name": "n", "config": "paper"}
     expected = Targets(["s3://b/x", "/y"], ["s3://b/runs"], "http://mlflow:5000")
     assert job_targets("train", parameters, TRACKED) == expected
@@ -235,29 +211,22 @@ def test_targets_are_what_the_command_reads_writes_and_tracks_to() -> None:
     assert job_targets("evaluate", {"data": ["/x"], "model": "/m"}, TRACKED).reads == ["/x", "/m"]
 
 
-@pytest.mark.parametrize(
-    ("job", "parameters", "message"),
-    [
-        ("train", {"data": ["shards"], "storage": "/runs"}, "^shards: a job on a cluster needs an absolute"),
-        ("train", {"data": ["/x"], "storage": "runs"}, "^runs: a job on a cluster needs an absolute path"),
-        (
-            "train",
-            {"data": ["/x"], "storage": "/runs", "config": "my.yaml"},
-            "^--config my.yaml: no such file",
-        ),
-    ],
-)
-def test_what_only_this_machine_has_is_refused(job: str, parameters: dict[str, object], message: str) -> None:
+@pytest.mark.parametrize(("job", "parameters", "message"), [
+    ("train", {"data": ["shards"], "storage": "/runs"}, "^shards: a job on a cluster needs an absolute"),
+    ("train", {"data": ["/x"], "storage": "runs"}, "^runs: a job on a cluster needs an absolute path"),
+    ("train", {"data": ["/x"], "storage": "/runs", "config": "my.yaml"}, "^--config my.yaml: no such file"),
+])  # fmt: skip
+def test_what_only_this_machine_has_is_refused(job, parameters, message):
     with pytest.raises(SubmitError, match=message):
         job_targets(job, parameters, TRACKED)
 
 
-def test_jobs_that_track_need_a_server() -> None:
+def test_jobs_that_track_need_a_server():
     with pytest.raises(SubmitError, match=r"^MLFLOW_TRACKING_URI is not set"):
         job_targets("train", {"data": ["/x"], "storage": "/runs"}, {})
 
 
-def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_package_with_data_in_it_is_refused(tmp_path):
     tree, scratch = tmp_path / "tree", tmp_path / "scratch"
     tree.mkdir()
     scratch.mkdir()
@@ -266,15 +235,14 @@ def test_a_package_with_data_in_it_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, 3 * 2**20, np.uint8)
     (tree / "runs").mkdir()
     (tree / "runs" / "weights.bin").write_bytes(noise.tobytes())
-    with pytest.raises(
-        SubmitError, match=r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
-    ):
+    said = r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
+    with pytest.raises(SubmitError, match=said):
         pack(tree, scratch, limit=2 * 2**20)
     (tree / ".rayignore").write_text("/runs/\n")
     assert pack(tree, scratch, limit=2 * 2**20).stat().st_size < 1000
 
 
-def test_this_working_tree_is_small(tmp_path: Path) -> None:
+def test_this_working_tree_is_small(tmp_path):
     package = pack(submit.TREE, tmp_path)
     assert package.stat().st_size < 2**20
     with zipfile.ZipFile(package) as archive:
@@ -284,11 +252,7 @@ def test_this_working_tree_is_small(tmp_path: Path) -> None:
 
 
 # ---- what runs on the cluster
-
-
-def test_a_probe_finds_everything_at_once(
-    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_probe_finds_everything_at_once(tmp_path, serve, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     (tmp_path / "file").write_text("no folder")
     targets = Targets(
@@ -299,80 +263,49 @@ def test_a_probe_finds_everything_at_once(
     found = probe.probe(targets)
     assert found.python == f"{sys.version_info.major}.{sys.version_info.minor}"
     starts = [problem.split(": ")[0] for problem in found.problems]
-    assert starts == [
-        "the command dpt is not installed on the cluster",
-        str(tmp_path / "absent"),
-        "nosuch://bucket/x",
-        str(tmp_path / "file/x"),
-        targets.tracking,
-    ]
+    folders = (str(tmp_path / "absent"), "nosuch://bucket/x", str(tmp_path / "file/x"))
+    assert starts == ["the command dpt is not installed on the cluster", *folders, targets.tracking]
     assert "no such folder" in found.problems[1]
     assert "refuses this user" in found.problems[4]
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "a probe leaves nothing behind"
 
 
-def test_a_probe_leaves_no_object_behind() -> None:
-    import fsspec
-
+def test_a_probe_leaves_no_object_behind():
     assert probe.unwritable("memory://probed/runs") is None
     assert fsspec.filesystem("memory").find("/probed") == []
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An S3 of the test's own with an empty bucket, `there`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("there")
-    yield
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
-
-
-def test_a_bucket_is_asked(bucket: None) -> None:
-    found = probe.probe(
-        Targets(reads=["s3://there", "s3://there/absent"], writes=["s3://there/runs", "s3://absent/runs"])
-    )
+def test_a_bucket_is_asked():
+    asked = Targets(["s3://there", "s3://there/absent"], ["s3://there/runs", "s3://absent/runs"])
+    with serving(["there"]):
+        found = probe.probe(asked)
+        assert s3fs.S3FileSystem().find("there") == []
     absent, unwritable = (problem for problem in found.problems if problem.startswith("s3://"))
     assert absent == "s3://there/absent: no such folder"
     assert unwritable.startswith("s3://absent/runs: FileNotFoundError: ")
-    assert s3fs.S3FileSystem().find("there") == []
 
 
 @pytest.mark.parametrize(
     ("status", "problem"),
-    [
-        (200, None),
-        (401, "refuses this user"),
-        (404, "answers with status 404, which MLflow does not"),
-    ],
+    [(200, None), (401, "refuses this user"), (404, "answers with status 404, which MLflow does not")],
 )
-def test_a_tracking_server_is_asked(serve: Serve, status: int, problem: str | None) -> None:
+def test_a_tracking_server_is_asked(serve, status, problem):
     said = probe.untracked(serve(status, {}))
     assert said is None if problem is None else str(said).startswith(problem)
 
 
-def test_a_real_tracking_server_passes(mlflow_server: str) -> None:
+def test_a_real_tracking_server_passes(mlflow_server):
     assert probe.untracked(mlflow_server) is None
 
 
-def test_a_database_needs_its_folder(tmp_path: Path) -> None:
+def test_a_database_needs_its_folder(tmp_path):
     (tmp_path / "file").write_text("no folder")
     assert probe.untracked(f"sqlite:///{tmp_path}/mlflow.db") is None
     assert probe.untracked(f"sqlite:///{tmp_path}/file/mlflow.db") is not None
     assert probe.untracked("postgresql://db/mlflow") is None
 
 
-def test_what_never_answers_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_answers_is_a_problem(monkeypatch):
     release = Event()
     monkeypatch.setattr(probe, "unreadable", lambda _: release.wait() and None)
     found = probe.probe(Targets(reads=["s3://slow"]), seconds=0.01)

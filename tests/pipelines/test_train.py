@@ -40,7 +40,7 @@ def runs(tmp_path: Path, shards_folder: Path, mlflow_database: str) -> Runs:
     return Runs(tmp_path / "runs", open_datasets([str(shards_folder)]))
 
 
-def test_a_run_resumes_its_mlflow_run(runs: Runs) -> None:
+def test_a_run_resumes_its_mlflow_run(runs):
     run = runs.start()
     with pytest.raises(RunExists, match=r"run mine exists in .*: continue it with --resume"):
         runs.start()
@@ -48,26 +48,17 @@ def test_a_run_resumes_its_mlflow_run(runs: Runs) -> None:
     # Where and how fast it runs may change.
     again = runs.start(resume=True, workers=2, checkpoint_every=7, device="cpu")
     assert again == run
-    assert runs.status(run) == "RUNNING"
-    assert runs.lines == []
+    assert (runs.status(run), runs.lines) == ("RUNNING", [])
 
 
-@pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"seed": 1}, "config.seed: 0 → 1"),
-        ({"sampling": "stratified"}, "config.sampling: 'multinomial' → 'stratified'"),
-        ({"optimizer": {"schedule": "poly"}}, "config.optimizer.schedule: 'constant' → 'poly'"),
-        (
-            {"stages": [{"steps": 5, "datasets": ["redweb"]}]},
-            "config.stages: [] → "
-            "[{'weights': {}, 'balance': 'datasets', 'steps': 5, 'datasets': ['redweb']}]",
-        ),
-    ],
-)
-def test_another_config_or_plan_is_refused_with_the_difference(
-    runs: Runs, changes: dict[str, Any], difference: str
-) -> None:
+@pytest.mark.parametrize(("changes", "difference"), [
+    ({"seed": 1}, "config.seed: 0 → 1"),
+    ({"sampling": "stratified"}, "config.sampling: 'multinomial' → 'stratified'"),
+    ({"optimizer": {"schedule": "poly"}}, "config.optimizer.schedule: 'constant' → 'poly'"),
+    ({"stages": [{"steps": 5, "datasets": ["redweb"]}]},
+     "config.stages: [] → [{'weights': {}, 'balance': 'datasets', 'steps': 5, 'datasets': ['redweb']}]"),
+])  # fmt: skip
+def test_another_config_or_plan_is_refused_with_the_difference(runs, changes, difference):
     run = runs.start()
     with pytest.raises(RunExists) as refused:
         runs.start(resume=True, **changes)
@@ -80,7 +71,7 @@ def test_another_config_or_plan_is_refused_with_the_difference(
     assert runs.start(resume=True, **changes) == run, "the change is what it is now"
 
 
-def test_other_data_are_refused_with_the_difference(runs: Runs) -> None:
+def test_other_data_are_refused_with_the_difference(runs):
     runs.start()
     redweb, tartanair = runs.datasets
     known = json.loads(runs.folder.read_text(RUN_FILE))
@@ -93,14 +84,14 @@ def test_other_data_are_refused_with_the_difference(runs: Runs) -> None:
         runs.start(resume=True)
 
 
-def test_another_way_of_drawing_samples_is_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_way_of_drawing_samples_is_refused(runs, monkeypatch):
     runs.start()
     monkeypatch.setattr("pipelines.train.PLAN_VERSION", "next")
     with pytest.raises(RunExists, match=r"started differently: plan: \d → 'next' "):
         runs.start(resume=True)
 
 
-def test_a_lost_record_is_in_the_checkpoints_too(runs: Runs) -> None:
+def test_a_lost_record_is_in_the_checkpoints_too(runs):
     run = runs.start()
     known = json.loads(runs.folder.read_text(RUN_FILE))
     state = TrainingState(3, known["identity"], known["run"])
@@ -115,11 +106,11 @@ def test_a_lost_record_is_in_the_checkpoints_too(runs: Runs) -> None:
     assert runs.start(resume=True) == run
 
 
-def test_resume_starts_a_missing_run(runs: Runs) -> None:
+def test_resume_starts_a_missing_run(runs):
     assert runs.status(runs.start(resume=True)) == "RUNNING"
 
 
-def test_a_run_resumes_while_its_server_is_away(runs: Runs) -> None:
+def test_a_run_resumes_while_its_server_is_away(runs):
     run = runs.start()
     known = json.loads(runs.folder.read_text(RUN_FILE))
     known["run"]["tracking_uri"] = "http://127.0.0.1:9"

@@ -1,7 +1,5 @@
 """A headless Chromium that tests drive: over WebDriver, with nothing but `requests`."""
 
-from __future__ import annotations
-
 import base64
 import json
 import shutil
@@ -28,11 +26,7 @@ _ARGUMENTS = (
 
 
 class Browser:
-    """A window of Chromium.
-
-    Args:
-        session: the address of the WebDriver session.
-    """
+    """A window of Chromium, by the address of its WebDriver session."""
 
     def __init__(self, session: str) -> None:
         self._session = session
@@ -45,9 +39,8 @@ class Browser:
         """Prefer `light` or `dark`, and be so many pixels wide."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.devtools("Emulation.setEmulatedMedia", features=features)
-        self.devtools(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False
-        )
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1}
+        self.devtools("Emulation.setDeviceMetricsOverride", **size, mobile=False)
 
     def run(self, script: str) -> Any:
         """Run the body of a function in the page; returns what it returns."""
@@ -67,15 +60,11 @@ class Browser:
 
     def requested(self) -> list[str]:
         """Addresses that pages asked for since the last call, but data URIs and the browser's own."""
-        entries = [
-            json.loads(entry["message"])["message"] for entry in self._post("se/log", {"type": "performance"})
-        ]
-        sent = [
-            entry["params"]["request"]["url"]
-            for entry in entries
-            if entry["method"] == "Network.requestWillBeSent"
-        ]
-        return [url for url in sent if not url.startswith(("data:", "chrome:"))]
+        logged = self._post("se/log", {"type": "performance"})
+        entries = [json.loads(entry["message"])["message"] for entry in logged]
+        sent = [entry["params"] for entry in entries if entry["method"] == "Network.requestWillBeSent"]
+        urls = [parameters["request"]["url"] for parameters in sent]
+        return [url for url in urls if not url.startswith(("data:", "chrome:"))]
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the page's console since the last call."""
@@ -110,9 +99,8 @@ def browsing() -> Iterator[Browser]:
     scratch = Path(tempfile.mkdtemp(prefix="dpt-browser-"))
     log = scratch / "log"
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [driver, "--port=0"], stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        streams = {"stdout": sink, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen([driver, "--port=0"], **streams, start_new_session=True)
     try:
         address = f"http://127.0.0.1:{_port(process, log)}"
         arguments = [*_ARGUMENTS, f"--user-data-dir={scratch / 'profile'}"]
@@ -140,7 +128,5 @@ def _start(address: str, browser: str, arguments: Sequence[str]) -> str:
     options = {"binary": browser, "args": list(arguments)}
     wanted = {"browserName": "chrome", "goog:chromeOptions": options}
     wanted |= {"goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"}}
-    response = requests.post(
-        f"{address}/session", json={"capabilities": {"alwaysMatch": wanted}}, timeout=120
-    )
-    return str(_answer(response)["sessionId"])
+    asked = {"capabilities": {"alwaysMatch": wanted}}
+    return str(_answer(requests.post(f"{address}/session", json=asked, timeout=120))["sessionId"])

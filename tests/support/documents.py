@@ -1,7 +1,5 @@
 """The README and the pages of `docs/` as tests read them: code blocks, and the commands in shell blocks."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator
@@ -30,14 +28,12 @@ class Block:
 
 def blocks(language: str) -> list[Block]:
     """All code blocks of a language, in all pages."""
+    fenced = re.compile(rf"^```{language}\n(.*?)^```$", re.DOTALL | re.MULTILINE)
     found: list[Block] = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        found += [
-            Block(page, text[: match.start(2)].count("\n") + 1, language, match[2])
-            for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-            if match[1] == language
-        ]
+        starts = [(match.start(1), match[1]) for match in fenced.finditer(text)]
+        found += [Block(page, text[:start].count("\n") + 1, language, code) for start, code in starts]
     return found
 
 

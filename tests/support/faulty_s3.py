@@ -1,7 +1,5 @@
 """A real HTTP endpoint that speaks S3 and fails now and then, as S3 does."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time
@@ -15,30 +13,21 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from s3fs import S3FileSystem
 from werkzeug.serving import make_server
 
-ERRORS = {
-    "InternalError": "500 Internal Server Error",
-    "ServiceUnavailable": "503 Service Unavailable",
-    "SlowDown": "503 Slow Down",
-}
+ERRORS = {"InternalError": "500 Internal Server Error", "ServiceUnavailable": "503 Service Unavailable"}
+ERRORS["SlowDown"] = "503 Slow Down"
 FAULTS = (*ERRORS, "slow", "cut off")
 
 
 class FaultyS3:
-    """A WSGI application: moto's S3, of whose answers a seeded share are errors, slow, or break off.
-
-    Attributes:
-        share: of the answers.
-        down: all of them are errors.
-        faults: how many of each kind there were.
-    """
+    """A WSGI application: moto's S3, of whose answers a seeded share are errors, slow, or break off."""
 
     def __init__(self) -> None:
         self._s3 = DomainDispatcherApplication(create_backend_app)
         self._rng = random.Random(3)
         self._lock = threading.Lock()
-        self.share = 0.0
-        self.down = False
-        self.faults: Counter[str] = Counter()
+        self.share = 0.0  # of the answers
+        self.down = False  # all of them are errors
+        self.faults: Counter[str] = Counter()  # how many of each kind there were
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         fault = self._draw()
@@ -73,8 +62,8 @@ def serving(buckets: Sequence[str]) -> Iterator[FaultyS3]:
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         S3FileSystem.clear_instance_cache()
         for bucket in buckets:

@@ -1,7 +1,5 @@
 """Training runs for fault injection: the command as users run it, in its own session and cluster."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
@@ -13,14 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mlflow import MlflowClient
 
 from datasets_prep.storage.folder import Folder
+from tests.support import tracked
 from tests.support.sessions import ON_A_CLUSTER, name_of, running, session_processes
 
 STEPS, CHECKPOINT_EVERY = 40, 8
-DISTURBED_AT = 16
-"""Faults are injected after this checkpoint."""
+DISTURBED_AT = 16  # Faults are injected after this checkpoint.
 
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
@@ -38,37 +35,25 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs live: their shards, MLflow database and checkpoints.
-
-    Attributes:
-        shards: folder of prepared datasets.
-        database: MLflow's SQLite file.
-        storage: the command's `--storage`.
-        runs: the same folder as the test sees it.
-        before: prefix of the command.
-        environment: further variables of every run.
-    """
+    """Where runs live: their shards, MLflow database and checkpoints."""
 
     shards: Path
-    database: Path
-    storage: str
-    runs: str
-    before: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    database: Path  # MLflow's SQLite file
+    storage: str  # the command's `--storage`
+    runs: str  # the same folder as the test sees it
+    before: Sequence[str] = ()  # prefix of the command
+    environment: Mapping[str, str] = field(default_factory=dict)  # further variables of every run
 
     @staticmethod
-    def new(folder: Path, shards: Path, template: Path) -> Place:
+    def new(folder: Path, shards: Path, template: Path) -> "Place":
         """An empty place in `folder`, with a copy of the MLflow database `template`."""
         shutil.copy(template, folder / "mlflow.db")
         return Place(shards, folder / "mlflow.db", str(folder / "runs"), str(folder / "runs"))
 
     def curve(self, name: str) -> Curve:
         """The run's losses in MLflow, duplicates included."""
-        client = MlflowClient(f"sqlite:///{self.database}")
-        experiment = client.get_experiment_by_name("dpt")
-        (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
-        history = client.get_metric_history(run.info.run_id, "loss")
-        return sorted((point.step, point.value) for point in history)
+        where = f"sqlite:///{self.database}"
+        return tracked.curve(tracked.find_run(name, where), tracking_uri=where)
 
     def folder(self, name: str) -> Folder:
         """The run's folder."""
@@ -83,22 +68,14 @@ class Place:
     def training(
         self, name: str, *more: str, nodes: int = 2, environment: Mapping[str, str] | None = None
     ) -> AbstractContextManager[tuple[subprocess.Popen[bytes], Path]]:
-        """A run in its own session.
+        """A run in its own session, on a head without cores and so many `nodes` of one core.
 
-        Args:
-            name: of the run.
-            *more: further arguments of the command.
-            nodes: number of nodes with one core, besides a head without cores.
-            environment: further variables.
+        `more` are further arguments of the command, `environment` further variables.
         """
         where = ("--data", str(self.shards), "--storage", self.storage)
         arguments = ("train", "--name", name, *where, *SETTINGS, *more)
-        cluster = {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
-            "HEAD_CPUS": "0",
-            "WORKER_NODES": str(nodes),
-        }
-        more_environment = {**cluster, **self.environment, **(environment or {})}
+        cluster = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.database}", "WORKER_NODES": str(nodes)}
+        more_environment = {"HEAD_CPUS": "0", **cluster, **self.environment, **(environment or {})}
         return running([*self.before, sys.executable, "-c", ON_A_CLUSTER, *arguments], more_environment)
 
     def train_to_the_end(self, name: str, *more: str, nodes: int = 2) -> str:

@@ -1,13 +1,10 @@
 """Miniature segmentation sets for the tests: rendered, prepared, and a model that fits them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
 
 import dpt
-from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
@@ -15,6 +12,7 @@ from datasets_prep.synthetic import write_dataset
 from dpt.class_names import class_names
 from dpt.weights.adapt import with_classes
 from pipelines.config import TrainConfig
+from tests.support import shards
 
 
 def prepare(name: str, folder: Path, scenes: int = 12, raw: Path | None = None) -> PreparedDataset:
@@ -23,7 +21,7 @@ def prepare(name: str, folder: Path, scenes: int = 12, raw: Path | None = None) 
         raw = folder / "raw" / name
         write_dataset(name, raw, scenes=scenes, height=60, width=80)
     plan = plan_ingest(name, str(raw), IngestSettings(resize="none", samples_per_shard=4))
-    return ingest_all(plan, str(folder / "shards"))
+    return shards.prepare(plan, str(folder / "shards"))
 
 
 def tiny(dataset: str = "ade20k", dropout: float = 0.1) -> dpt.DPT:
@@ -42,12 +40,7 @@ def config(**changes: object) -> TrainConfig:
         "task": "segmentation",
         "model": {"name": "dpt_tiny", "pretrained": False},
         "segmentation": {"resize": 64},
-        "optimizer": {
-            "objective": "average", "backbone_lr": 0.02, "decoder_lr": 0.02, "schedule": "poly",
-        },
-        "batch_size": 4,
-        "crop": 64,
-        "steps": 20,
-        "precision": "float32",
-    }  # fmt: skip
+        "optimizer": {"objective": "average", "backbone_lr": 0.02, "decoder_lr": 0.02, "schedule": "poly"},
+        **{"batch_size": 4, "crop": 64, "steps": 20, "precision": "float32"},
+    }
     return TrainConfig.model_validate(settings | changes)

@@ -1,7 +1,5 @@
 """A synthetic sweep in MLflow: numbers from a seed, logged under the names of `tune.records`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -49,10 +47,8 @@ def make_sweep(
 ) -> str:
     """Log a sweep; returns the parent's id.
 
-    Args:
-        failed: (row title, seed) → MLflow status of trials that did not finish.
-        left_out: titles of rows that were not asked for.
-        not_started: titles of rows that have no runs.
+    `failed` has the MLflow status of trials that did not finish by (row title, seed); of the rows with titles
+    `left_out` nobody asked, and those `not_started` have no runs.
     """
     tracking.connect()
     client = MlflowClient()
@@ -67,19 +63,16 @@ def make_sweep(
             key = "-".join(f"{k.rpartition('.')[2]}={v}" for k, v in sorted(row.changes.items()))
             if row.title not in left_out:
                 variants.setdefault(key, {})[table] = row.title
-    plan = {
-        "tables": [_plain(PAPER[table], left_out) for table in tables],
-        "variants": [{"key": key, "rows": rows} for key, rows in variants.items()],
-        "seeds": list(seeds),
-    }
+    listed = [{"key": key, "rows": rows} for key, rows in variants.items()]
+    shown = [_plain(PAPER[table], left_out) for table in tables]
+    plan = {"tables": shown, "variants": listed, "seeds": list(seeds)}
     client.log_text(parent.info.run_id, yaml.safe_dump(plan), records.SWEEP_FILE)
     for key, rows in variants.items():
         if not_started & set(rows.values()):
             continue
         for seed in seeds:
-            _trial(
-                client, experiment, parent.info.run_id, name, key, seed, rows, failed, with_pictures, value
-            )
+            of_sweep = (client, experiment, parent.info.run_id, name)
+            _trial(*of_sweep, key, seed, rows, failed, with_pictures, value)
     client.set_terminated(parent.info.run_id)
     return str(parent.info.run_id)
 
@@ -94,28 +87,11 @@ def _plain(table: AblationTable, left_out: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _trial(
-    client: MlflowClient,
-    experiment: str,
-    parent: str,
-    sweep: str,
-    variant: str,
-    seed: int,
-    rows: Mapping[str, str],
-    failed: Mapping[tuple[str, int], str],
-    with_pictures: bool,
-    value: Callable[[str, str, int], float],
-) -> None:
+def _trial(client, experiment, parent, sweep, variant, seed, rows, failed, with_pictures, value) -> None:
     title = next(iter(rows.values()))
-    tags = {
-        records.PARENT: parent,
-        records.JOB: records.TRAIN_JOB,
-        records.SWEEP: sweep,
-        records.VARIANT: variant,
-        records.SEED: str(seed),
-        records.LATENCY_DEVICE: "Made-up Processor",
-        **{records.table_tag(table): row for table, row in rows.items()},
-    }
+    tags = {records.table_tag(table): row for table, row in rows.items()}
+    tags |= {records.PARENT: parent, records.JOB: records.TRAIN_JOB, records.SWEEP: sweep}
+    tags |= {records.VARIANT: variant, records.SEED: str(seed), records.LATENCY_DEVICE: "Made-up Processor"}
     run = client.create_run(experiment, run_name=records.trial_name(sweep, variant, seed), tags=tags)
     run_id = run.info.run_id
     with mlflow.start_run(run_id=run_id):
@@ -141,15 +117,14 @@ def _metrics(
         found += [Metric(records.abs_rel(name), v * factor, step, step) for name, v in last.items()]
         found += [Metric("loss", 0.2 * factor, step, step), Metric("images_per_second", 12.5, step, step)]
     if whole:
-        end = STEPS[-1]
-        found.append(Metric(records.TRAIN_HOURS, HOURS, end, end))
-        found.append(Metric(records.PARAMETERS, 100.0 + len(title), end, end))
-        found.append(Metric(records.LATENCY, 20.0 + len(title), end, end))
+        end, letters = STEPS[-1], len(title)
+        measured = {records.TRAIN_HOURS: HOURS, records.PARAMETERS: 100.0 + letters}
+        measured[records.LATENCY] = 20.0 + letters
+        found += [Metric(name, v, end, end) for name, v in measured.items()]
         for number, side in enumerate(SIDES if "resolution" in rows else ()):
-            found += [
-                Metric(records.abs_rel_at(side, name), v * (1 + 0.01 * number * len(title)), end, end)
-                for name, v in last.items()
-            ]
+            factor = 1 + 0.01 * number * letters
+            at_side = {records.abs_rel_at(side, name): v * factor for name, v in last.items()}
+            found += [Metric(name, v, end, end) for name, v in at_side.items()]
     return found
 
 

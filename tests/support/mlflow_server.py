@@ -1,7 +1,5 @@
 """An MLflow server on loopback, which also keeps the artifacts; it can go away and come back."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -15,12 +13,7 @@ from pathlib import Path
 
 
 class MlflowServer:
-    """A server over a database in a folder.
-
-    Args:
-        folder: of the server's own.
-        template: an empty database.
-    """
+    """A server over a copy of an empty database, the `template`, in a `folder` of its own."""
 
     def __init__(self, folder: Path, template: Path) -> None:
         self._folder = folder
@@ -37,27 +30,14 @@ class MlflowServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = {"--host": "127.0.0.1", "--port": str(self._port), "--workers": "1"}
-        options |= {
-            "--backend-store-uri": f"sqlite:///{self._folder}/mlflow.db",
-            "--artifacts-destination": f"{self._folder}",
-        }
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db"]
+        command += ["--artifacts-destination", str(self._folder)]
+        # Its job queue is half a dozen processes more, for what no test asks of it.
+        settings = {"cwd": self._folder, "env": os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}}
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "mlflow",
-                    "server",
-                    *(word for pair in options.items() for word in pair),
-                ],
-                cwd=self._folder,
-                # Its job queue is half a dozen processes more, for what no test asks of it.
-                env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            streams = {"stdout": log, "stderr": subprocess.STDOUT}
+            self._process = subprocess.Popen(command, **settings, **streams, start_new_session=True)
         try:
             self._wait_until_healthy(self._process)
         except BaseException:

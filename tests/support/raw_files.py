@@ -1,7 +1,5 @@
 """What the tests of the readers share: files typed by hand, and the samples found among them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

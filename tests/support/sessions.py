@@ -1,7 +1,5 @@
 """Commands in sessions of their own, each with its own Ray: all of it can be killed, and nothing else."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -49,20 +47,15 @@ all of them in the command's session; SIGUSR1 adds one more."""
 def running(
     command: Sequence[str], more: Mapping[str, str] | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A running command and its log; when the block ends, no process of its session is left.
-
-    Args:
-        more: of its environment.
-    """
+    """A running command and its log; when the block ends, no process of its session is left."""
     # Not pytest's folder: Ray's sockets must have short paths.
     scratch = Path(tempfile.mkdtemp(prefix="dpt-"))
     log = scratch / "log"
     environment = {**os.environ, "RAY_TMPDIR": str(scratch), **(more or {})}
     environment.pop("RAY_ADDRESS", None)
     with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command, env=environment, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        streams = {"stdout": sink, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, env=environment, **streams, start_new_session=True)
     try:
         yield process, log
     finally:

@@ -3,10 +3,18 @@
 Nothing of it is shared with the implementation but the network and the bytes of the raw files.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
+
+
+def metrics_of(p, t):
+    """The metrics of one image as the literature defines them, from predicted and true depth in float64."""
+    ratio, log = np.maximum(p / t, t / p), np.log(p) - np.log(t)
+    found = {"rmse": np.sqrt(np.mean((p - t) ** 2)), "rmse_log": np.sqrt(np.mean(log**2))}
+    found |= {"abs_rel": np.mean(np.abs(p - t) / t), "sq_rel": np.mean((p - t) ** 2 / t)}
+    found["log10"] = np.mean(np.abs(np.log10(p) - np.log10(t)))
+    found["silog"] = 100 * np.sqrt(np.mean(log**2) - np.mean(log) ** 2)
+    return found | {f"delta{k}": np.mean(ratio < 1.25**k) for k in (1, 2, 3)}
 
 
 def input_size(height, width, rule, side, divisor=32):
@@ -46,14 +54,9 @@ def depth_errors(prediction, depth, valid, cap):
     system = np.stack([d, np.ones_like(d)], axis=1)
     (scale, shift), *_ = np.linalg.lstsq(system, 1 / z, rcond=None)
     aligned = 1 / np.maximum(scale * d + shift, 1 / cap)
-    return {
-        "abs_rel": np.mean(np.abs(aligned - z) / z),
-        "delta1_error": np.mean(np.maximum(aligned / z, z / aligned) > 1.25),
-        "rmse": np.sqrt(np.mean((aligned - z) ** 2)),
-        "scale": scale,
-        "shift": shift,
-        "pixels": counted.sum(),
-    }
+    found = {name: metrics_of(aligned, z)[name] for name in ("abs_rel", "rmse")}
+    found["delta1_error"] = np.mean(np.maximum(aligned / z, z / aligned) > 1.25)
+    return found | {"scale": scale, "shift": shift, "pixels": counted.sum()}
 
 
 def disagrees(prediction, size, a, b, a_is_farther):

@@ -1,9 +1,5 @@
 """What the tests of sweeps share: two tiny variants on generated data, and what MLflow has of a sweep."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from pipelines.config import TrainConfig, TuneConfig
@@ -31,18 +27,9 @@ def tune_config() -> TuneConfig:
 @pytest.fixture
 def tables() -> list[AblationTable]:
     """Miniatures of three tables: two trained variants and one that is only measured."""
-    ignore, project = Row("Ignore", {READOUT: "ignore"}), Row("Project", {READOUT: "project"})
+    ignore, project, add = (Row(name, {READOUT: name.lower()}) for name in ("Ignore", "Project", "Add"))
     return [
         AblationTable("readout", "Table 7", "two readouts", (ignore, project)),
         AblationTable("resolution", "Figure 4", "one curve", (Row("Tiny", {READOUT: "ignore"}),)),
-        AblationTable(
-            "speed", "Table 9", "two speeds", (project, Row("Add", {READOUT: "add"})), trained=False
-        ),
+        AblationTable("speed", "Table 9", "two speeds", (project, add), trained=False),
     ]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str, ray_session: None) -> Path:
-    """An empty working directory with Ray and MLflow at hand."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path

@@ -1,7 +1,5 @@
 """ASHA ends trials that are worse than others were at their age, and what it ended is not begun again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,15 +20,11 @@ from tune.scheduling import EarlyStopping, scheduler
 from tune.sweep import run_sweep
 from tune.trial import SweepPlace, is_finished
 
-RATES = AblationTable(
-    "rates",
-    "",
-    "",
-    (
-        Row("learns", {"optimizer.decoder_lr": 1e-3, "optimizer.backbone_lr": 1e-3}),
-        Row("does not", {"optimizer.decoder_lr": 1e-12, "optimizer.backbone_lr": 1e-12}),
-    ),
+ROWS = (
+    Row("learns", {"optimizer.decoder_lr": 1e-3, "optimizer.backbone_lr": 1e-3}),
+    Row("does not", {"optimizer.decoder_lr": 1e-12, "optimizer.backbone_lr": 1e-12}),
 )
+RATES = AblationTable("rates", "", "", ROWS)
 
 
 def plan_with(shards: Path, train: TrainConfig, early_stopping: str) -> SweepPlan:
@@ -38,15 +32,13 @@ def plan_with(shards: Path, train: TrainConfig, early_stopping: str) -> SweepPla
     return plan_sweep("early", [RATES], open_datasets([str(shards)]), train, settings)
 
 
-def test_the_papers_tables_are_trained_to_the_end(shards_folder: Path, train_config: TrainConfig) -> None:
+def test_the_papers_tables_are_trained_to_the_end(shards_folder, train_config):
     assert TuneConfig().early_stopping == "none"
     assert type(scheduler(plan_with(shards_folder, train_config, "none"))) is FIFOScheduler
     assert isinstance(scheduler(plan_with(shards_folder, train_config, "asha")), ASHAScheduler)
 
 
-def test_a_trial_that_was_ended_early_is_over(
-    shards_folder: Path, train_config: TrainConfig, tmp_path: Path, mlflow_database: str
-) -> None:
+def test_a_trial_that_was_ended_early_is_over(shards_folder, train_config, tmp_path, mlflow_database):
     plan = plan_with(shards_folder, train_config, "asha")
     place = SweepPlace(str(tmp_path / "runs" / "early"), open_parent(plan), 1, None)
     child = open_child(plan, plan.trials[1], place.parent)
@@ -62,9 +54,7 @@ def test_a_trial_that_was_ended_early_is_over(
     assert tags[records.STOPPED_EARLY] == "2"
 
 
-def test_a_start_that_was_cut_off_is_completed(
-    shards_folder: Path, train_config: TrainConfig, mlflow_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_was_cut_off_is_completed(shards_folder, train_config, mlflow_database, monkeypatch):
     plan = plan_with(shards_folder, train_config, "none")
     parent = open_parent(plan)
     with monkeypatch.context() as patch:
@@ -80,7 +70,7 @@ def test_a_start_that_was_cut_off_is_completed(
 
 
 @pytest.mark.slow
-def test_a_hopeless_trial_is_ended(place: Path, shards_folder: Path, train_config: TrainConfig) -> None:
+def test_a_hopeless_trial_is_ended(place, shards_folder, train_config):
     train = with_changes(train_config, {"steps": 60, "validate_every": 10, "checkpoint_every": 10})
     plan = plan_with(shards_folder, train, "asha")
     run_sweep(plan, "runs", show=lambda line: None)

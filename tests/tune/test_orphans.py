@@ -1,7 +1,5 @@
 """Placement groups of dead trials that never trained."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -4,12 +4,9 @@ Weights are random and crops small: what is proven is that the full tables can b
 Slow: all of them as one sweep, ten minutes and 30 GB of checkpoints.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,22 +22,21 @@ from pipelines.training.loop import build_model
 from pipelines.training.optimizer import create_optimizer
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
+from tests.support.models import batch_of
 from tests.support.sessions import running
 from tune import records
 from tune.ablations import PAPER
-from tune.plan import Variant, find_variants
+from tune.plan import find_variants
 from tune.records import child_runs, find_sweep
 
 CROP = 64
-BASE = with_changes(
-    TrainConfig(),
-    {"model.pretrained": False, "batch_size": 1, "crop": CROP, "precision": "float32", "steps": 1},
-)
+SHORT = {"model.pretrained": False, "batch_size": 1, "crop": CROP, "precision": "float32", "steps": 1}
+BASE = with_changes(TrainConfig(), SHORT)
 VARIANTS = find_variants([PAPER[name] for name in ("skip", "readout", "backbone")], BASE)
 QUICK = {"dpt_resnet50", "dpt_base.taps-9_10_11_12.readout-ignore"}
 
 
-def test_all_fifteen_rows_are_thirteen_variants() -> None:
+def test_all_fifteen_rows_are_thirteen_variants():
     assert len(VARIANTS) == 13
     assert sum(len(variant.rows) for variant in VARIANTS) == 15
 
@@ -52,15 +48,13 @@ def test_all_fifteen_rows_are_thirteen_variants() -> None:
         for variant in VARIANTS
     ],
 )
-def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path) -> None:
+def test_the_row_takes_a_step_and_reports(variant, shards_folder):
     config = variant.config(BASE, seed=0)
     torch.manual_seed(0)
     model = build_model(config.model, config.crop_size).train()
     wake(model)
     before = copy.deepcopy(next(model.head.parameters())).detach()
-    step = TrainingStep(
-        model, model, create_optimizer(model, config), None, config, datasets=1, ranks=Ranks()
-    )
+    step = TrainingStep(model, model, create_optimizer(model, config), None, config, 1, Ranks())
     result = step(batch(), 1)
     assert not result.skipped
     assert math.isfinite(result.loss.item())
@@ -71,19 +65,15 @@ def test_the_row_takes_a_step_and_reports(variant: Variant, shards_folder: Path)
 
 
 @pytest.mark.slow
-def test_the_papers_tables_are_one_sweep(shards_folder: Path, mlflow_database: str, tmp_path: Path) -> None:
+def test_the_papers_tables_are_one_sweep(shards_folder, mlflow_database, tmp_path):
     """`dpt tune` on a Ray of its own, whose store holds the largest models; cut short after a step each."""
     config = tmp_path / "config.yaml"
-    short = with_changes(
-        BASE, {"loader_workers": 0, "log_every": 1, "validate_every": 1, "checkpoint_every": 1}
-    )
+    often = {"log_every": 1, "validate_every": 1, "checkpoint_every": 1}
+    short = with_changes(BASE, {"loader_workers": 0, **often})
     tune = {"concurrency": 1, "latency_runs": 1, "pictures": 1}
     config.write_text(yaml.safe_dump({"train": short.model_dump(mode="json"), "tune": tune}))
     where = ("--data", str(shards_folder), "--config", str(config), "--storage", str(tmp_path / "runs"))
-    with running([sys.executable, "-m", "tune.cli", "tune", "--name", "paper", *where]) as (
-        process,
-        log,
-    ):
+    with running([sys.executable, "-m", "tune.cli", "tune", "--name", "paper", *where]) as (process, log):
         assert process.wait(1800) == 0, log.read_text()
     parent = find_sweep("paper")
     assert parent is not None
@@ -108,10 +98,5 @@ def wake(model: dpt.DPT) -> None:
 
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
-    return Batch(
-        images=torch.randint(0, 255, (1, CROP, CROP, 3), dtype=torch.uint8, generator=generator),
-        target=torch.rand(1, CROP, CROP, generator=generator).half(),
-        scale=torch.ones(1),
-        dataset=torch.zeros(1, dtype=torch.int64),
-        sample_ids=["a"],
-    )
+    images = torch.randint(0, 255, (1, CROP, CROP, 3), dtype=torch.uint8, generator=generator)
+    return batch_of(images, torch.rand(1, CROP, CROP, generator=generator).half(), [0])

@@ -1,7 +1,5 @@
 """A sweep from its tables to MLflow: each trial once, however often it is started."""
 
-from __future__ import annotations
-
 import math
 import os
 import signal
@@ -16,7 +14,7 @@ from mlflow.entities import Run
 from rich.console import Console
 
 from datasets_prep.manifest import open_datasets
-from pipelines.config import TrainConfig, TuneConfig
+from pipelines.config import TuneConfig
 from pipelines.config_files import with_changes
 from pipelines.publish import best_trial, publish
 from tests.tune.conftest import READOUT
@@ -34,9 +32,7 @@ DATASETS = ("redweb", "tartanair")
 
 
 @pytest.fixture
-def plan(
-    shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig, tune_config: TuneConfig
-) -> SweepPlan:
+def plan(shards_folder, tables, train_config, tune_config) -> SweepPlan:
     return plan_sweep("first", tables, open_datasets([str(shards_folder)]), train_config, tune_config)
 
 
@@ -53,7 +49,7 @@ def points(run: Run, metric: str) -> list[int]:
     return sorted(point.step for point in MlflowClient().get_metric_history(run.info.run_id, metric))
 
 
-def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: SweepPlan) -> None:
+def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):
     said: list[str] = []
     run_sweep(plan, "runs", show=said.append)
     assert "sweep first: 2 trials, 0 of them finished" in said
@@ -61,8 +57,7 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
 
     parent = find_sweep("first")
     assert parent is not None
-    assert parent.info.status == "FINISHED"
-    assert parent.data.tags["job"] == "tune"
+    assert (parent.info.status, parent.data.tags["job"]) == ("FINISHED", "tune")
     assert parent.data.tags["git_commit"]
     path = MlflowClient().download_artifacts(parent.info.run_id, records.SWEEP_FILE)
     assert SweepPlan.from_yaml(Path(path).read_text(), "artifact") == plan
@@ -70,9 +65,7 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
     runs = runs_of("first")
     assert set(runs) == {"dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add"}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    ignore, project, add = (
-        runs[key] for key in ("dpt_tiny.readout-ignore", "dpt_tiny", "dpt_tiny.readout-add")
-    )
+    ignore, project, add = (runs[f"dpt_tiny{end}"] for end in (".readout-ignore", "", ".readout-add"))
     assert ignore.info.run_name == "first/dpt_tiny.readout-ignore/s0"
     tags = {key: value for key, value in ignore.data.tags.items() if records.table_of_tag(key)}
     assert tags == {"ablation.readout": "Ignore", "ablation.resolution": "Tiny"}
@@ -85,11 +78,8 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
         assert points(run, "loss") == [2, 4]
         assert 0 < run.data.metrics[records.TRAIN_HOURS] < 1
         pictures = {item.path for item in MlflowClient().list_artifacts(run.info.run_id, records.PICTURES)}
-        assert pictures == {
-            records.picture_path(name, 0, what)
-            for name in DATASETS
-            for what in ("image", "truth", "prediction")
-        }
+        kinds = ("image", "truth", "prediction")
+        assert pictures == {records.picture_path(name, 0, what) for name in DATASETS for what in kinds}
     for name in (*DATASETS, records.MEAN):
         at_training = ignore.data.metrics[records.abs_rel_at(64, name)]
         assert at_training == ignore.data.metrics[records.abs_rel(name)]
@@ -107,9 +97,8 @@ def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place: Path, plan: 
     run_sweep(read_plan("first", "runs"), "runs", show=again.append)
     assert again == ["sweep first: 2 trials, 2 of them finished"]
     assert time.perf_counter() - before < 60
-    assert {key: run.info.run_id for key, run in runs_of("first").items()} == {
-        key: run.info.run_id for key, run in runs.items()
-    }
+    now = runs_of("first")
+    assert {key: now[key].info.run_id for key in now} == {key: runs[key].info.run_id for key in runs}
     assert points(runs_of("first")["dpt_tiny"], records.PARAMETERS) == [4]
 
     check_tables()
@@ -133,8 +122,8 @@ def check_best(*runs: Run) -> None:
 
 
 def test_a_failed_trial_does_not_end_the_others_and_is_reported(
-    place: Path, shards_folder: Path, train_config: TrainConfig, tune_config: TuneConfig
-) -> None:
+    place, shards_folder, train_config, tune_config
+):
     rows = (Row("hopeless", {"max_loss": 1e-9, "max_skipped": 2}), Row("fine", {}))
     datasets = open_datasets([str(shards_folder)])
     plan = plan_sweep("mixed", [AblationTable("mine", "", "", rows)], datasets, train_config, tune_config)
@@ -153,9 +142,7 @@ def test_a_failed_trial_does_not_end_the_others_and_is_reported(
         run_sweep(other, "elsewhere")
 
 
-def test_a_stopped_sweep_saves_checkpoints_and_can_be_resumed(
-    place: Path, shards_folder: Path, tables: list[AblationTable], train_config: TrainConfig
-) -> None:
+def test_a_stopped_sweep_saves_checkpoints_and_can_be_resumed(place, shards_folder, tables, train_config):
     endless = {"steps": 100_000, "checkpoint_every": 100_000, "validate_every": 100_000}
     train = with_changes(train_config, endless)
     plan = plan_sweep("brief", tables[:1], open_datasets([str(shards_folder)]), train, TuneConfig(pictures=0))

@@ -1,7 +1,5 @@
 """What a trial knows of where it runs."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +13,7 @@ from tune.trial import SweepPlace, run_trial
 
 
 @pytest.mark.parametrize(("cluster", "believed"), [("cluster.example:6379", True), (None, False)])
-def test_gpus_that_a_cluster_has_yet_to_start_are_believed_in(
-    cluster: str | None, believed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_a_cluster_has_yet_to_start_are_believed_in(cluster, believed, monkeypatch):
     """Only the sweep's own process has the cluster's address in its environment; trials are actors."""
     found: list[bool] = []
 

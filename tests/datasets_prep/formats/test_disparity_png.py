@@ -1,7 +1,5 @@
 """Disparity and uncertainty files of 3DVideos2Stereo: values, texts, damage."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np
@@ -55,18 +53,15 @@ def test_pillow_reads_our_files():
     np.testing.assert_allclose(found, values, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("texts", "reason"),
-    [
-        ({}, "depth PNG has no text 'offset'"),
-        ({"offset": "1"}, "depth PNG has no text 'scale'"),
-        ({"offset": "1", "scale": "many"}, "depth PNG has scale 'many', expected a number"),
-        ({"offset": "nan", "scale": "1"}, "depth PNG has offset 'nan', expected a number"),
-        ({"offset": "1e999", "scale": "1"}, "depth PNG has offset '1e999', expected a number"),
-        ({"offset": "1e300", "scale": "1"}, "which overflow"),
-        ({"offset": "1_000", "scale": "1"}, "depth PNG has offset '1_000', expected a number"),
-    ],
-)
+@pytest.mark.parametrize(("texts", "reason"), [
+    ({}, "depth PNG has no text 'offset'"),
+    ({"offset": "1"}, "depth PNG has no text 'scale'"),
+    ({"offset": "1", "scale": "many"}, "depth PNG has scale 'many', expected a number"),
+    ({"offset": "nan", "scale": "1"}, "depth PNG has offset 'nan', expected a number"),
+    ({"offset": "1e999", "scale": "1"}, "depth PNG has offset '1e999', expected a number"),
+    ({"offset": "1e300", "scale": "1"}, "which overflow"),
+    ({"offset": "1_000", "scale": "1"}, "depth PNG has offset '1_000', expected a number"),
+])  # fmt: skip
 def test_bad_texts_are_refused(texts, reason):
     with pytest.raises(BadSample, match=reason):
         decode_disparity(authors_file(np.zeros((2, 2), np.uint16), **texts))

@@ -1,7 +1,5 @@
 """HDF5 files: what is read, what is refused, and what is left open at the end."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import sys
@@ -30,26 +28,21 @@ def sized(*shape, **options):
     return dataset(shape=shape, dtype="<f4", **options)
 
 
-@pytest.mark.parametrize(
-    ("build", "reason"),
-    [
-        (dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
-        (dataset(data=np.ones((2, 2, 3))), "is not an array of 2 dimensions"),
-        (dataset(data=[[b"a", b"b"]]), "is not an array of 2 dimensions"),
-        (lambda file: file.create_group("depth"), "is not an array of 2 dimensions"),
-        (lambda file: file.__setitem__("depth", h5py.ExternalLink("/etc/passwd", "/depth")), "no dataset"),
-        (lambda file: file.__setitem__("depth", h5py.SoftLink("/other")), "no dataset"),
-        (sized(1, 4, external=[("/etc/passwd", 0, 16)], chunks=None), "lie in other files"),
-        (sized(200_000, 200_000, chunks=(64, 64)), r"declares \(200000, 200000\) in pieces of \(64, 64\)"),
-        (sized(4, 2**40, maxshape=(None, None)), r"declares \(4, 1099511627776\)"),
-        (sized(0, 5), r"declares \(0, 5\)"),
-        (sized(1000, 1000, chunks=(1, 1)), r"declares \(1000, 1000\) in pieces of \(1, 1\)"),
-        (
-            sized(4, 4, maxshape=(None, None), chunks=(2**14,) * 2),
-            r"declares \(4, 4\) in pieces of \(16384, 16384\)",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("build", "reason"), [
+    (dataset("other", data=np.ones((2, 2))), r"no dataset /depth.*other"),
+    (dataset(data=np.ones((2, 2, 3))), "is not an array of 2 dimensions"),
+    (dataset(data=[[b"a", b"b"]]), "is not an array of 2 dimensions"),
+    (lambda file: file.create_group("depth"), "is not an array of 2 dimensions"),
+    (lambda file: file.__setitem__("depth", h5py.ExternalLink("/etc/passwd", "/depth")), "no dataset"),
+    (lambda file: file.__setitem__("depth", h5py.SoftLink("/other")), "no dataset"),
+    (sized(1, 4, external=[("/etc/passwd", 0, 16)], chunks=None), "lie in other files"),
+    (sized(200_000, 200_000, chunks=(64, 64)), r"declares \(200000, 200000\) in pieces of \(64, 64\)"),
+    (sized(4, 2**40, maxshape=(None, None)), r"declares \(4, 1099511627776\)"),
+    (sized(0, 5), r"declares \(0, 5\)"),
+    (sized(1000, 1000, chunks=(1, 1)), r"declares \(1000, 1000\) in pieces of \(1, 1\)"),
+    (sized(4, 4, maxshape=(None, None), chunks=(2**14,) * 2),
+     r"declares \(4, 4\) in pieces of \(16384, 16384\)"),
+])  # fmt: skip
 def test_other_hdf5_files_are_refused_with_their_reason(build, reason):
     with pytest.raises(BadSample, match=f"^depth.*{reason}"):
         decode_hdf5_array(hdf5(build), "depth", "depth", 2)

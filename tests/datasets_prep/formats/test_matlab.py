@@ -1,7 +1,5 @@
 """MATLAB files of version 5, as SciPy writes them, and damage."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -46,8 +44,7 @@ def test_typed_by_hand_with_a_smaller_stored_type():
     body += struct.pack("<HH4s", 1, 1, b"A\0\0\0") + struct.pack("<HH4B", 2, 4, 1, 2, 3, 4)
     data = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<2I", 14, len(body)) + body
     decoded = decode_matlab_array(data, "label", "A")
-    assert decoded.dtype == np.float64
-    assert decoded.tolist() == [[1, 3], [2, 4]]
+    assert (decoded.dtype, decoded.tolist()) == (np.float64, [[1, 3], [2, 4]])
     assert scipy.io.loadmat(io.BytesIO(data))["A"].tolist() == [[1, 3], [2, 4]]
 
 
@@ -63,22 +60,19 @@ GOOD = saved(compressed=False, LabelMap=np.ones((4, 6), np.uint16))
 SIZE = struct.pack("<2i", 4, 6)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"", "MATLAB file is not of version 5"),
-        (GOOD[:126] + b"MI" + GOOD[128:], "MATLAB file is not of version 5"),
-        (GOOD[:150], "truncated: an element"),
-        (saved(other=np.ones((2, 2))), r"has no matrix LabelMap, but \['other'\]"),
-        (saved(LabelMap="text"), "of no real numbers"),
-        (saved(LabelMap=np.ones((2, 2), complex)), "of no real numbers"),
-        (saved(LabelMap=scipy.sparse.csc_matrix(np.eye(5))), "damaged"),
-        (saved(LabelMap=np.ones((2, 3, 4))), "not of two dimensions"),
-        (saved(LabelMap=np.ones((0, 5))), "declares 0x5 values"),
-        (GOOD.replace(SIZE, struct.pack("<2i", 2**31 - 1, 2**31 - 1)), "declares 2147483647x"),
-        (GOOD.replace(SIZE, struct.pack("<2i", 4, 7)), "declares 4x7 values of <u2, holds 48"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (b"", "MATLAB file is not of version 5"),
+    (GOOD[:126] + b"MI" + GOOD[128:], "MATLAB file is not of version 5"),
+    (GOOD[:150], "truncated: an element"),
+    (saved(other=np.ones((2, 2))), r"has no matrix LabelMap, but \['other'\]"),
+    (saved(LabelMap="text"), "of no real numbers"),
+    (saved(LabelMap=np.ones((2, 2), complex)), "of no real numbers"),
+    (saved(LabelMap=scipy.sparse.csc_matrix(np.eye(5))), "damaged"),
+    (saved(LabelMap=np.ones((2, 3, 4))), "not of two dimensions"),
+    (saved(LabelMap=np.ones((0, 5))), "declares 0x5 values"),
+    (GOOD.replace(SIZE, struct.pack("<2i", 2**31 - 1, 2**31 - 1)), "declares 2147483647x"),
+    (GOOD.replace(SIZE, struct.pack("<2i", 4, 7)), "declares 4x7 values of <u2, holds 48"),
+])  # fmt: skip
 def test_bad_files_are_refused_with_their_reason(data, reason):
     with pytest.raises(BadSample, match=f"^label .*{reason}"):
         decode_matlab_array(data, "label", "LabelMap")

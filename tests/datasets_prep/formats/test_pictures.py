@@ -1,7 +1,5 @@
 """Byte formats against files typed by hand, other writers, and damage."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib
@@ -28,9 +26,7 @@ def png_typed_by_hand(width: int, height: int, bits: int, colour: int, rows: byt
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
-# PFM
-
-
+# ---- PFM
 def test_pfm_typed_by_hand_is_read_from_the_bottom_up():
     data = b"Pf\n3 2\n-1.000000\n" + struct.pack("<6f", 10, 11, 12, 20, 21, 22)
     assert maps.decode_pfm(data, "depth").tolist() == [[20, 21, 22], [10, 11, 12]]
@@ -39,14 +35,12 @@ def test_pfm_typed_by_hand_is_read_from_the_bottom_up():
 def test_pfm_with_positive_scale_is_big_endian():
     data = b"Pf\n2 1\n1.0\n" + struct.pack(">2f", 1.5, -2.25)
     values = maps.decode_pfm(data, "depth")
-    assert values.tolist() == [[1.5, -2.25]]
-    assert values.dtype == np.float32
+    assert (values.tolist(), values.dtype) == ([[1.5, -2.25]], np.float32)
     assert values.dtype.isnative
 
 
 @pytest.mark.parametrize(
-    "header",
-    [b"Pf\r\n2 1\r\n-1\r\n", b"Pf\n2 1 \n-1.0 \n", b"Pf 2 1 -1.0\n", b"Pf\n2\n1\n-1e0\n"],
+    "header", [b"Pf\r\n2 1\r\n-1\r\n", b"Pf\n2 1 \n-1.0 \n", b"Pf 2 1 -1.0\n", b"Pf\n2\n1\n-1e0\n"]
 )
 def test_pfm_header_white_space(header):
     # The first value starts with the byte 0x0A, which must not be taken for a line end.
@@ -61,30 +55,23 @@ def test_pfm_round_trip_and_exact_bytes():
     np.testing.assert_array_equal(maps.decode_pfm(data, "depth"), values)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (
-            b"Pf\n768 576\n-1\n" + bytes(1000),
-            r"^depth PFM truncated: header says 768x576 = 1769472 bytes, .* 1000$",
-        ),
-        (b"Pf\n2 1\n-1\n" + bytes(9), "^depth PFM longer than its header says"),
-        (b"PF\n2 1\n-1\n" + bytes(24), "^depth PFM has three channels"),
-        (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),
-        (b"Pf\n0 5\n-1\n", "^depth declares 0x5"),
-        (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 50 megapixels"),
-        (b"P5\n2 1\n255\n\x00\x00", "^depth is not a PFM"),
-        (b"", "^depth is not a PFM"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (b"Pf\n768 576\n-1\n" + bytes(1000),
+     r"^depth PFM truncated: header says 768x576 = 1769472 bytes, .* 1000$"),
+    (b"Pf\n2 1\n-1\n" + bytes(9), "^depth PFM longer than its header says"),
+    (b"PF\n2 1\n-1\n" + bytes(24), "^depth PFM has three channels"),
+    (b"Pf\n2 1\n-1-1\n" + bytes(8), "^depth PFM has scale"),
+    (b"Pf\n0 5\n-1\n", "^depth declares 0x5"),
+    (b"Pf\n99999 99999\n-1\n" + bytes(8), "^depth declares 99999x99999 pixels, more than 50 megapixels"),
+    (b"P5\n2 1\n255\n\x00\x00", "^depth is not a PFM"),
+    (b"", "^depth is not a PFM"),
+])  # fmt: skip
 def test_bad_pfm_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=reason):
         maps.decode_pfm(data, "depth")
 
 
-# NPY
-
-
+# ---- NPY
 def npy_typed_by_hand(descr: str, shape: tuple[int, ...], values: bytes, version: int = 1) -> bytes:
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     length = struct.pack("<H" if version == 1 else "<I", len(header))
@@ -122,35 +109,29 @@ def test_npy_with_pickled_objects_is_refused_unopened():
         maps.decode_npy(stream.getvalue(), "depth")
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (maps.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
-        (maps.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
-        (npy_typed_by_hand("'<f4'", (99999999, 99999999), b""), "declares 9999999800000001 values"),
-        (npy_typed_by_hand("'<f4'", (0, 4611686018427387904), b""), "declares 0 values"),
-        (npy_typed_by_hand("'<f3'", (1,), b"abc"), "unknown type"),
-        (npy_typed_by_hand("[('a', '<f4')]", (1,), bytes(4)), "does not describe"),
-        (b"\x93NUMPY\x01\x00\xff\xff{}", "header damaged"),
-        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "header damaged"),
-        (b"not numpy at all", "is not an NPY file"),
-        (b"", "is not an NPY file"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (maps.encode_npy(np.zeros((4, 4), np.float32))[:-1], r"\(4, 4\) float32 = 64 bytes, file has 63"),
+    (maps.encode_npy(np.zeros((4, 4), np.float32)) + b"\0", "= 64 bytes, file has 65"),
+    (npy_typed_by_hand("'<f4'", (99999999, 99999999), b""), "declares 9999999800000001 values"),
+    (npy_typed_by_hand("'<f4'", (0, 4611686018427387904), b""), "declares 0 values"),
+    (npy_typed_by_hand("'<f3'", (1,), b"abc"), "unknown type"),
+    (npy_typed_by_hand("[('a', '<f4')]", (1,), bytes(4)), "does not describe"),
+    (b"\x93NUMPY\x01\x00\xff\xff{}", "header damaged"),
+    (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{", "header damaged"),
+    (b"not numpy at all", "is not an NPY file"),
+    (b"", "is not an NPY file"),
+])  # fmt: skip
 def test_bad_npy_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=f"^depth.*{reason}"):
         maps.decode_npy(data, "depth")
 
 
-# PNG
-
-
+# ---- PNG
 def test_16_bit_grey_png_typed_by_hand():
     rows = b"\x00" + struct.pack(">3H", 0, 1, 65535) + b"\x00" + struct.pack(">3H", 256, 255, 4660)
     data = png_typed_by_hand(3, 2, 16, 0, rows)
     values = formats.decode_grey_png(data, "depth")
-    assert values.dtype == np.uint16
-    assert values.tolist() == [[0, 1, 65535], [256, 255, 4660]]
+    assert (values.dtype, values.tolist()) == (np.uint16, [[0, 1, 65535], [256, 255, 4660]])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -204,9 +185,7 @@ def test_absurd_png_size_is_refused_from_the_header(size):
             decode(data, "image")
 
 
-# Sintel
-
-
+# ---- Sintel
 def test_sintel_depth_typed_by_hand():
     data = b"PIEH" + struct.pack("<2i", 3, 2) + struct.pack("<6f", *range(6))
     assert maps.decode_sintel_depth(data, "depth").tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -214,25 +193,20 @@ def test_sintel_depth_typed_by_hand():
     assert struct.unpack("<f", b"PIEH") == (202021.25,)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(23), "does not fit: header says 3x2 = 24 bytes, .* 23"),
-        (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(25), "does not fit"),
-        (b"PIEH" + struct.pack("<2i", -3, 2), "declares -3x2"),
-        (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 50 megapixels"),
-        (b"PIEH\0\0", "is not a Sintel depth file"),
-        (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is not a Sintel depth file"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(23), "does not fit: header says 3x2 = 24 bytes, .* 23"),
+    (b"PIEH" + struct.pack("<2i", 3, 2) + bytes(25), "does not fit"),
+    (b"PIEH" + struct.pack("<2i", -3, 2), "declares -3x2"),
+    (b"PIEH" + struct.pack("<2i", 2**30, 2**30), ".* more than 50 megapixels"),
+    (b"PIEH\0\0", "is not a Sintel depth file"),
+    (b"HEIP" + struct.pack("<2i", 1, 1) + bytes(4), "is not a Sintel depth file"),
+])  # fmt: skip
 def test_bad_sintel_depth_is_refused_with_its_reason(data, reason):
     with pytest.raises(BadSample, match=f"^depth {reason}"):
         maps.decode_sintel_depth(data, "depth")
 
 
-# Raw floats
-
-
+# ---- Raw floats
 def test_raw_floats_need_exactly_the_promised_size():
     data = struct.pack("<6f", *range(6))
     assert maps.decode_raw_floats(data, "depth", 2, 3).tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -241,9 +215,7 @@ def test_raw_floats_need_exactly_the_promised_size():
             maps.decode_raw_floats(wrong, "depth", 2, 3)
 
 
-# Pictures
-
-
+# ---- Pictures
 def picture(height: int = 40, width: int = 56) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     return np.dstack([x * 255 // width, y * 255 // height, (x + y) % 256]).astype(np.uint8)

@@ -1,7 +1,5 @@
 """Frames by number: seeking finds what counting finds, and damage is a reason, not a crash."""
 
-from __future__ import annotations
-
 import errno
 import io
 from contextlib import suppress
@@ -29,8 +27,7 @@ def numbered_frames(count: int = FRAMES) -> list[np.ndarray]:
 
 
 def number_of(frame: np.ndarray) -> int:
-    assert frame.shape == (HEIGHT, WIDTH, 3)
-    assert frame.dtype == np.uint8
+    assert (frame.shape, frame.dtype) == ((HEIGHT, WIDTH, 3), np.uint8)
     return round((float(frame.mean()) - 20) / 3)
 
 
@@ -73,8 +70,7 @@ def test_frames_that_are_stored_out_of_order_are_found_at_a_rate_of_ntsc(tmp_pat
 
 def test_rate_and_chapters(folder):
     with Video(folder, "a.video") as video:
-        assert video.frame_rate == 24
-        assert video.chapters() == [(0, 20), (20, 60)]
+        assert (video.frame_rate, video.chapters()) == (24, [(0, 20), (20, 60)])
 
 
 def test_thumbnails_cover_a_range(folder):

@@ -1,7 +1,5 @@
 """A worker's memory does not grow with the pictures it gets: the largest published ones fit."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +62,7 @@ def write_irs(raw: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["eth3d", "irs"])
-def test_a_worker_stays_small_whatever_the_input(source: str, tmp_path: Path) -> None:
+def test_a_worker_stays_small_whatever_the_input(source, tmp_path):
     {"eth3d": write_eth3d, "irs": write_irs}[source](tmp_path / "raw")
     command = [sys.executable, "-c", WRITE_A_SHARD, source, str(tmp_path / "raw"), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

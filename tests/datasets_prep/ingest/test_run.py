@@ -1,4 +1,3 @@
-import hashlib
 import json
 import pickle
 import shutil
@@ -26,32 +25,23 @@ from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed
-from datasets_prep.synthetic import write_dataset
+from datasets_prep.synthetic import write_dataset, write_traps
+from tests.support.files import contents
 from tests.support.paths import SAMPLES
+from tests.support.shards import prepare
 
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
-
-
-def content_of(folder: Path) -> dict[str, str]:
-    """Relative path → digest of every file."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture
 def traps(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """A ReDWeb with everything that goes wrong in the real one; sample id → what."""
-    from datasets_prep.synthetic import write_traps
-
     root = tmp_path / "traps"
     write_dataset("redweb", root, scenes=6, height=96, width=128)
     return root, write_traps("redweb", root, height=96, width=128)
 
 
-def test_every_sample_is_in_exactly_one_shard(raw_folder: Path, shards_folder: Path) -> None:
+def test_every_sample_is_in_exactly_one_shard(raw_folder, shards_folder):
     listed = find_source("redweb").list(Folder(raw_folder / "redweb"))
     prepared = open_dataset(str(shards_folder / "redweb"))
     ids = []
@@ -65,14 +55,13 @@ def test_every_sample_is_in_exactly_one_shard(raw_folder: Path, shards_folder: P
     assert prepared.manifest.samples == {"train": 15, "val": 5}
 
 
-def test_rows_decode_and_agree_with_their_statistics(shards_folder: Path) -> None:
+def test_rows_decode_and_agree_with_their_statistics(shards_folder):
     prepared = open_dataset(str(shards_folder / "tartanair"))
     for shard in prepared.manifest.shards:
         for row in pq.read_table(f"{prepared.folder.path}/{shard.name}").to_pylist():
-            values = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(
-                np.float32
-            )
-            assert decode_image(row["image"]).shape == (row["height"], row["width"], 3)
+            shape = (row["height"], row["width"])
+            values = decode_inverse_depth(row["inverse_depth"], *shape).astype(np.float32)
+            assert decode_image(row["image"]).shape == (*shape, 3)
             valid = ~np.isnan(values)
             assert row["valid_share"] == pytest.approx(valid.mean(), abs=1e-6)
             assert row["inverse_depth_median"] == pytest.approx(np.median(values[valid]), abs=1e-3)
@@ -81,7 +70,7 @@ def test_rows_decode_and_agree_with_their_statistics(shards_folder: Path) -> Non
             assert row["target_kind"] == "metric"
 
 
-def test_duckdb_reads_the_statistics_without_our_code(shards_folder: Path) -> None:
+def test_duckdb_reads_the_statistics_without_our_code(shards_folder):
     prepared = open_dataset(str(shards_folder / "redweb"))
     columns, shards = "split, count(*), min(valid_share)", f"{prepared.folder.path}/*-*.parquet"
     rows = duckdb.sql(f"select {columns} from '{shards}' group by 1 order by 1").fetchall()
@@ -89,29 +78,24 @@ def test_duckdb_reads_the_statistics_without_our_code(shards_folder: Path) -> No
     assert all(0 < row[2] <= 1 for row in rows)
 
 
-def test_scenes_are_not_torn_apart_by_the_split(shards_folder: Path) -> None:
+def test_scenes_are_not_torn_apart_by_the_split(shards_folder):
     prepared = open_dataset(str(shards_folder / "tartanair"))
     scenes: dict[str, set[str]] = {"train": set(), "val": set()}
     for shard in prepared.manifest.shards:
-        for sample_id in (
-            pq.read_table(f"{prepared.folder.path}/{shard.name}").column("sample_id").to_pylist()
-        ):
-            scenes[shard.split].add(sample_id.rsplit("/", 1)[0])
-    assert len(scenes["train"]) == 3
-    assert len(scenes["val"]) == 1
+        ids = pq.read_table(f"{prepared.folder.path}/{shard.name}").column("sample_id").to_pylist()
+        scenes[shard.split] |= {sample_id.rsplit("/", 1)[0] for sample_id in ids}
+    assert (len(scenes["train"]), len(scenes["val"])) == (3, 1)
     assert not scenes["train"] & scenes["val"]
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_same_settings_give_the_same_bytes(raw_folder: Path, shards_folder: Path, tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_bytes(raw_folder, shards_folder, tmp_path):
     ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(tmp_path))
-    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_an_interrupted_ingest_goes_on_where_it_stopped(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_ingest_goes_on_where_it_stopped(raw_folder, shards_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     version = tmp_path / "redweb" / plan.version
     shutil.copytree(shards_folder / "redweb" / plan.version, version)
@@ -121,50 +105,41 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(
     (version / "val-00000.parquet").write_bytes(b"PAR1 damaged")
     kept = (version / "train-00000.parquet").stat().st_mtime_ns
     ingest_all(plan, str(tmp_path))
-    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")
     assert (version / "train-00000.parquet").stat().st_mtime_ns == kept
 
 
-def test_a_finished_dataset_is_left_untouched(raw_folder: Path, shards_folder: Path) -> None:
+def test_a_finished_dataset_is_left_untouched(raw_folder, shards_folder):
     before = {path: path.stat().st_mtime_ns for path in (shards_folder / "redweb").rglob("*")}
     steps = list(ingest(plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS), str(shards_folder)))
     assert steps == []
     assert {path: path.stat().st_mtime_ns for path in (shards_folder / "redweb").rglob("*")} == before
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_another_setting_makes_another_version_beside_the_old_one(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_another_setting_makes_another_version_beside_the_old_one(raw_folder, shards_folder, tmp_path):
     shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
-    before = content_of(tmp_path / "redweb")
+    before = contents(tmp_path / "redweb")
     changed = SETTINGS.model_copy(update={"jpeg_quality": 80})
-    prepared = ingest_all(plan_ingest("redweb", str(raw_folder / "redweb"), changed), str(tmp_path))
-    after = content_of(tmp_path / "redweb")
-    assert {k: v for k, v in after.items() if k in before and k != "latest.json"} == {
-        k: v for k, v in before.items() if k != "latest.json"
-    }
+    prepared = prepare(plan_ingest("redweb", str(raw_folder / "redweb"), changed), str(tmp_path))
+    after = contents(tmp_path / "redweb")
+    assert [name for name in before if name != "latest.json" and after.get(name) != before[name]] == []
     assert open_dataset(str(tmp_path / "redweb")).manifest.version == prepared.manifest.version
     assert prepared.manifest.settings["jpeg_quality"] == 80
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"seed": 1}, {"side": 32}, {"resize": "longer"}, {"limit": 3}, {"samples_per_shard": 5}],
+    "change", [{"seed": 1}, {"side": 32}, {"resize": "longer"}, {"limit": 3}, {"samples_per_shard": 5}]
 )
-def test_every_setting_is_part_of_the_version(raw_folder: Path, change: dict[str, object]) -> None:
+def test_every_setting_is_part_of_the_version(raw_folder, change):
     raw = str(raw_folder / "redweb")
     plain = plan_ingest("redweb", raw, SETTINGS)
     assert plan_ingest("redweb", raw, SETTINGS.model_copy(update=change)).version != plain.version
     assert plan_ingest("redweb", raw, SETTINGS).version == plain.version
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_bad_samples_are_quarantined_with_path_and_reason(
-    traps: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
+def test_bad_samples_are_quarantined_with_path_and_reason(traps, tmp_path):
     raw, wrong = traps
-    prepared = ingest_all(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
+    prepared = prepare(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
     table = pq.read_table(f"{prepared.folder.path}/quarantine.parquet").to_pylist()
     reasons = {Path(entry["source_path"]).stem: entry["reason"] for entry in table}
     harmless = {"grey image", "RGBA image", "mismatched size"}
@@ -176,42 +151,36 @@ def test_bad_samples_are_quarantined_with_path_and_reason(
     assert sum(prepared.manifest.samples.values()) == 6 + len(wrong) - len(expected)
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table_stays(
-    tmp_path: Path,
-) -> None:
+def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table_stays(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_dataset("redweb", raw, scenes=2, height=96, width=128)
     for path in (raw / "RDs").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     plan = plan_ingest("redweb", str(raw), SETTINGS)
     with pytest.raises(WrongLayout, match="none of the 2 redweb samples could be used; first reason: Imgs/"):
-        ingest_all(plan, str(out))
+        prepare(plan, str(out))
     assert pq.read_table(out / "redweb" / plan.version / "quarantine.parquet").num_rows == 2
     with pytest.raises(NotADataset, match="no prepared dataset"):
         open_dataset(str(out / "redweb"))
 
 
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such folder: .*nowhere"):
         plan_ingest("redweb", str(tmp_path / "nowhere"), SETTINGS)
 
 
-def test_another_datasets_folder_is_refused_and_recognised(raw_folder: Path) -> None:
-    with pytest.raises(
-        WrongLayout, match=r"no redweb sample in .*; expected .*Imgs.*It looks like tartanair\."
-    ):
+def test_another_datasets_folder_is_refused_and_recognised(raw_folder):
+    said = r"no redweb sample in .*; expected .*Imgs.*It looks like tartanair\."
+    with pytest.raises(WrongLayout, match=said):
         plan_ingest("redweb", str(raw_folder / "tartanair"), SETTINGS)
 
 
-def test_an_unknown_dataset_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_dataset_is_refused_with_the_known_ones():
     with pytest.raises(WrongLayout, match=r"unknown dataset 'redwep'; there are: .*redweb"):
         find_source("redwep")
 
 
-def test_sample_ids_that_are_not_unique_are_refused(
-    tmp_path: Path, raw_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sample_ids_that_are_not_unique_are_refused(tmp_path, raw_folder, monkeypatch):
     class Doubling(ReDWeb):
         def list(self, root: Folder) -> Listing:
             listing = super().list(root)
@@ -222,7 +191,7 @@ def test_sample_ids_that_are_not_unique_are_refused(
         plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
 
 
-def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_folder: Path) -> None:
+def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_folder):
     assert [d.name for d in open_datasets([str(shards_folder)])] == ["redweb", "tartanair"]
     with pytest.raises(NotADataset, match="redweb is given twice"):
         open_datasets([str(shards_folder), str(shards_folder / "redweb")])
@@ -230,7 +199,7 @@ def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_f
         open_datasets([str(shards_folder / "redweb" / "nothing")])
 
 
-def test_a_manifest_of_another_schema_is_refused(shards_folder: Path, tmp_path: Path) -> None:
+def test_a_manifest_of_another_schema_is_refused(shards_folder, tmp_path):
     version = open_dataset(str(shards_folder / "redweb")).folder.path
     content = json.loads(Path(version, "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**content, "schema_version": 99}))
@@ -238,11 +207,10 @@ def test_a_manifest_of_another_schema_is_refused(shards_folder: Path, tmp_path: 
         open_dataset(str(tmp_path))
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the folder of real samples is not there")
-def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path: Path) -> None:
+def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path):
     raw = SAMPLES / "tartanair"
-    prepared = ingest_all(plan_ingest("tartanair", str(raw), IngestSettings()), str(tmp_path))
+    prepared = prepare(plan_ingest("tartanair", str(raw), IngestSettings()), str(tmp_path))
     row = pq.read_table(f"{prepared.folder.path}/train-00000.parquet").to_pylist()[0]
     assert (row["height"], row["width"], row["split"]) == (384, 512, "train")
     values = decode_inverse_depth(row["inverse_depth"], 384, 512).astype(np.float64)
@@ -256,8 +224,6 @@ def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path: Path) -> None:
 
 
 # ---- storage that fails
-
-
 def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
     """A stand-in for a round of tasks: the named shards fail so many times."""
 
@@ -272,9 +238,7 @@ def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
     return run_round
 
 
-def test_a_shard_that_storage_failed_is_tried_again(
-    raw_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shard_that_storage_failed_is_tried_again(raw_folder, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     failing = {"train-00001.parquet": ingest_module.ROUNDS - 1, "val-00000.parquet": 1}
     monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, failing))
@@ -283,20 +247,15 @@ def test_a_shard_that_storage_failed_is_tried_again(
     assert sum(result["rows"] for result in results) == plan.samples
 
 
-def test_storage_that_fails_for_good_ends_the_job_with_its_reason(
-    raw_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_storage_that_fails_for_good_ends_the_job_with_its_reason(raw_folder, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, {"train-00001.parquet": 99}))
-    with pytest.raises(
-        StorageFailed, match=r"1 of 6 shards cannot be written; train-00001.parquet: s3 is down"
-    ):
+    said = r"1 of 6 shards cannot be written; train-00001.parquet: s3 is down"
+    with pytest.raises(StorageFailed, match=said):
         list(ingest_module._run_tasks(plan, "out"))
 
 
-def test_failing_storage_never_quarantines_a_sample(
-    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_storage_never_quarantines_a_sample(raw_folder, tmp_path, monkeypatch):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
 
     def fail(*_: object, **__: object) -> bytes:
@@ -304,27 +263,18 @@ def test_failing_storage_never_quarantines_a_sample(
 
     monkeypatch.setattr("datasets_prep.storage.retries.PAUSES", ())
     monkeypatch.setattr(LocalFileSystem, "cat_file", fail)
-    shard = plan.shards[0]
-    done = write_shard(
-        {"shard": pickle.dumps(shard)},
-        source=plan.source,
-        raw=plan.raw,
-        out=str(tmp_path),
-        version=plan.version,
-        settings=plan.settings.model_dump(),
-    )
-    result = json.loads(done["result"])
+    where = {"source": plan.source, "raw": plan.raw, "out": str(tmp_path), "version": plan.version}
+    packed = {"shard": pickle.dumps(plan.shards[0])}
+    result = json.loads(write_shard(packed, **where, settings=plan.settings.model_dump())["result"])
     assert "Input/output error" in result["failure"]
     assert "quarantine" not in result
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_two_jobs_on_one_output_do_not_disturb_each_other(
-    raw_folder: Path, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_two_jobs_on_one_output_do_not_disturb_each_other(raw_folder, shards_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     with ThreadPoolExecutor(2) as pool:
         for prepared in pool.map(lambda _: ingest_all(plan, str(tmp_path)), range(2)):
             assert prepared.manifest.samples == {"train": 15, "val": 5}
-    assert content_of(tmp_path / "redweb") == content_of(shards_folder / "redweb")
+    assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")

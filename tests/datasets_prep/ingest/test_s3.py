@@ -1,7 +1,5 @@
 """The whole way of the data on a real HTTP endpoint that speaks S3 and fails now and then, as S3 does."""
 
-from __future__ import annotations
-
 import os
 import random
 import subprocess
@@ -69,9 +67,7 @@ def contents(uri: str) -> dict[str, bytes]:
     return {path: folder.read_bytes(path) for path in folder.files() if path != LISTING_NAME}
 
 
-def test_the_bytes_are_those_of_a_local_run_and_nothing_is_lost(
-    s3: FaultyS3, prepared_on_s3: str, shards_folder: Path
-) -> None:
+def test_the_bytes_are_those_of_a_local_run_and_nothing_is_lost(s3, prepared_on_s3, shards_folder):
     local, remote = contents(str(shards_folder / "tartanair")), contents(prepared_on_s3)
     print(f"faults: {dict(s3.faults)}")
     assert s3.faults.total() >= 5
@@ -82,7 +78,7 @@ def test_the_bytes_are_those_of_a_local_run_and_nothing_is_lost(
     assert sum(prepared.manifest.samples.values()) == 20
 
 
-def test_it_is_verified_while_s3_fails(s3: FaultyS3, prepared_on_s3: str) -> None:
+def test_it_is_verified_while_s3_fails(s3, prepared_on_s3):
     before = s3.faults.total()
     with failing_now_and_then(s3):
         reports = [verify(open_dataset(prepared_on_s3)) for _ in range(5)]
@@ -90,7 +86,7 @@ def test_it_is_verified_while_s3_fails(s3: FaultyS3, prepared_on_s3: str) -> Non
     assert [report.problems for report in reports] == [[]] * 5
 
 
-def test_a_finished_dataset_is_left_untouched(raw_on_s3: str, prepared_on_s3: str) -> None:
+def test_a_finished_dataset_is_left_untouched(raw_on_s3, prepared_on_s3):
     fs = S3FileSystem()
     before = {path: entry["LastModified"] for path, entry in fs.find("shards", detail=True).items()}
     prepare(raw_on_s3, "s3://shards")
@@ -98,13 +94,13 @@ def test_a_finished_dataset_is_left_untouched(raw_on_s3: str, prepared_on_s3: st
     assert {path: entry["LastModified"] for path, entry in fs.find("shards", detail=True).items()} == before
 
 
-def test_pyarrow_reads_a_shard_from_s3_by_itself(prepared_on_s3: str) -> None:
+def test_pyarrow_reads_a_shard_from_s3_by_itself(prepared_on_s3):
     prepared = open_dataset(prepared_on_s3)
     with S3FileSystem().open(f"{prepared.folder.path}/{prepared.manifest.shards[0].name}") as file:
         assert pq.read_table(file, columns=["sample_id"]).num_rows == prepared.manifest.shards[0].rows
 
 
-def test_a_large_file_is_uploaded_in_parts_and_appears_whole(s3: FaultyS3) -> None:
+def test_a_large_file_is_uploaded_in_parts_and_appears_whole(s3):
     folder = Folder("s3://shards/large")
     content = random.Random(0).randbytes(2**20) * 110  # from 100 MB on in parts
     with failing_now_and_then(s3):

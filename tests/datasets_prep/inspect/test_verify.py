@@ -27,7 +27,7 @@ def copied(shards_folder: Path, tmp_path: Path) -> PreparedDataset:
     return open_dataset(str(tmp_path / "redweb"))
 
 
-def test_a_sound_dataset_has_no_problems_and_its_sizes_are_told(copied: PreparedDataset) -> None:
+def test_a_sound_dataset_has_no_problems_and_its_sizes_are_told(copied):
     report = verify(copied)
     assert report.problems == []
     assert "15 train, 5 val; 0 quarantined; affine" in report.dataset
@@ -35,7 +35,7 @@ def test_a_sound_dataset_has_no_problems_and_its_sizes_are_told(copied: Prepared
     assert 0 < float(report.rows["valid_share"][2]) <= 1
 
 
-def test_damage_is_found_whatever_it_is(copied: PreparedDataset) -> None:
+def test_damage_is_found_whatever_it_is(copied):
     folder = Path(copied.folder.path)
     content = bytearray((folder / "train-00001.parquet").read_bytes())
     content[200] ^= 1
@@ -47,7 +47,7 @@ def test_damage_is_found_whatever_it_is(copied: PreparedDataset) -> None:
     ]
 
 
-def test_only_sound_shards_are_drawn_from(copied: PreparedDataset) -> None:
+def test_only_sound_shards_are_drawn_from(copied):
     folder = Path(copied.folder.path)
     for shard in copied.manifest.shards[1:]:
         (folder / shard.name).write_bytes(b"PAR1 and no more")
@@ -59,23 +59,15 @@ def test_only_sound_shards_are_drawn_from(copied: PreparedDataset) -> None:
     assert random_rows(verify(copied).sound, 50) == []
 
 
-def test_reasons_that_differ_in_numbers_are_told_once(copied: PreparedDataset) -> None:
-    entries = [
-        {"sample_id": name, "source_path": f"{name}.jpg", "reason": reason}
-        for name, reason in [
-            ("a", "image truncated at 12 bytes"),
-            ("b", "no map"),
-            ("c", "image truncated at 7 bytes"),
-        ]
-    ]
+def test_reasons_that_differ_in_numbers_are_told_once(copied):
+    reasons = {"a": "image truncated at 12 bytes", "b": "no map", "c": "image truncated at 7 bytes"}
+    entries = [{"sample_id": n, "source_path": f"{n}.jpg", "reason": r} for n, r in reasons.items()]
     pq.write_table(pa.Table.from_pylist(entries), Path(copied.folder.path) / "quarantine.parquet")
     found = [(entry.count, entry.reason, entry.example) for entry in verify(copied).quarantine]
     assert found == [(2, "image truncated at 12 bytes", "a.jpg"), (1, "no map", "b.jpg")]
 
 
-def test_the_page_shows_samples_statistics_reasons_and_problems(
-    copied: PreparedDataset, tmp_path: Path
-) -> None:
+def test_the_page_shows_samples_statistics_reasons_and_problems(copied, tmp_path):
     hostile = {"sample_id": "x", "source_path": "<script>.jpg", "reason": "no <b>map</b>"}
     pq.write_table(pa.Table.from_pylist([hostile]), Path(copied.folder.path) / "quarantine.parquet")
     (Path(copied.folder.path) / "val-00000.parquet").unlink()
@@ -96,7 +88,7 @@ def test_the_page_shows_samples_statistics_reasons_and_problems(
     ("name", "truth"),
     [("eth3d", "depth"), ("diw", "point_pair"), ("ade20k", "label"), ("redweb", "inverse_depth")],
 )
-def test_every_kind_of_ground_truth_is_drawn(tmp_path: Path, name: str, truth: str) -> None:
+def test_every_kind_of_ground_truth_is_drawn(tmp_path, name, truth):
     write_dataset(name, tmp_path / "raw", scenes=2, height=96, width=128)
     settings = IngestSettings(side=64)
     shard = plan_ingest(name, str(tmp_path / "raw"), settings).shards[0]
@@ -110,9 +102,7 @@ def test_every_kind_of_ground_truth_is_drawn(tmp_path: Path, name: str, truth: s
 
 
 @pytest.mark.parametrize("samples", [1, 5, 50])
-def test_the_contact_sheet_shows_the_asked_number_of_samples_or_all(
-    copied: PreparedDataset, tmp_path: Path, samples: int
-) -> None:
+def test_the_contact_sheet_shows_the_asked_number_of_samples_or_all(copied, tmp_path, samples):
     path = draw_contact_sheet(copied, tmp_path / "sheets" / "redweb.png", samples)
     picture = cv2.imread(str(path))
     line_height = 192 + 6 + 22

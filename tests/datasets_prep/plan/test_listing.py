@@ -1,7 +1,5 @@
 """Files too large to be read whole."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

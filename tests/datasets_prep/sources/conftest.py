@@ -1,7 +1,5 @@
 """A small rendered dataset in each native layout, defects included, written once a run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +17,11 @@ HEIGHT, WIDTH = 72, 96
 
 @dataclass(frozen=True)
 class Tree:
-    """A written dataset.
-
-    Attributes:
-        root: its folder.
-        traps: sample id → defect, of the samples that are not good.
-        scenes: the renderer's output by scene, as the writer got it.
-    """
+    """A written dataset."""
 
     root: Folder
-    traps: dict[str, str]
-    scenes: list[list[Scene]]
+    traps: dict[str, str]  # sample id → defect, of the samples that are not good
+    scenes: list[list[Scene]]  # the renderer's output by scene, as the writer got it
 
 
 @pytest.fixture(scope="session")

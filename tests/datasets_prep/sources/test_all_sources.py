@@ -1,7 +1,5 @@
 """What holds for every source: its contract, defects, wrong folders, and folders that are not local."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import fsspec
@@ -34,9 +32,7 @@ def shape_of(raw):
 
 
 def check_depth(raw, source):
-    assert raw.target.dtype == np.float32
-    assert raw.target.shape == raw.valid.shape
-    assert raw.valid.dtype == bool
+    assert (raw.target.dtype, raw.target.shape, raw.valid.dtype) == (np.float32, raw.valid.shape, bool)
     assert raw.valid.any()
     assert np.isfinite(raw.target[raw.valid]).all()
     if raw.quantity == "depth":
@@ -102,9 +98,7 @@ def test_each_defect_has_its_consequence(name, written):
     tree, source = written(name, SCENES), SOURCES[name]
     listing = source.list(tree.root)
     samples = {sample.sample_id: sample for sample in listing.samples}
-    assert EXPECTED.get(
-        name, {"missing partner", "truncated image", "truncated depth", "empty depth"}
-    ) <= set(tree.traps.values())
+    assert EXPECTED.get(name, OF_DEPTH) <= set(tree.traps.values())
     left_out = [sample_id for sample_id, defect in tree.traps.items() if defect in LEFT_OUT]
     assert len(listing.rejected) == len(left_out)
     for sample_id, defect in tree.traps.items():
@@ -184,13 +178,13 @@ CONSEQUENCES = {
     "RGBA image": is_read,
 }
 LEFT_OUT = {"missing partner", "equal points"}
+OF_LABELS = {"missing partner", "truncated image", "truncated label", "unknown label"}
 OF_DEPTH = {"missing partner", "truncated image", "truncated depth", "empty depth"}
 EXPECTED = {
     "nyuv2_labelled": {"missing partner", "empty depth"},
     "diw": {"missing partner", "truncated image", "equal points", "point outside", "mismatched size"},
-    "ade20k": {"missing partner", "truncated image", "truncated label", "unknown label", "empty label"},
-    "pascal_context_59": {"missing partner", "truncated image", "truncated label", "unknown label"},
-    "pascal_context_60": {"missing partner", "truncated image", "truncated label", "unknown label"},
+    "ade20k": {*OF_LABELS, "empty label"},
+    **dict.fromkeys(("pascal_context_59", "pascal_context_60"), OF_LABELS),
 }
 
 

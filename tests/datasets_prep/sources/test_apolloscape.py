@@ -1,7 +1,5 @@
 """ApolloScape: 16-bit disparity, both invalid values, video groups, and a real map."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -55,8 +53,7 @@ def test_only_0_and_65535_are_invalid(tmp_path):
 def test_frames_of_one_minute_are_a_group(tmp_path):
     write(tmp_path, np.ones((1, 2), np.uint16))
     [sample] = ApolloScape().list(Folder(tmp_path)).samples
-    assert sample.sample_id == f"stereo_train_001/{TIME}"
-    assert sample.group == "stereo_train_001/171206_0345"
+    assert (sample.sample_id, sample.group) == (f"stereo_train_001/{TIME}", "stereo_train_001/171206_0345")
 
 
 def test_right_camera_and_scene_parsing_release_are_ignored(tmp_path):
@@ -100,13 +97,10 @@ def test_with_the_files_factor_depth_is_metric(written, factor, unit):
     np.testing.assert_allclose(1 / raw.target[within], unit * scene.depth[within], rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"disparity_factor": 100}, "options.disparity_factor: expected 1 or 200, got 100"),
-        ({"factor": 200}, "options: apolloscape has disparity_factor only, got .'factor'."),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), [
+    ({"disparity_factor": 100}, "options.disparity_factor: expected 1 or 200, got 100"),
+    ({"factor": 200}, "options: apolloscape has disparity_factor only, got .'factor'."),
+])  # fmt: skip
 def test_wrong_options_are_refused(written, options, message):
     with pytest.raises(WrongLayout, match=message):
         ApolloScape().opened(written("apolloscape", 1).root, options)

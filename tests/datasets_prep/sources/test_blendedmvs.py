@@ -1,7 +1,5 @@
 """BlendedMVS: depth up to scale, holes, projects as groups, list files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -95,8 +93,7 @@ def test_unlisted_projects_are_for_training_where_only_the_validation_list_is_th
 def test_nested_project_folders_of_the_high_resolution_archives(tmp_path):
     write(tmp_path / "high" / PROJECT / PROJECT, PROJECT, np.ones((2, 2), np.float32))
     [sample] = BlendedMVS().list(Folder(tmp_path)).samples
-    assert sample.sample_id == f"{PROJECT}/00000000"
-    assert sample.group == PROJECT
+    assert (sample.sample_id, sample.group) == (f"{PROJECT}/00000000", PROJECT)
 
 
 def test_second_copy_of_a_photo_is_left_out(tmp_path):

@@ -1,7 +1,5 @@
 """DIML: two products, millimetres, confidence, names that differ between folders."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -47,8 +45,7 @@ def test_values_are_the_scenes_metres(name, source, written):
 def test_millimetres_become_metres_and_zero_is_invalid(tmp_path):
     pair(tmp_path, "16. Billiard Hall/170301/2/col/a_c.png", "16. Billiard Hall/170301/2/up_png/a_ud.png")
     raw = read_first(DIML(), tmp_path)
-    assert raw.valid.tolist() == [[False, True, True]]
-    assert raw.target.tolist() == [[0, np.float32(0.001), 2.5]]
+    assert (raw.valid.tolist(), raw.target.tolist()) == ([[False, True, True]], [[0, np.float32(0.001), 2.5]])
 
 
 @pytest.mark.parametrize("postfix", ["ud", "up_depth", "depth_vi_2"])

@@ -1,7 +1,5 @@
 """Depth in the Wild: order of numbers, errors of annotation, paths."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

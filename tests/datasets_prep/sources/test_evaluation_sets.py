@@ -1,7 +1,5 @@
 """Sintel, ETH3D, KITTI, NYUv2 and TUM: units, invalid pixels, splits, pairing, and real files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -35,19 +33,14 @@ def grey(values, dtype=np.uint16):
 BLACK = np.zeros((1, 3, 3), np.uint8)
 
 
-# The generated sets
-
-
-@pytest.mark.parametrize(
-    ("name", "farthest", "error"),
-    [
-        ("sintel", np.inf, 0.0),
-        ("eth3d", np.inf, 0.0),
-        ("kitti", 90, 0.5 / 256),
-        ("nyuv2", 10, 0.5e-3),
-        ("tum", 13, 0.5 / 5000),
-    ],
-)
+# ---- The generated sets
+@pytest.mark.parametrize(("name", "farthest", "error"), [
+    ("sintel", np.inf, 0.0),
+    ("eth3d", np.inf, 0.0),
+    ("kitti", 90, 0.5 / 256),
+    ("nyuv2", 10, 0.5e-3),
+    ("tum", 13, 0.5 / 5000),
+])  # fmt: skip
 def test_values_are_the_scenes_metres(name, farthest, error, written):
     tree = written(name, SCENES)
     pictures = [(scene.image.astype(int), scene) for views in tree.scenes for scene in views]
@@ -63,18 +56,15 @@ def test_values_are_the_scenes_metres(name, farthest, error, written):
         assert np.abs(raw.target - scene.depth)[surface].max() <= error * 1.01
 
 
-@pytest.mark.parametrize(
-    ("name", "splits"),
-    [
-        ("sintel", {"test": SCENES * VIEWS}),
-        ("eth3d", {"test": SCENES * VIEWS}),
-        ("tum", {"test": SCENES * VIEWS}),
-        ("nyuv2", {"train": 3 * VIEWS, "test": VIEWS}),
-        # Drives 0 and 1 have two listed frames each with depth; drive 1 is in `val`.
-        ("kitti", {"test": 4, "train": 2 + 4 + 4, "val": 2}),
-        ("kitti_161", {"test": 2}),
-    ],
-)
+@pytest.mark.parametrize(("name", "splits"), [
+    ("sintel", {"test": SCENES * VIEWS}),
+    ("eth3d", {"test": SCENES * VIEWS}),
+    ("tum", {"test": SCENES * VIEWS}),
+    ("nyuv2", {"train": 3 * VIEWS, "test": VIEWS}),
+    # Drives 0 and 1 have two listed frames each with depth; drive 1 is in `val`.
+    ("kitti", {"test": 4, "train": 2 + 4 + 4, "val": 2}),
+    ("kitti_161", {"test": 2}),
+])  # fmt: skip
 def test_splits(name, splits, written):
     tree = written(name, SCENES)
     listing = list_samples(SOURCES[name], tree.root)
@@ -82,9 +72,7 @@ def test_splits(name, splits, written):
     assert {split: found.count(split) for split in set(found)} == splits
 
 
-# Sintel
-
-
+# ---- Sintel
 def test_sintel_uses_the_final_pass_only(written):
     samples = good_samples(SOURCES["sintel"], written("sintel", SCENES))
     assert all("/final/" in s.files["image"] for s in samples)
@@ -100,9 +88,7 @@ def test_sintel_invalid_values(tmp_path):
     assert read_first(SOURCES["sintel"], put(tmp_path, files)).valid.tolist() == [[False, False, True]]
 
 
-# ETH3D
-
-
+# ---- ETH3D
 def test_eth3d_infinity_is_invalid(written):
     tree = written("eth3d", SCENES)
     sample = good_samples(SOURCES["eth3d"], tree)[0]
@@ -111,13 +97,10 @@ def test_eth3d_infinity_is_invalid(written):
     assert (raw.target[~raw.valid] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("image", "depth"),
-    [
-        ("office/images/dslr_images", "office/ground_truth_depth/dslr_images"),
-        ("rgb/office/images/dslr_images", "depth/office_dslr_depth/office/ground_truth_depth/dslr_images"),
-    ],
-)
+@pytest.mark.parametrize(("image", "depth"), [
+    ("office/images/dslr_images", "office/ground_truth_depth/dslr_images"),
+    ("rgb/office/images/dslr_images", "depth/office_dslr_depth/office/ground_truth_depth/dslr_images"),
+])  # fmt: skip
 def test_eth3d_folders(tmp_path, image, depth):
     values = np.ones((1, 3), "<f4").tobytes()
     files = {f"{image}/DSC_0219.JPG": formats.encode_jpeg(BLACK), f"{depth}/DSC_0219.JPG": values}
@@ -146,19 +129,15 @@ def test_kitti_units_and_folder_splits(tmp_path):
     samples = list(SOURCES["kitti"].list(root).samples)
     assert [s.split for s in samples] == ["val", "train", None]
     raw = SOURCES["kitti"].read(root, samples[0])
-    assert raw.valid.tolist() == [[False, True, True]]
-    assert raw.target.tolist() == [[0, 1, 0.5]]
+    assert (raw.valid.tolist(), raw.target.tolist()) == ([[False, True, True]], [[0, 1, 0.5]])
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        f"2011_09_26/{DRIVE} 0000000069 l\n2011_09_26/{DRIVE} 0000000054 r",
-        f"2011_09_26/{DRIVE} 69 l\r\n2011_09_26/{DRIVE} 54 r\r\n",
-        f"2011_09_26/{DRIVE}/image_02/data/0000000069.png {DRIVE}/x.png 721.5377\n"
-        f"/2011_09_26/{DRIVE}/image_03/data/0000000054.png None 721.5377\n",
-    ],
-)
+@pytest.mark.parametrize("lines", [
+    f"2011_09_26/{DRIVE} 0000000069 l\n2011_09_26/{DRIVE} 0000000054 r",
+    f"2011_09_26/{DRIVE} 69 l\r\n2011_09_26/{DRIVE} 54 r\r\n",
+    f"2011_09_26/{DRIVE}/image_02/data/0000000069.png {DRIVE}/x.png 721.5377\n"
+    f"/2011_09_26/{DRIVE}/image_03/data/0000000054.png None 721.5377\n",
+])  # fmt: skip
 def test_kitti_lists_of_every_form(tmp_path, lines):
     kitti_frame(tmp_path, 69)
     kitti_frame(tmp_path, 69, camera="image_03")
@@ -234,9 +213,7 @@ def test_real_kitti_frame(tmp_path):
     assert 2 < raw.target[raw.valid].min() < raw.target.max() < 90
 
 
-# NYUv2
-
-
+# ---- NYUv2
 def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
     for number in (45, 46, 47):
         image, depth = formats.encode_jpeg(BLACK), grey([[0, 1, 2500]])
@@ -252,8 +229,7 @@ def test_nyuv2_list_beats_folder_and_slash_is_ignored(tmp_path):
         "1 of 2 entries name no sample that is here"
     ]
     raw = SOURCES["nyuv2"].read(root, samples[0])
-    assert raw.target.tolist() == [[0, np.float32(0.001), 2.5]]
-    assert raw.valid.tolist() == [[False, True, True]]
+    assert (raw.target.tolist(), raw.valid.tolist()) == ([[0, np.float32(0.001), 2.5]], [[False, True, True]])
 
 
 @needs_real
@@ -265,9 +241,7 @@ def test_real_nyuv2_photo(tmp_path):
     assert 0.4 < raw.target[raw.valid].min() < raw.target.max() < 10
 
 
-# TUM RGB-D
-
-
+# ---- TUM RGB-D
 def tum_files(root, images, depths):
     for folder, times in (("rgb", images), ("depth", depths)):
         for time in times:
@@ -311,19 +285,12 @@ def test_tum_chosen_frames(tmp_path, dtype):
     assert raw.target[0].tolist() == [0, 0, 1.5, 0, 9]
 
 
-@pytest.mark.parametrize(
-    ("colour", "depth", "message"),
-    [
-        (np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint16), "depth HDF5: /gt/gt_depth has type uint16"),
-        (
-            np.zeros((3, 2, 3)),
-            np.zeros((2, 3, 1)),
-            "depth HDF5: /gt/gt_depth is not an array of 2 dimensions",
-        ),
-        (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is not an array of 3 dimensions"),
-        (np.zeros((3, 2, 4)), np.ones((2, 3)), "image HDF5: /gt/img_1 has shape"),
-    ],
-)
+@pytest.mark.parametrize(("colour", "depth", "message"), [
+    (np.zeros((2, 3, 3)), np.zeros((2, 3), np.uint16), "depth HDF5: /gt/gt_depth has type uint16"),
+    (np.zeros((3, 2, 3)), np.zeros((2, 3, 1)), "depth HDF5: /gt/gt_depth is not an array of 2 dimensions"),
+    (np.zeros((2, 3)), np.ones((2, 3)), "image HDF5: /gt/img_1 is not an array of 3 dimensions"),
+    (np.zeros((3, 2, 4)), np.ones((2, 3)), "image HDF5: /gt/img_1 has shape"),
+])  # fmt: skip
 def test_tum_frames_of_another_kind_are_refused(tmp_path, colour, depth, message):
     with pytest.raises(BadSample, match=message):
         chosen_frame(tmp_path, colour, depth)
@@ -341,18 +308,12 @@ def test_real_tum_frame(tmp_path):
     assert raw.valid.mean() > 0.5
 
 
-@pytest.mark.parametrize(
-    ("name", "image", "depth"),
-    [
-        (
-            "kitti",
-            f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
-            f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png",
-        ),
-        ("nyuv2", "a/rgb_00001.jpg", "a/sync_depth_00001.png"),
-        ("tum", "rgbd_dataset_a/rgb/1.0.png", "rgbd_dataset_a/depth/1.0.png"),
-    ],
-)
+@pytest.mark.parametrize(("name", "image", "depth"), [
+    ("kitti", f"2011_09_26/{DRIVE}/image_02/data/0000000001.png",
+     f"{DRIVE}/proj_depth/groundtruth/image_02/0000000001.png"),
+    ("nyuv2", "a/rgb_00001.jpg", "a/sync_depth_00001.png"),
+    ("tum", "rgbd_dataset_a/rgb/1.0.png", "rgbd_dataset_a/depth/1.0.png"),
+])  # fmt: skip
 def test_8_bit_depth_is_refused(tmp_path, name, image, depth):
     root = put(tmp_path, {image: formats.encode_png(BLACK), depth: grey([[1, 2, 3]], np.uint8)})
     with pytest.raises(BadSample, match="8 bits"):

@@ -16,13 +16,10 @@ def listing(*paths: str) -> FileListing:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
-def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_name_come_together_in_sorted_order(chunk, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", chunk)
-    files, copies = collect_files(
-        listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg"),
-        PATTERN,
-        ["scene"],
-    )
+    found = listing("b/1.jpg", "b/1.png", "a/2.png", "a/2.jpg", "a/10.jpg", "readme.txt", "a-z/3.jpg")
+    files, copies = collect_files(found, PATTERN, ["scene"])
     assert copies == []
     assert list(files.items()) == [
         (("a", "10"), {"image": "a/10.jpg"}),
@@ -31,10 +28,9 @@ def test_files_of_a_name_come_together_in_sorted_order(chunk: int, monkeypatch: 
     ]
 
 
-def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
-    files, copies = collect_files(
-        listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png"), PATTERN, ["scene"]
-    )
+def test_a_second_copy_is_told_with_the_first_and_left_out():
+    found = listing("x/a/1.jpg", "a/1.jpg", "y/a/1.jpg", "a/1.png", "y/b/2.png", "b/2.png")
+    files, copies = collect_files(found, PATTERN, ["scene"])
     assert copies == [("x/a/1.jpg", "a/1.jpg"), ("y/a/1.jpg", "a/1.jpg"), ("y/b/2.png", "b/2.png")]
     assert dict(files.items()) == {
         ("a", "1"): {"image": "a/1.jpg", "depth": "a/1.png"},
@@ -42,6 +38,6 @@ def test_a_second_copy_is_told_with_the_first_and_left_out() -> None:
     }
 
 
-def test_a_folder_of_other_files_has_no_samples() -> None:
+def test_a_folder_of_other_files_has_no_samples():
     files, copies = collect_files(listing("readme.txt"), PATTERN, ["scene"])
     assert (list(files.items()), copies) == ([], [])

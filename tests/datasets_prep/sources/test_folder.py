@@ -1,7 +1,5 @@
 """A user's own folder: its description, units, invalid pixels, formats and splits."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np
@@ -57,16 +55,13 @@ def test_folders_inside_are_scenes(written):
     assert len(groups) == 2 + VIEWS
 
 
-@pytest.mark.parametrize(
-    ("description", "kind"),
-    [
-        (GOOD, "metric"),
-        ("name: x\nquantity: depth\nmetric: false", "up-to-scale"),
-        ("name: x\nquantity: disparity\nmetric: false", "affine"),
-        ("name: x\nquantity: inverse_depth\nmetric: false", "affine"),
-        ("name: x\nquantity: disparity\nmetric: true\nscale: 0.02", "metric"),
-    ],
-)
+@pytest.mark.parametrize(("description", "kind"), [
+    (GOOD, "metric"),
+    ("name: x\nquantity: depth\nmetric: false", "up-to-scale"),
+    ("name: x\nquantity: disparity\nmetric: false", "affine"),
+    ("name: x\nquantity: inverse_depth\nmetric: false", "affine"),
+    ("name: x\nquantity: disparity\nmetric: true\nscale: 0.02", "metric"),
+])  # fmt: skip
 def test_the_description_says_what_is_known(tmp_path, description, kind):
     assert FolderSource().opened(write(tmp_path, description=description), {}).target_kind == kind
 
@@ -76,8 +71,7 @@ def test_scale_and_invalid_values(tmp_path):
     root = write(tmp_path, [[0, -1, 65535, 7, 2000, np.nan, np.inf]], description)
     _, raw = read_one(root)
     assert raw.valid.tolist() == [[False, False, False, False, True, False, False]]
-    assert raw.sky.tolist() == [[False, False, False, True, False, False, False]]
-    assert raw.target[0, 4] == 2
+    assert (raw.sky.tolist(), raw.target[0, 4]) == ([[False, False, False, True, False, False, False]], 2)
 
 
 def test_disparity_of_zero_is_far_unless_it_is_invalid(tmp_path):
@@ -89,23 +83,20 @@ def test_disparity_of_zero_is_far_unless_it_is_invalid(tmp_path):
     assert raw.valid.tolist() == [[False, True, True]]
 
 
-@pytest.mark.parametrize(
-    ("description", "message"),
-    [
-        ("quantity: depth\nmetric: false", "name: missing"),
-        (GOOD.replace("mine", "My Robot"), "name: .*pattern.*'My Robot'"),
-        (GOOD.replace("depth", "height"), "quantity: .*'depth', 'inverse_depth' or 'disparity'.*'height'"),
-        (GOOD.replace("0.001", "0"), "scale: .*greater than 0, got 0"),
-        (GOOD.replace("0.001", ".inf"), "scale: .*finite"),
-        (GOOD.replace("true", "false"), "scale: needed where metric is true, and only there"),
-        ("name: x\nquantity: depth\nmetric: true", "scale: needed where metric is true"),
-        (GOOD + "units: mm", r"units: unknown key; there are: name, quantity, metric, scale, invalid, sky"),
-        (GOOD + "invalid: zero", "invalid: .*got 'zero'"),
-        ("- a\n- b", "expected keys with values, got list"),
-        ("name: {", "is not YAML"),
-        ("", "expected keys with values, got NoneType"),
-    ],
-)
+@pytest.mark.parametrize(("description", "message"), [
+    ("quantity: depth\nmetric: false", "name: missing"),
+    (GOOD.replace("mine", "My Robot"), "name: .*pattern.*'My Robot'"),
+    (GOOD.replace("depth", "height"), "quantity: .*'depth', 'inverse_depth' or 'disparity'.*'height'"),
+    (GOOD.replace("0.001", "0"), "scale: .*greater than 0, got 0"),
+    (GOOD.replace("0.001", ".inf"), "scale: .*finite"),
+    (GOOD.replace("true", "false"), "scale: needed where metric is true, and only there"),
+    ("name: x\nquantity: depth\nmetric: true", "scale: needed where metric is true"),
+    (GOOD + "units: mm", r"units: unknown key; there are: name, quantity, metric, scale, invalid, sky"),
+    (GOOD + "invalid: zero", "invalid: .*got 'zero'"),
+    ("- a\n- b", "expected keys with values, got list"),
+    ("name: {", "is not YAML"),
+    ("", "expected keys with values, got NoneType"),
+])  # fmt: skip
 def test_a_wrong_description_is_refused_naming_the_key(tmp_path, description, message):
     with pytest.raises(WrongLayout, match=rf"dataset\.yaml.*{message}"):
         read_description(write(tmp_path, description=description))
@@ -147,15 +138,12 @@ def test_two_images_of_one_name(tmp_path):
     assert [r.reason for r in listing.rejected] == ["second file of the name of images/a.jpg"]
 
 
-@pytest.mark.parametrize(
-    ("suffix", "data", "message"),
-    [
-        ("tif", b"II*\0garbage", "depth is not a TIFF, or damaged"),
-        ("tif", "RGB", "depth TIFF has pixels of kind RGB"),
-        ("npy", maps.encode_npy(np.zeros((2, 2, 3), np.float32)), r"depth NPY holds \(2, 2, 3\)"),
-        ("png", formats.encode_png(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), "colour picture"),
-    ],
-)
+@pytest.mark.parametrize(("suffix", "data", "message"), [
+    ("tif", b"II*\0garbage", "depth is not a TIFF, or damaged"),
+    ("tif", "RGB", "depth TIFF has pixels of kind RGB"),
+    ("npy", maps.encode_npy(np.zeros((2, 2, 3), np.float32)), r"depth NPY holds \(2, 2, 3\)"),
+    ("png", formats.encode_png(np.arange(12, dtype=np.uint8).reshape(2, 2, 3)), "colour picture"),
+])  # fmt: skip
 def test_maps_that_are_none_are_refused(tmp_path, suffix, data, message):
     if data == "RGB":
         stream = io.BytesIO()

@@ -1,7 +1,5 @@
 """HRWSI: official split, disparity, masks, missing files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -40,8 +38,7 @@ def test_values_are_the_scenes_inverse_depth_up_to_scale_and_shift(written):
 def test_mask_and_values_typed_by_hand(tmp_path):
     write(tmp_path, np.array([[0, 51, 255]], np.uint8), np.array([[0, 1, 255]], np.uint8))
     raw = read_first(HRWSI(), tmp_path)
-    assert raw.target.tolist() == [[0.0, np.float32(0.2), 1.0]]
-    assert raw.valid.tolist() == [[False, True, True]]
+    assert (raw.target.tolist(), raw.valid.tolist()) == ([[0.0, np.float32(0.2), 1.0]], [[False, True, True]])
 
 
 def test_16_bit_disparity_has_the_same_range(tmp_path):
@@ -67,9 +64,6 @@ def test_mask_of_another_size_is_refused(tmp_path):
 
 
 def write(root, disparity, mask):
-    files = {
-        "imgs/a.jpg": formats.encode_jpeg(np.zeros((*disparity.shape, 3), np.uint8)),
-        "gts/a.png": formats.encode_png(disparity),
-        "valid_masks/a.png": formats.encode_png(mask),
-    }
-    put(root / "train", files)
+    image = formats.encode_jpeg(np.zeros((*disparity.shape, 3), np.uint8))
+    maps = {"gts/a.png": formats.encode_png(disparity), "valid_masks/a.png": formats.encode_png(mask)}
+    put(root / "train", {"imgs/a.jpg": image, **maps})

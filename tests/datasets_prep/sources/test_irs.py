@@ -1,7 +1,5 @@
 """IRS: OpenEXR channels, metric inverse depth, ids of any width, list files."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -94,9 +92,7 @@ def test_missing_image_is_left_out(tmp_path):
     assert left_out(IRS(), tmp_path) == ["no image l_1960.png"]
 
 
-# OpenEXR
-
-
+# ---- OpenEXR
 def test_exr_round_trip():
     values = np.random.default_rng(0).normal(size=(33, 47)).astype(np.float32)
     decoded = maps.decode_exr(maps.encode_exr({"G": values}), "depth", ("G",))

@@ -1,7 +1,5 @@
 """MegaDepth: HDF5, outliers, ordinal maps, layouts."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np
@@ -21,17 +19,13 @@ SCENES = 2
 
 
 def write(root, depth, scene="0015", dense="dense0", name="1_o"):
-    place = root / scene / dense
-    files = {
-        f"imgs/{name}.jpg": formats.encode_jpeg(np.zeros((*depth.shape, 3), np.uint8)),
-        f"depths/{name}.h5": encode_hdf5_arrays({"depth": depth}),
-    }
-    put(place, files)
+    image = formats.encode_jpeg(np.zeros((*depth.shape, 3), np.uint8))
+    stored = encode_hdf5_arrays({"depth": depth})
+    put(root / scene / dense, {f"imgs/{name}.jpg": image, f"depths/{name}.h5": stored})
 
 
 def read_one(root):
-    folder = Folder(root)
-    return read_first(MegaDepth(), folder)
+    return read_first(MegaDepth(), root)
 
 
 def test_counts_and_groups(written):
@@ -60,9 +54,7 @@ def test_outliers_are_dropped_at_both_ends_one_after_the_other(tmp_path):
     write(tmp_path, depth)
     raw = read_one(tmp_path)
     # 1…1000 without those over 980.02; of the rest those under 10.79.
-    assert raw.target[raw.valid].min() == 11
-    assert raw.target.max() == 980
-    assert raw.valid.sum() == 970
+    assert (raw.target[raw.valid].min(), raw.target.max(), raw.valid.sum()) == (11, 980, 970)
     assert not raw.valid[0, 0]
 
 
@@ -80,13 +72,9 @@ def test_ordinal_maps_are_refused(tmp_path, labels):
         read_one(tmp_path)
 
 
-def test_few_depths_that_are_no_whole_numbers_are_depth(tmp_path):
-    write(tmp_path, np.resize(np.float32([0, 1.25, 2.5]), (30, 40)))
-    assert read_one(tmp_path).valid.any()
-
-
-def test_whole_depths_of_many_values_are_depth(tmp_path):
-    write(tmp_path, np.resize(np.arange(1, 50, dtype=np.float32), (30, 40)))
+@pytest.mark.parametrize("values", [(0, 1.25, 2.5), range(1, 50)], ids=["no whole numbers", "many values"])
+def test_depths_that_are_few_or_whole_are_depth(tmp_path, values):
+    write(tmp_path, np.resize(np.float32(values), (30, 40)))
     assert read_one(tmp_path).valid.any()
 
 
@@ -114,9 +102,8 @@ def test_lists_of_the_authors_give_the_split(tmp_path, protocol):
     }
     for scene in ("0015", "0016", "0017", "0018"):
         write(tmp_path / "phoenix/S6/zl548/MegaDepth_v1", np.ones((2, 2), np.float32), scene)
-    for folder, names in lists.items():
-        (tmp_path / "final_list" / folder).mkdir(parents=True)
-        (tmp_path / "final_list" / folder / "imgs_MD.p").write_bytes(pickle.dumps(names, protocol))
+    files = {f"{folder}/imgs_MD.p": pickle.dumps(names, protocol) for folder, names in lists.items()}
+    put(tmp_path / "final_list", files)
     listing = list_samples(MegaDepth(), Folder(tmp_path))
     splits = {sample.group: sample.split for sample in listing.samples}
     assert splits == {"0015": "train", "0016": "train", "0017": "val"}

@@ -1,7 +1,5 @@
 """3D Movies: the authors' tree, negative disparity, the official split of films, and their lists."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

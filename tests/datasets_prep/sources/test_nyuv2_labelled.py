@@ -1,7 +1,5 @@
 """NYUv2's labelled file: axes, units, the split, what is read of it, and damage."""
 
-from __future__ import annotations
-
 import h5py
 import numpy as np
 import pytest
@@ -24,12 +22,9 @@ SPLITS = {"trainNdxs": np.array([[1.0], [3.0]]), "testNdxs": np.array([[2.0]])}
 
 def write(root, photos=3, splits=SPLITS, **changes):
     """A file of `photos` photos of 2 x 3 pixels; photo n is grey of value n."""
-    arrays = {
-        "images": np.arange(1, photos + 1, dtype=np.uint8)[:, None, None, None]
-        * np.ones((1, 3, 3, 2), np.uint8),
-        "rawDepths": np.arange(photos * 6, dtype=np.float32).reshape(photos, 3, 2),
-        **changes,
-    }
+    greys = np.arange(1, photos + 1, dtype=np.uint8)[:, None, None, None]
+    depths = np.arange(photos * 6, dtype=np.float32).reshape(photos, 3, 2)
+    arrays = {"images": greys * np.ones((1, 3, 3, 2), np.uint8), "rawDepths": depths, **changes}
     root.mkdir(parents=True, exist_ok=True)
     with h5py.File(root / NAME, "w") as file:
         for name, values in arrays.items():
@@ -52,11 +47,8 @@ def test_pixels_and_metres_are_the_scenes(written):
 
 def test_the_split_counts_from_one(tmp_path):
     listing = NYUv2Labelled().list(write(tmp_path / "a" / "b"))
-    assert {s.sample_id: s.split for s in listing.samples} == {
-        "0001": "train",
-        "0002": "test",
-        "0003": "train",
-    }
+    splits = {s.sample_id: s.split for s in listing.samples}
+    assert splits == {"0001": "train", "0002": "test", "0003": "train"}
 
 
 def test_columns_come_before_rows(tmp_path):
@@ -114,16 +106,13 @@ def test_photos_in_no_split_are_left_out(tmp_path):
     assert [r.reason for r in listing.rejected] == [f"photo {n} is in no split of splits.mat" for n in (4, 5)]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"images": np.zeros((3, 2, 2), np.uint8)}, "/images is not an array of 4 dimensions"),
-        ({"rawDepths": np.zeros((3, 2, 3, 1), np.float32)}, "/rawDepths is not an array of 3 dimensions"),
-        ({"rawDepths": np.zeros((3, 3, 2), np.uint16)}, "depth has type uint16"),
-        ({"images": np.zeros((3, 4, 3, 2), np.uint8)}, "expected 3 channels"),
-        ({"rawDepths": np.zeros((1, 3, 2), np.float32)}, "HDF5 damaged"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"images": np.zeros((3, 2, 2), np.uint8)}, "/images is not an array of 4 dimensions"),
+    ({"rawDepths": np.zeros((3, 2, 3, 1), np.float32)}, "/rawDepths is not an array of 3 dimensions"),
+    ({"rawDepths": np.zeros((3, 3, 2), np.uint16)}, "depth has type uint16"),
+    ({"images": np.zeros((3, 4, 3, 2), np.uint8)}, "expected 3 channels"),
+    ({"rawDepths": np.zeros((1, 3, 2), np.float32)}, "HDF5 damaged"),
+])  # fmt: skip
 def test_other_arrays_than_expected_are_refused(tmp_path, changes, message):
     root = write(tmp_path, **changes)
     with pytest.raises((BadSample, WrongLayout), match=message):

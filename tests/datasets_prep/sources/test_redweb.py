@@ -1,7 +1,5 @@
 """ReDWeb: direction and range of its maps, sky, sizes, layouts."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

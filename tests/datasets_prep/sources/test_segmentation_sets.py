@@ -1,7 +1,5 @@
 """ADE20K and Pascal Context: numbering of classes, forms of masks, splits, and a real mask."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 
@@ -39,9 +37,7 @@ def context(root, name, data, photo=True):
     return put(root, {name: data, **photos})
 
 
-# ADE20K
-
-
+# ---- ADE20K
 def test_ade20k_counts_from_zero_and_ignores_other(written):
     tree = written("ade20k", SCENES)
     samples = good(ADE20K(), tree)
@@ -75,9 +71,7 @@ def test_real_ade20k_photo():
     assert len(classes) > 3
 
 
-# Pascal Context
-
-
+# ---- Pascal Context
 @pytest.mark.parametrize(
     ("source", "background", "offset"), [(PascalContext60(), 0, 0), (PascalContext59(), IGNORED_LABEL, 1)]
 )
@@ -139,28 +133,22 @@ def compressed_zeros(shape):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", "label MATLAB file"),
-        (b"MATLAB 5.0 MAT-file" * 20, "label MATLAB file"),
-        (
-            encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}),
-            r"no matrix LabelMap.*'Other'",
-        ),
-        (encode_matlab_arrays({"LabelMap": np.full((2, 3), 460, np.uint16)}), "up to 460, expected 0 to 459"),
-        (encode_matlab_arrays({"LabelMap": np.ones((2, 3))}), "holds float64"),
-        (encode_matlab_arrays({"LabelMap": np.array([["a"]], object)}), "no real numbers"),
-        (compressed_zeros((10_000, 10_000)), "declares 10000x10000 values"),
-    ],
-)
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", "label MATLAB file"),
+    (b"MATLAB 5.0 MAT-file" * 20, "label MATLAB file"),
+    (encode_matlab_arrays({"Other": np.ones((2, 3), np.uint16)}), r"no matrix LabelMap.*'Other'"),
+    (encode_matlab_arrays({"LabelMap": np.full((2, 3), 460, np.uint16)}), "up to 460, expected 0 to 459"),
+    (encode_matlab_arrays({"LabelMap": np.ones((2, 3))}), "holds float64"),
+    (encode_matlab_arrays({"LabelMap": np.array([["a"]], object)}), "no real numbers"),
+    (compressed_zeros((10_000, 10_000)), "declares 10000x10000 values"),
+])  # fmt: skip
 def test_masks_that_are_none_are_refused(tmp_path, data, message):
     root = context(tmp_path, "trainval/a.mat", data)
     with pytest.raises(BadSample, match=message):
         read_first(PascalContext60(), root)
 
 
-def test_every_set_has_as_many_classes_as_names() -> None:
+def test_every_set_has_as_many_classes_as_names():
     labelled = {name for name, source in SOURCES.items() if source.target_kind == "labels"}
     assert labelled == set(CLASSES) == set(CLASS_SETS)
     for name, classes in CLASSES.items():

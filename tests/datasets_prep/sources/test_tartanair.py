@@ -1,7 +1,5 @@
 """TartanAir: metric depth, sky, the dome, layouts, version 2, and a real frame."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -22,11 +20,8 @@ def test_counts_and_environments(written):
     tree = written("tartanair", SCENES)
     samples = good_samples(TartanAir(), tree)
     assert len(samples) == SCENES * VIEWS
-    assert {s.sample_id.rsplit("/", 1)[0] for s in samples} == {
-        "rendered000/Easy/P000",
-        "rendered001/Hard/P000",
-        "rendered002/Easy/P001",
-    }
+    trajectories = {"rendered000/Easy/P000", "rendered001/Hard/P000", "rendered002/Easy/P001"}
+    assert {s.sample_id.rsplit("/", 1)[0] for s in samples} == trajectories
     assert {s.group for s in samples} == {"rendered000", "rendered001", "rendered002"}
     assert samples[0].sample_id == "rendered000/Easy/P000/000000"
     assert all(s.split is None for s in samples)
@@ -53,15 +48,12 @@ def test_invalid_and_sky_values(tmp_path):
     assert raw.target.tolist() == [[0, 0, 0, 0, 0.5, 999, 0, 0]]
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        "office/Hard/P012",
-        "office/office/Hard/P012",
-        "data/tartanair/office/office/Hard/P012",
-        "office/Hard/image_left/office/office/Hard/P012",
-    ],
-)
+@pytest.mark.parametrize("folder", [
+    "office/Hard/P012",
+    "office/office/Hard/P012",
+    "data/tartanair/office/office/Hard/P012",
+    "office/Hard/image_left/office/office/Hard/P012",
+])  # fmt: skip
 def test_layouts_of_one_folder(tmp_path, folder):
     write(tmp_path / folder, np.ones((2, 2), np.float32))
     [sample] = TartanAir().list(Folder(tmp_path)).samples
@@ -145,13 +137,10 @@ def test_arrays_that_are_no_map_are_refused(tmp_path, values):
         read_first(TartanAir(), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "office/Data_easy/P000/image_lcam_front/000000_lcam_front.png",
-        "Data_hard/P1003/depth_lcam_back/000000_lcam_back_depth.png",
-    ],
-)
+@pytest.mark.parametrize("path", [
+    "office/Data_easy/P000/image_lcam_front/000000_lcam_front.png",
+    "Data_hard/P1003/depth_lcam_back/000000_lcam_back_depth.png",
+])  # fmt: skip
 def test_version_2_is_refused_by_name(tmp_path, path):
     with pytest.raises(WrongLayout, match="TartanAir V2"):
         TartanAir().list(put(tmp_path, {path: b""}))

@@ -1,7 +1,5 @@
 """WSVD: ids that start with a dash, and the split by video of the lists in the tree."""
 
-from __future__ import annotations
-
 from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.movies import Movies
 from datasets_prep.sources.wsvd import WSVD

@@ -1,7 +1,5 @@
 """WSVD's pickles: the published form is read, everything else is refused, nothing is ever run."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -57,19 +55,15 @@ def test_plain_lists_of_numbers_are_read():
     assert read_clips(pickle.dumps(published(frames=[1, 2]), 3), "list.pkl")[0].clips == [[1, 2]]
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        Hostile(os.system, "exit 1"),
-        Hostile(note, "ran"),
-        Hostile(eval, "RAN.append(1)"),
-        Hostile(getattr, "text", "upper"),
-        Hostile(np.load, "x.npy"),
-        Hostile(bytearray, 10),
-        Hostile(np.dtype, "i4"),
-    ],
-    ids=["system", "function", "eval", "getattr", "numpy", "builtin", "dtype for a list"],
-)
+@pytest.mark.parametrize("hostile", [
+    Hostile(os.system, "exit 1"),
+    Hostile(note, "ran"),
+    Hostile(eval, "RAN.append(1)"),
+    Hostile(getattr, "text", "upper"),
+    Hostile(np.load, "x.npy"),
+    Hostile(bytearray, 10),
+    Hostile(np.dtype, "i4"),
+], ids=["system", "function", "eval", "getattr", "numpy", "builtin", "dtype for a list"])  # fmt: skip
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_hostile_pickles_are_refused_and_never_run(hostile, protocol):
     RAN.clear()
@@ -86,46 +80,40 @@ def test_the_refusal_names_what_was_wanted():
         read_clips(pickle.dumps([Hostile(eval, "1")], 4), "list.pkl")
 
 
-@pytest.mark.parametrize(
-    "program",
-    [
-        b"cnumpy\nndarray\n(I1\ntR.",  # an array's class, called
-        b"cnumpy\ndtype\n}b.",  # a name whose state is changed
-        b"\x80\x02cnumpy\ndtype\n)\x81.",  # made without being called
-        b"(cposix\nsystem\nX\x04\x00\x00\x00exito.",  # OBJ
-        b"(X\x04\x00\x00\x00exitiposix\nsystem\n.",  # INST
-        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x0f.",  # a bytearray of 2^60 bytes
-        b"\x80\x02X\xff\xff\xff\x7fshort.",  # a text of 2 GB that is not there
-        b"\x80\x03]r\xff\xff\xff\xffh\x00.",  # memory for 2^32 notes
-        b"\x80\x02\x82\x01.",  # a class by its registered number
-        b"Pid\n.",  # a persistent object
-        b"\x80\x03" + b"(" * 100_000,
-        b".",
-        b"",
-    ],
-)
+@pytest.mark.parametrize("program", [
+    b"cnumpy\nndarray\n(I1\ntR.",  # an array's class, called
+    b"cnumpy\ndtype\n}b.",  # a name whose state is changed
+    b"\x80\x02cnumpy\ndtype\n)\x81.",  # made without being called
+    b"(cposix\nsystem\nX\x04\x00\x00\x00exito.",  # OBJ
+    b"(X\x04\x00\x00\x00exitiposix\nsystem\n.",  # INST
+    b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x0f.",  # a bytearray of 2^60 bytes
+    b"\x80\x02X\xff\xff\xff\x7fshort.",  # a text of 2 GB that is not there
+    b"\x80\x03]r\xff\xff\xff\xffh\x00.",  # memory for 2^32 notes
+    b"\x80\x02\x82\x01.",  # a class by its registered number
+    b"Pid\n.",  # a persistent object
+    b"\x80\x03" + b"(" * 100_000,
+    b".",
+    b"",
+])  # fmt: skip
 def test_programs_that_no_list_needs_are_refused(program):
     with pytest.raises(BadClipList, match=r"^list\.pkl"):
         read_clips(program, "list.pkl")
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ({"a": 1}, "expected a list of videos, got dict"),
-        ([1], "expected a dict for each video, got int"),
-        ([{}], "expected a YouTube id as name, got NoneType"),
-        (published("../../etc/passwd"), "expected a YouTube id as name, got '../../etc/passwd'"),
-        (published("a/b"), "expected a YouTube id as name"),
-        ([{"name": "a"}], "expected a list as clips of a"),
-        (published(frames=["1"]), "expected an array of integers as frames of -a_B3"),
-        (published(frames=np.zeros(3, np.float32)), "expected integers as frames"),
-        (published(frames=np.array(["a", "b"])), "expected integers as frames"),
-        (published(frames=np.array([None])), "expected integers as frames"),
-        (published(frames=np.zeros((2, 2), np.int32)), "expected a one-dimensional array"),
-        (published(frames=np.array([4, -1])), "expected frame numbers from 0 on for -a_B3, got -1"),
-    ],
-)
+@pytest.mark.parametrize(("content", "problem"), [
+    ({"a": 1}, "expected a list of videos, got dict"),
+    ([1], "expected a dict for each video, got int"),
+    ([{}], "expected a YouTube id as name, got NoneType"),
+    (published("../../etc/passwd"), "expected a YouTube id as name, got '../../etc/passwd'"),
+    (published("a/b"), "expected a YouTube id as name"),
+    ([{"name": "a"}], "expected a list as clips of a"),
+    (published(frames=["1"]), "expected an array of integers as frames of -a_B3"),
+    (published(frames=np.zeros(3, np.float32)), "expected integers as frames"),
+    (published(frames=np.array(["a", "b"])), "expected integers as frames"),
+    (published(frames=np.array([None])), "expected integers as frames"),
+    (published(frames=np.zeros((2, 2), np.int32)), "expected a one-dimensional array"),
+    (published(frames=np.array([4, -1])), "expected frame numbers from 0 on for -a_B3, got -1"),
+])  # fmt: skip
 def test_other_contents_are_refused_by_name(content, problem):
     with pytest.raises(BadClipList, match="is not a list of clips") as caught:
         read_clips(pickle.dumps(content, 3), "list.pkl")

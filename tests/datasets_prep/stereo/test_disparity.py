@@ -1,7 +1,5 @@
 """Disparity, its check, the rules and the sky, on flow that is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -16,8 +14,7 @@ RULES = RejectionRules()
 
 def flows(near: float = 20.0, far: float = 4.0, vertical: float = 0.0) -> tuple[Flow, Flow]:
     """A near square before a far wall: flow left to right and right to left, exact."""
-    there = np.zeros((HEIGHT, WIDTH, 2), np.float32)
-    back = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    there, back = np.zeros((2, HEIGHT, WIDTH, 2), np.float32)
     there[..., 0], back[..., 0] = -far, far
     there[10:30, 40:70, 0] = -near
     back[10:30, 40 - int(near) : 70 - int(near), 0] = near

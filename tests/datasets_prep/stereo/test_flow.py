@@ -1,7 +1,5 @@
 """DIS on rendered and real pairs; RAFT with weights from a file: shapes, padding, refusals."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path
@@ -62,9 +60,7 @@ def test_dis_on_a_real_pair_at_full_size(capsys, monkeypatch):
     assert shares.all > plain.all
 
 
-# RAFT
-
-
+# ---- RAFT
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights, as a file of safetensors."""

@@ -1,7 +1,5 @@
 """Which frames of which videos: names, chapters, packings, pieces, digests, and errors of the user's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +18,14 @@ from datasets_prep.stereo.plan import (
 )
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.stereo_video import encode_video
+from tests.support import raw_files
 
 MOVIES = StereoSettings().of("movies")
 WSVD = StereoSettings().of("wsvd")
 
 
 def put(root: Path, *paths: str, content: bytes = b"not decoded here") -> Folder:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(content)
-    return Folder(root)
+    return raw_files.put(root, dict.fromkeys(paths, content))
 
 
 def video(folder: str = "hugo/chapter2", start: int = 0, stop: int | None = None) -> StereoVideo:
@@ -54,11 +50,8 @@ def test_chapter_marks_make_chapters(tmp_path):
     frames = [np.zeros((32, 32, 3), np.uint8)] * 60
     put(tmp_path, "hugo.mkv", content=encode_video(frames, chapters=[(0, 24), (24, 48), (48, 60)]))
     found = find_videos("movies", Folder(tmp_path), MOVIES)
-    assert [(v.folder, v.start, v.stop) for v in found] == [
-        ("hugo/chapter1", 0, 24),
-        ("hugo/chapter2", 24, 48),
-        ("hugo/chapter3", 48, 60),
-    ]
+    expected = [("hugo/chapter1", 0, 24), ("hugo/chapter2", 24, 48), ("hugo/chapter3", 48, 60)]
+    assert [(v.folder, v.start, v.stop) for v in found] == expected
     assert [v.folder for v in without_first_and_last(found)] == ["hugo/chapter2"]
 
 
@@ -106,17 +99,14 @@ def test_a_video_may_be_packed_otherwise_than_the_others(tmp_path):
     assert found == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[", "is not YAML"),
-        ("- a.mp4", "expected a file name in each line, got list"),
-        ("b.mp4: {swapped: true}", "there is no video 'b.mp4'"),
-        ("a.mp4: {packing: upside_down}", "a.mp4: packing: "),
-        ("a.mp4: {swaped: true}", "a.mp4: swaped: "),
-        ("a.mp4: over_under", "a.mp4: "),
-    ],
-)
+@pytest.mark.parametrize(("text", "problem"), [
+    ("[", "is not YAML"),
+    ("- a.mp4", "expected a file name in each line, got list"),
+    ("b.mp4: {swapped: true}", "there is no video 'b.mp4'"),
+    ("a.mp4: {packing: upside_down}", "a.mp4: packing: "),
+    ("a.mp4: {swaped: true}", "a.mp4: swaped: "),
+    ("a.mp4: over_under", "a.mp4: "),
+])  # fmt: skip
 def test_a_bad_description_is_refused_by_name(tmp_path, text, problem):
     folder = put(tmp_path, "a.mp4")
     (tmp_path / "videos.yaml").write_text(text)
@@ -127,10 +117,8 @@ def test_a_bad_description_is_refused_by_name(tmp_path, text, problem):
 
 
 def test_held_out_films_give_fewer_frames():
-    rates = [
-        sampling_rate(video(f"{film}/chapter1"), MOVIES) for film in ("hugo", "gatsby", "doctor_who", "x")
-    ]
-    assert rates == [4, 1, 1, 4]
+    expected = {"hugo": 4, "gatsby": 1, "doctor_who": 1, "x": 4}
+    assert {film: sampling_rate(video(f"{film}/chapter1"), MOVIES) for film in expected} == expected
 
 
 def test_pieces_hold_every_frame_once_in_order():
@@ -150,22 +138,15 @@ def test_frames_are_counted_from_one_in_their_chapter():
 def record_name(changes: dict[str, object] | None = None, **fields: object) -> str:
     settings = MOVIES.model_copy(update=changes or {})
     base = {"folder": "hugo/chapter2", "path": "hugo.mkv", "size": 1000, "packing": "side_by_side"}
-    film = StereoVideo(**{**base, "swapped": False, "is_film": True, **fields})  # type: ignore[arg-type]
+    film = StereoVideo(**{**base, "swapped": False, "is_film": True, **fields})
     [piece] = pieces_of_clip(film, film.folder, [5, 6])
     return piece.record_name(settings, {})
 
 
 def test_all_that_decides_the_bytes_is_in_a_records_name():
-    names = [
-        record_name(),
-        record_name(size=1001),
-        record_name(path="hugo.mp4"),
-        record_name(packing="over_under"),
-        record_name(swapped=True),
-        record_name({"flow": "raft"}),
-        record_name({"jpeg_quality": 50}),
-        record_name({"shrink": 1}),
-    ]
+    fields = ({}, {"size": 1001}, {"path": "hugo.mp4"}, {"packing": "over_under"}, {"swapped": True})
+    names = [record_name(**field) for field in fields]
+    names += [record_name(change) for change in ({"flow": "raft"}, {"jpeg_quality": 50}, {"shrink": 1})]
     assert len(set(names)) == len(names)
     assert record_name() == names[0]
     assert all(name.startswith("pieces/hugo/chapter2/out00000006-") for name in names)

@@ -1,8 +1,5 @@
 """The stereo job on rendered videos: disparity against the exact one, exactly once, what is left out."""
 
-from __future__ import annotations
-
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,6 +18,7 @@ from datasets_prep.stereo.plan import BadVideoFolder
 from datasets_prep.stereo.run import NothingUsable, plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import PARTIAL_MARK, Folder
 from datasets_prep.synthetic import write_dataset
+from tests.support.files import contents
 
 HEIGHT, WIDTH = 128, 192
 ANY = RejectionRules(
@@ -46,28 +44,17 @@ def films(generated: Path, tmp_path_factory: pytest.TempPathFactory, ray_session
 
 
 def run(
-    dataset: str,
-    videos: Path,
-    out: Path,
-    settings: StereoSettings | None = None,
-    lists: Path | None = None,
-    sky: Path | None = None,
+    dataset: str, videos: Path, out: Path, settings: StereoSettings | None = None, **beside: Path
 ) -> list[tuple[int, int, int]]:
-    """Run a job to its end; returns its progress."""
-    plan = plan_stereo(
-        dataset, str(videos), settings or StereoSettings(), *(str(p) if p else None for p in (lists, sky))
-    )
+    """Run a job to its end, with `lists` or `sky` masks; returns its progress."""
+    others = (str(beside[name]) if name in beside else None for name in ("lists", "sky"))
+    plan = plan_stereo(dataset, str(videos), settings or StereoSettings(), *others)
     return [(state.total, state.done, state.rejected) for state in run_stereo(plan, str(out))]
 
 
-def contents(root: Path) -> dict[str, str]:
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
 def rejected(root: Path) -> dict[str, str]:
-    rows = pq.read_table(root / "rejected.parquet").to_pylist()
-    return {row["source_path"]: row["reason"] for row in rows}
+    table = pq.read_table(root / "rejected.parquet")
+    return dict(zip(*(table[name].to_pylist() for name in ("source_path", "reason")), strict=True))
 
 
 def shares_within_two_pixels(dataset: str, found: Path, exact: Path) -> Iterator[float]:
@@ -81,14 +68,14 @@ def shares_within_two_pixels(dataset: str, found: Path, exact: Path) -> Iterator
         yield float((np.abs(raw.target - exact_raw.target)[valid] < 2).mean())
 
 
-def test_disparity_of_films_is_the_exact_one(films: Path, generated: Path) -> None:
+def test_disparity_of_films_is_the_exact_one(films, generated):
     shares = list(shares_within_two_pixels("movies", films, generated / "movies"))
     assert len(shares) == 16
     assert min(shares) > 0.85
     assert np.mean(shares) > 0.93
 
 
-def test_images_are_the_left_views_and_disparity_has_half_their_size(films: Path, generated: Path) -> None:
+def test_images_are_the_left_views_and_disparity_has_half_their_size(films, generated):
     source, tree = SOURCES["movies"], Folder(films)
     for sample in list(source.list(tree).samples)[:3]:
         raw = source.read(tree, sample)
@@ -97,11 +84,10 @@ def test_images_are_the_left_views_and_disparity_has_half_their_size(films: Path
         assert 0.5 < len(raw.image) / len(exact) < 2
 
 
-def test_shots_without_depth_are_left_out_with_the_reason(films: Path) -> None:
+def test_shots_without_depth_are_left_out_with_the_reason(films):
     report = read_report(str(films))
     assert (report.dataset, report.videos, report.frames) == ("movies", 2, 16)
-    assert report.missing == []
-    assert report.rejected == {"no depth": 8}
+    assert (report.missing, report.rejected) == ([], {"no depth": 8})
     reasons = rejected(films)
     assert len(reasons) == 8
     assert all("has a range of" in reason for reason in reasons.values())
@@ -109,18 +95,15 @@ def test_shots_without_depth_are_left_out_with_the_reason(films: Path) -> None:
     assert {28 < int(name[-8:]) <= 56 for name in reasons} == {True}
 
 
-def test_running_again_touches_nothing(films: Path, generated: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in films.rglob("*") if path.name != "rejected.parquet"}
-    digests = contents(films)
+def test_running_again_touches_nothing(films, generated):
+    files = [path for path in films.rglob("*") if path.is_file() and path.name != "rejected.parquet"]
+    before, written = contents(films), [path.stat().st_mtime_ns for path in files]
     assert run("movies", generated / "movies" / "videos", films)[-1] == (24, 24, 8)
-    after = {path: path.stat().st_mtime_ns for path in films.rglob("*") if path.name != "rejected.parquet"}
-    assert contents(films) == digests
-    assert {path: after[path] for path in before if path.is_file()} == {
-        path: time for path, time in before.items() if path.is_file()
-    }
+    assert contents(films) == before
+    assert [path.stat().st_mtime_ns for path in files] == written
 
 
-def test_an_interrupted_job_ends_with_the_same_bytes(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_an_interrupted_job_ends_with_the_same_bytes(films, generated, tmp_path):
     out = tmp_path / "raw"
     shutil.copytree(films, out)
     for name in ("stereo.json", "rejected.parquet"):
@@ -138,14 +121,14 @@ def test_an_interrupted_job_ends_with_the_same_bytes(films: Path, generated: Pat
     assert contents(out) == contents(films)
 
 
-def test_a_tree_of_other_settings_is_refused(films: Path, generated: Path) -> None:
+def test_a_tree_of_other_settings_is_refused(films, generated):
     before = contents(films)
     with pytest.raises(NothingUsable, match=r"was made with other settings, see its settings\.json"):
         run("movies", generated / "movies" / "videos", films, StereoSettings(jpeg_quality=50))
     assert contents(films) == before
 
 
-def test_another_video_of_the_same_name_is_refused(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_another_video_of_the_same_name_is_refused(films, generated, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "raw"
     shutil.copytree(generated / "movies" / "videos", videos)
     shutil.copytree(films, out)
@@ -154,7 +137,7 @@ def test_another_video_of_the_same_name_is_refused(films: Path, generated: Path,
         run("movies", videos, out)
 
 
-def test_films_that_come_later_add_their_frames(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_films_that_come_later_add_their_frames(films, generated, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "raw"
     shutil.copytree(generated / "movies" / "videos" / "battle", videos / "battle")
     assert run("movies", videos, out)[-1] == (12, 12, 4)
@@ -164,7 +147,7 @@ def test_films_that_come_later_add_their_frames(films: Path, generated: Path, tm
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_listed_frames_are_taken_and_missing_films_counted(generated: Path, tmp_path: Path) -> None:
+def test_listed_frames_are_taken_and_missing_films_counted(generated, tmp_path):
     lists, out = tmp_path / "lists", tmp_path / "raw"
     lists.mkdir()
     (lists / "train.txt").write_text(
@@ -175,14 +158,13 @@ def test_listed_frames_are_taken_and_missing_films_counted(generated: Path, tmp_
     samples = SOURCES["movies"].list(Folder(out)).samples
     assert [sample.sample_id[-3:] for sample in samples] == ["005", "007"]
     report = read_report(str(out))
-    assert report.missing == ["wolf/chapter1"]
-    assert report.rejected == {"frame missing": 1}
+    assert (report.missing, report.rejected) == (["wolf/chapter1"], {"frame missing": 1})
     assert "the video has no frame 998" in rejected(out)["battle/chapter1/out00000999"]
     assert not (out / "cuts").exists()
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_clips_of_web_videos(generated: Path, tmp_path: Path) -> None:
+def test_clips_of_web_videos(generated, tmp_path):
     raw, out = generated / "wsvd", tmp_path / "raw"
     run("wsvd", raw / "videos", out, lists=raw / "lists")
     shares = list(shares_within_two_pixels("wsvd", out, raw))
@@ -196,7 +178,7 @@ def test_clips_of_web_videos(generated: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_sky_is_put_far(films: Path, generated: Path, tmp_path: Path) -> None:
+def test_sky_is_put_far(films, generated, tmp_path):
     name = "battle/chapter1/out00000003"
     sky, out, videos = tmp_path / "sky", tmp_path / "raw", tmp_path / "videos"
     mask = np.zeros((HEIGHT // 4, WIDTH // 4), np.uint8)
@@ -211,13 +193,14 @@ def test_sky_is_put_far(films: Path, generated: Path, tmp_path: Path) -> None:
     far = masked.target[masked.valid].min()
     np.testing.assert_allclose(masked.target[:16], far, atol=1e-3)
     assert np.ptp(other.target[:16]) > 0.1
-    changed = {path for path, digest in contents(out).items() if contents(films).get(path) != digest}
+    before = contents(films)
+    changed = {path for path, data in contents(out).items() if before.get(path) != data}
     assert {f"disparity/{name}.png", f"uncertainty/{name}.png"} <= changed
     assert not any(path.startswith("image_left") for path in changed)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_bad_sky_mask_stops_the_job_by_name(generated: Path, tmp_path: Path) -> None:
+def test_a_bad_sky_mask_stops_the_job_by_name(generated, tmp_path):
     mask = tmp_path / "sky" / "battle" / "chapter1" / "out00000003.png"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"no picture")
@@ -226,7 +209,7 @@ def test_a_bad_sky_mask_stops_the_job_by_name(generated: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_damaged_videos_do_not_stop_the_others(generated: Path, tmp_path: Path) -> None:
+def test_damaged_videos_do_not_stop_the_others(generated, tmp_path):
     videos, out = tmp_path / "videos", tmp_path / "raw"
     shutil.copytree(generated / "movies" / "videos", videos)
     (videos / "hugo").mkdir()
@@ -241,19 +224,16 @@ def test_damaged_videos_do_not_stop_the_others(generated: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_films_without_one_usable_frame_are_refused(generated: Path, tmp_path: Path) -> None:
+def test_films_without_one_usable_frame_are_refused(generated, tmp_path):
     rules = RejectionRules(horizontal_range=1000.0)
-    with pytest.raises(
-        NothingUsable, match=r"none of the frames could be used; first reason: battle.*no depth"
-    ):
+    said = r"none of the frames could be used; first reason: battle.*no depth"
+    with pytest.raises(NothingUsable, match=said):
         run("movies", generated / "movies" / "videos", tmp_path / "raw", StereoSettings(rules=rules))
     assert len(rejected(tmp_path / "raw")) == 24
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_raft_runs_in_a_pool_of_actors(
-    generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_raft_runs_in_a_pool_of_actors(generated, tmp_path, monkeypatch):
     """With random weights: that flow means nothing, but comes to disparity all the same."""
     import torch
     from safetensors.torch import save_file
@@ -273,29 +253,15 @@ def test_raft_runs_in_a_pool_of_actors(
 
 
 # ---- what a user can mend, before anything starts
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (
-            ("movie", "videos"),
-            BadVideoFolder,
-            "'movie' is not a dataset of stereo videos; there are: movies, wsvd",
-        ),
-        (("movies", "nowhere"), NotFound, "no such folder: "),
-        (("movies", "videos", "nowhere"), NotFound, "no such folder: "),
-        (("wsvd", "videos"), BadVideoFolder, "wsvd: the authors' lists of clips are needed"),
-        (("movies", "videos", None, "nowhere"), NotFound, "no such folder: "),
-    ],
-)
-def test_mistakes_are_named_at_once(
-    arguments: tuple[str | None, ...],
-    error: type[UserError],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    (("movie", "videos"), BadVideoFolder,
+     "'movie' is not a dataset of stereo videos; there are: movies, wsvd"),
+    (("movies", "nowhere"), NotFound, "no such folder: "),
+    (("movies", "videos", "nowhere"), NotFound, "no such folder: "),
+    (("wsvd", "videos"), BadVideoFolder, "wsvd: the authors' lists of clips are needed"),
+    (("movies", "videos", None, "nowhere"), NotFound, "no such folder: "),
+])  # fmt: skip
+def test_mistakes_are_named_at_once(arguments, error, message, tmp_path, monkeypatch):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "hugo.mkv").write_bytes(b"not decoded here")
     monkeypatch.chdir(tmp_path)
@@ -306,7 +272,7 @@ def test_mistakes_are_named_at_once(
         plan_stereo(dataset, videos, StereoSettings(), *others)
 
 
-def test_bad_weights_are_named_before_anything_starts(generated: Path) -> None:
+def test_bad_weights_are_named_before_anything_starts(generated):
     settings = StereoSettings(flow="raft", raft_weights="nowhere.pth")
     with pytest.raises(NotFound, match=r"no such file of RAFT weights: nowhere\.pth"):
         plan_stereo("movies", str(generated / "movies" / "videos"), settings)

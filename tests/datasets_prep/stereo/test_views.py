@@ -1,7 +1,5 @@
 """Packings are taken apart to the views that were put in; films in 1080p are cut as their authors did."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import pytest

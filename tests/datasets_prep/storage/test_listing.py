@@ -17,7 +17,7 @@ def write(root: Path, *paths: str) -> None:
         (root / path).write_text(path)
 
 
-def test_it_is_a_mapping_in_the_order_of_the_paths(tmp_path: Path) -> None:
+def test_it_is_a_mapping_in_the_order_of_the_paths(tmp_path):
     write(tmp_path, "b/c.txt", "a.txt", "b.txt", "ä.txt")
     found = Folder(tmp_path).files()
     assert list(found) == sorted(found) == ["a.txt", "b.txt", "b/c.txt", "ä.txt"]
@@ -29,19 +29,19 @@ def test_it_is_a_mapping_in_the_order_of_the_paths(tmp_path: Path) -> None:
         found["z"]
 
 
-def test_an_empty_folder_has_no_files(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_files(tmp_path):
     assert len(Folder(tmp_path).files()) == 0
     assert list(Folder(tmp_path).files()) == []
 
 
-def test_more_files_than_a_chunk_holds_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_files_than_a_chunk_holds_are_all_there(tmp_path, monkeypatch):
     monkeypatch.setattr(file_listing, "_CHUNK", 3)
     names = [f"{i:02d}" for i in range(10)]
     write(tmp_path, *names)
     assert list(Folder(tmp_path).files()) == names
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_circles(tmp_path):
     write(tmp_path, "disk/a.txt")
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -52,21 +52,21 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert dict(Folder(raw).files()) == {"file.txt": 10, "linked/a.txt": 10}
 
 
-def test_a_name_that_is_no_utf8_is_listed_as_something_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_name_that_is_no_utf8_is_listed_as_something_that_cannot_be_read(tmp_path):
     write(tmp_path, "good.txt")
     with open(os.fsencode(tmp_path) + b"/bad\xff.txt", "wb"):
         pass
     assert list(Folder(tmp_path).files()) == ["bad?.txt", "good.txt"]
 
 
-def test_a_remote_folder_is_listed_through_all_levels() -> None:
+def test_a_remote_folder_is_listed_through_all_levels():
     fs = fsspec.filesystem("memory")
     for path in ("/listed/a", "/listed/x/b", "/listed/x/y/c", "/listed-not/d"):
         fs.pipe(path, b"12")
     assert dict(list_files(fs, "/listed")) == {"a": 2, "x/b": 2, "x/y/c": 2}
 
 
-def test_a_store_that_does_not_answer_is_no_empty_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_no_empty_folder(monkeypatch):
     fs = fsspec.filesystem("memory")
     monkeypatch.setattr("datasets_prep.storage.retries.PAUSES", (0.0,))
 
@@ -78,7 +78,7 @@ def test_a_store_that_does_not_answer_is_no_empty_folder(monkeypatch: pytest.Mon
         list_files(fs, "/bucket/raw")
 
 
-def test_looking_up_needs_no_object_for_every_path() -> None:
+def test_looking_up_needs_no_object_for_every_path():
     paths = [f"{i:07d}" for i in range(200_000)]
     table = pa.table({"path": paths, "bytes": list(range(200_000))}, LISTING_SCHEMA)
     listing = FileListing(table)

@@ -15,7 +15,7 @@ def raw(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "raw")
 
 
-def test_a_kept_listing_is_used_until_it_is_refreshed(raw: Folder, tmp_path: Path) -> None:
+def test_a_kept_listing_is_used_until_it_is_refreshed(raw, tmp_path):
     out = Folder(tmp_path / "out")
     first = cached_listing(raw, out, refresh=False)
     assert first.listed_at is None
@@ -29,7 +29,7 @@ def test_a_kept_listing_is_used_until_it_is_refreshed(raw: Folder, tmp_path: Pat
     assert (fresh.listed_at, len(fresh.files)) == (None, 3)
 
 
-def test_the_listing_of_another_folder_or_a_damaged_one_is_not_used(raw: Folder, tmp_path: Path) -> None:
+def test_the_listing_of_another_folder_or_a_damaged_one_is_not_used(raw, tmp_path):
     out = Folder(tmp_path / "out")
     cache_listing(raw.files(), raw, out)
     other = tmp_path / "other"
@@ -39,7 +39,7 @@ def test_the_listing_of_another_folder_or_a_damaged_one_is_not_used(raw: Folder,
     assert cached_listing(raw, out, refresh=False).listed_at is None
 
 
-def test_its_bytes_depend_on_the_files_alone(raw: Folder, tmp_path: Path) -> None:
+def test_its_bytes_depend_on_the_files_alone(raw, tmp_path):
     for out in ("one", "two"):
         cache_listing(Folder(raw.path).files(), raw, Folder(tmp_path / out))
     assert (tmp_path / "one" / LISTING_NAME).read_bytes() == (tmp_path / "two" / LISTING_NAME).read_bytes()

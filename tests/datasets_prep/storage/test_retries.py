@@ -32,14 +32,14 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.mark.parametrize("error", [NetworkError("reset"), OSError(5, "Input/output error"), TimeoutError()])
-def test_a_passing_failure_is_not_noticed(error: Exception, slept: list[float]) -> None:
+def test_a_passing_failure_is_not_noticed(error, slept):
     operation, calls = failing(len(PAUSES), error)
     assert persistently("read", operation, "s3://bucket/x") == "content"
     assert len(calls) == len(PAUSES) + 1
     assert slept == list(PAUSES)
 
 
-def test_a_lasting_failure_names_the_file_and_the_cause(slept: list[float]) -> None:
+def test_a_lasting_failure_names_the_file_and_the_cause(slept):
     operation, calls = failing(100, NetworkError("connection reset"))
     with pytest.raises(StorageFailed, match=r"^s3://b/x cannot be read, tried 5 times: NetworkError: conn"):
         persistently("read", operation, "s3://b/x")
@@ -48,7 +48,7 @@ def test_a_lasting_failure_names_the_file_and_the_cause(slept: list[float]) -> N
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("x"), PermissionError("x"), IsADirectoryError("x")])
-def test_a_definite_answer_is_believed_at_once(error: Exception, slept: list[float]) -> None:
+def test_a_definite_answer_is_believed_at_once(error, slept):
     operation, calls = failing(100, error)
     with pytest.raises(type(error)):
         persistently("read", operation, "x")

@@ -58,12 +58,8 @@ def test_hybrid_taps_are_the_stages_and_the_layers():
     layers = untouched.forward_intermediates(images, indices=[1, 3], intermediates_only=True)
     for tap, features in zip(taps[2:], layers, strict=True):
         torch.testing.assert_close(tap.features, features, rtol=1e-4, atol=1e-5)
-    assert [tuple(tap.features.shape[1:]) for tap in taps] == [
-        (256, 24, 24),
-        (512, 12, 12),
-        (64, 6, 6),
-        (64, 6, 6),
-    ]
+    sizes = [(256, 24, 24), (512, 12, 12), (64, 6, 6), (64, 6, 6)]
+    assert [tuple(tap.features.shape[1:]) for tap in taps] == sizes
 
 
 @torch.no_grad()
@@ -79,17 +75,13 @@ def test_positions_are_resampled_bilinearly_to_the_image():
     top, left = int(y), int(x)
     fy, fx = y - top, x - left
     corners = grid[0, :, top : top + 2, left : left + 2]
-    expected = (
-        corners[:, 0, 0] * (1 - fy) * (1 - fx)
-        + corners[:, 0, 1] * (1 - fy) * fx
-        + corners[:, 1, 0] * fy * (1 - fx)
-        + corners[:, 1, 1] * fy * fx
-    )
+    upper = corners[:, 0, 0] * (1 - fx) + corners[:, 0, 1] * fx
+    lower = corners[:, 1, 0] * (1 - fx) + corners[:, 1, 1] * fx
+    expected = upper * (1 - fy) + lower * fy
     torch.testing.assert_close(positions[0, 1 * 7 + 5], expected)
     torch.testing.assert_close(backbone.positions(4, 4)[1], table[:, 1:])
-    bicubic = create_backbone(
-        "vit_tiny_patch16_224", (1, 2, 3, 4), arguments=SHALLOW, interpolation="bicubic"
-    )
+    settings = {"arguments": SHALLOW, "interpolation": "bicubic"}
+    bicubic = create_backbone("vit_tiny_patch16_224", (1, 2, 3, 4), **settings)
     bicubic.load_state_dict(backbone.state_dict())
     expected = F.interpolate(grid, size=(3, 7), mode="bicubic").flatten(2).transpose(1, 2)
     torch.testing.assert_close(bicubic.positions(3, 7)[1], expected)
@@ -107,17 +99,14 @@ def test_the_final_norm_is_applied_only_where_asked():
         torch.testing.assert_close(tap.features, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "size", "taps", "readout"),
-    [
-        ("vit_small_patch14_dinov2", (70, 98), (3, 6, 9, 12), "project"),
-        ("vit_small_patch14_reg4_dinov2", (70, 98), (3, 6, 9, 12), "project"),
-        ("vit_small_patch16_dinov3", (64, 96), (3, 6, 9, 12), "project"),
-        ("eva02_tiny_patch14_224", (56, 84), (3, 6, 9, 12), "project"),
-        ("vit_base_patch16_siglip_224", (64, 96), (3, 6, 9, 12), "ignore"),
-        ("resnet18", (64, 96), ("R0", "R1", "R2", "R3"), "project"),
-    ],
-)
+@pytest.mark.parametrize(("backbone", "size", "taps", "readout"), [
+    ("vit_small_patch14_dinov2", (70, 98), (3, 6, 9, 12), "project"),
+    ("vit_small_patch14_reg4_dinov2", (70, 98), (3, 6, 9, 12), "project"),
+    ("vit_small_patch16_dinov3", (64, 96), (3, 6, 9, 12), "project"),
+    ("eva02_tiny_patch14_224", (56, 84), (3, 6, 9, 12), "project"),
+    ("vit_base_patch16_siglip_224", (64, 96), (3, 6, 9, 12), "ignore"),
+    ("resnet18", (64, 96), ("R0", "R1", "R2", "R3"), "project"),
+])  # fmt: skip
 def test_any_timm_backbone_trains_without_dead_parameters(backbone, size, taps, readout):
     model = seeded(dpt.create_model, "dpt_tiny", backbone=backbone).train()
     assert (model.config.taps, model.config.readout) == (taps, readout)
@@ -133,14 +122,11 @@ def test_a_backbone_without_readout_token_needs_ignore():
         dpt.create_model("dpt_tiny", backbone="vit_base_patch16_siglip_224", readout="add")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("beit_base_patch16_224", "is not a transformer that takes images of any size"),
-        ("convnext_atto", "is not .* a network of convolutional stages"),
-        ("samvit_base_patch16", r"expected stages at strides 4, 8, 16 and 32, not \[16, 16, 16, 16\]"),
-    ],
-)
+@pytest.mark.parametrize(("name", "reason"), [
+    ("beit_base_patch16_224", "is not a transformer that takes images of any size"),
+    ("convnext_atto", "is not .* a network of convolutional stages"),
+    ("samvit_base_patch16", r"expected stages at strides 4, 8, 16 and 32, not \[16, 16, 16, 16\]"),
+])  # fmt: skip
 def test_backbones_that_cannot_be_tapped_are_refused(name, reason):
     with torch.device("meta"), pytest.raises(ValueError, match=reason):
         dpt.create_model("dpt_tiny", backbone=name)

@@ -15,8 +15,7 @@ def test_maps_are_the_softmax_that_the_layers_use(model):
     """With a single head, attention times values is the layer's output, so the maps can be read off it."""
     torch.manual_seed(0)
     one = dpt.create_model(
-        "dpt_tiny",
-        backbone_arguments={"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 1},
+        "dpt_tiny", backbone_arguments={"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 1}
     ).eval()
     images = torch.randn(2, 3, 64, 96)
     maps = attention_maps(one, images, layers=(3,), references=((1, 4),))

@@ -62,7 +62,7 @@ def written_down(model: dpt.DPT, image: np.ndarray, scales: tuple[float, ...], f
 
 @pytest.mark.parametrize("size", [(50, 90), (90, 50), (30, 200), (70, 70)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_sliding_windows_are_the_protocol(model: dpt.DPT, size: tuple[int, int], flip: bool) -> None:
+def test_sliding_windows_are_the_protocol(model, size, flip):
     image = photo(*size)
     scores = written_down(model, image, PAPER_SCALES, flip)
     (found,) = predict_classes(model, [image], scales=PAPER_SCALES, flip=flip)
@@ -76,7 +76,7 @@ def test_sliding_windows_are_the_protocol(model: dpt.DPT, size: tuple[int, int],
 
 
 @torch.no_grad()
-def test_one_pass_takes_the_whole_image(model: dpt.DPT) -> None:
+def test_one_pass_takes_the_whole_image(model):
     images = [photo(48, 80), photo(48, 80, seed=1)]
     found = predict_classes(model, images)
     logits = model(network_input(model, images))
@@ -89,7 +89,7 @@ def test_one_pass_takes_the_whole_image(model: dpt.DPT) -> None:
         assert (one == other[:, ::-1]).mean() > 0.999
 
 
-def test_bands_of_a_large_image_fit_together(model: dpt.DPT, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_of_a_large_image_fit_together(model, monkeypatch):
     image = photo(50, 90)
     (whole,) = predict_classes(model, [image], scales=(0.5, 1.0))
     monkeypatch.setattr("dpt.predict.classes._PIXELS_AT_ONCE", 90 * 7)
@@ -97,7 +97,7 @@ def test_bands_of_a_large_image_fit_together(model: dpt.DPT, monkeypatch: pytest
     np.testing.assert_array_equal(whole, banded)
 
 
-def test_sizes_at_the_papers_crop() -> None:
+def test_sizes_at_the_papers_crop():
     assert scaled_size(512, 683, 480, 1.0) == (390, 520)
     assert scaled_size(683, 512, 480, 0.5) == (260, 195)
     assert scaled_size(512, 683, 480, 1.75) == (682, 910)
@@ -106,6 +106,6 @@ def test_sizes_at_the_papers_crop() -> None:
     assert window_starts(910, 480) == [0, 320, 640]
 
 
-def test_models_of_depth_are_refused() -> None:
+def test_models_of_depth_are_refused():
     with pytest.raises(ValueError, match="this is a depth model"):
         predict_classes(dpt.create_model("dpt_tiny").eval(), [photo(48, 80)])

@@ -5,16 +5,8 @@ from dpt.predict.colours import class_colours, overlay, paint_classes, voc_colou
 
 
 def test_the_first_colours_are_pascal_vocs():
-    published = [
-        (0, 0, 0),
-        (128, 0, 0),
-        (0, 128, 0),
-        (128, 128, 0),
-        (0, 0, 128),
-        (128, 0, 128),
-        (0, 128, 128),
-    ]
-    assert voc_colour_map()[:7].tolist() == [list(colour) for colour in published]
+    published = "000000 800000 008000 808000 000080 800080 008080"
+    assert voc_colour_map()[:7].tolist() == [list(bytes.fromhex(colour)) for colour in published.split()]
     assert voc_colour_map()[20].tolist() == [0, 64, 128]  # tv monitor
     assert voc_colour_map()[255].tolist() == [224, 224, 192]  # the border of objects
 

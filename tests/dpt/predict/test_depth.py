@@ -22,8 +22,7 @@ def picture(height, width, seed=0):
 @pytest.mark.parametrize("shape", [(64, 64), (48, 100), (301, 77), (5, 9), (1, 1)])
 def test_a_prediction_has_the_size_of_its_image(model, shape):
     prediction = predict_inverse_depth(model, picture(*shape))
-    assert prediction.shape == shape
-    assert prediction.dtype == np.float32
+    assert (prediction.shape, prediction.dtype) == (shape, np.float32)
     assert np.isfinite(prediction).all()
     assert (prediction >= 0).all()
 
@@ -60,8 +59,7 @@ def test_other_images_are_refused(model):
 def test_colours_run_from_dark_to_bright_and_survive_odd_values():
     ramp = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)
     painted = colourise(ramp)
-    assert painted.shape == (10, 20, 3)
-    assert painted.dtype == np.uint8
+    assert (painted.shape, painted.dtype) == ((10, 20, 3), np.uint8)
     assert painted[0, 0].sum() < 50 < 500 < painted[-1, -1].astype(int).sum()
     ramp[3, 3], ramp[4, 4] = np.nan, np.inf
     assert (colourise(ramp)[[3, 4], [3, 4]] == 0).all()

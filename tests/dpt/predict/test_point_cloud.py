@@ -29,16 +29,10 @@ def test_files_hold_the_finite_points():
     points = np.array([[[1, 2, 3], [np.inf, 0, 0]], [[4, 5, 6], [np.nan, 1, 1]]], np.float32)
     colours = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     header, body = encode_ply(points, colours).split(b"end_header\n")
+    properties = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
     assert header.decode().splitlines() == [
-        "ply",
-        "format binary_little_endian 1.0",
-        "element vertex 2",
-        "property float x",
-        "property float y",
-        "property float z",
-        "property uchar red",
-        "property uchar green",
-        "property uchar blue",
+        *("ply", "format binary_little_endian 1.0", "element vertex 2"),
+        *(f"property {name}" for name in properties),
     ]
     assert len(body) == 2 * 15
     assert np.frombuffer(body[:12], "<f4").tolist() == [1, 2, 3]

@@ -6,20 +6,17 @@ import torch
 from dpt.predict.transforms import network_size, normalise, resize_image
 
 
-@pytest.mark.parametrize(
-    ("width", "height", "rule", "expected"),
-    [
-        # sizes that the released code gives, width by height
-        (640, 480, "minimal", (512, 384)),
-        (1242, 375, "minimal", (1280, 384)),
-        (1216, 352, "minimal", (1312, 384)),
-        (1024, 436, "minimal", (896, 384)),
-        (6048, 4032, "minimal", (576, 384)),
-        (200, 800, "minimal", (96, 384)),
-        (640, 480, "upper_bound", (384, 288)),
-        (1242, 375, "upper_bound", (384, 128)),
-    ],
-)
+@pytest.mark.parametrize(("width", "height", "rule", "expected"), [
+    # sizes that the released code gives, width by height
+    (640, 480, "minimal", (512, 384)),
+    (1242, 375, "minimal", (1280, 384)),
+    (1216, 352, "minimal", (1312, 384)),
+    (1024, 436, "minimal", (896, 384)),
+    (6048, 4032, "minimal", (576, 384)),
+    (200, 800, "minimal", (96, 384)),
+    (640, 480, "upper_bound", (384, 288)),
+    (1242, 375, "upper_bound", (384, 128)),
+])  # fmt: skip
 def test_sizes_are_those_of_the_released_code(width, height, rule, expected):
     assert network_size(height, width, rule=rule) == expected[::-1]
 
@@ -55,8 +52,7 @@ def test_resizing_is_cubic_without_clipping():
     image = np.zeros((10, 12, 3), np.uint8)
     image[:, 6:] = 255
     resized = resize_image(image, 20, 30)
-    assert resized.shape == (20, 30, 3)
-    assert resized.dtype == np.float32
+    assert (resized.shape, resized.dtype) == ((20, 30, 3), np.float32)
     assert resized.max() > 1.01
     assert resized.min() < -0.01
     np.testing.assert_array_equal(

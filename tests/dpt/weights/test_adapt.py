@@ -14,35 +14,25 @@ def same(one: dpt.DPT, other: dpt.DPT, prefix: str) -> bool:
     return all(torch.equal(one.state_dict()[key], theirs[key]) for key in keys if key in theirs)
 
 
-def test_a_model_of_depth_keeps_backbone_and_decoder() -> None:
+def test_a_model_of_depth_keeps_backbone_and_decoder():
     depth = dpt.create_model("dpt_tiny", scale=0.1, shift=0.2, invert=True)
     adapted = with_classes(depth, FIVE)
-    assert (adapted.config.task, adapted.config.class_names, adapted.config.metric) == (
-        "segmentation",
-        FIVE,
-        False,
-    )
+    settings = adapted.config
+    assert (settings.task, settings.class_names, settings.metric) == ("segmentation", FIVE, False)
     for prefix in ("backbone.", "reassemble."):
         assert same(adapted, depth, prefix)
-    torch.testing.assert_close(
-        adapted.fusion.blocks[0].refine.conv1.weight, depth.fusion.blocks[0].refine.conv1.weight
-    )
+    one, other = (model.fusion.blocks[0].refine.conv1.weight for model in (adapted, depth))
+    torch.testing.assert_close(one, other)
     logits, auxiliary = adapted.train()(torch.randn(2, 3, 64, 64))
     assert logits.shape == auxiliary.shape == (2, 5, 64, 64)
 
 
-def test_other_classes_draw_new_last_layers_only() -> None:
+def test_other_classes_draw_new_last_layers_only():
     first = with_classes(dpt.create_model("dpt_tiny"), FIVE)
     for names in (THREE, FIVE[::-1]):
         adapted = with_classes(first, names)
-        for prefix in (
-            "backbone.",
-            "reassemble.",
-            "fusion.",
-            "head.conv1.",
-            "head.norm.",
-            "auxiliary.conv1.",
-        ):
+        kept = ("backbone.", "reassemble.", "fusion.", "head.conv1.", "head.norm.", "auxiliary.conv1.")
+        for prefix in kept:
             assert same(adapted, first, prefix)
         assert adapted.head.conv2.weight.shape[0] == len(names)
         if len(names) == len(FIVE):
@@ -50,7 +40,7 @@ def test_other_classes_draw_new_last_layers_only() -> None:
     assert with_classes(first, FIVE) is first
 
 
-def test_what_is_drawn_depends_on_the_seed_alone() -> None:
+def test_what_is_drawn_depends_on_the_seed_alone():
     depth = dpt.create_model("dpt_tiny")
     drawn = []
     for _ in range(2):
@@ -59,7 +49,7 @@ def test_what_is_drawn_depends_on_the_seed_alone() -> None:
     assert all(torch.equal(drawn[0][key], drawn[1][key]) for key in drawn[0])
 
 
-def test_another_decoder_is_refused() -> None:
+def test_another_decoder_is_refused():
     with torch.device("meta"):
         model = dpt.create_model("midas_v21")
     with pytest.raises(ValueError, match="decoder 'midas'"):

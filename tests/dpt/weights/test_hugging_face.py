@@ -13,20 +13,10 @@ import dpt
 from dpt.weights.files import from_tensors
 from dpt.weights.hugging_face import _hugging_face_config, hugging_face_settings
 
-LARGE = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "backbone_out_indices": [5, 11, 17, 23],
-    "neck_hidden_sizes": [256, 512, 1024, 1024],
-}
+LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+LARGE |= {"backbone_out_indices": [5, 11, 17, 23], "neck_hidden_sizes": [256, 512, 1024, 1024]}
 HYBRID = {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768], "readout_type": "project"}
-ADE20K = {
-    "use_batch_norm_in_fusion_residual": True,
-    "use_bias_in_fusion_residual": False,
-    "num_labels": 150,
-}
+ADE20K = {"use_batch_norm_in_fusion_residual": True, "use_bias_in_fusion_residual": False, "num_labels": 150}
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +92,8 @@ def test_base_reads_their_folder_and_agrees(tmp_path):
     assert_same(ours(wide), non_square(model, wide))
 
     dpt.save_hugging_face(ours, tmp_path / "back")
-    again, report = transformers.DPTForDepthEstimation.from_pretrained(
-        tmp_path / "back", output_loading_info=True
-    )
+    load = transformers.DPTForDepthEstimation.from_pretrained
+    again, report = load(tmp_path / "back", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert_same(again.eval()(images).predicted_depth, model(images).predicted_depth)
     for key, tensor in again.state_dict().items():
@@ -152,10 +141,7 @@ def test_hybrid_agrees_and_round_trips(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [
-        pytest.param("dpt_large_ade20k", LARGE, marks=pytest.mark.slow),
-        ("dpt_hybrid_ade20k", HYBRID),
-    ],
+    [pytest.param("dpt_large_ade20k", LARGE, marks=pytest.mark.slow), ("dpt_hybrid_ade20k", HYBRID)],
 )
 def test_segmentation_agrees(name, settings):
     model = theirs("SemanticSegmentation", **settings, **ADE20K)
@@ -177,10 +163,9 @@ def test_segmentation_agrees(name, settings):
 
 @pytest.mark.parametrize("names", [("wall", "sky", "tree"), ()])
 def test_names_of_classes_go_there_and_back(names):
+    settings = {"task": "segmentation", "classes": 3, "batch_norm": True, "class_names": names}
     with torch.device("meta"):
-        model = dpt.create_model(
-            "dpt_base", task="segmentation", classes=3, batch_norm=True, class_names=names
-        )
+        model = dpt.create_model("dpt_base", **settings)
     config = json.loads(json.dumps(_hugging_face_config(model)))
     assert transformers.DPTConfig(**config).num_labels == 3
     assert hugging_face_settings(config).get("class_names", ()) == names
@@ -188,16 +173,13 @@ def test_names_of_classes_go_there_and_back(names):
 
 @torch.no_grad()
 def test_depth_anything_agrees():
-    backbone = transformers.Dinov2Config(
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=6,
-        image_size=518,
-        patch_size=14,
-        out_features=["stage3", "stage6", "stage9", "stage12"],
-        reshape_hidden_states=False,
-        layer_norm_eps=1e-6,
-    )
+    settings = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
+    settings |= {
+        "image_size": 518,
+        "patch_size": 14,
+        "out_features": ["stage3", "stage6", "stage9", "stage12"],
+    }
+    backbone = transformers.Dinov2Config(**settings, reshape_hidden_states=False, layer_norm_eps=1e-6)
     config = transformers.DepthAnythingConfig(
         backbone_config=backbone, reassemble_hidden_size=384, neck_hidden_sizes=[48, 96, 192, 384]
     )
@@ -247,9 +229,5 @@ def depth_anything_name(key):
         )
     if key in exact:
         return exact[key]
-    (name,) = [
-        re.sub(f"^{pattern}", replacement, key)
-        for pattern, replacement in patterns.items()
-        if re.match(rf"{pattern}(\.|$)", key)
-    ]
-    return name
+    (pattern,) = (pattern for pattern in patterns if re.match(rf"{pattern}(\.|$)", key))
+    return re.sub(f"^{pattern}", patterns[pattern], key)

@@ -20,24 +20,15 @@ def on_meta(name, **overrides):
 def authors_keys(layers, hybrid=False, segmentation=False):
     """Names and shapes of the authors' checkpoint of Base size, as its code creates them."""
     vit, d = "pretrained.model.", 768
-    shapes = {
-        f"{vit}cls_token": (1, 1, d),
-        f"{vit}pos_embed": (1, 577, d),
-        f"{vit}patch_embed.proj.weight": (d, 1024, 1, 1) if hybrid else (d, 3, 16, 16),
-        f"{vit}patch_embed.proj.bias": (d,),
-        f"{vit}norm.weight": (d,),
-        f"{vit}norm.bias": (d,),
-        f"{vit}head.weight": (1000, d),
-        f"{vit}head.bias": (1000,),
-    }
+    patches = (d, 1024, 1, 1) if hybrid else (d, 3, 16, 16)
+    shapes = {f"{vit}cls_token": (1, 1, d), f"{vit}pos_embed": (1, 577, d)}
+    shapes |= {f"{vit}patch_embed.proj.weight": patches, f"{vit}patch_embed.proj.bias": (d,)}
+    shapes |= {f"{vit}norm.weight": (d,), f"{vit}norm.bias": (d,)}
+    shapes |= {f"{vit}head.weight": (1000, d), f"{vit}head.bias": (1000,)}
     for i in range(layers):
         block = f"{vit}blocks.{i}."
-        for part, rows, columns in (
-            ("attn.qkv", 3 * d, d),
-            ("attn.proj", d, d),
-            ("mlp.fc1", 4 * d, d),
-            ("mlp.fc2", d, 4 * d),
-        ):
+        sizes = {"attn.qkv": (3 * d, d), "attn.proj": (d, d), "mlp.fc1": (4 * d, d), "mlp.fc2": (d, 4 * d)}
+        for part, (rows, columns) in sizes.items():
             shapes |= {f"{block}{part}.weight": (rows, columns), f"{block}{part}.bias": (rows,)}
         for norm in ("norm1", "norm2"):
             shapes |= {f"{block}{norm}.weight": (d,), f"{block}{norm}.bias": (d,)}
@@ -114,21 +105,13 @@ def filled(shapes):
     }
 
 
-@pytest.mark.parametrize(
-    ("file_name", "arguments", "tensors", "name"),
-    [
-        ("dpt_base.pt", {}, 224, "dpt_base"),
-        ("dpt_hybrid-midas-501f0c75.pt", {"hybrid": True}, 368, "dpt_hybrid"),
-        ("dpt_hybrid_kitti-cb926ef4.pt", {"hybrid": True}, 368, "dpt_hybrid_kitti"),
-        ("dpt_hybrid_nyu-2ce69ec7.pt", {"hybrid": True}, 368, "dpt_hybrid_nyu"),
-        (
-            "dpt_hybrid-ade20k-53898607.pt",
-            {"hybrid": True, "segmentation": True},
-            442,
-            "dpt_hybrid_ade20k",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("file_name", "arguments", "tensors", "name"), [
+    ("dpt_base.pt", {}, 224, "dpt_base"),
+    ("dpt_hybrid-midas-501f0c75.pt", {"hybrid": True}, 368, "dpt_hybrid"),
+    ("dpt_hybrid_kitti-cb926ef4.pt", {"hybrid": True}, 368, "dpt_hybrid_kitti"),
+    ("dpt_hybrid_nyu-2ce69ec7.pt", {"hybrid": True}, 368, "dpt_hybrid_nyu"),
+    ("dpt_hybrid-ade20k-53898607.pt", {"hybrid": True, "segmentation": True}, 442, "dpt_hybrid_ade20k"),
+])  # fmt: skip
 @pytest.mark.parametrize("rename", [dict, scriptable])
 def test_authors_checkpoints_are_recognised_and_fit(file_name, arguments, tensors, name, rename):
     shapes = rename(authors_keys(12, **arguments))
@@ -141,12 +124,10 @@ def test_authors_checkpoints_are_recognised_and_fit(file_name, arguments, tensor
     layout = "authors" if rename is dict else "authors-scriptable"
     back = KEY_MAPS[layout].write(model.state_dict(), model.config)
     dropped = shapes.keys() - back.keys()
-    assert {re.sub(r"\.[^.]+$", "", key) for key in dropped} == {
-        "pretrained.model.norm",
-        "pretrained.model.head",
-        *(f"scratch.refinenet4.resConfUnit1.conv{n}" for n in (1, 2)),
-        *(f"scratch.refinenet4.resConfUnit1.bn{n}" for n in (1, 2) if "segmentation" in arguments),
-    }
+    kinds = ("conv", "bn") if "segmentation" in arguments else ("conv",)
+    unused = {f"scratch.refinenet4.resConfUnit1.{kind}{n}" for kind in kinds for n in (1, 2)}
+    expected = {"pretrained.model.norm", "pretrained.model.head", *unused}
+    assert {re.sub(r"\.[^.]+$", "", key) for key in dropped} == expected
     for key, tensor in back.items():
         assert torch.equal(tensor, checkpoint[key].to(tensor.dtype)), key
 
@@ -174,41 +155,30 @@ def test_midas_checkpoints_are_recognised_and_fit():
     model = on_meta("midas_v21")
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}
     theirs = KEY_MAPS["midas"].write(tensors, model.config)
-    for key in (
-        "pretrained.layer1.0.weight",
-        "pretrained.layer1.1.running_mean",
-        "pretrained.layer1.4.2.conv3.weight",
-        "pretrained.layer4.0.downsample.1.weight",
-        "scratch.refinenet1.resConfUnit1.conv1.bias",
-        "scratch.layer4_rn.weight",
-        "scratch.output_conv.2.weight",
-    ):
-        assert key in theirs
-    unused = {
-        f"scratch.refinenet4.resConfUnit1.conv{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")
-    }
+    backbone = ("layer1.0.weight", "layer1.1.running_mean", "layer1.4.2.conv3.weight")
+    backbone += ("layer4.0.downsample.1.weight",)
+    decoder = ("refinenet1.resConfUnit1.conv1.bias", "layer4_rn.weight", "output_conv.2.weight")
+    assert {f"pretrained.{key}" for key in backbone} | {f"scratch.{key}" for key in decoder} <= theirs.keys()
+    unit, kinds = "scratch.refinenet4.resConfUnit1.", ("weight", "bias")
+    unused = {f"{unit}conv{n}.{kind}" for n in (1, 2) for kind in kinds}
     assert len(theirs.keys() | unused) == 666  # as published
     theirs |= {key: torch.zeros(1) for key in unused}
     assert from_tensors(theirs, "midas_v21_384.pt").config == model.config
 
 
-@pytest.mark.parametrize(
-    ("file_name", "name", "max_depth"),
-    [
-        ("depth_anything_vits14.pth", "depth_anything_small", None),
-        ("depth_anything_v2_vits.pth", "depth_anything_v2_small", None),
-        ("depth_anything_v2_metric_hypersim_vits.pth", "depth_anything_v2_small", 20.0),
-        ("depth_anything_v2_metric_vkitti_vits.pth", "depth_anything_v2_small", 80.0),
-    ],
-)
+@pytest.mark.parametrize(("file_name", "name", "max_depth"), [
+    ("depth_anything_vits14.pth", "depth_anything_small", None),
+    ("depth_anything_v2_vits.pth", "depth_anything_v2_small", None),
+    ("depth_anything_v2_metric_hypersim_vits.pth", "depth_anything_v2_small", 20.0),
+    ("depth_anything_v2_metric_vkitti_vits.pth", "depth_anything_v2_small", 80.0),
+])  # fmt: skip
 def test_versions_of_depth_anything_are_told_apart_by_file_name(file_name, name, max_depth):
     model = on_meta(name)
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}
     theirs = KEY_MAPS["depth-anything"].write(tensors, model.config)
     theirs["pretrained.mask_token"] = torch.zeros(1, 384)
     config = from_tensors(theirs, file_name).config
-    assert config.max_depth == max_depth
-    assert config.taps == MODELS[name].config.taps
+    assert (config.max_depth, config.taps) == (max_depth, MODELS[name].config.taps)
     with pytest.raises(ValueError, match="name the model"):
         from_tensors(theirs, "finetuned.pth")
     assert from_tensors(theirs, "finetuned.pth", name).config == MODELS[name].config
@@ -248,9 +218,8 @@ def test_wrappers_are_taken_off(tiny, tmp_path, wrapper):
 
 
 def test_half_precision_files_become_float32_models(tiny, tmp_path):
-    save_file(
-        {key: tensor.half() for key, tensor in tiny.state_dict().items()}, tmp_path / "half.safetensors"
-    )
+    half = {key: tensor.half() for key, tensor in tiny.state_dict().items()}
+    save_file(half, tmp_path / "half.safetensors")
     model = dpt.load_weights(tmp_path / "half.safetensors", "dpt_tiny")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 

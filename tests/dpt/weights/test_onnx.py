@@ -6,30 +6,24 @@ import torch
 
 import dpt
 from dpt.weights.onnx import export_program, save_onnx
+from tests.support.models import SHALLOW_HYBRID
 
 SIZES = [(1, 64, 160), (3, 192, 64)]
 
 
-def models():
-    shallow = {"img_size": 64, "embed_dim": 64, "depth": 2, "num_heads": 2}
-    return {
-        "vit": {},
-        "hybrid": {
-            "backbone": "vit_base_r50_s16_384",
-            "backbone_arguments": shallow,
-            "taps": ("R0", "R1", 1, 2),
-            "channels": (256, 512, 64, 64),
-        },
-        "cnn": {"backbone": "resnet18", "fusion": "midas", "head_align_corners": False},
-    }
+MODELS = {
+    "vit": {},
+    "hybrid": SHALLOW_HYBRID,
+    "cnn": {"backbone": "resnet18", "fusion": "midas", "head_align_corners": False},
+}
 
 
 def build(kind):
     torch.manual_seed(0)
-    return dpt.create_model("dpt_tiny", **models()[kind]).eval()
+    return dpt.create_model("dpt_tiny", **MODELS[kind]).eval()
 
 
-@pytest.mark.parametrize("kind", models())
+@pytest.mark.parametrize("kind", MODELS)
 def test_programs_take_any_size(kind):
     model = build(kind)
     program = export_program(model).module()
@@ -54,7 +48,7 @@ def test_onnx_files_take_any_size(kind, tmp_path):
         torch.testing.assert_close(torch.from_numpy(prediction), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", models())
+@pytest.mark.parametrize("kind", MODELS)
 def test_the_forward_pass_compiles_to_one_graph(kind):
     torch.compiler.reset()
     model = build(kind)

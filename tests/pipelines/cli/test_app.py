@@ -1,36 +1,27 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
+from tests.support.commands import dpt, said
 from tune import cli
 
 COMMANDS = [command.name or command.callback.__name__ for command in cli.app.registered_commands]
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
-
-
-def test_the_jobs_of_the_readme_are_all_there() -> None:
+def test_the_jobs_of_the_readme_are_all_there():
     expected = {"generate", "prepare", "inspect", "train", "evaluate", "predict", "publish", "config", "demo"}
     assert expected <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
-    result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "100"})
-    assert result.exit_code == 0
-    assert "Usage" in result.output
-    assert "--help" in result.output
+def test_every_command_explains_itself(command):
+    printed = said(command, "--help")
+    assert "Usage" in printed
+    assert "--help" in printed
 
 
-def test_help_answers_without_loading_heavy_libraries() -> None:
+def test_help_answers_without_loading_heavy_libraries():
     code = (
         "import sys; from pipelines import cli; "
         "sys.exit(', '.join(m for m in ('torch', 'ray', 'mlflow', 'pandas') if m in sys.modules) or 0)"
@@ -39,82 +30,63 @@ def test_help_answers_without_loading_heavy_libraries() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_the_version_is_printed() -> None:
-    result = CliRunner().invoke(cli.app, ["--version"])
-    assert result.exit_code == 0
-    assert result.output.startswith("dpt 0.")
+def test_the_version_is_printed():
+    assert said("--version").startswith("dpt 0.")
 
 
-def test_config_prints_every_resolved_key() -> None:
-    result = CliRunner().invoke(cli.app, ["config", "train", "steps=7"])
-    assert "steps: 7\n" in result.output
-    assert "decoder_lr: 0.0001\n" in result.output
+def test_config_prints_every_resolved_key():
+    printed = said("config", "train", "steps=7")
+    assert "steps: 7\n" in printed
+    assert "decoder_lr: 0.0001\n" in printed
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
-        (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
-        (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
-        (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
-        (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
-        (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
-        (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
-        (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
-        (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
-        (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
-        (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
-    ],
-)  # fmt: skip
-def test_what_a_user_can_mend_is_one_clear_line(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
+    (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
+    (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
+    (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
+    (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
+    (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
+    (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
+    (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
+    (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
+    (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
+    (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
+])  # fmt: skip
+def test_what_a_user_can_mend_is_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert run_main(monkeypatch, *arguments) == 1
+    assert dpt(*arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith(message)
     assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_programming_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(**_: object) -> None:
-        raise KeyError("a defect")
-
-    monkeypatch.setattr("pipelines.cli.app.app", broken)
+def test_a_programming_error_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("pipelines.cli.app.app", lambda **_: {}["a defect"])
     monkeypatch.setattr(sys, "argv", ["dpt"])
     with pytest.raises(KeyError, match="a defect"):
         cli.main()
 
 
 def test_an_unknown_model_or_override_is_refused_before_anything_starts(
-    shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    shards_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     common = ("train", "--data", shards_folder, "--name", "x", "model.pretrained=false", "crop=64")
-    assert run_main(monkeypatch, *common, "model.name=dpt_hubrid") == 1
+    assert dpt(*common, "model.name=dpt_hubrid") == 1
     assert "dpt: model: " in (error := capsys.readouterr().err)
     assert "dpt_hybrid" in error
-    assert run_main(monkeypatch, *common, "model.name=dpt_tiny", "model.overrides.readuot=add") == 1
+    assert dpt(*common, "model.name=dpt_tiny", "model.overrides.readuot=add") == 1
     assert "readuot" in (error := capsys.readouterr().err)
     assert "readout" in error
-    assert run_main(monkeypatch, *common, "model.name=dpt_tiny", "weights={redweb: 1}") == 1
-    assert (
-        "weights: given for ['redweb'], but the datasets are ['redweb', 'tartanair']"
-        in capsys.readouterr().err
-    )
+    assert dpt(*common, "model.name=dpt_tiny", "weights={redweb: 1}") == 1
+    expected = "weights: given for ['redweb'], but the datasets are ['redweb', 'tartanair']"
+    assert expected in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_run_writes_nothing(
-    raw_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_writes_nothing(raw_folder, tmp_path):
     arguments = ("prepare", "redweb", "--raw", raw_folder / "redweb", "--out", tmp_path / "out", "--dry-run")
-    assert run_main(monkeypatch, *arguments, "samples_per_shard=8") == 0
-    assert "redweb: 20 samples in 4 shards" in capsys.readouterr().out
+    assert "redweb: 20 samples in 4 shards" in said(*arguments, "samples_per_shard=8")
     assert not (tmp_path / "out").exists()

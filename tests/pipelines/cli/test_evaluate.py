@@ -1,7 +1,5 @@
 """`dpt evaluate --on`: its words, and a whole run of it."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 
@@ -23,17 +21,14 @@ from tune import cli
 ONE_EACH = ["--on", "diw", "--on", "nyu", "--raw", "/data", "--raw", "nyu=/n"]
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["--on", "diw", "nyu", "--raw", "/data", "nyu=/n"], ONE_EACH),
-        (ONE_EACH, ONE_EACH),
-        (["--on", "diw", "side=384", "-m", "x"], ["--on", "diw", "side=384", "-m", "x"]),
-        (["--raw", "/data", "nyu=/n", "side=64"], ["--raw", "/data", "--raw", "nyu=/n", "side=64"]),
-        (["--raw", "/odd=name", "seed=1"], ["--raw", "/odd=name", "seed=1"]),
-        (["--data", "a", "side=64", "rule=minimal"], ["--data", "a", "side=64", "rule=minimal"]),
-    ],
-)
+@pytest.mark.parametrize(("words", "expected"), [
+    (["--on", "diw", "nyu", "--raw", "/data", "nyu=/n"], ONE_EACH),
+    (ONE_EACH, ONE_EACH),
+    (["--on", "diw", "side=384", "-m", "x"], ["--on", "diw", "side=384", "-m", "x"]),
+    (["--raw", "/data", "nyu=/n", "side=64"], ["--raw", "/data", "--raw", "nyu=/n", "side=64"]),
+    (["--raw", "/odd=name", "seed=1"], ["--raw", "/odd=name", "seed=1"]),
+    (["--data", "a", "side=64", "rule=minimal"], ["--data", "a", "side=64", "rule=minimal"]),
+])  # fmt: skip
 def test_options_take_several_words(words, expected):
     assert spread(words) == expected
 
@@ -84,11 +79,8 @@ def test_a_whole_run(ray_session, mlflow_database, raw, model, capsys):
         assert formats.decode_rgb(Path(f"evaluation/worst_{name}.png").read_bytes()).size
     markdown = Path("evaluation/table.md").read_text()
     assert "| paper: DPT-Large, MIX 6 | 10.82 (-13.2%) | 9.97 (-30.3%) | -21.8% |" in markdown
-    [ours] = [
-        line
-        for line in csv.DictReader(Path("evaluation/table.csv").read_text().splitlines())
-        if line["method"] == model and line["dataset"] == "tum"
-    ]
+    lines = csv.DictReader(Path("evaluation/table.csv").read_text().splitlines())
+    [ours] = [line for line in lines if (line["method"], line["dataset"]) == (model, "tum")]
     tum = table.slice(2)
     mean = 100 * sum(tum.column("delta1_error").to_pylist()) / 5
     assert float(ours["value"]) == pytest.approx(mean)

@@ -1,12 +1,9 @@
 """What is private to Ray is where `ray_private` looks for it, and does what it is used for."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import inspect
 import logging
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +16,7 @@ from pipelines.cluster import ray_private
 from tests.support.paths import REPOSITORY
 
 
-def test_the_version_that_was_read_is_installed_and_the_next_one_is_not_admitted() -> None:
+def test_the_version_that_was_read_is_installed_and_the_next_one_is_not_admitted():
     version = importlib.metadata.version("ray")
     major, minor, _ = version.split(".")
     assert f"Ray {version}." in str(ray_private.__doc__)
@@ -27,7 +24,7 @@ def test_the_version_that_was_read_is_installed_and_the_next_one_is_not_admitted
     assert f'"ray[data,default,train,tune]{bound}"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
-def test_no_other_module_reaches_into_ray() -> None:
+def test_no_other_module_reaches_into_ray():
     private = ("ray._private", "ray.train.v2._internal", "ray.core.generated", "_server_ray_version")
     found = {
         path.name
@@ -38,31 +35,28 @@ def test_no_other_module_reaches_into_ray() -> None:
     assert found == {"ray_private.py"}
 
 
-def test_a_cluster_is_found_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_is_found_by_its_address(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "head.example:6379")
     monkeypatch.setattr("ray._private.services.resolve_ip_for_localhost", lambda host: host)
     assert ray_private.running_cluster() == "head.example:6379"
 
 
-def test_a_job_is_known_by_what_ray_sets_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_is_known_by_what_ray_sets_for_it(monkeypatch):
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     assert not ray_private.inside_submitted_job()
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert ray_private.inside_submitted_job()
 
 
-def test_the_client_keeps_the_clusters_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = SimpleNamespace(
-        status_code=200,
-        json=lambda: {"version": "4", "ray_version": "3.2.1", "ray_commit": "x", "session_name": "y"},
-        raise_for_status=lambda: None,
-    )
+def test_the_client_keeps_the_clusters_version(monkeypatch):
+    content = {"version": "4", "ray_version": "3.2.1", "ray_commit": "x", "session_name": "y"}
+    answer = SimpleNamespace(status_code=200, json=lambda: content, raise_for_status=lambda: None)
     monkeypatch.setattr(dashboard.SubmissionClient, "_do_request", lambda *_, **__: answer)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     assert ray_private.server_version(ray.job_submission.JobSubmissionClient()) == "3.2.1"
 
 
-def test_a_working_directory_is_packed_without_what_is_ignored(tmp_path: Path) -> None:
+def test_a_working_directory_is_packed_without_what_is_ignored(tmp_path):
     folder = tmp_path / "tree"
     (folder / "__pycache__").mkdir(parents=True)
     for name in ("code.py", "__pycache__/x.pyc", "ignored.bin", "large.bin"):
@@ -75,13 +69,13 @@ def test_a_working_directory_is_packed_without_what_is_ignored(tmp_path: Path) -
     assert files - {".gitignore", ".rayignore"} == {"code.py"}
 
 
-def test_the_loggers_are_those_that_speak() -> None:
+def test_the_loggers_are_those_that_speak():
     known: dict[str, Any] = logging.root.manager.loggerDict
     assert set(ray_private.PACKAGING_LOGGERS) <= set(known)
     assert "getLogger(__file__)" in inspect.getsource(context)
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_head_node_has_its_resource() -> None:
+def test_the_head_node_has_its_resource():
     (node,) = ray.nodes()
     assert node["Resources"][ray_private.HEAD_NODE_RESOURCE] == 1.0

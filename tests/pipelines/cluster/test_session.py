@@ -3,15 +3,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipelines.cluster.session import (
-    TRACKING_VARIABLES,
-    carried_variables,
-    connect,
-    cpus_per_worker,
-    on_cluster,
-    require_room,
-    room_for_workers,
-)
+from pipelines.cluster import session
 from pipelines.config import ConfigError
 
 
@@ -19,47 +11,42 @@ from pipelines.config import ConfigError
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     monkeypatch.setenv("RAY_ADDRESS", "cluster.example:6379")
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", *TRACKING_VARIABLES):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", *session.TRACKING_VARIABLES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
 
-def test_workers_of_a_cluster_learn_where_storage_is_but_get_no_key_to_it() -> None:
-    assert carried_variables() == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
+def test_workers_of_a_cluster_learn_where_storage_is_but_get_no_key_to_it():
+    assert session.carried_variables() == {"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}
 
 
-def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_of_a_cluster_learn_where_and_as_whom_to_track(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    tracking = {
-        "MLFLOW_TRACKING_URI": "http://mlflow.example:5000",
-        "MLFLOW_TRACKING_USERNAME": "ada",
-        "MLFLOW_TRACKING_PASSWORD": "secret",
-    }
+    tracking = {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "secret"}
+    tracking["MLFLOW_TRACKING_URI"] = "http://mlflow.example:5000"
     for name, value in tracking.items():
         monkeypatch.setenv(name, value)
-    assert carried_variables() == tracking
+    assert session.carried_variables() == tracking
 
 
-def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
-    assert carried_variables() == {}
+    assert session.carried_variables() == {}
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
     monkeypatch.delenv("RAY_ADDRESS")
-    assert carried_variables() == {}
+    assert session.carried_variables() == {}
 
 
 @pytest.mark.parametrize("running", ["10.0.0.1:6379", None])
-def test_a_cluster_that_was_started_on_this_machine_is_found(
-    running: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_was_started_on_this_machine_is_found(running, monkeypatch):
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
     monkeypatch.setattr("pipelines.cluster.session.running_cluster", lambda: running)
     monkeypatch.setenv("RAY_ADDRESS", "")
-    connect()
-    assert on_cluster() == (running is not None)
+    session.connect()
+    assert session.on_cluster() == (running is not None)
     assert len(started) == 1
 
 
@@ -71,44 +58,39 @@ def nodes_of(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> N
     )
 
 
-@pytest.mark.parametrize(
-    ("cores", "workers", "expected"),
-    [
-        ([2], 1, 2),
-        ([2], 2, 1),
-        ([2], 8, 1),
-        ([0], 1, 1),
-        ([8, 8], 1, 8),
-        ([8, 8], 2, 8),
-        ([8, 8], 3, 4),
-        # Three each are six, but the small node has no room for three.
-        ([4, 2], 2, 2),
-        ([0, 12, 4], 3, 4),
-    ],
-)
-def test_workers_share_the_cores_such_that_all_find_room(
-    cores: list[int], workers: int, expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("cores", "workers", "expected"), [
+    ([2], 1, 2),
+    ([2], 2, 1),
+    ([2], 8, 1),
+    ([0], 1, 1),
+    ([8, 8], 1, 8),
+    ([8, 8], 2, 8),
+    ([8, 8], 3, 4),
+    # Three each are six, but the small node has no room for three.
+    ([4, 2], 2, 2),
+    ([0, 12, 4], 3, 4),
+])  # fmt: skip
+def test_workers_share_the_cores_such_that_all_find_room(cores, workers, expected, monkeypatch):
     nodes_of(monkeypatch, *({"CPU": float(count)} for count in cores))
-    assert cpus_per_worker(workers) == expected
-    assert room_for_workers(expected) >= min(workers, sum(cores))
+    assert session.cpus_per_worker(workers) == expected
+    assert session.room_for_workers(expected) >= min(workers, sum(cores))
 
 
-def test_more_workers_than_this_machine_can_have_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_workers_than_this_machine_can_have_are_refused_at_once(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS")
     nodes_of(monkeypatch, {"CPU": 4.0, "GPU": 2.0})
     for workers, cores, use_gpu in ((4, 1, False), (2, 2, False), (2, 1, True)):
-        require_room(workers, cores, use_gpu)
+        session.require_room(workers, cores, use_gpu)
     with pytest.raises(ConfigError, match="workers: 8 are asked for, but this machine has CPU cores for 4"):
-        require_room(8, 1, use_gpu=False)
+        session.require_room(8, 1, use_gpu=False)
     with pytest.raises(ConfigError, match="workers: 3 are asked for, but this machine has GPUs for 2"):
-        require_room(3, 1, use_gpu=True)
+        session.require_room(3, 1, use_gpu=True)
 
 
-def test_a_cluster_may_grow_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_may_grow_and_is_waited_for(monkeypatch):
     nodes_of(monkeypatch, {"CPU": 0.0}, {"CPU": 4.0, "GPU": 4.0})
     said: list[str] = []
-    require_room(4, 1, use_gpu=True, show=said.append)
+    session.require_room(4, 1, use_gpu=True, show=said.append)
     assert said == []
-    require_room(8, 1, use_gpu=True, show=said.append)
+    session.require_room(8, 1, use_gpu=True, show=said.append)
     assert said == ["the cluster has GPUs for 4 of 8 workers now: waiting until it has more"]

@@ -1,7 +1,5 @@
 """Evaluation of segmentation models against arithmetic written anew, from the raw files on."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path
@@ -14,7 +12,6 @@ from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 import dpt
-from datasets_prep.ingest.run import ingest_all
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.schema import decode_image
@@ -30,14 +27,9 @@ from pipelines.evaluation.segmentation import (
     has_labels,
     left_out,
 )
-from pipelines.evaluation.tables import (
-    class_csv,
-    class_figure,
-    extremes_table,
-    paper_table,
-    summary_table,
-)
+from pipelines.evaluation.tables import class_csv, class_figure, extremes_table, paper_table, summary_table
 from pipelines.tracking.model_reference import BadModel
+from tests.support import shards
 from tests.support.labelled_sets import prepare, tiny
 from tests.support.paths import SAMPLES
 
@@ -46,7 +38,7 @@ WHOLE = InferenceSection()
 
 
 @pytest.fixture(scope="module")
-def sets(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreparedDataset]:
     folder = tmp_path_factory.mktemp("sets")
     return {name: prepare(name, folder / name) for name in ("ade20k", "pascal_context_59")}
 
@@ -82,9 +74,7 @@ def raw_photos(raw: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("inference", [WHOLE, InferenceSection(scales=(0.75, 1.25), flip=True)])
-def test_figures_are_those_of_arithmetic_by_hand(
-    sets: dict[str, PreparedDataset], inference: InferenceSection
-) -> None:
+def test_figures_are_those_of_arithmetic_by_hand(sets, inference):
     dataset, network = sets["ade20k"], model()
     found = count_share(network, dataset, 0, 1, "val", inference).result()
     images, labels = raw_photos(Path(dataset.folder.path).parents[2] / "raw")
@@ -102,7 +92,7 @@ def test_figures_are_those_of_arithmetic_by_hand(
     assert found["miou"] == pytest.approx(float(theirs[occurs].mean()), rel=1e-6)
 
 
-def test_workers_together_count_every_pixel_once(sets: dict[str, PreparedDataset]) -> None:
+def test_workers_together_count_every_pixel_once(sets, ray_session):
     network = model()
     whole = count_share(network, sets["ade20k"], 0, 1, "val", WHOLE)
     for workers in (1, 2):
@@ -113,8 +103,7 @@ def test_workers_together_count_every_pixel_once(sets: dict[str, PreparedDataset
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
-@pytest.mark.usefixtures("ray_session")
-def test_the_real_sample(tmp_path: Path) -> None:
+def test_the_real_sample(tmp_path):
     dataset, network = prepare("ade20k", tmp_path, raw=REAL), model()
     images, labels = raw_photos(REAL)
     assert len(images) == 1
@@ -132,7 +121,7 @@ def test_the_real_sample(tmp_path: Path) -> None:
     assert 0.5 < counts.result()["pix_acc"] == pytest.approx(expected["pix_acc"], rel=1e-12)
 
 
-def test_wrong_models_are_refused(sets: dict[str, PreparedDataset], shards_folder: Path) -> None:
+def test_wrong_models_are_refused(sets, shards_folder):
     config = EvaluateConfig(inference=WHOLE, device="cpu")
     with pytest.raises(BadModel, match="this is a depth model; ade20k needs a segmentation model"):
         evaluate_segmentation(config, dpt.create_model("dpt_tiny"), [sets["ade20k"]])
@@ -149,8 +138,7 @@ def test_wrong_models_are_refused(sets: dict[str, PreparedDataset], shards_folde
         has_labels([sets["ade20k"], *depth])
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_missing_samples_are_no_smaller_average(tmp_path: Path) -> None:
+def test_missing_samples_are_no_smaller_average(ray_session, tmp_path):
     raw = tmp_path / "raw"
     write_dataset("ade20k", raw, scenes=4, height=60, width=80)
     write_traps("ade20k", raw, height=60, width=80)
@@ -160,7 +148,7 @@ def test_missing_samples_are_no_smaller_average(tmp_path: Path) -> None:
     for path in (tmp_path / "more").rglob("*00000008.*"):
         path.rename(raw / path.relative_to(tmp_path / "more"))
     plan = plan_ingest("ade20k", str(raw), IngestSettings(resize="none", samples_per_shard=4))
-    dataset = ingest_all(plan, str(tmp_path / "shards"))
+    dataset = shards.prepare(plan, str(tmp_path / "shards"))
     (entry,) = left_out(dataset, "val")  # of the training split there are more
     assert "ADE_val_00000004" in entry["source_path"]
     strict = EvaluateConfig(inference=WHOLE, device="cpu")
@@ -188,7 +176,7 @@ def counted(dataset: str, classes: int) -> SegmentationCounts:
 
 
 @pytest.mark.parametrize(("dataset", "classes"), [("ade20k", 150), ("pascal_context_59", 59)])
-def test_every_class_is_reported(dataset: str, classes: int) -> None:
+def test_every_class_is_reported(dataset, classes):
     counts = counted(dataset, classes)
     rows = list(csv.DictReader(io.StringIO(class_csv(dataset, counts))))
     assert len(rows) == classes
@@ -206,7 +194,7 @@ def test_every_class_is_reported(dataset: str, classes: int) -> None:
         assert f"{row['name']} " in text
 
 
-def test_the_papers_rows_stand_beside_ours() -> None:
+def test_the_papers_rows_stand_beside_ours():
     counts = counted("ade20k", 150)
     text = shown(paper_table("ade20k", counts))
     assert "Table 4" in text
@@ -221,6 +209,6 @@ def test_the_papers_rows_stand_beside_ours() -> None:
     assert paper_table("pascal_context_60", counted("pascal_context_60", 60)) is None
 
 
-def test_the_papers_scales() -> None:
+def test_the_papers_scales():
     assert PAPER_INFERENCE.scales == PAPER_SCALES == EvaluateConfig().inference.scales
     assert EvaluateConfig().inference.flip

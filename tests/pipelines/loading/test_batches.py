@@ -27,17 +27,10 @@ from pipelines.sampling.plan import Stage
 
 @pytest.fixture
 def settings(shards_folder: Path) -> LoaderSettings:
-    return LoaderSettings(
-        uris=[d.folder.uri for d in open_datasets([str(shards_folder)])],
-        split="train",
-        stages=[Stage(steps=12, shares=[1, 1], sampling="stratified"), Stage(steps=8)],
-        seed=3,
-        batch_size=8,
-        crops=RelativeDepthCrops((32, 32), flip=True),
-        start=0,
-        rank=0,
-        world_size=1,
-    )
+    where = {"uris": [d.folder.uri for d in open_datasets([str(shards_folder)])], "split": "train"}
+    stages = [Stage(steps=12, shares=[1, 1], sampling="stratified"), Stage(steps=8)]
+    sharing = {"seed": 3, "batch_size": 8, "start": 0, "rank": 0, "world_size": 1}
+    return LoaderSettings(**where, stages=stages, crops=RelativeDepthCrops((32, 32), flip=True), **sharing)
 
 
 def digest(batches: list[Batch]) -> str:
@@ -46,9 +39,8 @@ def digest(batches: list[Batch]) -> str:
     for batch in batches:
         for i, sample_id in enumerate(batch.sample_ids):
             state.update(sample_id.encode())
-            state.update(batch.images[i].numpy().tobytes())
-            state.update(batch.target[i].numpy().tobytes())
-            state.update(batch.scale[i].numpy().tobytes())
+            for tensor in (batch.images, batch.target, batch.scale):
+                state.update(tensor[i].numpy().tobytes())
     return state.hexdigest()
 
 
@@ -72,26 +64,18 @@ def whole(settings: LoaderSettings) -> list[Batch]:
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_the_batches_do_not_depend_on_ranks(
-    settings: LoaderSettings, whole: list[Batch], world_size: int
-) -> None:
+def test_the_batches_do_not_depend_on_ranks(settings, whole, world_size):
     assert digest(global_batches(settings, world_size)) == digest(whole)
 
 
-def test_the_batches_do_not_depend_on_processes(settings: LoaderSettings, whole: list[Batch]) -> None:
+def test_the_batches_do_not_depend_on_processes(settings, whole):
     # Blocks so short that their memory is used again.
     short = replace(settings, block_samples=8)
     assert digest(global_batches(short, world_size=1, processes=2)) == digest(whole)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_batches_do_not_depend_on_the_executor(
-    settings: LoaderSettings,
-    whole: list[Batch],
-    world_size: int,
-    monkeypatch: pytest.MonkeyPatch,
-    ray_session: None,
-) -> None:
+def test_the_batches_do_not_depend_on_the_executor(settings, whole, world_size, monkeypatch, ray_session):
     # Blocks and datasets so short that there are several.
     monkeypatch.setattr("pipelines.loading.on_ray.DATASET_TASKS", 4)
     short = replace(settings, block_samples=8)
@@ -99,33 +83,29 @@ def test_the_batches_do_not_depend_on_the_executor(
 
 
 @pytest.mark.parametrize("start", [1, 7, 11, 12, 13, 19])
-def test_a_restart_goes_on_exactly_where_it_stopped(
-    settings: LoaderSettings, whole: list[Batch], start: int
-) -> None:
+def test_a_restart_goes_on_exactly_where_it_stopped(settings, whole, start):
     rest = global_batches(replace(settings, start=start), world_size=1)
     assert digest(rest) == digest(whole[start:])
 
 
-def test_a_restart_on_ray_goes_on_exactly_where_it_stopped(
-    settings: LoaderSettings, whole: list[Batch], ray_session: None
-) -> None:
+def test_a_restart_on_ray_goes_on_exactly_where_it_stopped(settings, whole, ray_session):
     rest = global_batches(replace(settings, start=13), world_size=2, executor="ray")
     assert digest(rest) == digest(whole[13:])
 
 
-def test_nothing_is_left_to_do_after_the_last_step(settings: LoaderSettings) -> None:
+def test_nothing_is_left_to_do_after_the_last_step(settings):
     finished = replace(settings, start=settings.steps)
     assert list(training_batches(finished, 0)) == []
     assert list(training_batches(finished, 1, "ray")) == []
 
 
-def test_every_row_is_drawn_once_a_pass(settings: LoaderSettings) -> None:
+def test_every_row_is_drawn_once_a_pass(settings):
     only = replace(settings, stages=[Stage(DEALT_STEPS, [1.0, 0.0])], batch_size=15)
     drawn = Counter(name for batch in training_batches(only, 0) for name in batch.sample_ids)
     assert list(drawn.values()) == 15 * [DEALT_STEPS]
 
 
-def test_a_batch_has_the_declared_shapes_and_kinds(settings: LoaderSettings) -> None:
+def test_a_batch_has_the_declared_shapes_and_kinds(settings):
     batch = next(training_batches(settings, 0))
     assert (batch.images.shape, batch.images.dtype) == ((8, 32, 32, 3), torch.uint8)
     assert (batch.target.shape, batch.target.dtype) == ((8, 32, 32), torch.float16)
@@ -135,12 +115,12 @@ def test_a_batch_has_the_declared_shapes_and_kinds(settings: LoaderSettings) -> 
     np.testing.assert_array_equal(batch.scale.isnan().numpy(), ~metric.numpy())
 
 
-def test_slices_of_ranks_that_do_not_divide_the_batch_differ_by_one(settings: LoaderSettings) -> None:
+def test_slices_of_ranks_that_do_not_divide_the_batch_differ_by_one(settings):
     slices = [replace(settings, rank=rank, world_size=3).slice for rank in range(3)]
     assert slices == [(0, 2), (2, 5), (5, 8)]
 
 
-def test_a_block_is_some_steps_whatever_the_batch(settings: LoaderSettings) -> None:
+def test_a_block_is_some_steps_whatever_the_batch(settings):
     assert replace(settings, block_samples=64).steps_per_block == 8
     assert replace(settings, block_samples=64, batch_size=1000).steps_per_block == 1
     assert replace(settings, block_samples=64, world_size=4).steps_per_block == 32
@@ -148,12 +128,8 @@ def test_a_block_is_some_steps_whatever_the_batch(settings: LoaderSettings) -> N
 
 @pytest.mark.parametrize("free", [0, 1])
 def test_training_that_leaves_too_few_cpus_is_fed_all_the_same(
-    settings: LoaderSettings,
-    whole: list[Batch],
-    free: int,
-    monkeypatch: pytest.MonkeyPatch,
-    ray_session: None,
-) -> None:
+    settings, whole, free, monkeypatch, ray_session
+):
     monkeypatch.setattr("pipelines.loading.on_ray.START_SECONDS", 1)
     held = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"] - free}])
     ray.get(held.ready())
@@ -163,14 +139,12 @@ def test_training_that_leaves_too_few_cpus_is_fed_all_the_same(
         ray.util.remove_placement_group(held)
 
 
-def test_a_loading_process_that_fails_names_the_sample(
-    settings: LoaderSettings, tmp_path: Path, shards_folder: Path, ray_session: None
-) -> None:
+def test_a_loading_process_that_fails_names_the_sample(settings, tmp_path, shards_folder, ray_session):
     damaged = damaged_copy(shards_folder, tmp_path)
     broken = replace(settings, uris=[d.folder.uri for d in open_datasets([str(damaged)])])
     for executor in ("local", "ray"):
         with pytest.raises(Exception, match="sample rendered"):
-            list(training_batches(broken, 0, executor))  # type: ignore[arg-type]
+            list(training_batches(broken, 0, executor))
 
 
 def damaged_copy(shards: Path, to: Path) -> Path:
@@ -183,7 +157,7 @@ def damaged_copy(shards: Path, to: Path) -> Path:
     return to
 
 
-def test_evaluation_sees_each_image_once_whatever_the_number_of_workers(shards_folder: Path) -> None:
+def test_evaluation_sees_each_image_once_whatever_the_number_of_workers(shards_folder):
     for dataset in open_datasets([str(shards_folder)]):
         expected = sorted(one_by_one(dataset, 1))
         assert len(set(expected)) == dataset.manifest.samples["val"]
@@ -192,12 +166,8 @@ def test_evaluation_sees_each_image_once_whatever_the_number_of_workers(shards_f
 
 
 def one_by_one(dataset: object, world_size: int) -> list[str]:
-    return [
-        sample_id
-        for rank in range(world_size)
-        for batch in evaluation_batches(dataset, "val", 0, rank, world_size, batch_size=3)  # type: ignore[arg-type]
-        for sample_id in batch.sample_ids
-    ]
+    shares = [evaluation_batches(dataset, "val", 0, rank, world_size, 3) for rank in range(world_size)]
+    return [sample_id for share in shares for batch in share for sample_id in batch.sample_ids]
 
 
 def grouped(items: str, batches: SameSizeBatches[str]) -> list[str]:
@@ -205,15 +175,15 @@ def grouped(items: str, batches: SameSizeBatches[str]) -> list[str]:
     return ["".join(batch) for batch in batches.of(items, lambda item: (2, 2) if item.isupper() else (1, 1))]
 
 
-def test_items_of_one_size_share_a_batch_and_the_rest_comes_last() -> None:
+def test_items_of_one_size_share_a_batch_and_the_rest_comes_last():
     assert grouped("aAbBcCd", SameSizeBatches(3)) == ["abc", "ABC", "d"]
     assert grouped("aAbcBd", SameSizeBatches(3)) == ["abc", "d", "AB"]  # in the order of first appearance
 
 
-def test_batches_of_large_items_are_smaller() -> None:
+def test_batches_of_large_items_are_smaller():
     assert grouped("aAbBCc", SameSizeBatches(3, most_pixels=8)) == ["AB", "abc", "C"]
     assert grouped("ABc", SameSizeBatches(3, most_pixels=1)) == ["A", "B", "c"]
 
 
-def test_when_too_many_items_wait_the_largest_batch_is_due() -> None:
+def test_when_too_many_items_wait_the_largest_batch_is_due():
     assert grouped("AabBc", SameSizeBatches(3, most_waiting=3)) == ["ab", "AB", "c"]

@@ -7,7 +7,7 @@ import torch
 from pipelines.loading.blocks import BlockMemory, Memory, own_memory, release, released_with
 
 
-def test_memory_is_taken_again_when_it_was_released_and_grows_when_it_must() -> None:
+def test_memory_is_taken_again_when_it_was_released_and_grows_when_it_must():
     made: list[int] = []
 
     def make(size: int) -> Memory:
@@ -25,7 +25,7 @@ def test_memory_is_taken_again_when_it_was_released_and_grows_when_it_must() -> 
     assert len(made) == 3
 
 
-def test_memory_is_released_with_the_last_tensor_over_it() -> None:
+def test_memory_is_released_with_the_last_tensor_over_it():
     memory = BlockMemory(own_memory)
     piece = memory.take(8)
     tensor = torch.from_numpy(released_with(piece, 8))
@@ -37,7 +37,7 @@ def test_memory_is_released_with_the_last_tensor_over_it() -> None:
     assert np.shares_memory(memory.take(8), piece)
 
 
-def test_what_makes_blocks_starts_without_pytorch() -> None:
+def test_what_makes_blocks_starts_without_pytorch():
     modules = "pipelines.loading.on_ray, pipelines.loading.segmentation_crops"
     program = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

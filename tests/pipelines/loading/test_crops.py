@@ -14,7 +14,7 @@ def cropped_to(
 
 
 @pytest.mark.parametrize("draws", [(0.0, 0.0, 0.9), (0.999, 0.999, 0.9), (0.5, 0.25, 0.1)])
-def test_crops_stay_inside_and_move_image_and_target_alike(draws: tuple[float, float, float]) -> None:
+def test_crops_stay_inside_and_move_image_and_target_alike(draws):
     rows, columns = np.mgrid[:20, :30]
     image = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
     target = (rows * 30 + columns).astype(np.float16)
@@ -26,13 +26,13 @@ def test_crops_stay_inside_and_move_image_and_target_alike(draws: tuple[float, f
     assert mirrored == (draws[2] < 0.5)
 
 
-def test_without_flip_nothing_is_mirrored() -> None:
+def test_without_flip_nothing_is_mirrored():
     image = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
     same, _ = cropped_to(4, image, np.zeros((4, 4), np.float16), (0.0, 0.0, 0.0), flip=False)
     np.testing.assert_array_equal(same, image)
 
 
-def test_what_is_too_small_is_padded_as_invalid() -> None:
+def test_what_is_too_small_is_padded_as_invalid():
     image = np.full((10, 40, 3), 7, np.uint8)
     for draws in ((0.9, 0.9, 0.9), (0.9, 0.9, 0.1)):
         padded, target = cropped_to(32, image, np.ones((10, 40), np.float16), draws, flip=True)
@@ -42,7 +42,7 @@ def test_what_is_too_small_is_padded_as_invalid() -> None:
         assert np.isnan(target[10:]).all()
 
 
-def test_a_rectangular_crop_keeps_image_and_target_together() -> None:
+def test_a_rectangular_crop_keeps_image_and_target_together():
     rows, columns = np.mgrid[:20, :30]
     image = np.stack([rows, columns, rows], axis=-1).astype(np.uint8)
     image_out, target_out = np.empty((8, 24, 3), np.uint8), np.empty((8, 24), np.float16)

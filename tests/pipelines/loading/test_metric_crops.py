@@ -28,14 +28,8 @@ def row(height: int = 48, width: int = 64, scale: float | None = 0.5) -> dict[st
     inverse = np.linspace(0.1, 1.0, height * width, dtype=np.float32).reshape(height, width)
     inverse[0], inverse[10, 10] = np.nan, 0.0
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    return {
-        "sample_id": "one",
-        "image": encode_jpeg(image, 100),
-        "inverse_depth": encode_inverse_depth(inverse),
-        "height": height,
-        "width": width,
-        "scale": scale,
-    }
+    pixels = {"image": encode_jpeg(image, 100), "inverse_depth": encode_inverse_depth(inverse)}
+    return {"sample_id": "one", **pixels, "height": height, "width": width, "scale": scale}
 
 
 def made(
@@ -44,12 +38,12 @@ def made(
     """A crop in memory that held something else before."""
     image, target = np.full((*crops.size, 3), 99, np.uint8), np.full(crops.size, 99, np.float32)
     numbers = np.full(10, 0.9)
-    numbers[: len(draws)] = draws  # type: ignore[arg-type, call-overload]
+    numbers[: len(draws)] = draws
     crops(source or row(), numbers, image, target)
     return image, target
 
 
-def test_targets_are_metres_and_sky_and_holes_are_none() -> None:
+def test_targets_are_metres_and_sky_and_holes_are_none():
     _, target = made(MetricDepthCrops((48, 64), False, PLAIN), [0, 0, 0])
     inverse = np.linspace(0.1, 1.0, 48 * 64, dtype=np.float32).reshape(48, 64).astype(np.float16)
     expected = 1 / (inverse.astype(np.float64) * 0.5)
@@ -57,7 +51,7 @@ def test_targets_are_metres_and_sky_and_holes_are_none() -> None:
     np.testing.assert_allclose(target, expected, rtol=1e-6)
 
 
-def test_turning_by_nothing_is_a_plain_crop() -> None:
+def test_turning_by_nothing_is_a_plain_crop():
     image = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     inverse = np.random.default_rng(2).random((40, 60)).astype(np.float16)
     inverse[5, 30] = np.nan
@@ -70,7 +64,7 @@ def test_turning_by_nothing_is_a_plain_crop() -> None:
         np.testing.assert_array_equal(inverse_out, inverse[top : top + 16, left : left + 32][:, ::step])
 
 
-def test_a_quarter_turn_is_that_of_numpy() -> None:
+def test_a_quarter_turn_is_that_of_numpy():
     image = np.random.default_rng(1).integers(0, 255, (33, 33, 3), dtype=np.uint8)
     inverse = np.random.default_rng(2).random((33, 33)).astype(np.float16)
     out, inverse_out = np.empty_like(image), np.empty_like(inverse)
@@ -79,7 +73,7 @@ def test_a_quarter_turn_is_that_of_numpy() -> None:
     np.testing.assert_array_equal(inverse_out, np.rot90(inverse))
 
 
-def test_what_comes_from_outside_is_black_and_has_no_depth_and_no_depth_is_made_up() -> None:
+def test_what_comes_from_outside_is_black_and_has_no_depth_and_no_depth_is_made_up():
     image, inverse = np.full((32, 64, 3), 200, np.uint8), np.full((32, 64), 0.25, np.float16)
     inverse[:, 32:] = 0.75
     out, inverse_out = np.empty_like(image), np.empty_like(inverse)
@@ -91,7 +85,7 @@ def test_what_comes_from_outside_is_black_and_has_no_depth_and_no_depth_is_made_
     assert set(np.unique(inverse_out[~outside])) == {0.25, 0.75}
 
 
-def test_colours_change_by_gamma_brightness_and_channel() -> None:
+def test_colours_change_by_gamma_brightness_and_channel():
     image = np.random.default_rng(3).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     draws = np.asarray([0.1, 0.9, 0.0, 0.5, 1.0])
     settings = MetricDepthSection(gamma=(0.8, 1.2), brightness=(0.75, 1.25), colour=(0.9, 1.1))
@@ -101,7 +95,7 @@ def test_colours_change_by_gamma_brightness_and_channel() -> None:
     assert np.abs(image - expected).max() <= 0.5 + 1e-9
 
 
-def test_the_share_of_coloured_crops_is_kept_and_depth_is_not_changed() -> None:
+def test_the_share_of_coloured_crops_is_kept_and_depth_is_not_changed():
     settings = PLAIN.model_copy(update={"coloured": 0.5})
     plain = made(MetricDepthCrops((32, 32), False, PLAIN), [0, 0])
     for draw, changes in ((0.49, True), (0.51, False)):
@@ -110,7 +104,7 @@ def test_the_share_of_coloured_crops_is_kept_and_depth_is_not_changed() -> None:
         np.testing.assert_array_equal(target, plain[1])
 
 
-def test_a_crop_is_a_function_of_row_and_draws() -> None:
+def test_a_crop_is_a_function_of_row_and_draws():
     crops = MetricDepthCrops((32, 48), True, MetricDepthSection(rotation=5.0))
     first, again = (made(crops, [0.3, 0.6, 0.2, 0.9, 0.1, 0.4]) for _ in range(2))
     np.testing.assert_array_equal(first[0], again[0])
@@ -119,30 +113,29 @@ def test_a_crop_is_a_function_of_row_and_draws() -> None:
     assert (other[1] != first[1]).any()
 
 
-def test_training_uses_the_window_of_its_dataset() -> None:
+def test_training_uses_the_window_of_its_dataset():
     border = MetricDepthSection(border=(45, 43, 472, 608))
     assert training_window(border, 480, 640) == (slice(45, 472), slice(43, 608))
     assert training_window(MetricDepthSection(kb_crop=True), 375, 1242) == (slice(23, 375), slice(13, 1229))
     assert training_window(PLAIN, 480, 640) == (slice(0, 480), slice(0, 640))
 
 
-def test_a_border_that_leaves_nothing_of_an_image_is_refused() -> None:
+def test_a_border_that_leaves_nothing_of_an_image_is_refused():
     with pytest.raises(ValueError, match="leaves nothing of an image of 64x48"):
         training_window(MetricDepthSection(border=(50, 0, 60, 60)), 48, 64)
 
 
-def test_depth_without_metric_scale_is_refused_naming_the_sample() -> None:
+def test_depth_without_metric_scale_is_refused_naming_the_sample():
     with pytest.raises(ValueError, match="sample one: its depth has no metric scale"):
         made(MetricDepthCrops((32, 32), True, PLAIN), [], row(scale=None))
 
 
-def test_infinitely_far_is_no_depth() -> None:
-    np.testing.assert_array_equal(
-        metres(np.asarray([0.5, 0.0, np.nan], np.float16), 2.0), [1.0, np.nan, np.nan]
-    )
+def test_infinitely_far_is_no_depth():
+    found = metres(np.asarray([0.5, 0.0, np.nan], np.float16), 2.0)
+    np.testing.assert_array_equal(found, [1.0, np.nan, np.nan])
 
 
-def test_loading_processes_need_neither_ray_nor_mlflow() -> None:
+def test_loading_processes_need_neither_ray_nor_mlflow():
     modules = "pipelines.loading.crops, pipelines.loading.metric_crops"
     code = f"import sys, {modules}; print({{'ray', 'mlflow'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -150,16 +143,13 @@ def test_loading_processes_need_neither_ray_nor_mlflow() -> None:
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real files are not here")
-@pytest.mark.parametrize(
-    ("preset", "picture", "depth", "unit", "size"),
-    [
-        ("kitti", "kitti/rgb/0000000005.png", "kitti/depth/0000000005.png", 256.0, (352, 704)),
-        ("nyu", "nyuv2_sync/rgb/rgb_00000.jpg", "nyuv2_sync/depth/sync_depth_00000.png", 1000.0, (416, 544)),
-    ],
-)
+@pytest.mark.parametrize(("preset", "picture", "depth", "unit", "size"), [
+    ("kitti", "kitti/rgb/0000000005.png", "kitti/depth/0000000005.png", 256.0, (352, 704)),
+    ("nyu", "nyuv2_sync/rgb/rgb_00000.jpg", "nyuv2_sync/depth/sync_depth_00000.png", 1000.0, (416, 544)),
+])  # fmt: skip
 def test_real_frames_give_crops_of_the_published_size_with_their_own_depth(
-    preset: str, picture: str, depth: str, unit: float, size: tuple[int, int]
-) -> None:
+    preset, picture, depth, unit, size
+):
     config = load_section("train", TrainConfig, preset, ["metric_depth.rotation=0"])
     stored = decode_grey_png((SAMPLES / depth).read_bytes(), "depth")
     raw = RawSample((SAMPLES / picture).read_bytes(), (stored / unit).astype(np.float32), "depth", stored > 0)

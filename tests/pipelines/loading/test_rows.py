@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from datasets_prep.manifest import open_datasets
@@ -7,7 +5,7 @@ from pipelines.loading.rows import decode_row
 from pipelines.loading.shard_reader import ShardReader
 
 
-def test_a_damaged_row_is_named(shards_folder: Path) -> None:
+def test_a_damaged_row_is_named(shards_folder):
     reader = ShardReader(open_datasets([str(shards_folder)]), "train")
     row = reader.row(0, 0, 0)
     with pytest.raises(ValueError, match=f"sample {row['sample_id']}: .*JPEG|sample {row['sample_id']}"):

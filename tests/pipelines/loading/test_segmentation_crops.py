@@ -41,7 +41,7 @@ def blocks(height: int = 90, width: int = 130) -> np.ndarray:
 @pytest.mark.parametrize("size", [0.0, 0.33, 0.7, 0.999])
 @pytest.mark.parametrize("place", [(0.0, 0.0), (0.4, 0.6), (0.999, 0.999)])
 @pytest.mark.parametrize("mirror", [0.1, 0.9])
-def test_image_and_labels_stay_together(size: float, place: tuple[float, float], mirror: float) -> None:
+def test_image_and_labels_stay_together(size, place, mirror):
     image, target = crop(row(blocks()), (size, *place, mirror))
     inside = target != 255
     assert set(np.unique(target[inside])) <= set(range(12))  # no class is mixed of two others
@@ -52,14 +52,14 @@ def test_image_and_labels_stay_together(size: float, place: tuple[float, float],
     assert (image[inside][:, 2] > 200).all()
 
 
-def test_sizes_are_those_of_the_protocol() -> None:
+def test_sizes_are_those_of_the_protocol():
     assert rescaled_size(512, 683, 520, (0.5, 2.0), 0.0) == (195, 260)
     assert rescaled_size(683, 512, 520, (0.5, 2.0), 0.999999) == (1040, 780)
     lengths = {rescaled_size(100, 200, 520, (0.5, 2.0), draw)[1] for draw in np.linspace(0, 0.9999, 5000)}
     assert lengths == set(range(260, 1041))
 
 
-def test_what_is_too_small_is_filled_up_at_the_right_and_below() -> None:
+def test_what_is_too_small_is_filled_up_at_the_right_and_below():
     image, target = crop(row(np.full((60, 80), 3, np.uint8)), (0.0, 0.5, 0.5, 0.9))
     assert rescaled_size(60, 80, 104, (0.5, 2.0), 0.0) == (39, 52)
     assert (target[:39, :52] == 3).all()
@@ -68,14 +68,14 @@ def test_what_is_too_small_is_filled_up_at_the_right_and_below() -> None:
     assert (image[39:] == 0).all()
 
 
-def test_loading_processes_import_no_network() -> None:
+def test_loading_processes_import_no_network():
     heavy = "{'torch', 'ray', 'mlflow'}"
     code = f"import sys, pipelines.loading.segmentation_crops; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
-def test_half_are_mirrored() -> None:
+def test_half_are_mirrored():
     labels = blocks()
     one, _ = crop(row(labels), (0.5, 0.2, 0.3, 0.6))
     mirrored, _ = crop(row(labels), (0.5, 0.2, 0.3, 0.4))
@@ -84,29 +84,22 @@ def test_half_are_mirrored() -> None:
     np.testing.assert_array_equal(never, one)
 
 
-def test_crops_are_a_function_of_row_and_draws() -> None:
+def test_crops_are_a_function_of_row_and_draws():
     first, again = (crop(row(blocks()), (0.31, 0.7, 0.2, 0.8)) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"label": None}, "sample a photo: it has no labels"),
-        ({"label": b"nonsense"}, "sample a photo: "),
-        ({"image": encode_jpeg(np.zeros((5, 5, 3), np.uint8))}, "sample a photo: image is"),
-        (
-            {"label": encode_label(np.full((90, 130), 150, np.uint8))},
-            "label 150 is not one of the 150 classes of ade20k",
-        ),
-        (
-            {"dataset": "pascal_context_59", "label": encode_label(np.full((90, 130), 59, np.uint8))},
-            "label 59 is not one of the 59 classes of pascal_context_59",
-        ),
-    ],
-)
-def test_damage_names_the_sample(change: dict, message: str) -> None:
+@pytest.mark.parametrize(("change", "message"), [
+    ({"label": None}, "sample a photo: it has no labels"),
+    ({"label": b"nonsense"}, "sample a photo: "),
+    ({"image": encode_jpeg(np.zeros((5, 5, 3), np.uint8))}, "sample a photo: image is"),
+    ({"label": encode_label(np.full((90, 130), 150, np.uint8))},
+     "label 150 is not one of the 150 classes of ade20k"),
+    ({"dataset": "pascal_context_59", "label": encode_label(np.full((90, 130), 59, np.uint8))},
+     "label 59 is not one of the 59 classes of pascal_context_59"),
+])  # fmt: skip
+def test_damage_names_the_sample(change, message):
     with pytest.raises(BadLabels, match=message):
         decode_labelled_row(row(blocks()) | change)
     unlabelled = np.full((90, 130), 255, np.uint8)

@@ -17,12 +17,8 @@ def datasets(shards_folder: Path) -> list[PreparedDataset]:
 
 def every_row(reader: ShardReader) -> list[str]:
     """Sample ids, in order."""
-    return [
-        row["sample_id"]
-        for dataset, groups in enumerate(reader.row_groups)
-        for group in range(len(groups))
-        for row in reader.rows(dataset, group)
-    ]
+    places = [(i, group) for i, groups in enumerate(reader.row_groups) for group in range(len(groups))]
+    return [row["sample_id"] for place in places for row in reader.rows(*place)]
 
 
 def expected_rows(datasets: list[PreparedDataset]) -> list[str]:
@@ -30,18 +26,18 @@ def expected_rows(datasets: list[PreparedDataset]) -> list[str]:
     return [name for path in paths for name in pq.read_table(path)["sample_id"].to_pylist()]
 
 
-def test_rows_are_those_of_all_shards_in_order(datasets: list[PreparedDataset]) -> None:
+def test_rows_are_those_of_all_shards_in_order(datasets):
     assert every_row(ShardReader(datasets, "train")) == expected_rows(datasets)
 
 
-def test_a_row_is_what_the_shard_has(datasets: list[PreparedDataset]) -> None:
+def test_a_row_is_what_the_shard_has(datasets):
     path = datasets[1].folder.path_of(datasets[1].manifest.split("train")[0].name)
     expected = pq.read_table(path).slice(1, 1).to_pylist()[0]
     row = ShardReader(datasets, "train", ("sample_id", "image", "height", "scale", "depth")).row(1, 0, 1)
     assert row == {name: expected[name] for name in ("sample_id", "image", "height", "scale", "depth")}
 
 
-def test_remote_shards_read_the_same(datasets: list[PreparedDataset]) -> None:
+def test_remote_shards_read_the_same(datasets):
     remote = Folder("memory://shard-reader")
     for shard in datasets[0].manifest.shards:
         with remote.writing(shard.name) as path:
@@ -50,9 +46,7 @@ def test_remote_shards_read_the_same(datasets: list[PreparedDataset]) -> None:
     assert every_row(ShardReader([away], "train")) == expected_rows(datasets[:1])
 
 
-def test_memory_and_open_files_are_bounded(
-    datasets: list[PreparedDataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_and_open_files_are_bounded(datasets, monkeypatch):
     monkeypatch.setattr("pipelines.loading.shard_reader._OPEN_FILES", 2)
     reader = ShardReader(datasets, "train", cached_bytes=50_000)
     rng = np.random.default_rng(0)
@@ -69,7 +63,7 @@ def test_memory_and_open_files_are_bounded(
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
-def test_rows_lie_where_the_column_has_them(kind: pa.DataType) -> None:
+def test_rows_lie_where_the_column_has_them(kind):
     column = pa.array([b"out of sight", b"one", None, b"", b"two words", b"after"], kind)[1:5]
     assert is_binary(kind)
     views = binary_views(column)
@@ -81,5 +75,5 @@ def test_rows_lie_where_the_column_has_them(kind: pa.DataType) -> None:
     assert binary_views(pa.array([None], kind)) == [None]
 
 
-def test_other_columns_have_none() -> None:
+def test_other_columns_have_none():
     assert not is_binary(pa.string())

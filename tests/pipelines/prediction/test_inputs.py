@@ -24,37 +24,37 @@ def names(*arguments: Path | str, out: Path | None = None) -> dict[str, str]:
     return {source.path.as_posix(): source.name for source in found}
 
 
-def test_folders_are_searched_at_any_depth_and_keep_their_shape(tmp_path: Path) -> None:
+def test_folders_are_searched_at_any_depth_and_keep_their_shape(tmp_path):
     a, b, clip, _ = files(tmp_path / "in", "a.JPG", "x/y/b.png", "x/clip.mp4", "notes.txt")
     assert names(tmp_path / "in") == {str(a): "a", str(clip): "x/clip", str(b): "x/y/b"}
 
 
-def test_patterns_are_named_below_what_their_matches_share(tmp_path: Path) -> None:
+def test_patterns_are_named_below_what_their_matches_share(tmp_path):
     a, b, _ = files(tmp_path / "in", "x/a.jpg", "y/b.jpg", "y/c.txt")
     assert names(tmp_path / "in" / "*" / "*") == {str(a): "x/a", str(b): "y/b"}
     (literal,) = files(tmp_path, "photo[1].jpg")
     assert names(literal) == {str(literal): "photo[1]"}
 
 
-def test_standard_input_is_an_input(tmp_path: Path) -> None:
+def test_standard_input_is_an_input(tmp_path):
     (a,) = files(tmp_path, "a.jpg")
     assert names("-", a) == {"-": "stdin", str(a): "a"}
 
 
-def test_a_file_that_is_named_twice_is_predicted_once(tmp_path: Path) -> None:
+def test_a_file_that_is_named_twice_is_predicted_once(tmp_path):
     (a,) = files(tmp_path, "a.jpg")
     (tmp_path / "x").mkdir()
     assert names(a, tmp_path, tmp_path / "*.jpg", tmp_path / "x" / ".." / "a.jpg") == {str(a): "a"}
 
 
-def test_equal_names_are_told_apart_by_folder_or_suffix(tmp_path: Path) -> None:
+def test_equal_names_are_told_apart_by_folder_or_suffix(tmp_path):
     one, other = files(tmp_path, "x/a.png", "y/a.png")
     assert names(one, other) == {str(one): "x/a", str(other): "y/a"}
     png, jpg = files(tmp_path / "z", "a.png", "a.jpg")
     assert names(png, jpg) == {str(png): "a.png", str(jpg): "a.jpg"}
 
 
-def test_names_of_results_count_too(tmp_path: Path) -> None:
+def test_names_of_results_count_too(tmp_path):
     """a_colour.png is a result of a.jpg, and so is one of a_colour.jpg."""
     one, other = files(tmp_path, "a.jpg", "a_colour.jpg")
     assert names(one, other) == {str(one): "a.jpg", str(other): "a_colour.jpg"}
@@ -63,7 +63,7 @@ def test_names_of_results_count_too(tmp_path: Path) -> None:
         names(*odd)
 
 
-def test_results_never_overwrite_an_input_nor_become_one(tmp_path: Path) -> None:
+def test_results_never_overwrite_an_input_nor_become_one(tmp_path):
     (a,) = files(tmp_path, "a.png")
     with pytest.raises(AmbiguousOutputs, match=r"a\.png is an input and would be overwritten"):
         names(a, out=tmp_path)
@@ -71,7 +71,7 @@ def test_results_never_overwrite_an_input_nor_become_one(tmp_path: Path) -> None
     assert names(tmp_path, out=tmp_path / "predictions") == {str(a): "a"}
 
 
-def test_what_cannot_be_found_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_found_is_refused(tmp_path):
     with pytest.raises(NotFound, match=r"no such image: .*nothing"):
         names(tmp_path / "nothing.jpg")
     with pytest.raises(NotFound, match=r"no image or video in folder .* \(looked for \.avi"):

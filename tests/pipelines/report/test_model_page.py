@@ -1,7 +1,5 @@
 """The page of a model: its numbers against arithmetic done here, and what it does with prepared images."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -10,9 +8,9 @@ import numpy as np
 import pytest
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from typer.testing import CliRunner
 
 import dpt
+from datasets_prep.errors import UserError
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.predict.classes import predict_classes
 from pipelines.config import EvaluateConfig
@@ -21,8 +19,8 @@ from pipelines.report.model_page import beside_the_paper, write_model_report
 from pipelines.report.pictures import by_resolution, samples_of, show
 from pipelines.tracking import runs as tracking
 from tests.support.browser import browsing
+from tests.support.commands import said
 from tests.support.labelled_sets import prepare, tiny
-from tune import cli
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def labelled(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return prepare("ade20k", tmp_path_factory.mktemp("labelled"))
 
 
@@ -45,7 +43,7 @@ def evaluated(model: str, metrics: dict[str, float]) -> None:
         mlflow.log_input(MetaDataset(source, name="eth3d", digest="a1"))
 
 
-def test_ours_stands_beside_the_papers_in_its_unit() -> None:
+def test_ours_stands_beside_the_papers_in_its_unit():
     table = beside_the_paper(TABLE_1, {"abs_rel/eth3d": 0.0884, "delta1_error/kitti": 0.0812, "loss/x": 1})
     assert table is not None
     ours, first = table.rows[:2]
@@ -57,7 +55,7 @@ def test_ours_stands_beside_the_papers_in_its_unit() -> None:
     assert beside_the_paper(TABLE_1, {"abs_rel/redweb": 0.1}) is None
 
 
-def test_errors_are_those_of_a_plain_alignment(model: Path, shards_folder: Path) -> None:
+def test_errors_are_those_of_a_plain_alignment(model, shards_folder):
     network = dpt.load_model(model).eval()
     [sample] = samples_of(network, open_datasets([str(shards_folder / "tartanair")]), 1, "val")
     shown = show(network, sample)
@@ -74,7 +72,7 @@ def test_errors_are_those_of_a_plain_alignment(model: Path, shards_folder: Path)
     assert by_resolution(network, [sample])[64] == pytest.approx(shown.metrics["AbsRel"])
 
 
-def test_wrong_pixels_are_those_that_differ(labelled: PreparedDataset) -> None:
+def test_wrong_pixels_are_those_that_differ(labelled):
     network = tiny().eval()
     sample = samples_of(network, [labelled], 3, None)[2]
     shown = show(network, sample)
@@ -88,9 +86,7 @@ def test_wrong_pixels_are_those_that_differ(labelled: PreparedDataset) -> None:
     assert by_resolution(network, [sample])[network.config.image_size] == shown.metrics["mIoU"]
 
 
-def test_a_segmentation_model_has_a_page(
-    labelled: PreparedDataset, mlflow_database: str, tmp_path: Path
-) -> None:
+def test_a_segmentation_model_has_a_page(labelled, mlflow_database, tmp_path):
     dpt.save_model(tiny(), tmp_path / "tiny")
     page = write_model_report(str(tmp_path / "tiny"), tmp_path / "out", [labelled.folder.uri], images=2)
     text = page.read_text()
@@ -98,24 +94,18 @@ def test_a_segmentation_model_has_a_page(
     assert "The mIoU by side of the network" in text
 
 
-def test_a_segmentation_model_is_not_shown_on_depth(
-    shards_folder: Path, mlflow_database: str, tmp_path: Path
-) -> None:
+def test_a_segmentation_model_is_not_shown_on_depth(shards_folder, mlflow_database, tmp_path):
     dpt.save_model(tiny(), tmp_path / "tiny")
     with pytest.raises(NotADataset, match="labels are needed here"):
         write_model_report(str(tmp_path / "tiny"), tmp_path / "out", [str(shards_folder / "tartanair")])
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_writes_one_page(
-    model: Path, shards_folder: Path, mlflow_database: str, tmp_path: Path
-) -> None:
+def test_the_command_writes_one_page(model, shards_folder, mlflow_database, tmp_path):
     evaluated(str(model), {"abs_rel/eth3d": 0.5})
     evaluated(str(model), {"abs_rel/eth3d": 0.0884, "abs_rel/mean": 0.0884})
     out = tmp_path / "out"
-    command = ["report", str(model), "--out", str(out), "--data", str(shards_folder), "--images", "2"]
-    result = CliRunner().invoke(cli.app, command)
-    assert result.exit_code == 0, result.output
+    said("report", model, "--out", out, "--data", shards_folder, "--images", 2)
     text = (out / "report.html").read_text()
     assert ">0.088<" in text, "the newest"
     assert "Table 1: zero-shot transfer" in text
@@ -125,25 +115,21 @@ def test_the_command_writes_one_page(
     assert mlflow.get_tracking_uri() == mlflow_database
 
 
-def test_a_model_that_nobody_evaluated_says_so(model: Path, mlflow_database: str, tmp_path: Path) -> None:
+def test_a_model_that_nobody_evaluated_says_so(model, mlflow_database, tmp_path):
     page = write_model_report(str(model), tmp_path / "out")
     assert "has no evaluation of this model yet" in page.read_text()
 
 
-def test_data_without_a_model_is_refused(mlflow_database: str) -> None:
-    result = CliRunner().invoke(cli.app, ["report", "nothing", "--data", "shards"])
-    assert result.exit_code == 1
-    assert "--data belongs to the report of a model" in str(result.exception)
+def test_data_without_a_model_is_refused(mlflow_database):
+    with pytest.raises(UserError, match="--data belongs to the report of a model"):
+        said("report", "nothing", "--data", "shards")
 
 
-def test_it_looks_right_in_a_browser(
-    model: Path, shards_folder: Path, mlflow_database: str, tmp_path: Path
-) -> None:
+def test_it_looks_right_in_a_browser(model, shards_folder, mlflow_database, tmp_path):
     page = write_model_report(str(model), tmp_path / "out", [str(shards_folder)], images=1)
     with browsing() as window:
         window.open(page)
-        assert window.requested() == [page.absolute().as_uri()]
-        assert window.complaints() == []
+        assert (window.requested(), window.complaints()) == ([page.absolute().as_uri()], [])
         for width in (1280, 390):
             window.look("dark", width)
             assert window.run("return document.documentElement.scrollWidth") <= width

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.sampling.mixture import BLOCK, DEALT_STEPS, Mixture, Multinomial, Stratified, reversed_bits
+from pipelines.sampling.mixture import BLOCK, DEALT_STEPS, Multinomial, Stratified, reversed_bits
 
 
-def test_datasets_are_drawn_alike() -> None:
+def test_datasets_are_drawn_alike():
     datasets, _ = Multinomial([1, 1, 1], seed=1, batch_size=16).draws(np.arange(3 * BLOCK))
     counts = np.bincount(datasets)
     chi_squared = ((counts - BLOCK) ** 2 / BLOCK).sum()
@@ -14,7 +14,7 @@ def test_datasets_are_drawn_alike() -> None:
     assert chi_squared < 18.4
 
 
-def test_draws_are_independent_of_each_other() -> None:
+def test_draws_are_independent_of_each_other():
     datasets, _ = Multinomial([1] * 4, seed=5, batch_size=16).draws(np.arange(BLOCK))
     pairs = np.bincount(4 * datasets[:-1] + datasets[1:], minlength=16)
     expected = (BLOCK - 1) / 16
@@ -24,7 +24,7 @@ def test_draws_are_independent_of_each_other() -> None:
 
 
 @pytest.mark.parametrize("kind", [Multinomial, Stratified])
-def test_shares_are_kept(kind: type[Mixture]) -> None:
+def test_shares_are_kept(kind):
     datasets, _ = kind([1, 0, 3], 1, 16).draws(np.arange(2 * BLOCK))
     share = np.bincount(datasets, minlength=3) / (2 * BLOCK)
     np.testing.assert_allclose(share, [0.25, 0, 0.75], atol=0.01)
@@ -33,7 +33,7 @@ def test_shares_are_kept(kind: type[Mixture]) -> None:
 
 @pytest.mark.parametrize("kind", [Multinomial, Stratified])
 @pytest.mark.parametrize("batch", [1, 16, 100, 40_000])
-def test_each_dataset_is_numbered_from_nothing_and_without_gaps(kind: type[Mixture], batch: int) -> None:
+def test_each_dataset_is_numbered_from_nothing_and_without_gaps(kind, batch):
     together = batch * DEALT_STEPS
     datasets, ordinals = kind([1, 2, 3], 3, batch).draws(np.arange(-(-2 * BLOCK // together) * together))
     for dataset in range(3):
@@ -45,7 +45,7 @@ def test_each_dataset_is_numbered_from_nothing_and_without_gaps(kind: type[Mixtu
 
 
 @pytest.mark.parametrize("kind", [Multinomial, Stratified])
-def test_numbers_at_neighbouring_places_of_some_batches_follow_each_other(kind: type[Mixture]) -> None:
+def test_numbers_at_neighbouring_places_of_some_batches_follow_each_other(kind):
     datasets, ordinals = kind([1, 2, 3], 3, 64).draws(np.arange(64 * DEALT_STEPS))
     for rank in np.split(np.arange(64), 8):
         mine = np.s_[:, rank]
@@ -55,7 +55,7 @@ def test_numbers_at_neighbouring_places_of_some_batches_follow_each_other(kind: 
             np.testing.assert_array_equal(np.diff(numbers), np.ones(max(0, len(numbers) - 1)))
 
 
-def test_going_back_gives_the_same() -> None:
+def test_going_back_gives_the_same():
     mixture = Multinomial([1, 2, 3], seed=3, batch_size=16)
     early, late = np.arange(100), np.arange(5 * BLOCK, 5 * BLOCK + 100)
     first = mixture.draws(early)
@@ -79,9 +79,7 @@ def counts_of(shares: list[int], batch_size: int, batches: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(shares=SHARES, batch_size=BATCHES)
-def test_every_batch_has_its_shares_as_nearly_as_whole_samples_allow(
-    shares: list[int], batch_size: int
-) -> None:
+def test_every_batch_has_its_shares_as_nearly_as_whole_samples_allow(shares, batch_size):
     exact = batch_size * np.asarray(shares) / sum(shares)
     counts = counts_of(shares, batch_size, 100)
     assert (counts >= np.floor(exact + 1e-9)).all()
@@ -90,7 +88,7 @@ def test_every_batch_has_its_shares_as_nearly_as_whole_samples_allow(
 
 @settings(max_examples=60, deadline=None)
 @given(shares=SHARES, batch_size=BATCHES)
-def test_over_many_batches_the_shares_are_exact(shares: list[int], batch_size: int) -> None:
+def test_over_many_batches_the_shares_are_exact(shares, batch_size):
     exact = batch_size * np.asarray(shares) / sum(shares)
     batches = np.arange(1, 301)
     off = np.abs(np.cumsum(counts_of(shares, batch_size, 300), axis=0) - batches[:, None] * exact)
@@ -98,13 +96,13 @@ def test_over_many_batches_the_shares_are_exact(shares: list[int], batch_size: i
     assert (off[255] < 1 + 1e-6).all()
 
 
-def test_no_dataset_is_preferred_in_single_batches() -> None:
+def test_no_dataset_is_preferred_in_single_batches():
     counts = counts_of([1] * 10, 16, 1000)
     assert set(np.unique(counts)) == {1, 2}
     np.testing.assert_allclose((counts == 2).mean(axis=0), 0.6, atol=0.01)
 
 
-def test_the_place_in_the_batch_is_random() -> None:
+def test_the_place_in_the_batch_is_random():
     datasets, _ = Stratified([1, 1], 7, 16).draws(np.arange(16_000))
     first = datasets.reshape(-1, 16)[:, 0]
     assert 420 < first.sum() < 580
@@ -112,9 +110,7 @@ def test_the_place_in_the_batch_is_random() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(shares=SHARES, batch_size=st.integers(1, 40), block=st.integers(1, 3))
-def test_counts_before_a_block_are_the_sum_of_the_batches(
-    shares: list[int], batch_size: int, block: int
-) -> None:
+def test_counts_before_a_block_are_the_sum_of_the_batches(shares, batch_size, block):
     batches = block * DEALT_STEPS * (BLOCK // (batch_size * DEALT_STEPS))
     ends = np.rint(batch_size * np.cumsum(np.asarray(shares) / sum(shares)) * 2**40).astype(np.int64)
     ends[-1] = batch_size << 40
@@ -126,6 +122,6 @@ def test_counts_before_a_block_are_the_sum_of_the_batches(
         assert ordinals[datasets == dataset].min() == expected[dataset]
 
 
-def test_reversed_bits_is_van_der_corputs_sequence() -> None:
+def test_reversed_bits_is_van_der_corputs_sequence():
     sequence = reversed_bits(np.arange(8)) / 2**40
     np.testing.assert_array_equal(sequence, [0, 0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875])

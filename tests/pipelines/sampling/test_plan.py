@@ -33,7 +33,7 @@ def number_order(draws: Draws, dataset: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order(sampling: Sampling) -> None:
+def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order(sampling):
     draws = drawn(ROW_GROUPS, 0, BLOCK, 2, sampling)
     for dataset, groups in enumerate(ROW_GROUPS):
         size = sum(groups)
@@ -46,7 +46,7 @@ def test_every_pass_of_a_dataset_has_each_row_once_in_a_new_order(sampling: Samp
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 8, 64])
-def test_the_draws_of_a_rank_share_row_groups(ranks: int) -> None:
+def test_the_draws_of_a_rank_share_row_groups(ranks):
     batch, groups = 16 * ranks, [[8] * 4000]
     plan = SamplePlan(groups, [Stage(1)], batch, seed=2)
     positions = np.arange(8 * batch).reshape(8, batch)
@@ -64,9 +64,7 @@ def test_the_draws_of_a_rank_share_row_groups(ranks: int) -> None:
     length=st.integers(0, 200),
     sampling=st.sampled_from(SAMPLINGS),
 )
-def test_any_slice_is_what_the_whole_has_there(
-    seed: int, row_groups: list[list[int]], start: int, length: int, sampling: Sampling
-) -> None:
+def test_any_slice_is_what_the_whole_has_there(seed, row_groups, start, length, sampling):
     part = drawn(row_groups, start, start + length, seed, sampling)
     first = max(0, start - 1000)
     whole = drawn(row_groups, first, start + length + 500, seed, sampling)
@@ -77,7 +75,7 @@ def test_any_slice_is_what_the_whole_has_there(
         assert 0 <= row < row_groups[dataset][row_group]
 
 
-def test_the_slices_of_all_ranks_are_the_whole() -> None:
+def test_the_slices_of_all_ranks_are_the_whole():
     positions = np.arange(5 * BLOCK).reshape(-1, 16)
     plan = SamplePlan(ROW_GROUPS, [Stage(1)], 16, seed=9)
     whole = plan.draws(positions.ravel()).row.reshape(-1, 16)
@@ -86,13 +84,13 @@ def test_the_slices_of_all_ranks_are_the_whole() -> None:
         np.testing.assert_array_equal(share, whole[:, ranks].ravel())
 
 
-def test_another_seed_is_another_order() -> None:
+def test_another_seed_is_another_order():
     one, other = (drawn(ROW_GROUPS, 0, 500, seed) for seed in (1, 2))
     assert not np.array_equal(one.dataset, other.dataset)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_a_late_start_needs_no_memory_of_what_came_before(sampling: Sampling) -> None:
+def test_a_late_start_needs_no_memory_of_what_came_before(sampling):
     plan = SamplePlan(ROW_GROUPS, [Stage(1, None, sampling)], 16, seed=1)
     tracemalloc.start()
     draws = plan.draws(np.arange(64_000_000, 64_000_064))
@@ -102,7 +100,7 @@ def test_a_late_start_needs_no_memory_of_what_came_before(sampling: Sampling) ->
     assert peak < 20 * 2**20
 
 
-def test_a_dataset_without_rows_is_refused() -> None:
+def test_a_dataset_without_rows_is_refused():
     with pytest.raises(ValueError, match="dataset 1 has no rows"):
         SamplePlan([[8], []], [Stage(1)], 16, seed=0)
     SamplePlan([[8], []], [Stage(1, [1.0, 0.0])], 16, seed=0)
@@ -113,13 +111,13 @@ def test_a_dataset_without_rows_is_refused() -> None:
 CURATED_THEN_ALL = [Stage(100, [1, 0, 1], "stratified"), Stage(50)]
 
 
-def test_each_stage_draws_its_own_datasets() -> None:
+def test_each_stage_draws_its_own_datasets():
     draws = SamplePlan(ROW_GROUPS, CURATED_THEN_ALL, 16, seed=4).draws(np.arange(150 * 16))
     np.testing.assert_array_equal(np.bincount(draws.dataset[:1600], minlength=3), [800, 0, 800])
     assert (np.bincount(draws.dataset[1600:], minlength=3) > 100).all()
 
 
-def test_a_later_stage_starts_anywhere_as_it_is_in_the_whole() -> None:
+def test_a_later_stage_starts_anywhere_as_it_is_in_the_whole():
     whole = SamplePlan(ROW_GROUPS, CURATED_THEN_ALL, 16, seed=4).draws(np.arange(150 * 16))
     for start in (1590, 1600, 1601, 2000):
         part = SamplePlan(ROW_GROUPS, CURATED_THEN_ALL, 16, seed=4).draws(np.arange(start, 150 * 16))
@@ -127,6 +125,6 @@ def test_a_later_stage_starts_anywhere_as_it_is_in_the_whole() -> None:
             np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[start:])
 
 
-def test_two_like_stages_are_not_the_same_samples() -> None:
+def test_two_like_stages_are_not_the_same_samples():
     draws = SamplePlan(ROW_GROUPS, [Stage(100), Stage(100)], 16, seed=4).draws(np.arange(200 * 16))
     assert not np.array_equal(draws.dataset[:1600], draws.dataset[1600:])

@@ -3,7 +3,7 @@ import numpy as np
 from pipelines.sampling.streams import augmentation_draws, random_stream, stage_seed
 
 
-def test_augmentation_is_uniform_and_the_same_from_any_start() -> None:
+def test_augmentation_is_uniform_and_the_same_from_any_start():
     draws = augmentation_draws(7, np.arange(100_000), 3)
     assert draws.min() >= 0
     assert draws.max() < 1
@@ -13,7 +13,7 @@ def test_augmentation_is_uniform_and_the_same_from_any_start() -> None:
     assert not np.array_equal(augmentation_draws(8, np.arange(10), 3), draws[:10])
 
 
-def test_streams_differ_by_seed_purpose_and_position() -> None:
+def test_streams_differ_by_seed_purpose_and_position():
     drawn = {
         random_stream(*key).integers(2**60)
         for key in [(1, 1, 0), (2, 1, 0), (1, 2, 0), (1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 1)]
@@ -22,6 +22,6 @@ def test_streams_differ_by_seed_purpose_and_position() -> None:
     assert random_stream(1, 1, 5).integers(2**60) == random_stream(1, 1, 5).integers(2**60)
 
 
-def test_stages_have_seeds_of_their_own() -> None:
+def test_stages_have_seeds_of_their_own():
     assert stage_seed(5, 0) == 5
     assert len({stage_seed(seed, stage) for seed in range(10) for stage in range(10)}) == 100

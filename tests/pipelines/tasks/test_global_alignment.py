@@ -48,7 +48,7 @@ def by_hand(model: dpt.DPT, dataset: PreparedDataset) -> tuple[float, float]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_average_is_that_of_every_image_aligned_by_hand(dataset: PreparedDataset) -> None:
+def test_the_average_is_that_of_every_image_aligned_by_hand(dataset):
     model = relative_model()
     found = average_alignment(model, [dataset], config())
     assert (found.scale, found.shift) == pytest.approx(by_hand(model, dataset), rel=1e-4)
@@ -56,7 +56,7 @@ def test_the_average_is_that_of_every_image_aligned_by_hand(dataset: PreparedDat
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_average_does_not_depend_on_the_number_of_workers(dataset: PreparedDataset) -> None:
+def test_the_average_does_not_depend_on_the_number_of_workers(dataset):
     model = relative_model()
     one, two = (average_alignment(model, [dataset], config(workers)) for workers in (1, 2))
     # Two share the threads of one, which add up in another order.
@@ -65,7 +65,7 @@ def test_the_average_does_not_depend_on_the_number_of_workers(dataset: PreparedD
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_model_that_predicts_one_value_is_refused(dataset: PreparedDataset) -> None:
+def test_a_model_that_predicts_one_value_is_refused(dataset):
     model = relative_model()
     torch.nn.init.zeros_(model.head.get_parameter("conv3.weight"))
     with pytest.raises(NoAlignment, match="predicts a constant"):

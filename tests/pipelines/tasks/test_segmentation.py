@@ -1,12 +1,8 @@
-from __future__ import annotations
-
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,10 +20,12 @@ from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
 from tests.support.labelled_sets import config, prepare, tiny
+from tests.support.models import batch_of
+from tests.support.two_ranks import run_in_two_ranks
 
 
 @pytest.fixture(scope="module")
-def ade20k(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+def ade20k(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return prepare("ade20k", tmp_path_factory.mktemp("ade20k"))
 
 
@@ -38,13 +36,9 @@ def labelled_batch(chosen: slice = slice(0, 4)) -> Batch:
     labels = torch.randint(0, 150, (4, 64, 64), generator=generator).to(torch.uint8)
     labels[1, 1:] = 255
     labels[2] = 255
-    return Batch(
-        images=images[chosen],
-        target=labels[chosen],
-        scale=torch.full((4,), float("nan"))[chosen],
-        dataset=torch.zeros(4, dtype=torch.int64)[chosen],
-        sample_ids=["a", "b", "c", "d"][chosen],
-    )
+    batch = batch_of(images, labels, [0] * 4, chosen)
+    batch.scale[:] = float("nan")
+    return batch
 
 
 def one_step(settings: TrainConfig, batch: Batch) -> tuple[dpt.DPT, float]:
@@ -59,7 +53,7 @@ def gradients(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def test_a_step_follows_the_mean_over_all_labelled_pixels() -> None:
+def test_a_step_follows_the_mean_over_all_labelled_pixels():
     found, loss = one_step(config(), labelled_batch())
     model, batch = tiny(dropout=0.0).train(), labelled_batch()
     logits, auxiliary = model(normalise(batch.images, model.mean, model.std))
@@ -71,7 +65,7 @@ def test_a_step_follows_the_mean_over_all_labelled_pixels() -> None:
     assert (gradients(found) - gradients(model)).norm() < 1e-4 * gradients(model).norm()
 
 
-def test_a_batch_without_labels_changes_no_weight() -> None:
+def test_a_batch_without_labels_changes_no_weight():
     batch = labelled_batch()
     batch.target[:] = 255
     model, loss = one_step(config(segmentation={"weight_decay": 0.0}), batch)
@@ -79,22 +73,18 @@ def test_a_batch_without_labels_changes_no_weight() -> None:
     assert gradients(model).abs().max() == 0.0
 
 
-def _rank(rank: int, rendezvous: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def rank_of_two(rank: int) -> Any:
     settings, model = config(), tiny(dropout=0.0).train()
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     step = TrainingStep(model, parallel, create_optimizer(model, settings), None, settings, 1, Ranks(rank, 2))
     result = step(labelled_batch(slice(0, 1) if rank == 0 else slice(1, 4)), 1)
-    torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return result.loss, gradients(model), dict(model.named_buffers())
 
 
-def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+def test_two_ranks_learn_what_one_learns(tmp_path):
+    found = run_in_two_ranks(rank_of_two, tmp_path)
     whole, loss = one_step(config(), labelled_batch())
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-4)
     for _, gradient, buffers in found:
         assert (gradient - gradients(whole)).norm() < 1e-3 * gradients(whole).norm()
@@ -102,7 +92,7 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
             torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5)
 
 
-def test_batches_are_the_same_for_one_rank_and_for_two(ade20k: PreparedDataset) -> None:
+def test_batches_are_the_same_for_one_rank_and_for_two(ade20k):
     settings = config(steps=6)
 
     def batches(start: int, rank: int, world_size: int) -> list[Batch]:
@@ -124,7 +114,7 @@ def test_batches_are_the_same_for_one_rank_and_for_two(ade20k: PreparedDataset) 
     assert len(classes) > 3
 
 
-def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k, tmp_path):
     settings = config(steps=6)
     batches = list(training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0))
 
@@ -151,7 +141,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k: PreparedDataset, tmp_
     assert [group["lr"] for group in again.param_groups] == [0.02 * (1 - 5 / 6) ** 0.9] * 2
 
 
-def test_it_learns(ade20k: PreparedDataset) -> None:
+def test_it_learns(ade20k):
     settings = config(steps=60)
     model = tiny()
     task = task_of(settings)
@@ -160,9 +150,8 @@ def test_it_learns(ade20k: PreparedDataset) -> None:
     optimizer = create_optimizer(model, settings)
     step = TrainingStep(model, model, optimizer, None, settings, 1, Ranks())
     losses = []
-    for number, batch in enumerate(
-        training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0), start=1
-    ):
+    batches = training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0)
+    for number, batch in enumerate(batches, start=1):
         set_learning_rates(optimizer, settings, number - 1)
         losses.append(step(batch, number).loss.item())
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
@@ -172,7 +161,7 @@ def test_it_learns(ade20k: PreparedDataset) -> None:
     assert model.training
 
 
-def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k: PreparedDataset) -> None:
+def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k):
     depth = dpt.create_model("dpt_tiny", image_size=96)
     starts = [task_of(config(seed=seed)).prepare_model(depth, [ade20k], print) for seed in (1, 1, 2)]
     for start in starts:
@@ -184,21 +173,16 @@ def test_the_start_has_the_datasets_classes_and_depends_on_the_seed_alone(ade20k
     assert not torch.equal(heads[0], heads[2])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"optimizer": {}}, "optimizer.objective: task=segmentation has one loss"),
-        ({"crop": (64, 96)}, "crop: .* must be square"),
-    ],
-)
-def test_settings_that_do_not_fit(ade20k: PreparedDataset, changes: dict, message: str) -> None:
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"optimizer": {}}, "optimizer.objective: task=segmentation has one loss"),
+    ({"crop": (64, 96)}, "crop: .* must be square"),
+])  # fmt: skip
+def test_settings_that_do_not_fit(ade20k, changes, message):
     with pytest.raises(ConfigError, match=message):
         task_of(config(**changes)).check(dpt.create_model("dpt_tiny"), [ade20k])
 
 
-def test_data_and_models_that_do_not_fit(
-    ade20k: PreparedDataset, shards_folder: Path, tmp_path: Path
-) -> None:
+def test_data_and_models_that_do_not_fit(ade20k, shards_folder, tmp_path):
     task = task_of(config())
     task.check(dpt.create_model("dpt_tiny"), [ade20k])
     with torch.device("meta"):
@@ -213,7 +197,7 @@ def test_data_and_models_that_do_not_fit(
         task.check(dpt.create_model("dpt_tiny"), [ade20k, other])
 
 
-def test_pictures_show_image_labels_prediction_and_overlay(ade20k: PreparedDataset) -> None:
+def test_pictures_show_image_labels_prediction_and_overlay(ade20k):
     picture = task_of(config()).sample_predictions(tiny().eval(), [ade20k], "val", 2)
     assert picture.dtype == np.uint8
     assert picture.shape[0] > 2 * 192

@@ -60,17 +60,21 @@ def expected(first: int, last: int) -> list[tuple[str, int, float]]:
     return [(name, s, v) for s in range(first, last + 1) for name, v in (("loss", s / 10), ("rate", 5.0))]
 
 
-def test_metrics_arrive_in_order(server: Server) -> None:
-    journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
-    log_steps(journal, 1, 50)
+@pytest.mark.parametrize(("known", "failures", "first", "last"), [
+    (0, [], 1, 50), (0, ["after", "before", "after"], 1, 20), (7, [], 5, 10),
+], ids=["plain", "a request that failed after it arrived", "steps that a resumed run repeats"])  # fmt: skip
+def test_metrics_arrive_once_in_order(server, known, failures, first, last):
+    server.points, server.failures = expected(1, known), failures
+    journal = MetricJournal(server, [], print)
+    log_steps(journal, first, last)
     assert journal.close(60) == []
-    assert server.points == expected(1, 50)
+    assert server.points == expected(1, last)
 
 
-def test_a_server_that_is_away_gets_them_later(server: Server) -> None:
+def test_a_server_that_is_away_gets_them_later(server):
     lines: list[str] = []
     server.away = True
-    journal = MetricJournal(server, [], lines.append)  # type: ignore[arg-type]
+    journal = MetricJournal(server, [], lines.append)
     log_steps(journal, 1, 3)
     while not lines:
         pass
@@ -84,45 +88,28 @@ def test_a_server_that_is_away_gets_them_later(server: Server) -> None:
     ]
 
 
-def test_a_request_that_failed_after_it_arrived_is_not_repeated(server: Server) -> None:
-    server.failures = ["after", "before", "after"]
-    journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
-    log_steps(journal, 1, 20)
-    assert journal.close(60) == []
-    assert server.points == expected(1, 20)
-
-
-def test_steps_that_a_resumed_run_repeats_are_not_logged_twice(server: Server) -> None:
-    server.points = expected(1, 7)
-    journal = MetricJournal(server, [], print)  # type: ignore[arg-type]
-    log_steps(journal, 5, 10)
-    assert journal.close(60) == []
-    assert server.points == expected(1, 10)
-
-
-def test_what_could_not_be_sent_travels_in_the_checkpoint(server: Server) -> None:
+def test_what_could_not_be_sent_travels_in_the_checkpoint(server):
     server.away = True
-    first = MetricJournal(server, [], print)  # type: ignore[arg-type]
+    first = MetricJournal(server, [], print)
     log_steps(first, 1, 2)
     left = first.close(0.1)
     assert len(left) == 4
     server.away = False
-    second = MetricJournal(server, left, print)  # type: ignore[arg-type]
+    second = MetricJournal(server, left, print)
     log_steps(second, 3, 3)
     assert second.close(60) == []
     # The first journal's thread is still trying, as a process that lives on would; nothing doubles.
     assert sorted(server.points) == sorted(expected(1, 3))
 
 
-def test_pictures_follow_the_metrics_and_none_holds_them_up(server: Server) -> None:
+def test_pictures_follow_the_metrics_and_none_holds_them_up(server):
     lines: list[str] = []
     server.away = True
-    journal = MetricJournal(server, [], lines.append)  # type: ignore[arg-type]
+    journal = MetricJournal(server, [], lines.append)
     log_steps(journal, 1, 1)
     for path in (*map(str, range(20)), "refused", "last"):
         journal.log_picture(np.zeros((2, 2, 3), np.uint8), path)
     server.away = False
     assert journal.close(60) == []
-    assert server.points == expected(1, 1)
-    assert server.pictures == ["14", "15", "16", "17", "18", "19", "last"]
+    assert (server.points, server.pictures) == (expected(1, 1), ["14", "15", "16", "17", "18", "19", "last"])
     assert lines[-1] == "MLflow takes no refused: PermissionError"

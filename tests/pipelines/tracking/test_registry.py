@@ -5,7 +5,6 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import mlflow
@@ -13,7 +12,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from typer.testing import CliRunner
 
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
@@ -23,7 +21,7 @@ from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import list_models, note_evaluation, promote, rollback, set_alias
 from pipelines.tracking.runs import TrackingError
-from tune import cli
+from tests.support.commands import said
 
 USER, PASSWORD = "ranftl", "vision-transformers"
 
@@ -60,16 +58,15 @@ def champion() -> int:
     return int(MlflowClient().get_model_version_by_alias("dpt", "champion").version)
 
 
-def test_an_alias_moves_to_what_is_not_worse_and_back(database: None) -> None:
+def test_an_alias_moves_to_what_is_not_worse_and_back(database):
     for value in (0.3, 0.2, 0.2, 0.25):
         logged({"abs_rel/mean": value})
     assert str(promote("dpt", "1", "champion", "abs_rel/mean")) == "models:/dpt@champion is now version 1"
     moved = promote("dpt", "2", "champion", "abs_rel/mean")
     assert str(moved) == "models:/dpt@champion is now version 2 (before: version 1)"
     promote("dpt", "3", "champion", "abs_rel/mean")  # equal is not worse
-    with pytest.raises(
-        TrackingError, match=r"dpt version 4 is worse than version 3: abs_rel/mean 0\.2500 ag"
-    ):
+    worse = r"dpt version 4 is worse than version 3: abs_rel/mean 0\.2500 ag"
+    with pytest.raises(TrackingError, match=worse):
         promote("dpt", "4", "champion", "abs_rel/mean")
     assert champion() == 3
     promote("dpt", "4", "champion", "abs_rel/mean", force=True)
@@ -85,7 +82,7 @@ def test_an_alias_moves_to_what_is_not_worse_and_back(database: None) -> None:
     assert champion() == 1
 
 
-def test_more_is_better_of_some_metrics(database: None) -> None:
+def test_more_is_better_of_some_metrics(database):
     for value in (0.8, 0.9):
         logged({"delta1/redweb": value})
     set_alias("dpt", "champion", 2)
@@ -98,13 +95,12 @@ def test_more_is_better_of_some_metrics(database: None) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
-def test_what_was_not_measured_is_refused(database: None, value: float | None) -> None:
+def test_what_was_not_measured_is_refused(database, value):
     logged({"abs_rel/mean": 0.3})
     logged({} if value is None else {"abs_rel/mean": value})
     set_alias("dpt", "champion", 1)
-    with pytest.raises(
-        TrackingError, match=r"dpt version 2 has no abs_rel/mean: run `dpt evaluate --model mo"
-    ):
+    missing = r"dpt version 2 has no abs_rel/mean: run `dpt evaluate --model mo"
+    with pytest.raises(TrackingError, match=missing):
         promote("dpt", "2", "champion", "abs_rel/mean")
     set_alias("dpt", "champion", 2)
     with pytest.raises(TrackingError, match=r"dpt version 2 has no abs_rel/mean"):
@@ -112,7 +108,7 @@ def test_what_was_not_measured_is_refused(database: None, value: float | None) -
     assert promote("dpt", "1", "champion", "abs_rel/mean", force=True).new == 1
 
 
-def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(database: None) -> None:
+def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(database):
     both = {"abs_rel/mean": 0.3, "abs_rel/redweb": 0.3}
     logged(both, {"redweb": "a1", "sintel": "b1"})
     logged(both, {"redweb": "a1", "sintel": "b2"})
@@ -125,20 +121,18 @@ def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(data
     assert promote("dpt", "2", "champion", "abs_rel/redweb").new == 2
 
 
-def test_a_later_evaluation_decides(database: None) -> None:
+def test_a_later_evaluation_decides(database):
     logged({"abs_rel/mean": 0.2})
     logged({"abs_rel/mean": 0.3}, split="val")
     set_alias("dpt", "champion", 1)
     logged({"abs_rel/mean": 0.5}, {"nyuv2": "c1"}, evaluates="models:/dpt@champion")
     logged({"abs_rel/mean": 0.4}, {"nyuv2": "c1"}, evaluates="models:/dpt/2")
-    assert {found.version: found.metrics()["abs_rel/mean"] for found in list_models("dpt")} == {
-        1: 0.5,
-        2: 0.4,
-    }
+    values = {found.version: found.metrics()["abs_rel/mean"] for found in list_models("dpt")}
+    assert values == {1: 0.5, 2: 0.4}
     assert promote("dpt", "2", "champion", "abs_rel/mean").new == 2
 
 
-def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_skipped(database: None) -> None:
+def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_skipped(database):
     for _ in range(3):
         logged({})
     set_alias("dpt", "challenger", 2)
@@ -147,9 +141,8 @@ def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_ski
     MlflowClient().delete_registered_model_alias("dpt", "challenger")
     MlflowClient().delete_model_version("dpt", "2")
     assert rollback("dpt", "champion", "abs_rel/mean", force=True).new == 1
-    with pytest.raises(
-        TrackingError, match=r"dpt has no version or alias '9'; it has versions 1, 3; aliases: c"
-    ):
+    missing = r"dpt has no version or alias '9'; it has versions 1, 3; aliases: c"
+    with pytest.raises(TrackingError, match=missing):
         promote("dpt", "9", "champion", "abs_rel/mean")
     with pytest.raises(TrackingError, match=r"dpt has no alias 'chapion'; it has: champion"):
         rollback("dpt", "chapion", "abs_rel/mean")
@@ -158,8 +151,6 @@ def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_ski
 
 
 # ---- a real server, behind a proxy that asks for a password
-
-
 class PasswordProxy(BaseHTTPRequestHandler):
     """Forwards to the server at `backend` what carries the password."""
 
@@ -203,13 +194,7 @@ def guarded(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     proxy.server_close()
 
 
-def dpt_command(*arguments: str) -> str:
-    result = CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "160"}, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def test_a_server_keeps_models_and_their_lineage(guarded: None, tmp_path: Path) -> None:
+def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path):
     manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
@@ -219,27 +204,27 @@ def test_a_server_keeps_models_and_their_lineage(guarded: None, tmp_path: Path) 
     logged({"abs_rel/redweb": 0.25}, {"redweb": manifest.digest[:32]}, **{"caps.metres": "None"})
     set_alias("dpt", "challenger", 2)
 
-    table = dpt_command("models", "dpt", "--metric", "abs_rel/redweb")
+    table = said("models", "dpt", "--metric", "abs_rel/redweb")
     rows = [line for line in table.splitlines() if manifest.digest[:8] in line]
     for row, (alias, value) in zip(rows, [("challenger", "0.2500"), ("champion", "0.5000")], strict=True):
         assert alias in row
         assert value in row
-    second, first = json.loads(dpt_command("models", "--json"))
+    second, first = json.loads(said("models", "--json"))
     assert (second["version"], second["aliases"]) == (2, ["challenger"])
     assert (first["version"], first["aliases"], first["run_name"]) == (1, ["champion"], "first")
     assert first["metrics"] == {"abs_rel/mean": 0.5, "abs_rel/redweb": 0.5}
     assert first["data"] == {"redweb": manifest.digest[:32]}
     assert first["git_commit"]
 
-    said = dpt_command("promote", "dpt", "challenger", "--alias", "champion", "--metric", "abs_rel/redweb")
-    assert said == "models:/dpt@champion is now version 2 (before: version 1)\n"
-    assert "version 1 (before: version 2)" in dpt_command("rollback", "dpt", "--force")
+    told = said("promote", "dpt", "challenger", "--alias", "champion", "--metric", "abs_rel/redweb")
+    assert told == "models:/dpt@champion is now version 2 (before: version 1)\n"
+    assert "version 1 (before: version 2)" in said("rollback", "dpt", "--force")
     fetched = tracking.fetch_model("models:/dpt@champion")
     weights = [folder / "weights.safetensors" for folder in (fetched, tmp_path / "model")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_a_wrong_password_is_one_clear_line(guarded: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_password_is_one_clear_line(guarded, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "convolutions")
     with pytest.raises(TrackingError, match=r"refuses this user: check MLFLOW_TRACKING_USERNAME") as caught:
         list_models()

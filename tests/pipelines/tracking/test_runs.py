@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ def run(mlflow_database: str, shards_folder: Path) -> tracking.Run:
     return tracking.start_run("mine", "train", TrainConfig(), open_datasets([str(shards_folder)]))
 
 
-def test_a_run_says_what_it_was(run: tracking.Run) -> None:
+def test_a_run_says_what_it_was(run):
     stored = MlflowClient(run.tracking_uri).get_run(run.run_id)
     assert stored.data.params["optimizer.decoder_lr"] == "0.0001"
     assert stored.data.tags["version.torch"].startswith("2.")
@@ -25,50 +26,39 @@ def test_a_run_says_what_it_was(run: tracking.Run) -> None:
     assert stored.info.status == "RUNNING"
 
 
-def test_metrics_and_pictures_arrive(run: tracking.Run) -> None:
+def test_metrics_and_pictures_arrive(run):
     run.log_metrics({"loss": 0.5, "abs_rel/redweb": 0.25}, step=3)
     run.log_metrics({"loss": 0.4}, step=4)
     assert run.metrics() == {"loss": 0.4, "abs_rel/redweb": 0.25}
     run.log_picture(np.zeros((8, 8, 3), np.uint8), "predictions/step_3.png")
-    assert [a.path for a in MlflowClient().list_artifacts(run.run_id, "predictions")] == [
-        "predictions/step_3.png"
-    ]
+    (artifact,) = MlflowClient().list_artifacts(run.run_id, "predictions")
+    assert artifact.path == "predictions/step_3.png"
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(None, "FINISHED"), (RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
-def test_a_run_ends_as_its_block_does(
-    run: tracking.Run, error: type[BaseException] | None, status: str
-) -> None:
-    def block() -> None:
-        with tracking.finishing(run):
-            if error is not None:
-                raise error
-
-    if error is None:
-        block()
-    else:
-        with pytest.raises(error):
-            block()
+def test_a_run_ends_as_its_block_does(run, error, status):
+    with pytest.raises(error) if error else nullcontext(), tracking.finishing(run):
+        if error is not None:
+            raise error
     assert MlflowClient().get_run(run.run_id).info.status == status
 
 
-def test_a_published_model_is_found_by_its_alias_which_can_move(run: tracking.Run, tmp_path: Path) -> None:
+def test_a_published_model_is_found_by_its_alias_which_can_move(run, tmp_path):
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     tracking.log_model(run, tmp_path / "model")
     first, second = publish("mine", "dpt", "champion"), publish(run.run_id, "dpt", "champion")
     assert (first.version, second.version) == (1, 2)
     assert second.uri == "models:/dpt@champion"
-    folder = tracking.fetch_model("models:/dpt@champion")
-    assert (folder / "weights.safetensors").read_bytes() == (
-        tmp_path / "model" / "weights.safetensors"
-    ).read_bytes()
+    folders = (tracking.fetch_model("models:/dpt@champion"), tmp_path / "model")
+    fetched, saved = ((folder / "weights.safetensors").read_bytes() for folder in folders)
+    assert fetched == saved
     assert tracking.fetch_model("models:/dpt/1").is_dir()
     assert MlflowClient().get_model_version_by_alias("dpt", "champion").version in {2, "2"}
 
 
-def test_what_is_not_there_is_refused(run: tracking.Run) -> None:
+def test_what_is_not_there_is_refused(run):
     with pytest.raises(tracking.TrackingError, match="no run 'yours'"):
         tracking.find_run("yours")
     with pytest.raises(tracking.TrackingError, match=r"run mine .* has logged no model"):
@@ -77,7 +67,7 @@ def test_what_is_not_there_is_refused(run: tracking.Run) -> None:
         tracking.fetch_model("models:/dpt@champion")
 
 
-def test_a_server_that_does_not_answer_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_named_at_once(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(tracking.TrackingError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
         tracking.connect()

@@ -6,17 +6,7 @@ import torch
 import dpt
 from dpt.ema import MovingAverage
 from dpt.weights.folder import CONFIG
-from pipelines.training.checkpoint import (
-    STATE_FILE,
-    DamagedCheckpoint,
-    TrainingState,
-    digest_of,
-    restore,
-    state_text,
-    take_snapshot,
-    verify,
-    write_file,
-)
+from pipelines.training import checkpoint
 
 
 def model_and_optimizer() -> tuple[dpt.DPT, torch.optim.Optimizer]:
@@ -39,31 +29,31 @@ def train(
 def save(
     folder: Path, model: dpt.DPT, optimizer: torch.optim.Optimizer, average: MovingAverage | None = None
 ) -> None:
-    snapshot = take_snapshot(model, optimizer, average, model.config.to_dict(), TrainingState(3))
+    snapshot = checkpoint.take_snapshot(
+        model, optimizer, average, model.config.to_dict(), checkpoint.TrainingState(3)
+    )
     folder.mkdir(exist_ok=True)
     for name in (*snapshot.tensors, CONFIG):
-        write_file(snapshot, name, folder / name)
-        snapshot.state.files[name] = digest_of(folder / name)
-    (folder / STATE_FILE).write_text(state_text(snapshot.state))
+        checkpoint.write_file(snapshot, name, folder / name)
+        snapshot.state.files[name] = checkpoint.digest_of(folder / name)
+    (folder / checkpoint.STATE_FILE).write_text(checkpoint.state_text(snapshot.state))
 
 
-def test_training_resumes_bit_for_bit_from_a_checkpoint(tmp_path: Path) -> None:
+def test_training_resumes_bit_for_bit_from_a_checkpoint(tmp_path):
     torch.manual_seed(0)
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 3)
     save(tmp_path, model, optimizer)
     other, other_optimizer = model_and_optimizer()
-    assert verify(tmp_path).step == 3
-    restore(tmp_path, other, other_optimizer, None)
+    assert checkpoint.verify(tmp_path).step == 3
+    checkpoint.restore(tmp_path, other, other_optimizer, None)
     train(model, optimizer, 2)
     train(other, other_optimizer, 2)
     for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
 
 
-def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resumes_from_the_rest(
-    tmp_path: Path,
-) -> None:
+def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resumes_from_the_rest(tmp_path):
     torch.manual_seed(0)
     model, optimizer = model_and_optimizer()
     average = MovingAverage(model, 0.5)
@@ -76,7 +66,7 @@ def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resume
 
     other, other_optimizer = model_and_optimizer()
     other_average = MovingAverage(other, 0.5)
-    restore(tmp_path, other, other_optimizer, other_average)
+    checkpoint.restore(tmp_path, other, other_optimizer, other_average)
     train(model, optimizer, 2, average)
     train(other, other_optimizer, 2, other_average)
     with average.swapped_in(), other_average.swapped_in():
@@ -84,7 +74,7 @@ def test_with_a_moving_average_the_checkpoint_is_the_average_and_training_resume
             assert torch.equal(a, b), name
 
 
-def test_a_checkpoint_is_a_model_too(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_model_too(tmp_path):
     model, optimizer = model_and_optimizer()
     save(tmp_path, model, optimizer)
     loaded = dpt.load_model(tmp_path)
@@ -93,29 +83,29 @@ def test_a_checkpoint_is_a_model_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "config.json"])
-def test_damage_is_found_and_named(tmp_path: Path, name: str) -> None:
+def test_damage_is_found_and_named(tmp_path, name):
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 1)
     save(tmp_path, model, optimizer)
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DamagedCheckpoint, match=f"{name} differs from its digest"):
-        verify(tmp_path)
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=f"{name} differs from its digest"):
+        checkpoint.verify(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(DamagedCheckpoint, match=f"{name} is missing"):
-        verify(tmp_path)
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=f"{name} is missing"):
+        checkpoint.verify(tmp_path)
 
 
-def test_a_checkpoint_without_readable_state_is_damaged(tmp_path: Path) -> None:
-    with pytest.raises(DamagedCheckpoint, match=r"state.json is missing"):
-        verify(tmp_path)
-    (tmp_path / STATE_FILE).write_bytes(b'{"step": 3, "iden\xff')
-    with pytest.raises(DamagedCheckpoint, match=r"state.json is damaged"):
-        verify(tmp_path)
+def test_a_checkpoint_without_readable_state_is_damaged(tmp_path):
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"state.json is missing"):
+        checkpoint.verify(tmp_path)
+    (tmp_path / checkpoint.STATE_FILE).write_bytes(b'{"step": 3, "iden\xff')
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"state.json is damaged"):
+        checkpoint.verify(tmp_path)
 
 
-def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
+def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):
     model, optimizer = model_and_optimizer()
     train(model, optimizer, 1)
     save(tmp_path, model, optimizer)

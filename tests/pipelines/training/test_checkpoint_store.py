@@ -1,5 +1,7 @@
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointSt
 
 
 def snapshot(step: int, score: float | None = None) -> Snapshot:
-    tensors = {name: {"x": torch.full((100,), float(step))} for name in ("weights.safetensors",)}
+    tensors = {"weights.safetensors": {"x": torch.full((100,), float(step))}}
     return Snapshot(TrainingState(step, score=score), {"name": "test"}, tensors)
 
 
@@ -24,25 +26,26 @@ def lines() -> list[str]:
     return []
 
 
-def store_in(folder: Folder, lines: list[str], keep: int = 2) -> CheckpointStore:
-    return CheckpointStore(folder, keep, lines.append)
-
-
-def test_the_newest_checkpoint_is_found_again(folder: Folder, lines: list[str], tmp_path: Path) -> None:
-    store = store_in(folder, lines)
-    assert store.newest() is None
-    for step in (10, 20):
+def store_in(folder: Folder, lines: list[str], keep: int = 2, steps: Sequence[int] = ()) -> CheckpointStore:
+    """A store into which checkpoints of these steps were written."""
+    store = CheckpointStore(folder, keep, lines.append)
+    for step in steps:
         store.save(snapshot(step))
+        store.wait()
+    return store
+
+
+def test_the_newest_checkpoint_is_found_again(folder, lines, tmp_path):
+    assert store_in(folder, lines).newest() is None
+    store = store_in(folder, lines, steps=(10, 20))
     store.close(20)
-    state = store_in(folder, lines).newest()
-    assert state is not None
-    assert state.step == 20
+    assert store_in(folder, lines).newest().step == 20
     local = store.fetch(20, tmp_path)
     assert {path.name for path in local.iterdir()} == {"weights.safetensors", "config.json", "state.json"}
     assert lines == []
 
 
-def test_the_newest_and_the_best_are_kept(folder: Folder, lines: list[str]) -> None:
+def test_the_newest_and_the_best_are_kept(folder, lines):
     scores = {10: 0.5, 20: 0.2, 30: None, 40: 0.3, 50: 0.4}
     for step, score in scores.items():
         store = store_in(folder, lines)  # each from a process of its own: nothing is known from before
@@ -52,14 +55,9 @@ def test_the_newest_and_the_best_are_kept(folder: Folder, lines: list[str]) -> N
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "no state"])
-def test_a_damaged_newest_checkpoint_is_skipped_and_reported(
-    tmp_path: Path, lines: list[str], damage: str
-) -> None:
+def test_a_damaged_newest_checkpoint_is_skipped_and_reported(tmp_path, lines, damage):
     folder = Folder(tmp_path)
-    store = store_in(folder, lines)
-    for step in (10, 20):
-        store.save(snapshot(step))
-    store.wait()
+    store_in(folder, lines, steps=(10, 20))
     victim = tmp_path / "step_00000020" / ("state.json" if damage == "no state" else "weights.safetensors")
     content = bytearray(victim.read_bytes())
     if damage == "no state":
@@ -69,12 +67,10 @@ def test_a_damaged_newest_checkpoint_is_skipped_and_reported(
     else:
         content[-3] ^= 4
         victim.write_bytes(content)
-    state = store_in(folder, lines).newest()
-    assert state is not None
-    assert state.step == 10
-    assert len(lines) == 1
-    assert f"step_00000020: {victim.name}" in lines[0]
-    assert "falling back to the previous one" in lines[0]
+    assert store_in(folder, lines).newest().step == 10
+    (line,) = lines
+    assert f"step_00000020: {victim.name}" in line
+    assert "falling back to the previous one" in line
 
 
 class FailingStore(CheckpointStore):
@@ -96,7 +92,7 @@ def failing(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -
     return FailingStore(Folder(tmp_path), 3, lines.append)
 
 
-def test_a_write_that_fails_is_tried_again(failing: FailingStore, lines: list[str]) -> None:
+def test_a_write_that_fails_is_tried_again(failing, lines):
     failing.failures = 2
     failing.save(snapshot(10))
     failing.close(10)
@@ -104,9 +100,7 @@ def test_a_write_that_fails_is_tried_again(failing: FailingStore, lines: list[st
     assert lines == []
 
 
-def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(
-    failing: FailingStore, lines: list[str]
-) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(failing, lines):
     failing.failures = 3
     failing.save(snapshot(10))
     failing.save(snapshot(20))
@@ -116,7 +110,7 @@ def test_a_checkpoint_that_cannot_be_written_is_dropped_and_the_next_one_saved(
     assert lines == [f"{dropped}: OSError: [Errno 28] No space left on device"]
 
 
-def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
+def test_the_last_checkpoint_has_to_be_written(failing):
     failing.failures = 3
     failing.save(snapshot(10))
     with pytest.raises(CheckpointNotSaved, match=r"last checkpoint could not be written to .*step_00000010"):
@@ -124,18 +118,15 @@ def test_the_last_checkpoint_has_to_be_written(failing: FailingStore) -> None:
     assert failing.newest() is None
 
 
-def test_a_dropped_checkpoint_leaves_no_file_behind(failing: FailingStore, tmp_path: Path) -> None:
+def test_a_dropped_checkpoint_leaves_no_file_behind(failing, tmp_path):
     failing.failures = 3
     failing.save(snapshot(10))
     failing.wait()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path: Path, lines: list[str]) -> None:
-    store = store_in(Folder(tmp_path), lines)
-    for step in (10, 20, 30):
-        store.save(snapshot(step))
-    store.close(30)
+def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path, lines):
+    store_in(Folder(tmp_path), lines, steps=(10, 20, 30)).close(30)
     (tmp_path / "step_00000015").mkdir()  # killed while it was written
     for step in (20, 30):
         (tmp_path / f"step_{step:08d}" / "weights.safetensors").write_bytes(b"damaged")
@@ -147,13 +138,10 @@ def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path: Path
     assert resumed.steps() == [12]
 
 
-def test_old_checkpoints_that_stay_are_removed_after_the_next_one(
-    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = store_in(Folder(tmp_path), lines, keep=1)
-    store.save(snapshot(10))
-    store.wait()
+def test_old_checkpoints_that_stay_are_removed_after_the_next_one(tmp_path, lines, monkeypatch):
+    store = store_in(Folder(tmp_path), lines, keep=1, steps=(10,))
     with monkeypatch.context() as patch:
+        refuse = Mock(side_effect=PermissionError("not yours"))
         patch.setattr("pipelines.training.checkpoint_store.remove", refuse)
         store.save(snapshot(20))
         store.wait()
@@ -164,11 +152,7 @@ def test_old_checkpoints_that_stay_are_removed_after_the_next_one(
     assert store.steps() == [30]
 
 
-def refuse(folder: Folder) -> None:
-    raise PermissionError("not yours")
-
-
-def test_a_score_that_is_no_number_is_not_the_best(folder: Folder, lines: list[str]) -> None:
+def test_a_score_that_is_no_number_is_not_the_best(folder, lines):
     store = store_in(folder, lines, keep=1)
     for step, score in ((10, float("nan")), (20, 0.3), (30, 0.4)):
         store.save(snapshot(step, score))

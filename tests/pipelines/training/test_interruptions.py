@@ -1,17 +1,15 @@
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import ray
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from ray.train import PreemptionInfo
 
 from pipelines.training.board import open_board, showing
 from pipelines.training.interruptions import AGAIN_SECONDS, LOOK_SECONDS, Interruptions
 from pipelines.training.ranks import Ranks
+from tests.support.two_ranks import run_in_two_ranks
 
 CPU = torch.device("cpu")
 
@@ -20,7 +18,7 @@ def alone(board: object, say: Callable[[str], None] = print) -> Interruptions:
     return Interruptions(board, Ranks(), CPU, say)
 
 
-def test_the_drivers_wish_to_stop_is_heard(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_drivers_wish_to_stop_is_heard(ray_session, monkeypatch):
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: None)
     board = open_board()
     watch = alone(board)
@@ -37,9 +35,7 @@ def without_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Interruptions, "_watch", lambda self: None)
 
 
-def test_a_notice_is_answered_at_once_and_again_after_a_while(
-    without_driver: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_notice_is_answered_at_once_and_again_after_a_while(without_driver, monkeypatch):
     now, notice, lines = [100.0], [None], []
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("ray.train.get_preemption_info", lambda: notice[0])
@@ -58,22 +54,19 @@ def test_a_notice_is_answered_at_once_and_again_after_a_while(
     assert saves_after(AGAIN_SECONDS - LOOK_SECONDS)
 
 
-def _rank(rank: int, rendezvous: str, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
-    Interruptions._watch = lambda self: None  # type: ignore[method-assign]
+def rank_of_two(rank: int) -> list[bool]:
+    Interruptions._watch = lambda self: None
     ray.train.get_preemption_info = lambda: None
     watch = Interruptions(None, Ranks(rank, 2), CPU, print)
     # A reason of one rank's own, in its second step.
-    torch.save([watch.after_step(rank == 1 and step == 1)[0] for step in range(3)], folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return [watch.after_step(rank == 1 and step == 1)[0] for step in range(3)]
 
 
-def test_ranks_stop_in_the_same_step(tmp_path: Path) -> None:
-    mp.spawn(_rank, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
-    assert [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)] == [[False, True, False]] * 2
+def test_ranks_stop_in_the_same_step(tmp_path):
+    assert run_in_two_ranks(rank_of_two, tmp_path) == [[False, True, False]] * 2
 
 
-def test_lines_come_to_the_driver_whose_machine_has_the_board(ray_session: None) -> None:
+def test_lines_come_to_the_driver_whose_machine_has_the_board(ray_session):
     lines: list[str] = []
     board = open_board()
     with showing(board, lines.append):

@@ -1,7 +1,5 @@
 """Every option of training in short real runs: it finishes, and a resumed run is the same bit for bit."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,13 +91,7 @@ class Runs:
 
 
 @pytest.fixture
-def runs(
-    tmp_path: Path,
-    shards_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    mlflow_database: str,
-    ray_session: None,
-) -> Runs:
+def runs(tmp_path, shards_folder, monkeypatch, mlflow_database, ray_session) -> Runs:
     monkeypatch.setattr("pipelines.train.cpus_per_worker", lambda workers: 1)
     # Takes seconds a run, and is another test's matter.
     monkeypatch.setattr(tracking, "log_model", lambda run, folder: "models:/none")
@@ -107,14 +99,14 @@ def runs(
 
 
 @pytest.mark.parametrize("options", [EVERYTHING, SHARDED], ids=["copies", "shards"])
-def test_everything_at_once(runs: Runs, options: Options) -> None:
+def test_everything_at_once(runs, options):
     runs.losses("whole", options)
     runs.check_resumed("whole", options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", NEUTRAL.values(), ids=NEUTRAL)
-def test_an_option_that_changes_no_number(runs: Runs, options: Options) -> None:
+def test_an_option_that_changes_no_number(runs, options):
     options = {**options, **EXACTLY}
     plain, found = runs.losses("plain", EXACTLY), runs.losses("other", options)
     assert found == pytest.approx(plain, abs=1e-6)
@@ -123,14 +115,14 @@ def test_an_option_that_changes_no_number(runs: Runs, options: Options) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OTHER.values(), ids=OTHER)
-def test_an_option_that_changes_the_curve(runs: Runs, options: Options) -> None:
+def test_an_option_that_changes_the_curve(runs, options):
     runs.losses("other", options)
     runs.check_resumed("other", options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"workers": 2, "parallel": "fsdp"}], ids=["copy", "shards"])
-def test_a_compiled_model_learns_what_others_learn(runs: Runs, options: Options) -> None:
+def test_a_compiled_model_learns_what_others_learn(runs, options):
     options = {**options, **EXACTLY}
     compiled = {**options, "compile": True}
     plain, found = runs.losses("plain", options), runs.losses("compiled", compiled)

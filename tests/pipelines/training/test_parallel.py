@@ -1,15 +1,12 @@
 """Two ranks that share a batch normalise as one rank that has all of it."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.training.parallel import CpuSyncBatchNorm, synchronise_norms
+from tests.support.two_ranks import run_in_two_ranks
 
 SHARES = (slice(0, 3), slice(3, 4))
 
@@ -38,23 +35,18 @@ def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return gradients | {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
-def rank_of_two(rank: int, rendezvous: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def rank_of_two(rank: int) -> dict[str, torch.Tensor]:
     model = network()
     synchronise_norms(model)
     backward(DistributedDataParallel(model), SHARES[rank], 2)
-    torch.save(state_of(model), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return state_of(model)
 
 
-def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
-    mp.spawn(rank_of_two, args=(f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path):
     whole = network()
     backward(whole, slice(0, 4), 1)
     expected = state_of(whole)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt")
+    for found in run_in_two_ranks(rank_of_two, tmp_path):
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=name)
@@ -65,7 +57,7 @@ def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path: Path) -> N
     assert (own - shared).abs().max() > 0.01 * shared.abs().max()
 
 
-def test_parameters_and_names_stay() -> None:
+def test_parameters_and_names_stay():
     model = network()
     before = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     synchronise_norms(model)
@@ -78,7 +70,7 @@ def test_parameters_and_names_stay() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_one_process_normalises_as_pytorch_does(training: bool) -> None:
+def test_one_process_normalises_as_pytorch_does(training):
     plain, shared = nn.BatchNorm2d(3), CpuSyncBatchNorm(3)
     x = torch.randn(2, 3, 4, 5)
     for norm in (plain, shared):

@@ -1,29 +1,19 @@
 """What a run logs does not show where it was interrupted."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import cast
+from typing import Any
 
 import torch
 
-from datasets_prep.manifest import PreparedDataset
 from pipelines.config import TrainConfig
-from pipelines.loading.batches import Batch
-from pipelines.tracking.journal import MetricJournal
 from pipelines.training.checkpoint import TrainingState, read_state, state_text
 from pipelines.training.ranks import Ranks
 from pipelines.training.report import TrainingReport
 from pipelines.training.step import StepResult
+from tests.support.models import batch_of
 
 LOSSES = torch.rand(10, generator=torch.Generator().manual_seed(0))
-BATCH = Batch(
-    images=torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
-    target=torch.zeros(1, 4, 4),
-    scale=torch.ones(1),
-    dataset=torch.zeros(1, dtype=torch.int64),
-    sample_ids=["a"],
-)
+BATCH = batch_of(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.zeros(1, 4, 4), [0])
 
 
 class Kept:
@@ -37,17 +27,9 @@ class Kept:
 
 
 def report_from(state: TrainingState, journal: Kept) -> TrainingReport:
-    dataset = SimpleNamespace(name="redweb", manifest=SimpleNamespace(samples={}))
-    return TrainingReport(
-        TrainConfig(steps=10, precision="float32"),
-        [cast(PreparedDataset, dataset)],
-        cast(MetricJournal, journal),
-        lambda line: None,
-        torch.device("cpu"),
-        1.0,
-        Ranks(),
-        state,
-    )
+    dataset: Any = SimpleNamespace(name="redweb", manifest=SimpleNamespace(samples={}))
+    config = TrainConfig(steps=10, precision="float32")
+    return TrainingReport(config, [dataset], journal, print, torch.device("cpu"), 1.0, Ranks(), state)
 
 
 def run(report: TrainingReport, start: int, stop: int) -> None:
@@ -57,7 +39,7 @@ def run(report: TrainingReport, start: int, stop: int) -> None:
             report.log(step)
 
 
-def test_a_restart_between_two_logged_steps_changes_no_mean() -> None:
+def test_a_restart_between_two_logged_steps_changes_no_mean():
     whole, parts = Kept(), Kept()
     run(report_from(TrainingState(0), whole), 0, 10)
     first = report_from(TrainingState(0), parts)

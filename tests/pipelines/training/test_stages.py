@@ -24,11 +24,11 @@ def stages(datasets: list[PreparedDataset], *overrides: str) -> list[Stage]:
     return run_stages(load_section("train", TrainConfig, None, ["steps=100", *overrides]), datasets)
 
 
-def test_datasets_are_alike_by_default(datasets: list[PreparedDataset]) -> None:
+def test_datasets_are_alike_by_default(datasets):
     assert stages(datasets) == [Stage(100, [1.0, 1.0])]
 
 
-def test_shares_follow_weights_or_sizes(datasets: list[PreparedDataset]) -> None:
+def test_shares_follow_weights_or_sizes(datasets):
     (weighted,) = stages(datasets, "weights={tartanair: 5, redweb: 2}")
     assert weighted.shares == [2.0, 5.0]
     (sized,) = stages(datasets, "balance=size")
@@ -36,27 +36,20 @@ def test_shares_follow_weights_or_sizes(datasets: list[PreparedDataset]) -> None
     assert sized.shares[1] == 3 * sized.shares[0] > 0
 
 
-def test_curated_datasets_come_first_and_then_all(datasets: list[PreparedDataset]) -> None:
-    assert stages(datasets, CURATED, "sampling=stratified") == [
-        Stage(30, [1.0, 0.0], "stratified"),
-        Stage(70, [1.0, 1.0], "stratified"),
-    ]
+def test_curated_datasets_come_first_and_then_all(datasets):
+    expected = [Stage(30, [1.0, 0.0], "stratified"), Stage(70, [1.0, 1.0], "stratified")]
+    assert stages(datasets, CURATED, "sampling=stratified") == expected
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("weights={redweb: 1}", r"^weights: given for \['redweb'\], but the datasets are"),
-        ("stages=[{steps: 3, datasets: [nyu]}]", "^stages.0.datasets: no dataset nyu; there are"),
-        (
-            "stages=[{steps: 3, datasets: [redweb], weights: {tartanair: 1}}]",
-            r"^stages.0.weights: given for \['tartanair'\], but the datasets are \['redweb'\]",
-        ),
-        ("stages=[{steps: 100}]", "stages: they take all 100 steps"),
-        ("stages=[{stpes: 3}]", "stages.0.stpes: unknown key; did you mean steps"),
-        ("stages=[{steps: 3, balance: size, weights: {redweb: 1}}]", "stages.0.weights: cannot be given"),
-    ],
-)
-def test_invalid_stages_are_refused(datasets: list[PreparedDataset], override: str, message: str) -> None:
+@pytest.mark.parametrize(("override", "message"), [
+    ("weights={redweb: 1}", r"^weights: given for \['redweb'\], but the datasets are"),
+    ("stages=[{steps: 3, datasets: [nyu]}]", "^stages.0.datasets: no dataset nyu; there are"),
+    ("stages=[{steps: 3, datasets: [redweb], weights: {tartanair: 1}}]",
+     r"^stages.0.weights: given for \['tartanair'\], but the datasets are \['redweb'\]"),
+    ("stages=[{steps: 100}]", "stages: they take all 100 steps"),
+    ("stages=[{stpes: 3}]", "stages.0.stpes: unknown key; did you mean steps"),
+    ("stages=[{steps: 3, balance: size, weights: {redweb: 1}}]", "stages.0.weights: cannot be given"),
+])  # fmt: skip
+def test_invalid_stages_are_refused(datasets, override, message):
     with pytest.raises(ConfigError, match=message):
         stages(datasets, override)

@@ -23,7 +23,7 @@ def trained(tmp_path: Path) -> tuple[str, dpt.DPT]:
     return str(tmp_path / "trained"), model
 
 
-def test_a_run_copies_the_model_that_it_starts_from(tmp_path: Path, trained: tuple[str, dpt.DPT]) -> None:
+def test_a_run_copies_the_model_that_it_starts_from(tmp_path, trained):
     path, original = trained
     run = Folder(str(tmp_path / "run"))
     settings = config(path)
@@ -40,30 +40,27 @@ def test_a_run_copies_the_model_that_it_starts_from(tmp_path: Path, trained: tup
             assert torch.equal(tensor, original.state_dict()[name])
 
 
-def test_without_a_trained_model_nothing_is_saved(tmp_path: Path) -> None:
+def test_without_a_trained_model_nothing_is_saved(tmp_path):
     run = Folder(str(tmp_path))
     assert initial_model(config().model, run) is None
     assert save_initial_model(config(), None, [], run, print) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_start_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_missing_start_is_one_clear_line(tmp_path):
     with pytest.raises(NotFound, match=r"no model at .*missing"):
         initial_model(config(str(tmp_path / "missing")).model, Folder(str(tmp_path / "run")))
 
 
-def test_identities_name_the_start(trained: tuple[str, dpt.DPT]) -> None:
+def test_identities_name_the_start(trained):
     assert identity_of(config(), [])["config"]["model"]["start"] is None
     assert identity_of(config(trained[0]), [])["config"]["model"]["start"] == trained[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides", "message"),
-    [
-        ("dpt_tiny", {"task": "segmentation", "classes": 3}, "a segmentation model, but the task is depth"),
-        ("dpt_tiny", {"invert": True}, "predicts metric depth"),
-    ],
-)
-def test_a_model_of_another_task_is_refused(name: str, overrides: dict[str, object], message: str) -> None:
+@pytest.mark.parametrize(("name", "overrides", "message"), [
+    ("dpt_tiny", {"task": "segmentation", "classes": 3}, "a segmentation model, but the task is depth"),
+    ("dpt_tiny", {"invert": True}, "predicts metric depth"),
+])  # fmt: skip
+def test_a_model_of_another_task_is_refused(name, overrides, message):
     with pytest.raises(ConfigError, match=message):
         check_fits(config(), [], dpt.create_model(name, **overrides))

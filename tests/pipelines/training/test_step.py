@@ -1,42 +1,33 @@
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
 from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
+from pipelines.config_files import with_changes
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep, step_seed
+from tests.support.models import batch_of
+from tests.support.two_ranks import run_in_two_ranks
 
 
 def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:
-    return TrainConfig(
-        model={"name": model, "pretrained": False},
-        optimizer={"objective": objective, "backbone_lr": 1e-3, "decoder_lr": 1e-3, **optimizer},
-        batch_size=4,
-        crop=64,
-        precision="float32",
-    )
+    rates = {"objective": objective, "backbone_lr": 1e-3, "decoder_lr": 1e-3, **optimizer}
+    network, data = {"name": model, "pretrained": False}, {"batch_size": 4, "crop": 64}
+    return TrainConfig(model=network, optimizer=rates, **data, precision="float32")
 
 
 def batch(chosen: slice = slice(0, 4)) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
-    return Batch(
-        images=images[chosen],
-        target=torch.rand(4, 64, 64, generator=generator).half()[chosen],
-        scale=torch.ones(4)[chosen],
-        dataset=torch.tensor([0, 1, 1, 0])[chosen],
-        sample_ids=["a", "b", "c", "d"][chosen],
-    )
+    return batch_of(images, torch.rand(4, 64, 64, generator=generator).half(), [0, 1, 1, 0], chosen)
 
 
 def model_for(settings: TrainConfig) -> dpt.DPT:
@@ -61,14 +52,14 @@ def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("pieces", [2, 3, 4, 9])
-def test_micro_batches_give_the_gradient_of_the_whole(pieces: int) -> None:
+def test_micro_batches_give_the_gradient_of_the_whole(pieces):
     whole, loss = one_step(config())
     parts, same = one_step(config(accumulate=pieces))
     assert same == pytest.approx(loss, rel=1e-5)
     assert_same(gradients(parts), gradients(whole))
 
 
-def test_multi_objective_of_one_dataset_is_the_average() -> None:
+def test_multi_objective_of_one_dataset_is_the_average():
     data = batch()
     data.dataset[:] = 1
     average, loss = one_step(config(), data)
@@ -77,13 +68,13 @@ def test_multi_objective_of_one_dataset_is_the_average() -> None:
     assert_same(gradients(multi), gradients(average))
 
 
-def test_multi_objective_of_two_datasets_is_shorter_than_the_average() -> None:
+def test_multi_objective_of_two_datasets_is_shorter_than_the_average():
     average, _ = one_step(config())
     multi, _ = one_step(config(objective="multi_objective"))
     assert gradients(multi).norm() < gradients(average).norm()
 
 
-def test_a_long_gradient_is_clipped() -> None:
+def test_a_long_gradient_is_clipped():
     free, _ = one_step(config())
     assert gradients(free).norm() > 0.01
     clipped, _ = one_step(config(clip_norm=0.01))
@@ -92,7 +83,7 @@ def test_a_long_gradient_is_clipped() -> None:
 
 @pytest.mark.parametrize("objective", ["average", "multi_objective"])
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e9])
-def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective: str, poison: float) -> None:
+def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
     settings = config("dpt_small", objective)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
@@ -121,7 +112,7 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective: str, poison
     assert not step(batch(), 3).skipped
 
 
-def test_an_overflowing_gradient_is_skipped_too() -> None:
+def test_an_overflowing_gradient_is_skipped_too():
     settings = config()
     model = model_for(settings)
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
@@ -131,15 +122,9 @@ def test_an_overflowing_gradient_is_skipped_too() -> None:
     assert result.offending == []
 
 
-def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone() -> None:
+def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
     settings = config()
-    dropping = settings.model_copy(
-        update={
-            "model": settings.model.model_copy(
-                update={"overrides": {"backbone_arguments": {"proj_drop_rate": 0.5}}}
-            )
-        }
-    )
+    dropping = with_changes(settings, {"model.overrides.backbone_arguments": {"proj_drop_rate": 0.5}})
     _, first = one_step(dropping)
     torch.rand(17)
     _, again = one_step(dropping)
@@ -150,17 +135,14 @@ def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone() -> None:
     assert len(seeds) == 8
 
 
-def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     model = model_for(settings)
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     optimizer = build_optimizer(model, settings)
     step = TrainingStep(model, parallel, optimizer, None, settings, 2, Ranks(rank, 2))
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
-    torch.save((result.loss, gradients(model), dict(model.named_buffers())), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return result.loss, gradients(model), dict(model.named_buffers())
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
@@ -168,13 +150,10 @@ def _uneven_rank(rank: int, settings: TrainConfig, rendezvous: str, folder: Path
     ("model", "objective"),
     [("dpt_tiny", "average"), ("dpt_small", "average"), ("dpt_small", "multi_objective")],
 )
-def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(
-    tmp_path: Path, model: str, objective: str
-) -> None:
+def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, model, objective):
     settings = config(model, objective)
-    mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
+    found = run_in_two_ranks(uneven_rank, tmp_path, settings)
     whole, loss = one_step(settings)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
     for _, gradient, buffers in found:
         assert_same(gradient, gradients(whole))
@@ -182,10 +161,9 @@ def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(
             torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path: Path) -> None:
+def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path):
     settings = config("dpt_small", accumulate=3)
-    mp.spawn(_uneven_rank, args=(settings, f"file://{tmp_path}/rendezvous", tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = run_in_two_ranks(uneven_rank, tmp_path, settings)
     assert torch.isfinite(first[1]).all()
     assert first[1].norm() > 0
     torch.testing.assert_close(second[1], first[1])

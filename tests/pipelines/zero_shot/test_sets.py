@@ -1,7 +1,5 @@
 """Finding evaluation sets, and refusing those that are not whole."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -36,16 +34,13 @@ def test_a_set_may_be_named_with_its_folder_or_be_the_only_one(raw):
     assert len(named.digest) == 64
 
 
-@pytest.mark.parametrize(
-    ("on", "given", "message"),
-    [
-        (["kitty"], ["."], "no evaluation set 'kitty'; there are: diw, eth3d, sintel, kitti, nyu, tum"),
-        (["eth3d", "tum"], ["eth3d=ETH3D"], "tum: no raw folder; give --raw tum=FOLDER"),
-        (["eth3d", "tum"], ["."], r"tum: no raw folder in \S+ \(looked for tum, tum_rgbd\)"),
-        (["eth3d"], ["eth3d=a", "eth3d=b"], "--raw eth3d=… is given twice: a, b"),
-        (["eth3d"], ["eth3d=nowhere"], "no such folder: nowhere"),
-    ],
-)
+@pytest.mark.parametrize(("on", "given", "message"), [
+    (["kitty"], ["."], "no evaluation set 'kitty'; there are: diw, eth3d, sintel, kitti, nyu, tum"),
+    (["eth3d", "tum"], ["eth3d=ETH3D"], "tum: no raw folder; give --raw tum=FOLDER"),
+    (["eth3d", "tum"], ["."], r"tum: no raw folder in \S+ \(looked for tum, tum_rgbd\)"),
+    (["eth3d"], ["eth3d=a", "eth3d=b"], "--raw eth3d=… is given twice: a, b"),
+    (["eth3d"], ["eth3d=nowhere"], "no such folder: nowhere"),
+])  # fmt: skip
 def test_what_is_not_there_is_said(raw, on, given, message, monkeypatch):
     monkeypatch.chdir(raw)
     with pytest.raises(UserError, match=message):

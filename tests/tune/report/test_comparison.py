@@ -1,7 +1,5 @@
 """Statistics of tables, against counting and closed forms."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -14,45 +12,33 @@ from tune.report.results import Trial
 
 def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None = None) -> Trial:
     return Trial(
-        "id",
-        "v",
-        seed,
-        {},
-        status,
-        stopped,
-        {"abs_rel/mean": value, "abs_rel/redweb": value},
-        {},
-        {},
-        (),
+        "id", "v", seed, {}, status, stopped, {"abs_rel/mean": value, "abs_rel/redweb": value}, {}, {}, ()
     )
 
 
 def results(rows: dict[str, tuple[float, list[float]]]) -> TableResults:
     """Row → the paper's mean, ours a seed."""
-    found = tuple(
-        RowResults(
-            Row(title, {}, {"mean": paper}), tuple(trial(seed, v) for seed, v in enumerate(ours)), (0, 1, 2)
-        )
-        for title, (paper, ours) in rows.items()
-    )
+    trials = {title: tuple(trial(*pair) for pair in enumerate(ours)) for title, (_, ours) in rows.items()}
+    shown = [Row(title, {}, {"mean": paper}) for title, (paper, _) in rows.items()]
+    found = tuple(RowResults(row, trials[row.title], (0, 1, 2)) for row in shown)
     return TableResults(AblationTable("t", "", "t", tuple(row.row for row in found)), found)
 
 
-def test_the_slip_of_table_6_is_not_compared_with() -> None:
+def test_the_slip_of_table_6_is_not_compared_with():
     rows = PAPER["skip"].rows
     assert reference(rows[-1], "mean") == pytest.approx((0.0742 + 0.0751 + 0.0857) / 3, abs=5e-5)
     for row in (*rows[:-1], *PAPER["readout"].rows, *PAPER["backbone"].rows):
         assert reference(row, "mean") == row.paper["mean"]
 
 
-def test_only_whole_trainings_count() -> None:
+def test_only_whole_trainings_count():
     trials = (trial(0, 0.1), trial(1, 0.2, "FAILED"), trial(2, 0.3, stopped="40"), trial(3, math.nan))
     row = RowResults(Row("r", {}), trials, (0, 1, 2, 3, 4, 5))
     assert row.by_seed("abs_rel/mean") == {0: 0.1}
     assert row.missing == ["seed 1 failed", "seed 2 stopped early at step 40", "seeds 4, 5 not started"]
 
 
-def test_kendalls_tau_by_counting() -> None:
+def test_kendalls_tau_by_counting():
     found = agreement(results({"a": (1, [10.0]), "b": (2, [30.0]), "c": (3, [20.0]), "d": (4, [40.0])}))
     assert found is not None
     assert (found.alike, found.pairs) == (5, 6)
@@ -63,7 +49,7 @@ def test_kendalls_tau_by_counting() -> None:
     assert agreement(results({"a": (1, [3.0])})) is None
 
 
-def test_the_best_is_compared_with_every_other_that_shares_a_seed() -> None:
+def test_the_best_is_compared_with_every_other_that_shares_a_seed():
     table = results({"a": (1, [0.1, 0.2, 0.3]), "b": (1, [0.12, 0.23, 0.31]), "c": (1, [])})
     found = against_the_best(table)
     assert found is not None
@@ -72,7 +58,6 @@ def test_the_best_is_compared_with_every_other_that_shares_a_seed() -> None:
     # t = mean / (s / √n) of the differences 0.02, 0.03, 0.01.
     t = 0.02 / (0.01 / math.sqrt(3))
     assert others.keys() == {"b"}
-    assert others["b"].difference == pytest.approx(0.02)
-    assert others["b"].seeds == 3
+    assert (others["b"].difference, others["b"].seeds) == (pytest.approx(0.02), 3)
     assert others["b"].p_value == pytest.approx(2 * stats.t.sf(t, df=2), rel=1e-6)
     assert against_the_best(results({"a": (1, [0.1])})) is None

@@ -1,7 +1,5 @@
 """The report of a sweep that was made up: its numbers against arithmetic done here, its page in a browser."""
 
-from __future__ import annotations
-
 import csv
 import math
 import re
@@ -14,14 +12,13 @@ from pathlib import Path
 import cv2
 import pytest
 from mlflow import MlflowClient
-from typer.testing import CliRunner
 
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 from tests.support import made_up_sweep
 from tests.support.browser import ENTER, SPACE, Browser, browsing
+from tests.support.commands import said
 from tests.support.made_up_sweep import DATASETS, make_sweep, value_of
-from tune import cli
 from tune.ablations import PAPER
 from tune.report.page import write_report
 from tune.report.remarks import finding, progress
@@ -41,9 +38,7 @@ def reported(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory) ->
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         failed = {("Add", 1): "FAILED", ("ResNet50", 2): "RUNNING"}
         make_sweep("paper", TABLES, SEEDS, failed, left_out=["MiDaS"], not_started={"DeiT-Base"})
-        result = CliRunner().invoke(cli.app, ["report", "paper", "--out", str(folder / "out")])
-        assert result.exit_code == 0, result.output
-        assert "page: " in result.output
+        assert "page: " in said("report", "paper", "--out", folder / "out")
         yield folder / "out"
 
 
@@ -69,11 +64,7 @@ def row_of(page: Path, table: str, title: str) -> list[str]:
 
 
 # ---- numbers
-
-
-def test_every_mean_and_deviation_is_that_of_the_seeds(
-    figures: dict[tuple[str, str, str], dict[str, str]],
-) -> None:
+def test_every_mean_and_deviation_is_that_of_the_seeds(figures):
     for row in PAPER["readout"].rows:
         seeds = [seed for seed in SEEDS if (row.title, seed) != ("Add", 1)]
         for dataset in DATASETS:
@@ -85,7 +76,7 @@ def test_every_mean_and_deviation_is_that_of_the_seeds(
             assert float(found["paper"]) == row.paper[dataset]
 
 
-def test_the_page_shows_paper_ours_and_difference(reported: Path) -> None:
+def test_the_page_shows_paper_ours_and_difference(reported):
     means = {seed: statistics.fmean(value_of("Ignore", d, seed) for d in DATASETS) for seed in SEEDS}
     ours, paper = statistics.fmean(means.values()), 0.0822
     sign = "+" if ours > paper else "\N{MINUS SIGN}"
@@ -98,13 +89,12 @@ def test_the_page_shows_paper_ours_and_difference(reported: Path) -> None:
     ]
 
 
-def test_rank_agreement_is_counted_pair_by_pair(reported: Path) -> None:
-    ours = {
-        row.title: statistics.fmean(
-            value_of(row.title, d, s) for d in DATASETS for s in SEEDS if (row.title, s) != ("Add", 1)
-        )
-        for row in PAPER["readout"].rows
-    }
+def test_rank_agreement_is_counted_pair_by_pair(reported):
+    def ours_of(title: str) -> float:
+        seeds = [seed for seed in SEEDS if (title, seed) != ("Add", 1)]
+        return statistics.fmean(value_of(title, d, s) for d in DATASETS for s in seeds)
+
+    ours = {row.title: ours_of(row.title) for row in PAPER["readout"].rows}
     paper = {row.title: row.paper["mean"] for row in PAPER["readout"].rows}
     pairs = [("Ignore", "Add"), ("Ignore", "Project"), ("Add", "Project")]
     alike = sum((ours[a] < ours[b]) == (paper[a] < paper[b]) for a, b in pairs)
@@ -113,7 +103,7 @@ def test_rank_agreement_is_counted_pair_by_pair(reported: Path) -> None:
     assert f"τ = {tau:.2f}; of 3 pairs of rows that the paper orders, {alike} are in the same order" in text
 
 
-def test_figure_4_is_in_percent_of_the_training_resolution(reported: Path) -> None:
+def test_figure_4_is_in_percent_of_the_training_resolution(reported):
     cells = row_of(reported / "report.html", "resolution", "ViT-Base")
     # The made-up AbsRel rises by 1 % a side and letter of the title.
     changes = [re.match(r"\+([\d.]+) %", cell) for cell in cells[2:-1]]
@@ -121,7 +111,7 @@ def test_figure_4_is_in_percent_of_the_training_resolution(reported: Path) -> No
     assert [float(found[1]) for found in changes if found] == [1.0 * steps * n for n in (1, 2, 3, 4)]
 
 
-def test_the_best_of_a_column_is_bold(reported: Path) -> None:
+def test_the_best_of_a_column_is_bold(reported):
     section = reported.joinpath("report.html").read_text().split('<section id="backbone">')[1]
     bold = re.findall(r'class="[^"]*best[^"]*">([\d.]+)', section.split("</section>")[0])
     assert {"0.0738", "0.0746", "0.0846", "0.0778"} <= set(bold), "as the paper prints them"
@@ -129,9 +119,7 @@ def test_the_best_of_a_column_is_bold(reported: Path) -> None:
 
 
 # ---- what is missing
-
-
-def test_what_failed_or_was_not_run_is_said(reported: Path) -> None:
+def test_what_failed_or_was_not_run_is_said(reported):
     page = reported / "report.html"
     text = text_of(page)
     assert "Add: seed 1 failed" in text
@@ -143,7 +131,7 @@ def test_what_failed_or_was_not_run_is_said(reported: Path) -> None:
     assert "- **Add: seed 1 failed**" in (reported / "report.md").read_text()
 
 
-def test_a_model_that_is_only_timed_is_no_training(mlflow_database: str) -> None:
+def test_a_model_that_is_only_timed_is_no_training(mlflow_database):
     make_sweep("timed", ["readout", "speed"], [0, 1], with_pictures=False)
     sweep = read_sweep("timed")
     assert {trial.rows.get("readout") for trial in sweep.trainings()} == {"Ignore", "Add", "Project"}
@@ -152,17 +140,13 @@ def test_a_model_that_is_only_timed_is_no_training(mlflow_database: str) -> None
     assert len(sweep.trials) > 6
 
 
-def test_an_unknown_sweep_is_an_error_that_names_those_there_are(
-    mlflow_database: str, tmp_path: Path
-) -> None:
+def test_an_unknown_sweep_is_an_error_that_names_those_there_are(mlflow_database, tmp_path):
     make_sweep("first", ["readout"], [0], with_pictures=False)
     with pytest.raises(TrackingError, match=r"no sweep 'secnod' in sqlite.* there are: first"):
         write_report("secnod", tmp_path / "out")
 
 
-def test_one_seed_and_other_datasets_are_no_trouble(
-    mlflow_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_seed_and_other_datasets_are_no_trouble(mlflow_database, tmp_path, monkeypatch):
     monkeypatch.setattr(made_up_sweep, "DATASETS", ("redweb", "tartanair"))
     make_sweep("other", ["readout"], [5], with_pictures=False)
     text = text_of(write_report("other", tmp_path / "out"))
@@ -171,9 +155,7 @@ def test_one_seed_and_other_datasets_are_no_trouble(
     assert "tartanair" in text
 
 
-def test_a_remote_server_is_as_good(
-    mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_remote_server_is_as_good(mlflow_server, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     run_id = make_sweep("remote", ["readout"], [0])
     text = write_report("remote", tmp_path / "out").read_text()
@@ -183,31 +165,21 @@ def test_a_remote_server_is_as_good(
 
 
 # ---- forms
-
-
-def test_it_is_attached_to_the_sweeps_run(reported: Path) -> None:
+def test_it_is_attached_to_the_sweeps_run(reported):
     tracking.connect()
     client = MlflowClient()
     run = next(iter(client.search_runs(["1"], "tags.job = 'tune'")))
     there = {entry.path for entry in client.list_artifacts(run.info.run_id, "report")}
-    assert there == {
-        f"report/{name}" for name in ("charts", "report.html", "report.md", "tables.csv", "trials.csv")
-    }
-    assert len(client.list_artifacts(run.info.run_id, "report/charts")) == len(
-        list((reported / "charts").iterdir())
-    )
+    files = ("charts", "report.html", "report.md", "tables.csv", "trials.csv")
+    assert there == {f"report/{name}" for name in files}
+    charts = client.list_artifacts(run.info.run_id, "report/charts")
+    assert len(charts) == len(list((reported / "charts").iterdir()))
 
 
-def test_charts_are_files_too(reported: Path) -> None:
+def test_charts_are_files_too(reported):
     names = {path.name for path in (reported / "charts").iterdir()}
-    for chart in (
-        "readout_mean",
-        "readout_validation",
-        "readout_loss",
-        "backbone_mean",
-        "resolution",
-        "cost",
-    ):
+    readout = ("readout_mean", "readout_validation", "readout_loss")
+    for chart in (*readout, "backbone_mean", "resolution", "cost"):
         assert {f"{chart}.svg", f"{chart}.png"} <= names
         picture = cv2.imread(str(reported / "charts" / f"{chart}.png"))
         assert picture.std() > 5
@@ -234,7 +206,7 @@ class Nesting(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(reported: Path) -> None:
+def test_the_page_is_well_formed_and_needs_nothing_else(reported):
     text = (reported / "report.html").read_text()
     parser = Nesting()
     parser.feed(text)
@@ -248,8 +220,6 @@ def test_the_page_is_well_formed_and_needs_nothing_else(reported: Path) -> None:
 
 
 # ---- in a browser
-
-
 @pytest.fixture(scope="module")
 def browser(reported: Path) -> Iterator[Browser]:
     with browsing() as window:
@@ -257,16 +227,14 @@ def browser(reported: Path) -> Iterator[Browser]:
         yield window
 
 
-def test_nothing_is_fetched_and_nothing_complained_of(browser: Browser, reported: Path) -> None:
+def test_nothing_is_fetched_and_nothing_complained_of(browser, reported):
     assert browser.requested() == [(reported / "report.html").absolute().as_uri()]
     assert browser.complaints() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_and_follows_the_readers_colours(
-    browser: Browser, tmp_path: Path, scheme: str, width: int
-) -> None:
+def test_it_fits_and_follows_the_readers_colours(browser, tmp_path, scheme, width):
     browser.look(scheme, width)
     assert browser.run("return document.documentElement.scrollWidth") <= width
     picture = cv2.imread(str(browser.screenshot(tmp_path / "page.png")))
@@ -278,7 +246,7 @@ def test_it_fits_and_follows_the_readers_colours(
     assert abs(float(re.findall(r"\d+", heading)[0]) - corner) > 150
 
 
-def test_a_keyboard_sorts_a_table(browser: Browser) -> None:
+def test_a_keyboard_sorts_a_table(browser):
     script = """
       const table = document.querySelector('#backbone table');
       const button = [...table.querySelectorAll('th[data-column] button')].at(COLUMN);
@@ -309,7 +277,7 @@ def test_a_keyboard_sorts_a_table(browser: Browser) -> None:
     assert look() == (as_printed, "none")
 
 
-def test_what_has_no_figure_stays_last(browser: Browser) -> None:
+def test_what_has_no_figure_stays_last(browser):
     script = """
       const table = document.querySelector('#backbone table');
       [...table.querySelectorAll('th[data-column] button')].at(-3).click();
