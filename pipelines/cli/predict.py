@@ -88,7 +88,7 @@ def predict(
     given: dict[str, object] = {"side": side, "rule": rule, "device": device, "dtype": dtype}
     given |= {"batch_size": batch_size, "colours": colours, "ply": ply}
     given |= {"write": forms and _items(forms), "attention": attention and _items(attention)}
-    given |= {"references": reference and [_items(text) for text in reference]}
+    given["references"] = reference and [_items(text) for text in reference]
     settings = load_section("predict", PredictConfig, config, override or [], options=given)
     typer.echo(to_yaml(settings), nl=False, err=to_stdout)
     loaded = load_model(model)

@@ -40,8 +40,8 @@ def picture_rows(sweep: SweepResults) -> list[tuple[str, list[tuple[str, Picture
     first = {caption: place for place, caption in enumerate(_LABELS.values())}
     shown = []
     for dataset, number in sorted(rows):
-        captioned = sorted(rows[dataset, number].items(), key=lambda item: first.get(item[0], len(first)))
-        shown.append((f"{dataset}, validation image {number}", captioned))
+        pictures = sorted(rows[dataset, number].items(), key=lambda item: first.get(item[0], len(first)))
+        shown.append((f"{dataset}, validation image {number}", pictures))
     return shown
 
 
