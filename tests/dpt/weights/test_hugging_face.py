@@ -111,6 +111,7 @@ def test_other_readouts_and_taps_agree(readout):
     assert_same(ours(images), model(images).predicted_depth)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_large_agrees():
     model = theirs(**LARGE)

@@ -98,7 +98,10 @@ def runs(tmp_path, shards_folder, monkeypatch, mlflow_database, ray_session) -> 
     return Runs(tmp_path, shards_folder)
 
 
-@pytest.mark.parametrize("options", [EVERYTHING, SHARDED], ids=["copies", "shards"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(EVERYTHING, id="copies", marks=pytest.mark.slow), pytest.param(SHARDED, id="shards")],
+)
 def test_everything_at_once(runs, options):
     runs.losses("whole", options)
     runs.check_resumed("whole", options)
