@@ -1,7 +1,5 @@
 """The rules of the house: who may import whom, what lies at the top, and what no file may say."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 import re

@@ -4,8 +4,6 @@ Shards are a pure function of the plan, whoever writes them (`tests/datasets_pre
 it), so tests that only need prepared data need no Ray.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Iterator
