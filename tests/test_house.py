@@ -281,8 +281,8 @@ def test_an_arrow_upwards_and_a_circle_are_seen() -> None:
 
 
 HIDDEN = (
-    "import ray", "import ray.data as rd", "from ray.train import report", "if TYPE_CHECKING:\n    import ray",
-    "def late():\n    from ray import init", "importlib.import_module('ray.tune')",
+    "import ray", "import ray.data as rd", "from ray.train import report",
+    "if TYPE_CHECKING:\n    import ray", "def late():\n    from ray import init", "import_module('ray.tune')",
 )  # fmt: skip
 
 
