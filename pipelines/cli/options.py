@@ -14,7 +14,10 @@ from datasets_prep.errors import UserError
 Config = Annotated[
     str | None,
     typer.Option(
-        "--config", "-c", help="A YAML file, or built in: paper, mix6, demo.", show_default="the paper's"
+        "--config",
+        "-c",
+        help="A YAML file, or built in: paper, mix6, nyu, kitti, ade20k, pascal_context, folder, demo.",
+        show_default="the paper's",
     ),
 ]
 Overrides = Annotated[
