@@ -14,10 +14,10 @@ help: ## Show the targets.
 demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, ablate.
 	@$(BIN)/dpt demo
 
-check: setup ## Lint, types and every test without Ray (about two minutes).
+check: setup ## Lint, types and every test without Ray.
 	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault and not ray"
 
-test: setup ## The whole suite but proofs, faults and the fuzz campaign (a quarter of an hour).
+test: setup ## The whole suite but proofs, faults and the fuzz campaign (about 20 minutes).
 	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault"
 
 suite:
