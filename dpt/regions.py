@@ -1,8 +1,5 @@
 """Crops of published evaluations: KITTI's benchmark crop and Garg crop, NYUv2's Eigen crop."""
 
-from typing import Literal
-
-MetricRegion = Literal["all", "garg", "eigen"]
 KB_HEIGHT, KB_WIDTH = 352, 1216
 """Size in pixels of the images of KITTI's depth benchmark: the lowest rows and the middle columns."""
 
@@ -19,7 +16,7 @@ def kb_window(height: int, width: int) -> tuple[slice, slice]:
     return slice(top, height), slice(left, min(width, left + KB_WIDTH))
 
 
-def region_window(region: MetricRegion, height: int, width: int) -> tuple[slice, slice]:
+def region_window(region: str, height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of `region` in a `height` × `width` image: where ground truth counts.
 
     Raises ValueError if the region is not defined for this size.

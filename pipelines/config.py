@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from datasets_prep.errors import UserError
 from datasets_prep.settings import IngestSettings, StereoSettings
-from dpt.regions import MetricRegion
 from pipelines.sampling.plan import Sampling
 
 
@@ -19,6 +18,7 @@ class ConfigError(UserError):
 TaskName = Literal["depth", "metric_depth", "segmentation"]
 Schedule = Literal["constant", "poly", "cosine"]
 """`constant` is the paper's for depth; `poly` (power 0.9) the paper's for segmentation (section 4.2)."""
+MetricRegion = Literal["all", "garg", "eigen"]
 Executor = Literal["local", "ray"]
 Device = Literal["auto", "cpu", "cuda"]
 """`auto` uses GPUs if the cluster has any."""

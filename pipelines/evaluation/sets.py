@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dpt.regions import MetricRegion
+from pipelines.config import MetricRegion
 from pipelines.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, Column, PaperTable
 
 
