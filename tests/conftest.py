@@ -19,6 +19,8 @@ os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
 # By itself Ray lets everything else go first, the waiting test too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"
+# As many processes run as there are cores: threads of their own would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Each of the hundreds of processes that tests start would compile the project anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

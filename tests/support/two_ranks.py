@@ -25,7 +25,9 @@ def run_in_two_ranks(function: Callable[..., Any], folder: Path, *arguments: Any
 
 @cache
 def _pools() -> list[ProcessPoolExecutor]:
-    return [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(2)]
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["dpt"])  # imported once for both
+    return [ProcessPoolExecutor(1, context) for _ in range(2)]
 
 
 def _rank(rank: int, function: Callable[..., Any], folder: Path, arguments: tuple[Any, ...]) -> None:

@@ -122,7 +122,7 @@ def test_absurd_exr_size_is_refused_from_the_header():
 
 
 def test_exr_with_absurdly_many_channels_is_refused():
-    channels = {f"c{number:03d}": np.zeros((400, 500), np.float32) for number in range(600)}
+    channels = {f"c{number:03d}": np.zeros((400, 500), np.float32) for number in range(260)}
     with pytest.raises(BadSample, match="more than 50 megapixels"):
         maps.decode_exr(maps.encode_exr(channels), "depth", ("G",))
 

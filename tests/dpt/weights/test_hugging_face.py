@@ -16,6 +16,9 @@ from dpt.weights.hugging_face import _hugging_face_config, hugging_face_settings
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 LARGE |= {"backbone_out_indices": [5, 11, 17, 23], "neck_hidden_sizes": [256, 512, 1024, 1024]}
 HYBRID = {"is_hybrid": True, "neck_hidden_sizes": [256, 512, 768, 768], "readout_type": "project"}
+SHALLOW = {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]}
+SIZES = [(SHALLOW, 64), pytest.param({}, 384, marks=pytest.mark.slow)]
+"""Layers and sides in pixels: shallow and small, and as published."""
 ADE20K = {"use_batch_norm_in_fusion_residual": True, "use_bias_in_fusion_residual": False, "num_labels": 150}
 
 
@@ -51,16 +54,28 @@ def randomised(model):
     return model.eval()
 
 
-def theirs(task="DepthEstimation", **settings):
+def theirs(task="DepthEstimation", side=384, **settings):
+    model = randomised(on_meta(task, **settings))
+    if model.config.is_hybrid:  # it could resample its positions, and refuses other images all the same
+        model.dpt.embeddings.image_size = (side, side)
+    return model
+
+
+def on_meta(task, **settings):
     with torch.device("meta"):
-        model = getattr(transformers, f"DPTFor{task}")(transformers.DPTConfig(**settings))
-    return randomised(model)
+        return getattr(transformers, f"DPTFor{task}")(transformers.DPTConfig(**settings))
 
 
 def assert_same(ours, expected, tolerance=1e-5):
     assert ours.shape == expected.shape
     assert expected.std() > 1e-2 * expected.abs().max(), "the comparison would prove nothing"
     assert (ours - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def taps_of(model):
+    """Our setting for the layers that theirs taps; tensors alone do not tell."""
+    layers = [index + 1 for index in model.config.backbone_out_indices]
+    return {"taps": ("R0", "R1", *layers[2:]) if model.config.is_hybrid else tuple(layers)}
 
 
 @torch.no_grad()
@@ -80,15 +95,29 @@ def non_square(model, images):
     return model.head(model.neck(maps, images.shape[2] // 16, images.shape[3] // 16))
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "settings"),
+    [
+        ("dpt_base", "DepthEstimation", {}),
+        ("dpt_hybrid", "DepthEstimation", HYBRID),
+        ("dpt_hybrid_ade20k", "SemanticSegmentation", HYBRID | ADE20K),
+    ],
+)
+def test_published_sizes_are_recognised(name, task, settings):
+    tensors = on_meta(task, **settings).state_dict()
+    tensors = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in tensors.items()}
+    assert from_tensors(tensors, "model.safetensors").config == dpt.zoo.MODELS[name].config
+
+
 @torch.no_grad()
-def test_base_reads_their_folder_and_agrees(tmp_path):
-    model = theirs()
+@pytest.mark.parametrize(("layers", "side"), SIZES)
+def test_base_reads_their_folder_and_agrees(layers, side, tmp_path):
+    model = theirs(**layers)
     model.save_pretrained(tmp_path / "theirs")
     ours = dpt.load_weights(tmp_path / "theirs")
-    assert ours.config == dpt.create_model("dpt_base").config
-    images = torch.randn(1, 3, 384, 384)
+    images = torch.randn(1, 3, side, side)
     assert_same(ours(images), model(images).predicted_depth)
-    wide = torch.randn(1, 3, 192, 320)
+    wide = torch.randn(1, 3, side // 2, side)
     assert_same(ours(wide), non_square(model, wide))
 
     dpt.save_hugging_face(ours, tmp_path / "back")
@@ -124,38 +153,38 @@ def test_large_agrees():
 
 
 @torch.no_grad()
-def test_hybrid_agrees_and_round_trips(tmp_path):
-    model = theirs(**HYBRID)
-    ours = from_tensors(model.state_dict(), "model.safetensors")
-    assert ours.config == dpt.zoo.MODELS["dpt_hybrid"].config
-    images = torch.randn(1, 3, 384, 384)
+@pytest.mark.parametrize(("layers", "side"), SIZES)
+def test_hybrid_agrees_and_round_trips(layers, side, tmp_path):
+    model = theirs(side=side, **HYBRID, **layers)
+    ours = from_tensors(model.state_dict(), "model.safetensors", **taps_of(model))
+    images = torch.randn(1, 3, side, side)
     assert_same(ours(images), model(images).predicted_depth)
-    wide = torch.randn(1, 3, 96, 160)
+    wide = torch.randn(1, 3, side // 2, side)
     assert_same(ours(wide), non_square(model, wide))
 
     dpt.save_hugging_face(ours, tmp_path / "back")
     again = transformers.DPTForDepthEstimation.from_pretrained(tmp_path / "back").eval()
+    again.dpt.embeddings.image_size = (side, side)
     assert_same(again(images).predicted_depth, model(images).predicted_depth)
     assert dpt.load_weights(tmp_path / "back").config == ours.config
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [pytest.param("dpt_large_ade20k", LARGE, marks=pytest.mark.slow), ("dpt_hybrid_ade20k", HYBRID)],
+    ("settings", "side"),
+    [(HYBRID | SHALLOW, 64), *(pytest.param(model, 384, marks=pytest.mark.slow) for model in (HYBRID, LARGE))],
 )
-def test_segmentation_agrees(name, settings):
-    model = theirs("SemanticSegmentation", **settings, **ADE20K)
-    ours = from_tensors(model.state_dict(), "model.safetensors")
-    assert ours.config == dpt.zoo.MODELS[name].config
-    images = torch.randn(1, 3, 384, 384)
+def test_segmentation_agrees(settings, side):
+    model = theirs("SemanticSegmentation", side, **settings, **ADE20K)
+    ours = from_tensors(model.state_dict(), "model.safetensors", **taps_of(model))
+    images = torch.randn(1, 3, side, side)
     penultimate = []
     block = model.neck.fusion_stage.layers[2]
     block.register_forward_hook(lambda module, inputs, output: penultimate.append(output))
     logits = model(images).logits
     # their auxiliary head reads the last fusion block and is not upsampled; the paper's reads the one before
     auxiliary = nn.functional.interpolate(
-        model.auxiliary_head(penultimate[0]), size=(384, 384), mode="bilinear", align_corners=True
+        model.auxiliary_head(penultimate[0]), size=(side, side), mode="bilinear", align_corners=True
     )
     ours.training = True  # returns the auxiliary logits; its parts stay in evaluation mode
     for output, expected in zip(ours(images), (logits, auxiliary), strict=True):
