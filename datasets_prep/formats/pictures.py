@@ -31,6 +31,7 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 """Signature and IHDR, which must come first; text may follow."""
 
+_PNG_GREY = 0
 _JPEG_SCAN = b"\xff\xda"
 
 
@@ -84,7 +85,8 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
     """Decode the map in the grey PNG `data` without changing its values; errors begin with `role`.
 
     Some datasets store the map three times, as RGB; accepted if the channels are equal. Returns
-    (H, W) uint8 or uint16 as stored. Raises BadSample if it is not a PNG, damaged, or a colour picture.
+    (H, W) uint8 or uint16 as stored, also of samples of 1, 2 or 4 bits: 15 stays 15. Raises BadSample if it
+    is not a PNG, damaged, or a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
         raise BadSample(f"{role} is not a PNG ({len(data)} bytes, starts {data[:8]!r})")
@@ -97,6 +99,10 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
     if values.shape != (height, width) or values.dtype not in (np.uint8, np.uint16):
         found = f"{values.shape} {values.dtype}"
         raise BadSample(f"{role} PNG decodes to {found}, its header says {width}x{height}")
+    bits, colour_type = data[24], data[25]
+    if bits < 8 and colour_type == _PNG_GREY:
+        # OpenCV stretches them to 8 bits: with 4, from 0 … 15 to 0, 17, … 255.
+        values //= 255 // (2**bits - 1)
     return values
 
 
@@ -142,12 +148,21 @@ def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
     kinds = [kind for kind, _ in png_chunks(data, role)]
     if b"IDAT" not in kinds:
         raise BadSample(f"{role} PNG has no picture data")
+    return decode_with_opencv(data, f"{role} PNG", mode)
+
+
+def decode_with_opencv(data: bytes, what: str, mode: int) -> NDArray[Any]:
+    """Decode the picture `data` with OpenCV in an `IMREAD_…` mode; errors begin with `what`.
+
+    Returns (H, W) or (H, W, C) of the file's sample type, channels in the order BGR. Raises BadSample if it
+    cannot be decoded.
+    """
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error as error:
-        raise BadSample(f"{role} PNG cannot be decoded: {error.err}") from error
+        raise BadSample(f"{what} cannot be decoded: {error.err}") from error
     if values is None:
-        raise BadSample(f"{role} PNG cannot be decoded")
+        raise BadSample(f"{what} cannot be decoded")
     return values
 
 
