@@ -17,6 +17,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
+from datasets_prep.formats.jpeg import plain_versions
 
 MAX_PIXELS = 8192 * 6144
 """Larger pictures are refused by their header alone, so that no file can require more than about 1.5 GiB in
@@ -32,6 +33,7 @@ PNG_HEADER_BYTES = 33
 """Signature and IHDR, which must come first; text may follow."""
 
 _PNG_GREY = 0
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _JPEG_SCAN = b"\xff\xda"
 
 
@@ -47,7 +49,7 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
     elif data.startswith(_JPEG_MAGIC):
         # By the library that will decode it: a hostile file could show another size to another parser.
         try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+            height, width, _, _ = simplejpeg.decode_jpeg_header(next(plain_versions(data)), strict=True)
         except ValueError as error:
             raise BadSample(f"{role} JPEG damaged: {error}") from error
     else:
@@ -64,15 +66,24 @@ def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
     truncated JPEG is refused although its upper part could be shown: the grey rest would be taken for
     scenery.
     """
+    return decode_plain(data, role)[1]
+
+
+def decode_plain(data: bytes, role: str = "image") -> tuple[bytes, NDArray[np.uint8]]:
+    """As `decode_rgb`, with the bytes to keep of `data`: the same compressed picture for every decoder.
+
+    They have no metadata whose orientation other decoders apply, and, of a JPEG, no stray bytes.
+    """
     height, width = image_size(data, role)
     if data.startswith(_PNG_MAGIC):
         bgr = _decode_png(data, role, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         image: NDArray[np.uint8] = np.ascontiguousarray(bgr[..., ::-1])
+        plain = _without_metadata(data, role)
     else:
-        image = _decode_jpeg(data, role)
+        plain, image = _decode_jpeg(data, role)
     if image.shape != (height, width, 3):
         raise BadSample(f"{role} decodes to {image.shape}, its header says {width}x{height}")
-    return image
+    return plain, image
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
@@ -132,15 +143,25 @@ def check_size(height: int, width: int, role: str) -> None:
         raise BadSample(f"{role} declares {width}x{height} pixels, more than {most}")
 
 
-def _decode_jpeg(data: bytes, role: str) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, role: str) -> tuple[bytes, NDArray[np.uint8]]:
     scans = data.count(_JPEG_SCAN)
     if scans > MAX_JPEG_SCANS:
         raise BadSample(f"{role} JPEG has {scans} scans, more than {MAX_JPEG_SCANS}")
-    try:
-        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    except ValueError as error:
-        raise BadSample(f"{role} JPEG damaged: {error}") from error
-    return image
+    problems = []
+    for plain in plain_versions(data):
+        try:
+            return plain, simplejpeg.decode_jpeg(plain, colorspace="RGB", strict=True)
+        except ValueError as error:  # noqa: PERF203 (mostly one turn)
+            problems.append(error)
+    raise BadSample(f"{role} JPEG damaged: {problems[0]}") from problems[0]
+
+
+def _without_metadata(data: bytes, role: str) -> bytes:
+    """A PNG without the chunks that may hold an orientation: Exif, and texts, as XMP and older Exif are."""
+    if not any(kind in data for kind in _PNG_METADATA):
+        return data
+    kept = (chunk for chunk in png_chunks(data, role) if chunk[0] not in _PNG_METADATA)
+    return _PNG_MAGIC + b"".join(png_chunk(*chunk) for chunk in kept)
 
 
 def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
@@ -164,6 +185,12 @@ def decode_with_opencv(data: bytes, what: str, mode: int) -> NDArray[Any]:
     if values is None:
         raise BadSample(f"{what} cannot be decoded")
     return values
+
+
+def png_chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    """A PNG chunk of this `kind` and `content`, with its length and checksum."""
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def png_chunks(data: bytes, role: str) -> Iterator[tuple[bytes, memoryview]]:

@@ -20,7 +20,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import decode_rgb, encode_jpeg
+from datasets_prep.formats.pictures import decode_plain, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
 from datasets_prep.settings import IngestSettings, ResizeRule
 from datasets_prep.sources.base import RawSample, TargetKind
@@ -66,7 +66,7 @@ def normalize(
     Raises:
         BadSample: with the reason, if the sample is damaged, empty or flat.
     """
-    image = decode_rgb(raw.image)
+    data, image = decode_plain(raw.image)
     height, width = image.shape[:2]
     if raw.target.shape != (height, width) and not sizes_may_differ:
         rows, columns = raw.target.shape
@@ -75,7 +75,7 @@ def normalize(
     target = normalize_target(raw, target_kind, shape, settings.min_valid_share, settings.min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
     return {
-        "image": encode_resized(raw.image, image, shape, settings.jpeg_quality),
+        "image": encode_resized(data, image, shape, settings.jpeg_quality),
         "inverse_depth": encode_inverse_depth(target.inverse_depth),
         "height": shape[0],
         "width": shape[1],
@@ -223,7 +223,7 @@ def _footprints(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]
 def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
     """The image as JPEG of the size `shape` (height, width) and `quality`; `data` if it is that already.
 
-    `data` are the bytes of the image file, from which `image` (H, W, 3) uint8 RGB was decoded.
+    `data` are the plain bytes of the image file, and `image` (H, W, 3) uint8 its pixels (`decode_plain`).
     """
     if image.shape[:2] == shape:
         return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)
