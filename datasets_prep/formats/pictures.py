@@ -7,6 +7,7 @@ quarantine table can be understood by themselves.
 """
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from datasets_prep.errors import BadSample
+from datasets_prep.errors import BadSample, Note
 from datasets_prep.formats.jpeg import plain_versions
 
 MAX_PIXELS = 8192 * 6144
@@ -61,10 +62,10 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
 def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
     """Decode the whole JPEG or PNG `data`, of any channel count, to RGB; errors begin with `role`.
 
-    Alpha is dropped, grey is repeated, 16 bits become 8. EXIF orientation is ignored: ground truth belongs to
-    the pixels as stored. Returns (H, W, 3) uint8. Raises BadSample if the file is damaged anywhere. A
-    truncated JPEG is refused although its upper part could be shown: the grey rest would be taken for
-    scenery.
+    Alpha is dropped, grey is repeated, 16 bits become 8 (`dpt.predict.bit_depth`; a `Note` if stretched).
+    EXIF orientation is ignored: ground truth belongs to the pixels as stored. Returns (H, W, 3) uint8. Raises
+    BadSample if the file is damaged anywhere. A truncated JPEG is refused although its upper part could be
+    shown: the grey rest would be taken for scenery.
     """
     return decode_plain(data, role)[1]
 
@@ -76,7 +77,8 @@ def decode_plain(data: bytes, role: str = "image") -> tuple[bytes, NDArray[np.ui
     """
     height, width = image_size(data, role)
     if data.startswith(_PNG_MAGIC):
-        bgr = _decode_png(data, role, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        bgr = _in_eight_bits(data, _decode_png(data, role, mode))
         image: NDArray[np.uint8] = np.ascontiguousarray(bgr[..., ::-1])
         plain = _without_metadata(data, role)
     else:
@@ -84,6 +86,24 @@ def decode_plain(data: bytes, role: str = "image") -> tuple[bytes, NDArray[np.ui
     if image.shape != (height, width, 3):
         raise BadSample(f"{role} decodes to {image.shape}, its header says {width}x{height}")
     return plain, image
+
+
+def note_stretched(bits: int) -> None:
+    """Say of a photo of `bits` significant bits in 16 that it is stretched; nothing if it fills them."""
+    if bits < 16:
+        what = f"photo of {bits} bits in samples of 16"
+        warnings.warn(Note(f"{what}: stretched, its value {2**bits - 1} is white"), stacklevel=2)
+
+
+def _in_eight_bits(data: bytes, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    # Imported here: with it comes PyTorch, for which every loading process would wait.
+    from dpt.predict.bit_depth import eight_bits, significant_bits
+
+    bits = significant_bits(data, pixels)
+    note_stretched(bits)
+    return eight_bits(pixels, bits)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
