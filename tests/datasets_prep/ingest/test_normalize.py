@@ -39,7 +39,7 @@ def candidates(valid: np.ndarray, shape: tuple[int, int], i: int, j: int) -> dic
     return {(v, u): (v + half - y) ** 2 + (u + half - x) ** 2 for v, u in under if valid[v, u]}
 
 
-@pytest.mark.parametrize("shape", [(7, 9), (16, 24), (20, 30), (21, 31), (40, 60), (13, 60), (1, 45)])
+@pytest.mark.parametrize("shape", [(7, 9), (16, 24), (20, 30), (21, 31), (40, 30), (13, 60), (1, 45)])
 def test_resizing_takes_the_nearest_valid_pixel_of_the_footprint(shape):
     valid = np.random.default_rng(1).random((20, 30)) < 0.3
     # Every value is its own position, so that the chosen pixel is known.
@@ -65,7 +65,7 @@ def test_a_valid_pixel_reaches_no_output_pixel_beside_it(pixel, covers):
 
 
 def test_no_output_pixel_of_vga_is_valid_without_a_valid_pixel_under_it():
-    valid = np.random.default_rng(2).random((480, 640)) < 0.02
+    valid = np.random.default_rng(2).random((480, 640)) < 0.05
     _, out_valid = resize_nearest_valid(np.ones((480, 640), np.float32), valid, (384, 512))
     # From 5 to 4 pixels, each side: in a block, output i lies on the source pixels i and i + 1.
     blocks = valid.reshape(96, 5, 128, 5)
@@ -217,3 +217,26 @@ def test_a_wall_before_the_sky_is_not_flat():
 
 def test_without_a_resize_rule_sizes_are_kept():
     assert resized_shape(375, 1242, 384, "none") == (375, 1242)
+
+
+@pytest.mark.parametrize("side", [96, 77, 60, 40, 33, 150])
+def test_image_and_ground_truth_stay_in_one_frame_of_reference(side):
+    # Inverse depth is the brightness of the photo, of which no two parts are alike.
+    grain = np.random.default_rng(4).normal(size=(96, 140)).astype(np.float32)
+    smooth = cv2.normalize(cv2.GaussianBlur(grain, (0, 0), 3), None, 0.1, 0.9, cv2.NORM_MINMAX)
+    picture = np.repeat(np.round(smooth * 255).astype(np.uint8)[..., None], 3, axis=2)
+    sample = raw_sample(96, 140, image=encode_png(picture), target=smooth, quantity="inverse_depth")
+    row = normalize(sample, "metric", IngestSettings(side=side, jpeg_quality=98))
+    brightness = decode_image(row["image"])[..., 1].astype(float)
+    truth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(float)
+    correlations = {
+        (down, right): np.corrcoef(
+            brightness[2:-2, 2:-2].ravel(), np.roll(truth, (down, right), (0, 1))[2:-2, 2:-2].ravel()
+        )[0, 1]
+        for down, right in itertools.product((-1, 0, 1), repeat=2)
+    }
+    assert max(correlations, key=correlations.__getitem__) == (0, 0)
+    assert correlations[0, 0] > 0.99
+    # A shift of half a pixel to one side would make the two neighbours unequal.
+    assert abs(correlations[0, 1] - correlations[0, -1]) < 0.05
+    assert abs(correlations[1, 0] - correlations[-1, 0]) < 0.05
