@@ -1,4 +1,4 @@
-"""Errors that a user can fix: the command line shows their message alone."""
+"""Errors that a user can fix, and notes: the command line shows their message alone."""
 
 
 class UserError(ValueError):
@@ -15,3 +15,7 @@ class BadSample(ValueError):
 
 class WrongLayout(UserError):
     """A folder that does not have the layout of its source; the message says what was expected and found."""
+
+
+class Note(UserWarning):
+    """What was done with data that are used; the manifest counts its message, which names no file."""

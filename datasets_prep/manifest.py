@@ -14,7 +14,7 @@ Readers trust only what a manifest names.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -59,6 +59,7 @@ class Manifest:
         samples: split → number of rows.
         quarantined: number of samples that were left out (listed in `quarantine.parquet`).
         statistics: means over all samples, for display.
+        notes: what was done to samples that are used, with their number; see `errors.Note`.
         shards: all shards with rows.
         schema_version: version of `schema.SCHEMA`.
     """
@@ -71,6 +72,7 @@ class Manifest:
     quarantined: int
     statistics: dict[str, float]
     shards: list[Shard]
+    notes: dict[str, int] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     @property

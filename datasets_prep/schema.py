@@ -10,6 +10,7 @@ libraries decode, so a reader needs none of this code:
 
 For training, the image is always a JPEG: the source's own bytes if it is a JPEG of the right size, so that no
 generation is lost, else encoded once. (A PNG of the right size is not kept: it decodes four times slower.)
+Kept bytes have no Exif or XMP, whose orientation other decoders would apply.
 
 Inverse depth is stored divided by its maximum, so it lies in [0, 1] with 1 the nearest valid point and 0
 infinitely far (sky): float16 then keeps 11 significant bits over a depth range of 1 : 16,000 in any unit.

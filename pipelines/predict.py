@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 import torch
@@ -23,9 +22,10 @@ from numpy.typing import NDArray
 
 import dpt
 from datasets_prep.errors import UserError
-from datasets_prep.formats.pictures import encode_png
+from datasets_prep.formats.pictures import encode_png, note_stretched
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
+from dpt.predict.bit_depth import decode_photo
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import colourise, display_range, overlay
 from dpt.predict.depth import input_size, inverse_depth_of, predict_batch
@@ -260,9 +260,9 @@ def read_image(source: Input) -> Image:
     where = "standard input" if source.is_standard_input else str(source.path)
     data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    except cv2.error as error:  # among others, more pixels than OpenCV decodes
-        raise BadImage(f"{where} is not a readable image: {error.err}") from error
-    if decoded is None:
-        raise BadImage(f"{where} is not a readable image")
-    return np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
+        image, bits = decode_photo(data)
+    except ValueError as error:
+        raise BadImage(f"{where} is {error}") from error
+    if bits is not None:
+        note_stretched(bits)
+    return image

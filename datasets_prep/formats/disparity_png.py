@@ -6,14 +6,18 @@ Disparity: 16 bits of grey and two tEXt chunks, disparity = `offset` + `scale` Â
 
 import math
 import re
-import struct
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import PNG_HEADER_BYTES, decode_grey_png, encode_png, png_chunks
+from datasets_prep.formats.pictures import (
+    PNG_HEADER_BYTES,
+    decode_grey_png,
+    encode_png,
+    png_chunk,
+    png_chunks,
+)
 
 _TENTHS = 10
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
@@ -65,8 +69,7 @@ def decode_uncertainty(data: bytes, role: str = "uncertainty") -> NDArray[np.flo
 
 
 def _text_chunk(key: str, value: str) -> bytes:
-    body = b"tEXt" + key.encode("latin-1") + b"\0" + value.encode("latin-1")
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png_chunk(b"tEXt", key.encode("latin-1") + b"\0" + value.encode("latin-1"))
 
 
 def _text_chunks(data: bytes, role: str) -> dict[str, str]:

@@ -131,7 +131,9 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
     """Decode one channel of the single-part OpenEXR file `data`; errors begin with `role`.
 
     The `channels` are names in order of preference; if the file has none of them, its only channel is taken.
-    Returns (H, W) float32. Raises BadSample if it is damaged, has several parts, or none of the channels.
+    Returns (H, W) float32, the display window: its pixels are those of the picture; where the data window
+    does not cover it there is NaN. Raises BadSample if it is damaged, has several parts, or none of the
+    channels.
     """
     # Imported here: only one dataset needs it, and every worker would pay for loading it.
     import OpenEXR  # type: ignore[import-not-found, unused-ignore]
@@ -139,10 +141,11 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
     try:
         parts = OpenEXR.File(io.BytesIO(data), header_only=True, num_threads=1).parts
         if len(parts) == 1:
-            low, high = parts[0].header["dataWindow"]
-            width, height = (int(side) + 1 for side in high - low)
+            left, top, width, height = _window(parts[0].header["dataWindow"])
+            shown_left, shown_top, shown_width, shown_height = _window(parts[0].header["displayWindow"])
             # All channels are decoded together, so all count towards the size.
             check_size(height, width * max(1, len(parts[0].header["channels"])), role)
+            check_size(shown_height, shown_width, role)
             found = OpenEXR.File(io.BytesIO(data), separate_channels=True, num_threads=1).channels()
     except BadSample:
         raise
@@ -156,7 +159,19 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
     values = found[names[0]].pixels
     if values is None or values.shape != (height, width):
         raise BadSample(f"{role} EXR damaged: channel {names[0]} does not cover {width}x{height}")
-    return values.astype(np.float32)
+    if (left, top, width, height) == (shown_left, shown_top, shown_width, shown_height):
+        return values.astype(np.float32)
+    shown = np.full((shown_height, shown_width), np.nan, np.float32)
+    x, y = left - shown_left, top - shown_top
+    covered = values[max(0, -y) : max(0, shown_height - y), max(0, -x) : max(0, shown_width - x)]
+    shown[max(0, y) :, max(0, x) :][: covered.shape[0], : covered.shape[1]] = covered
+    return shown
+
+
+def _window(corners: Any) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a box, which EXR stores as (x, y) of its first and last pixel."""
+    (left, top), (right, bottom) = ((int(x), int(y)) for x, y in corners)
+    return left, top, right - left + 1, bottom - top + 1
 
 
 def encode_exr(channels: dict[str, NDArray[np.float32]]) -> bytes:

@@ -7,6 +7,7 @@ quarantine table can be understood by themselves.
 """
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from datasets_prep.errors import BadSample
+from datasets_prep.errors import BadSample, Note
+from datasets_prep.formats.jpeg import plain_versions
 
 MAX_PIXELS = 8192 * 6144
 """Larger pictures are refused by their header alone, so that no file can require more than about 1.5 GiB in
@@ -31,6 +33,8 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_HEADER_BYTES = 33
 """Signature and IHDR, which must come first; text may follow."""
 
+_PNG_GREY = 0
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _JPEG_SCAN = b"\xff\xda"
 
 
@@ -46,7 +50,7 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
     elif data.startswith(_JPEG_MAGIC):
         # By the library that will decode it: a hostile file could show another size to another parser.
         try:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+            height, width, _, _ = simplejpeg.decode_jpeg_header(next(plain_versions(data)), strict=True)
         except ValueError as error:
             raise BadSample(f"{role} JPEG damaged: {error}") from error
     else:
@@ -58,20 +62,48 @@ def image_size(data: bytes, role: str = "image") -> tuple[int, int]:
 def decode_rgb(data: bytes, role: str = "image") -> NDArray[np.uint8]:
     """Decode the whole JPEG or PNG `data`, of any channel count, to RGB; errors begin with `role`.
 
-    Alpha is dropped, grey is repeated, 16 bits become 8. EXIF orientation is ignored: ground truth belongs to
-    the pixels as stored. Returns (H, W, 3) uint8. Raises BadSample if the file is damaged anywhere. A
-    truncated JPEG is refused although its upper part could be shown: the grey rest would be taken for
-    scenery.
+    Alpha is dropped, grey is repeated, 16 bits become 8 (`dpt.predict.bit_depth`; a `Note` if stretched).
+    EXIF orientation is ignored: ground truth belongs to the pixels as stored. Returns (H, W, 3) uint8. Raises
+    BadSample if the file is damaged anywhere. A truncated JPEG is refused although its upper part could be
+    shown: the grey rest would be taken for scenery.
+    """
+    return decode_plain(data, role)[1]
+
+
+def decode_plain(data: bytes, role: str = "image") -> tuple[bytes, NDArray[np.uint8]]:
+    """As `decode_rgb`, with the bytes to keep of `data`: the same compressed picture for every decoder.
+
+    They have no metadata whose orientation other decoders apply, and, of a JPEG, no stray bytes.
     """
     height, width = image_size(data, role)
     if data.startswith(_PNG_MAGIC):
-        bgr = _decode_png(data, role, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        bgr = _in_eight_bits(data, _decode_png(data, role, mode))
         image: NDArray[np.uint8] = np.ascontiguousarray(bgr[..., ::-1])
+        plain = _without_metadata(data, role)
     else:
-        image = _decode_jpeg(data, role)
+        plain, image = _decode_jpeg(data, role)
     if image.shape != (height, width, 3):
         raise BadSample(f"{role} decodes to {image.shape}, its header says {width}x{height}")
-    return image
+    return plain, image
+
+
+def note_stretched(bits: int) -> None:
+    """Say of a photo of `bits` significant bits in 16 that it is stretched; nothing if it fills them."""
+    if bits < 16:
+        what = f"photo of {bits} bits in samples of 16"
+        warnings.warn(Note(f"{what}: stretched, its value {2**bits - 1} is white"), stacklevel=2)
+
+
+def _in_eight_bits(data: bytes, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    # Imported here: with it comes PyTorch, for which every loading process would wait.
+    from dpt.predict.bit_depth import eight_bits, significant_bits
+
+    bits = significant_bits(data, pixels)
+    note_stretched(bits)
+    return eight_bits(pixels, bits)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int = 92) -> bytes:
@@ -84,7 +116,8 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
     """Decode the map in the grey PNG `data` without changing its values; errors begin with `role`.
 
     Some datasets store the map three times, as RGB; accepted if the channels are equal. Returns
-    (H, W) uint8 or uint16 as stored. Raises BadSample if it is not a PNG, damaged, or a colour picture.
+    (H, W) uint8 or uint16 as stored, also of samples of 1, 2 or 4 bits: 15 stays 15. Raises BadSample if it
+    is not a PNG, damaged, or a colour picture.
     """
     if not data.startswith(_PNG_MAGIC):
         raise BadSample(f"{role} is not a PNG ({len(data)} bytes, starts {data[:8]!r})")
@@ -97,6 +130,10 @@ def decode_grey_png(data: bytes, role: str) -> NDArray[np.uint8] | NDArray[np.ui
     if values.shape != (height, width) or values.dtype not in (np.uint8, np.uint16):
         found = f"{values.shape} {values.dtype}"
         raise BadSample(f"{role} PNG decodes to {found}, its header says {width}x{height}")
+    bits, colour_type = data[24], data[25]
+    if bits < 8 and colour_type == _PNG_GREY:
+        # OpenCV stretches them to 8 bits: with 4, from 0 … 15 to 0, 17, … 255.
+        values //= 255 // (2**bits - 1)
     return values
 
 
@@ -126,15 +163,25 @@ def check_size(height: int, width: int, role: str) -> None:
         raise BadSample(f"{role} declares {width}x{height} pixels, more than {most}")
 
 
-def _decode_jpeg(data: bytes, role: str) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, role: str) -> tuple[bytes, NDArray[np.uint8]]:
     scans = data.count(_JPEG_SCAN)
     if scans > MAX_JPEG_SCANS:
         raise BadSample(f"{role} JPEG has {scans} scans, more than {MAX_JPEG_SCANS}")
-    try:
-        image: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-    except ValueError as error:
-        raise BadSample(f"{role} JPEG damaged: {error}") from error
-    return image
+    problems = []
+    for plain in plain_versions(data):
+        try:
+            return plain, simplejpeg.decode_jpeg(plain, colorspace="RGB", strict=True)
+        except ValueError as error:  # noqa: PERF203 (mostly one turn)
+            problems.append(error)
+    raise BadSample(f"{role} JPEG damaged: {problems[0]}") from problems[0]
+
+
+def _without_metadata(data: bytes, role: str) -> bytes:
+    """A PNG without the chunks that may hold an orientation: Exif, and texts, as XMP and older Exif are."""
+    if not any(kind in data for kind in _PNG_METADATA):
+        return data
+    kept = (chunk for chunk in png_chunks(data, role) if chunk[0] not in _PNG_METADATA)
+    return _PNG_MAGIC + b"".join(png_chunk(*chunk) for chunk in kept)
 
 
 def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
@@ -142,13 +189,28 @@ def _decode_png(data: bytes, role: str, mode: int) -> NDArray[Any]:
     kinds = [kind for kind, _ in png_chunks(data, role)]
     if b"IDAT" not in kinds:
         raise BadSample(f"{role} PNG has no picture data")
+    return decode_with_opencv(data, f"{role} PNG", mode)
+
+
+def decode_with_opencv(data: bytes, what: str, mode: int) -> NDArray[Any]:
+    """Decode the picture `data` with OpenCV in an `IMREAD_…` mode; errors begin with `what`.
+
+    Returns (H, W) or (H, W, C) of the file's sample type, channels in the order BGR. Raises BadSample if it
+    cannot be decoded.
+    """
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error as error:
-        raise BadSample(f"{role} PNG cannot be decoded: {error.err}") from error
+        raise BadSample(f"{what} cannot be decoded: {error.err}") from error
     if values is None:
-        raise BadSample(f"{role} PNG cannot be decoded")
+        raise BadSample(f"{what} cannot be decoded")
     return values
+
+
+def png_chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    """A PNG chunk of this `kind` and `content`, with its length and checksum."""
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def png_chunks(data: bytes, role: str) -> Iterator[tuple[bytes, memoryview]]:

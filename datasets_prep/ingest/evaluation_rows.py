@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import decode_rgb
+from datasets_prep.formats.pictures import decode_plain
 from datasets_prep.ingest.normalize import raw_inverse_depth
 from datasets_prep.schema import POINT_PAIR, encode_depth
 from datasets_prep.sources.base import RawPointPair, RawSample, TargetKind
@@ -22,7 +22,8 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
     the benchmark's authors chose its images. `scale` is set if `target_kind` is metric. Raises BadSample with
     the reason, if image or ground truth are damaged, of different sizes, or empty.
     """
-    height, width = decode_rgb(raw.image).shape[:2]
+    data, image = decode_plain(raw.image)
+    height, width = image.shape[:2]
     inverse, valid = raw_inverse_depth(raw)
     if valid.shape != (height, width):
         rows, columns = valid.shape
@@ -34,7 +35,7 @@ def evaluation_depth_columns(raw: RawSample, target_kind: TargetKind) -> dict[st
     depth = np.full(valid.shape, np.nan, np.float32)
     depth[valid] = raw.target[valid] if raw.quantity == "depth" else 1 / values
     return {
-        "image": raw.image,
+        "image": data,
         "depth": encode_depth(depth),
         "height": height,
         "width": width,
@@ -53,12 +54,13 @@ def point_pair_columns(raw: RawPointPair) -> dict[str, Any]:
 
     Raises BadSample if the image is damaged or a point lies outside it.
     """
-    height, width = decode_rgb(raw.image).shape[:2]
+    data, image = decode_plain(raw.image)
+    height, width = image.shape[:2]
     for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):
         if not (0 <= y < height and 0 <= x < width):
             raise BadSample(f"point {name} at row {y}, column {x} lies outside the image of {width}x{height}")
     return {
-        "image": raw.image,
+        "image": data,
         "point_pair": {field.name: getattr(raw, field.name) for field in POINT_PAIR},
         "height": height,
         "width": width,

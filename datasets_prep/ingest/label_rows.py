@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import decode_rgb
+from datasets_prep.formats.pictures import decode_plain
 from datasets_prep.ingest.normalize import encode_resized, nearest_indices, resized_shape
 from datasets_prep.schema import encode_label
 from datasets_prep.settings import IngestSettings
@@ -25,18 +25,18 @@ def label_columns(raw: RawLabels, settings: IngestSettings, for_evaluation: bool
     Else `settings` decide size, JPEG quality and the least share of labelled pixels. Raises BadSample with
     the reason, if image or labels are damaged, differ in size, or too few are labelled.
     """
-    image = decode_rgb(raw.image)
+    data, image = decode_plain(raw.image)
     height, width = image.shape[:2]
     if raw.labels.shape != (height, width):
         rows, columns = raw.labels.shape
         raise BadSample(f"size mismatch: image is {width}x{height}, label map is {columns}x{rows}")
     share, least = float(np.mean(raw.labels != IGNORED_LABEL)), settings.min_valid_share
-    shape, data = (height, width), raw.image
+    shape = height, width
     if not for_evaluation:
         if share < least:
             raise BadSample(f"only {share:.2%} of the pixels are labelled, at least {least:.2%} needed")
         shape = resized_shape(height, width, settings.side, settings.resize)
-        data = encode_resized(raw.image, image, shape, settings.jpeg_quality)
+        data = encode_resized(data, image, shape, settings.jpeg_quality)
     rows, columns = nearest_indices((height, width), shape)
     return {
         "image": data,

@@ -6,8 +6,8 @@ All datasets are brought to one representation here, and only here (paper sectio
   infinitely far; affine targets, whose zero has no meaning, are stretched to [0, 1].
 * Sky, where a source marks it, is valid and 0: the network is to learn that it is far.
 * The image is averaged over areas when it shrinks. Ground truth is never averaged: each output pixel takes
-  the nearest valid source pixel inside its own footprint, so no value is invented across a depth edge or from
-  invalid pixels.
+  the nearest valid source pixel that overlaps its own footprint, so no value is invented across a depth edge,
+  from invalid pixels or from neighbours.
 """
 
 import itertools
@@ -20,7 +20,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import decode_rgb, encode_jpeg
+from datasets_prep.formats.pictures import decode_plain, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
 from datasets_prep.settings import IngestSettings, ResizeRule
 from datasets_prep.sources.base import RawSample, TargetKind
@@ -66,7 +66,7 @@ def normalize(
     Raises:
         BadSample: with the reason, if the sample is damaged, empty or flat.
     """
-    image = decode_rgb(raw.image)
+    data, image = decode_plain(raw.image)
     height, width = image.shape[:2]
     if raw.target.shape != (height, width) and not sizes_may_differ:
         rows, columns = raw.target.shape
@@ -75,7 +75,7 @@ def normalize(
     target = normalize_target(raw, target_kind, shape, settings.min_valid_share, settings.min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
     return {
-        "image": encode_resized(raw.image, image, shape, settings.jpeg_quality),
+        "image": encode_resized(data, image, shape, settings.jpeg_quality),
         "inverse_depth": encode_inverse_depth(target.inverse_depth),
         "height": shape[0],
         "width": shape[1],
@@ -181,38 +181,49 @@ def nearest_indices(old: tuple[int, ...], new: tuple[int, int]) -> tuple[NDArray
 def resize_nearest_valid(
     values: NDArray[np.float32], valid: NDArray[np.bool_], shape: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Resize without mixing values: the nearest valid source pixel inside each output pixel's footprint.
+    """Resize without mixing values: the nearest valid source pixel under each output pixel's footprint.
 
-    The footprint reaches ⌈o / n⌉ // 2 pixels around the source pixel under the centre: from o = 9 to n = 3
-    that is 1, so output pixel 1, centred in source pixel 4, may take 3 to 5 and nothing of its neighbours.
-    All output pixels try the same offset at once, the nearest first; equal distances are ordered by (dy, dx).
+    The footprint of output pixel i of n is [i · o / n, (i + 1) · o / n) of o source pixels: from 10 to 8,
+    output pixel 1 covers [1.25, 2.5), so it may take source pixels 1 and 2 and nothing of their neighbours.
+    Nearest is by distance of the centres; of equal ones the upper, then the left pixel is taken.
 
     From `values` (h, w) float32 and `valid` (h, w) bool to (H, W) = `shape`, smaller or larger, of the same
     types; an output pixel is invalid where its whole footprint is.
     """
-    rows, columns = nearest_indices(values.shape, shape)
-    out = values[rows[:, None], columns[None, :]]
-    out_valid = valid[rows[:, None], columns[None, :]]
-    reaches = (max(0, -(-o // n) // 2) for o, n in zip(values.shape, shape, strict=True))
-    offsets = itertools.product(*(range(-reach, reach + 1) for reach in reaches))
-    height, width = values.shape
-    # The nearest, (0, 0), has been taken already.
-    for dy, dx in sorted(offsets, key=lambda o: (o[0] ** 2 + o[1] ** 2, o))[1:]:
-        missing_rows, missing_columns = np.nonzero(~out_valid)
-        if missing_rows.size == 0:
-            break
-        y = np.clip(rows[missing_rows] + dy, 0, height - 1)
-        x = np.clip(columns[missing_columns] + dx, 0, width - 1)
-        found = valid[y, x]
-        out[missing_rows[found], missing_columns[found]] = values[y[found], x[found]]
-        out_valid[missing_rows[found], missing_columns[found]] = True
+    (height, width), (rows, columns) = values.shape, shape
+    centres = np.ix_(*nearest_indices(values.shape, shape))
+    out, out_valid = values[centres], valid[centres]
+    # Most centres are valid; of the others, only footprints that have a valid pixel are searched.
+    counts = cv2.integral(valid.astype(np.uint8))
+    (top, bottom), (left, right) = (_footprints(o, n) for o, n in zip(values.shape, shape, strict=True))
+    above, below = counts[top], counts[bottom]
+    i, j = np.nonzero(~out_valid & (below[:, right] - below[:, left] > above[:, right] - above[:, left]))
+    best = np.full(i.size, np.iinfo(np.int64).max)
+    for dy, dx in itertools.product(range((bottom - top).max()), range((right - left).max())):
+        y, x = top[i] + dy, left[j] + dx
+        inside = (y < bottom[i]) & (x < right[j])
+        # Vertical and horizontal distance in units of 1 / (2 · rows · columns) source pixels.
+        down = columns * ((2 * y + 1) * rows - (2 * i + 1) * height)
+        across = rows * ((2 * x + 1) * columns - (2 * j + 1) * width)
+        distance = down**2 + across**2
+        y, x = np.minimum(y, height - 1), np.minimum(x, width - 1)
+        nearer = inside & valid[y, x] & (distance < best)
+        best[nearer] = distance[nearer]
+        out[i[nearer], j[nearer]] = values[y[nearer], x[nearer]]
+        out_valid[i[nearer], j[nearer]] = True
     return out, out_valid
+
+
+def _footprints(old: int, new: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """First source pixel of `old` that overlaps each of `new` output pixels, and the one behind the last."""
+    i = np.arange(new)
+    return i * old // new, -((i + 1) * -old // new)
 
 
 def encode_resized(data: bytes, image: NDArray[np.uint8], shape: tuple[int, int], quality: int) -> bytes:
     """The image as JPEG of the size `shape` (height, width) and `quality`; `data` if it is that already.
 
-    `data` are the bytes of the image file, from which `image` (H, W, 3) uint8 RGB was decoded.
+    `data` are the plain bytes of the image file, and `image` (H, W, 3) uint8 its pixels (`decode_plain`).
     """
     if image.shape[:2] == shape:
         return data if simplejpeg.is_jpeg(data) else encode_jpeg(image, quality)

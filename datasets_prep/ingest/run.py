@@ -12,17 +12,19 @@ when the others are done, and if it still cannot be written the job stops, to be
 import itertools
 import json
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TextIO
 
 import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from datasets_prep.errors import BadSample, UserError, WrongLayout
+from datasets_prep.errors import BadSample, Note, UserError, WrongLayout
 from datasets_prep.ingest.row import make_row
 from datasets_prep.ingest.shard_file import (
     AVERAGED_COLUMNS,
@@ -187,12 +189,40 @@ def _add_rows(
     shard: ShardWriter, plan: ShardPlan, source: Source, root: DigestingFolder, settings: IngestSettings
 ) -> None:
     """Read, normalise and add a shard's samples; unusable ones are quarantined."""
-    for sample in plan.samples:
-        try:
-            shard.add(make_row(source, root, sample, plan.split, settings))
-        except BadSample as error:  # noqa: PERF203 (each turn reads files)
-            where = {"sample_id": sample.sample_id, "source_path": sample.files["image"]}
-            shard.quarantine.append({**where, "reason": str(error)})
+    with _collecting_notes() as notes:
+        for sample in plan.samples:
+            notes.clear()
+            try:
+                shard.add(make_row(source, root, sample, plan.split, settings))
+                shard.notes.update(notes)
+            except BadSample as error:
+                where = {"sample_id": sample.sample_id, "source_path": sample.files["image"]}
+                shard.quarantine.append({**where, "reason": str(error)})
+
+
+@contextmanager
+def _collecting_notes() -> Iterator[list[str]]:
+    """A list to which each `Note` said in the block is appended; other warnings are shown as ever."""
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, Note):
+                notes.append(str(message))
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = collect
+        warnings.simplefilter("always", Note)
+        yield notes
 
 
 # ---- the end
@@ -212,8 +242,10 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
             f"(all of them: {version_folder.uri}/{QUARANTINE_NAME})"
         )
     samples: Counter[str] = Counter()
+    notes: Counter[str] = Counter()
     for result in results:
         samples[result["split"]] += result["rows"]
+        notes.update(result["notes"])
     fields = ("name", "split", "rows", "row_groups", "bytes", "sha256")
     manifest = Manifest(
         dataset=plan.dataset,
@@ -223,6 +255,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
         samples={split: count for split, count in sorted(samples.items()) if count},
         quarantined=len(quarantine),
         statistics=_means(results),
+        notes=dict(notes),
         shards=[Shard(**{field: result[field] for field in fields}) for result in results if result["rows"]],
     )
     version_folder.write_text(MANIFEST_NAME, manifest.to_json())

@@ -6,6 +6,7 @@ shard is recognised by its name and footer alone.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ AVERAGED_COLUMNS = ("valid_share", "sky_share", "inverse_depth_median")
 
 _FOOTER_PLAN = b"dpt.plan"
 _FOOTER_QUARANTINE = b"dpt.quarantine"
+_FOOTER_NOTES = b"dpt.notes"
 _BLOB_COLUMNS = frozenset(field.name for field in SCHEMA if pa.types.is_binary(field.type))
 _PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in _BLOB_COLUMNS]
 _READ_BYTES = 2**20
@@ -37,10 +39,14 @@ QuarantineEntry = dict[str, str]
 
 
 class ShardWriter:
-    """Collects a shard's rows for `writer`, and its `quarantine` of samples left out; see `writing_shard`."""
+    """Collects a shard's rows for `writer`; see `writing_shard`.
+
+    Its `quarantine` lists samples that are left out, its `notes` count those used that something was done to.
+    """
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self.quarantine: list[QuarantineEntry] = []
+        self.notes: Counter[str] = Counter()
         self._writer = writer
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
@@ -75,7 +81,11 @@ def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
         yield shard
         shard.close_row_group()
         writer.add_key_value_metadata(
-            {_FOOTER_PLAN: version, _FOOTER_QUARANTINE: json.dumps(shard.quarantine)}
+            {
+                _FOOTER_PLAN: version,
+                _FOOTER_QUARANTINE: json.dumps(shard.quarantine),
+                _FOOTER_NOTES: json.dumps(shard.notes, sort_keys=True),
+            }
         )
 
 
@@ -100,7 +110,7 @@ def describe_shard(file: BinaryIO) -> dict[str, Any]:
     """The description of a finished shard for the manifest, from its open `file`.
 
     Returns `rows`, `row_groups` (rows of each), `bytes`, `sha256`, `sums` (column → sum and count of its
-    non-null values) and `quarantine`.
+    non-null values), `quarantine` and `notes` (message → number of samples).
     """
     size, digest = digest_file(file)
     parquet = pq.ParquetFile(file)
@@ -113,6 +123,7 @@ def describe_shard(file: BinaryIO) -> dict[str, Any]:
         "sha256": digest,
         "sums": {name: _sum_and_count(columns.column(name)) for name in AVERAGED_COLUMNS},
         "quarantine": json.loads(metadata.metadata[_FOOTER_QUARANTINE]),
+        "notes": json.loads(metadata.metadata.get(_FOOTER_NOTES, b"{}")),
     }
 
 

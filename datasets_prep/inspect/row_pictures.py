@@ -50,7 +50,7 @@ def _of_inverse_depth(values: NDArray[np.float32], shape: tuple[int, int]) -> li
 
 
 def _of_labels(labels: NDArray[np.uint8], shape: tuple[int, int]) -> list[Picture]:
-    labels = np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    labels = np.asarray(cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
     return [paint_classes(labels), _grey(np.where(labels != IGNORED_LABEL, _VALID, 0))]
 
 

@@ -100,7 +100,7 @@ def put_sky_far(disparity: Disparity, sky: NDArray[np.bool_], max_uncertainty: f
     pixel has an uncertainty below `max_uncertainty`.
     """
     height, width = disparity.values.shape
-    resized = cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    resized = cv2.resize(sky.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) > 0
     known = ~resized & (disparity.uncertainty < max_uncertainty)
     if not known.any():
         return disparity

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import Note, UserError
 from pipelines.cli import evaluate, options, predict, prepare, registry, train
 
 app = typer.Typer(
@@ -107,10 +108,23 @@ def show_config(
     typer.echo(to_yaml(load_section(job, section, config, overrides or [])), nl=False)
 
 
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A `Note` as its message alone, other warnings as Python prints them."""
+    if issubclass(category, Note):
+        return f"{message}\n"
+    return _python_format(message, category, filename, lineno, line)
+
+
+_python_format = warnings.formatwarning
+
+
 def main() -> None:
     """Run the command line; a `UserError` is printed as one line, not as a traceback."""
     # Ray gives workers their own working directory, but the user's paths are relative to this one.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    warnings.formatwarning = _format_warning
     try:
         app()
     except UserError as error:

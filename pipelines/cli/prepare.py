@@ -101,6 +101,8 @@ def prepare(
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
     if done.manifest.quarantined:
         typer.echo(f"what was left out, and why: {done.folder.uri}/quarantine.parquet")
+    for note, count in done.manifest.notes.items():
+        typer.echo(f"{count} samples: {note}")
     typer.echo(f"manifest: {done.folder.uri}/manifest.json")
 
 

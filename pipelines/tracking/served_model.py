@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import cv2
 import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
 import dpt
+from dpt.predict.bit_depth import decode_photo
 from dpt.predict.classes import predict_classes
 from dpt.predict.depth import predict_inverse_depth
 
@@ -44,10 +44,7 @@ class RegisteredDPT(PythonModel):
         return pd.DataFrame({column: [self._predict_one(bytes(data)) for data in model_input["image"]]})
 
     def _predict_one(self, data: bytes) -> bytes:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise ValueError("image: the bytes are not a readable image file")
-        image = np.ascontiguousarray(decoded[..., ::-1], np.uint8)
+        image, _ = decode_photo(data)
         if self._model.config.task == "segmentation":
             (prediction,) = predict_classes(self._model, [image])
         else:

@@ -14,6 +14,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats import pictures as formats
 from datasets_prep.formats.hdf5 import decode_hdf5_array, encode_hdf5_arrays
+from datasets_prep.formats.tiff import decode_tiff
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -132,6 +133,16 @@ def test_16_bit_grey_png_typed_by_hand():
     data = png_typed_by_hand(3, 2, 16, 0, rows)
     values = formats.decode_grey_png(data, "depth")
     assert (values.dtype, values.tolist()) == (np.uint16, [[0, 1, 65535], [256, 255, 4660]])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_png_of_few_bits_keeps_its_values(bits):
+    # Two rows of a byte each, in which the samples count up: 0b00011011 are 0, 1, 2, 3 of 2 bits.
+    per_byte = 8 // bits
+    stored = np.arange(2 * per_byte).reshape(2, per_byte) % 2**bits
+    rows = b"".join(b"\0" + bytes([int("".join(f"{v:0{bits}b}" for v in row), 2)]) for row in stored)
+    values = formats.decode_grey_png(png_typed_by_hand(per_byte, 2, bits, 0, rows), "depth")
+    assert (values.dtype, values.tolist()) == (np.uint8, stored.tolist())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -317,6 +328,7 @@ _DECODERS = {
     "png": (partial(formats.decode_grey_png, role="depth"), formats.encode_png(_SMALL)),
     "rgb png": (formats.decode_rgb, formats.encode_png(picture(24, 31))),
     "jpeg": (formats.decode_rgb, formats.encode_jpeg(picture(24, 31))),
+    "tiff": (partial(decode_tiff, role="depth"), saved(Image.fromarray(_FLOATS), format="TIFF")),
     "exr": (partial(maps.decode_exr, role="depth", channels=("G",)), maps.encode_exr({"G": _FLOATS})),
     "hdf5": (
         lambda data: decode_hdf5_array(data, "depth", "depth", 2),

@@ -1,4 +1,5 @@
 import itertools
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -24,35 +25,52 @@ def raw_sample(height: int = 48, width: int = 64, **changes: object) -> RawSampl
     return RawSample(**{**values, **changes})
 
 
-def best_distance(valid: np.ndarray, shape: tuple[int, int], i: int, j: int) -> float:
-    """Squared distance from a pixel's centre to the nearest valid one in its footprint, by brute force."""
-    reach = [max(0, -(-o // n) // 2) for o, n in zip(valid.shape, shape, strict=True)]
-    y, x = centre(valid.shape, shape, i, j)
-    footprint = itertools.product(
-        range(max(0, y - reach[0]), min(valid.shape[0], y + reach[0] + 1)),
-        range(max(0, x - reach[1]), min(valid.shape[1], x + reach[1] + 1)),
-    )
-    return min((float((v - y) ** 2 + (u - x) ** 2) for v, u in footprint if valid[v, u]), default=np.inf)
+def overlapping(old: int, new: int, i: int) -> list[int]:
+    """Source pixels [k, k + 1) that overlap the footprint [i · old / new, (i + 1) · old / new)."""
+    start, end = Fraction(i * old, new), Fraction((i + 1) * old, new)
+    return [k for k in range(old) if min(end, k + 1) > max(start, k)]
 
 
-def centre(old: tuple[int, ...], new: tuple[int, int], i: int, j: int) -> tuple[int, int]:
-    return int((i + 0.5) * old[0] / new[0]), int((j + 0.5) * old[1] / new[1])
+def candidates(valid: np.ndarray, shape: tuple[int, int], i: int, j: int) -> dict[tuple[int, int], Fraction]:
+    """Valid source pixels under an output pixel → squared distance of the centres, in exact fractions."""
+    (height, width), (rows, columns), half = valid.shape, shape, Fraction(1, 2)
+    y, x = (i + half) * Fraction(height, rows), (j + half) * Fraction(width, columns)
+    under = itertools.product(overlapping(height, rows, i), overlapping(width, columns, j))
+    return {(v, u): (v + half - y) ** 2 + (u + half - x) ** 2 for v, u in under if valid[v, u]}
 
 
-@pytest.mark.parametrize("shape", [(7, 9), (20, 30), (40, 60), (13, 60)])
+@pytest.mark.parametrize("shape", [(7, 9), (16, 24), (20, 30), (21, 31), (40, 30), (13, 60), (1, 45)])
 def test_resizing_takes_the_nearest_valid_pixel_of_the_footprint(shape):
     valid = np.random.default_rng(1).random((20, 30)) < 0.3
     # Every value is its own position, so that the chosen pixel is known.
     values = np.arange(600, dtype=np.float32).reshape(20, 30)
     out, out_valid = resize_nearest_valid(values, valid, shape)
     for i, j in np.ndindex(shape):
-        best = best_distance(valid, shape, i, j)
-        assert out_valid[i, j] == np.isfinite(best)
-        if out_valid[i, j]:
-            y, x = divmod(int(out[i, j]), 30)
-            u, v = centre(valid.shape, shape, i, j)
-            assert valid[y, x]
-            assert (y - u) ** 2 + (x - v) ** 2 == best
+        under = candidates(valid, shape, i, j)
+        assert out_valid[i, j] == bool(under)
+        if under:
+            assert under[divmod(int(out[i, j]), 30)] == min(under.values())
+
+
+@pytest.mark.parametrize(("pixel", "covers"), [
+    # 10 → 8: footprints end at 1.25, 2.5, 3.75, 5, 6.25, …, so that pixel 1 lies under outputs 0 and 1.
+    (0, [0]), (1, [0, 1]), (2, [1, 2]), (3, [2, 3]), (4, [3]),
+    (5, [4]), (6, [4, 5]), (7, [5, 6]), (8, [6, 7]), (9, [7]),
+])  # fmt: skip
+def test_a_valid_pixel_reaches_no_output_pixel_beside_it(pixel, covers):
+    valid = np.zeros((10, 10), bool)
+    valid[pixel, 5] = True
+    _, out_valid = resize_nearest_valid(np.ones((10, 10), np.float32), valid, (8, 8))
+    assert np.argwhere(out_valid).tolist() == [[i, 4] for i in covers]
+
+
+def test_no_output_pixel_of_vga_is_valid_without_a_valid_pixel_under_it():
+    valid = np.random.default_rng(2).random((480, 640)) < 0.05
+    _, out_valid = resize_nearest_valid(np.ones((480, 640), np.float32), valid, (384, 512))
+    # From 5 to 4 pixels, each side: in a block, output i lies on the source pixels i and i + 1.
+    blocks = valid.reshape(96, 5, 128, 5)
+    under = blocks[:, :4, :, :4] | blocks[:, 1:, :, :4] | blocks[:, :4, :, 1:] | blocks[:, 1:, :, 1:]
+    np.testing.assert_array_equal(out_valid, under.reshape(384, 512))
 
 
 def test_resizing_never_makes_up_a_value_across_an_edge():
@@ -199,3 +217,26 @@ def test_a_wall_before_the_sky_is_not_flat():
 
 def test_without_a_resize_rule_sizes_are_kept():
     assert resized_shape(375, 1242, 384, "none") == (375, 1242)
+
+
+@pytest.mark.parametrize("side", [96, 77, 60, 40, 33, 150])
+def test_image_and_ground_truth_stay_in_one_frame_of_reference(side):
+    # Inverse depth is the brightness of the photo, of which no two parts are alike.
+    grain = np.random.default_rng(4).normal(size=(96, 140)).astype(np.float32)
+    smooth = cv2.normalize(cv2.GaussianBlur(grain, (0, 0), 3), None, 0.1, 0.9, cv2.NORM_MINMAX)
+    picture = np.repeat(np.round(smooth * 255).astype(np.uint8)[..., None], 3, axis=2)
+    sample = raw_sample(96, 140, image=encode_png(picture), target=smooth, quantity="inverse_depth")
+    row = normalize(sample, "metric", IngestSettings(side=side, jpeg_quality=98))
+    brightness = decode_image(row["image"])[..., 1].astype(float)
+    truth = decode_inverse_depth(row["inverse_depth"], row["height"], row["width"]).astype(float)
+    correlations = {
+        (down, right): np.corrcoef(
+            brightness[2:-2, 2:-2].ravel(), np.roll(truth, (down, right), (0, 1))[2:-2, 2:-2].ravel()
+        )[0, 1]
+        for down, right in itertools.product((-1, 0, 1), repeat=2)
+    }
+    assert max(correlations, key=correlations.__getitem__) == (0, 0)
+    assert correlations[0, 0] > 0.99
+    # A shift of half a pixel to one side would make the two neighbours unequal.
+    assert abs(correlations[0, 1] - correlations[0, -1]) < 0.05
+    assert abs(correlations[1, 0] - correlations[-1, 0]) < 0.05

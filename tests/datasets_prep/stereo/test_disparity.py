@@ -126,3 +126,11 @@ def test_sky_gets_the_smallest_certain_disparity():
 def test_a_picture_of_nothing_but_sky_stays():
     disparity = Disparity(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32))
     assert put_sky_far(disparity, np.ones((2, 2), bool), 2.0) is disparity
+
+
+def test_sky_of_another_size_is_taken_under_the_centre_of_each_pixel():
+    # From 5 to 2 columns: the centres lie at 1.25 and 3.75, in the columns 1 and 3.
+    sky = np.array([[False, True, False, False, False]])
+    values = np.array([[7.0, 3.0]], np.float32)
+    found = put_sky_far(Disparity(values, np.zeros((1, 2), np.float32)), sky, 2.0)
+    assert found.values.tolist() == [[3.0, 3.0]]
