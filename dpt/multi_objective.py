@@ -6,16 +6,23 @@ vector is zero no objective can be improved without harming another; elsewhere i
 
 All datasets share all parameters but no images, so the paper's upper bound by the gradient of a shared
 representation does not apply, and the gradients themselves are needed. That costs no more arithmetic than
-plain averaging, because an image contributes to the gradient of its own dataset only; it costs memory for one
-gradient per dataset.
+plain averaging, because an image contributes to the gradient of its own dataset only
+(`dpt.dataset_gradients`); it costs memory for one gradient per dataset.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+
+_PIECES = 256
+"""Into so many pieces at most a scalar product of gradients is parted."""
+
+_SMALL = 16_384
+"""Parameters of so many numbers at most are handled together."""
 
 Objective = Callable[[], Tensor]
 """Runs the model on the images of one dataset and returns the sum of their losses."""
@@ -85,22 +92,38 @@ def average_weights(gram: np.ndarray) -> np.ndarray:
     return np.full(len(gram), 1 / len(gram))
 
 
+def gradients_one_by_one(
+    objectives: Sequence[Objective | None], parameters: Sequence[nn.Parameter]
+) -> dict[nn.Parameter, Tensor]:
+    """Gradients of L datasets from a pass for each: for models that couple the images of a batch.
+
+    `objectives` are one per dataset, None for a dataset without images. Returns (L, *shape) for each of
+    `parameters`, zero for None.
+    """
+    found = {p: torch.zeros(len(objectives), *p.shape, dtype=p.dtype, device=p.device) for p in parameters}
+    for index, objective in enumerate(objectives):
+        if objective is not None:
+            for rows, grad in zip(found.values(), torch.autograd.grad(objective(), parameters), strict=True):
+                rows[index] = grad
+    return found
+
+
 def combine_gradients(
-    objectives: Sequence[Objective | None],
+    gradients: Mapping[nn.Parameter, Tensor],
     images: Sequence[int],
-    parameters: Iterable[torch.nn.Parameter],
+    parameters: Sequence[nn.Parameter],
     choose: Callable[[np.ndarray], np.ndarray] = min_norm_weights,
 ) -> Tensor:
     """Set every parameter's ``grad`` to the chosen combination of the datasets' mean gradients.
 
     With `torch.distributed` initialised, gradients are averaged over the images of all ranks before the
-    weights are chosen, so that the result does not depend on how images are spread. The objectives must then
-    run the bare module, not a DistributedDataParallel wrapper, which would average the gradients again.
+    weights are chosen, so that the result does not depend on how images are spread.
 
     Args:
-        objectives: one per dataset, in the same order on all ranks; None for a dataset without images here.
-        images: number of images of each dataset on this rank, 0 for None.
-        parameters: those of the model, all of one dtype and on one device.
+        gradients: of the sum of each dataset's losses, (L, *shape) for a parameter (`dpt.dataset_gradients`);
+            a parameter that is missing takes no part on this rank.
+        images: number of images of each of the L datasets on this rank; the same datasets on all ranks.
+        parameters: those that are trained, on one device, in the same order on all ranks.
         choose: maps the (L, L) scalar products to (L,) weights: `min_norm_weights` or `average_weights`.
 
     Returns:
@@ -109,26 +132,54 @@ def combine_gradients(
     Raises:
         ValueError: if no rank has any image.
     """
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    sizes = [parameter.numel() for parameter in parameters]
     device = parameters[0].device
-    gradients = torch.zeros(len(objectives), sum(sizes), dtype=parameters[0].dtype, device=device)
-    for row, objective in zip(gradients, objectives, strict=True):
-        if objective is not None:
-            grads = torch.autograd.grad(objective(), parameters)
-            torch.cat([grad.reshape(-1) for grad in grads], out=row)
     counts = torch.tensor(images, dtype=torch.float64, device=device)
+    blocks = _blocks(gradients, parameters, len(images))
     if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(gradients)
-        dist.all_reduce(counts)
+        # A sum over ranks in bfloat16 would lose digits.
+        blocks = [(rows.to(members[0].dtype), members) for rows, members in blocks]
+        for work in [
+            dist.all_reduce(rows, async_op=True) for rows in (counts, *(rows for rows, _ in blocks))
+        ]:
+            work.wait()
     present = counts > 0
     if not present.any():
         raise ValueError("there are no images in this step")
-    gradients /= counts.clamp(min=1).to(gradients)[:, None]
-    chosen = gradients[present] if not present.all() else gradients
-    weights = torch.zeros(len(objectives), dtype=torch.float64)
-    weights[present.cpu()] = torch.from_numpy(choose((chosen @ chosen.T).double().cpu().numpy()))
-    combined = weights.to(gradients) @ gradients
-    for parameter, gradient in zip(parameters, combined.split(sizes), strict=True):
-        parameter.grad = gradient.view_as(parameter)
+    shares = 1 / counts.clamp(min=1)
+    gram = _products([rows for rows, _ in blocks]) * shares * shares[:, None]
+    weights = torch.zeros(len(images), dtype=torch.float64)
+    here = present.cpu()
+    weights[here] = torch.from_numpy(choose(gram.cpu()[here][:, here].numpy()))
+    factors = (weights.to(device) * shares).to(parameters[0].dtype)[None]
+    for rows, members in blocks:
+        combined = (factors @ rows.to(factors.dtype))[0]
+        for parameter, part in zip(members, combined.split([p.numel() for p in members]), strict=True):
+            parameter.grad = part.view_as(parameter)
     return weights
+
+
+def _blocks(
+    gradients: Mapping[nn.Parameter, Tensor], parameters: Sequence[nn.Parameter], datasets: int
+) -> list[tuple[Tensor, list[nn.Parameter]]]:
+    """Gradients as matrices (`datasets`, numbers) with their parameters: small ones are joined."""
+
+    def rows(parameter: nn.Parameter) -> Tensor:
+        found = gradients.get(parameter)
+        return parameter.new_zeros(datasets, parameter.numel()) if found is None else found.flatten(1)
+
+    small = [parameter for parameter in parameters if parameter.numel() <= _SMALL]
+    blocks = [(rows(parameter), [parameter]) for parameter in parameters if parameter.numel() > _SMALL]
+    return [*blocks, (torch.cat([rows(p) for p in small], 1), small)] if small else blocks
+
+
+def _products(blocks: Sequence[Tensor]) -> Tensor:
+    """Scalar products (L, L) float64 of L vectors, of which each of the `blocks`, (L, numbers), has a part.
+
+    In pieces: a GPU shares a product among its processors by the size of its result, which here is tiny.
+    """
+    products = []
+    for rows in blocks:
+        exact = rows.float() if rows.dtype == torch.bfloat16 else rows
+        pieces = exact.view(len(rows), math.gcd(rows.shape[1], _PIECES), -1).transpose(0, 1)
+        products.append(torch.bmm(pieces, pieces.transpose(1, 2)))
+    return torch.cat(products).double().sum(0)

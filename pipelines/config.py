@@ -128,7 +128,9 @@ class OptimizerSection(Section):
         schedule: of both learning rates (`pipelines.training.optimizer`).
         warmup: number of steps of linear warm-up.
         objective: how the gradients of the datasets are combined: `multi_objective` takes their min-norm
-            combination (`dpt.multi_objective`), `average` the gradient of the mean loss over images.
+            combination (`dpt.multi_objective`), `average` the gradient of the mean loss over images. A model
+            with batch normalisation runs once for every dataset in the batch, any other once for all; the
+            latter is not compiled.
         accumulate: number of micro-batches of a rank's share of a batch (gradient accumulation).
         clip_norm: largest norm of the gradient, to which longer ones are clipped; 0 for no clipping.
         ema: decay of a moving average of the weights, which is then validated and published; 0 for none.
@@ -143,12 +145,6 @@ class OptimizerSection(Section):
     accumulate: int = Field(1, ge=1)
     clip_norm: float = Field(0.0, ge=0.0)
     ema: float = Field(0.0, ge=0.0, lt=1.0)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> OptimizerSection:
-        if self.objective == "multi_objective" and self.accumulate > 1:
-            raise ValueError("accumulate: needs objective=average; a dataset's gradient cannot be split")
-        return self
 
 
 class SegmentationSection(Section):

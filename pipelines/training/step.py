@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
+from dpt.dataset_gradients import DatasetGradients, couples_images
 from dpt.ema import MovingAverage
-from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
+from dpt.multi_objective import average_weights, combine_gradients, gradients_one_by_one, min_norm_weights
 from dpt.predict.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
@@ -77,10 +79,14 @@ class TrainingStep:
             isinstance(parallel, FSDPModule) or any(map(is_synchronised, model.modules()))
         )
         """Whether all ranks must run the model equally often, because it communicates in its forward pass."""
+        self._coupled = couples_images(model)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""
         torch.manual_seed(step_seed(self._config.seed, step, self._ranks.rank))
+        # Chosen from on the device: on the CPU every choice would be a copy that is not pinned.
+        images, target = (side.to(self._device, non_blocking=True) for side in (batch.images, batch.target))
+        batch = replace(batch, images=images, target=target)
         statistics = [buffer.clone() for buffer in self._model.buffers()]
         self._optimizer.zero_grad(set_to_none=True)
         multi = self._config.optimizer.objective == "multi_objective" and self._datasets > 1
@@ -123,10 +129,7 @@ class TrainingStep:
 
     def _mean(self, batch: Batch, weights: Tensor) -> Tensor:
         """Gradients of the weighted mean, in micro-batches; returns the images' losses, (n,) detached."""
-        largest_share = -(-self._config.batch_size // self._ranks.world_size)
-        pieces = min(self._config.optimizer.accumulate, largest_share)
-        parts = torch.arange(len(batch.images)).tensor_split(pieces)
-        parts = tuple(part for part in parts if len(part) or self._lockstep)
+        parts = self._micro_batches(torch.arange(len(batch.images)))
         losses = []
         for number, part in enumerate(parts, start=1):
             with self._synchronising(number == len(parts)):
@@ -137,7 +140,49 @@ class TrainingStep:
 
     def _multi_objective(self, batch: Batch) -> Tensor:
         """Gradients of the datasets' min-norm combination (section 4.1); returns losses as `_mean` does."""
+        datasets = list(range(self._datasets))
+        if self._ranks.world_size == 1:  # a gradient of a dataset without images need not be kept
+            datasets = [index for index in datasets if (batch.dataset == index).any()]
         losses = torch.zeros(len(batch.images), device=self._device)
+        parameters = [p for p in self._model.parameters() if p.requires_grad]
+        gradients: dict[nn.Parameter, Tensor] = {}
+        run = self._one_by_one if self._coupled else self._in_one_pass
+        for part in self._micro_batches(torch.argsort(batch.dataset, stable=True)):
+            members = [part[batch.dataset[part] == index] for index in datasets]
+            for parameter, rows in run(batch, members, parameters, losses).items():
+                gradients[parameter] = gradients[parameter] + rows if parameter in gradients else rows
+        # Equal weights of a Gram matrix that is not finite, so that the step is then skipped.
+        combine_gradients(
+            gradients, [int((batch.dataset == index).sum()) for index in datasets], parameters,
+            lambda gram: (min_norm_weights if np.isfinite(gram).all() else average_weights)(gram),
+        )  # fmt: skip
+        return losses
+
+    def _micro_batches(self, images: Tensor) -> list[Tensor]:
+        """This rank's `images`, (n,) indices, in parts: as many on all ranks if in lockstep."""
+        largest_share = -(-self._config.batch_size // self._ranks.world_size)
+        parts = images.tensor_split(min(self._config.optimizer.accumulate, largest_share))
+        return [part for part in parts if len(part) or self._lockstep]
+
+    def _in_one_pass(
+        self, batch: Batch, members: list[Tensor], parameters: list[nn.Parameter], losses: Tensor
+    ) -> dict[nn.Parameter, Tensor]:
+        """Gradients of each dataset's `members`, indices of images, whose `losses` are filled in."""
+        chosen = torch.cat(members)
+        apart = DatasetGradients([len(images) for images in members], self._device)
+
+        def forward(pixels: Tensor) -> Any:
+            with apart:
+                return self._model.forward(pixels.requires_grad_())
+
+        found = self._losses(forward, batch, chosen)
+        losses[chosen.to(self._device)] = found.detach()
+        return apart.of_sums(found)
+
+    def _one_by_one(
+        self, batch: Batch, members: list[Tensor], parameters: list[nn.Parameter], losses: Tensor
+    ) -> dict[nn.Parameter, Tensor]:
+        """As `_in_one_pass`, each dataset by itself."""
 
         def objective(chosen: Tensor) -> Callable[[], Tensor]:
             def run() -> Tensor:
@@ -147,32 +192,23 @@ class TrainingStep:
 
             return run
 
-        members = [torch.nonzero(batch.dataset == index).flatten() for index in range(self._datasets)]
-        images = [len(chosen) for chosen in members]
         # In lockstep a dataset that any rank has images of is run by all, if need be on an empty batch.
-        runs = images
+        runs = [len(chosen) for chosen in members]
         if self._lockstep:
-            runs = self._ranks.sum(torch.tensor(images, device=self._device)).tolist()
+            runs = self._ranks.sum(torch.tensor(runs, device=self._device)).tolist()
         objectives = [objective(chosen) if run else None for chosen, run in zip(members, runs, strict=True)]
-        # Equal weights of a Gram matrix that is not finite, so that the step is then skipped.
-        combine_gradients(
-            objectives, images, self._model.parameters(),
-            lambda gram: (min_norm_weights if np.isfinite(gram).all() else average_weights)(gram),
-        )  # fmt: skip
-        return losses
+        return gradients_one_by_one(objectives, parameters)
 
-    def _losses(self, model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:
+    def _losses(self, model: Callable[[Tensor], Any], batch: Batch, chosen: Tensor) -> Tensor:
         """Loss of each chosen image, (n,) float32."""
-        images, target = batch.images[chosen], batch.target[chosen]
-        pixels = normalise(images.to(self._device, non_blocking=True), self._model.mean, self._model.std)
-        pixels = pixels.to(self._dtype)
+        chosen = chosen.to(self._device, non_blocking=True)
+        pixels = normalise(batch.images[chosen], self._model.mean, self._model.std).to(self._dtype)
         if self._config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        target = target.to(self._device, non_blocking=True)
         mixed = self._config.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext():
             output = model(pixels)
-        return self._task.losses(output, target)
+        return self._task.losses(output, batch.target[chosen])
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
         """Let ranks exchange gradients once a step, in its last micro-batch."""

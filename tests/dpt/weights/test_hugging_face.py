@@ -172,7 +172,10 @@ def test_hybrid_agrees_and_round_trips(layers, side, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("settings", "side"),
-    [(HYBRID | SHALLOW, 64), *(pytest.param(model, 384, marks=pytest.mark.slow) for model in (HYBRID, LARGE))],
+    [
+        (HYBRID | SHALLOW, 64),
+        *(pytest.param(model, 384, marks=pytest.mark.slow) for model in (HYBRID, LARGE)),
+    ],
 )
 def test_segmentation_agrees(settings, side):
     model = theirs("SemanticSegmentation", side, **settings, **ADE20K)

@@ -59,6 +59,14 @@ def test_micro_batches_give_the_gradient_of_the_whole(pieces):
     assert_same(gradients(parts), gradients(whole))
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 9])
+def test_micro_batches_combine_the_same_objectives(pieces):
+    whole, loss = one_step(config(objective="multi_objective"))
+    parts, same = one_step(config(objective="multi_objective", accumulate=pieces))
+    assert same == pytest.approx(loss, rel=1e-5)
+    assert_same(gradients(parts), gradients(whole))
+
+
 def test_multi_objective_of_one_dataset_is_the_average():
     data = batch()
     data.dataset[:] = 1
@@ -148,7 +156,12 @@ def uneven_rank(rank: int, settings: TrainConfig) -> Any:
 # The last has all images of the second dataset on the first rank, and normalises over both.
 @pytest.mark.parametrize(
     ("model", "objective"),
-    [("dpt_tiny", "average"), ("dpt_small", "average"), ("dpt_small", "multi_objective")],
+    [
+        ("dpt_tiny", "average"),
+        ("dpt_small", "average"),
+        ("dpt_small", "multi_objective"),
+        ("dpt_tiny", "multi_objective"),
+    ],
 )
 def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, model, objective):
     settings = config(model, objective)
