@@ -12,7 +12,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.registry import note_protocol
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_sigterm, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.training.entry import train_loop
@@ -112,6 +113,8 @@ def train(
     run = _resumed_run(folder, name, identity, resume, allow_changes, show)
     if run is None:
         run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets)
+        conditions = task_of(config).conditions
+        note_protocol(run, {d.name: conditions for d in datasets if conditions}, [])
         _record(folder, identity, run)
     with tracking.finishing(run, killed_by=TrainingStopped):
         start = save_initial_model(config, model, datasets, folder, show)
@@ -233,7 +236,7 @@ def _resumed_run(
         raise RunExists(
             f"run {name} was started differently: {difference} (--allow-changes continues anyway)"
         )
-    run = tracking.Run(**known["run"])
+    run = tracking.Run.of_record(known["run"])
     try:
         run.reopen()
     except tracking.TrackingError as error:  # training does not need MLflow
@@ -246,7 +249,7 @@ def _resumed_run(
 
 
 def _record(folder: Folder, identity: dict[str, Any], run: tracking.Run) -> None:
-    folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": asdict(run)}, indent=1))
+    folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": run.record()}, indent=1))
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from pipelines.cli import options
 from pipelines.cli.options import require_durable_path
+
+if TYPE_CHECKING:
+    from pipelines.train import TrainResult
 
 console = Console()
 
@@ -38,7 +41,7 @@ def train(
     settings = load_section("train", TrainConfig, config, overrides or [], options={"task": task})
     console.print(to_yaml(settings), end="", highlight=False)
     result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
-    _print_result(result.checkpoint, result.model_uri, name)
+    _print_result(result, name, "dpt" if settings.task == "depth" else f"dpt-{name}")
 
 
 def finetune(
@@ -86,9 +89,11 @@ def finetune(
     )
     if done.split:
         console.print(metric_table(done.dataset, done.split, done.metrics))
-    _print_result(done.training.checkpoint, done.training.model_uri, name)
+    _print_result(done.training, name, f"dpt-{name}")
 
 
-def _print_result(checkpoint: str, model_uri: str, name: str) -> None:
-    typer.echo(f"checkpoint: {checkpoint}")
-    typer.echo(f"model: {model_uri}; to register it: dpt publish {name} --alias champion")
+def _print_result(result: TrainResult, name: str, registered: str) -> None:
+    """Print where the model of the run `name` is, and how to register it under the name `registered`."""
+    typer.echo(f"checkpoint: {result.checkpoint}")
+    command = f"dpt publish {name} --name {registered} --alias champion"
+    typer.echo(f"model: {result.model_uri}; to register it: {command}")

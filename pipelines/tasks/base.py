@@ -21,6 +21,7 @@ class Task(ABC):
     """One task; created in every process, from the run's config alone.
 
     Attributes:
+        protocol: of its validation, one of `pipelines.tracking.metric_keys.PROTOCOLS`.
         metric: key of the validation metric whose mean over datasets decides which checkpoint is the best.
         title: display name of the metric.
         larger_is_better: True for mIoU.
@@ -28,6 +29,7 @@ class Task(ABC):
         config: of the run.
     """
 
+    protocol: ClassVar[str]
     metric: ClassVar[str]
     title: ClassVar[str]
     larger_is_better: ClassVar[bool] = False
@@ -48,6 +50,11 @@ class Task(ABC):
         Raises:
             ConfigError, NotADataset: naming what does not fit.
         """
+
+    @property
+    def conditions(self) -> str:
+        """Which pixels validation compares, where that depends on the config; else empty."""
+        return ""
 
     def prepare_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]

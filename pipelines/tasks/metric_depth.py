@@ -21,6 +21,7 @@ from pipelines.loading.crops import Crops
 from pipelines.loading.metric_crops import MetricDepthCrops
 from pipelines.tasks.base import Task
 from pipelines.tasks.global_alignment import average_alignment
+from pipelines.tracking.metric_keys import METRIC
 
 _FARTHEST = 10.0
 """Predicted depth is clamped to this multiple of the cap in the loss. Where an aligned prediction is not
@@ -34,6 +35,7 @@ class MetricDepth(Task):
     Of the run's `config` the section `metric_depth` counts.
     """
 
+    protocol = METRIC
     metric = "abs_rel"
     title = "AbsRel"
     prepares_model = True
@@ -42,7 +44,12 @@ class MetricDepth(Task):
         super().__init__(config)
         self.settings = config.metric_depth
         self.criterion = SILogLoss(self.settings.silog_weight)
-        self.protocol = MetricProtocol(self.settings.cap, self.settings.region, self.settings.kb_crop)
+        self.pixels = MetricProtocol(self.settings.cap, self.settings.region, self.settings.kb_crop)
+
+    @property
+    def conditions(self) -> str:
+        """As `Task.conditions`: crop and cap."""
+        return str(self.pixels)
 
     @property
     def crops(self) -> Crops:
@@ -105,10 +112,10 @@ class MetricDepth(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
         """As `Task.evaluate_share`: without alignment (`pipelines.evaluation.metric_protocol`)."""
-        return metric_share(model, dataset, rank, world_size, split, self.protocol)
+        return metric_share(model, dataset, rank, world_size, split, self.pixels)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
         """As `Task.sample_predictions`, in inverse depth."""
-        return metric_pictures(model, datasets, split, self.protocol, count)
+        return metric_pictures(model, datasets, split, self.pixels, count)

@@ -17,6 +17,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.relative_depth import relative_share, sample_predictions
 from pipelines.loading.crops import Crops, RelativeDepthCrops
 from pipelines.tasks.base import Task
+from pipelines.tracking.metric_keys import RELATIVE
 
 
 class RelativeDepth(Task):
@@ -25,6 +26,7 @@ class RelativeDepth(Task):
     Of the run's `config` the section `loss` counts.
     """
 
+    protocol = RELATIVE
     metric = "abs_rel"
     title = "AbsRel"
 

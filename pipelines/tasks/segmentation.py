@@ -22,6 +22,7 @@ from pipelines.evaluation.segmentation import classes_of, count_share, sample_se
 from pipelines.loading.crops import Crops
 from pipelines.loading.segmentation_crops import SegmentationCrops
 from pipelines.tasks.base import Task
+from pipelines.tracking.metric_keys import SEGMENTATION
 
 
 class Segmentation(Task):
@@ -35,6 +36,7 @@ class Segmentation(Task):
         config: of the run; its section `segmentation` counts.
     """
 
+    protocol = SEGMENTATION
     metric = "miou"
     title = "mIoU"
     larger_is_better = True

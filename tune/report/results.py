@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import yaml
 from mlflow import MlflowClient
@@ -108,7 +107,7 @@ def read_sweep(name: str) -> SweepResults:
     if run is None:
         known = dict.fromkeys(run.data.tags[records.SWEEP] for run in tracking.search_runs(records.IS_SWEEP))
         raise TrackingError(
-            f"no sweep {name!r} in {mlflow.get_tracking_uri()}, and no model there; sweeps there are: "
+            f"no sweep {name!r} in {tracking.store_name()}, and no model there; sweeps there are: "
             f"{', '.join(known) or 'none'}"
         )
     # Of duplicates, which a server may have created, the newest complete one.
