@@ -157,7 +157,8 @@ def _explain(section: type[BaseModel], problem: Any) -> str:
         if not _keys_at(section, location):  # of a value; the text of a section's error begins with its key
             return f"{key}: {text}"
         return f"{key}.{text}" if key else text
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    text = problem["msg"].replace("a valid tuple", "a list in brackets").replace("Tuple", "list")
+    return f"{key}: {text[0].lower()}{text[1:]}, got {problem['input']!r}"
 
 
 def _keys_at(section: type[BaseModel], location: Sequence[str]) -> list[str]:
