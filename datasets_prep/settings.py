@@ -44,7 +44,7 @@ class IngestSettings(BaseModel):
     samples_per_shard: int = Field(512, ge=1)
     validation_share: float = Field(0.05, ge=0.0, lt=1.0)
     min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
-    min_dynamic_range: float = Field(1.01, ge=1.0)
+    min_dynamic_range: float = Field(1.01, ge=1.0, allow_inf_nan=False)
     lists: dict[Split, str | list[str]] = {}
     split_rule: SplitRule = "official"
     options: dict[str, str | int | float | bool] = {}
