@@ -337,7 +337,10 @@ class TrainConfig(MixSection):
         """Of a union Pydantic would report the mismatch with either type."""
         parts = given if isinstance(given, list | tuple) and len(given) == 2 else [given]
         limits = (32, 8192) if info.field_name == "crop" else (1, 100_000)
-        if not all(isinstance(part, int) and limits[0] <= part <= limits[1] for part in parts):
+        if not all(
+            isinstance(part, int | float) and part % 1 == 0 and limits[0] <= part <= limits[1]
+            for part in parts
+        ):
             two = "[height, width]" if info.field_name == "crop" else "[minimum, maximum]"
             raise ValueError(f"expected an integer or {two}, from {limits[0]} to {limits[1]}, got {given!r}")
         return given

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
+from datasets_prep.strict_yaml import load_yaml
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 from tune import records
@@ -167,4 +167,4 @@ def _plan(run_id: str) -> Mapping[str, Any]:
         return {}
     with tempfile.TemporaryDirectory(prefix="dpt-report-") as folder:
         path = client.download_artifacts(run_id, records.SWEEP_FILE, folder)
-        return yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        return load_yaml(Path(path).read_bytes()) or {}
