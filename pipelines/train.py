@@ -23,12 +23,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 import dpt
 from datasets_prep.errors import UserError
-from datasets_prep.manifest import PreparedDataset, open_datasets
+from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
+from pipelines.tasks.selection import training_datasets
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import note_protocol
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_sigterm, stopping_when
@@ -86,7 +87,7 @@ def train(
 
     Args:
         config: how.
-        data: prepared datasets, or folders of them.
+        data: prepared datasets, or folders of them, of which those are taken that fit the task.
         name: of the run; its checkpoints go to `<storage>/<name>`.
         storage: folder of runs, a path or URI.
         resume: continue the run of that name, if there is one.
@@ -99,7 +100,7 @@ def train(
         TrainingStopped: after SIGTERM; the run has saved a checkpoint.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
-    datasets, folder = open_datasets(list(data)), Folder(storage) / name
+    datasets, folder = training_datasets(config, data, show), Folder(storage) / name
     model = initial_model(config.model, folder)
     check_fits(config, datasets, model)
     connect()

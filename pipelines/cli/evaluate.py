@@ -119,14 +119,13 @@ def _on_shards(
     from datasets_prep.manifest import open_datasets
     from pipelines.config import EvaluateConfig
     from pipelines.config_files import load_section, to_yaml
-    from pipelines.evaluate import evaluate_and_log
+    from pipelines.evaluate import check, evaluate_and_log
     from pipelines.evaluation.relative_depth import mean_over_datasets
     from pipelines.evaluation.segmentation import has_labels
     from pipelines.tracking.model_reference import model_folder
 
     given = {"allow_missing": allow_missing or None}
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
-    console.print(to_yaml(settings), end="", highlight=False)
     datasets = open_datasets(data)
     if has_labels(datasets):
         _on_labels(reference, settings, datasets)
@@ -134,6 +133,8 @@ def _on_shards(
     if settings.allow_missing:
         raise UserError("--allow-missing goes with --on, or with datasets that have labels")
     with model_folder(reference) as folder:
+        check(settings, folder, datasets)
+        console.print(to_yaml(settings), end="", highlight=False)
         results = evaluate_and_log(settings, folder, reference, datasets)
     shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
     table = Table("dataset", *shown.values(), "images", "without ground truth")
@@ -150,6 +151,7 @@ def _on_shards(
 
 def _on_labels(reference: str, settings: EvaluateConfig, datasets: Sequence[PreparedDataset]) -> None:
     """pixAcc and mIoU; that all images are there is checked before anything is printed."""
+    from pipelines.config_files import to_yaml
     from pipelines.evaluation import segmentation, tables
     from pipelines.tracking.metric_keys import MEAN, SEGMENTATION, keyed
     from pipelines.tracking.model_reference import load_model
@@ -157,6 +159,7 @@ def _on_labels(reference: str, settings: EvaluateConfig, datasets: Sequence[Prep
 
     model = load_model(reference)
     segmentation.check(settings, model, datasets)
+    console.print(to_yaml(settings), end="", highlight=False)
     with evaluation_run(reference, "evaluate", settings, datasets) as run:
         counts = segmentation.evaluate_segmentation(settings, model, datasets)
         results = {name: count.result() for name, count in counts.items()}
@@ -204,13 +207,13 @@ def _zero_shot(
 
     model = load_model(reference)
     settings = load_section("zero_shot", ZeroShotConfig, config, overrides)
-    console.print(to_yaml(settings), end="", highlight=False)
     require_depth_model(model)
     found = find_sets(on, raw, settings.lists)
+    require_complete(found, allow_missing)
+    console.print(to_yaml(settings), end="", highlight=False)
     for entry in found:
         counts = f"{len(entry.samples)} of {entry.description.images} images"
         typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
-    require_complete(found, allow_missing)
     inputs = [RunInput(f.name, f.raw, f.digest, f.digest[:16], {SPLIT: len(f.samples)}) for f in found]
     with evaluation_run(reference, "zero_shot", settings, inputs) as run:
         with Progress(console=console, transient=True) as bar:

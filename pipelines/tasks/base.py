@@ -44,6 +44,18 @@ class Task(ABC):
         """How a shard row becomes a training crop."""
 
     @abstractmethod
+    def require(self, dataset: PreparedDataset) -> None:
+        """Check that the ground truth of a training `dataset` is the task's.
+
+        Raises:
+            NotADataset: saying what it has instead.
+        """
+
+    def set_apart(self, dataset: PreparedDataset) -> str:
+        """Why a `dataset` that could be trained on is not, unless it is named; else empty."""
+        return ""
+
+    @abstractmethod
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """Check that a `model`, maybe on PyTorch's device `meta`, and the training `datasets` fit the task.
 

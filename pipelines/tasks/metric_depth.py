@@ -56,16 +56,20 @@ class MetricDepth(Task):
         """Crops of depth in metres: rotated, mirrored, with colour jitter."""
         return MetricDepthCrops(self.config.crop_size, self.config.flip, self.settings)
 
+    def require(self, dataset: PreparedDataset) -> None:
+        """As `Task.require`: needs metric depth, with crops of original images in original pixels."""
+        require_metric_data([dataset])
+        rule = dataset.manifest.settings.get("resize")
+        if rule != "none" and (self.settings.kb_crop or self.settings.border):
+            raise NotADataset(
+                f"{dataset.name} was resized (resize={rule}), but kb_crop and border count the pixels of "
+                "the original images: prepare it with resize=none"
+            )
+
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """As `Task.check`: needs metric depth, and a model of inverse depth."""
-        require_metric_data(datasets)
         for dataset in datasets:
-            rule = dataset.manifest.settings.get("resize")
-            if rule != "none" and (self.settings.kb_crop or self.settings.border):
-                raise NotADataset(
-                    f"{dataset.name} was resized (resize={rule}), but kb_crop and border count the pixels of "
-                    "the original images: prepare it with resize=none"
-                )
+            self.require(dataset)
         if model.config.task != "depth":
             raise ConfigError(f"model: this is a {model.config.task} model, but the task is metric_depth")
         if model.config.max_depth is not None:

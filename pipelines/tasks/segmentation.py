@@ -52,6 +52,10 @@ class Segmentation(Task):
         settings = self.config.segmentation
         return SegmentationCrops(self.config.crop_size, self.config.flip, settings.resize, settings.rescale)
 
+    def require(self, dataset: PreparedDataset) -> None:
+        """As `Task.require`: needs labels of known classes."""
+        classes_of(dataset)
+
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """As `Task.check`: needs one set of classes, and a decoder that can have batch normalisation."""
         _common_classes(datasets)
