@@ -58,7 +58,7 @@ class ZeroShotSet(PaperSet):
         hint: what is usually the matter when images are missing.
     """
 
-    measured_by: ClassVar[str] = metric_keys.ZERO_SHOT
+    measured_by = metric_keys.ZERO_SHOT
     cap: float | None
     rule: str = "upper_bound"
     border: int = 0
@@ -107,7 +107,7 @@ class FineTuningSet(PaperSet):
         listed_name: sample id → name in the official list.
     """
 
-    measured_by: ClassVar[str] = metric_keys.METRIC
+    measured_by = metric_keys.METRIC
     protocol: MetricProtocol
     title: str
     train_images: int

@@ -29,7 +29,7 @@ MEAN = "mean"
 
 
 class MetricKey(NamedTuple):
-    """The parts of a name: one of `PROTOCOLS`, a metric of `dpt.metrics`, a dataset or `MEAN`."""
+    """The parts of a name: `protocol` of `PROTOCOLS`, `metric` of `dpt.metrics`, `dataset` or `MEAN`."""
 
     protocol: str
     metric: str

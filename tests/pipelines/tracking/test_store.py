@@ -106,7 +106,7 @@ URIS = [
     ("mysql+pymysql://ranftl@db/mlflow", "mysql+pymysql://db/mlflow"),
     ("postgresql://db/mlflow?user=ranftl&password=s3cret", "postgresql://db/mlflow?user=…&password=…"),
     ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
-    ("sqlite:////home/a b/x@y/mlflow.db", "sqlite:////home/a b/x@y/mlflow.db"),
+    ("sqlite:////data/a b/x@y/mlflow.db", "sqlite:////data/a b/x@y/mlflow.db"),
     ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
 ]
 
