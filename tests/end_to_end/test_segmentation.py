@@ -70,7 +70,7 @@ def test_the_whole_way(place, capsys):
     assert "Table 4" in table
     assert "ours, on 2 images" in table
     run = "evaluate models:/dpt-ade20k@champion"
-    assert metrics(run)["images/ade20k"] == 2
+    assert metrics(run)["segmentation/images/ade20k"] == 2
     assert f"{100 * metrics(run)['segmentation/miou/ade20k']:.2f}" in table
     assert {path.name for path in Path("mlruns").rglob("classes/*")} == {"ade20k.csv", "ade20k.png"}
     assert dpt("evaluate", *pascal, "--model", "models:/dpt-ade20k@champion") == 1
