@@ -2,9 +2,40 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+MOST = 10**9
+"""Upper limit of counts that have no natural one: larger numbers are slips."""
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Side = Annotated[int, Field(ge=32, le=8192)]
+"""Side of an image in pixels."""
+
+
+class Section(BaseModel):
+    """Base of all settings: immutable; unknown keys and infinite numbers are errors.
+
+    Every number has a lower and an upper limit, as its field's metadata.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and bool not in _types_in(
+            cls.model_fields[str(info.field_name)].annotation
+        ):
+            raise ValueError(f"expected another type than true or false, got {str(value).lower()}")
+        return value
+
+
+def _types_in(annotation: Any) -> set[Any]:
+    """All types in a nested `annotation`."""
+    return {annotation}.union(*map(_types_in, get_args(annotation)))
+
 
 Split = Literal["train", "val", "test"]
 ResizeRule = Literal["shorter", "longer", "none"]
@@ -13,7 +44,7 @@ ResizeRule = Literal["shorter", "longer", "none"]
 SplitRule = Literal["official", "ablation"]
 
 
-class IngestSettings(BaseModel):
+class IngestSettings(Section):
     """Everything besides the raw data that decides the bytes of the shards.
 
     Attributes:
@@ -36,20 +67,18 @@ class IngestSettings(BaseModel):
         limit: number of samples to take from the shuffled listing; None for all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    side: int = Field(384, ge=32, le=8192)
+    side: Side = 384
     resize: ResizeRule = "shorter"
     jpeg_quality: int = Field(95, ge=1, le=100)
-    samples_per_shard: int = Field(512, ge=1)
+    samples_per_shard: int = Field(512, ge=1, le=1_000_000)
     validation_share: float = Field(0.05, ge=0.0, lt=1.0)
     min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
-    min_dynamic_range: float = Field(1.01, ge=1.0)
+    min_dynamic_range: float = Field(1.01, ge=1.0, le=1e6)
     lists: dict[Split, str | list[str]] = {}
     split_rule: SplitRule = "official"
     options: dict[str, str | int | float | bool] = {}
-    seed: int = Field(0, ge=0)
-    limit: int | None = Field(None, ge=1)
+    seed: Seed = 0
+    limit: int | None = Field(None, ge=1, le=MOST)
 
 
 Packing = Literal["side_by_side", "half_side_by_side", "over_under", "half_over_under"]
@@ -57,7 +86,7 @@ Packing = Literal["side_by_side", "half_side_by_side", "over_under", "half_over_
 squeezed to half its width (or height), so that the frame has the size of one view."""
 
 
-class RejectionRules(BaseModel):
+class RejectionRules(Section):
     """Thresholds for rejecting a frame; the defaults are the authors', in pixels at the flow's resolution.
 
     Attributes:
@@ -68,19 +97,17 @@ class RejectionRules(BaseModel):
         consistent_share: share of the pixels that must disagree less than that.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    vertical: float = Field(2.0, gt=0.0)
+    vertical: float = Field(2.0, gt=0.0, le=1000.0)
     vertical_share: float = Field(0.1, gt=0.0, le=1.0)
-    horizontal_range: float = Field(10.0, ge=0.0)
-    uncertainty: float = Field(2.0, gt=0.0)
+    horizontal_range: float = Field(10.0, ge=0.0, le=8192.0)
+    uncertainty: float = Field(2.0, gt=0.0, le=1000.0)
     consistent_share: float = Field(0.7, ge=0.0, lt=1.0)
 
 
 StereoDataset = Literal["movies", "wsvd"]
 
 
-class StereoSettings(BaseModel):
+class StereoSettings(Section):
     """Everything besides videos and lists that decides the bytes of a stereo job.
 
     Attributes:
@@ -98,11 +125,9 @@ class StereoSettings(BaseModel):
         jpeg_quality: JPEG quality of the left views.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     flow: Literal["dis", "raft"] = "dis"
     raft_weights: str | None = None
-    raft_updates: int = Field(12, ge=1)
+    raft_updates: int = Field(12, ge=1, le=1000)
     packing: Packing | None = None
     shrink: int | None = Field(None, ge=1, le=8)
     cut_threshold: float = Field(0.1, gt=0.0, lt=1.0)

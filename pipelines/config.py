@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from datasets_prep.errors import UserError
-from datasets_prep.settings import IngestSettings, StereoSettings
+from datasets_prep.settings import MOST, IngestSettings, Section, Seed, Side, StereoSettings
 from pipelines.sampling.plan import Sampling
 
 
@@ -24,22 +24,37 @@ Device = Literal["auto", "cpu", "cuda"]
 """`auto` uses GPUs if the cluster has any."""
 SizeRule = Literal["minimal", "lower_bound", "upper_bound"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""Share of the old value in a moving average."""
+
+Weight = Annotated[float, Field(ge=0.0, le=1e6)]
+"""Factor of a loss."""
+
+LearningRate = Annotated[float, Field(gt=0.0, le=10.0)]
+Metres = Annotated[float, Field(gt=0.0, le=1e5)]
+Steps = Annotated[int, Field(ge=1, le=MOST)]
+Batch = Annotated[int, Field(ge=1, le=100_000)]
+"""Number of images."""
+
+Workers = Annotated[int, Field(ge=1, le=100_000)]
+Failures = Annotated[int, Field(ge=0, le=1_000_000)]
+Scales = Annotated[int, Field(ge=1, le=12)]
+"""Number of scales of gradient matching: each halves the image."""
+
+Pixel = Annotated[int, Field(ge=0, le=100_000)]
+"""Coordinate in an image."""
+
+Factor = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
 def _ascending(factors: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < factors[0] <= factors[1]:
+    if factors[0] > factors[1]:
         raise ValueError(f"{factors} must be two positive factors, the smaller first")
     return factors
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Range = Annotated[tuple[Factor, Factor], AfterValidator(_ascending)]
 """Smallest and largest factor of a random augmentation."""
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSection(Section):
@@ -69,8 +84,8 @@ class LossSection(Section):
     """
 
     trim: float = Field(0.2, ge=0.0, lt=1.0)
-    gradient_weight: float = Field(0.5, ge=0.0)
-    gradient_scales: int = Field(4, ge=1)
+    gradient_weight: Weight = 0.5
+    gradient_scales: Scales = 4
 
 
 class MetricDepthSection(Section):
@@ -93,14 +108,14 @@ class MetricDepthSection(Section):
         gamma, brightness, colour: ranges of its factors; `colour` is drawn for each channel.
     """
 
-    cap: float = Field(80.0, gt=0.0)
+    cap: Metres = 80.0
     region: MetricRegion = "all"
     kb_crop: bool = False
-    border: tuple[int, int, int, int] | None = None
-    image_size: int | None = Field(None, ge=32)
+    border: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
+    image_size: Side | None = None
     silog_weight: float = Field(0.5, ge=0.0, le=1.0)
-    gradient_weight: float = Field(0.5, ge=0.0)
-    gradient_scales: int = Field(4, ge=1)
+    gradient_weight: Weight = 0.5
+    gradient_scales: Scales = 4
     rotation: float = Field(1.0, ge=0.0, le=45.0)
     coloured: Share = 0.5
     gamma: Range = (0.9, 1.1)
@@ -113,7 +128,7 @@ class MetricDepthSection(Section):
             raise ValueError("border: cannot be given together with kb_crop")
         if self.border is not None:
             top, left, bottom, right = self.border
-            if not (0 <= top < bottom and 0 <= left < right):
+            if not (top < bottom and left < right):
                 raise ValueError(f"border: {self.border} is not top, left, bottom, right")
         return self
 
@@ -136,15 +151,15 @@ class OptimizerSection(Section):
         ema: decay of a moving average of the weights, which is then validated and published; 0 for none.
     """
 
-    backbone_lr: float = Field(1e-5, gt=0.0)
-    decoder_lr: float = Field(1e-4, gt=0.0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    backbone_lr: LearningRate = 1e-5
+    decoder_lr: LearningRate = 1e-4
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     schedule: Schedule = "constant"
-    warmup: int = Field(0, ge=0)
+    warmup: int = Field(0, ge=0, le=MOST)
     objective: Literal["multi_objective", "average"] = "multi_objective"
-    accumulate: int = Field(1, ge=1)
-    clip_norm: float = Field(0.0, ge=0.0)
-    ema: float = Field(0.0, ge=0.0, lt=1.0)
+    accumulate: Batch = 1
+    clip_norm: float = Field(0.0, ge=0.0, le=1e6)
+    ema: Decay = 0.0
 
 
 class SegmentationSection(Section):
@@ -158,11 +173,11 @@ class SegmentationSection(Section):
         weight_decay: of all parameters. The paper does not give it; this is the value of Zhang et al.
     """
 
-    resize: int = Field(520, ge=32)
+    resize: Side = 520
     rescale: Range = (0.5, 2.0)
-    auxiliary_weight: float = Field(0.2, ge=0.0)
-    momentum: float = Field(0.9, ge=0.0, lt=1.0)
-    weight_decay: float = Field(1e-4, ge=0.0)
+    auxiliary_weight: Weight = 0.2
+    momentum: Decay = 0.9
+    weight_decay: float = Field(1e-4, ge=0.0, le=1.0)
 
 
 class InferenceSection(Section):
@@ -191,8 +206,8 @@ class CapsSection(Section):
             inverse depth is dominated by quantisation.
     """
 
-    metres: float = Field(80.0, gt=0.0)
-    nearest: float = Field(10.0, gt=1.0)
+    metres: Metres = 80.0
+    nearest: float = Field(10.0, gt=1.0, le=1e5)
 
 
 class MixSection(Section):
@@ -203,12 +218,12 @@ class MixSection(Section):
         balance: sample `datasets` equally, as in the paper, or in proportion to their `size`.
     """
 
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, Annotated[float, Field(ge=0.0, le=1e9)]] = Field(default_factory=dict)
     balance: Literal["datasets", "size"] = "datasets"
 
     @model_validator(mode="after")
     def _weights_fit(self) -> MixSection:
-        if self.weights and (min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0):
+        if self.weights and not sum(self.weights.values()) > 0:
             raise ValueError(f"weights: must be positive, got {self.weights}")
         if self.weights and self.balance == "size":
             raise ValueError("weights: cannot be given together with balance=size")
@@ -223,7 +238,7 @@ class StageSection(MixSection):
         datasets: names of the datasets; empty for all.
     """
 
-    steps: int = Field(ge=1)
+    steps: Steps
     datasets: tuple[str, ...] = ()
 
 
@@ -274,33 +289,33 @@ class TrainConfig(MixSection):
     metric_depth: MetricDepthSection = MetricDepthSection()
     optimizer: OptimizerSection = OptimizerSection()
     segmentation: SegmentationSection = SegmentationSection()
-    steps: int = Field(60 * 72_000, ge=1)
-    batch_size: int = Field(16, ge=1)
-    crop: int | tuple[int, int] = 384
+    steps: Steps = 60 * 72_000
+    batch_size: Batch = 16
+    crop: Side | tuple[Side, Side] = 384
     flip: bool = True
     sampling: Sampling = "multinomial"
     stages: tuple[StageSection, ...] = ()
     train_split: str = "train"
     val_split: str = "val"
-    seed: int = Field(0, ge=0)
-    workers: int | tuple[int, int] = 1
+    seed: Seed = 0
+    workers: Workers | tuple[Workers, Workers] = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
     compile: bool = False
     channels_last: bool = False
     activation_checkpointing: bool = False
     device: Device = "auto"
     precision: Literal["float64", "float32", "bfloat16"] = "bfloat16"
-    loader_workers: int = Field(4, ge=0)
+    loader_workers: int = Field(4, ge=0, le=1000)
     executor: Executor = "local"
-    log_every: int = Field(100, ge=1)
-    validate_every: int = Field(18_000, ge=1)
-    checkpoint_every: int = Field(3_600, ge=1)
-    keep_checkpoints: int = Field(3, ge=1)
+    log_every: Steps = 100
+    validate_every: Steps = 18_000
+    checkpoint_every: Steps = 3_600
+    keep_checkpoints: int = Field(3, ge=1, le=1_000_000)
     caps: CapsSection = CapsSection()
-    max_failures: int = Field(3, ge=0)
-    max_loss: float = Field(1e4, gt=0.0)
-    max_skipped: int = Field(20, ge=1)
-    hang_minutes: float = Field(30.0, gt=0.0)
+    max_failures: Failures = 3
+    max_loss: float = Field(1e4, gt=0.0, le=1e30)
+    max_skipped: Steps = 20
+    hang_minutes: float = Field(30.0, gt=0.0, le=10_000.0)
 
     @property
     def fewest_workers(self) -> int:
@@ -312,13 +327,19 @@ class TrainConfig(MixSection):
         """Maximum number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
-    @field_validator("crop", mode="before")
+    @field_validator("crop", "workers", mode="before")
     @classmethod
-    def _one_side_or_two(cls, crop: Any) -> Any:
-        sides = crop if isinstance(crop, list | tuple) and len(crop) == 2 else [crop]
-        if not all(isinstance(side, int) for side in sides):
-            raise ValueError(f"expected an integer or [height, width], got {crop!r}")
-        return crop
+    def _one_or_two(cls, given: Any, info: ValidationInfo) -> Any:
+        """Of a union Pydantic would report the mismatch with either type."""
+        parts = given if isinstance(given, list | tuple) and len(given) == 2 else [given]
+        limits = (32, 8192) if info.field_name == "crop" else (1, 100_000)
+        if not all(
+            isinstance(part, int | float) and part % 1 == 0 and limits[0] <= part <= limits[1]
+            for part in parts
+        ):
+            two = "[height, width]" if info.field_name == "crop" else "[minimum, maximum]"
+            raise ValueError(f"expected an integer or {two}, from {limits[0]} to {limits[1]}, got {given!r}")
+        return given
 
     @property
     def crop_size(self) -> tuple[int, int]:
@@ -355,12 +376,12 @@ class EvaluateConfig(Section):
     """
 
     split: str = "val"
-    side: int | None = Field(None, ge=32)
+    side: Side | None = None
     rule: SizeRule | None = None
     caps: CapsSection = CapsSection()
     inference: InferenceSection = PAPER_INFERENCE
     allow_missing: bool = False
-    workers: int = Field(1, ge=1)
+    workers: Workers = 1
     device: Device = "auto"
 
 
@@ -383,16 +404,16 @@ class ZeroShotConfig(Section):
         worst: number of each set's worst images to draw.
     """
 
-    side: int | None = Field(None, ge=32)
+    side: Side | None = None
     rule: SizeRule | None = None
     lists: dict[str, str] = Field(default_factory=dict)
-    batch_size: int = Field(8, ge=1)
-    workers: int = Field(1, ge=1)
+    batch_size: Batch = 8
+    workers: Workers = 1
     device: Device = "auto"
     precision: Literal["float64", "float32"] = "float32"
-    resamples: int = Field(2000, ge=1)
-    seed: int = Field(0, ge=0)
-    worst: int = Field(8, ge=0)
+    resamples: int = Field(2000, ge=1, le=1_000_000)
+    seed: Seed = 0
+    worst: int = Field(8, ge=0, le=10_000)
 
 
 class PredictConfig(Section):
@@ -412,15 +433,15 @@ class PredictConfig(Section):
         frames: write the outputs of images for every frame of a video.
     """
 
-    side: int | None = Field(None, ge=32)
+    side: Side | None = None
     rule: SizeRule | None = None
     device: Device = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: int = Field(1, ge=1)
+    batch_size: Batch = 1
     write: tuple[Literal["npy", "png", "colour"], ...] = ("npy", "png", "colour")
     colours: str = "inferno"
     ply: float | None = Field(None, gt=0.0, lt=180.0)
-    attention: tuple[int, ...] = ()
+    attention: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = ()
     references: tuple[tuple[Share, Share], ...] = Field(((0.0, 0.0), (1.0, 1.0)), min_length=1)
     inference: InferenceSection = InferenceSection()
     frames: bool = False
@@ -444,16 +465,16 @@ class TuneConfig(Section):
         pictures: number of validation images per dataset whose predictions are logged.
     """
 
-    seeds: int = Field(1, ge=1)
-    concurrency: int | None = Field(None, ge=1)
+    seeds: int = Field(1, ge=1, le=10_000)
+    concurrency: Workers | None = None
     early_stopping: Literal["none", "asha"] = "none"
-    grace: int = Field(18_000, ge=1)
-    reduction: int = Field(3, ge=2)
-    hours: float | None = Field(None, gt=0.0)
-    max_failures: int = Field(3, ge=0)
-    sides: tuple[Annotated[int, Field(ge=32)], ...] = ()
-    latency_runs: int = Field(400, ge=1)
-    pictures: int = Field(2, ge=0)
+    grace: Steps = 18_000
+    reduction: int = Field(3, ge=2, le=1000)
+    hours: float | None = Field(None, gt=0.0, le=100_000.0)
+    max_failures: Failures = 3
+    sides: tuple[Side, ...] = ()
+    latency_runs: int = Field(400, ge=1, le=1_000_000)
+    pictures: int = Field(2, ge=0, le=1000)
 
 
 class DemoConfig(Section):
@@ -466,11 +487,11 @@ class DemoConfig(Section):
         seed: of the random scenes.
     """
 
-    images: int = Field(80, ge=10)
-    others: int = Field(8, ge=2)
-    height: int = Field(288, ge=64)
-    width: int = Field(384, ge=64)
-    seed: int = Field(0, ge=0)
+    images: int = Field(80, ge=10, le=1_000_000)
+    others: int = Field(8, ge=2, le=1_000_000)
+    height: int = Field(288, ge=64, le=8192)
+    width: int = Field(384, ge=64, le=8192)
+    seed: Seed = 0
 
 
 class Experiment(Section):

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from datasets_prep.strict_yaml import InvalidYaml, dump_yaml, load_yaml
 from pipelines.config import ConfigError, Experiment
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
@@ -64,9 +64,9 @@ def load_section(
         if not separator or not key:
             raise ConfigError(f"{override!r} is not KEY=VALUE")
         try:
-            _set(values, key, yaml.safe_load(text))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{key}: {text!r} is not a YAML value") from error
+            _set(values, key, load_yaml(text))
+        except InvalidYaml as error:
+            raise ConfigError(f"{key}: {text!r}: {error}") from error
     result = getattr(_validate(Experiment, {**content, job: values}), job)
     assert isinstance(result, section)
     return result
@@ -103,9 +103,9 @@ def _read(config: str | None) -> dict[str, Any]:
         raise ConfigError(f"no config file {config!r}; built-in ones are: {names}")
     path = path if path.is_file() else built_in
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        content = load_yaml(path.read_bytes())
+    except InvalidYaml as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict | None):
         raise ConfigError(f"{path}: expected sections with keys, got {type(content).__name__}")
     return content or {}
@@ -122,7 +122,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def to_yaml(section: BaseModel) -> str:
     """A resolved config `section` as YAML, with every value spelled out."""
-    return yaml.safe_dump(section.model_dump(mode="json"), sort_keys=False)
+    return dump_yaml(section.model_dump(mode="json"))
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -157,7 +157,8 @@ def _explain(section: type[BaseModel], problem: Any) -> str:
         if not _keys_at(section, location):  # of a value; the text of a section's error begins with its key
             return f"{key}: {text}"
         return f"{key}.{text}" if key else text
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    text = problem["msg"].replace("a valid tuple", "a list in brackets").replace("Tuple", "list")
+    return f"{key}: {text[0].lower()}{text[1:]}, got {problem['input']!r}"
 
 
 def _keys_at(section: type[BaseModel], location: Sequence[str]) -> list[str]:

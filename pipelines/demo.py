@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from shlex import quote
 
 import ray
 import torch
@@ -184,8 +185,8 @@ def run_demo(out: Path, config: str, console: Console) -> None:
     """Run the demo in folder `out` with a `config` file, and print its results to `console`."""
     demo = Demo(out.absolute(), load_experiment(config), console)
     connect()
-    tracking_uri = tracking.connect()
-    demo.say(f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking_uri}")
+    tracking.connect()
+    demo.say(f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking.store_name()}")
     demo.generate()
     demo.stereo()
     data = demo.prepare()
@@ -195,11 +196,11 @@ def run_demo(out: Path, config: str, console: Console) -> None:
     demo.say(f"publish: version {published.version} of dpt is now {published.uri}")
     after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
     pictures = [demo.predict(published.uri, data), demo.report(published.uri, data)]
-    _print_summary(console, demo, before, after, tracking_uri, pictures)
+    _print_summary(console, demo, before, after, pictures)
 
 
 def _print_summary(
-    console: Console, demo: Demo, before: Results, after: Results, tracking_uri: str, pictures: Sequence[Path]
+    console: Console, demo: Demo, before: Results, after: Results, pictures: Sequence[Path]
 ) -> None:
     table = Table(
         "held-out scenes of", "AbsRel untrained", "AbsRel trained", "δ < 1.25 untrained", "δ < 1.25 trained"
@@ -212,7 +213,9 @@ def _print_summary(
     first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
     console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
     sheets = f"{demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)"
-    mlflow = f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {tracking_uri}"
+    mlflow = (
+        f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {quote(tracking.store_name())}"
+    )
     console.print("Look at:", highlight=False)
     for line in (sheets, *pictures, mlflow):
         console.print(f"  {line}", highlight=False, soft_wrap=True)

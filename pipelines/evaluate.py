@@ -12,12 +12,42 @@ from functools import partial
 from pathlib import Path
 
 import dpt
-from datasets_prep.manifest import open_datasets
+from datasets_prep.manifest import PreparedDataset, open_datasets
+from dpt.weights.folder import read_config
 from pipelines.config import EvaluateConfig
-from pipelines.evaluation.metric_depth import evaluate_metric
-from pipelines.evaluation.relative_depth import relative_share
+from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
+from pipelines.evaluation.official_splits import log_metric_results
+from pipelines.evaluation.relative_depth import mean_over_datasets, relative_share
 from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 from pipelines.evaluation.share import evaluate_shares
+from pipelines.tracking.metric_keys import MEAN, RELATIVE, keyed
+from pipelines.tracking.registry import evaluation_run
+
+
+def check(config: EvaluateConfig, model: Path, datasets: Sequence[PreparedDataset]) -> None:
+    """Check that `datasets` have the split of `config`, with depth in metres for a metric `model`.
+
+    Raises:
+        NotADataset: naming the first that does not.
+    """
+    for dataset in datasets:
+        dataset.manifest.split(config.split)
+    if _is_metric(model):
+        require_metric_data(datasets)
+
+
+def evaluate_and_log(
+    config: EvaluateConfig, model: Path, reference: str, datasets: Sequence[PreparedDataset]
+) -> dict[str, dict[str, float]]:
+    """As `evaluate`, logged to an MLflow run of its own, as an evaluation of the model's `reference`."""
+    with evaluation_run(reference, "evaluate", config, datasets) as run:
+        results = evaluate(config, model, [d.folder.uri for d in datasets])
+        if _is_metric(model):
+            log_metric_results(run, results, datasets, config.split, _protocols(config, datasets))
+        else:
+            mean = {MEAN: {"abs_rel": mean_over_datasets(results, "abs_rel")}}
+            run.log_metrics(keyed(RELATIVE, {**results, **mean}), step=0)
+    return results
 
 
 def evaluate(
@@ -39,10 +69,19 @@ def evaluate(
     network = dpt.load_model(model)
     split, size = config.split, (config.side, config.rule)
     if network.config.metric:
-        protocols = {d.name: PROTOCOLS.get(d.name, MetricProtocol(config.caps.metres)) for d in datasets}
+        protocols = _protocols(config, datasets)
         return evaluate_metric(network, datasets, split, protocols, config.workers, config.device, size)
     shares = dict.fromkeys(
         (d.name for d in datasets), partial(relative_share, split=split, caps=config.caps, size=size)
     )
     sums = evaluate_shares(shares, network, datasets, split, config.workers, config.device, threads)
     return {name: total.result() for name, total in sums.items()}
+
+
+def _is_metric(model: Path) -> bool:
+    return dpt.ModelConfig.from_dict(read_config(model)).metric
+
+
+def _protocols(config: EvaluateConfig, datasets: Sequence[PreparedDataset]) -> dict[str, MetricProtocol]:
+    """The published protocol of each dataset's depth in metres; the whole image up to the cap without one."""
+    return {d.name: PROTOCOLS.get(d.name, MetricProtocol(config.caps.metres)) for d in datasets}

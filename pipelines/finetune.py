@@ -16,11 +16,12 @@ from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.folder import DESCRIPTION_NAME
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import connect
-from pipelines.config import ConfigError, TrainConfig
-from pipelines.evaluation.metric_depth import METRICS, evaluate_metric, require_metric_data
-from pipelines.evaluation.official_splits import check_split
+from pipelines.config import ConfigError, EvaluateConfig, TrainConfig
+from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
+from pipelines.evaluation.official_splits import check_split, log_metric_results
 from pipelines.evaluation.sets import FINE_TUNED, MetricProtocol
 from pipelines.tracking.model_reference import load_checkpoint
+from pipelines.tracking.registry import evaluation_run
 from pipelines.train import TrainResult, train
 
 DATASETS = {name: entry.sources[0] for name, entry in FINE_TUNED.items()}
@@ -93,7 +94,7 @@ def finetune(
     allow_missing: bool = False,
     show: Callable[[str], None] = print,
 ) -> Finetuned:
-    """Fine-tune a model on a `dataset`, evaluate it there and log both to MLflow.
+    """Fine-tune a model on a `dataset`, evaluate it there and log both to MLflow, each to a run.
 
     In `config` the task is `metric_depth`, and `model.start` the model to start from. With `allow_missing`,
     images other than those of the official split are accepted. `name`, `storage`, `resume`, `allow_changes`
@@ -115,8 +116,8 @@ def finetune(
         return Finetuned(training, dataset.name, "", {})
     settings, model = config.metric_depth, load_checkpoint(training.checkpoint)
     protocols = {dataset.name: MetricProtocol(settings.cap, settings.region, settings.kb_crop)}
-    results = evaluate_metric(model, [dataset], split, protocols, config.most_workers, config.device)
-    metrics = results[dataset.name]
-    logged = {f"{split}/{metric}/{dataset.name}": metrics[metric] for metric in (*METRICS, "images")}
-    training.run.log_metrics(logged, step=config.steps)
-    return Finetuned(training, dataset.name, split, metrics)
+    evaluation = EvaluateConfig(split=split, workers=config.most_workers, device=config.device)
+    with evaluation_run(training.model_uri, "evaluate", evaluation, [dataset]) as run:
+        results = evaluate_metric(model, [dataset], split, protocols, evaluation.workers, evaluation.device)
+        log_metric_results(run, results, [dataset], split, protocols)
+    return Finetuned(training, dataset.name, split, results[dataset.name])

@@ -27,10 +27,12 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from datasets_prep.errors import UserError
+from pipelines.cluster.credentials import without_credentials
 from pipelines.cluster.probe import MARK, Findings, Targets
 from pipelines.cluster.ray_private import PACKAGING_LOGGERS, server_version, zip_working_directory
 from pipelines.cluster.session import TRACKING, TRACKING_VARIABLES
 from pipelines.config_files import CONFIG_FOLDER
+from pipelines.tracking.source_commit import COMMIT_VARIABLE, source_commit
 
 PACKAGE_LIMIT = 8 * 2**20
 """Bytes of the zipped working directory above which it must contain data; the code is a tenth of it."""
@@ -173,7 +175,7 @@ def submit(
     address = address or os.environ.get(_ADDRESS)
     if not address:
         raise SubmitError(f"no cluster: give its job server by --address, or set {_ADDRESS}")
-    environment = job_environment(variables)
+    environment = {COMMIT_VARIABLE: source_commit(TREE), **job_environment(variables)}
     targets = job_targets(command[0], parameters, environment)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -224,7 +226,7 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
     targets = Targets(
         reads=[str(uri) for uri in reads if uri is not None],
         writes=[str(parameters[key]) for key in ("out", "storage") if parameters.get(key) is not None],
-        tracking=environment.get(TRACKING),
+        tracking=without_credentials(environment[TRACKING]) if TRACKING in environment else None,
     )
     for uri in (*targets.reads, *targets.writes):
         if "://" not in uri and not os.path.isabs(uri):

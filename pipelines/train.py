@@ -12,7 +12,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 import dpt
 from datasets_prep.errors import UserError
-from datasets_prep.manifest import PreparedDataset, open_datasets
+from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
+from pipelines.tasks.selection import training_datasets
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.registry import note_protocol
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_sigterm, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.training.entry import train_loop
@@ -85,7 +87,7 @@ def train(
 
     Args:
         config: how.
-        data: prepared datasets, or folders of them.
+        data: prepared datasets, or folders of them, of which those are taken that fit the task.
         name: of the run; its checkpoints go to `<storage>/<name>`.
         storage: folder of runs, a path or URI.
         resume: continue the run of that name, if there is one.
@@ -98,7 +100,7 @@ def train(
         TrainingStopped: after SIGTERM; the run has saved a checkpoint.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
-    datasets, folder = open_datasets(list(data)), Folder(storage) / name
+    datasets, folder = training_datasets(config, data, show), Folder(storage) / name
     model = initial_model(config.model, folder)
     check_fits(config, datasets, model)
     connect()
@@ -112,6 +114,8 @@ def train(
     run = _resumed_run(folder, name, identity, resume, allow_changes, show)
     if run is None:
         run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets)
+        conditions = task_of(config).conditions
+        note_protocol(run, {d.name: conditions for d in datasets if conditions}, [])
         _record(folder, identity, run)
     with tracking.finishing(run, killed_by=TrainingStopped):
         start = save_initial_model(config, model, datasets, folder, show)
@@ -233,7 +237,7 @@ def _resumed_run(
         raise RunExists(
             f"run {name} was started differently: {difference} (--allow-changes continues anyway)"
         )
-    run = tracking.Run(**known["run"])
+    run = tracking.Run.of_record(known["run"])
     try:
         run.reopen()
     except tracking.TrackingError as error:  # training does not need MLflow
@@ -246,7 +250,7 @@ def _resumed_run(
 
 
 def _record(folder: Folder, identity: dict[str, Any], run: tracking.Run) -> None:
-    folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": asdict(run)}, indent=1))
+    folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": run.record()}, indent=1))
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

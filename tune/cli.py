@@ -85,9 +85,9 @@ def _new_plan(
     what: list[str], data: list[str], name: str | None, config: str | None, given: dict[str, object]
 ) -> SweepPlan:
     """The plan that a command line describes."""
-    from datasets_prep.manifest import open_datasets
     from pipelines.config import ConfigError, TrainConfig, TuneConfig
     from pipelines.config_files import load_section
+    from pipelines.tasks.selection import training_datasets
     from tune.plan import plan_sweep
 
     if not data or name is None:
@@ -95,7 +95,7 @@ def _new_plan(
     train = load_section("train", TrainConfig, config, [word for word in what if "=" in word])
     settings = load_section("tune", TuneConfig, config, [], options=given)
     tables = _tables([word for word in what if "=" not in word])
-    return plan_sweep(name, tables, open_datasets(data), train, settings)
+    return plan_sweep(name, tables, training_datasets(train, data, typer.echo), train, settings)
 
 
 def _tables(words: list[str]) -> list[AblationTable]:

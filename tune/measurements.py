@@ -135,7 +135,9 @@ def log_resolutions(
     `config`; `data` are version folders of the datasets; `sides` are from `resolutions`; `threads` the CPU
     cores of a worker without GPU.
     """
-    names = sorted(key.partition("/")[2] for key in known if key.startswith(records.abs_rel("")))
+    names = sorted(
+        key.removeprefix(records.abs_rel("")) for key in known if key.startswith(records.abs_rel(""))
+    )
     fields: dict[str, Any] = {"split": config.val_split, "rule": "lower_bound", "caps": config.caps}
     fields |= {"workers": config.most_workers, "device": config.device}
     for side in (side for side in sides if records.abs_rel_at(side, records.MEAN) not in known):

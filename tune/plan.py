@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from datasets_prep.strict_yaml import InvalidYaml, dump_yaml, load_yaml
 from dpt.zoo import resolve_config
 from pipelines.config import ConfigError, TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
@@ -123,7 +123,7 @@ class SweepPlan:
     def to_yaml(self) -> str:
         """The plan as YAML, with the seeds spelled out."""
         plain = _ADAPTER.dump_python(self, mode="json")
-        return yaml.safe_dump({**plain, "seeds": list(self.seeds)}, sort_keys=False, allow_unicode=True)
+        return dump_yaml({**plain, "seeds": list(self.seeds)})
 
     @staticmethod
     def from_yaml(text: str, where: str) -> SweepPlan:
@@ -133,9 +133,9 @@ class SweepPlan:
             DamagedSweep: if `text` is not a plan.
         """
         try:
-            content = yaml.safe_load(text)
+            content = load_yaml(text)
             return _ADAPTER.validate_python({k: v for k, v in content.items() if k != "seeds"})
-        except (yaml.YAMLError, ValidationError, AttributeError) as error:
+        except (InvalidYaml, ValidationError, AttributeError) as error:
             raise DamagedSweep(f"{where}: not a sweep: {' '.join(str(error).split()):.300}") from error
 
     @cached_property

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from mlflow.entities import Run
 
+from pipelines.tracking import metric_keys
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.metric_keys import RELATIVE, MetricKey
 
 PARENT = "mlflow.parentRunId"
 JOB, SWEEP, VARIANT, SEED = "job", "sweep", "variant", "seed"
@@ -35,11 +37,11 @@ STOPPED_EARLY = "stopped_early"
 LATENCY_DEVICE = "latency_device"
 """Tag of a child run: the processor on which `LATENCY` was measured."""
 
+MEAN = metric_keys.MEAN
+"""In place of a dataset's name: the mean over datasets."""
+
 TABLES = ("skip", "readout", "backbone", "resolution", "speed")
 """The paper's Tables 6, 7 and 8, Figure 4, Table 9. A user's own ablation has another name."""
-
-MEAN = "mean"
-"""In place of a dataset's name: the mean over datasets."""
 
 PARAMETERS = "parameters_millions"
 LATENCY = "latency_ms"
@@ -72,7 +74,7 @@ def table_of_tag(tag: str) -> str | None:
 
 def abs_rel(dataset: str) -> str:
     """Metric: AbsRel of a `dataset`, or `MEAN`, at the training resolution."""
-    return f"abs_rel/{dataset}"
+    return str(MetricKey(RELATIVE, "abs_rel", dataset))
 
 
 def abs_rel_at(side: int, dataset: str) -> str:
@@ -87,7 +89,7 @@ def picture_path(dataset: str, number: int, what: str) -> str:
 
 def find_sweep(name: str) -> Run | None:
     """The newest parent run of the sweep `name`, if there is one."""
-    tracking.connect()
+    tracking.connect(create=False)
     found = tracking.search_runs(f"{IS_SWEEP} AND tags.{SWEEP} = {tracking.quoted(name)}")
     return found[0] if found else None
 

@@ -33,7 +33,7 @@ def open_parent(plan: SweepPlan) -> tracking.Run:
         run = tracking.start_run(plan.name, records.SWEEP_JOB, plan.tune, datasets, tags)
     elif known.data.tags.get(records.PLAN_DIGEST) != plan.digest:
         raise SweepExists(
-            f"MLflow at {mlflow.get_tracking_uri()} has another sweep {plan.name}: choose another --name"
+            f"MLflow at {tracking.store_name()} has another sweep {plan.name}: choose another --name"
         )
     else:
         run = _address(known)

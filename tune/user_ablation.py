@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from datasets_prep.strict_yaml import InvalidYaml, load_yaml
 from pipelines.config import ConfigError
 from tune.ablations import PAPER, AblationTable, Row
 
@@ -39,11 +38,11 @@ def read_ablation(path: Path) -> AblationTable:
         ConfigError: naming file and key, if it does not describe a table.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"no ablation at {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except InvalidYaml as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected the keys name and vary or variants, got {content!r:.100}")
     unknown = sorted(set(map(str, content)) - _KEYS)

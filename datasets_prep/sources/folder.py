@@ -29,7 +29,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -42,6 +41,7 @@ from datasets_prep.sources.paired import PairedSource
 from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
+from datasets_prep.strict_yaml import InvalidYaml, load_yaml
 
 DESCRIPTION_NAME = "dataset.yaml"
 _MAX_DESCRIPTION_BYTES = 2**20
@@ -140,11 +140,11 @@ def read_description(root: Folder) -> Description:
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
     try:
-        content = yaml.safe_load(root.read_text(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
+        content = load_yaml(root.read_bytes(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
     except FileNotFoundError as error:
         raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        raise WrongLayout(f"{where} is not YAML: {' '.join(str(error).split()):.200}") from error
+    except InvalidYaml as error:
+        raise WrongLayout(f"{where}: {error}") from error
     if not isinstance(content, dict):
         raise WrongLayout(f"{where}: expected keys with values, got {type(content).__name__}")
     try:

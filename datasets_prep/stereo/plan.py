@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from datasets_prep.errors import BadSample, UserError
@@ -27,6 +26,7 @@ from datasets_prep.settings import Packing, StereoDataset, StereoSettings, diges
 from datasets_prep.sources.movies import SPLIT_OF_FILM
 from datasets_prep.sources.wsvd_lists import video_id
 from datasets_prep.storage.folder import Folder, existing_folder
+from datasets_prep.strict_yaml import InvalidYaml, load_yaml
 
 OVERRIDES_NAME = "videos.yaml"
 
@@ -159,9 +159,9 @@ def _read_overrides(folder: Folder) -> dict[str, _VideoOverride]:
         return {}
     where = f"{folder.uri}/{OVERRIDES_NAME}"
     try:
-        content = yaml.safe_load(folder.read_text(OVERRIDES_NAME)) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadVideoFolder(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+        content = load_yaml(folder.read_bytes(OVERRIDES_NAME)) or {}
+    except InvalidYaml as error:
+        raise BadVideoFolder(f"{where}: {error}") from error
     if not isinstance(content, dict):
         raise BadVideoFolder(f"{where}: expected a file name in each line, got {type(content).__name__}")
     overrides = {}

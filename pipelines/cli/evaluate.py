@@ -8,13 +8,12 @@ of `PROTOCOLS`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -27,7 +26,6 @@ from pipelines.cli.options import require_durable_path
 if TYPE_CHECKING:
     from datasets_prep.manifest import PreparedDataset
     from pipelines.config import EvaluateConfig
-    from pipelines.tracking.runs import Run, RunInput
     from pipelines.zero_shot.report import Report
     from pipelines.zero_shot.run import SetResult
 
@@ -111,26 +109,6 @@ def evaluate(
     PROTOCOLS[chosen](model, overrides or [], config, on or [], raw or [], folder, allow_missing)
 
 
-@contextmanager
-def _evaluation_run(
-    reference: str, job: str, settings: BaseModel, inputs: Sequence[PreparedDataset | RunInput]
-) -> Iterator[Run]:
-    """The MLflow run of an evaluation of a model, with the status by which its block ends."""
-    from pipelines.tracking import runs as tracking
-    from pipelines.tracking.registry import note_evaluation
-
-    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs)
-    note_evaluation(run, reference)
-    with tracking.finishing(run):
-        yield run
-
-
-def _log(run: Run, results: Mapping[str, Mapping[str, float]]) -> None:
-    """Log the metrics of each dataset as `METRIC/DATASET`."""
-    for name, result in results.items():
-        run.log_metrics({f"{metric}/{name}": value for metric, value in result.items()}, step=0)
-
-
 # ---- prepared shards: relative depth
 
 
@@ -141,24 +119,23 @@ def _on_shards(
     from datasets_prep.manifest import open_datasets
     from pipelines.config import EvaluateConfig
     from pipelines.config_files import load_section, to_yaml
-    from pipelines.evaluate import evaluate as run_evaluation
+    from pipelines.evaluate import check, evaluate_and_log
     from pipelines.evaluation.relative_depth import mean_over_datasets
     from pipelines.evaluation.segmentation import has_labels
     from pipelines.tracking.model_reference import model_folder
 
     given = {"allow_missing": allow_missing or None}
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
-    console.print(to_yaml(settings), end="", highlight=False)
     datasets = open_datasets(data)
     if has_labels(datasets):
         _on_labels(reference, settings, datasets)
         return
     if settings.allow_missing:
         raise UserError("--allow-missing goes with --on, or with datasets that have labels")
-    with model_folder(reference) as folder, _evaluation_run(reference, "evaluate", settings, datasets) as run:
-        results = run_evaluation(settings, folder, data)
-        _log(run, results)
-        run.log_metrics({"abs_rel/mean": mean_over_datasets(results, "abs_rel")}, step=0)
+    with model_folder(reference) as folder:
+        check(settings, folder, datasets)
+        console.print(to_yaml(settings), end="", highlight=False)
+        results = evaluate_and_log(settings, folder, reference, datasets)
     shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
     table = Table("dataset", *shown.values(), "images", "without ground truth")
     for name, result in results.items():
@@ -174,19 +151,24 @@ def _on_shards(
 
 def _on_labels(reference: str, settings: EvaluateConfig, datasets: Sequence[PreparedDataset]) -> None:
     """pixAcc and mIoU; that all images are there is checked before anything is printed."""
+    from pipelines.config_files import to_yaml
     from pipelines.evaluation import segmentation, tables
+    from pipelines.tracking.metric_keys import MEAN, SEGMENTATION, keyed
     from pipelines.tracking.model_reference import load_model
+    from pipelines.tracking.registry import evaluation_run, note_protocol
 
     model = load_model(reference)
     segmentation.check(settings, model, datasets)
-    with _evaluation_run(reference, "evaluate", settings, datasets) as run:
+    console.print(to_yaml(settings), end="", highlight=False)
+    with evaluation_run(reference, "evaluate", settings, datasets) as run:
         counts = segmentation.evaluate_segmentation(settings, model, datasets)
-        _log(run, {name: count.result() for name, count in counts.items()})
+        results = {name: count.result() for name, count in counts.items()}
+        mean = {MEAN: {"miou": fmean(result["miou"] for result in results.values())}}
+        run.log_metrics(keyed(SEGMENTATION, {**results, **mean}), step=0)
+        note_protocol(run, {}, [d for d in counts if segmentation.is_official(d, settings, counts[d])])
         for name, count in counts.items():
             run.log_text(tables.class_csv(name, count), f"classes/{name}.csv")
             run.log_picture(tables.class_figure(name, count), f"classes/{name}.png")
-        mean = sum(count.result()["miou"] for count in counts.values()) / len(counts)
-        run.log_metrics({"miou/mean": mean}, step=0)
         picture = segmentation.sample_segmentations(model, datasets, settings.split, _PICTURED)
         run.log_picture(picture, "predictions.png")
     missing = {d.name: len(segmentation.left_out(d, settings.split)) for d in datasets}
@@ -215,7 +197,9 @@ def _zero_shot(
     from datasets_prep.storage.folder import Folder
     from pipelines.config import ZeroShotConfig
     from pipelines.config_files import load_section, to_yaml
+    from pipelines.tracking.metric_keys import ZERO_SHOT, keyed
     from pipelines.tracking.model_reference import load_model
+    from pipelines.tracking.registry import evaluation_run, note_protocol
     from pipelines.tracking.runs import RunInput
     from pipelines.zero_shot.report import make_report, write_files
     from pipelines.zero_shot.run import draw_worst, evaluate_zero_shot, require_depth_model
@@ -223,15 +207,15 @@ def _zero_shot(
 
     model = load_model(reference)
     settings = load_section("zero_shot", ZeroShotConfig, config, overrides)
-    console.print(to_yaml(settings), end="", highlight=False)
     require_depth_model(model)
     found = find_sets(on, raw, settings.lists)
+    require_complete(found, allow_missing)
+    console.print(to_yaml(settings), end="", highlight=False)
     for entry in found:
         counts = f"{len(entry.samples)} of {entry.description.images} images"
         typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
-    require_complete(found, allow_missing)
     inputs = [RunInput(f.name, f.raw, f.digest, f.digest[:16], {SPLIT: len(f.samples)}) for f in found]
-    with _evaluation_run(reference, "zero_shot", settings, inputs) as run:
+    with evaluation_run(reference, "zero_shot", settings, inputs) as run:
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task("evaluate", total=sum(len(entry.samples) for entry in found))
             results = evaluate_zero_shot(
@@ -243,8 +227,9 @@ def _zero_shot(
         with tempfile.TemporaryDirectory(prefix="dpt-evaluation-") as local:
             write_files(Folder(local), report, results, worst)
             run.log_files(Path(local), "zero_shot")
-        _log(run, {one.name: one.means() for one in results})
-        run.log_metrics(report.metrics(), step=0)
+        run.log_metrics(keyed(ZERO_SHOT, {one.name: one.means() for one in results}), step=0)
+        run.log_metrics(keyed(ZERO_SHOT, report.metrics()), step=0)
+        note_protocol(run, {}, [f.name for f in found if f.is_complete and settings.rule is None])
     _print_report(report, results)
     for name in names:
         typer.echo(f"{out.rstrip('/')}/{name}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets_prep.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Config = Annotated[
     str | None,
@@ -62,6 +65,25 @@ def require_durable_path(path: str) -> str:
             f"{path}: inside a Ray job give an absolute path or a URI, or it is lost with the job"
         )
     return path
+
+
+def after_config(settings: BaseModel, write: Callable[[str], None] = typer.echo) -> Callable[[str], None]:
+    """A function that writes lines, and `settings` as YAML before the first: an early error stands alone.
+
+    Args:
+        settings: resolved config of the command.
+        write: writes one line, or several.
+    """
+    from pipelines.config_files import to_yaml
+
+    unsaid = [to_yaml(settings).rstrip()]
+
+    def show(line: str) -> None:
+        if unsaid:
+            write(unsaid.pop())
+        write(line)
+
+    return show
 
 
 def show_progress(description: str, states: Iterable[tuple[int, int | None, str]]) -> None:

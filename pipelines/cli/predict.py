@@ -78,7 +78,7 @@ def predict(
 ) -> None:
     """Predict images and videos: depth or classes, as .npy, PNG and colours; point clouds; attention maps."""
     from pipelines.config import PredictConfig
-    from pipelines.config_files import load_section, to_yaml
+    from pipelines.config_files import load_section
     from pipelines.predict import STANDARD_OUTPUT, predict_one
     from pipelines.predict import predict as run_prediction
     from pipelines.tracking.model_reference import load_model
@@ -90,18 +90,18 @@ def predict(
     given |= {"write": forms and _items(forms), "attention": attention and _items(attention)}
     given["references"] = reference and [_items(text) for text in reference]
     settings = load_section("predict", PredictConfig, config, override or [], options=given)
-    typer.echo(to_yaml(settings), nl=False, err=to_stdout)
     loaded = load_model(model)
     if to_stdout:
         sys.stdout.buffer.write(predict_one(settings, loaded, images))
         return
+    show = options.after_config(settings)
     failed = False
     for outcome in run_prediction(settings, loaded, images, out):
         failed |= outcome.problem is not None
         written = ", ".join(f"{out.rstrip('/')}/{name}" for name in outcome.written)
         content = f" ({outcome.content})" if outcome.content else ""
         said = outcome.problem or f"{outcome.source.path} → {written}{content}"
-        typer.echo(said, err=outcome.problem is not None)
+        typer.echo(said, err=True) if outcome.problem else show(said)
     if failed:
         raise typer.Exit(1)
 

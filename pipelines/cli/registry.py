@@ -14,9 +14,12 @@ console = Console()
 Registered = Annotated[str, typer.Argument(help="Name of the registered model.")]
 Alias = Annotated[str, typer.Option(help="Alias to move.")]
 Metric = Annotated[
-    str, typer.Option(help="METRIC/DATASET, or METRIC/mean, in which the version must not be worse.")
+    str | None,
+    typer.Option(
+        help="PROTOCOL/METRIC/DATASET in which the version must not be worse; DATASET may be mean.",
+        show_default="of its kind, e.g. relative/abs_rel/mean",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Move the alias without comparing.")]
 
 
 def publish(
@@ -26,6 +29,9 @@ def publish(
     ] = False,
     name: Annotated[str, typer.Option(help="Registered model to add a version to.")] = "dpt",
     alias: Annotated[str, typer.Option(help="Alias of the version: models:/NAME@ALIAS.")] = "champion",
+    force: Annotated[
+        bool, typer.Option("--force", help="Move the alias even from a model of another task or unit.")
+    ] = False,
 ) -> None:
     """Register the model of a finished run, or the best one of a sweep, in MLflow's registry."""
     from pipelines.publish import best_trial
@@ -35,8 +41,10 @@ def publish(
         trial = best_trial(run)
         typer.echo(f"best of {run}: {trial.name}, {trial.metric} {trial.value:.4f}")
         run = trial.run_id
-    published = register(run, name, alias)
-    typer.echo(f"{published.name} version {published.version} is now {published.uri}")
+    published = register(run, name, alias, force)
+    predicts = f"predicts {published.kind}; trained at commit {published.commit}"
+    typer.echo(f"{published.name} version {published.version} {predicts}")
+    typer.echo(published.moved)
 
 
 def models(
@@ -45,28 +53,34 @@ def models(
     ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option(help="Metric to show. Repeat for more.", show_default="abs_rel/mean"),
+        typer.Option(help="Metric to show. Repeat for more.", show_default="that of each model's kind"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
-    """List registered models: versions, aliases, metrics, data and commit."""
+    """List registered models: versions, aliases, what they predict, metrics, data and commit."""
     from pipelines.tracking.registry import list_models
+    from pipelines.tracking.runs import store_name
+    from pipelines.tracking.source_commit import short
 
     found = list_models(name)
     if as_json:
         typer.echo(json.dumps([version.as_json() for version in found], indent=1))
         return
-    shown = metric or ["abs_rel/mean"]
-    table = Table("model", "aliases", "run", *shown, "data", "commit")
+    if not found:
+        typer.echo(f"no registered models in {store_name()}")
+        return
+    shown = metric or list(dict.fromkeys(version.kind.compared_by for version in found))
+    table = Table("model", "aliases", "predicts", "run", *shown, "data", "commit")
     for version in found:
         metrics = version.metrics()
         table.add_row(
             f"{version.name} {version.version}",
             ", ".join(version.aliases),
+            version.kind.unit,
             version.run_name,
             *(f"{metrics[key]:.4f}" if key in metrics else "" for key in shown),
             "\n".join(f"{dataset} {digest[:8]}" for dataset, digest in sorted(version.data.items())),
-            version.git_commit[:8],
+            short(version.git_commit),
         )
     console.print(table)
 
@@ -75,19 +89,20 @@ def promote(
     name: Registered,
     version: Annotated[str, typer.Argument(help="Number of the version, or another alias of it.")],
     alias: Alias = "champion",
-    metric: Metric = "abs_rel/mean",
-    force: Force = False,
+    metric: Metric = None,
+    force: Annotated[bool, typer.Option("--force", help="Move the alias without comparing.")] = False,
 ) -> None:
-    """Move an alias to a version that is not worse than the one that has it."""
+    """Move an alias to a version of the same kind that is not worse than the one that has it."""
     from pipelines.tracking.registry import promote as move
 
     typer.echo(move(name, version, alias, metric, force))
 
 
 def rollback(
-    name: Registered, alias: Alias = "champion", metric: Metric = "abs_rel/mean", force: Force = False
+    name: Registered,
+    alias: Alias = "champion",
 ) -> None:
-    """Move an alias back to the version that had it before."""
+    """Move an alias back to the version that had it before, whatever its metrics."""
     from pipelines.tracking.registry import rollback as move
 
-    typer.echo(move(name, alias, metric, force))
+    typer.echo(move(name, alias))

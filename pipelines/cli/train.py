@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from pipelines.cli import options
-from pipelines.cli.options import require_durable_path
+from pipelines.cli.options import after_config, require_durable_path
+
+if TYPE_CHECKING:
+    from pipelines.train import TrainResult
 
 console = Console()
 
@@ -30,15 +33,15 @@ def train(
 ) -> None:
     """Train a model on prepared datasets and log it to MLflow."""
     from pipelines.config import TrainConfig
-    from pipelines.config_files import TASK_CONFIGS, load_section, to_yaml
+    from pipelines.config_files import TASK_CONFIGS, load_section
     from pipelines.train import train as run_training
 
     storage = require_durable_path(storage)
     config = config or TASK_CONFIGS.get(task or "")
     settings = load_section("train", TrainConfig, config, overrides or [], options={"task": task})
-    console.print(to_yaml(settings), end="", highlight=False)
-    result = run_training(settings, data, name, storage, resume, allow_changes, show=typer.echo)
-    _print_result(result.checkpoint, result.model_uri, name)
+    show = after_config(settings)
+    result = run_training(settings, data, name, storage, resume, allow_changes, show)
+    _print_result(result, name, "dpt" if settings.task == "depth" else f"dpt-{name}")
 
 
 def finetune(
@@ -70,7 +73,7 @@ def finetune(
     """Fine-tune a relative depth model to depth in metres; evaluate it as in the paper's Tables 2 and 3."""
     from datasets_prep.settings import IngestSettings
     from pipelines.config import TrainConfig
-    from pipelines.config_files import load_section, to_yaml
+    from pipelines.config_files import load_section
     from pipelines.evaluation.tables import metric_table
     from pipelines.finetune import finetune as run_finetuning
     from pipelines.finetune import preset_of, training_data
@@ -78,17 +81,17 @@ def finetune(
     storage, out, preset = require_durable_path(storage), require_durable_path(out), preset_of(target)
     given = {"model.start": model}
     settings = load_section("train", TrainConfig, config, overrides or [], preset, given)
-    console.print(to_yaml(settings), end="", highlight=False)
+    show = after_config(settings)
     prepare = load_section("prepare", IngestSettings, config, [], preset)
-    dataset = training_data(target, data or [], out, prepare, typer.echo)
-    done = run_finetuning(
-        settings, dataset, name, storage, resume, allow_changes, allow_missing, show=typer.echo
-    )
+    dataset = training_data(target, data or [], out, prepare, show)
+    done = run_finetuning(settings, dataset, name, storage, resume, allow_changes, allow_missing, show)
     if done.split:
         console.print(metric_table(done.dataset, done.split, done.metrics))
-    _print_result(done.training.checkpoint, done.training.model_uri, name)
+    _print_result(done.training, name, f"dpt-{name}")
 
 
-def _print_result(checkpoint: str, model_uri: str, name: str) -> None:
-    typer.echo(f"checkpoint: {checkpoint}")
-    typer.echo(f"model: {model_uri}; to register it: dpt publish {name} --alias champion")
+def _print_result(result: TrainResult, name: str, registered: str) -> None:
+    """Print where the model of the run `name` is, and how to register it under the name `registered`."""
+    typer.echo(f"checkpoint: {result.checkpoint}")
+    command = f"dpt publish {name} --name {registered} --alias champion"
+    typer.echo(f"model: {result.model_uri}; to register it: {command}")

@@ -29,7 +29,8 @@ class Targets:
 
     Attributes:
         reads, writes: folders to read from and to write to; paths or URIs.
-        tracking: MLflow's tracking URI, of a server or database; None if the job does not track.
+        tracking: MLflow's tracking URI, of a server or database, without credentials: a job's command is
+            shown to all users of the cluster. None if the job does not track.
     """
 
     reads: list[str] = field(default_factory=list)
@@ -92,9 +93,13 @@ def unwritable(uri: str) -> str | None:
 def untracked(uri: str) -> str | None:
     """Why MLflow at `uri` cannot be used; None if it can, or for a kind of URI that is not checked here."""
     import requests
+    from sqlalchemy.engine import make_url
 
+    from pipelines.cluster.credentials import with_credentials
+
+    uri = with_credentials(uri)
     if uri.startswith("sqlite:///"):
-        return unwritable(str(Path(uri.removeprefix("sqlite:///")).parent))
+        return unwritable(str(Path(str(make_url(uri).database)).parent))
     if not uri.startswith(("http://", "https://")):
         return None
     token, user = os.environ.get("MLFLOW_TRACKING_TOKEN"), os.environ.get("MLFLOW_TRACKING_USERNAME")

@@ -23,7 +23,8 @@ from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import overlay, paint_classes
 from dpt.predict.depth import evaluation_mode, input_size
-from pipelines.config import ConfigError, EvaluateConfig, InferenceSection, PredictConfig
+from pipelines.config import PAPER_INFERENCE, ConfigError, EvaluateConfig, InferenceSection, PredictConfig
+from pipelines.evaluation.sets import SEGMENTED
 from pipelines.evaluation.share import MODEL_SIZE, InputSize, evaluate_shares
 from pipelines.loading.batches import SameSizeBatches
 from pipelines.loading.rows import labelled_images
@@ -126,6 +127,13 @@ def check(config: EvaluateConfig, model: dpt.DPT, datasets: Sequence[PreparedDat
                 "(--allow-missing evaluates the others, and says so)"
             )
     require_size_fits(config)
+
+
+def is_official(name: str, config: EvaluateConfig, counts: SegmentationCounts) -> bool:
+    """Whether `counts` of the dataset `name`, made as `config` says, belong into Table 4 or 5."""
+    paper = SEGMENTED.get(name)
+    protocol = config.split == "val" and config.inference == PAPER_INFERENCE
+    return paper is not None and protocol and counts.images == paper.images
 
 
 def left_out(dataset: PreparedDataset, split: str) -> list[dict[str, str]]:

@@ -6,11 +6,14 @@ One entry per table and dataset: KITTI is one set of images in Table 1 (zero-sho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pipelines.config import MetricRegion
 from pipelines.evaluation.paper_tables import TABLE_1, TABLE_2, TABLE_3, TABLE_4, TABLE_5, Column, PaperTable
+from pipelines.tracking import metric_keys
+from pipelines.tracking.metric_keys import MetricKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,23 @@ class PaperSet:
         table: the paper's figures.
         sources: readers in `datasets_prep.sources`, and so names of prepared datasets, the preferred first.
         images: number of test images (validation images for segmentation).
+        measured_by: protocol of the table's figures, one of `pipelines.tracking.metric_keys.PROTOCOLS`.
     """
 
     name: str
     table: PaperTable
     sources: tuple[str, ...]
     images: int
+    measured_by: ClassVar[str] = metric_keys.SEGMENTATION
+
+    @property
+    def logged_name(self) -> str:
+        """Its name in metrics: that of the prepared dataset."""
+        return self.sources[0]
+
+    def key(self, metric: str) -> str:
+        """Name in MLflow of the figures of `metric`, in `dpt.metrics`, that belong into the table."""
+        return str(MetricKey(self.measured_by, metric, self.logged_name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +58,17 @@ class ZeroShotSet(PaperSet):
         hint: what is usually the matter when images are missing.
     """
 
+    measured_by = metric_keys.ZERO_SHOT
     cap: float | None
     rule: str = "upper_bound"
     border: int = 0
     folders: tuple[str, ...] = ()
     hint: str = ""
+
+    @property
+    def logged_name(self) -> str:
+        """Its name in metrics: that on the command line, since it is read from raw data."""
+        return self.name
 
     @property
     def column(self) -> Column:
@@ -70,6 +90,9 @@ class MetricProtocol:
     region: MetricRegion = "all"
     kb_crop: bool = False
 
+    def __str__(self) -> str:
+        return f"cap={self.cap:g} m, region={self.region}, kb_crop={self.kb_crop}"
+
 
 @dataclass(frozen=True, slots=True)
 class FineTuningSet(PaperSet):
@@ -84,6 +107,7 @@ class FineTuningSet(PaperSet):
         listed_name: sample id → name in the official list.
     """
 
+    measured_by = metric_keys.METRIC
     protocol: MetricProtocol
     title: str
     train_images: int
@@ -166,3 +190,10 @@ OFFICIAL = {entry.sources[0]: entry for entry in FINE_TUNED.values()}
 
 PROTOCOLS = {source: entry.protocol for entry in FINE_TUNED.values() for source in entry.sources}
 """Prepared dataset → the published protocol of its depth in metres."""
+
+
+def set_of(table: PaperTable, column: Column) -> PaperSet:
+    """The set that a `column` of a `table` has figures on."""
+    indices: tuple[Mapping[str, PaperSet], ...] = (ZERO_SHOT, FINE_TUNED, SEGMENTED)
+    named = (index[column.dataset] for index in indices if column.dataset in index)
+    return next(entry for entry in named if entry.table.number == table.number)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from html import escape
 from pathlib import Path
@@ -14,10 +15,12 @@ from datasets_prep.inspect.html import header, write_document
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from pipelines.cluster.session import resolve_device
 from pipelines.evaluation.paper_tables import TABLES, PaperTable, Row
+from pipelines.evaluation.sets import set_of
 from pipelines.report import blocks
 from pipelines.report.charts import Line, line_chart
 from pipelines.report.pictures import Shown, attention_of, by_resolution, samples_of, show
 from pipelines.report.table import Cell, Column, NumberTable
+from pipelines.tracking.metric_keys import MEAN, MetricKey
 from pipelines.tracking.model_reference import load_model
 from pipelines.tracking.registry import Measurement, measurements_of
 
@@ -78,19 +81,23 @@ def _tiles(model: dpt.DPT) -> list[tuple[str, str, str]]:
 
 
 def _measured(measurements: Sequence[Measurement], reference: str) -> str:
-    ours = {key: value for found in reversed(measurements) for key, value in found.metrics.items()}
+    ours = ChainMap(*(found.metrics for found in measurements))
     if not ours:
         return (
             "<p>MLflow has no evaluation of this model yet: "
             f"<code>dpt evaluate --model {escape(reference)} …</code> makes one.</p>"
         )
-    tables = [table for paper in TABLES if (table := beside_the_paper(paper, ours))]
+    figures = ChainMap(*(found.paper_figures() for found in measurements))
+    tables = [table for paper in TABLES if (table := beside_the_paper(paper, figures))]
     return "\n".join(table.html() for table in [*tables, _all(ours)])
 
 
-def beside_the_paper(paper: PaperTable, ours: dict[str, float]) -> NumberTable | None:
-    """A table of the `paper` below a row of `ours` (`metric/dataset` → value); None without such metrics."""
-    keys = [f"{column.metric}/{column.dataset}" for column in paper.columns]
+def beside_the_paper(paper: PaperTable, ours: Mapping[str, float]) -> NumberTable | None:
+    """A table of the `paper` below a row of `ours`, logged name → value; None without such metrics.
+
+    A table takes only figures by its own protocol (`pipelines.evaluation.sets.PaperSet.key`).
+    """
+    keys = [set_of(paper, column).key(column.metric) for column in paper.columns]
     if not any(key in ours for key in keys):
         return None
     printed = list(zip(keys, paper.columns, strict=True))
@@ -112,17 +119,19 @@ def beside_the_paper(paper: PaperTable, ours: dict[str, float]) -> NumberTable |
     return table
 
 
-def _all(ours: dict[str, float]) -> NumberTable:
-    """Every metric of a dataset, one row per dataset."""
-    pairs = {tuple(key.split("/", 1)): value for key, value in ours.items()}
-    datasets = sorted({dataset for _, dataset in pairs}, key=lambda name: (name == "mean", name))
-    metrics = sorted({metric for metric, _ in pairs} - _NO_METRICS)
-    columns = [Column("dataset", text=True), *(Column(name) for name in metrics)]
+def _all(ours: Mapping[str, float]) -> NumberTable:
+    """Every metric of a dataset, one row per protocol and dataset."""
+    keys = [key for name in ours if (key := MetricKey.parse(name))]
+    rows = sorted(
+        {(key.protocol, key.dataset) for key in keys}, key=lambda row: (row[0], row[1] == MEAN, row)
+    )
+    metrics = sorted({key.metric for key in keys} - _NO_METRICS)
+    columns = [Column("protocol", text=True), Column("dataset", text=True), *map(Column, metrics)]
     table = NumberTable("All measurements", columns)
-    for dataset in datasets:
-        values = [pairs.get((metric, dataset)) for metric in metrics]
+    for protocol, dataset in rows:
+        values = [ours.get(str(MetricKey(protocol, metric, dataset))) for metric in metrics]
         cells = [Cell.absent() if value is None else Cell(f"{value:.4f}", value) for value in values]
-        table.rows.append([Cell.of(dataset), *cells])
+        table.rows.append([Cell.of(protocol), Cell.of(dataset), *cells])
     return table
 
 

@@ -21,6 +21,7 @@ class Task(ABC):
     """One task; created in every process, from the run's config alone.
 
     Attributes:
+        protocol: of its validation, one of `pipelines.tracking.metric_keys.PROTOCOLS`.
         metric: key of the validation metric whose mean over datasets decides which checkpoint is the best.
         title: display name of the metric.
         larger_is_better: True for mIoU.
@@ -28,6 +29,7 @@ class Task(ABC):
         config: of the run.
     """
 
+    protocol: ClassVar[str]
     metric: ClassVar[str]
     title: ClassVar[str]
     larger_is_better: ClassVar[bool] = False
@@ -42,12 +44,29 @@ class Task(ABC):
         """How a shard row becomes a training crop."""
 
     @abstractmethod
+    def require(self, dataset: PreparedDataset) -> None:
+        """Check that the ground truth of a training `dataset` is the task's.
+
+        Raises:
+            NotADataset: saying what it has instead.
+        """
+
+    def set_apart(self, dataset: PreparedDataset) -> str:
+        """Why a `dataset` that could be trained on is not, unless it is named; else empty."""
+        return ""
+
+    @abstractmethod
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """Check that a `model`, maybe on PyTorch's device `meta`, and the training `datasets` fit the task.
 
         Raises:
             ConfigError, NotADataset: naming what does not fit.
         """
+
+    @property
+    def conditions(self) -> str:
+        """Which pixels validation compares, where that depends on the config; else empty."""
+        return ""
 
     def prepare_model(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], say: Callable[[str], None]

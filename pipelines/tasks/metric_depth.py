@@ -21,6 +21,7 @@ from pipelines.loading.crops import Crops
 from pipelines.loading.metric_crops import MetricDepthCrops
 from pipelines.tasks.base import Task
 from pipelines.tasks.global_alignment import average_alignment
+from pipelines.tracking.metric_keys import METRIC
 
 _FARTHEST = 10.0
 """Predicted depth is clamped to this multiple of the cap in the loss. Where an aligned prediction is not
@@ -34,6 +35,7 @@ class MetricDepth(Task):
     Of the run's `config` the section `metric_depth` counts.
     """
 
+    protocol = METRIC
     metric = "abs_rel"
     title = "AbsRel"
     prepares_model = True
@@ -42,23 +44,32 @@ class MetricDepth(Task):
         super().__init__(config)
         self.settings = config.metric_depth
         self.criterion = SILogLoss(self.settings.silog_weight)
-        self.protocol = MetricProtocol(self.settings.cap, self.settings.region, self.settings.kb_crop)
+        self.pixels = MetricProtocol(self.settings.cap, self.settings.region, self.settings.kb_crop)
+
+    @property
+    def conditions(self) -> str:
+        """As `Task.conditions`: crop and cap."""
+        return str(self.pixels)
 
     @property
     def crops(self) -> Crops:
         """Crops of depth in metres: rotated, mirrored, with colour jitter."""
         return MetricDepthCrops(self.config.crop_size, self.config.flip, self.settings)
 
+    def require(self, dataset: PreparedDataset) -> None:
+        """As `Task.require`: needs metric depth, with crops of original images in original pixels."""
+        require_metric_data([dataset])
+        rule = dataset.manifest.settings.get("resize")
+        if rule != "none" and (self.settings.kb_crop or self.settings.border):
+            raise NotADataset(
+                f"{dataset.name} was resized (resize={rule}), but kb_crop and border count the pixels of "
+                "the original images: prepare it with resize=none"
+            )
+
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """As `Task.check`: needs metric depth, and a model of inverse depth."""
-        require_metric_data(datasets)
         for dataset in datasets:
-            rule = dataset.manifest.settings.get("resize")
-            if rule != "none" and (self.settings.kb_crop or self.settings.border):
-                raise NotADataset(
-                    f"{dataset.name} was resized (resize={rule}), but kb_crop and border count the pixels of "
-                    "the original images: prepare it with resize=none"
-                )
+            self.require(dataset)
         if model.config.task != "depth":
             raise ConfigError(f"model: this is a {model.config.task} model, but the task is metric_depth")
         if model.config.max_depth is not None:
@@ -105,10 +116,10 @@ class MetricDepth(Task):
         self, model: dpt.DPT, dataset: PreparedDataset, split: str, rank: int, world_size: int
     ) -> MetricSums:
         """As `Task.evaluate_share`: without alignment (`pipelines.evaluation.metric_protocol`)."""
-        return metric_share(model, dataset, rank, world_size, split, self.protocol)
+        return metric_share(model, dataset, rank, world_size, split, self.pixels)
 
     def sample_predictions(
         self, model: dpt.DPT, datasets: Sequence[PreparedDataset], split: str, count: int
     ) -> NDArray[np.uint8]:
         """As `Task.sample_predictions`, in inverse depth."""
-        return metric_pictures(model, datasets, split, self.protocol, count)
+        return metric_pictures(model, datasets, split, self.pixels, count)

@@ -17,6 +17,7 @@ from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.relative_depth import relative_share, sample_predictions
 from pipelines.loading.crops import Crops, RelativeDepthCrops
 from pipelines.tasks.base import Task
+from pipelines.tracking.metric_keys import RELATIVE
 
 
 class RelativeDepth(Task):
@@ -25,6 +26,7 @@ class RelativeDepth(Task):
     Of the run's `config` the section `loss` counts.
     """
 
+    protocol = RELATIVE
     metric = "abs_rel"
     title = "AbsRel"
 
@@ -38,12 +40,21 @@ class RelativeDepth(Task):
         """Random crops, half of them mirrored."""
         return RelativeDepthCrops(self.config.crop_size, self.config.flip)
 
+    def require(self, dataset: PreparedDataset) -> None:
+        """As `Task.require`: needs depth maps."""
+        kind = dataset.manifest.target_kind
+        if kind in ("ordinal", "labels"):
+            raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")
+
+    def set_apart(self, dataset: PreparedDataset) -> str:
+        """As `Task.set_apart`: what was prepared for fine-tuning does not join a mixture by itself."""
+        kept = dataset.manifest.settings.get("resize") == "none"
+        return f"{dataset.name} keeps its images' size (resize=none), as for fine-tuning" if kept else ""
+
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """As `Task.check`: needs depth maps, and a model of inverse depth."""
         for dataset in datasets:
-            kind = dataset.manifest.target_kind
-            if kind in ("ordinal", "labels"):
-                raise NotADataset(f"{dataset.name} has {kind} as ground truth, depth maps are needed here")
+            self.require(dataset)
         if model.config.task != "depth":
             raise ConfigError(f"model: this is a {model.config.task} model, but the task is depth")
         if model.config.predicts_depth:

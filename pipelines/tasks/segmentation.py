@@ -22,6 +22,7 @@ from pipelines.evaluation.segmentation import classes_of, count_share, sample_se
 from pipelines.loading.crops import Crops
 from pipelines.loading.segmentation_crops import SegmentationCrops
 from pipelines.tasks.base import Task
+from pipelines.tracking.metric_keys import SEGMENTATION
 
 
 class Segmentation(Task):
@@ -35,6 +36,7 @@ class Segmentation(Task):
         config: of the run; its section `segmentation` counts.
     """
 
+    protocol = SEGMENTATION
     metric = "miou"
     title = "mIoU"
     larger_is_better = True
@@ -49,6 +51,10 @@ class Segmentation(Task):
         """Rescaled random crops."""
         settings = self.config.segmentation
         return SegmentationCrops(self.config.crop_size, self.config.flip, settings.resize, settings.rescale)
+
+    def require(self, dataset: PreparedDataset) -> None:
+        """As `Task.require`: needs labels of known classes."""
+        classes_of(dataset)
 
     def check(self, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:
         """As `Task.check`: needs one set of classes, and a decoder that can have batch normalisation."""

@@ -1,16 +1,18 @@
 """`dpt models`, `dpt promote`, `dpt rollback`: what is registered, and which version an alias names.
 
-An alias such as `champion` is what others load, so it moves only to a version that is not worse than the one
-that has it. Versions are compared by a metric (`abs_rel/nyuv2`, `abs_rel/mean`) of the training run's last
-validation, or of a later `dpt evaluate --model models:/NAME/VERSION`; and only by measurements with the same
-data, split, caps and input size.
+An alias such as `champion` is what others load, so it keeps its kind (task and unit, `ModelKind`), and
+`dpt promote` moves it only to a version that is not worse than the one that has it. Versions are compared by
+a metric (`metric/abs_rel/nyuv2`, `relative/abs_rel/mean`) of the training run's last validation, or of a
+later `dpt evaluate --model models:/NAME/VERSION`; and only by measurements with the same data, split, caps
+and input size.
 """
 
 from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -21,9 +23,14 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
+from pydantic import BaseModel
 
+from datasets_prep.manifest import PreparedDataset
 from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import TrackingError
+from pipelines.tracking.metric_keys import MEAN, METRIC, PROTOCOLS, RELATIVE, SEGMENTATION, MetricKey
+from pipelines.tracking.model_kind import ModelKind
+from pipelines.tracking.runs import NoStore, TrackingError
 
 EVALUATED_TAG = "evaluated_model"
 """Tag of a run of `dpt evaluate`: the logged model that it evaluated, as `models:/m-…`."""
@@ -33,12 +40,22 @@ _HISTORY_LENGTH = 20
 _HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "pix_acc", "miou"}
 _LOWER_IS_BETTER = {"abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "whdr"}
 _LOWER_IS_BETTER |= {f"delta{power}_error" for power in (1, 2, 3)}
-_OF_CLASSES = {"pix_acc", "miou"}
-"""Metrics of segmentation: only these depend on how its windows are chosen."""
+_PIXELS_TAG = "pixels."
+"""Prefix of tags of a run: dataset → which of its pixels were compared."""
 
-_SETTINGS = ("caps.metres", "caps.nearest", "side", "rule", "inference.scales", "inference.flip")
-_PROTOCOL = {"split": ("split", "val_split")} | {name: (name,) for name in _SETTINGS}
-"""Settings that a measurement depends on besides data and model → parameters that the jobs log them as."""
+_OFFICIAL_TAG = "paper_sets"
+"""Tag of a run: the datasets whose figures belong into the paper's tables, separated by spaces."""
+
+_SIZE = ("side", "rule")
+_SETTINGS = {
+    RELATIVE: ("split", *_SIZE, "caps.metres", "caps.nearest"),
+    METRIC: ("split", *_SIZE),
+    SEGMENTATION: ("split", *_SIZE, "inference.scales", "inference.flip"),
+}
+"""Protocol → settings that a measurement by it depends on besides data, pixels and model."""
+
+_LOGGED_AS = {"split": ("split", "val_split")}
+"""Setting → parameters that jobs log it as, where they differ from its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +63,31 @@ class Measurement:
     """The metrics of the run `run_id`, and the conditions under which they were measured.
 
     Attributes:
-        metrics: `METRIC/DATASET`, such as `abs_rel/nyuv2` → value.
+        metrics: name as in `pipelines.tracking.metric_keys`, such as `metric/abs_rel/nyuv2` → value.
         data: dataset → digest of its manifest.
-        protocol: setting of `_PROTOCOL` → its value as logged.
+        settings: setting in `_SETTINGS` → its value as logged.
+        pixels: dataset → crop and cap of metric depth.
+        official: datasets whose figures belong into the paper's tables.
     """
 
     run_id: str
     metrics: dict[str, float]
     data: dict[str, str]
-    protocol: dict[str, str]
+    settings: dict[str, str]
+    pixels: dict[str, str]
+    official: frozenset[str]
 
     def conditions(self, metric: str) -> dict[str, str]:
         """Data and settings that must be equal for two values of `metric` to be comparable."""
-        dataset = metric.partition("/")[2]
-        data = {dataset: self.data[dataset]} if dataset in self.data else self.data
-        settings = self.protocol
-        if metric.partition("/")[0] not in _OF_CLASSES:
-            settings = {key: value for key, value in settings.items() if not key.startswith("inference.")}
-        return data | settings
+        key = MetricKey.parse(metric)
+        assert key is not None  # others are no measurements
+        data = {key.dataset: self.data[key.dataset]} if key.dataset in self.data else self.data
+        pixels = {f"pixels of {name}": self.pixels[name] for name in data if name in self.pixels}
+        return data | pixels | {name: self.settings[name] for name in _SETTINGS.get(key.protocol, _SIZE)}
+
+    def paper_figures(self) -> dict[str, float]:
+        """Those of `metrics` that belong into the paper's tables."""
+        return {name: value for name, value in self.metrics.items() if name.split("/")[2] in self.official}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +98,9 @@ class ModelVersion:
         name, version: of the registered model, and the number of its version.
         aliases: that name this version, sorted.
         run_id, run_name: of the training run.
-        git_commit: that it was trained with; `unknown` outside a repository.
+        kind: what it predicts.
+        git_commit: that it was trained with, `-dirty` if the tree had changes; `unknown` outside a
+            repository.
         data: dataset that it was trained on → digest of its manifest.
         measurements: newest first, the training run's last.
     """
@@ -84,6 +110,7 @@ class ModelVersion:
     aliases: list[str]
     run_id: str
     run_name: str
+    kind: ModelKind
     git_commit: str
     data: dict[str, str]
     measurements: list[Measurement]
@@ -95,7 +122,8 @@ class ModelVersion:
     def as_json(self) -> dict[str, Any]:
         """As plain data, which `dpt models --json` prints."""
         fields = ("name", "version", "aliases", "run_id", "run_name", "git_commit", "data")
-        return {field: getattr(self, field) for field in fields} | {"metrics": self.metrics()}
+        plain = {field: getattr(self, field) for field in fields}
+        return plain | self.kind.tags | {"metrics": self.metrics()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +144,9 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
     """All versions of the registered model `name`, or of all models: by name, newest first.
 
     Raises:
-        TrackingError: if there is no such model.
+        TrackingError: if there is no such model, or no store.
     """
-    tracking.connect()
+    tracking.connect(create=False)
     models = [_registered(name)] if name else mlflow.search_registered_models()
     # Logged model → the finished runs that evaluated it, newest first.
     evaluations: dict[str, list[Run]] = {}
@@ -132,30 +160,35 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
     ]
 
 
-def promote(name: str, wanted: str, alias: str, metric: str, force: bool = False) -> Move:
+def promote(name: str, wanted: str, alias: str, metric: str | None = None, force: bool = False) -> Move:
     """Move an `alias` of the model `name` to a version that is not worse than the one that has it now.
 
     `wanted` is the version's number or another alias of it. They are compared by `metric`, such as
-    `abs_rel/mean`, in the newest comparable measurements of both; with `force` they are not.
+    `relative/abs_rel/mean` (None for that of the version's kind), in the newest comparable measurements of
+    both; with `force` they are not.
 
     Raises:
-        TrackingError: if there is no such version, if it is worse, or if they cannot be compared.
+        TrackingError: if there is no such version, if it is of another kind or worse, or if they cannot be
+            compared.
     """
-    tracking.connect()
+    tracking.connect(create=False)
+    check_alias(name, alias)
     version = find_version(name, wanted)
     holder = _registered(name).aliases.get(alias)
     if holder is not None and int(holder) != version and not force:
-        _require_not_worse(name, version, int(holder), metric)
+        kind = _kind(name, version)
+        require_kind(name, alias, kind)
+        _require_not_worse(name, version, int(holder), metric or kind.compared_by)
     return set_alias(name, alias, version)
 
 
-def rollback(name: str, alias: str, metric: str, force: bool = False) -> Move:
-    """Move an alias back to the version that had it before; the parameters are as in `promote`.
+def rollback(name: str, alias: str) -> Move:
+    """Move an `alias` of the model `name` back to the version that had it before, whatever its metrics.
 
     Raises:
-        TrackingError: if no earlier version with it is known or left, or as in `promote`.
+        TrackingError: if no earlier version with it is known or left.
     """
-    tracking.connect()
+    tracking.connect(create=False)
     model = _registered(name)
     holder = model.aliases.get(alias)
     if holder is None:
@@ -164,9 +197,38 @@ def rollback(name: str, alias: str, metric: str, force: bool = False) -> Move:
     earlier = [version for version in _history(model, alias) if version in left]
     if not earlier:
         raise TrackingError(f"{name}@{alias}: no earlier version is known that had this alias")
-    if not force:
-        _require_not_worse(name, earlier[-1], int(holder), metric)
     return _move(model, alias, earlier[-1], earlier[:-1])
+
+
+def check_alias(name: str, alias: str) -> None:
+    """Check that MLflow takes an `alias` of the model `name`; `latest` and `v1` it keeps for itself.
+
+    Raises:
+        TrackingError: if it does not.
+    """
+    try:
+        _validate_model_alias_name(alias)
+        _validate_model_alias_name_reserved(alias)
+    except MlflowException as error:
+        raise TrackingError(f"{name}@{alias}: {str(error).splitlines()[0]}") from error
+
+
+def require_kind(name: str, alias: str, kind: ModelKind) -> None:
+    """Check that the version with an `alias` of the model `name`, if there is one, is of this `kind`.
+
+    Raises:
+        TrackingError: if it is of another kind; naming both.
+    """
+    try:
+        model = MlflowClient().get_registered_model(name)
+    except MlflowException:  # not registered yet
+        return
+    holder = model.aliases.get(alias)
+    if holder is not None and (theirs := _kind(name, int(holder))) != kind:
+        raise TrackingError(
+            f"{name}@{alias} is version {holder}, which predicts {theirs}; this model predicts {kind}: "
+            "give it another name (or alias), or --force"
+        )
 
 
 def set_alias(name: str, alias: str, version: int) -> Move:
@@ -199,6 +261,37 @@ def find_version(name: str, wanted: str) -> int:
     raise TrackingError(f"{name} has no version or alias {wanted!r}; it has {known}")
 
 
+@contextmanager
+def evaluation_run(
+    reference: str, job: str, settings: BaseModel, inputs: Sequence[PreparedDataset | tracking.RunInput]
+) -> Iterator[tracking.Run]:
+    """The MLflow run of an evaluation of a model, with the status by which its block ends.
+
+    Args:
+        reference: of the model.
+        job: the command, whose config `settings` is.
+        settings: logged as parameters.
+        inputs: what it is evaluated on.
+    """
+    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs)
+    note_evaluation(run, reference)
+    with tracking.finishing(run):
+        yield run
+
+
+def note_protocol(run: tracking.Run, pixels: Mapping[str, str], official: Collection[str]) -> None:
+    """Tag a `run` with how it measured.
+
+    Args:
+        run: of an evaluation or training.
+        pixels: dataset → which pixels were compared, where that is not a setting of the run.
+        official: datasets whose figures belong into the paper's tables.
+    """
+    tags = {f"{_PIXELS_TAG}{name}": text for name, text in pixels.items()}
+    for key, value in {**tags, **({_OFFICIAL_TAG: " ".join(official)} if official else {})}.items():
+        MlflowClient(run.tracking_uri).set_tag(run.run_id, key, value)
+
+
 def note_evaluation(run: tracking.Run, model: str) -> None:
     """Tag a `run` of `dpt evaluate` as an evaluation of `model`, if that is registered or logged in MLflow.
 
@@ -225,9 +318,15 @@ def measurements_of(reference: str) -> list[Measurement]:
     Raises:
         TrackingError: if there is no such registered model, version or alias.
     """
-    tracking.connect()
     name, wanted = _split(reference)
-    if reference.startswith(tracking.MODEL_SCHEME) and name:
+    registered = reference.startswith(tracking.MODEL_SCHEME)
+    try:
+        tracking.connect(create=False)
+    except NoStore:
+        if registered:
+            raise
+        return []
+    if registered and name:
         number = find_version(name, wanted)
         return next(found.measurements for found in list_models(name) if found.version == number)
     run_name = tracking.quoted(f"evaluate {reference}")
@@ -243,13 +342,16 @@ def _split(reference: str) -> tuple[str, str]:
 
 
 def _require_not_worse(name: str, version: int, holder: int, metric: str) -> None:
-    kind = metric.partition("/")[0]
-    if kind not in _LOWER_IS_BETTER | _HIGHER_IS_BETTER:
+    key = MetricKey.parse(metric)
+    if key is None or key.metric not in _LOWER_IS_BETTER | _HIGHER_IS_BETTER:
         known = ", ".join(sorted(_LOWER_IS_BETTER | _HIGHER_IS_BETTER))
-        raise TrackingError(f"{metric}: not a metric to compare by; there are: {known}")
+        raise TrackingError(
+            f"{metric}: not a metric to compare by; expected PROTOCOL/METRIC/DATASET with PROTOCOL one of "
+            f"{', '.join(PROTOCOLS)}; METRIC one of {known}; DATASET a name or {MEAN}"
+        )
     versions = {found.version: found for found in list_models(name)}
     mine, theirs = _comparable(versions[version], versions[holder], metric)
-    if mine > theirs if kind in _LOWER_IS_BETTER else mine < theirs:
+    if mine > theirs if key.metric in _LOWER_IS_BETTER else mine < theirs:
         raise TrackingError(
             f"{name} version {version} is worse than version {holder}: "
             f"{metric} {mine:.4f} against {theirs:.4f}; --force moves the alias anyway"
@@ -320,6 +422,7 @@ def _describe(
         aliases=sorted(alias for alias, holder in model.aliases.items() if int(holder) == number),
         run_id=run.info.run_id,
         run_name=run.info.run_name,
+        kind=ModelKind.of_tags(version.tags),
         git_commit=run.data.tags.get("git_commit", "unknown"),
         data=_data(run),
         measurements=[_measurement(one) for one in (*evaluations.get(str(version.source), []), run)],
@@ -328,18 +431,30 @@ def _describe(
 
 def _measurement(run: Run) -> Measurement:
     """Measurement of a run of `dpt evaluate` or `dpt train`: its metrics of datasets, and their means."""
-    data, parameters = _data(run), run.data.params
-    kept = [key for key in run.data.metrics if key.partition("/")[2] in {*data, "mean"}]
-    protocol = {
-        key: next((parameters[name] for name in names if name in parameters), "None")
-        for key, names in _PROTOCOL.items()
+    data, parameters, tags = _data(run), run.data.params, run.data.tags
+    metrics = {
+        name: value
+        for name, value in run.data.metrics.items()
+        if (key := MetricKey.parse(name)) and key.dataset in {*data, MEAN}
     }
-    return Measurement(run.info.run_id, {key: run.data.metrics[key] for key in kept}, data, protocol)
+    settings = {
+        name: next((parameters[key] for key in _LOGGED_AS.get(name, (name,)) if key in parameters), "None")
+        for name in {*_SIZE, *(name for names in _SETTINGS.values() for name in names)}
+    }
+    pixels = {
+        tag.removeprefix(_PIXELS_TAG): text for tag, text in tags.items() if tag.startswith(_PIXELS_TAG)
+    }
+    official = frozenset(tags.get(_OFFICIAL_TAG, "").split())
+    return Measurement(run.info.run_id, metrics, data, settings, pixels, official)
 
 
 def _data(run: Run) -> dict[str, str]:
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return {entry.dataset.name: entry.dataset.digest for entry in inputs}
+
+
+def _kind(name: str, version: int) -> ModelKind:
+    return ModelKind.of_tags(MlflowClient().get_model_version(name, str(version)).tags)
 
 
 def _names(names: Iterable[str]) -> str:

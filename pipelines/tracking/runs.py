@@ -11,8 +11,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import shutil
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,11 +35,16 @@ from mlflow.types import ColSpec, DataType, Schema
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
+from sqlalchemy.engine import URL, make_url
 
+import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
 from dpt.weights.folder import CONFIG, read_config
+from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config_files import to_yaml
+from pipelines.tracking.model_kind import ModelKind
+from pipelines.tracking.source_commit import source_commit
 
 EXPERIMENT = "dpt"
 MODEL_SCHEME = "models:/"
@@ -54,7 +57,18 @@ _OUTPUTS = {"depth": "inverse_depth", "segmentation": "classes"}
 
 
 class TrackingError(UserError):
-    """No such run or model, or a tracking server that does not answer or refuses."""
+    """No such run or model, or a tracking server that does not answer or refuses.
+
+    Args:
+        message: one line; user names and passwords in URIs are taken out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_credentials(message))
+
+
+class NoStore(TrackingError):
+    """Nothing was ever tracked in the place that is asked."""
 
 
 class MetricPoint(NamedTuple):
@@ -68,10 +82,19 @@ class MetricPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The address of one MLflow run: `run_id` at `tracking_uri`."""
+    """The address of one MLflow run: `run_id` at `tracking_uri`, which may hold a password."""
 
     tracking_uri: str
     run_id: str
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, str]) -> Run:
+        """Inverse of `record`, with the credentials of this process's MLFLOW_TRACKING_URI."""
+        return cls(with_credentials(record["tracking_uri"]), record["run_id"])
+
+    def record(self) -> dict[str, str]:
+        """The address for files that others read: without user name and password."""
+        return {"tracking_uri": without_credentials(self.tracking_uri), "run_id": self.run_id}
 
     @property
     def _client(self) -> MlflowClient:
@@ -158,30 +181,60 @@ class RunInput:
         return cls(dataset.name, dataset.folder.uri, manifest.digest, manifest.version, manifest.samples)
 
 
-def connect() -> str:
+def connect(create: bool = True) -> str:
     """Point MLflow at the user's server or at ./mlflow.db, and return the tracking URI.
 
+    Without `create` the store is only read: a missing database stays missing.
+
     Raises:
-        TrackingError: if the server does not answer.
+        TrackingError: if the server or database does not answer.
+        NoStore: if there is no database yet, without `create`.
     """
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's first start logs every migration of the database.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(Path.cwd())
+    database = _database(uri)
+    if not create and database is not None and not database.exists():
+        raise NoStore(
+            f"nothing is tracked in {database}: go to the folder of your runs, or set MLFLOW_TRACKING_URI"
+        )
     mlflow.set_tracking_uri(uri)
     _require_answer(uri)
     try:
         _experiment_id()
-    except MlflowException as error:
+    except Exception as error:  # of MLflow, SQLAlchemy, or a database driver
         raise TrackingError(_refusal(uri, error)) from error
+    # MLflow also creates the folder whose name is that of the database's with `?` as `%3F`; it stays empty.
+    escaped = Path(uri.removeprefix("sqlite:///")).parent
+    if database is not None and escaped.absolute() != database.parent:
+        with suppress(OSError):
+            os.removedirs(escaped)
     return uri
 
 
-def _refusal(uri: str, error: MlflowException) -> str:
-    """Meaning of a server's refusal, in one line."""
-    if error.get_http_status_code() in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+def store_name() -> str:
+    """The tracking URI for messages, without user name and password."""
+    return without_credentials(mlflow.get_tracking_uri())
+
+
+def local_store(folder: Path) -> str:
+    """Tracking URI of the database in a local `folder`; characters such as `?` are escaped."""
+    return URL.create("sqlite", database=str(folder / "mlflow.db")).render_as_string(hide_password=False)
+
+
+def _database(uri: str) -> Path | None:
+    """The file of an SQLite database; None for another kind of store."""
+    file = make_url(uri).database if uri.startswith("sqlite:///") else None
+    return Path(file).absolute() if file else None
+
+
+def _refusal(uri: str, error: Exception) -> str:
+    """Meaning of a store's refusal, in one line."""
+    status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return (
             f"MLflow at {uri} refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
             "(or MLFLOW_TRACKING_TOKEN), and that the server's --allowed-hosts has its name"
@@ -205,9 +258,8 @@ def _experiment_id() -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     # The default artifact folder is relative to a process's directory, and Ray gives each worker its own.
-    database = mlflow.get_tracking_uri().removeprefix("sqlite:///")
-    local = database != mlflow.get_tracking_uri()
-    place = (Path(database).absolute().parent / "mlruns").as_uri() if local else None
+    database = _database(mlflow.get_tracking_uri())
+    place = (database.parent / "mlruns").as_uri() if database else None
     return str(MlflowClient().create_experiment(EXPERIMENT, artifact_location=place))
 
 
@@ -225,7 +277,7 @@ def start_run(
     """
     uri = connect()
     versions = {f"version.{package}": importlib.metadata.version(package) for package in _PACKAGES}
-    tags = {"job": job, "git_commit": _git_commit(), **versions, **tags}
+    tags = {"job": job, "git_commit": source_commit(), **versions, **tags}
     entity = MlflowClient().create_run(_experiment_id(), run_name=name, tags=tags)
     run = Run(uri, entity.info.run_id)
     describe_run(run, job, config, datasets)
@@ -259,9 +311,13 @@ def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> I
 
 
 def log_model(run: Run, folder: Path) -> str:
-    """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI."""
+    """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI.
+
+    Its tags say what it predicts (`pipelines.tracking.model_kind`).
+    """
     connect()
-    room, columns = Path(__file__).parent, ("image", _OUTPUTS[read_config(folder)["task"]])
+    config = read_config(folder)
+    room, columns = Path(__file__).parent, ("image", _OUTPUTS[config["task"]])
     image, prediction = (Schema([ColSpec(DataType.binary, name)]) for name in columns)  # encoded files
     # The run becomes MLflow's active one, without being ended.
     status = MlflowClient().get_run(run.run_id).info.status
@@ -275,6 +331,7 @@ def log_model(run: Run, folder: Path) -> str:
             code_paths=[str(room.parents[1] / "dpt")],
             signature=ModelSignature(image, prediction),
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
+            tags=ModelKind.of(dpt.ModelConfig.from_dict(config)).tags,
         )
     MlflowClient().update_run(run.run_id, status=status)
     return str(info.model_uri)
@@ -302,14 +359,14 @@ def find_run(name_or_id: str) -> str:
     Raises:
         TrackingError: if there is none.
     """
-    connect()
+    connect(create=False)
     named = search_runs(f"attributes.run_name = {quoted(name_or_id)}")
     if named:
         return str(named[0].info.run_id)
     try:
         return str(MlflowClient().get_run(name_or_id).info.run_id)
     except MlflowException as error:
-        raise TrackingError(f"no run {name_or_id!r} in {mlflow.get_tracking_uri()}") from error
+        raise TrackingError(f"no run {name_or_id!r} in {store_name()}") from error
 
 
 def fetch_model(uri: str) -> Path:
@@ -318,13 +375,11 @@ def fetch_model(uri: str) -> Path:
     Raises:
         TrackingError: if there is no such model, version or alias.
     """
-    connect()
+    connect(create=False)
     try:
         local = mlflow.artifacts.download_artifacts(artifact_uri=uri)
     except MlflowException as error:
-        raise TrackingError(
-            f"{uri}: {str(error).splitlines()[0]} (in {mlflow.get_tracking_uri()})"
-        ) from error
+        raise TrackingError(f"{uri}: {str(error).splitlines()[0]} (in {store_name()})") from error
     configs = sorted(Path(local).glob(f"artifacts/*/{CONFIG}"))
     if not configs:
         raise TrackingError(
@@ -350,11 +405,3 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _git_commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    command = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"

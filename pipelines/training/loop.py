@@ -13,7 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class _TrainingProcess:
             return
         unsent = self._journal.unsent() if self._journal else []
         state = TrainingState(
-            step, self._setup.identity, asdict(self._setup.run), score, self._report.skipped, seen, unlogged,
+            step, self._setup.identity, self._setup.run.record(), score, self._report.skipped, seen, unlogged,
             unsent,
         )  # fmt: skip
         config = self._model.config.to_dict()

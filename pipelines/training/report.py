@@ -21,6 +21,7 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
+from pipelines.tracking.metric_keys import MEAN, keyed
 from pipelines.training.checkpoint import TrainingState
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import StepResult
@@ -171,14 +172,15 @@ class TrainingReport:
             return None
         before = time.perf_counter()
         split, place = self._config.val_split, (self._ranks.rank, self._ranks.world_size)
-        metrics: dict[str, float] = {}
+        results: dict[str, dict[str, float]] = {}
         for dataset in self._validated:
             sums = merged(self._ranks.gather(self._task.evaluate_share(model, dataset, split, *place)))
-            metrics |= {f"{name}/{dataset.name}": value for name, value in sums.result().items()}
-        deciding = {d.name: metrics[f"{self._task.metric}/{d.name}"] for d in self._validated}
+            results[dataset.name] = sums.result()
+        deciding = {name: result[self._task.metric] for name, result in results.items()}
         mean = sum(deciding.values()) / len(deciding)
         if self._journal is not None:
-            self._journal.log({**metrics, f"{self._task.metric}/mean": mean}, step)
+            results[MEAN] = {self._task.metric: mean}
+            self._journal.log(keyed(self._task.protocol, results), step)
             each = "  ".join(f"{name} {value:.4f}" for name, value in deciding.items())
             self._say(f"step {step}/{self._config.steps}  {self._task.title} {mean:.4f} ({each})")
             picture = self._task.sample_predictions(model, self._validated, split, _SHOWN_PREDICTIONS)

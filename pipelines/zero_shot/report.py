@@ -27,6 +27,7 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.storage.folder import Folder
 from pipelines.evaluation.paper_tables import TABLE_1, Column, Row
 from pipelines.evaluation.sets import ZERO_SHOT
+from pipelines.tracking.metric_keys import MEAN
 from pipelines.zero_shot.run import SetResult
 
 LEVEL = 0.95
@@ -75,16 +76,18 @@ class Report:
         """Mean of the sets' changes, in percent: section 4.1's average relative improvement."""
         return fmean(figure.change for figure in self.figures)
 
-    def metrics(self) -> dict[str, float]:
-        """Metrics logged besides the means: intervals, number of images, changes."""
-        found: dict[str, float] = {}
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Dataset → metrics logged besides the means: intervals, number of images, changes."""
+        found = {MEAN: {"change_percent": self.mean_change}}
         for figure in self.figures:
-            name, unit = figure.column.dataset, figure.column.unit
-            found[f"{figure.column.metric}_low/{name}"] = figure.low / unit
-            found[f"{figure.column.metric}_high/{name}"] = figure.high / unit
-            found[f"images/{name}"] = figure.images
-            found[f"change_percent/{name}"] = figure.change
-        return found | {"change_percent/mean": self.mean_change}
+            metric, unit = figure.column.metric, figure.column.unit
+            found[figure.column.dataset] = {
+                f"{metric}_low": figure.low / unit,
+                f"{metric}_high": figure.high / unit,
+                "images": figure.images,
+                "change_percent": figure.change,
+            }
+        return found
 
 
 def make_report(model: str, results: Sequence[SetResult], resamples: int, seed: int) -> Report:

@@ -51,6 +51,11 @@ class FoundSet:
         """The set's name."""
         return self.description.name
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has the paper's number of images."""
+        return len(self.samples) == self.description.images
+
 
 def find_sets(on: Sequence[str], raw: Sequence[str], lists: Mapping[str, str]) -> list[FoundSet]:
     """Find the evaluation sets named `on`, in the order of Table 1, without reading anything but `lists`.

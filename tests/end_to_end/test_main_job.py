@@ -39,7 +39,13 @@ def test_the_whole_way(place, raw_folder, capsys):
     assert (run.info.status, run.data.params["model.name"]) == ("FINISHED", "dpt_tiny")
     assert run.data.params["steps"] == "8"
     assert [step for step, _ in curve(run)] == [2, 4, 6, 8]
-    for metric in ("abs_rel/redweb", "abs_rel/tartanair", "abs_rel/mean", "delta1/redweb", "share/redweb"):
+    for metric in (
+        "relative/abs_rel/redweb",
+        "relative/abs_rel/tartanair",
+        "relative/abs_rel/mean",
+        "relative/delta1/redweb",
+        "share/redweb",
+    ):
         assert np.isfinite(run.data.metrics[metric]), metric
     inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
     digests = {name: open_dataset(f"shards/{name}").manifest.digest for name in ("redweb", "tartanair")}

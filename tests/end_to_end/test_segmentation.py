@@ -50,14 +50,18 @@ def test_the_whole_way(place, capsys):
     assert "schedule: poly" in out  # the paper's settings for the task
     assert "step 6/6  mIoU" in out
     logged = metrics("ade")
-    assert 0 <= logged["miou/ade20k"] == logged["miou/mean"] <= logged["pix_acc/ade20k"] <= 1
-    assert logged["images/ade20k"] == 2
+    miou, mean, accuracy, images = (
+        logged[f"segmentation/{name}"]
+        for name in ("miou/ade20k", "miou/mean", "pix_acc/ade20k", "images/ade20k")
+    )
+    assert 0 <= miou == mean <= accuracy <= 1
+    assert images == 2
     assert dpt("publish", "ade", "--name", "dpt-ade20k", "--alias", "champion") == 0
 
     # Pascal Context goes on from the model of ADE20K that the registry holds.
     arguments = ("--name", "pascal", "--config", "pascal_context", *TINY[2:], "steps=3", "workers=2")
     assert dpt("train", *pascal, *arguments) == 0
-    assert 0 <= metrics("pascal")["miou/pascal_context_59"] <= 1
+    assert 0 <= metrics("pascal")["segmentation/miou/pascal_context_59"] <= 1
     capsys.readouterr()
 
     scales = ("inference.scales=[0.5,1.0]", "workers=2")
@@ -66,12 +70,12 @@ def test_the_whole_way(place, capsys):
     assert "Table 4" in table
     assert "ours, on 2 images" in table
     run = "evaluate models:/dpt-ade20k@champion"
-    assert metrics(run)["images/ade20k"] == 2
-    assert f"{100 * metrics(run)['miou/ade20k']:.2f}" in table
+    assert metrics(run)["segmentation/images/ade20k"] == 2
+    assert f"{100 * metrics(run)['segmentation/miou/ade20k']:.2f}" in table
     assert {path.name for path in Path("mlruns").rglob("classes/*")} == {"ade20k.csv", "ade20k.png"}
     assert dpt("evaluate", *pascal, "--model", "models:/dpt-ade20k@champion") == 1
     assert "not the 59 of pascal_context_59" in capsys.readouterr().err
-    assert dpt("promote", "dpt-ade20k", "1", "--alias", "best", "--metric", "miou/mean") == 0
+    assert dpt("promote", "dpt-ade20k", "1", "--alias", "best", "--metric", "segmentation/miou/mean") == 0
 
     photo = next(Path("raw/ade20k").rglob("images/validation/*.jpg"))
     image = cv2.imread(str(photo))

@@ -68,7 +68,7 @@ class Place:
         for run in runs:
             if run.data.tags["job"] == "train":
                 losses = curve(run, tracking_uri=self.tracking_uri)
-                found[run.data.tags["ablation.mine"]] = (run.data.metrics["abs_rel/mean"], losses)
+                found[run.data.tags["ablation.mine"]] = (run.data.metrics["relative/abs_rel/mean"], losses)
         return found
 
 

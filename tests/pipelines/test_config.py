@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import yaml
 
@@ -49,15 +52,93 @@ def test_overrides_reach_into_free_dictionaries():
     (["device=tpu"], r"train\.device: .*'auto', 'cpu' or 'cuda'.*got 'tpu'"),
     (["batch_size=6", "workers=8"], r"train\.workers: 8 must be from 1 to batch_size \(6\)"),
     (["crop=100"], r"train\.crop: 100 is not divisible by 32"),
-    (["weights={redweb: -1}"], r"train\.weights: must be positive"),
+    (["weights={redweb: -1}"], r"train\.weights\.redweb: .*greater than or equal to 0, got -1"),
     (["steps"], r"'steps' is not KEY=VALUE"),
     (["steps.more=3", "steps=4"], r"train\.steps|steps"),
-    (["steps={"], r"steps: '\{' is not a YAML value"),
+    (["steps={"], r"steps: '\{': not valid YAML: line 1: "),
 ])  # fmt: skip
 def test_a_bad_override_is_refused_naming_the_key(overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_train(*overrides) if overrides[0] != "steps.more=3" else load_train("steps=4", "steps.more=3")
     assert "\n" not in str(caught.value)
+
+
+INFINITE = "input should be a finite number"
+LISTED = r"expected an integer or \[height, width\], from 32 to 8192"
+
+
+@pytest.mark.parametrize(("job", "override", "message"), [
+    ("train", "optimizer.decoder_lr=inf", rf"train\.optimizer\.decoder_lr: {INFINITE}, got 'inf'"),
+    ("train", "optimizer.decoder_lr=.nan", rf"train\.optimizer\.decoder_lr: {INFINITE}, got nan"),
+    ("train", "optimizer.decoder_lr=1e400", rf"train\.optimizer\.decoder_lr: {INFINITE}, got inf"),
+    ("train", "optimizer.decoder_lr=0", r"decoder_lr: input should be greater than 0, got 0"),
+    ("train", "optimizer.decoder_lr=300", r"decoder_lr: input should be less than or equal to 10, got 300"),
+    ("train", "optimizer.betas=[0.9, 1]", r"optimizer\.betas\.1: input should be less than 1, got 1"),
+    ("train", "optimizer.betas=[-0.1, 0.9]", r"optimizer\.betas\.0: .*greater than or equal to 0, got -0\.1"),
+    ("train", "optimizer.betas=0.9,0.99", r"betas: input should be a list in brackets, got '0\.9,0\.99'"),
+    ("train", "optimizer.betas=[0.9, 0.99, 1]", r"betas: list should have at most 2 items"),
+    ("train", "optimizer.ema=1", r"optimizer\.ema: input should be less than 1, got 1"),
+    ("train", "crop=384,384", rf"train\.crop: {LISTED}, got '384,384'"),
+    ("train", "crop=[384, 384, 3]", rf"train\.crop: {LISTED}, got \[384, 384, 3\]"),
+    ("train", "crop=0", rf"train\.crop: {LISTED}, got 0"),
+    ("train", "crop=1e9", rf"train\.crop: {LISTED}, got 1000000000\.0"),
+    ("train", "workers=1,2", r"train\.workers: expected an integer or \[minimum, maximum\]"),
+    ("train", "workers=0", r"train\.workers: expected an integer or .* from 1 to 100000, got 0"),
+    ("train", "steps=yes", r"train\.steps: expected another type than true or false, got true"),
+    ("train", "steps=1e18", r"train\.steps: input should be less than or equal to 1000000000"),
+    ("train", "weights={redweb: .inf}", rf"train\.weights\.redweb: {INFINITE}"),
+    ("train", "weights={redweb: 0}", r"train\.weights: must be positive"),
+    ("train", "metric_depth.gamma=[0.5, .inf]", rf"metric_depth\.gamma\.1: {INFINITE}"),
+    ("train", "metric_depth.cap=-1", r"metric_depth\.cap: .*greater than 0, got -1"),
+    ("train", "metric_depth.border=[-1, 0, 9, 9]", r"metric_depth\.border\.0: .*to 0, got -1"),
+    ("train", "hang_minutes=inf", rf"hang_minutes: {INFINITE}"),
+    ("train", "seed=-1", r"train\.seed: .*greater than or equal to 0, got -1"),
+    ("train", "stages=[{steps: 0}]", r"train\.stages\.0\.steps: .*to 1, got 0"),
+    ("evaluate", "caps.metres=.inf", rf"evaluate\.caps\.metres: {INFINITE}"),
+    ("evaluate", "inference.scales=[0.5, 0]", r"inference\.scales\.1: .*greater than 0"),
+    ("predict", "attention=[0]", r"predict\.attention\.0: .*greater than or equal to 1, got 0"),
+    ("predict", "side=1000000", r"predict\.side: .*less than or equal to 8192"),
+    ("tune", "hours=inf", rf"tune\.hours: {INFINITE}"),
+    ("prepare", "min_dynamic_range=inf", rf"prepare\.min_dynamic_range: {INFINITE}"),
+    ("stereo", "rules.uncertainty=inf", rf"stereo\.rules\.uncertainty: {INFINITE}"),
+    ("demo", "width=true", r"demo\.width: expected another type than true or false"),
+])  # fmt: skip
+def test_a_value_outside_of_its_limits_is_refused_naming_key_value_and_limit(job, override, message):
+    section = type(getattr(Experiment(), job))
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_section(job, section, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("override", "key", "value"), [
+    ("steps=1e5", "steps", 100_000), ("steps=2.5E3", "steps", 2500), ("crop=5.12e2", "crop", 512),
+    ("crop=[3.2e1, 64]", "crop", (32, 64)), ("workers=[1, 1e1]", "workers", (1, 10)),
+    ("seed=1e3", "seed", 1000),
+])  # fmt: skip
+def test_a_whole_number_may_be_written_with_an_exponent(override, key, value):
+    found = getattr(load_train(override), key)
+    assert found == value
+    assert repr(found) == repr(value), "an integer"
+
+
+def numbers(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every number in a JSON schema, with its place."""
+    if schema.get("type") in ("integer", "number"):
+        yield path, schema
+    for key, inner in schema.items():
+        places = inner if isinstance(inner, list) else [inner]
+        for each in places:
+            if isinstance(each, dict) and not path.endswith(("options", "overrides")):
+                yield from numbers(each, f"{path}/{key}")
+
+
+def test_every_number_has_a_lower_and_an_upper_limit():
+    found = dict(numbers(Experiment.model_json_schema()))
+    assert len(found) > 90
+    low, high = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
+    assert [
+        path for path, limits in found.items() if not (low & limits.keys() and high & limits.keys())
+    ] == []
 
 
 def test_all_bad_keys_are_named_at_once():
@@ -70,7 +151,7 @@ def test_all_bad_keys_are_named_at_once():
     ("train: [1, 2]", "train: expected a section with keys, got"),
     ("trian: {steps: 3}", r"trian: unknown key; did you mean train\? there are: stereo, prepare, train"),
     ("- a\n- b", "expected sections with keys, got list"),
-    ("train: {steps: [", "is not valid YAML"),
+    ("train: {steps: [", "not valid YAML: line 1"),
 ])  # fmt: skip
 def test_a_bad_file_is_refused(tmp_path, text, message):
     path = tmp_path / "bad.yaml"

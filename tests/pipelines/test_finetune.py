@@ -82,13 +82,15 @@ def test_kitti_becomes_metric_and_stays_so(place, kitti_shards, capsys):
         counted &= (depth > 1e-3) & (depth < 80)
         prediction = predict_inverse_depth(model, batch.images[0].numpy())
         expected.append(by_hand(prediction, depth, counted, 80.0))
-    found = find_run("fine")
+    trained = find_run("fine")
+    (logged,) = trained.outputs.model_outputs
+    evaluated = find_run(f"evaluate models:/{logged.model_id}")
     for name in expected[0]:
         mean = float(np.mean([each[name] for each in expected]))
-        assert found.data.metrics[f"test/{name}/kitti"] == pytest.approx(mean, rel=1e-5), name
         # Nothing was trained after the last validation, which is of the same images.
-        assert found.data.metrics[f"{name}/kitti"] == pytest.approx(mean, rel=1e-5), name
-    assert found.data.metrics["test/images/kitti"] == counts["test"]
+        for found in (trained, evaluated):
+            assert found.data.metrics[f"metric/{name}/kitti"] == pytest.approx(mean, rel=1e-5), name
+    assert evaluated.data.metrics["metric/images/kitti"] == counts["test"]
 
     # Registered, fetched and used, it still gives metres.
     assert run("publish", "fine", "--name", "street", "--alias", "champion") == 0

@@ -14,9 +14,9 @@ def test_a_run_without_finished_trials_has_no_best(mlflow_database):
         best_trial("sweep")
     tags = {"mlflow.parentRunId": parent.run_id}
     trial = tracking.start_run("sweep/a/s0", "train", TrainConfig(), [], tags)
-    trial.log_metrics({"abs_rel/mean": 0.1}, step=1)
+    trial.log_metrics({"relative/abs_rel/mean": 0.1}, step=1)
     MlflowClient().set_terminated(trial.run_id, "FINISHED")
-    with pytest.raises(tracking.TrackingError, match="with a finished trial that has abs_rel/mean"):
+    with pytest.raises(tracking.TrackingError, match="with a finished trial that has relative/abs_rel/mean"):
         best_trial("sweep")
     with pytest.raises(tracking.TrackingError, match="no run 'nowhere'"):
         best_trial("nowhere")

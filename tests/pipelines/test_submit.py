@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -187,6 +188,40 @@ def test_without_waiting_it_says_how_to_follow_and_stop(recorded):
     cli = "RAY_API_SERVER_ADDRESS=http://head:8265 ray job"
     for text in (said[0], said[-1]):
         assert f"job j1 continues; follow it by `{cli} logs -f j1`, stop it by `{cli} stop j1`" in text
+
+
+def test_a_job_knows_the_submitters_commit(recorded, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    environments: list[dict[str, str]] = []
+
+    def start(self: Recorded, command: list[str], runtime_env: dict[str, dict[str, str]]) -> str:
+        environments.append(runtime_env["env_vars"])
+        return "j1"
+
+    monkeypatch.setattr(recorded, "start", start)
+    submit.submit(*TRAIN, "http://head:8265", [], check=False, wait=False, show=print)
+    submit.submit(*TRAIN, "http://head:8265", ["DPT_GIT_COMMIT=mine"], check=False, wait=False, show=print)
+    git = ["git", "-C", str(submit.TREE)]
+    head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
+    found = [environment["DPT_GIT_COMMIT"] for environment in environments]
+    assert found == [f"{head}-dirty" if changed else head, "mine"]
+
+
+def test_a_password_is_not_in_the_command_of_the_probe(monkeypatch):
+    uri = "http://ranftl:vision@mlflow:5000"
+    targets = job_targets("train", {}, {"MLFLOW_TRACKING_URI": uri})
+    assert targets.tracking == "http://mlflow:5000"
+    asked: list[str] = []
+
+    def get(url: str, **_: object) -> SimpleNamespace:
+        asked.append(url)
+        return SimpleNamespace(status_code=200)
+
+    monkeypatch.setattr("requests.get", get)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert probe.untracked(targets.tracking) is None
+    assert asked == [f"{uri}/api/2.0/mlflow/experiments/search"]
 
 
 # ---- the command

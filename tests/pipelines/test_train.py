@@ -51,6 +51,20 @@ def test_a_run_resumes_its_mlflow_run(runs):
     assert (runs.status(run), runs.lines) == ("RUNNING", [])
 
 
+def test_the_record_of_a_run_holds_no_password(tmp_path, monkeypatch):
+    uri = "postgresql://ranftl:vision@db/mlflow"
+    run, folder = tracking.Run(uri, "4f"), Folder(tmp_path)
+    _record(folder, {}, run)
+    text = (tmp_path / RUN_FILE).read_text()
+    assert json.loads(text)["run"] == {"tracking_uri": "postgresql://db/mlflow", "run_id": "4f"}
+    assert "vision" not in text
+    monkeypatch.setattr(tracking.Run, "reopen", lambda self: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert _resumed_run(folder, "mine", {}, True, False, print) == run
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    assert _resumed_run(folder, "mine", {}, True, False, print).tracking_uri == "postgresql://db/mlflow"
+
+
 @pytest.mark.parametrize(("changes", "difference"), [
     ({"seed": 1}, "config.seed: 0 → 1"),
     ({"sampling": "stratified"}, "config.sampling: 'multinomial' → 'stratified'"),

@@ -114,9 +114,9 @@ def check_tables() -> None:
 
 
 def check_best(*runs: Run) -> None:
-    best = min(runs, key=lambda run: run.data.metrics["abs_rel/mean"])
+    best = min(runs, key=lambda run: run.data.metrics["relative/abs_rel/mean"])
     found = best_trial("first")
-    assert (found.run_id, found.value) == (best.info.run_id, best.data.metrics["abs_rel/mean"])
+    assert (found.run_id, found.value) == (best.info.run_id, best.data.metrics["relative/abs_rel/mean"])
     published = publish(found.run_id, "dpt", "champion")
     assert MlflowClient().get_model_version("dpt", str(published.version)).run_id == best.info.run_id
 

@@ -32,7 +32,7 @@ def test_a_list_has_titles_of_its_own(tmp_path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("- a", "expected the keys name and vary or variants"),
-    ("name: [", "is not YAML"),
+    ("name: [", "not valid YAML: line 1: "),
     ("name: x", "expected either vary or variants"),
     ("vary: {a: [1]}\nvariants: {b: {}}", "expected either vary or variants"),
     ("vary: {}", "vary: expected key: "),

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
+from datasets_prep.strict_yaml import load_yaml
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 from tune import records
@@ -108,7 +107,7 @@ def read_sweep(name: str) -> SweepResults:
     if run is None:
         known = dict.fromkeys(run.data.tags[records.SWEEP] for run in tracking.search_runs(records.IS_SWEEP))
         raise TrackingError(
-            f"no sweep {name!r} in {mlflow.get_tracking_uri()}, and no model there; sweeps there are: "
+            f"no sweep {name!r} in {tracking.store_name()}, and no model there; sweeps there are: "
             f"{', '.join(known) or 'none'}"
         )
     # Of duplicates, which a server may have created, the newest complete one.
@@ -168,4 +167,4 @@ def _plan(run_id: str) -> Mapping[str, Any]:
         return {}
     with tempfile.TemporaryDirectory(prefix="dpt-report-") as folder:
         path = client.download_artifacts(run_id, records.SWEEP_FILE, folder)
-        return yaml.safe_load(Path(path).read_text("utf-8")) or {}
+        return load_yaml(Path(path).read_bytes()) or {}

@@ -94,7 +94,7 @@ def test_disparity_of_zero_is_far_unless_it_is_invalid(tmp_path):
     (GOOD + "units: mm", r"units: unknown key; there are: name, quantity, metric, scale, invalid, sky"),
     (GOOD + "invalid: zero", "invalid: .*got 'zero'"),
     ("- a\n- b", "expected keys with values, got list"),
-    ("name: {", "is not YAML"),
+    ("name: {", "not valid YAML: line 1: "),
     ("", "expected keys with values, got NoneType"),
 ])  # fmt: skip
 def test_a_wrong_description_is_refused_naming_the_key(tmp_path, description, message):

@@ -100,7 +100,7 @@ def test_a_video_may_be_packed_otherwise_than_the_others(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("[", "is not YAML"),
+    ("[", "not valid YAML: line 1: "),
     ("- a.mp4", "expected a file name in each line, got list"),
     ("b.mp4: {swapped: true}", "there is no video 'b.mp4'"),
     ("a.mp4: {packing: upside_down}", "a.mp4: packing: "),

@@ -1,8 +1,10 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dpt import create_model, save_model
 from tests.support.commands import dpt, said
 from tune import cli
 
@@ -40,6 +42,13 @@ def test_config_prints_every_resolved_key():
     assert "decoder_lr: 0.0001\n" in printed
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(create_model("dpt_tiny", image_size=64), folder)
+    return folder
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
     (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
@@ -47,18 +56,31 @@ def test_config_prints_every_resolved_key():
     (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
     (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
     (["train", "--data", "nowhere", "--name", "x"], "dpt: no prepared dataset at nowhere"),
+    (["train", "--data", "{shards}", "--name", "x", "model.name=x"], "dpt: "),
+    (["train", "--data", "{shards}", "--name", "x", "train_split=x"], "dpt: nothing in "),
+    (["finetune", "nowhere", "--name", "x"], "dpt: nowhere is not kitti, nyu, a prepared dataset or"),
+    (["finetune", "{shards}/redweb", "--name", "x"], "dpt: --model: missing, a model of relative depth"),
+    (["finetune", "{shards}/redweb", "--name", "x", "-m", "y"], "dpt: redweb has no metric scale"),
+    (["evaluate", "--model", "nowhere", "--data", "{shards}"], "dpt: no model at nowhere"),
+    (["evaluate", "--model", "{model}", "--data", "{shards}", "split=x"], "dpt: redweb has no split 'x'"),
+    (["evaluate", "--model", "{model}", "--on", "diw"], "dpt: diw: no raw folder; give --raw diw=FOLDER"),
+    (["predict", "missing.jpg", "--model", "{model}", "--out", "x"], "dpt: "),
     (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
     (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
     (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
     (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
     (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
 ])  # fmt: skip
-def test_what_a_user_can_mend_is_one_clear_line(arguments, message, tmp_path, monkeypatch, capsys):
+def test_what_a_user_can_mend_is_one_clear_line(
+    arguments, message, model, shards_folder, tmp_path, monkeypatch, capsys
+):
+    arguments = [word.format(model=model, shards=shards_folder) for word in arguments]
     monkeypatch.chdir(tmp_path)
     assert dpt(*arguments) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(message)
-    assert len(error.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(message)
+    assert printed.out == "", "no config before the error"
+    assert len(printed.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

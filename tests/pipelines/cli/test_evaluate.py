@@ -92,8 +92,9 @@ def test_a_whole_run(ray_session, mlflow_database, raw, model, capsys):
     experiment = mlflow.get_experiment_by_name("dpt")
     [logged] = MlflowClient().search_runs([experiment.experiment_id])
     assert logged.info.status == "FINISHED"
-    assert logged.data.metrics["delta1_error/tum"] == pytest.approx(mean / 100)
-    assert {"whdr/diw", "images/diw", "change_percent/mean"} <= logged.data.metrics.keys()
+    assert logged.data.metrics["zero_shot/delta1_error/tum"] == pytest.approx(mean / 100)
+    names = {"zero_shot/whdr/diw", "zero_shot/images/diw", "zero_shot/change_percent/mean"}
+    assert names <= logged.data.metrics.keys()
     assert {entry.dataset.name for entry in logged.inputs.dataset_inputs} == {"diw", "tum"}
     files = {Path(item.path).name for item in MlflowClient().list_artifacts(logged.info.run_id, "zero_shot")}
     expected = {"per_image.parquet", "table.csv", "table.md", "worst_diw.png", "worst_tum.png"}

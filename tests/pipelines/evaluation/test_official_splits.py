@@ -2,12 +2,27 @@ import hashlib
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from datasets_prep.manifest import PreparedDataset, open_datasets
-from pipelines.evaluation.official_splits import WrongSplit, check_split, of_how_many
-from pipelines.evaluation.sets import OFFICIAL
+import dpt
+from datasets_prep.manifest import Manifest, PreparedDataset, Shard, open_datasets
+from datasets_prep.storage.folder import Folder
+from pipelines.config import EvaluateConfig
+from pipelines.evaluation import segmentation
+from pipelines.evaluation.official_splits import (
+    WrongSplit,
+    check_split,
+    is_official,
+    log_metric_results,
+    of_how_many,
+)
+from pipelines.evaluation.sets import OFFICIAL, MetricProtocol
+from pipelines.report.model_page import write_model_report
+from pipelines.tracking.registry import evaluation_run
 from tests.support.paths import SAMPLES
 
 LISTS = SAMPLES / "splits"
@@ -62,3 +77,53 @@ def test_the_digests_are_those_of_the_authors_lists():
         assert len(names) == OFFICIAL[dataset].images
         digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
         assert digest == OFFICIAL[dataset].digest
+
+
+# ---- whose figures belong into the paper's tables
+KITTI, OTHER_CAP = MetricProtocol(80.0, "garg", kb_crop=True), MetricProtocol(50.0, "garg", kb_crop=True)
+
+
+@pytest.fixture
+def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedDataset:
+    """A prepared dataset `kitti` with the official test images, of which there are three."""
+    digest = hashlib.sha256(b"a\nb\nc").hexdigest()
+    monkeypatch.setitem(OFFICIAL, "kitti", replace(OFFICIAL["kitti"], images=3, digest=digest))
+    pq.write_table(pa.table({"sample_id": ["c", "a", "b"]}), tmp_path / "test.parquet")
+    shard = Shard("test.parquet", "test", 3, [3], 0, "")
+    return PreparedDataset(
+        Folder(tmp_path), Manifest("kitti", "metric", "v", {}, {"test": 3}, 0, {}, [shard])
+    )
+
+
+def test_only_the_official_images_by_the_published_protocol_belong_into_tables_2_and_3(three):
+    assert is_official(three, "test", KITTI)
+    assert not is_official(three, "test", OTHER_CAP)
+    assert not is_official(three, "test", MetricProtocol(80.0))
+    assert not is_official(three, "train", KITTI)
+    fewer = replace(three, manifest=replace(three.manifest, samples={"test": 2}))
+    assert not is_official(fewer, "test", KITTI)
+    robot = replace(three, manifest=replace(three.manifest, dataset="robot"))
+    assert not is_official(robot, "test", KITTI)
+    pq.write_table(pa.table({"sample_id": ["c", "a", "x"]}), Path(three.folder.uri) / "test.parquet")
+    assert not is_official(three, "test", KITTI), "other images"
+
+
+@pytest.mark.parametrize(("protocol", "filled"), [(KITTI, True), (OTHER_CAP, False)])
+def test_a_fine_tuned_model_fills_its_table(protocol, filled, three, mlflow_database, tmp_path):
+    model = tmp_path / "tiny"
+    dpt.save_model(dpt.create_model("dpt_tiny", image_size=64, scale=0.1, shift=0.1), model)
+    with evaluation_run(str(model), "evaluate", EvaluateConfig(split="test"), [three]) as run:
+        log_metric_results(run, {"kitti": {"abs_rel": 0.0617}}, [three], "test", {"kitti": protocol})
+    assert run.metrics() == {"metric/abs_rel/kitti": 0.0617, "metric/abs_rel/mean": 0.0617}
+    page = write_model_report(str(model), tmp_path / "out").read_text()
+    assert ("Table 3" in page) is filled
+    assert ">0.0617<" in page, "among all measurements"
+
+
+def test_only_all_images_by_all_scales_belong_into_tables_4_and_5():
+    whole, config = SimpleNamespace(images=2000), EvaluateConfig()
+    assert segmentation.is_official("ade20k", config, whole)
+    assert not segmentation.is_official("ade20k", config, SimpleNamespace(images=1999))
+    assert not segmentation.is_official("pascal_context_60", config, whole)
+    for changes in ({"split": "train"}, {"inference": {"flip": True}}, {"inference": {"scales": (1.0,)}}):
+        assert not segmentation.is_official("ade20k", EvaluateConfig.model_validate(changes), whole)

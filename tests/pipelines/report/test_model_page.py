@@ -1,6 +1,7 @@
 """The page of a model: its numbers against arithmetic done here, and what it does with prepared images."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
@@ -14,10 +15,11 @@ from datasets_prep.errors import UserError
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from dpt.predict.classes import predict_classes
 from pipelines.config import EvaluateConfig
-from pipelines.evaluation.paper_tables import TABLE_1
+from pipelines.evaluation.paper_tables import TABLE_1, TABLES
 from pipelines.report.model_page import beside_the_paper, write_model_report
 from pipelines.report.pictures import by_resolution, samples_of, show
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.registry import note_protocol
 from tests.support.browser import browsing
 from tests.support.commands import said
 from tests.support.labelled_sets import prepare, tiny
@@ -35,16 +37,19 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return prepare("ade20k", tmp_path_factory.mktemp("labelled"))
 
 
-def evaluated(model: str, metrics: dict[str, float]) -> None:
+def evaluated(model: str, metrics: dict[str, float], official: Sequence[str] = ("eth3d",)) -> None:
     run = tracking.start_run(f"evaluate {model}", "evaluate", EvaluateConfig(), [])
     run.log_metrics(metrics, step=0)
+    note_protocol(run, {}, official)
     with mlflow.start_run(run_id=run.run_id):
-        source = resolve_dataset_source("s3://bucket/shards")
-        mlflow.log_input(MetaDataset(source, name="eth3d", digest="a1"))
+        for name in {key.split("/")[2] for key in metrics} - {"mean"}:
+            source = resolve_dataset_source("s3://bucket/shards")
+            mlflow.log_input(MetaDataset(source, name=name, digest="a1"))
 
 
 def test_ours_stands_beside_the_papers_in_its_unit():
-    table = beside_the_paper(TABLE_1, {"abs_rel/eth3d": 0.0884, "delta1_error/kitti": 0.0812, "loss/x": 1})
+    ours = {"zero_shot/abs_rel/eth3d": 0.0884, "zero_shot/delta1_error/kitti": 0.0812, "loss": 1}
+    table = beside_the_paper(TABLE_1, ours)
     assert table is not None
     ours, first = table.rows[:2]
     assert [cell.text for cell in ours[1:5]] == ["\N{EN DASH}", "0.088", "\N{EN DASH}", "8.12"]
@@ -52,7 +57,27 @@ def test_ours_stands_beside_the_papers_in_its_unit():
     assert [cell.text for cell in first[:3]] == ["DPT-Large, MIX 6", "10.82", "0.089"]
     assert not first[2].best
     assert first[1].best
-    assert beside_the_paper(TABLE_1, {"abs_rel/redweb": 0.1}) is None
+    assert beside_the_paper(TABLE_1, {"relative/abs_rel/redweb": 0.1}) is None
+
+
+@pytest.mark.parametrize(("key", "number"), [
+    ("zero_shot/abs_rel/eth3d", 1), ("zero_shot/delta1_error/kitti", 1), ("zero_shot/whdr/diw", 1),
+    ("metric/abs_rel/nyuv2", 2), ("metric/log10/nyuv2", 2), ("metric/abs_rel/kitti", 3),
+    ("segmentation/miou/ade20k", 4), ("segmentation/pix_acc/pascal_context_59", 5),
+    ("zero_shot/abs_rel/kitti", None), ("zero_shot/abs_rel/nyu", None), ("relative/abs_rel/kitti", None),
+    ("metric/abs_rel/eth3d", None), ("metric/abs_rel/nyu", None), ("relative/miou/ade20k", None),
+])  # fmt: skip
+def test_a_table_of_the_paper_takes_figures_of_its_own_protocol_only(key, number):
+    assert [t.number for t in TABLES if beside_the_paper(t, {key: 0.5})] == ([number] if number else [])
+
+
+def test_a_table_of_the_paper_takes_figures_on_its_own_images_only(model, mlflow_database, tmp_path):
+    evaluated(str(model), {"metric/abs_rel/kitti": 0.0616, "metric/abs_rel/nyuv2": 0.0707}, ["kitti"])
+    text = write_model_report(str(model), tmp_path / "out").read_text()
+    assert ">0.062<" in text
+    assert "Table 3: fine-tuned on KITTI" in text
+    assert ">0.0707<" in text
+    assert "Table 2: fine-tuned on NYUv2" not in text, "on other images"
 
 
 def test_errors_are_those_of_a_plain_alignment(model, shards_folder):
@@ -102,8 +127,8 @@ def test_a_segmentation_model_is_not_shown_on_depth(shards_folder, mlflow_databa
 
 
 def test_the_command_writes_one_page(model, shards_folder, mlflow_database, tmp_path):
-    evaluated(str(model), {"abs_rel/eth3d": 0.5})
-    evaluated(str(model), {"abs_rel/eth3d": 0.0884, "abs_rel/mean": 0.0884})
+    evaluated(str(model), {"zero_shot/abs_rel/eth3d": 0.5})
+    evaluated(str(model), {"zero_shot/abs_rel/eth3d": 0.0884, "zero_shot/abs_rel/mean": 0.0884})
     out = tmp_path / "out"
     said("report", model, "--out", out, "--data", shards_folder, "--images", 2)
     text = (out / "report.html").read_text()

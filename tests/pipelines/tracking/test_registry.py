@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import LoggedModelOutput
 
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
@@ -19,20 +20,35 @@ from datasets_prep.storage.folder import Folder
 from pipelines.config import PredictConfig
 from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
-from pipelines.tracking.registry import list_models, note_evaluation, promote, rollback, set_alias
+from pipelines.tracking.registry import (
+    list_models,
+    note_evaluation,
+    note_protocol,
+    promote,
+    rollback,
+    set_alias,
+)
 from pipelines.tracking.runs import TrackingError
 from tests.support.commands import said
 
+MEAN = "relative/abs_rel/mean"
 USER, PASSWORD = "ranftl", "vision-transformers"
+
+
+RELATIVE = {"task": "depth", "unit": "relative inverse depth"}
+METRES = {"task": "depth", "unit": "metres"}
+CLASSES = {"task": "segmentation", "unit": "150 classes (wall, building, sky, …)"}
 
 
 def logged(
     metrics: Mapping[str, float],
     digests: Mapping[str, str] = {"redweb": "a1"},
     evaluates: str | None = None,
+    kind: Mapping[str, str] | None = RELATIVE,
+    registered: str | None = "dpt",
     **parameters: str,
-) -> None:
-    """Log a run with metrics, on data with digests, and a model that is registered as `dpt`."""
+) -> str:
+    """Log a run with metrics, on data with digests, and a model of a kind, `registered`; its id."""
     experiment = MlflowClient().get_experiment_by_name(tracking.EXPERIMENT).experiment_id
     with mlflow.start_run(experiment_id=experiment, run_name="logged") as run:
         mlflow.log_metrics(dict(metrics))
@@ -42,10 +58,14 @@ def logged(
             mlflow.log_input(MetaDataset(source, name=name, digest=digest))
         run_id = str(run.info.run_id)
         if evaluates is None:
-            model = mlflow.create_external_model(name="model", source_run_id=run_id)
-            mlflow.register_model(f"models:/{model.model_id}", "dpt")
+            tags = dict(kind or {})
+            model = mlflow.create_external_model(name="model", source_run_id=run_id, tags=tags)
+            mlflow.log_outputs([LoggedModelOutput(model.model_id, 0)])
+            if registered is not None:
+                mlflow.register_model(f"models:/{model.model_id}", registered, tags=tags)
         else:
             note_evaluation(tracking.Run(mlflow.get_tracking_uri(), run_id), evaluates)
+    return run_id
 
 
 @pytest.fixture
@@ -60,76 +80,73 @@ def champion() -> int:
 
 def test_an_alias_moves_to_what_is_not_worse_and_back(database):
     for value in (0.3, 0.2, 0.2, 0.25):
-        logged({"abs_rel/mean": value})
-    assert str(promote("dpt", "1", "champion", "abs_rel/mean")) == "models:/dpt@champion is now version 1"
-    moved = promote("dpt", "2", "champion", "abs_rel/mean")
+        logged({MEAN: value})
+    assert str(promote("dpt", "1", "champion", MEAN)) == "models:/dpt@champion is now version 1"
+    moved = promote("dpt", "2", "champion", MEAN)
     assert str(moved) == "models:/dpt@champion is now version 2 (before: version 1)"
-    promote("dpt", "3", "champion", "abs_rel/mean")  # equal is not worse
-    worse = r"dpt version 4 is worse than version 3: abs_rel/mean 0\.2500 ag"
+    promote("dpt", "3", "champion", MEAN)  # equal is not worse
+    worse = r"dpt version 4 is worse than version 3: relative/abs_rel/mean 0\.2500 ag"
     with pytest.raises(TrackingError, match=worse):
-        promote("dpt", "4", "champion", "abs_rel/mean")
+        promote("dpt", "4", "champion", MEAN)
     assert champion() == 3
-    promote("dpt", "4", "champion", "abs_rel/mean", force=True)
+    promote("dpt", "4", "champion", MEAN, force=True)
     assert champion() == 4
 
-    assert rollback("dpt", "champion", "abs_rel/mean").new == 3
-    assert rollback("dpt", "champion", "abs_rel/mean").new == 2
-    with pytest.raises(TrackingError, match=r"version 1 is worse than version 2.* --force"):
-        rollback("dpt", "champion", "abs_rel/mean")
-    assert rollback("dpt", "champion", "abs_rel/mean", force=True).new == 1
+    for before in (3, 2, 1):  # of which the last is the worst: going back is never refused
+        assert rollback("dpt", "champion").new == before
     with pytest.raises(TrackingError, match="no earlier version is known"):
-        rollback("dpt", "champion", "abs_rel/mean", force=True)
+        rollback("dpt", "champion")
     assert champion() == 1
 
 
 def test_more_is_better_of_some_metrics(database):
     for value in (0.8, 0.9):
-        logged({"delta1/redweb": value})
+        logged({"relative/delta1/redweb": value})
     set_alias("dpt", "champion", 2)
     with pytest.raises(TrackingError, match="version 1 is worse"):
-        promote("dpt", "1", "champion", "delta1/redweb")
+        promote("dpt", "1", "champion", "relative/delta1/redweb")
     set_alias("dpt", "champion", 1)
-    assert promote("dpt", "2", "champion", "delta1/redweb").new == 2
+    assert promote("dpt", "2", "champion", "relative/delta1/redweb").new == 2
     with pytest.raises(TrackingError, match="loss: not a metric to compare by"):
         promote("dpt", "1", "champion", "loss")
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])
 def test_what_was_not_measured_is_refused(database, value):
-    logged({"abs_rel/mean": 0.3})
-    logged({} if value is None else {"abs_rel/mean": value})
+    logged({MEAN: 0.3})
+    logged({} if value is None else {MEAN: value})
     set_alias("dpt", "champion", 1)
-    missing = r"dpt version 2 has no abs_rel/mean: run `dpt evaluate --model mo"
+    missing = r"dpt version 2 has no relative/abs_rel/mean: run `dpt evaluate --model mo"
     with pytest.raises(TrackingError, match=missing):
-        promote("dpt", "2", "champion", "abs_rel/mean")
+        promote("dpt", "2", "champion", MEAN)
     set_alias("dpt", "champion", 2)
-    with pytest.raises(TrackingError, match=r"dpt version 2 has no abs_rel/mean"):
-        promote("dpt", "1", "champion", "abs_rel/mean")
-    assert promote("dpt", "1", "champion", "abs_rel/mean", force=True).new == 1
+    with pytest.raises(TrackingError, match=r"dpt version 2 has no relative/abs_rel/mean"):
+        promote("dpt", "1", "champion", MEAN)
+    assert promote("dpt", "1", "champion", MEAN, force=True).new == 1
 
 
 def test_measurements_on_other_data_or_by_another_protocol_are_not_compared(database):
-    both = {"abs_rel/mean": 0.3, "abs_rel/redweb": 0.3}
+    both = {MEAN: 0.3, "relative/abs_rel/redweb": 0.3}
     logged(both, {"redweb": "a1", "sintel": "b1"})
     logged(both, {"redweb": "a1", "sintel": "b2"})
     logged(both, {"redweb": "a1", "sintel": "b1"}, **{"caps.metres": "10.0"})
     set_alias("dpt", "champion", 1)
     with pytest.raises(TrackingError, match=r"versions 2 and 1 cannot be compared: sintel differ"):
-        promote("dpt", "2", "champion", "abs_rel/mean")
+        promote("dpt", "2", "champion", MEAN)
     with pytest.raises(TrackingError, match=r"cannot be compared: caps\.metres differ"):
-        promote("dpt", "3", "champion", "abs_rel/redweb")
-    assert promote("dpt", "2", "champion", "abs_rel/redweb").new == 2
+        promote("dpt", "3", "champion", "relative/abs_rel/redweb")
+    assert promote("dpt", "2", "champion", "relative/abs_rel/redweb").new == 2
 
 
 def test_a_later_evaluation_decides(database):
-    logged({"abs_rel/mean": 0.2})
-    logged({"abs_rel/mean": 0.3}, split="val")
+    logged({MEAN: 0.2})
+    logged({MEAN: 0.3}, split="val")
     set_alias("dpt", "champion", 1)
-    logged({"abs_rel/mean": 0.5}, {"nyuv2": "c1"}, evaluates="models:/dpt@champion")
-    logged({"abs_rel/mean": 0.4}, {"nyuv2": "c1"}, evaluates="models:/dpt/2")
-    values = {found.version: found.metrics()["abs_rel/mean"] for found in list_models("dpt")}
+    logged({MEAN: 0.5}, {"nyuv2": "c1"}, evaluates="models:/dpt@champion")
+    logged({MEAN: 0.4}, {"nyuv2": "c1"}, evaluates="models:/dpt/2")
+    values = {found.version: found.metrics()[MEAN] for found in list_models("dpt")}
     assert values == {1: 0.5, 2: 0.4}
-    assert promote("dpt", "2", "champion", "abs_rel/mean").new == 2
+    assert promote("dpt", "2", "champion", MEAN).new == 2
 
 
 def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_skipped(database):
@@ -137,17 +154,127 @@ def test_versions_are_found_by_number_or_alias_and_holders_that_were_deleted_ski
         logged({})
     set_alias("dpt", "challenger", 2)
     for version in ("1", "challenger", "3"):
-        promote("dpt", version, "champion", "abs_rel/mean", force=True)
+        promote("dpt", version, "champion", MEAN, force=True)
     MlflowClient().delete_registered_model_alias("dpt", "challenger")
     MlflowClient().delete_model_version("dpt", "2")
-    assert rollback("dpt", "champion", "abs_rel/mean", force=True).new == 1
+    assert rollback("dpt", "champion").new == 1
     missing = r"dpt has no version or alias '9'; it has versions 1, 3; aliases: c"
     with pytest.raises(TrackingError, match=missing):
-        promote("dpt", "9", "champion", "abs_rel/mean")
+        promote("dpt", "9", "champion", MEAN)
     with pytest.raises(TrackingError, match=r"dpt has no alias 'chapion'; it has: champion"):
-        rollback("dpt", "chapion", "abs_rel/mean")
+        rollback("dpt", "chapion")
     with pytest.raises(TrackingError, match=r"no registered model 'dtp'; there are: dpt"):
         list_models("dtp")
+
+
+def versions() -> int:
+    return len(MlflowClient().search_model_versions("name = 'dpt'"))
+
+
+@pytest.mark.parametrize(("kind", "text"), [
+    (METRES, "depth, metres"), (CLASSES, "segmentation, 150 classes"), (None, "unknown, unknown")
+])  # fmt: skip
+def test_an_alias_keeps_task_and_unit(database, kind, text):
+    first = logged({MEAN: 0.3})
+    assert publish(first, "dpt", "champion").moved.old is None
+    other = logged({MEAN: 0.1}, kind=kind, registered=None)
+    count = versions()
+    refusal = rf"dpt@champion is version \d, which predicts depth, relative inverse depth; .*predicts {text}"
+    with pytest.raises(TrackingError, match=refusal) as caught:
+        publish(other, "dpt", "champion")
+    assert "--force" in str(caught.value)
+    assert versions() == count, "refused before anything is registered"
+
+    publish(other, "dpt", "challenger")
+    with pytest.raises(TrackingError, match=refusal):
+        promote("dpt", "challenger", "champion")
+    assert publish(other, "elsewhere", "champion").kind.tags == dict(
+        kind or {"task": "unknown", "unit": "unknown"}
+    )
+    before = champion()
+    forced = publish(other, "dpt", "champion", force=True)
+    assert (forced.moved.old, forced.moved.new) == (before, champion())
+    assert str(forced.moved).endswith(f"(before: version {before})")
+    assert rollback("dpt", "champion").new == before, "back to another unit, without --force"
+
+
+@pytest.mark.parametrize(("alias", "reason"), [
+    ("Latest", "reserved"), ("latest", "reserved"), ("v1", "reserved"), ("V20", "reserved"),
+    ("a/b", "Invalid alias name"), ("a b", "Invalid alias name"),
+    ("", "[Aa]lias"), ("x" * 300, "exceeds"),
+])  # fmt: skip
+def test_an_alias_that_mlflow_refuses_registers_nothing(database, alias, reason):
+    run = logged({MEAN: 0.3})
+    with pytest.raises(TrackingError, match=reason) as caught:
+        publish(run, "dpt", alias)
+    assert "\n" not in str(caught.value)
+    assert versions() == 1
+    with pytest.raises(TrackingError, match=reason):
+        promote("dpt", "1", alias)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", ""])
+def test_a_name_that_mlflow_refuses_is_one_line(database, name):
+    with pytest.raises(TrackingError) as caught:
+        publish(logged({}), name, "champion")
+    assert "\n" not in str(caught.value)
+    assert versions() == 1
+
+
+@pytest.mark.parametrize(("kind", "metric"), [
+    (RELATIVE, "relative/abs_rel/mean"), (METRES, "metric/abs_rel/mean"), (CLASSES, "segmentation/miou/mean")
+])  # fmt: skip
+def test_versions_are_compared_by_the_metric_of_their_kind(database, kind, metric):
+    values = (0.3, 0.2) if "abs_rel" in metric else (0.2, 0.3)
+    for value in values:
+        logged({metric: value, "zero_shot/abs_rel/mean": 1 - value}, kind=kind)
+    set_alias("dpt", "champion", 2)
+    with pytest.raises(TrackingError, match=f"version 1 is worse than version 2: {metric}"):
+        promote("dpt", "1", "champion")
+    set_alias("dpt", "champion", 1)
+    assert promote("dpt", "2", "champion").new == 2
+
+
+def test_the_same_metric_by_another_protocol_or_of_other_pixels_is_not_compared(database):
+    kitti = {"kitti": "a1"}
+    logged({"metric/abs_rel/kitti": 0.06}, kitti, kind=METRES)
+    logged({"zero_shot/abs_rel/kitti": 0.01}, kitti, kind=METRES)
+    other = logged({"metric/abs_rel/kitti": 0.05}, kitti, kind=METRES)
+    note_protocol(tracking.Run(mlflow.get_tracking_uri(), other), {"kitti": "cap=20 m"}, [])
+    set_alias("dpt", "champion", 1)
+    with pytest.raises(TrackingError, match="dpt version 2 has no metric/abs_rel/kitti"):
+        promote("dpt", "2", "champion", "metric/abs_rel/kitti")
+    with pytest.raises(TrackingError, match="pixels of kitti differ"):
+        promote("dpt", "3", "champion", "metric/abs_rel/kitti")
+    with pytest.raises(TrackingError, match="expected PROTOCOL/METRIC/DATASET with PROTOCOL one of relative"):
+        promote("dpt", "3", "champion", "abs_rel/kitti")
+
+
+@pytest.mark.parametrize(("overrides", "kind", "description"), [
+    ({}, RELATIVE, "larger is nearer, up to an unknown scale and shift"),
+    ({"scale": 0.3, "shift": 0.2, "invert": True}, METRES, "Depth in metres."),
+    ({"scale": 0.3, "shift": 0.2}, METRES, "Depth in metres."),
+    ({"max_depth": 20.0}, METRES, "Depth in metres."),
+    ({"task": "segmentation", "classes": 2, "class_names": ("road", "sky"), "batch_norm": True},
+     {"task": "segmentation", "unit": "2 classes (road, sky, …)"}, "each pixel: 2 classes (road, sky, …)."),
+])  # fmt: skip
+def test_what_a_model_predicts_goes_with_it_to_the_registry(
+    overrides, kind, description, database, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tracking, "source_commit", lambda: "0123456789abcdef-dirty")
+    dpt.save_model(dpt.create_model("dpt_tiny", **overrides), tmp_path / "model")
+    run = tracking.start_run("mine", "train", PredictConfig(), [])
+    tracking.log_model(run, tmp_path / "model")
+    told = said("publish", "mine", "--name", "dpt")
+    assert f"version 1 predicts {kind['task']}, {kind['unit']}; trained at commit 01234567-dirty" in told
+    version = MlflowClient().get_model_version("dpt", "1")
+    assert description in version.description
+    assert version.tags == {**kind, "git_commit": "0123456789abcdef-dirty"}
+    table = said("models", "dpt")
+    assert kind["unit"].split(" (")[0] in table
+    assert "01234567-dirty" in table
+    [found] = json.loads(said("models", "--json"))
+    assert (found["task"], found["unit"]) == (kind["task"], kind["unit"])
 
 
 # ---- a real server, behind a proxy that asks for a password
@@ -198,13 +325,13 @@ def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path):
     manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
-    run.log_metrics({"abs_rel/mean": 0.5, "abs_rel/redweb": 0.5, "loss": 1.0}, step=1)
+    run.log_metrics({MEAN: 0.5, "relative/abs_rel/redweb": 0.5, "loss": 1.0}, step=1)
     tracking.log_model(run, tmp_path / "model")
     publish("first", "dpt", "champion")
-    logged({"abs_rel/redweb": 0.25}, {"redweb": manifest.digest[:32]}, **{"caps.metres": "None"})
+    logged({"relative/abs_rel/redweb": 0.25}, {"redweb": manifest.digest[:32]}, **{"caps.metres": "None"})
     set_alias("dpt", "challenger", 2)
 
-    table = said("models", "dpt", "--metric", "abs_rel/redweb")
+    table = said("models", "dpt", "--metric", "relative/abs_rel/redweb")
     rows = [line for line in table.splitlines() if manifest.digest[:8] in line]
     for row, (alias, value) in zip(rows, [("challenger", "0.2500"), ("champion", "0.5000")], strict=True):
         assert alias in row
@@ -212,13 +339,13 @@ def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path):
     second, first = json.loads(said("models", "--json"))
     assert (second["version"], second["aliases"]) == (2, ["challenger"])
     assert (first["version"], first["aliases"], first["run_name"]) == (1, ["champion"], "first")
-    assert first["metrics"] == {"abs_rel/mean": 0.5, "abs_rel/redweb": 0.5}
+    assert first["metrics"] == {MEAN: 0.5, "relative/abs_rel/redweb": 0.5}
     assert first["data"] == {"redweb": manifest.digest[:32]}
     assert first["git_commit"]
 
-    told = said("promote", "dpt", "challenger", "--alias", "champion", "--metric", "abs_rel/redweb")
+    told = said("promote", "dpt", "challenger", "--alias", "champion", "--metric", "relative/abs_rel/redweb")
     assert told == "models:/dpt@champion is now version 2 (before: version 1)\n"
-    assert "version 1 (before: version 2)" in said("rollback", "dpt", "--force")
+    assert "version 1 (before: version 2)" in said("rollback", "dpt")
     fetched = tracking.fetch_model("models:/dpt@champion")
     weights = [folder / "weights.safetensors" for folder in (fetched, tmp_path / "model")]
     assert weights[0].read_bytes() == weights[1].read_bytes()

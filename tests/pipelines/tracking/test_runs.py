@@ -27,9 +27,9 @@ def test_a_run_says_what_it_was(run):
 
 
 def test_metrics_and_pictures_arrive(run):
-    run.log_metrics({"loss": 0.5, "abs_rel/redweb": 0.25}, step=3)
+    run.log_metrics({"loss": 0.5, "relative/abs_rel/redweb": 0.25}, step=3)
     run.log_metrics({"loss": 0.4}, step=4)
-    assert run.metrics() == {"loss": 0.4, "abs_rel/redweb": 0.25}
+    assert run.metrics() == {"loss": 0.4, "relative/abs_rel/redweb": 0.25}
     run.log_picture(np.zeros((8, 8, 3), np.uint8), "predictions/step_3.png")
     (artifact,) = MlflowClient().list_artifacts(run.run_id, "predictions")
     assert artifact.path == "predictions/step_3.png"

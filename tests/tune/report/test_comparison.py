@@ -12,7 +12,16 @@ from tune.report.results import Trial
 
 def trial(seed: int, value: float, status: str = "FINISHED", stopped: str | None = None) -> Trial:
     return Trial(
-        "id", "v", seed, {}, status, stopped, {"abs_rel/mean": value, "abs_rel/redweb": value}, {}, {}, ()
+        "id",
+        "v",
+        seed,
+        {},
+        status,
+        stopped,
+        {"relative/abs_rel/mean": value, "relative/abs_rel/redweb": value},
+        {},
+        {},
+        (),
     )
 
 
@@ -34,7 +43,7 @@ def test_the_slip_of_table_6_is_not_compared_with():
 def test_only_whole_trainings_count():
     trials = (trial(0, 0.1), trial(1, 0.2, "FAILED"), trial(2, 0.3, stopped="40"), trial(3, math.nan))
     row = RowResults(Row("r", {}), trials, (0, 1, 2, 3, 4, 5))
-    assert row.by_seed("abs_rel/mean") == {0: 0.1}
+    assert row.by_seed("relative/abs_rel/mean") == {0: 0.1}
     assert row.missing == ["seed 1 failed", "seed 2 stopped early at step 40", "seeds 4, 5 not started"]
 
 

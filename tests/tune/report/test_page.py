@@ -19,6 +19,7 @@ from tests.support import made_up_sweep
 from tests.support.browser import ENTER, SPACE, Browser, browsing
 from tests.support.commands import said
 from tests.support.made_up_sweep import DATASETS, make_sweep, value_of
+from tune import records
 from tune.ablations import PAPER
 from tune.report.page import write_report
 from tune.report.remarks import finding, progress
@@ -69,7 +70,7 @@ def test_every_mean_and_deviation_is_that_of_the_seeds(figures):
         seeds = [seed for seed in SEEDS if (row.title, seed) != ("Add", 1)]
         for dataset in DATASETS:
             values = [value_of(row.title, dataset, seed) for seed in seeds]
-            found = figures["readout", row.title, f"abs_rel/{dataset}"]
+            found = figures["readout", row.title, records.abs_rel(dataset)]
             assert float(found["ours"]) == pytest.approx(math.fsum(values) / len(values), rel=1e-12)
             assert float(found["deviation"]) == pytest.approx(statistics.stdev(values), rel=1e-9)
             assert int(found["seeds"]) == len(seeds)
