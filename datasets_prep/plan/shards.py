@@ -57,7 +57,7 @@ class IngestPlan:
         settings: ingest settings.
         version: digest of all that decides the shards' bytes.
         shards: all shards, by split.
-        rejected: files that were left out while listing.
+        rejected: files that were left out while listing, those last that belong to no sample.
     """
 
     source: str
@@ -130,9 +130,9 @@ def plan_ingest(
     except UserError as error:
         raise WrongLayout(f"{source_name}: {error}") from error
     version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
-    shards = list(_cut(table, order, settings))
+    shards, left_out = list(_cut(table, order, settings)), listing.rejected + listing.unused
     return IngestPlan(
-        source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
+        source_name, source.name, source.target_kind, root.uri, settings, version, shards, left_out
     )
 
 
@@ -141,7 +141,10 @@ def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str
     seen = f"it holds {', '.join(found)}, …" if found else "it is empty"
     others = [other.name for other in SOURCES.values() if other is not source and _recognises(other, root)]
     hint = f" It looks like {' or '.join(others)}." if others else ""
-    left_out = [f" First file left out: {entry.path}: {entry.reason}." for entry in listing.rejected[:1]]
+    left_out = [
+        f" First file left out: {entry.path}: {entry.reason}."
+        for entry in (listing.rejected + listing.unused)[:1]
+    ]
     layout = "; ".join(line.strip() for line in source.layout.strip().splitlines())
     return f"no {source.name} sample in {root.uri}: {seen}; expected {layout}.{hint}" + "".join(left_out)
 

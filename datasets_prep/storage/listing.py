@@ -22,6 +22,7 @@ from datasets_prep.storage.retries import persistently
 LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
 
 _CHUNK = 65_536  # files per column chunk, and strings that exist at once when iterating
+_HIDDEN = r"(^|/)(\.|__MACOSX/|(?i:thumbs\.db|desktop\.ini)$)"
 _REQUESTS = 16  # folders of a remote file system that are listed at the same time
 
 
@@ -74,6 +75,14 @@ class FileListing(Mapping[str, int]):
                 if entry is not None and entry[0] == path:
                     sizes[position] = entry[1]
         return sizes
+
+    def visible(self) -> tuple["FileListing", list[str]]:
+        """The files without those that are hidden or left by operating systems, and the paths of these."""
+        hidden = pc.match_substring_regex(self.table.column("path"), _HIDDEN)
+        if not pc.any(hidden).as_py():
+            return self, []
+        paths = self.table.column("path").filter(hidden).to_pylist()
+        return FileListing(self.table.filter(pc.invert(hidden))), paths
 
     def _position(self, path: str) -> int | None:
         paths = self.table.column("path")
