@@ -259,7 +259,7 @@ def read_description(root: Folder) -> Description:
         content = load_yaml(root.read_bytes(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
     except FileNotFoundError as error:
         raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
-    except InvalidYaml as error:
+    except (InvalidYaml, BadSample) as error:  # the latter if it is damaged in an archive
         raise WrongLayout(f"{where}: {error}") from error
     if not isinstance(content, dict):
         raise WrongLayout(f"{where}: expected keys with values, got {type(content).__name__}")

@@ -6,6 +6,7 @@ the images and depth maps of MIX 6, fit into 250 MB.
 
 import bisect
 import os
+import posixpath
 from collections import deque
 from collections.abc import ItemsView, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from datasets_prep.errors import UserError
 from datasets_prep.storage.retries import persistently
 
 LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
@@ -108,9 +111,11 @@ def list_files(fs: Any, folder: str) -> FileListing:
 
     Raises StorageFailed if the folder cannot be listed.
     """
-    columns = _Columns(prefix=1 if folder == "/" else len(folder) + 1)
+    columns = _Columns(prefix=1 if folder == "/" else len(folder) + bool(folder))
     if isinstance(fs, LocalFileSystem):
         _walk_local(folder, columns)
+    elif isinstance(fs, AbstractArchiveFileSystem):
+        _walk_archive(fs, folder, columns)
     else:
         _walk_remote(fs, folder, columns)
     return FileListing(columns.sorted_table())
@@ -167,6 +172,14 @@ def _walk_local(folder: str, columns: _Columns) -> None:
                     folders.append((entry.path, above | {identity}))
                 elif entry.is_file():  # not for dangling links
                     columns.add(entry.path, entry.stat().st_size)
+
+
+def _walk_archive(fs: AbstractArchiveFileSystem, folder: str, columns: _Columns) -> None:
+    for path, entry in fs.find(folder, detail=True).items():
+        inside = path.removeprefix(f"{folder}/") if folder else path
+        if posixpath.normpath(inside) != inside or inside.startswith(("/", "../")):
+            raise UserError(f"the archive holds {path!r:.200}, which is not a path inside it")
+        columns.add(path, int(entry["size"]))
 
 
 def _walk_remote(fs: Any, folder: str, columns: _Columns) -> None:

@@ -54,7 +54,10 @@ def prepare(
     dataset: Annotated[
         str, typer.Argument(help="Name of the dataset, e.g. redweb; `dpt datasets` lists all.")
     ],
-    raw: Annotated[str, typer.Option(help="Dataset root, in the published layout; a path or s3://…")],
+    raw: Annotated[
+        str,
+        typer.Option(help="Dataset root, in the published layout, or a zip or tar of it; a path or s3://…"),
+    ],
     out: Annotated[str, typer.Option(help="Folder to write DATASET/ to; a path or s3://…")],
     overrides: options.Overrides = None,
     config: options.Config = None,
@@ -66,9 +69,9 @@ def prepare(
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import open_source, plan_ingest
+    from datasets_prep.plan.shards import dataset_root, open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
-    from datasets_prep.storage.folder import Folder, existing_folder
+    from datasets_prep.storage.folder import Folder
     from datasets_prep.storage.listing_cache import cache_listing, cached_listing
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
@@ -76,9 +79,10 @@ def prepare(
     raw, out = require_durable_path(raw), require_durable_path(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
     console.print(to_yaml(settings), end="", highlight=False)
-    root, name = existing_folder(raw), open_source(dataset, raw, settings).name
+    root = dataset_root(dataset, raw)
+    name = open_source(dataset, root.uri, settings).name
     listing = cached_listing(root, Folder(out) / name, refresh)
-    plan = plan_ingest(dataset, raw, settings, listing.files)
+    plan = plan_ingest(dataset, root.uri, settings, listing.files)
     _show_plan(plan, listing)
     if dry_run:
         _show_forecast(plan, out)
