@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from datasets_prep.ingest.run import ingest_all
+from datasets_prep.inspect.units import unit_hint
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, NotADataset, PreparedDataset, open_datasets
 from datasets_prep.plan.shards import dataset_root, plan_ingest
 from datasets_prep.settings import IngestSettings
@@ -68,7 +69,8 @@ def training_data(
             plan = plan_ingest("folder", raw.uri, settings)
             show(f"{target}: preparing {plan.samples} samples in {out}/{plan.dataset}")
             connect()
-            ingest_all(plan, out)
+            if hint := unit_hint(ingest_all(plan, out)):
+                show(f"hint: {hint}")
             folder = Folder(out) / plan.dataset
         elif not folder.exists(LATEST_NAME) and not folder.exists(MANIFEST_NAME):
             kinds = f"kitti, nyu, a prepared dataset or a raw dataset root with {DESCRIPTION_NAME}"

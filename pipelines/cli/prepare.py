@@ -20,10 +20,12 @@ from pipelines.cli.options import require_durable_path, show_progress
 
 if TYPE_CHECKING:
     from datasets_prep.inspect.verify import Inspection
+    from datasets_prep.manifest import PreparedDataset
     from datasets_prep.plan.shards import IngestPlan
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
+_SHOWN_REASONS = 5
 
 
 def generate(
@@ -68,6 +70,7 @@ def prepare(
 ) -> None:
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
+    from datasets_prep.inspect.units import unit_hint
     from datasets_prep.manifest import open_dataset
     from datasets_prep.plan.shards import dataset_root, open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
@@ -103,9 +106,27 @@ def prepare(
     done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
     samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
-    if done.manifest.quarantined:
-        typer.echo(f"what was left out, and why: {done.folder.uri}/quarantine.parquet")
     typer.echo(f"manifest: {done.folder.uri}/manifest.json")
+    if plan.source == "folder" and (hint := unit_hint(done)):
+        typer.echo(f"hint: {hint}")
+    _show_outcome(done)
+
+
+def _show_outcome(done: PreparedDataset) -> None:
+    """The table at the end: samples by split, and what was left out by reason."""
+    from datasets_prep.inspect.verify import by_reason
+    from datasets_prep.manifest import QUARANTINE_NAME
+
+    reasons = by_reason(done.read_quarantine()) if done.manifest.quarantined else []
+    table = Table("", "count", "such as", title=done.name, title_justify="left")
+    for split, count in done.manifest.samples.items():
+        table.add_row(split, str(count))
+    for entry in reasons[:_SHOWN_REASONS]:
+        table.add_row(f"left out: {escape(entry.reason)}", str(entry.count), escape(entry.example))
+    console.print(table)
+    if reasons:
+        more = f", and {len(reasons) - _SHOWN_REASONS} other reasons" * (len(reasons) > _SHOWN_REASONS)
+        typer.echo(f"all that was left out{more}: {done.folder.uri}/{QUARANTINE_NAME}")
 
 
 def _show_plan(plan: IngestPlan, listing: CachedListing) -> None:
