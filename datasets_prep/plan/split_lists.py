@@ -104,7 +104,10 @@ def lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
     for path, size in root.files().items():
         split = source.split_of_list(path)
         if split is not None and (size <= MAX_LIST_BYTES or source.lists_are_exact):
-            data = root.read_bytes(path, most=MAX_LIST_BYTES)
+            try:
+                data = root.read_bytes(path, most=MAX_LIST_BYTES)
+            except FileNotFoundError as error:
+                raise NotFound(f"{root.uri}/{path} is a link to a file that does not exist") from error
             yield SplitList(split, path, parse_list(data, path), hashlib.sha256(data).hexdigest())
 
 

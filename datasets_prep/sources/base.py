@@ -160,7 +160,7 @@ class Source(ABC):
             path, *others = line.split()
             safe = self._inside(path)
             key = self.listed((safe, *others)) if safe else None
-            return [key] if key in keys else []
+            return [key] if key is not None and key in keys else []
 
         return read
 

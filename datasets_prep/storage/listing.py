@@ -170,8 +170,10 @@ def _walk_local(folder: str, columns: _Columns) -> None:
             for entry in entries:
                 if entry.is_dir():
                     folders.append((entry.path, above | {identity}))
-                elif entry.is_file():  # not for dangling links
+                elif entry.is_file():
                     columns.add(entry.path, entry.stat().st_size)
+                elif entry.is_symlink() and not os.path.exists(entry.path):
+                    columns.add(entry.path, 0)  # found missing when it is read, and named
 
 
 def _walk_archive(fs: AbstractArchiveFileSystem, folder: str, columns: _Columns) -> None:

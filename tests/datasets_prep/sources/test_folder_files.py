@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datasets_prep.errors import BadSample, WrongLayout
+from datasets_prep.errors import BadSample, UserError, WrongLayout
 from datasets_prep.formats.maps import encode_exr
 from datasets_prep.formats.pictures import decode_rgb
 from datasets_prep.plan.listing import list_samples
@@ -17,7 +17,7 @@ from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.folder import FolderSource
 from datasets_prep.storage.folder import Folder
-from tests.support.preparing import pixels, prepared
+from tests.support.preparing import left_out, pixels, prepared
 from tests.support.raw_files import put, read_first
 
 DESCRIPTION = "name: mine\nquantity: depth\nmetric: true\nscale: 0.001\n"
@@ -326,6 +326,22 @@ def test_folders_may_be_links_and_written_in_capitals(tmp_path):
     put(tmp_path / "disk", {"x/a.PNG": PHOTO})
     (tmp_path / "raw" / "IMAGES").symlink_to(tmp_path / "disk")
     assert listed(root) == (["x/a"], {})
+
+
+def test_links_to_nothing_are_named(tmp_path, monkeypatch):
+    files = {f"{where}/a.npy": npy(DEPTH) for where in ("depth", "disk")} | {"images/a.png": PHOTO}
+    root = put(tmp_path / "raw", files | {"dataset.yaml": DESCRIPTION.encode(), "depth/b.npy": npy(DEPTH)})
+    for link in ("images/disk2", "depth/disk2", "images/b.png"):
+        (tmp_path / "raw" / link).symlink_to(tmp_path / "not mounted")
+    dataset = prepared("folder", root.uri, tmp_path / "out", monkeypatch)
+    assert set(pixels(dataset)) == {"a"}
+    reasons = left_out(dataset)
+    assert set(reasons) == {"images/disk2", "depth/disk2", "images/b.png", "disk/a.npy"}
+    assert reasons["images/b.png"].startswith("FileNotFoundError")
+    put(tmp_path / "raw", {"splits/train.txt": b"a"})
+    (tmp_path / "raw" / "splits" / "test.txt").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(UserError, match=r"splits/test\.txt is a link to a file that does not exist"):
+        plan_ingest("folder", root.uri, IngestSettings())
 
 
 def test_an_empty_folder_says_what_is_expected(tmp_path):
