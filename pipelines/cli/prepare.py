@@ -81,11 +81,11 @@ def prepare(
 
     raw, out = require_durable_path(raw), require_durable_path(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
-    console.print(to_yaml(settings), end="", highlight=False)
     root = dataset_root(dataset, raw)
     name = open_source(dataset, root.uri, settings).name
     listing = cached_listing(root, Folder(out) / name, refresh)
     plan = plan_ingest(dataset, root.uri, settings, listing.files)
+    console.print(to_yaml(settings), end="", highlight=False)
     _show_plan(plan, listing)
     if dry_run:
         _show_forecast(plan, out)

@@ -8,7 +8,7 @@ from PIL import Image
 from datasets_prep.inspect.units import unit_hint
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing_cache import cache_listing
-from tests.support.commands import said
+from tests.support.commands import dpt, said
 from tests.support.preparing import prepared, without_ray
 
 SETTINGS = ("side=64", "samples_per_shard=4", "validation_share=0.25")
@@ -44,6 +44,19 @@ def test_inspect_writes_a_page_of_all_datasets_of_a_folder(shards_folder, tmp_pa
     page = (tmp_path / "inspection.html").read_text()
     assert '<section id="redweb">' in page
     assert '<section id="tartanair">' in page
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("nothing", "no such folder"), ("bad.zip", "not a zip archive, or"), ("raw.rar", "is a file; expec"),
+])  # fmt: skip
+def test_a_root_that_cannot_be_read_is_one_line_and_no_config(tmp_path, capsys, name, message):
+    if name != "nothing":
+        (tmp_path / name).write_bytes(b"#")
+    assert dpt("prepare", "folder", "--raw", tmp_path / name, "--out", tmp_path) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def folder_of_a_user(root: Path, scale: float, broken: int) -> None:
