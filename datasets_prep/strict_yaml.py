@@ -76,7 +76,7 @@ def _check(node: yaml.Node, path: tuple[str, ...], seen: set[int]) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _check(item, (*path, str(index)), seen)
-    elif node.tag in (_TAGS["int"], _TAGS["float"]) and not node.style:
+    elif isinstance(node, yaml.ScalarNode) and node.tag in _TAGS.values() and not node.style:
         _check_number(str(node.value), path)
 
 

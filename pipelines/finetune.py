@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from datasets_prep.ingest.run import ingest_all
+from datasets_prep.inspect.units import unit_hint
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, NotADataset, PreparedDataset, open_datasets
-from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.plan.shards import dataset_root, plan_ingest
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.folder import DESCRIPTION_NAME
 from datasets_prep.storage.folder import Folder
@@ -64,11 +65,13 @@ def training_data(
         if data:
             raise ConfigError(f"--data: only for kitti and nyu; {target} itself is the dataset")
         folder = Folder(target)
-        if folder.exists(DESCRIPTION_NAME):
-            plan = plan_ingest("folder", target, settings)
+        raw = dataset_root("folder", target) if folder.exists() else folder
+        if raw.exists(DESCRIPTION_NAME):
+            plan = plan_ingest("folder", raw.uri, settings)
             show(f"{target}: preparing {plan.samples} samples in {out}/{plan.dataset}")
             connect()
-            ingest_all(plan, out)
+            if hint := unit_hint(ingest_all(plan, out)):
+                show(f"hint: {hint}")
             folder = Folder(out) / plan.dataset
         elif not folder.exists(LATEST_NAME) and not folder.exists(MANIFEST_NAME):
             kinds = f"kitti, nyu, a prepared dataset or a raw dataset root with {DESCRIPTION_NAME}"

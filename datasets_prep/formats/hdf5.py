@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import MAX_PIXELS
 from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.retries import StorageFailed, persistently
+from datasets_prep.storage.pieces import FilePieces
+from datasets_prep.storage.retries import persistently
 
 MAX_BYTES = 8 * MAX_PIXELS
 """Largest size of an array that is read: the largest picture in double precision."""
@@ -98,7 +99,7 @@ class LargeHdf5:
         import h5py
 
         self._where = relative
-        self._pieces = _Pieces(folder, relative)
+        self._pieces = FilePieces(folder.fs, folder.path_of(relative))
         try:
             self._file = h5py.File(io.BufferedReader(self._pieces, _BUFFER_BYTES), "r")
         except Exception as error:
@@ -153,42 +154,3 @@ def _opened(uri: str, relative: str, state: str) -> LargeHdf5:
 
 # HDF5 closes open files after Python has shut down and would read through this module: a crash.
 atexit.register(_opened.cache_clear)
-
-
-class _Pieces(io.RawIOBase):
-    """A file of a folder as a seekable stream that remembers why reading failed."""
-
-    def __init__(self, folder: Folder, relative: str) -> None:
-        self._fs, self._path = folder.fs, folder.path_of(relative)
-        self._size = int(persistently("read", self._fs.size, self._path))
-        self._position = 0
-        self.failure: StorageFailed | None = None
-
-    def readable(self) -> bool:
-        """True: an `io.RawIOBase` says so."""
-        return True
-
-    def seekable(self) -> bool:
-        """True: an `io.RawIOBase` says so."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to `offset` from `whence`, without reading."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` up to the end of the file."""
-        view = memoryview(buffer).cast("B")
-        end = min(self._position + len(view), self._size)
-        if end <= self._position:
-            return 0
-        try:
-            data = persistently("read", self._fs.cat_file, self._path, start=self._position, end=end)
-        except StorageFailed as error:
-            self.failure = error
-            raise
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)

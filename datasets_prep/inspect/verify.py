@@ -1,7 +1,9 @@
 """`dpt inspect`: verification of a prepared dataset against its manifest, statistics and pictures."""
 
+import posixpath
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -116,7 +118,7 @@ def _quantiles(values: NDArray[Any]) -> list[str]:
 
 
 def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[LeftOut]:
-    """The samples that were left out, by reason; reasons that differ only in numbers count as one."""
+    """The samples that were left out, by reason; see `by_reason`."""
     try:
         entries = prepared.read_quarantine()
     except FileNotFoundError:
@@ -125,10 +127,24 @@ def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[Lef
     except pa.ArrowInvalid as error:
         problems.append(f"{QUARANTINE_NAME} is damaged: {error}")
         return []
-    counts = Counter(_NUMBER.sub("#", entry["reason"]) for entry in entries)
-    first = {_NUMBER.sub("#", entry["reason"]): entry for entry in reversed(entries)}
-    frequent = [(count, first[kind]) for kind, count in counts.most_common()]
+    return by_reason(entries)
+
+
+def by_reason(entries: Sequence[Mapping[str, str]]) -> list[LeftOut]:
+    """The `entries` of a quarantine table by reason, the most frequent first.
+
+    Reasons that differ only in numbers and in the name of their own file count as one.
+    """
+    kinds = [_kind_of_reason(entry) for entry in entries]
+    first = dict(zip(reversed(kinds), reversed(entries), strict=True))
+    frequent = [(count, first[kind]) for kind, count in Counter(kinds).most_common()]
     return [LeftOut(count, entry["reason"], entry["source_path"]) for count, entry in frequent]
+
+
+def _kind_of_reason(entry: Mapping[str, str]) -> str:
+    name = posixpath.splitext(entry["source_path"].partition("/")[2])[0]
+    reason = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", entry["reason"]) if name else entry["reason"]
+    return _NUMBER.sub("#", reason)
 
 
 # ---- what it looks like

@@ -1,6 +1,7 @@
 """All samples of a raw dataset with their splits; files too large to be read whole are left out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow.compute as pc
 
@@ -29,12 +30,15 @@ def list_samples(
         rule: the official splits, or the split of the paper's ablations.
 
     Raises:
-        WrongLayout: if the folder holds another dataset, a given list names none of its samples, or the
+        WrongLayout: if the folder holds another dataset, a list cannot be used (`with_lists`), or the
             ablation split is not of this dataset or is given lists.
     """
     if rule == "ablation" and lists:
         raise WrongLayout("lists: the ablation split takes none; drop them or split_rule=ablation")
+    visible, hidden = root.files().visible()
+    root = root.with_files(visible)
     listing = source.list(root)
+    listing.unused += [Rejection(path, "hidden, or a file of the operating system") for path in hidden]
     if rule == "ablation":
         listing.samples = Samples(ablation_split(source.name, listing.samples))
     elif listing.samples:
@@ -58,4 +62,4 @@ def without_oversized(listing: Listing, files: FileListing) -> Listing:
         else:
             reason = f"file of {sizes[path]} bytes, at most {MAX_FILE_BYTES} are read"
             rejected.append(Rejection(path, reason))
-    return Listing(kept, rejected)
+    return replace(listing, samples=kept, rejected=rejected)

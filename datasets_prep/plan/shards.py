@@ -57,7 +57,7 @@ class IngestPlan:
         settings: ingest settings.
         version: digest of all that decides the shards' bytes.
         shards: all shards, by split.
-        rejected: files that were left out while listing.
+        rejected: files that were left out while listing, those last that belong to no sample.
     """
 
     source: str
@@ -91,6 +91,25 @@ def open_source(name: str, raw: str, settings: IngestSettings) -> Source:
     return _opened(find_source(name), Folder(raw), settings.options)
 
 
+def dataset_root(source_name: str, raw: str) -> Folder:
+    """The dataset root of the source `source_name` at the path or URI `raw`, a folder or an archive.
+
+    In an archive it may lie below folders that hold nothing else. Raises NotFound if there is no such folder;
+    UserError if it is another file, or a damaged archive; WrongLayout if there is no such source.
+    """
+    source, root = find_source(source_name), existing_folder(raw)
+    place = root
+    while place.in_archive:
+        if place.exists(DESCRIPTION_NAME) if isinstance(source, FolderSource) else _recognises(source, place):
+            return place
+        inside = {path.partition("/")[:2] for path in place.files().visible()[0]}
+        folder, slash = inside.pop() if len(inside) == 1 else ("", "")
+        if not slash:
+            break
+        place = place / folder
+    return root
+
+
 def _opened(source: Source, root: Folder, options: Mapping[str, object]) -> Source:
     opened = source.opened(root, options)
     # Two datasets of one name would be taken for two versions of one.
@@ -106,19 +125,19 @@ def plan_ingest(
 
     Args:
         source_name: key in `SOURCES`.
-        raw: path or URI of the dataset root.
+        raw: path or URI of the dataset root or of an archive with it.
         settings: ingest settings.
         files: files of the dataset root, if they have been listed before.
 
     Raises:
         NotFound: if the folder or a list file does not exist.
+        UserError: if `raw` is another file, or a damaged archive.
         WrongLayout: if there is no such source, or the folder holds no sample of it.
     """
-    find_source(source_name)
-    root = existing_folder(raw)
+    root = dataset_root(source_name, raw)
     if files is not None:
         root = root.with_files(files)
-    source, lists = open_source(source_name, raw, settings), read_lists(settings.lists)
+    source, lists = open_source(source_name, root.uri, settings), read_lists(settings.lists)
     listing = list_samples(source, root, lists, settings.split_rule)
     if not listing.samples:
         raise WrongLayout(_wrong_layout_message(source, root, listing))
@@ -130,9 +149,9 @@ def plan_ingest(
     except UserError as error:
         raise WrongLayout(f"{source_name}: {error}") from error
     version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
-    shards = list(_cut(table, order, settings))
+    shards, left_out = list(_cut(table, order, settings)), listing.rejected + listing.unused
     return IngestPlan(
-        source_name, source.name, source.target_kind, root.uri, settings, version, shards, listing.rejected
+        source_name, source.name, source.target_kind, root.uri, settings, version, shards, left_out
     )
 
 
@@ -141,7 +160,10 @@ def _wrong_layout_message(source: Source, root: Folder, listing: Listing) -> str
     seen = f"it holds {', '.join(found)}, …" if found else "it is empty"
     others = [other.name for other in SOURCES.values() if other is not source and _recognises(other, root)]
     hint = f" It looks like {' or '.join(others)}." if others else ""
-    left_out = [f" First file left out: {entry.path}: {entry.reason}." for entry in listing.rejected[:1]]
+    left_out = [
+        f" First file left out: {entry.path}: {entry.reason}."
+        for entry in (listing.rejected + listing.unused)[:1]
+    ]
     layout = "; ".join(line.strip() for line in source.layout.strip().splitlines())
     return f"no {source.name} sample in {root.uri}: {seen}; expected {layout}.{hint}" + "".join(left_out)
 

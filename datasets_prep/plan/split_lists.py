@@ -9,13 +9,14 @@ A list names samples, one per line, in the form that its authors chose; the sour
 * No path of a list is ever opened: entries are only compared with the files that were found in the folder.
   An entry that points outside the folder is refused and counted with those that name no sample.
 
-Lists are text (any line ends, trailing blanks and tabs, comment lines that start with `#`) or, as
-MegaDepth's, a pickled list of strings (`datasets_prep.formats.pickles`).
+Lists are text (UTF-8 or UTF-16, any line ends, trailing blanks and tabs, comment lines that start with `#`)
+or, as MegaDepth's, a pickled list of strings (`datasets_prep.formats.pickles`).
 """
 
+import codecs
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,13 +42,13 @@ _PICKLE_MARKS = (b"(lp", b"]q\x00", b"\x80")
 class SplitList:
     """One list file for a `split`.
 
-    `where` is its path or URI, `entries` are the columns of each line that is not empty, `digest` is the
-    hexadecimal SHA-256 of its content.
+    `where` is its path or URI, `entries` are its lines without the empty ones, `digest` is the hexadecimal
+    SHA-256 of its content.
     """
 
     split: str
     where: str
-    entries: list[tuple[str, ...]]
+    entries: list[str]
     digest: str
 
 
@@ -69,19 +70,20 @@ def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
     return given
 
 
-def parse_list(data: bytes, where: str) -> list[tuple[str, ...]]:
-    """The columns of each entry of a list file with the content `data`; errors name it `where`.
+def parse_list(data: bytes, where: str) -> list[str]:
+    """The lines of a list file with the content `data` that are not empty; errors name it `where`.
 
     Raises WrongLayout if it is longer than any list, or a pickle of something other than strings.
     """
     if len(data) > MAX_LIST_BYTES:
         raise WrongLayout(f"{where} has {len(data)} bytes, which is not a list file")
     if data.startswith(_PICKLE_MARKS):
-        return [(text.strip(),) for text in _strings_of_pickle(data, where)]
-    lines = data.decode("utf-8-sig", errors="replace").splitlines()
+        return [text for line in _strings_of_pickle(data, where) if (text := line.strip())]
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    lines = data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace").splitlines()
     if len(lines) > MAX_LIST_LINES:
         raise WrongLayout(f"{where} has {len(lines)} lines, which is not a list file")
-    return [tuple(columns) for line in lines if (columns := line.split()) and columns[0][0] != "#"]
+    return [stripped for line in lines if (stripped := line.strip())]
 
 
 def _strings_of_pickle(data: bytes, where: str) -> list[str]:
@@ -101,62 +103,81 @@ def lists_in(source: Source, root: Folder) -> Iterator[SplitList]:
     """The authors' lists of `source` that lie in the dataset root `root`."""
     for path, size in root.files().items():
         split = source.split_of_list(path)
-        if split is not None and size <= MAX_LIST_BYTES:
-            data = root.read_bytes(path)
+        if split is not None and (size <= MAX_LIST_BYTES or source.lists_are_exact):
+            try:
+                data = root.read_bytes(path, most=MAX_LIST_BYTES)
+            except FileNotFoundError as error:
+                raise NotFound(f"{root.uri}/{path} is a link to a file that does not exist") from error
             yield SplitList(split, path, parse_list(data, path), hashlib.sha256(data).hexdigest())
 
 
 def with_lists(source: Source, listing: Listing, lists: Sequence[SplitList], strict: bool = False) -> Listing:
     """Give the samples of `source` in `listing` splits by `lists`; leave out those for which none remains.
 
-    A list that names no sample is a rejection, or, if `strict`, a WrongLayout.
+    A list that names no sample is a rejection, or, if `strict`, a WrongLayout. So is each line that names no
+    sample where lists are exact (`Source.lists_are_exact`), and a sample in the lists of two splits.
     """
-    known = {source.list_key(sample) for sample in listing.samples}
-    splits: dict[str, str] = {}
+    read = source.reader_of_lines({source.list_key(sample) for sample in listing.samples})
+    listed_in: dict[str, SplitList] = {}
     rejected = list(listing.rejected)
     listed: set[str] = set()
     for given in lists:
-        unknown = _take_entries(source, given, known, splits)
-        matched = len(unknown) < len(given.entries)
-        if strict and not matched:
-            first = f", the first: {' '.join(unknown[0])[:80]!r}" if unknown else ""
-            none = f"none of its {len(unknown)} entries names a {source.name} sample"
-            raise WrongLayout(f"{given.where}: {none}{first}")
-        if matched:
+        named, unknown = _entries(read, given)
+        _require_names(source, given, len(named), unknown, strict)
+        for key in named:
+            if listed_in.setdefault(key, given).split != given.split:
+                raise WrongLayout(_in_two_lists(key, listed_in[key], given, read))
+        if named:
             listed.add(given.split)
         if unknown:
             # Where the user's own file lies must not decide the version.
             where = posixpath.basename(given.where) if strict else given.where
-            share = f"{len(unknown)} of {len(given.entries)} entries name no sample that is here"
-            rejected.append(Rejection(where, f"{share}, the first: {' '.join(unknown[0])[:80]!r}"))
+            share = f"{len(unknown)} of {len(named) + len(unknown)} entries name no sample that is here"
+            rejected.append(Rejection(where, f"{share}, the first: {unknown[0]}"))
+    splits = {key: given.split for key, given in listed_in.items()}
     samples, dropped = _assign(source, listing.samples, splits, listed)
-    if unlisted := next(iter(dropped), None):
+    if source.lists_are_exact:
+        rejected += [Rejection(sample.files["image"], "in no list") for sample in dropped]
+    elif unlisted := next(iter(dropped), None):
         reason = f"{len(dropped)} samples are in no list, the first: {unlisted.sample_id}"
         rejected.append(Rejection(unlisted.files["image"], reason))
-    return Listing(samples, rejected)
+    return replace(listing, samples=samples, rejected=rejected)
 
 
-def _take_entries(
-    source: Source, given: SplitList, known: set[str], splits: dict[str, str]
-) -> list[tuple[str, ...]]:
-    """Note the split of the known samples that a list names; returns its other entries."""
-    unknown = []
-    for columns in given.entries:
-        safe = _inside(columns[0], source.lists_start_with_slash)
-        key = source.listed((safe, *columns[1:])) if safe else None
-        if key is not None and key in known:
-            splits[key] = given.split
-        else:
-            unknown.append(columns)
-    return unknown
+_LineReader = Callable[[str], Sequence[str]]
 
 
-def _inside(path: str, slash_allowed: bool) -> str | None:
-    """A list's path, normalised; None if it points outside the dataset root."""
-    relative = path.lstrip("/") if slash_allowed else path
-    normal = posixpath.normpath(relative)
-    outside = normal.startswith("/") or normal == ".." or normal.startswith("../") or "\\" in normal
-    return None if outside or not relative else normal
+def _entries(read: _LineReader, given: SplitList) -> tuple[list[str], list[str]]:
+    """The keys of the samples that a list names; and its other lines without comments, quoted."""
+    named, unknown = [], []
+    for line in given.entries:
+        keys = read(line)
+        if len(keys) == 1:
+            named.append(keys[0])
+        elif not line.startswith("#"):
+            unknown.append(f"{line[:80]!r}" + " (more than one has it)" * bool(keys))
+    return named, unknown
+
+
+def _require_names(source: Source, given: SplitList, named: int, unknown: list[str], strict: bool) -> None:
+    """Refuse a list that names no sample, or, where lists are exact, with a line that doesn't name one."""
+    if source.lists_are_exact:
+        if not named and not unknown:
+            raise WrongLayout(f"{given.where} names no sample: it is empty")
+        if unknown:
+            share = f"{len(unknown)} of {named + len(unknown)} lines name no sample that is here"
+            first = ", ".join(unknown[:3])
+            remedy = "remove them, or write paths of images that have depth, without images/"
+            raise WrongLayout(f"{given.where}: {share}, the first: {first}; {remedy}")
+    elif strict and not named:
+        first_line = f", the first: {unknown[0]}" if unknown else ""
+        none = f"none of its {len(unknown)} entries names a {source.name} sample"
+        raise WrongLayout(f"{given.where}: {none}{first_line}")
+
+
+def _in_two_lists(key: str, first: SplitList, second: SplitList, read: _LineReader) -> str:
+    both = {*_entries(read, first)[0]} & {*_entries(read, second)[0]}
+    return f"{len(both)} samples are in two lists, such as {key!r}: {first.where} and {second.where}"
 
 
 def _assign(

@@ -4,9 +4,11 @@ A source knows one dataset's published layout and byte formats and nothing else.
 normalise, write or talk to Ray: `datasets_prep.ingest` does, the same way for all of them.
 """
 
+import posixpath
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -35,10 +37,14 @@ class Rejection:
 
 @dataclass(slots=True)
 class Listing:
-    """All `samples` that a source found, and what it `rejected`."""
+    """All `samples` that a source found, what it `rejected`, and files that are `unused`.
+
+    Unused files belong to no sample, so they don't decide a dataset's version.
+    """
 
     samples: Samples = field(default_factory=Samples)
     rejected: list[Rejection] = field(default_factory=list)
+    unused: list[Rejection] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -111,6 +117,8 @@ class Source(ABC):
         only_listed: whether only samples that a list names belong to the dataset.
         list_pattern: matches the paths of the authors' list files; its last matched group is named for the
             split that the file lists.
+        lists_are_exact: whether each line of a list has to name a sample. (Lists of published datasets often
+            name more than a user has.)
         lists_start_with_slash: whether the authors' lists put a slash before paths in the dataset root.
         reads_pieces: whether files may have any size, because only pieces of them are read.
         fingerprint: digest of what else decides the rows, besides files and settings; "" for most sources.
@@ -119,10 +127,11 @@ class Source(ABC):
     name: str
     target_kind: TargetKind
     layout: ClassVar[str]
-    sizes_may_differ: ClassVar[bool] = False
+    sizes_may_differ: bool = False
     evaluation_splits: ClassVar[frozenset[str]] = frozenset()
     only_listed: ClassVar[bool] = False
     list_pattern: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
+    lists_are_exact: ClassVar[bool] = False
     lists_start_with_slash: ClassVar[bool] = False
     reads_pieces: ClassVar[bool] = False
     fingerprint: str = ""
@@ -140,6 +149,27 @@ class Source(ABC):
         """The split that the file at `path` in the dataset root lists; None if it is not a list file."""
         match = self.list_pattern.fullmatch(path)
         return match.lastgroup if match else None
+
+    def reader_of_lines(self, keys: AbstractSet[str]) -> Callable[[str], Sequence[str]]:
+        """A function from a line of a list to those of `keys` that it names: none, one, or, unclear, several.
+
+        The `keys` are the `list_key` of all samples.
+        """
+
+        def read(line: str) -> Sequence[str]:
+            path, *others = line.split()
+            safe = self._inside(path)
+            key = self.listed((safe, *others)) if safe else None
+            return [key] if key is not None and key in keys else []
+
+        return read
+
+    def _inside(self, path: str) -> str | None:
+        """A list's path, normalised; None if it points outside the dataset root."""
+        relative = path.lstrip("/") if self.lists_start_with_slash else path
+        normal = posixpath.normpath(relative)
+        outside = normal.startswith("/") or normal == ".." or normal.startswith("../") or "\\" in normal
+        return None if outside or not relative else normal
 
     def listed(self, columns: tuple[str, ...]) -> str | None:
         """The `list_key` of the samples that a line of a list names; None if it cannot name any.

@@ -5,6 +5,7 @@ Millions of names are sorted in Arrow columns: dictionaries of dictionaries woul
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 
@@ -89,7 +90,9 @@ def _match(
         if match := pattern.fullmatch(path):
             role = str(match.lastgroup)
             within = "/".join([match[group] for group in scope])
-            keys.append(f"{within}{_SEPARATOR}{match[role].zfill(digits)}")
+            # One name can be written in two ways: macOS decomposes an é, Linux and Windows don't.
+            key = f"{within}{_SEPARATOR}{match[role].zfill(digits)}"
+            keys.append(key if key.isascii() else unicodedata.normalize("NFC", key))
             codes.append(code_of[role])
             positions.append(position)
             if len(keys) == _CHUNK:

@@ -1,9 +1,13 @@
 """Photos with depth of a user: two folders and a short description.
 
-Layout: `images/<name>.{jpg,png}` and `depth/<name>.{png,npy,exr,pfm,tif}` with the same names, and
-`dataset.yaml`. Names may have folders in them (`images/kitchen/0001.jpg`, `depth/kitchen/0001.png`); the
-folder is then a scene, which a random split keeps together. `splits/{train,val,test}.txt` may list names, one
-a line, with or without the suffix.
+Layout: `images/<name>.{jpg,png,webp,bmp,ppm,pgm,tif}` and `depth/<name>.{png,npy,npz,exr,pfm,tif,pgm,h5}`
+with the same names, endings in any case, and `dataset.yaml`. Names may have folders in them
+(`images/kitchen/0001.jpg`, `depth/kitchen/0001.png`); the folder is then a scene, which a random split keeps
+together. The whole may be a zip or tar archive.
+
+`splits/{train,val,test}.txt` may list images, one a line: their names, or paths with or without `images/`,
+folders above it and the ending, as Linux or Windows writes them; a name without its folder, if only one image
+has it. A line that names no image, and an image in two lists, are errors.
 
 `dataset.yaml`:
 
@@ -11,44 +15,53 @@ a line, with or without the suffix.
     quantity: depth         # or inverse_depth, or disparity (the same, of a stereo pair)
     metric: true            # whether `scale` makes metres of stored depth (1/metres of inverse depth)
     scale: 0.001            # metres per stored unit; here millimetres are stored
-    invalid: [0]            # stored values that mean "no ground truth"
+    invalid: [0]            # stored values that mean "no ground truth"; one may be given alone
     sky: null               # a stored value that means "infinitely far", or null
+    resize_depth: false     # whether depth of another size is resized to the photo; both of one aspect ratio
+    exif: null              # apply: depth is upright as the photo is shown; ignore: as the photo is stored
+    channel: null           # EXR channel, array of NPZ or HDF5; null: `Z`, `Y`, `G`, `R`, or the only one
 
-Only `name`, `quantity` and `metric` are needed, `scale` where `metric` is true. Depth of unknown scale is
-used up to scale; inverse depth of unknown scale up to scale and shift. With focal length f (pixels) and
-baseline b (metres), metric disparity in pixels has the scale 1 / (f · b).
-
-Values: PNG of 8 or 16 bits, NPY of numbers, EXR (channel `Z`, `Y`, `G` or `R`, or the only one), PFM, TIFF.
+Only `name`, `quantity` and `metric` are needed, `scale` where `metric` is true, `exif` where photos have an
+EXIF orientation. Depth of unknown scale is used up to scale; inverse depth of unknown scale up to scale and
+shift. With focal length f (pixels) and baseline b (metres), metric disparity in pixels has the scale
+1 / (f · b).
 
 Invalid pixels: those with a value of `invalid`, those that are not finite, and depth that is not positive.
 """
 
 import hashlib
+import math
+import posixpath
 import re
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets_prep.errors import BadSample, WrongLayout
-from datasets_prep.formats import maps
-from datasets_prep.formats.pictures import decode_grey_png
-from datasets_prep.formats.tiff import decode_tiff
-from datasets_prep.sources.base import Listing, Quantity, RawSample, Source, TargetKind
+from datasets_prep.formats.any_map import DECODERS, decode_map
+from datasets_prep.formats.photos import ENDINGS, read_photo, upright
+from datasets_prep.formats.pictures import image_size
+from datasets_prep.sources.base import Listing, Quantity, RawSample, Rejection, Source, TargetKind
+from datasets_prep.sources.files_by_sample import collect_files
 from datasets_prep.sources.paired import PairedSource
-from datasets_prep.sources.reading import read_image
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import Folder
 from datasets_prep.strict_yaml import InvalidYaml, load_yaml
 
 DESCRIPTION_NAME = "dataset.yaml"
 _MAX_DESCRIPTION_BYTES = 2**20
+_ENDING = re.compile(rf"(?i)\.(?:{'|'.join((*ENDINGS, *DECODERS))})$")
 
 
 class Description(BaseModel):
-    """`name`, `quantity`, `metric`, `scale`, `invalid` and `sky` of `dataset.yaml`, as described above."""
+    """Keys of `dataset.yaml`, as described above.
+
+    `name`, `quantity`, `metric`, `scale`, `invalid`, `sky`, `resize_depth`, `exif`, `channel`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,6 +71,21 @@ class Description(BaseModel):
     scale: float | None = Field(None, gt=0, allow_inf_nan=False)
     invalid: tuple[float, ...] = (0.0,)
     sky: float | None = None
+    resize_depth: bool = False
+    exif: Literal["apply", "ignore"] | None = None
+    channel: str | None = Field(None, min_length=1)
+
+    @field_validator("invalid", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("sky")
+    @classmethod
+    def _is_some_value(cls, value: float | None) -> float | None:
+        if value is not None and math.isnan(value):
+            raise ValueError("pixels that are not a number have no ground truth; expected a number or null")
+        return value
 
     @model_validator(mode="after")
     def _metric_has_scale(self) -> "Description":
@@ -84,19 +112,25 @@ class FolderSource(PairedSource):
     target_kind: TargetKind = "up-to-scale"
     layout = (
         "dataset.yaml, which says what the depth is\n"
-        "images/<name>.{jpg,png}\ndepth/<name>.{png,npy,exr,pfm,tif}\nsplits/{train,val,test}.txt, if any"
+        f"images/<name>.{{{','.join(ENDINGS)}}}\ndepth/<name>.{{{','.join(DECODERS)}}}\n"
+        "splits/{train,val,test}.txt, if any"
     )
     pattern = re.compile(
-        r"images/(?P<image>.+)\.(?:jpg|jpeg|png|JPG|JPEG|PNG)|depth/(?P<depth>.+)\.(?:png|npy|exr|pfm|tiff?)"
+        rf"(?i)images/(?P<image>.+)\.(?:{'|'.join(ENDINGS)})|depth/(?P<depth>.+)\.(?:{'|'.join(DECODERS)})"
     )
-    missing = (("depth", "no depth/{name}.*"), ("image", "no images/{name}.*"))
+    missing = (
+        ("depth", f"no depth/{{name}} that ends in {', '.join(DECODERS)}"),
+        ("image", f"no images/{{name}} that ends in {', '.join(ENDINGS)}"),
+    )
     repeated = "second file of the name of {first}"
-    list_pattern = re.compile(r"splits/(?:(?P<train>train)|(?P<val>val)|(?P<test>test))\.txt")
+    list_pattern = re.compile(r"(?i)splits/(?:(?P<train>train)|(?P<val>val)|(?P<test>test))\.txt")
+    lists_are_exact = True
 
     def __init__(self, description: Description | None = None) -> None:
         self._description = description
         if description is not None:
             self.name, self.target_kind = description.name, description.target_kind
+            self.sizes_may_differ = description.resize_depth
             self.fingerprint = hashlib.sha256(description.model_dump_json().encode()).hexdigest()
 
     def opened(self, root: Folder, options: Mapping[str, object]) -> Source:
@@ -105,23 +139,56 @@ class FolderSource(PairedSource):
         return FolderSource(read_description(root))
 
     def list(self, root: Folder) -> Listing:
-        """See `PairedSource.list`; empty without a description."""
-        return super().list(root) if DESCRIPTION_NAME in root.files() else Listing()
+        """See `Source.list`; empty without a description.
+
+        A sample with two depth maps is left out: nothing says which of them is the ground truth.
+        """
+        listing, files = Listing(), root.files()
+        if DESCRIPTION_NAME not in files:
+            return listing
+        found, copies = collect_files(files, self.pattern, ())
+        listing.rejected += [Rejection(copy, self.repeated.format(first=first)) for copy, first in copies]
+        ambiguous = {first: copy for copy, first in copies}
+        for (_, name), of_sample in found.items():
+            depth = of_sample.get("depth", "")
+            if depth in ambiguous:
+                reason = f"two depth maps, {depth} and {ambiguous[depth]}: keep one of them"
+                listing.rejected.append(Rejection(depth, reason))
+            else:
+                self.add(listing, "", name, of_sample)
+        for path in files:
+            if path != DESCRIPTION_NAME and not (self.pattern.fullmatch(path) or self.split_of_list(path)):
+                listing.unused.append(Rejection(path, _why_unused(root, path)))
+        return listing
 
     def sample(self, scope: str, name: str, files: dict[str, str]) -> Sample:
         """See `PairedSource.sample`: the folder in a name is a group, else each image is one."""
         return Sample(name, files, group=name.rpartition("/")[0] or name)
 
-    def listed(self, columns: tuple[str, ...]) -> str | None:
-        """The name in `columns`, with or without `images/` before it and a suffix behind it."""
-        match = self.pattern.fullmatch(columns[0]) or self.pattern.fullmatch(f"images/{columns[0]}")
-        return match["image"] if match and match["image"] else columns[0]
+    def reader_of_lines(self, keys: AbstractSet[str]) -> Callable[[str], Sequence[str]]:
+        """See `Source.reader_of_lines`: the forms of a line are described in the module's docstring."""
+        by_last: dict[str, list[str]] = {}
+        for key in keys:
+            by_last.setdefault(key.rpartition("/")[2], []).append(key)
+
+        def read(line: str) -> Sequence[str]:
+            names = list(_names_in(line))
+            exact = next((name for name in names if name in keys), None)
+            if exact is not None:
+                return [exact]
+            bare = [] if re.search(r"[/\\]", line) else names
+            return next((by_last[name] for name in bare if name in by_last), [])
+
+        return read
 
     def read(self, root: Folder, sample: Sample) -> RawSample:
         """Read `sample` of `root`: an image and its depth or inverse depth in the description's unit."""
         description = self._description or read_description(root)
         path = sample.files["depth"]
-        stored = _DECODERS[path.rpartition(".")[2]](root.read_bytes(path), "depth")
+        ending = path.rpartition(".")[2].lower()
+        stored = decode_map(root.read_bytes(path), ending, "depth", description.channel)
+        image = _image_by(description, root.read_bytes(sample.files["image"]))
+        _require_size(image_size(image), stored.shape, description)
         sky = stored == description.sky if description.sky is not None else None
         valid = np.isfinite(stored) & ~np.isin(stored, np.array(description.invalid, stored.dtype))
         if sky is not None:
@@ -130,7 +197,56 @@ class FolderSource(PairedSource):
             valid &= stored > 0
         target = np.where(valid, stored, 0).astype(np.float32) * np.float32(description.scale or 1.0)
         quantity: Quantity = "depth" if description.quantity == "depth" else "inverse_depth"
-        return RawSample(read_image(root, sample), target, quantity, valid, sky)
+        return RawSample(image, target, quantity, valid, sky)
+
+
+def _image_by(description: Description, data: bytes) -> bytes:
+    """The photo `data` as JPEG or PNG in the orientation of its depth."""
+    image, orientation = read_photo(data)
+    if orientation != 1 and description.exif is None:
+        choice = "apply (depth is upright as the photo is shown) or ignore (as the photo is stored)"
+        raise BadSample(
+            f"image has EXIF orientation {orientation}; add to {DESCRIPTION_NAME} `exif:` {choice}"
+        )
+    return upright(image, orientation) if description.exif == "apply" else image
+
+
+def _require_size(image: tuple[int, int], depth: tuple[int, ...], description: Description) -> None:
+    """Refuse depth of another size; where that is allowed, of another aspect ratio.
+
+    Height and width of the smaller may be rounded: 621x187 has the aspect ratio of 1242x375.
+    """
+    (height, width), (rows, columns) = image, depth
+    if (rows, columns) == image:
+        return
+    sizes = f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}"
+    if not description.resize_depth:
+        hint = f"if both show the same view, add to {DESCRIPTION_NAME} `resize_depth: true`"
+        raise BadSample(f"{sizes}; {hint}")
+    if abs(width * rows - height * columns) > max(max(image, depth)):
+        raise BadSample(f"{sizes}: another aspect ratio")
+
+
+def _names_in(line: str) -> Iterator[str]:
+    """The names that `line` of a list may mean, the most literal first; with and without an ending."""
+    first = re.split(r"[\s,]+", line)[0]
+    for text in (line, line.replace("\\", "/"), *([first] if _ENDING.search(first) else [])):
+        path = posixpath.normpath(unicodedata.normalize("NFC", text))
+        inside = [match.end() for match in re.finditer(r"(?i)(?:^|/)(?:images|depth)/", path)]
+        for start in (*([] if path.startswith("/") else [0]), *inside):
+            yield path[start:]
+            yield _ENDING.sub("", path[start:])
+
+
+def _why_unused(root: Folder, path: str) -> str:
+    """Why the file `path` is none of a sample. Raises WrongLayout if it can only be meant as a list."""
+    top = path.partition("/")[0].lower()
+    if top == "splits":
+        raise WrongLayout(f"{root.uri}/{path}: lists are called splits/train.txt, val.txt and test.txt")
+    endings = {"images": ENDINGS, "depth": tuple(DECODERS)}.get(top)
+    if endings is None or "/" not in path:
+        return "not read: neither in images/ nor in depth/"
+    return f"not read: files in {top}/ end in {', '.join(endings)}"
 
 
 def read_description(root: Folder) -> Description:
@@ -143,7 +259,7 @@ def read_description(root: Folder) -> Description:
         content = load_yaml(root.read_bytes(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
     except FileNotFoundError as error:
         raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
-    except InvalidYaml as error:
+    except (InvalidYaml, BadSample) as error:  # the latter if it is damaged in an archive
         raise WrongLayout(f"{where}: {error}") from error
     if not isinstance(content, dict):
         raise WrongLayout(f"{where}: expected keys with values, got {type(content).__name__}")
@@ -162,22 +278,3 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] == "missing":
         return f"{key}: missing"
     return f"{key}: {message}, got {problem['input']!r:.80}" if key else message
-
-
-def _decode_npy(data: bytes, role: str) -> NDArray[np.float32]:
-    values = maps.decode_npy(data, role)
-    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
-        values = values.squeeze(0 if values.shape[0] == 1 else 2)
-    if values.ndim != 2 or not values.size:
-        raise BadSample(f"{role} NPY holds {values.shape} {values.dtype}, expected a map")
-    return values.astype(np.float32)
-
-
-_DECODERS: dict[str, Callable[[bytes, str], NDArray[Any]]] = {
-    "png": lambda data, role: decode_grey_png(data, role).astype(np.float32),
-    "npy": _decode_npy,
-    "exr": lambda data, role: maps.decode_exr(data, role, ("Z", "Y", "G", "R")),
-    "pfm": maps.decode_pfm,
-    "tif": decode_tiff,
-    "tiff": decode_tiff,
-}

@@ -116,7 +116,8 @@ def find_videos(dataset: StereoDataset, folder: Folder, settings: StereoSettings
     existing_folder(folder.uri)
     overrides = _read_overrides(folder)
     found: dict[str, StereoVideo] = {}
-    for path, size in folder.files().items():
+    visible, _ = folder.files().visible()
+    for path, size in visible.items():
         override = overrides.get(path, _VideoOverride())
         name = _folder_of(dataset, path)
         if name is None:

@@ -4,6 +4,8 @@ A raw dataset is listed once and read by relative path, so that a source need no
 written file appears whole or not at all, so readers may trust any name they see. A storage failure is told
 apart from a missing file (`datasets_prep.storage.retries`).
 
+A zip or tar archive is read in place (`datasets_prep.storage.archives`).
+
 The endpoint and credentials of S3 come from the AWS environment: `AWS_ENDPOINT_URL`, `AWS_REGION`,
 `AWS_PROFILE` or the machine's role.
 """
@@ -12,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,12 +26,14 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from datasets_prep.errors import NotFound, UserError
+from datasets_prep.storage.archives import archive_uri, damage_of_a_file, open_archive
 from datasets_prep.storage.listing import FileListing, list_files
 from datasets_prep.storage.retries import StorageFailed, persistently
 
 PARTIAL_MARK = ".partial-"
 """Part of the name of every local file that is still being written, and of no finished file."""
 
+_CHAINED = re.compile(r"(?:zip|tar)://.*?::")
 _OPTIONS = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
 """Options by protocol. Parts of an upload wait in memory, 50 MB each: two at a time are enough."""
 
@@ -37,26 +42,34 @@ class Folder:
     """A folder on any fsspec file system, local or remote.
 
     Args:
-        uri: a path (`data/raw`, made absolute) or a URI (`s3://bucket/raw`).
+        uri: a path (`data/raw`, made absolute), a URI (`s3://bucket/raw`) or one of a folder in an archive
+            (`zip://raw::s3://bucket/raw.zip`).
 
     Raises:
-        UserError: if no installed file system reads such URIs.
+        UserError: if no installed file system reads such URIs, or the archive is damaged.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         text = os.fspath(uri)
+        inside, chained, self._archive = text.partition("::") if _CHAINED.match(text) else (text, "", "")
+        outer = self._archive or text
         # Other processes write to the same folders: fsspec's cached listings would be stale.
-        options = {"use_listings_cache": False, **_OPTIONS.get(text.partition("://")[0], {})}
+        options = {"use_listings_cache": False, **_OPTIONS.get(outer.partition("://")[0], {})}
         try:
-            self.fs, path = fsspec.core.url_to_fs(text, **(options if "://" in text else {}))
+            self.fs, path = fsspec.core.url_to_fs(outer, **(options if "://" in outer else {}))
         except (ImportError, ValueError) as error:
             raise UserError(f"{text}: {error}") from error
         self.path = path.rstrip("/") or "/"
+        if chained:
+            kind, _, path = inside.partition("://")
+            self.fs, self.path = open_archive(kind, self.fs, self.path), path.strip("/")
         self._files: FileListing | None = None
 
     @property
     def uri(self) -> str:
         """The folder's address: an absolute path when local, else a URI with its protocol."""
+        if self._archive:
+            return f"{self.fs.protocol}://{self.path}::{self._archive}"
         return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
 
     @property
@@ -64,12 +77,18 @@ class Folder:
         """Whether the folder is on this machine's disks."""
         return isinstance(self.fs, LocalFileSystem)
 
+    @property
+    def in_archive(self) -> bool:
+        """Whether the folder lies in a zip or tar archive."""
+        return bool(self._archive)
+
     def __repr__(self) -> str:
         return f"Folder({self.uri!r})"
 
     def __truediv__(self, relative: str) -> "Folder":
         child = object.__new__(Folder)
         child.fs, child.path, child._files = self.fs, self.path_of(relative), None
+        child._archive = self._archive
         return child
 
     def path_of(self, relative: str) -> str:
@@ -120,6 +139,7 @@ class Folder:
 
         Raises:
             UserError: if the file is larger than `most`.
+            BadSample: if the file lies in an archive and is damaged there.
             FileNotFoundError, IsADirectoryError, PermissionError: if the file cannot be opened.
             StorageFailed: if storage fails; also if a remote store denies access, because credentials may
                 expire in the middle of a job.
@@ -128,6 +148,9 @@ class Folder:
         try:
             if most is not None and (size := persistently("read", self.fs.size, path)) > most:
                 raise UserError(f"{path} has {size} bytes, expected at most {most}")
+            if self._archive:
+                with damage_of_a_file(path):
+                    return bytes(self.fs.cat_file(path))
             return bytes(persistently("read", self.fs.cat_file, path))
         except PermissionError as error:
             if self.is_local:
@@ -189,10 +212,21 @@ class Folder:
 
 
 def existing_folder(uri: str) -> Folder:
-    """The folder at the path or URI `uri`. Raises NotFound if it does not exist."""
+    """The folder or the root of the archive at the path or URI `uri`.
+
+    Raises NotFound if it does not exist; UserError if it is another file, or a damaged archive.
+    """
     folder = Folder(uri)
     if not folder.exists():
         raise NotFound(f"no such folder: {uri}")
+    if archive := archive_uri(folder.fs, folder.path, folder.uri):
+        root = Folder(archive)
+        # `tar cf raw.tar .` puts a folder `.` around all.
+        return Folder(archive.replace("://", "://.", 1)) if root.children() == ["."] else root
+    if folder.fs.isfile(folder.path):
+        raise UserError(
+            f"{uri} is a file; expected a folder, or an archive: .zip, .tar, .tar.gz, .tar.bz2, .tar.xz"
+        )
     return folder
 
 

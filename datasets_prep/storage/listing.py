@@ -6,6 +6,7 @@ the images and depth maps of MIX 6, fit into 250 MB.
 
 import bisect
 import os
+import posixpath
 from collections import deque
 from collections.abc import ItemsView, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,14 +15,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from datasets_prep.errors import UserError
 from datasets_prep.storage.retries import persistently
 
 LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
 
 _CHUNK = 65_536  # files per column chunk, and strings that exist at once when iterating
+_HIDDEN = r"(^|/)(\.|__MACOSX/|(?i:thumbs\.db|desktop\.ini)$)"
 _REQUESTS = 16  # folders of a remote file system that are listed at the same time
 
 
@@ -75,6 +79,14 @@ class FileListing(Mapping[str, int]):
                     sizes[position] = entry[1]
         return sizes
 
+    def visible(self) -> tuple["FileListing", list[str]]:
+        """The files without those that are hidden or left by operating systems, and the paths of these."""
+        hidden = pc.match_substring_regex(self.table.column("path"), _HIDDEN)
+        if not pc.any(hidden).as_py():
+            return self, []
+        paths = self.table.column("path").filter(hidden).to_pylist()
+        return FileListing(self.table.filter(pc.invert(hidden))), paths
+
     def _position(self, path: str) -> int | None:
         paths = self.table.column("path")
         index = bisect.bisect_left(range(len(paths)), path, key=lambda i: paths[i].as_py())
@@ -99,9 +111,11 @@ def list_files(fs: Any, folder: str) -> FileListing:
 
     Raises StorageFailed if the folder cannot be listed.
     """
-    columns = _Columns(prefix=1 if folder == "/" else len(folder) + 1)
+    columns = _Columns(prefix=1 if folder == "/" else len(folder) + bool(folder))
     if isinstance(fs, LocalFileSystem):
         _walk_local(folder, columns)
+    elif isinstance(fs, AbstractArchiveFileSystem):
+        _walk_archive(fs, folder, columns)
     else:
         _walk_remote(fs, folder, columns)
     return FileListing(columns.sorted_table())
@@ -156,8 +170,18 @@ def _walk_local(folder: str, columns: _Columns) -> None:
             for entry in entries:
                 if entry.is_dir():
                     folders.append((entry.path, above | {identity}))
-                elif entry.is_file():  # not for dangling links
+                elif entry.is_file():
                     columns.add(entry.path, entry.stat().st_size)
+                elif entry.is_symlink() and not os.path.exists(entry.path):
+                    columns.add(entry.path, 0)  # found missing when it is read, and named
+
+
+def _walk_archive(fs: AbstractArchiveFileSystem, folder: str, columns: _Columns) -> None:
+    for path, entry in fs.find(folder, detail=True).items():
+        inside = path.removeprefix(f"{folder}/") if folder else path
+        if posixpath.normpath(inside) != inside or inside.startswith(("/", "../")):
+            raise UserError(f"the archive holds {path!r:.200}, which is not a path inside it")
+        columns.add(path, int(entry["size"]))
 
 
 def _walk_remote(fs: Any, folder: str, columns: _Columns) -> None:

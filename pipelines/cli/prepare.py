@@ -20,10 +20,12 @@ from pipelines.cli.options import require_durable_path, show_progress
 
 if TYPE_CHECKING:
     from datasets_prep.inspect.verify import Inspection
+    from datasets_prep.manifest import PreparedDataset
     from datasets_prep.plan.shards import IngestPlan
     from datasets_prep.storage.listing_cache import CachedListing
 
 console = Console()
+_SHOWN_REASONS = 5
 
 
 def generate(
@@ -54,7 +56,10 @@ def prepare(
     dataset: Annotated[
         str, typer.Argument(help="Name of the dataset, e.g. redweb; `dpt datasets` lists all.")
     ],
-    raw: Annotated[str, typer.Option(help="Dataset root, in the published layout; a path or s3://…")],
+    raw: Annotated[
+        str,
+        typer.Option(help="Dataset root, in the published layout, or a zip or tar of it; a path or s3://…"),
+    ],
     out: Annotated[str, typer.Option(help="Folder to write DATASET/ to; a path or s3://…")],
     overrides: options.Overrides = None,
     config: options.Config = None,
@@ -65,19 +70,21 @@ def prepare(
 ) -> None:
     """Turn a raw dataset into shards of image, inverse depth and validity."""
     from datasets_prep.ingest.run import ingest, is_finished
+    from datasets_prep.inspect.units import unit_hint
     from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import open_source, plan_ingest
+    from datasets_prep.plan.shards import dataset_root, open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
-    from datasets_prep.storage.folder import Folder, existing_folder
+    from datasets_prep.storage.folder import Folder
     from datasets_prep.storage.listing_cache import cache_listing, cached_listing
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section, to_yaml
 
     raw, out = require_durable_path(raw), require_durable_path(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
-    root, name = existing_folder(raw), open_source(dataset, raw, settings).name
+    root = dataset_root(dataset, raw)
+    name = open_source(dataset, root.uri, settings).name
     listing = cached_listing(root, Folder(out) / name, refresh)
-    plan = plan_ingest(dataset, raw, settings, listing.files)
+    plan = plan_ingest(dataset, root.uri, settings, listing.files)
     console.print(to_yaml(settings), end="", highlight=False)
     _show_plan(plan, listing)
     if dry_run:
@@ -99,11 +106,29 @@ def prepare(
     done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
     samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
-    if done.manifest.quarantined:
-        typer.echo(f"what was left out, and why: {done.folder.uri}/quarantine.parquet")
     for note, count in done.manifest.notes.items():
         typer.echo(f"{count} samples: {note}")
     typer.echo(f"manifest: {done.folder.uri}/manifest.json")
+    if plan.source == "folder" and (hint := unit_hint(done)):
+        typer.echo(f"hint: {hint}")
+    _show_outcome(done)
+
+
+def _show_outcome(done: PreparedDataset) -> None:
+    """The table at the end: samples by split, and what was left out by reason."""
+    from datasets_prep.inspect.verify import by_reason
+    from datasets_prep.manifest import QUARANTINE_NAME
+
+    reasons = by_reason(done.read_quarantine()) if done.manifest.quarantined else []
+    table = Table("", "count", "such as", title=done.name, title_justify="left")
+    for split, count in done.manifest.samples.items():
+        table.add_row(split, str(count))
+    for entry in reasons[:_SHOWN_REASONS]:
+        table.add_row(f"left out: {escape(entry.reason)}", str(entry.count), escape(entry.example))
+    console.print(table)
+    if reasons:
+        more = f", and {len(reasons) - _SHOWN_REASONS} other reasons" * (len(reasons) > _SHOWN_REASONS)
+        typer.echo(f"all that was left out{more}: {done.folder.uri}/{QUARANTINE_NAME}")
 
 
 def _show_plan(plan: IngestPlan, listing: CachedListing) -> None:

@@ -29,7 +29,7 @@ def listing(**splits: str | None) -> Listing:
 
 
 def given(split: str, *names: str) -> SplitList:
-    return SplitList(split, f"{split}.txt", [(name,) for name in names], "digest")
+    return SplitList(split, f"{split}.txt", [*names], "digest")
 
 
 def splits_of(found: Listing) -> dict[str, str | None]:
@@ -37,16 +37,36 @@ def splits_of(found: Listing) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(
-    "text", [b"a b\nc d\n", b"a b\r\nc d\r\n", b"\xef\xbb\xbfa b\t \n\n# a comment\n  c\td", b"a b\rc d"]
+    "text",
+    [
+        b"a b\nc d\n",
+        b"a b\r\nc d\r\n",
+        b"\xef\xbb\xbfa b\t \n\n  c d",
+        b"a b\rc d",
+        "\ufeffa b\r\nc d".encode("utf-16-le"),
+        "\ufeffa b\nc d\n".encode("utf-16-be"),
+    ],
 )
 def test_lists_are_read_however_they_were_written(text):
-    assert parse_list(text, "x.txt") == [("a", "b"), ("c", "d")]
+    assert parse_list(text, "x.txt") == ["a b", "c d"]
+
+
+def test_of_a_line_the_first_word_is_a_name_and_comments_are_none():
+    found = with_lists(REDWEB, listing(a=None, b=None), [given("test", "# a comment", "b\t0 1", "#a")])
+    assert (splits_of(found), found.rejected) == ({"a": None, "b": "test"}, [])
+
+
+def test_a_sample_in_the_lists_of_two_splits_is_refused_naming_both():
+    lists = [given("test", "a", "b"), given("val", "c"), given("train", "b", "c", "a")]
+    message = r"^2 samples are in two lists, such as 'b': test\.txt and train\.txt$"
+    with pytest.raises(WrongLayout, match=message):
+        with_lists(REDWEB, listing(a=None, b=None, c=None), lists)
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_pickled_lists_of_strings_are_read(protocol):
     names = ["0001/dense0/imgs/1_o.jpg", "0002/dense1/imgs/2_o.jpg"]
-    assert parse_list(pickle.dumps(names, protocol), "imgs_MD.p") == [(name,) for name in names]
+    assert parse_list(pickle.dumps(names, protocol), "imgs_MD.p") == names
 
 
 class Hostile:
@@ -137,7 +157,7 @@ def test_a_missing_list_is_named(tmp_path):
 def keys_of(source: str, name: str) -> list[str | None]:
     entries = parse_list((REAL / name).read_bytes(), name)
     assert not any(entry[0].startswith("/") for entry in entries)
-    return [SOURCES[source].listed(entry) for entry in entries]
+    return [SOURCES[source].listed(tuple(entry.split())) for entry in entries]
 
 
 @needs_real

@@ -19,12 +19,12 @@ from datasets_prep.writers.folder import ENCODERS, UNIT_METRES, folder_map
 from tests.support.raw_files import good_samples, put, read_first
 
 GOOD = "name: mine\nquantity: depth\nmetric: true\nscale: 0.001\n"
-BLACK = formats.encode_jpeg(np.zeros((1, 3, 3), np.uint8))
 
 
 def write(root, values=((0, 1000, 2500),), description=GOOD, name="a", suffix="npy"):
-    depth = ENCODERS[suffix](np.array(values, np.float32))
-    files = {f"images/{name}.jpg": BLACK, f"depth/{name}.{suffix}": depth}
+    stored = np.array(values, np.float32)
+    depth, black = ENCODERS[suffix](stored), formats.encode_jpeg(np.zeros((*stored.shape, 3), np.uint8))
+    files = {f"images/{name}.jpg": black, f"depth/{name}.{suffix}": depth}
     return put(root, {**files, "dataset.yaml": description.encode()})
 
 
@@ -157,7 +157,7 @@ def test_maps_that_are_none_are_refused(tmp_path, suffix, data, message):
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (2, 3, 1)])
 def test_an_npy_map_may_have_one_channel(tmp_path, shape):
-    root = write(tmp_path)
+    root = write(tmp_path, np.zeros((2, 3)))
     (tmp_path / "depth" / "a.npy").write_bytes(maps.encode_npy(np.ones(shape, np.float32)))
     assert read_one(root)[1].target.shape == (2, 3)
 

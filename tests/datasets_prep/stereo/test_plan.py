@@ -40,7 +40,15 @@ def test_datasets_have_settings_of_their_own_where_none_are_given():
 
 
 def test_films_and_chapters_are_found_by_name(tmp_path):
-    folder = put(tmp_path, "hugo.mkv", "pina/chapter1.mp4", "pina/chapter12.mkv", "notes.txt", "a/b/c.mkv")
+    folder = put(
+        tmp_path,
+        "hugo.mkv",
+        "pina/chapter1.mp4",
+        "pina/chapter12.mkv",
+        "notes.txt",
+        "a/b/c.mkv",
+        "._hugo.mkv",
+    )
     found = find_videos("movies", folder, MOVIES)
     assert [v.folder for v in found] == ["hugo/chapter1", "pina/chapter1", "pina/chapter12"]
     assert all(v.is_film and v.packing == "side_by_side" and not v.swapped for v in found)

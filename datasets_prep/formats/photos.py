@@ -1,0 +1,98 @@
+"""Photos of a user, in any common format: as JPEG or PNG bytes, with their EXIF orientation."""
+
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets_prep.errors import BadSample
+from datasets_prep.formats.pictures import check_size, decode_rgb, encode_png, image_size, png_chunks
+
+ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff")
+
+_ORIENTATION_TAG = 0x0112
+_PNG_MAGIC, _JPEG_MAGIC = b"\x89PNG", b"\xff\xd8"
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's names for pixels of 8 bits
+
+
+def read_photo(data: bytes, role: str = "image") -> tuple[bytes, int]:
+    """The photo `data` as JPEG or PNG, and its EXIF orientation, 1 to 8 (1: as stored, or none given).
+
+    JPEG and PNG keep their bytes; other formats become PNG, pixels as stored. Errors begin with `role`:
+    BadSample if the file is damaged, in no known format, or holds several pictures or more than 8 bits.
+    """
+    if data.startswith(_PNG_MAGIC):
+        image_size(data, role)
+        exif = [bytes(content) for kind, content in png_chunks(data, role) if kind == b"eXIf"]
+        return data, _orientation_of(exif[0]) if exif else 1
+    if data.startswith(_JPEG_MAGIC):
+        image_size(data, role)
+        return data, _orientation_of(data)
+    return _decode_other(data, role)
+
+
+def upright(data: bytes, orientation: int) -> bytes:
+    """The JPEG or PNG `data` turned as its EXIF `orientation` says, as PNG; `data` itself if that is 1."""
+    if orientation == 1:
+        return data
+    return encode_png(np.ascontiguousarray(_turned(decode_rgb(data), orientation)))
+
+
+def _turned(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """EXIF: row 0 and column 0 of `stored` are the shown picture's … side (2: top, right; 6: right, top)."""
+    mirrored = stored[:, ::-1]
+    turns = {
+        2: mirrored,
+        3: np.rot90(stored, 2),
+        4: stored[::-1],
+        5: np.rot90(mirrored),
+        6: np.rot90(stored, -1),
+        7: np.rot90(mirrored, -1),
+        8: np.rot90(stored),
+    }
+    return turns[orientation]
+
+
+def _valid(orientation: object) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _orientation_of(data: bytes) -> int:
+    """Of a JPEG, or of the content of a PNG's chunk `eXIf`."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if data.startswith(_JPEG_MAGIC):
+                exif = Image.open(io.BytesIO(data), formats=["JPEG"]).getexif()
+            else:
+                exif = Image.Exif()
+                exif.load(data)
+            return _valid(exif.get(_ORIENTATION_TAG))
+    except Exception:  # damaged metadata, for which the library raises anything: the photo may be good
+        return 1
+
+
+def _decode_other(data: bytes, role: str) -> tuple[bytes, int]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        picture = Image.open(io.BytesIO(data), formats=["WEBP", "BMP", "PPM", "TIFF"])
+        check_size(picture.height, picture.width, role)
+        if picture.mode not in _MODES:
+            raise BadSample(f"{role} has pixels of kind {picture.mode}, expected 8 bits a channel")
+        if (count := getattr(picture, "n_frames", 1)) != 1:
+            raise BadSample(f"{role} file holds {count} pictures, expected one")
+        exif = picture.getexif()
+        # Pillow itself would turn a TIFF by this tag.
+        orientation = _valid(exif.pop(_ORIENTATION_TAG, 1))
+        return encode_png(np.asarray(picture.convert("RGB"))), orientation
+    except BadSample:
+        raise
+    except UnidentifiedImageError as error:  # its message contains a memory address
+        known = "neither JPEG nor PNG, WebP, BMP, PPM, PGM or TIFF"
+        raise BadSample(f"{role} is {known} ({len(data)} bytes, starts {data[:8]!r})") from error
+    except Exception as error:  # the library raises anything from SyntaxError to struct.error
+        raise BadSample(f"{role} damaged: {error}") from error
