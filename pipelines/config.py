@@ -24,6 +24,7 @@ Device = Literal["auto", "cpu", "cuda"]
 """`auto` uses GPUs if the cluster has any."""
 SizeRule = Literal["minimal", "lower_bound", "upper_bound"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+_Side = Annotated[int, Field(ge=32)]
 
 
 def _ascending(factors: tuple[float, float]) -> tuple[float, float]:
@@ -84,7 +85,8 @@ class MetricDepthSection(Section):
         kb_crop: train and evaluate on the KITTI benchmark's crop, 352×1216 at the bottom centre.
         border: top, left, bottom and right of the part to train on, in pixels; NYUv2's images have blank
             borders.
-        image_size: inference size of the fine-tuned model in pixels; None keeps that of the original.
+        image_size: inference size of the fine-tuned model in pixels, a side or [width, height]; None keeps
+            that of the original.
         silog_weight: λ of the scale-invariant error (Eigen et al. 2014, equation 4).
         gradient_weight, gradient_scales: weight and number of scales of gradient matching between logarithms
             of depth. The weight is 0 for sparse ground truth, as in the paper for KITTI.
@@ -97,7 +99,7 @@ class MetricDepthSection(Section):
     region: MetricRegion = "all"
     kb_crop: bool = False
     border: tuple[int, int, int, int] | None = None
-    image_size: int | None = Field(None, ge=32)
+    image_size: _Side | tuple[_Side, _Side] | None = None
     silog_weight: float = Field(0.5, ge=0.0, le=1.0)
     gradient_weight: float = Field(0.5, ge=0.0)
     gradient_scales: int = Field(4, ge=1)
