@@ -11,6 +11,9 @@ from pipelines.tracking import registry
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError
 
+_MEANING = ("quantity", "unit", "predicts")
+"""Tags of a logged model that its registered version has too, see `pipelines.tracking.runs.log_model`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -67,11 +70,19 @@ def publish(run: str, name: str, alias: str | None) -> Published:
 
 
 def _register(run_id: str, name: str) -> int:
-    """Register the model that a run logged; returns its version."""
+    """Register the model that a run logged, with its tags and as description what it predicts.
+
+    Returns its version.
+    """
     run = MlflowClient().get_run(run_id)
     logged = run.outputs.model_outputs if run.outputs else []
     if not logged:
         raise TrackingError(
             f"run {run.info.run_name} ({run_id}) has logged no model: it did not finish training"
         )
-    return int(mlflow.register_model(f"{tracking.MODEL_SCHEME}{logged[-1].model_id}", name).version)
+    model_id, client = logged[-1].model_id, MlflowClient()
+    tags = {key: value for key, value in client.get_logged_model(model_id).tags.items() if key in _MEANING}
+    version = mlflow.register_model(f"{tracking.MODEL_SCHEME}{model_id}", name, tags=tags).version
+    if "predicts" in tags:
+        client.update_model_version(name, version, f"Predicts {tags['predicts']}.")
+    return int(version)

@@ -170,14 +170,32 @@ def _local(source: Path | str) -> Path:
             torch.hub.download_url_to_file(text, str(path))
         return path
     if text.startswith("hf-hub:"):
-        from huggingface_hub import snapshot_download
-
-        patterns = [CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS]
-        return Path(snapshot_download(text.removeprefix("hf-hub:"), allow_patterns=patterns))
+        return _from_hub(text.removeprefix("hf-hub:"))
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}")
     return path
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of the model `name` of Hugging Face's hub in the local cache.
+
+    Raises FileNotFoundError if the hub has no such model for this user; ConnectionError if it cannot be
+    reached and the cache has no copy.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        patterns = [CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(
+            "Hugging Face cannot be reached, or HF_HUB_OFFLINE is set, and the cache has no copy; "
+            "download it elsewhere (hf download) and give its folder, or set HF_HOME"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"Hugging Face has no model {name}, or not for this user") from error
 
 
 def _recognise(tensors: Mapping[str, Tensor], family: str, file_name: str) -> tuple[str, dict[str, Any]]:

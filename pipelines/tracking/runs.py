@@ -40,6 +40,7 @@ from pydantic import BaseModel
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from dpt.config import ModelConfig
 from dpt.weights.folder import CONFIG, read_config
 from pipelines.config_files import to_yaml
 
@@ -49,8 +50,6 @@ _ANSWER_SECONDS = 10
 _PARAMS_A_REQUEST = 100
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")
 _PACKAGES = (*_MODEL_PACKAGES, "ray", "mlflow")
-_OUTPUTS = {"depth": "inverse_depth", "segmentation": "classes"}
-"""Task of a model → the column of its predictions, see `pipelines.tracking.served_model`."""
 
 
 class TrackingError(UserError):
@@ -259,9 +258,15 @@ def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> I
 
 
 def log_model(run: Run, folder: Path) -> str:
-    """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI."""
+    """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI.
+
+    Its signature has a column named by the quantity that it predicts; its tags are the config's `quantity`,
+    `unit` and `predicts` (both in words).
+    """
     connect()
-    room, columns = Path(__file__).parent, ("image", _OUTPUTS[read_config(folder)["task"]])
+    config = ModelConfig.from_dict(read_config(folder))
+    room, columns = Path(__file__).parent, ("image", config.quantity)
+    meaning = {"quantity": config.quantity, "unit": config.unit, "predicts": config.meaning}
     image, prediction = (Schema([ColSpec(DataType.binary, name)]) for name in columns)  # encoded files
     # The run becomes MLflow's active one, without being ended.
     status = MlflowClient().get_run(run.run_id).info.status
@@ -274,6 +279,8 @@ def log_model(run: Run, folder: Path) -> str:
             artifacts={"model": str(folder)},
             code_paths=[str(room.parents[1] / "dpt")],
             signature=ModelSignature(image, prediction),
+            metadata=meaning,
+            tags=meaning,
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
         )
     MlflowClient().update_run(run.run_id, status=status)
