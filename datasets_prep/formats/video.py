@@ -9,11 +9,11 @@ pixels, turned and mirrored as the file says.
 import errno
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
@@ -52,10 +52,10 @@ def _oriented(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
 
     The matrix (a b; c d) takes column x and row y to column a·x + c·y and row b·x + d·y.
     """
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
-    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3).tolist()
+    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(cast(SideData, matrix)), np.int32).reshape(3, 3).tolist()
     across, down = a, d
     if abs(b) > abs(a):
         image, across, down = image.swapaxes(0, 1), c, b

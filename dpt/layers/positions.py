@@ -7,6 +7,7 @@ mapping than by size, except where h × w is H × W and both leave the table as 
 """
 
 from collections.abc import Hashable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +73,9 @@ class PositionGrid:
         the same reason.
         """
         rows, columns = self.table_size
-        offset = 0.1 * torch.sym_min(1, (height - rows) ** 2 + (width - columns) ** 2)
+        offset: Any = 0.1 * torch.sym_min(1, (height - rows) ** 2 + (width - columns) ** 2)
         exact = grid.to(torch.promote_types(grid.dtype, torch.float32))
-        count = {"dtype": exact.dtype, "device": exact.device}
+        count: dict[str, Any] = {"dtype": exact.dtype, "device": exact.device}
         # grid_sample counts from −1 to 1, the outer edges of the table.
         y = 2 * (torch.arange(height, **count) + 0.5) / (height + offset) - 1
         x = 2 * (torch.arange(width, **count) + 0.5) / (width + offset) - 1

@@ -83,8 +83,10 @@ def input_size(
     `target` and `rule` are those of `dpt.predict.transforms.network_size`; by default the model's own.
     """
     height, width = image.shape[:2]
-    target, rule = target or model.config.image_size, rule or model.config.resize_rule
-    return network_size(height, width, target, rule, model.size_divisor)
+    config = model.config
+    return network_size(
+        height, width, target or config.image_size, rule or config.resize_rule, model.size_divisor
+    )
 
 
 def network_input(

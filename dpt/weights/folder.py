@@ -68,5 +68,5 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return state.hexdigest()

@@ -65,15 +65,14 @@ def read_frames(path: Path) -> Iterator[Frame]:
             stream.thread_type = "AUTO"
             rate, aspect = stream.average_rate or _DEFAULT_RATE, stream.sample_aspect_ratio
             for frame in _decoded(container, stream, damage):
-                frame = _timed(frame, count, rate)
+                time, duration, time_base = _times(frame, count, rate)
                 image = as_shown(frame, aspect)
                 shape = shape or image.shape
                 if image.shape != shape:
                     raise BadVideo(f"{path}: its frames change their size after {count} frames")
-                assert frame.pts is not None
-                yield Frame(image, frame.pts, frame.duration, frame.time_base)
+                yield Frame(image, time, duration, time_base)
                 count, corrupt = count + 1, corrupt + frame.is_corrupt
-                end = max(end, (frame.pts + frame.duration) * frame.time_base)
+                end = max(end, Fraction(time_base * (time + duration)))
             expected = _expected(container, stream, count, end)
     except av.error.FFmpegError as error:
         raise BadVideo(f"{path} is not a readable video: {error.strerror}, after {count} frames") from error
@@ -99,12 +98,11 @@ def _decoded(
         yield from (frame for frame in frames if isinstance(frame, av.VideoFrame))
 
 
-def _timed(frame: av.VideoFrame, number: int, rate: Fraction) -> av.VideoFrame:
-    """A frame with time and duration, from its `number` and the average `rate` where the file has none."""
+def _times(frame: av.VideoFrame, number: int, rate: Fraction) -> tuple[int, int, Fraction]:
+    """Time, duration and time base of a frame, from its `number` and average `rate` if the file has none."""
     if frame.pts is None or not frame.time_base:
-        frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
-    frame.duration = frame.duration or max(1, round(1 / rate / frame.time_base))
-    return frame
+        return number, 1, 1 / rate
+    return frame.pts, frame.duration or max(1, round(1 / rate / frame.time_base)), frame.time_base
 
 
 def _expected(

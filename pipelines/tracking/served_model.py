@@ -22,7 +22,7 @@ from dpt.predict.depth import predict_inverse_depth
 
 
 class RegisteredDPT(PythonModel):
-    """Predicts depth or inverse depth of encoded images, or the classes of their pixels, as its model does."""
+    """Predicts depth or inverse depth of encoded images, or classes of their pixels, as its model does."""
 
     def load_context(self, context: Any) -> None:
         """Load the model; MLflow's `context` has the folder it was logged with as the artifact `model`."""
