@@ -61,7 +61,7 @@ def main() -> None:
 
 def forward_rate(network: dpt.DPT, arguments: argparse.Namespace) -> float:
     """Images per second of the network alone, over half as many images as are evaluated."""
-    side, divisor = network.config.image_size, network.size_divisor
+    side, divisor = network.config.side, network.size_divisor
     size = network_size(arguments.height, arguments.width, side, "upper_bound", divisor)
     shape = (arguments.batch_size, 3, *size)
     network.to(arguments.device)

@@ -24,8 +24,9 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
 
     Returns:
         (B,) scale and (B,) shift in float64. Where the valid predictions are constant (to 1e-12 of their
-        size; a single pixel always is) the scale is undetermined: it is 0 and the shift is the mean target.
-        Without any valid pixel both are 0.
+        size; a single pixel always is) they are undetermined, and both are 0. So they are in the released
+        evaluation, which leaves a singular system unsolved: a dead network predicts the cap, not the mean of
+        the target. Without any valid pixel both are 0, too.
     """
     prediction, target = (masked(values.double(), valid) for values in (prediction, target))
     count = valid.sum(dim=(1, 2)).clamp(min=1)
@@ -39,7 +40,7 @@ def least_squares_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor)
     constant = variance <= count * (1e-12 * prediction.detach().abs().amax(dim=(1, 2))).square()
     covariance = (centred * target).sum(dim=(1, 2))
     scale = torch.where(constant, 0.0, covariance / torch.where(constant, 1.0, variance))
-    return scale, mean_target - scale * mean_prediction
+    return scale, torch.where(constant, 0.0, mean_target - scale * mean_prediction)
 
 
 def robust_scale_shift(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

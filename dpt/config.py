@@ -7,8 +7,10 @@ from typing import Any
 
 from dpt.layers.backbones import TapName
 from dpt.layers.reassemble import READOUTS
+from dpt.layers.same_padding import STANDARDISATIONS
 
 HALF = (0.5, 0.5, 0.5)
+OUTPUT_RESIZES = ("bicubic", "bilinear", "bilinear_aligned")
 
 
 def check_choice(what: str, choice: str, choices: Iterable[str]) -> None:
@@ -40,12 +42,17 @@ class ModelConfig:
         invert: return depth (m) instead of inverse depth.
         max_depth: end in a sigmoid times this depth (m) instead of a ReLU: Depth Anything's metric models.
         head_align_corners: `align_corners` of the upsampling in the depth head; off in MiDaS v2.1.
-        position_interpolation: ``"bilinear"`` (paper) or ``"bicubic"`` (DINOv2).
+        position_interpolation: ``"bilinear"`` (paper) or ``"bicubic"`` (DINOv2), see `dpt.layers.positions`.
+        weight_standardisation: of a hybrid's ResNet: ``"timm"``, or ``"released"`` for the published weights
+            of DPT-Hybrid; see `dpt.layers.same_padding`.
         final_norm: apply the backbone's final norm to the taps; DPT does not.
         mean: mean of RGB in [0, 1], for normalisation.
         std: standard deviation of RGB in [0, 1], for normalisation.
-        image_size: the target of `dpt.predict.transforms.network_size`, in pixels.
+        image_size: the target of `dpt.predict.transforms.network_size`, in pixels: the side of a square, or
+            width and height.
         resize_rule: the rule of `dpt.predict.transforms.network_size`.
+        output_resize: how predictions are brought to the size of the image: ``"bicubic"`` (DPT, MiDaS),
+            ``"bilinear"`` (Depth Anything V1) or ``"bilinear_aligned"`` (V2: with aligned corners).
     """
 
     backbone: str
@@ -65,20 +72,27 @@ class ModelConfig:
     max_depth: float | None = None
     head_align_corners: bool = True
     position_interpolation: str = "bilinear"
+    weight_standardisation: str = "timm"
     final_norm: bool = False
     mean: tuple[float, float, float] = HALF
     std: tuple[float, float, float] = HALF
-    image_size: int = 384
+    image_size: int | tuple[int, int] = 384
     resize_rule: str = "minimal"
+    output_resize: str = "bicubic"
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("taps", "channels", "class_names", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.image_size, int):
+            width, height = self.image_size
+            object.__setattr__(self, "image_size", (width, height))
         check_choice("readout", self.readout, READOUTS)
         check_choice("fusion", self.fusion, ("dpt", "midas"))
         check_choice("task", self.task, ("depth", "segmentation"))
         check_choice("position_interpolation", self.position_interpolation, ("bilinear", "bicubic"))
+        check_choice("weight_standardisation", self.weight_standardisation, STANDARDISATIONS)
+        check_choice("output_resize", self.output_resize, OUTPUT_RESIZES)
         if len(self.channels) != 4:
             raise ValueError(f"channels: expected four numbers, one per stage, not {self.channels}")
         if self.class_names and len(self.class_names) != self.classes:
@@ -88,6 +102,35 @@ class ModelConfig:
     def metric(self) -> bool:
         """Whether predictions are in metres or 1/m, not up to an unknown scale and shift."""
         return self.predicts_depth or (self.scale, self.shift) != (1.0, 0.0)
+
+    @property
+    def quantity(self) -> str:
+        """What predictions are: ``"depth"``, ``"inverse_depth"`` or ``"classes"``."""
+        if self.task == "segmentation":
+            return "classes"
+        return "depth" if self.predicts_depth else "inverse_depth"
+
+    @property
+    def unit(self) -> str:
+        """``"m"``, ``"1/m"``, ``"relative"`` (up to an unknown scale and shift) or ``"class"``."""
+        if self.task == "segmentation":
+            return "class"
+        return ("m" if self.predicts_depth else "1/m") if self.metric else "relative"
+
+    @property
+    def meaning(self) -> str:
+        """Quantity and unit of predictions, in words."""
+        return {
+            "m": "depth in metres",
+            "1/m": "inverse depth in 1/metres, larger is nearer",
+            "relative": "inverse depth up to an unknown scale and shift, larger is nearer",
+            "class": f"indices of {self.classes} classes",
+        }[self.unit]
+
+    @property
+    def side(self) -> int:
+        """The shorter side of `image_size`, in pixels."""
+        return self.image_size if isinstance(self.image_size, int) else min(self.image_size)
 
     @property
     def predicts_depth(self) -> bool:

@@ -38,6 +38,7 @@ class DPT(nn.Module):
             pretrained=pretrained,
             interpolation=config.position_interpolation,
             final_norm=config.final_norm,
+            standardisation=config.weight_standardisation,
             arguments=config.backbone_arguments,
         )
         convolutional = [isinstance(tap, str) for tap in config.taps]

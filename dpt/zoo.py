@@ -47,8 +47,9 @@ _MIDAS_V21 = dataclasses.replace(
 _LARGE_ADE20K, _HYBRID_ADE20K = (dataclasses.replace(config, **_ADE20K) for config in (_LARGE, _HYBRID))
 
 # Scale and shift are those of the released fine-tuned models: metric inverse depth in 1/m.
-_KITTI = dataclasses.replace(_HYBRID, scale=0.00006016, shift=0.00579, invert=True, image_size=352)
-_NYU = dataclasses.replace(_HYBRID, scale=0.000305, shift=0.1378, invert=True, image_size=480)
+_METRIC = dataclasses.replace(_HYBRID, invert=True)
+_KITTI = dataclasses.replace(_METRIC, scale=0.00006016, shift=0.00579, image_size=(1216, 352))
+_NYU = dataclasses.replace(_METRIC, scale=0.000305, shift=0.1378, image_size=(640, 480))
 
 _TINY = ModelConfig(
     "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
@@ -72,7 +73,9 @@ _SMALL = ModelConfig(
 )
 
 
-def _dinov2(size: str, taps: tuple[int, ...], channels: tuple[int, ...], features: int) -> ModelConfig:
+def _dinov2(
+    size: str, taps: tuple[int, ...], channels: tuple[int, ...], features: int, output_resize: str
+) -> ModelConfig:
     return ModelConfig(
         f"vit_{size}_patch14_dinov2.lvd142m",
         taps,
@@ -83,16 +86,17 @@ def _dinov2(size: str, taps: tuple[int, ...], channels: tuple[int, ...], feature
         position_interpolation="bicubic",
         image_size=518,
         resize_rule="lower_bound",
+        output_resize=output_resize,
         **_IMAGENET,
     )
 
 
-_V1_SMALL = _dinov2("small", _LAST, _SMALL_CHANNELS, 64)
-_V1_BASE = _dinov2("base", _LAST, _BASE_CHANNELS, 128)
-_V1_LARGE = _dinov2("large", (21, 22, 23, 24), _LARGE_CHANNELS, 256)
-_V2_SMALL = _dinov2("small", _QUARTERS, _SMALL_CHANNELS, 64)
-_V2_BASE = _dinov2("base", _QUARTERS, _BASE_CHANNELS, 128)
-_V2_LARGE = _dinov2("large", (5, 12, 18, 24), _LARGE_CHANNELS, 256)
+_V1_SMALL = _dinov2("small", _LAST, _SMALL_CHANNELS, 64, "bilinear")
+_V1_BASE = _dinov2("base", _LAST, _BASE_CHANNELS, 128, "bilinear")
+_V1_LARGE = _dinov2("large", (21, 22, 23, 24), _LARGE_CHANNELS, 256, "bilinear")
+_V2_SMALL = _dinov2("small", _QUARTERS, _SMALL_CHANNELS, 64, "bilinear_aligned")
+_V2_BASE = _dinov2("base", _QUARTERS, _BASE_CHANNELS, 128, "bilinear_aligned")
+_V2_LARGE = _dinov2("large", (5, 12, 18, 24), _LARGE_CHANNELS, 256, "bilinear_aligned")
 
 APACHE, MIT, BSD, NON_COMMERCIAL = "Apache-2.0", "MIT", "BSD-3-Clause", "CC-BY-NC-4.0"
 MODELS: dict[str, ModelCard] = {

@@ -99,7 +99,8 @@ class MetricDepthSection(Section):
         kb_crop: train and evaluate on the KITTI benchmark's crop, 352×1216 at the bottom centre.
         border: top, left, bottom and right of the part to train on, in pixels; NYUv2's images have blank
             borders.
-        image_size: inference size of the fine-tuned model in pixels; None keeps that of the original.
+        image_size: inference size of the fine-tuned model in pixels, a side or [width, height]; None keeps
+            that of the original.
         silog_weight: λ of the scale-invariant error (Eigen et al. 2014, equation 4).
         gradient_weight, gradient_scales: weight and number of scales of gradient matching between logarithms
             of depth. The weight is 0 for sparse ground truth, as in the paper for KITTI.
@@ -112,7 +113,7 @@ class MetricDepthSection(Section):
     region: MetricRegion = "all"
     kb_crop: bool = False
     border: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
-    image_size: Side | None = None
+    image_size: Side | tuple[Side, Side] | None = None
     silog_weight: float = Field(0.5, ge=0.0, le=1.0)
     gradient_weight: Weight = 0.5
     gradient_scales: Scales = 4

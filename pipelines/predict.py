@@ -7,8 +7,11 @@ image; a video `clip.mp4` gives `clip_colour.mp4` and, on request, all outputs o
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,6 +20,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
 
@@ -25,9 +30,9 @@ from datasets_prep.errors import UserError
 from datasets_prep.formats.pictures import encode_png, note_stretched
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
-from dpt.predict.bit_depth import decode_photo
+from dpt.predict.bit_depth import NotDecoded, decode_photo
 from dpt.predict.classes import predict_classes
-from dpt.predict.colours import colourise, display_range, overlay
+from dpt.predict.colours import UNLABELLED, colourise, display_range, overlay
 from dpt.predict.depth import input_size, inverse_depth_of, predict_batch
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
@@ -36,7 +41,7 @@ from pipelines.loading.batches import SameSizeBatches
 from pipelines.prediction import outputs
 from pipelines.prediction.attention_figure import attention_figure
 from pipelines.prediction.inputs import Input, find_inputs
-from pipelines.prediction.video import BadVideo, read_frames, writing_video
+from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 
 STANDARD_OUTPUT = "-"
@@ -55,13 +60,17 @@ class BadImage(UserError):
     """A file that is not a readable image; the message names it."""
 
 
+class BadPrediction(UserError):
+    """A prediction that is not finite; the message names its image."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The outcome of the input `source`.
 
     Attributes:
         written: relative paths of its outputs.
-        problem: why it could not be read; None if it could.
+        problem: why it, or a part of it, could not be read or predicted; None if it could.
         content: a summary of the prediction, if there is a short one.
     """
 
@@ -71,7 +80,13 @@ class Outcome:
     content: str = ""
 
 
-def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: str) -> Iterator[Outcome]:
+def predict(
+    settings: PredictConfig,
+    model: dpt.DPT,
+    paths: Sequence[str],
+    out: str,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[Outcome]:
     """Predict and write outputs.
 
     Args:
@@ -79,6 +94,7 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
         model: predicts depth, inverse depth or classes.
         paths: see `pipelines.prediction.inputs.find_inputs`.
         out: folder for the outputs; a path or URI.
+        say: takes a line about files that are not taken.
 
     Yields:
         one outcome per input, roughly in the order of `paths`.
@@ -91,7 +107,7 @@ def predict(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str], out: 
     local = Path(folder.path) if folder.is_local else None
     size = settings.batch_size
     waiting = SameSizeBatches[tuple[Input, Image]](size, most_waiting=_WAITING * size)
-    for source in find_inputs(paths, partial(output_paths, settings=settings), local):
+    for source in find_inputs(paths, partial(output_paths, settings=settings), local, say):
         if source.is_video:
             yield _predict_video(predictor, source, folder)
             continue
@@ -110,14 +126,16 @@ def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -
     """The one output that `settings.write` names, predicted by `model` for the one image that `paths` name.
 
     Raises:
-        UserError: if there are more images or outputs, or the image cannot be read.
+        UserError: if there are more images or outputs, or the image cannot be read or predicted.
     """
     predictor = Predictor(settings, model)
     inputs = find_inputs(paths, partial(output_paths, settings=settings))
     if len(inputs) != 1 or inputs[0].is_video or len(output_paths(inputs[0], settings)) != 1:
         raise UserError("--out - takes one image, and one of --write npy, png, colour")
     image = read_image(inputs[0])
-    return predictor.encode(settings.write[0], image, predictor([image])[0])
+    [prediction] = predictor([image])
+    require_finite(prediction, inputs[0].where)
+    return predictor.encode(settings.write[0], image, prediction)
 
 
 def output_paths(source: Input, settings: PredictConfig) -> list[str]:
@@ -177,8 +195,11 @@ class Predictor:
         return outputs.encode(form, prediction, self.config, self.settings.colours)
 
     def describe(self, prediction: Prediction) -> str:
-        """A short summary of a `prediction`, if there is one."""
-        return outputs.classes_in_words(prediction, self.config.class_names) if self.segments else ""
+        """A short summary of a `prediction`: its classes, or its range if that has a unit."""
+        if self.segments:
+            return outputs.classes_in_words(prediction, self.config.class_names)
+        low, high = prediction.min(), prediction.max()
+        return f"{low:.3g} to {high:.3g} {self.config.unit}" if self.config.metric else ""
 
     def input_size(self, image: Image) -> tuple[int, int]:
         """(height, width) of the network's input for an `image`."""
@@ -210,28 +231,74 @@ def _predict_images(
 ) -> Iterator[Outcome]:
     predictions = predictor([image for _, image in batch])
     for (source, image), prediction in zip(batch, predictions, strict=True):
+        try:
+            require_finite(prediction, source.where)
+        except BadPrediction as error:
+            yield Outcome(source, problem=str(error))
+            continue
         written = tuple(predictor.write(folder, source.name, image, prediction))
-        yield Outcome(source, written, content=predictor.describe(prediction))
+        notes = (predictor.describe(prediction), _first_of_several(source))
+        yield Outcome(source, written, content=", ".join(note for note in notes if note))
+
+
+def require_finite(prediction: Prediction, where: str) -> None:
+    """Check the `prediction` of the image at `where`.
+
+    Raises:
+        BadPrediction: if it is not finite everywhere.
+    """
+    classes = prediction.dtype == np.uint8
+    bad = prediction == UNLABELLED if classes else ~np.isfinite(prediction)
+    if bad.any():
+        share = f"{np.count_nonzero(bad)} of {bad.size} pixels"
+        raise BadPrediction(
+            f"{where}: the model predicts no finite number for {share}; "
+            "are its weights damaged, or is --dtype too small for it?"
+        )
+
+
+def _first_of_several(source: Input) -> str:
+    """What is said of an animation or a file with several pages, of which the first picture is predicted."""
+    if source.is_standard_input:
+        return ""
+    try:
+        with PIL.Image.open(source.path) as picture:
+            count = getattr(picture, "n_frames", 1)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return ""
+    return f"the first of its {count} pictures" if count > 1 else ""
 
 
 def _predict_video(predictor: Predictor, source: Input, folder: Folder) -> Outcome:
-    """Colour a video; a broken one leaves no coloured video, but the outputs of the frames before."""
+    """Colour a video: of a damaged one all frames that can be decoded; the outcome says what is missing."""
     name = source.name + VIDEO
     paint = _painter(predictor)
-    number = 0
+    number, problems = 0, list[str]()
     try:
         with folder.writing(name) as path, writing_video(path) as write_frame:
-            stream = read_frames(source.path)
+            stream = _readable(source, problems)
             while frames := list(islice(stream, predictor.settings.batch_size)):
                 predictions = predictor([frame.image for frame in frames])
                 for frame, prediction in zip(frames, predictions, strict=True):
-                    write_frame(paint(frame.image, prediction), frame.time, frame.time_base)
+                    require_finite(prediction, f"{source.where}, frame {number}")
+                    write_frame(dataclasses.replace(frame, image=paint(frame.image, prediction)))
                     if predictor.settings.frames:
                         predictor.write(folder, f"{source.name}/{number:06}", frame.image, prediction)
                     number += 1
-    except BadVideo as error:
+            if not number:
+                raise BadVideo(problems[0])
+    except (BadVideo, BadPrediction) as error:
         return Outcome(source, problem=str(error))
-    return Outcome(source, (name, f"{source.name}/") if predictor.settings.frames else (name,))
+    written = (name, f"{source.name}/") if predictor.settings.frames else (name,)
+    return Outcome(source, written, "".join(problems) or None, f"{number} frames")
+
+
+def _readable(source: Input, problems: list[str]) -> Iterator[Frame]:
+    """The frames of a video; why there are no more is added to `problems`."""
+    try:
+        yield from read_frames(source.path)
+    except BadVideo as error:
+        problems.append(str(error))
 
 
 def _painter(predictor: Predictor) -> Callable[[Image, Prediction], Image]:
@@ -257,12 +324,20 @@ def read_image(source: Input) -> Image:
     Raises:
         BadImage: naming the file.
     """
-    where = "standard input" if source.is_standard_input else str(source.path)
     data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
     try:
-        image, bits = decode_photo(data)
-    except ValueError as error:
-        raise BadImage(f"{where} is {error}") from error
+        image, bits = _decoded(data)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise BadImage(f"{source.where} is not a readable image: {error}") from error
     if bits is not None:
         note_stretched(bits)
     return image
+
+
+def _decoded(data: bytes) -> tuple[Image, int | None]:
+    """As `decode_photo`, by Pillow where OpenCV cannot, and of AVIF, which OpenCV does not turn."""
+    if data[4:12] not in (b"ftypavif", b"ftypavis"):
+        with suppress(NotDecoded):
+            return decode_photo(data)
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+        return np.array(PIL.ImageOps.exif_transpose(picture).convert("RGB")), None

@@ -2,16 +2,18 @@
 
 A frame's number is its time since the start of the video stream times the average frame rate. In videos of
 constant rate, such as films and nearly all web videos, it counts from 0. It needs no index, so a clip in the
-middle of a film is read by seeking to the key frame before it.
+middle of a film is read by seeking to the key frame before it. Frames are as a person sees them: with square
+pixels, turned and mirrored as the file says.
 """
 
 import errno
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideData
 from numpy.typing import NDArray
 
 from datasets_prep.errors import BadSample
@@ -23,6 +25,41 @@ them loses frames at both ends."""
 
 MAX_FRAME_PIXELS = 8192 * 4320
 """Larger frames are refused: no stereo film has them, and a damaged header could require any memory."""
+
+
+_WIDEST = 8
+"""A sample aspect ratio beyond it comes from a damaged header, and could require any memory: ignored."""
+
+
+def as_shown(frame: av.VideoFrame, aspect: Fraction | None) -> NDArray[np.uint8]:
+    """The picture of a `frame` as a player shows it, (H, W, 3) uint8 RGB.
+
+    `aspect` is the width of a stored pixel over its height (`sample_aspect_ratio`), None for square ones.
+    They are stretched along their shorter side, so that nothing is lost. Then the file's display matrix is
+    applied: telephones film in landscape and store the rotation, other cameras mirror.
+    """
+    width, height = frame.width, frame.height
+    if aspect and 1 < aspect <= _WIDEST:
+        width = round(width * aspect)
+    elif aspect and 1 > aspect >= Fraction(1, _WIDEST):
+        height = round(height / aspect)
+    image = _oriented(frame.to_ndarray(format="rgb24", width=width, height=height), frame)
+    return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def _oriented(image: NDArray[Any], frame: av.VideoFrame) -> NDArray[Any]:
+    """An `image` turned and mirrored by the display matrix of its `frame`, in steps of 90°.
+
+    The matrix (a b; c d) takes column x and row y to column a·x + c·y and row b·x + d·y.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    (a, b, _), (c, d, _), _ = np.frombuffer(bytes(cast(SideData, matrix)), np.int32).reshape(3, 3).tolist()
+    across, down = a, d
+    if abs(b) > abs(a):
+        image, across, down = image.swapaxes(0, 1), c, b
+    return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 class Video:
@@ -88,7 +125,7 @@ class Video:
                 break
             if wanted[0] == number:
                 wanted.pop(0)
-                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                yield as_shown(frame, self._stream.sample_aspect_ratio)
         if wanted:
             raise BadSample(f"frame missing: the video has no frame {wanted[0]}")
 

@@ -46,11 +46,19 @@ class ViTBackbone(nn.Module):
     Args:
         vit: the timm model; pruned in place.
         taps: four taps in network order, e.g. ``("R0", "R1", 9, 12)``.
-        interpolation: how position embeddings are resampled, ``"bilinear"`` or ``"bicubic"``.
+        interpolation: of `dpt.layers.positions.PositionGrid`.
         final_norm: apply the model's final norm to the tapped tokens.
+        standardisation: of `dpt.layers.same_padding`, for a hybrid's ResNet.
     """
 
-    def __init__(self, vit: Any, taps: Sequence[TapName], interpolation: str, final_norm: bool):
+    def __init__(
+        self,
+        vit: Any,
+        taps: Sequence[TapName],
+        interpolation: str,
+        final_norm: bool,
+        standardisation: str = "timm",
+    ):
         super().__init__()
         self.stages = [int(tap[1:]) for tap in taps if isinstance(tap, str)]
         self.layers = [tap for tap in taps if isinstance(tap, int)]
@@ -58,7 +66,7 @@ class ViTBackbone(nn.Module):
         stage_channels = [info["num_chs"] for info in embedding.feature_info[1:]] if embedding else []
         _check_taps(taps, layers=len(vit.blocks), stages=len(getattr(embedding, "stages", ())))
         if embedding is not None:
-            pad_for_even_sizes(embedding)
+            pad_for_even_sizes(embedding, standardisation)
         self.channels = [stage_channels[stage] for stage in self.stages] + [vit.embed_dim] * len(self.layers)
         self.prefix_tokens = vit.num_prefix_tokens
         self.readout_tokens = int(vit.cls_token is not None) + hasattr(vit, "dist_token")
@@ -222,6 +230,7 @@ def create_backbone(
     pretrained: bool = False,
     interpolation: str = "bilinear",
     final_norm: bool = False,
+    standardisation: str = "timm",
     arguments: Mapping[str, Any] | None = None,
 ) -> Backbone:
     """Build the timm model `name` and tap it.
@@ -230,8 +239,9 @@ def create_backbone(
         name: timm name, with its weight tag if `pretrained`.
         taps: four taps in network order, e.g. ``(3, 6, 9, 12)`` or ``("R0", "R1", 9, 12)``.
         pretrained: fetch the weights that timm lists for the tag.
-        interpolation: how position embeddings are resampled, ``"bilinear"`` as in the paper or ``"bicubic"``.
+        interpolation: of `dpt.layers.positions.PositionGrid`.
         final_norm: apply the network's final norm to the tapped tokens (DINOv2 style; DPT does not).
+        standardisation: of `dpt.layers.same_padding`, for a hybrid's ResNet.
         arguments: further arguments of the timm model, e.g. its depth.
 
     Raises:
@@ -243,7 +253,7 @@ def create_backbone(
         return ConvolutionalBackbone(_built(name, pretrained, arguments), taps)
     vit = _built(name, pretrained, arguments | {"num_classes": 0, "dynamic_img_size": True})
     if isinstance(vit, VisionTransformer) and vit.pos_embed is not None:
-        return ViTBackbone(vit, taps, interpolation, final_norm)
+        return ViTBackbone(vit, taps, interpolation, final_norm, standardisation)
     return IntermediatesBackbone(vit, taps, final_norm)
 
 

@@ -1,11 +1,17 @@
 """Photos of 9 to 16 bits a channel, which files store in 16, as 8 bits."""
 
+from __future__ import annotations
+
 import struct
 
 import cv2
 import numpy as np
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+class NotDecoded(ValueError):
+    """Bytes that OpenCV does not read as an image."""
 
 
 def decode_photo(data: bytes) -> tuple[np.ndarray, int | None]:
@@ -18,15 +24,16 @@ def decode_photo(data: bytes) -> tuple[np.ndarray, int | None]:
         (H, W, 3) uint8 RGB, and how many bits of 16-bit samples were significant (None: 8-bit samples).
 
     Raises:
-        ValueError: if it is not a readable image, or its samples are not of 8 or 16 bits.
+        NotDecoded: if OpenCV does not read it.
+        ValueError: if its samples are not of 8 or 16 bits.
     """
     try:
         mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
     except cv2.error as error:  # among others, more pixels than OpenCV decodes
-        raise ValueError(f"not a readable image: {error.err}") from error
+        raise NotDecoded(f"not a readable image: {error.err}") from error
     if pixels is None:
-        raise ValueError("not a readable image")
+        raise NotDecoded("not a readable image")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"an image of {pixels.dtype} samples, expected integers of 8 or 16 bits")
     bits = significant_bits(data, pixels)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpt.model import DPT
+from dpt.predict.colours import UNLABELLED
 from dpt.predict.depth import network_input
 from dpt.predict.transforms import normalise
 
@@ -56,7 +57,7 @@ def predict_classes(
         dtype: precision of the arithmetic, by autocast.
 
     Returns:
-        N arrays (H, W) uint8, each of the size of its image.
+        N arrays (H, W) uint8, each of the size of its image; 255 where the model gives no finite number.
 
     Raises:
         ValueError: if the model does not predict classes, or more than 255 of them; if the images are not
@@ -92,7 +93,7 @@ def scaled_size(height: int, width: int, crop: int, scale: float) -> tuple[int, 
 
 def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dtype: torch.dtype) -> Tensor:
     """Class probabilities (K, h, w) of an image at one scale, from windows."""
-    window = model.config.image_size
+    window = model.config.side
     height, width = scaled_size(image.shape[0], image.shape[1], window, scale)
     parameter = next(model.parameters())
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(parameter.device)
@@ -131,7 +132,8 @@ def _decide(scores: Sequence[Tensor], size: tuple[int, ...]) -> NDArray[np.uint8
     for first in range(0, height, band):
         rows = torch.arange(first, min(first + band, height), device=scores[0].device)
         total = torch.stack([_resized_rows(one, rows, height, width) for one in scores]).sum(dim=0)
-        parts.append(total.argmax(dim=0).to(torch.uint8).cpu())
+        known = total.isfinite().all(dim=0)
+        parts.append(torch.where(known, total.argmax(dim=0), UNLABELLED).to(torch.uint8).cpu())
     return torch.cat(parts).numpy()
 
 

@@ -71,7 +71,8 @@ def predict_batch(
     pixels = network_input(model, images, target, rule)
     with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
         predictions = model(pixels)[:, None]
-    return [_at_size(one, image.shape[:2]) for one, image in zip(predictions, images, strict=True)]
+    rule = model.config.output_resize
+    return [_at_size(one, image.shape[:2], rule) for one, image in zip(predictions, images, strict=True)]
 
 
 def input_size(
@@ -82,8 +83,10 @@ def input_size(
     `target` and `rule` are those of `dpt.predict.transforms.network_size`; by default the model's own.
     """
     height, width = image.shape[:2]
-    target, rule = target or model.config.image_size, rule or model.config.resize_rule
-    return network_size(height, width, target, rule, model.size_divisor)
+    config = model.config
+    return network_size(
+        height, width, target or config.image_size, rule or config.resize_rule, model.size_divisor
+    )
 
 
 def network_input(
@@ -114,10 +117,11 @@ def to_inverse_depth(prediction: torch.Tensor, config: ModelConfig) -> torch.Ten
     return 1 / prediction.clamp(min=1e-8) if config.predicts_depth else prediction
 
 
-def _at_size(prediction: torch.Tensor, size: tuple[int, ...]) -> np.ndarray:
-    """(1, h, w) -> (H, W) float32 on the CPU, resampled bicubically as released."""
+def _at_size(prediction: torch.Tensor, size: tuple[int, ...], rule: str) -> np.ndarray:
+    """(1, h, w) -> (H, W) float32 on the CPU, by the `rule` of `ModelConfig.output_resize`."""
     if prediction.shape[1:] != size:
-        prediction = F.interpolate(prediction[None], size=size, mode="bicubic", align_corners=False)[0]
+        mode, _, aligned = rule.partition("_")
+        prediction = F.interpolate(prediction[None], size=size, mode=mode, align_corners=bool(aligned))[0]
         prediction = prediction.clamp(min=0)  # bicubic interpolation undershoots at edges
     return prediction[0].cpu().numpy()
 

@@ -12,18 +12,23 @@ RULES = ("minimal", "lower_bound", "upper_bound")
 
 
 def network_size(
-    height: int, width: int, target: int = 384, rule: str = "minimal", divisor: int = 32
+    height: int,
+    width: int,
+    target: int | tuple[int, int] = 384,
+    rule: str = "minimal",
+    divisor: int = 32,
 ) -> tuple[int, int]:
     """Size of an image in the network, with its aspect ratio kept up to rounding to `divisor`.
 
-    480 × 640 with target 384: factors 0.8 and 0.6, of which 0.8 is nearer to 1, so 384 × 512.
+    480 × 640 with target 384: factors 0.8 and 0.6, of which 0.8 is nearer to 1, so 384 × 512. 375 × 1242 with
+    target (1216, 352): factors 0.94 and 0.98, so 352 × 1216 (367 is rounded to 352).
 
     Args:
         height: of the image, in pixels.
         width: of the image, in pixels.
-        target: side length of the square that the network was trained on.
+        target: what the network was trained on: side length of a square, or width and height.
         rule: ``"minimal"`` scales by the factor for height or width that changes the image least;
-            ``"lower_bound"`` makes both sides at least `target`, ``"upper_bound"`` at most.
+            ``"lower_bound"`` makes both sides at least those of `target`, ``"upper_bound"`` at most.
         divisor: both sides are rounded to multiples of this.
 
     Returns:
@@ -34,14 +39,15 @@ def network_size(
     """
     if min(height, width) < 1:
         raise ValueError(f"image of {height} by {width} pixels")
-    factors = target / height, target / width
+    wide, high = (target, target) if isinstance(target, int) else target
+    factors = high / height, wide / width
     if rule == "minimal":
         factor = min(factors, key=lambda factor: abs(1 - factor))
     elif rule in RULES:
         factor = max(factors) if rule == "lower_bound" else min(factors)
     else:
         raise ValueError(f"rule: there is no {rule!r}; choose from {', '.join(RULES)}")
-    return _multiple(factor * height, target, rule, divisor), _multiple(factor * width, target, rule, divisor)
+    return _multiple(factor * height, high, rule, divisor), _multiple(factor * width, wide, rule, divisor)
 
 
 def _multiple(length: float, target: int, rule: str, divisor: int) -> int:

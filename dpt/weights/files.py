@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dpt.class_names import class_names
 from dpt.config import ModelConfig
 from dpt.model import DPT
-from dpt.weights.folder import CONFIG, WEIGHTS, read_config, write_folder
+from dpt.weights.folder import CONFIG, WEIGHTS, read_config, read_safetensors, write_folder
 from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
 from dpt.weights.key_maps import KEY_MAPS
 from dpt.zoo import resolve_config
@@ -57,7 +56,8 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
     Supported are folders and files of `save_model`; the authors' checkpoints of DPT (both sets of names) and
     MiDaS v2.1 and v3; Hugging Face folders of their DPT; Depth Anything V1 and V2. The model is recognised by
     its keys, and where they are ambiguous (metric scale and shift, version of Depth Anything) by the
-    published file name.
+    published file name. A hybrid that is not in our layout has the authors' weight standardisation
+    (`dpt.layers.same_padding`), unless `overrides` or a folder of `save_hugging_face` say otherwise.
 
     Args:
         source: a folder or file, an ``https://`` address of a file, or ``hf-hub:owner/name``; the last two
@@ -70,7 +70,9 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
 
     Raises:
         FileNotFoundError: if `source` does not exist.
-        ValueError: if keys or shapes are not exactly those of a known model, listing all that differ.
+        OSError: if it cannot be downloaded, with the reason.
+        ValueError: if weights differ from their digest, or keys or shapes are not exactly those of a known
+            model, listing all that differ.
     """
     path = _local(source)
     if path.name == WEIGHTS and model is None:
@@ -92,6 +94,9 @@ def from_tensors(
     family = next((name for name, key_map in KEY_MAPS.items() if key_map.matches(tensors)), None)
     if family is None:
         raise ValueError(f"{file_name} is not a known checkpoint; its first keys are {sorted(tensors)[:5]}")
+    if family != "ours" and any("backbone" in key for key in tensors):
+        # Weights of a hybrid in anybody's layout are the authors' or were trained from these.
+        overrides = {"weight_standardisation": "released"} | overrides
     if model is None:
         model, recognised = _recognise(tensors, family, file_name)
         overrides = recognised | overrides
@@ -123,13 +128,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of the ``.safetensors`` file or PyTorch checkpoint `path`, without wrappers.
 
     Checkpoints of whole training runs have them under ``model`` or ``state_dict``; those of distributed runs
-    begin every key with ``module.``. Raises ValueError if the file is damaged or does not map names to
-    tensors.
+    begin every key with ``module.``. Raises ValueError if the file is damaged, differs from its digest or
+    does not map names to tensors.
     """
     tensors: Any
     try:
         if path.suffix == ".safetensors":
-            tensors = load_file(path)
+            tensors = read_safetensors(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -165,14 +170,32 @@ def _local(source: Path | str) -> Path:
             torch.hub.download_url_to_file(text, str(path))
         return path
     if text.startswith("hf-hub:"):
-        from huggingface_hub import snapshot_download
-
-        patterns = [CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS]
-        return Path(snapshot_download(text.removeprefix("hf-hub:"), allow_patterns=patterns))
+        return _from_hub(text.removeprefix("hf-hub:"))
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(f"no weights at {path}")
     return path
+
+
+def _from_hub(name: str) -> Path:
+    """The folder of the model `name` of Hugging Face's hub in the local cache.
+
+    Raises FileNotFoundError if the hub has no such model for this user; ConnectionError if it cannot be
+    reached and the cache has no copy.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        patterns = [CONFIG, HUGGING_FACE_WEIGHTS, WEIGHTS]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(
+            "Hugging Face cannot be reached, or HF_HUB_OFFLINE is set, and the cache has no copy; "
+            "download it elsewhere (hf download) and give its folder, or set HF_HOME"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(f"Hugging Face has no model {name}, or not for this user") from error
 
 
 def _recognise(tensors: Mapping[str, Tensor], family: str, file_name: str) -> tuple[str, dict[str, Any]]:

@@ -1,14 +1,22 @@
-"""A model folder: `config.json` and `weights.safetensors`, the only place that knows these names."""
+"""A model folder: `config.json` and `weights.safetensors`, the only place that knows these names.
 
+Weights carry the digest of their tensors in the file's own metadata, so it goes wherever the file goes: model
+folders, checkpoints, the registry. One flipped bit can make every prediction 1e38.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+_DIGEST = "sha256"
 
 
 def is_model_folder(path: Path | str) -> bool:
@@ -33,5 +41,32 @@ def write_folder(
     """Write `tensors` to the file named `weights` in `folder`, which is created, and `config` beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, folder / weights, metadata={"format": "pt"})
+    save_safetensors(plain, folder / weights)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write contiguous `tensors` of the CPU to the file at `path`, with their digest."""
+    save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of the file at `path`.
+
+    Raises SafetensorError if it is damaged; ValueError if it has a digest, and that is another.
+    """
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        wanted = (file.metadata() or {}).get(_DIGEST)
+    if wanted is not None and _digest(tensors) != wanted:
+        raise ValueError(f"{path} is damaged: the weights differ from their digest; copy the file again")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and bytes of `tensors`, in hexadecimal."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return state.hexdigest()

@@ -1,4 +1,8 @@
-"""Folders of Hugging Face's transformers: config and export."""
+"""Folders of Hugging Face's transformers: config and export.
+
+What their config has no key for (metric scale and shift, input size, normalisation, …) is kept in it under
+`KEPT`, and read back; transformers ignores it.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,12 +11,16 @@ from typing import Any
 
 import torch
 
+from dpt.config import ModelConfig
 from dpt.layers.backbones import ViTBackbone
 from dpt.model import DPT
 from dpt.weights.folder import write_folder
 from dpt.weights.key_maps import KEY_MAPS
 
 HUGGING_FACE_WEIGHTS = "model.safetensors"
+KEPT = "dpt_on_ray"
+_THEIRS = {"task", "classes", "class_names", "auxiliary", "batch_norm", "readout"}
+"""Settings that their config and the tensors have; they may have been trained further for other classes."""
 
 
 def save_hugging_face(model: DPT, folder: Path | str) -> None:
@@ -23,6 +31,7 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
     config = model.config
     refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
     plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
+    plain &= (config.max_depth, config.head_align_corners) == (None, True)
     if not plain or not isinstance(model.backbone, ViTBackbone) or model.backbone.readout_tokens != 1:
         raise ValueError(refusal)
     tensors = KEY_MAPS["hugging-face"].write(model.state_dict(), config)
@@ -52,7 +61,23 @@ def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if layers:
         settings["taps"] = ("R0", "R1", *layers[2:]) if config.get("is_hybrid") else tuple(layers)
     names = _hugging_face_names(config)
+    kept = config.get(KEPT, {}).get("config", {})
+    settings |= {key: value for key, value in kept.items() if key not in _THEIRS}
     return settings | ({"class_names": names} if names else {})
+
+
+def ignored_by_transformers(config: ModelConfig) -> list[str]:
+    """What `transformers` does differently with an exported model of `config`, a sentence each."""
+    found = []
+    if config.metric:
+        inverse = f"{config.scale:g} · d + {config.shift:g}"
+        value = f"1 / ({inverse})" if config.invert else inverse
+        found.append(f"transformers gives d where this model predicts {config.meaning}: {value}")
+    if config.weight_standardisation == "released":
+        found.append(
+            "transformers standardises a hybrid's weights as timm does today: outputs differ by 3e-4"
+        )
+    return found
 
 
 def _hugging_face_names(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -97,6 +122,7 @@ def _hugging_face_config(model: DPT) -> dict[str, Any]:
             "out_features": ["stage1", "stage2", "stage3"],
             "embedding_dynamic_padding": True,
         }
+    plain[KEPT] = {"predicts": config.meaning, "config": config.to_dict()}
     if segmentation:
         plain["use_auxiliary_head"] = config.auxiliary
         names = config.class_names or [f"LABEL_{index}" for index in range(config.classes)]

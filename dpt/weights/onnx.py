@@ -1,5 +1,6 @@
 """Export with dynamic batch, height and width: torch.export programs and ONNX files."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,21 @@ def export_program(model: DPT) -> ExportedProgram:
 def save_onnx(model: DPT, path: Path | str) -> None:
     """Write `model` to the ONNX file `path`, for the sizes of `export_program`.
 
-    Input ``images``, output ``prediction``. Needs the packages ``onnx`` and ``onnxscript``. Raises
-    RuntimeError if the exporter returns nothing.
+    Input ``images``, output ``prediction``. The file's metadata say what goes in and comes out: ``predicts``,
+    ``quantity`` and ``unit`` (see `ModelConfig`), and the whole config as JSON under ``config``. Needs the
+    packages ``onnx`` and ``onnxscript``. Raises RuntimeError if the exporter returns nothing.
     """
     names: Any = {"input_names": ["images"], "output_names": ["prediction"]}
     program = torch.onnx.export(export_program(model), **names, dynamo=True, verbose=False)
     if program is None:
         raise RuntimeError("the ONNX exporter returned nothing")
+    config = model.config
+    program.model.metadata_props.update(
+        {
+            "predicts": config.meaning,
+            "quantity": config.quantity,
+            "unit": config.unit,
+            "config": json.dumps(config.to_dict()),
+        }
+    )
     program.save(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -95,13 +96,16 @@ def predict(
         sys.stdout.buffer.write(predict_one(settings, loaded, images))
         return
     show = options.after_config(settings)
-    failed = False
-    for outcome in run_prediction(settings, loaded, images, out):
-        failed |= outcome.problem is not None
+    count, failed = 0, 0
+    for outcome in run_prediction(settings, loaded, images, out, say=partial(typer.echo, err=True)):
+        count, failed = count + 1, failed + (outcome.problem is not None)
         written = ", ".join(f"{out.rstrip('/')}/{name}" for name in outcome.written)
         content = f" ({outcome.content})" if outcome.content else ""
-        said = outcome.problem or f"{outcome.source.path} → {written}{content}"
-        typer.echo(said, err=True) if outcome.problem else show(said)
+        if written:
+            show(f"{outcome.source.path} → {written}{content}")
+        if outcome.problem:
+            typer.echo(outcome.problem, err=True)
+    show(f"{count - failed} of {count} predicted: {loaded.config.meaning}")
     if failed:
         raise typer.Exit(1)
 
@@ -123,8 +127,14 @@ def convert(
     ] = None,
 ) -> None:
     """Convert published weights to a model's folder, or to Hugging Face's layout."""
+    from dpt.weights.hugging_face import ignored_by_transformers
     from pipelines.convert import convert as run_conversion
 
     model = run_conversion(source, destination, to, name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    typer.echo(f"{source} → {destination}: {model.config.backbone}, {parameters:,} parameters")
+    typer.echo(
+        f"{source} → {destination}: {model.config.backbone}, {parameters:,} parameters, "
+        f"predicts {model.config.meaning}"
+    )
+    for difference in ignored_by_transformers(model.config) if to == "huggingface" else ():
+        typer.echo(f"{difference}; config.json keeps it for dpt", err=True)

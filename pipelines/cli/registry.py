@@ -76,7 +76,7 @@ def models(
         table.add_row(
             f"{version.name} {version.version}",
             ", ".join(version.aliases),
-            version.kind.unit,
+            f"{version.kind.quantity}, {version.kind.unit}",
             version.run_name,
             *(f"{metrics[key]:.4f}" if key in metrics else "" for key in shown),
             "\n".join(f"{dataset} {digest[:8]}" for dataset, digest in sorted(version.data.items())),

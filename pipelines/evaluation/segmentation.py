@@ -21,7 +21,7 @@ from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.class_names import class_names
 from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
-from dpt.predict.colours import overlay, paint_classes
+from dpt.predict.colours import UNLABELLED, overlay, paint_classes
 from dpt.predict.depth import evaluation_mode, input_size
 from pipelines.config import PAPER_INFERENCE, ConfigError, EvaluateConfig, InferenceSection, PredictConfig
 from pipelines.evaluation.sets import SEGMENTED
@@ -180,7 +180,8 @@ def count_share(
     network's input `size`.
 
     Raises:
-        NotADataset, BadModel: if model and dataset do not fit together, or there is no such split.
+        NotADataset, BadModel: if model and dataset do not fit together, or there is no such split; BadModel
+            also if a prediction is not finite.
     """
     require_same_classes(model.config, dataset)
     counts = SegmentationCounts(model.config.classes)
@@ -190,7 +191,9 @@ def count_share(
         with evaluation_mode(model):
             seen = [image for _, image, _ in batch]
             predictions = predict_classes(model, seen, inference.scales, inference.flip, *size)
-        for (_, _, labels), prediction in zip(batch, predictions, strict=True):
+        for (name, _, labels), prediction in zip(batch, predictions, strict=True):
+            if (prediction == UNLABELLED).any():
+                raise BadModel(f"the model predicts no finite number in image {name}")
             counts.update(torch.from_numpy(prediction)[None], torch.from_numpy(labels)[None])
     return counts
 

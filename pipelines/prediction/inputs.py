@@ -1,5 +1,8 @@
 """The inputs of `dpt predict`: files, folders, glob patterns, standard input.
 
+Folders are searched at any depth, through links too. What is not taken is counted and named: hidden files,
+files that are neither image nor video, images that no installed decoder reads.
+
 Every input has a name, the stem of its output files: `room.jpg` → `room.npy`. Files found in a folder or by a
 pattern are named by their path below it. Where two names are equal, all inputs are named by their path below
 their common folder, with the suffix if only that distinguishes them: no output overwrites another.
@@ -9,16 +12,33 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import PIL.Image
 
 from datasets_prep.errors import NotFound, UserError
 from pipelines.prediction.video import VIDEO_SUFFIXES
 
 STANDARD_INPUT = "-"
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_OF_PILLOW = frozenset({".avif", ".gif", ".heic", ".heif"})
+"""Suffixes that are taken if Pillow can open them, which depends on how it was built and on its plug-ins."""
+
+IMAGE_SUFFIXES = _OF_PILLOW | {
+    ".bmp",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".png",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+}
 _SUFFIXES = sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+_NAMED = 3
 
 
 class AmbiguousOutputs(UserError):
@@ -42,58 +62,126 @@ class Input:
         """Whether it is read from standard input."""
         return str(self.path) == STANDARD_INPUT
 
+    @property
+    def where(self) -> str:
+        """What a message calls it."""
+        return "standard input" if self.is_standard_input else str(self.path)
+
 
 def find_inputs(
-    arguments: Sequence[str], outputs_of: Callable[[Input], Sequence[str]], out: Path | None = None
+    arguments: Sequence[str],
+    outputs_of: Callable[[Input], Sequence[str]],
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Input]:
     """Images and videos in the order of the arguments, those of a folder sorted by path.
 
     Args:
-        arguments: files, folders (searched at any depth), patterns such as `photos/**/*.jpg`, or `-`.
+        arguments: files, folders (searched at any depth), patterns such as `photos/**/*.jpg`, or `-`. A name
+            that exists is a file or folder, whatever characters of patterns it has.
         outputs_of: input → relative paths of the files that will be written for it.
-        out: local folder of the outputs; it is not searched, and no output may overwrite an input.
+        out: local folder of the outputs. Below a folder that is searched it is not searched, and no output
+            may overwrite an input.
+        say: takes a line that counts and names the files that were not taken.
 
     Raises:
         NotFound: if an argument matches no file.
         AmbiguousOutputs: if no naming keeps the outputs apart.
     """
     found: dict[Path, Input] = {}
+    left: dict[Path, str] = {}
     for argument in arguments:
-        for path, below in _search(argument, out):
+        for path, below in _search(argument, out, left):
             name = str(path.relative_to(below).with_suffix("")) if below else "stdin"
             found.setdefault(Path(os.path.abspath(path)) if below else path, Input(path, name))
+    if left := {path: reason for path, reason in left.items() if Path(os.path.abspath(path)) not in found}:
+        say(f"{'1 file was' if len(left) == 1 else f'{len(left)} files were'} not taken: {_in_words(left)}")
     inputs = _with_unique_names(found, outputs_of)
     if out is not None:
-        _check_inputs_stay(inputs, outputs_of, out)
+        # Also by their first names: `a.png` beside `a.jpg` may be the result of an earlier run.
+        _check_inputs_stay([*found.values(), *inputs], outputs_of, out)
     return inputs
 
 
-def _search(argument: str, out: Path | None) -> list[tuple[Path, Path | None]]:
-    """Files, each with the folder that its name is relative to."""
+def _search(argument: str, out: Path | None, left: dict[Path, str]) -> list[tuple[Path, Path | None]]:
+    """Files, each with the folder that its name is relative to; `left` gets the others, with the reason."""
     if argument == STANDARD_INPUT:
         return [(Path(STANDARD_INPUT), None)]
     path = Path(argument)
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if _is_wanted(file, out)]
-        if not files:
-            raise NotFound(f"no image or video in folder {path} (looked for {', '.join(_SUFFIXES)})")
-        return [(file, path) for file in files]
-    if path.exists():
+        matches, what = list(_walk(path)), f"in folder {path} (looked for {', '.join(_SUFFIXES)})"
+    elif path.exists():
         return [(path, path.parent)]
-    if not glob.has_magic(argument):
+    elif not glob.has_magic(argument):
         raise NotFound(f"no such image: {path}")
-    matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
-    files = [match for match in matches if _is_wanted(match, out)]
+    else:
+        globbed = [Path(match) for match in sorted(glob.glob(_literal_where_it_exists(path), recursive=True))]
+        matches, what = [file for match in globbed for file in _walk(match)], f"matches {argument}"
+        path = Path(os.path.commonpath([match.parent for match in matches])) if matches else path
+    results = os.path.abspath(out) if out and _is_inside(out, path) else None
+    reasons = {match: _why_not(match, results) for match in matches}
+    files = [match for match, reason in reasons.items() if reason is None]
+    not_taken = {match: reason for match, reason in reasons.items() if reason is not None}
     if not files:
-        raise NotFound(f"no image or video matches {argument}")
-    below = Path(os.path.commonpath([file.parent for file in files]))
+        more = f"; not taken: {_in_words(not_taken)}" if not_taken else ""
+        raise NotFound(f"no image or video {what}{more}")
+    left |= not_taken
+    below = path if Path(argument).is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     return [(file, below) for file in files]
 
 
-def _is_wanted(path: Path, out: Path | None) -> bool:
-    if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-        return False
-    return out is None or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(out))
+def _walk(path: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """The file `path`, or all files below the folder `path`, and its hidden folders; links are followed.
+
+    A link to one of the folders `above` is a circle, and not followed.
+    """
+    if not path.is_dir() or (above and path.name.startswith(".")):
+        yield path
+    elif (real := os.path.realpath(path)) not in above:
+        for child in sorted(path.iterdir()):
+            yield from _walk(child, (*above, real))
+
+
+def _literal_where_it_exists(path: Path) -> str:
+    """The pattern `path`, escaped in folders that exist as written: `my photos [2024]/*.png`."""
+    literal, parts = Path(), []
+    for part in path.parts:
+        literal /= part
+        parts.append(glob.escape(part) if literal.exists() else part)
+    return os.path.join(*parts)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    inner, outer = (Path(os.path.abspath(one)) for one in (path, folder))
+    return inner != outer and inner.is_relative_to(outer)
+
+
+def _why_not(path: Path, results: str | None) -> str | None:
+    """Why the file `path` is not taken; None if it is. `results` is a folder whose files are not."""
+    suffix = path.suffix.lower()
+    if results is not None and Path(os.path.abspath(path)).is_relative_to(results):
+        return "in the folder of the results"
+    if path.name.startswith("."):
+        return "hidden"
+    if not path.is_file():
+        return "a broken link" if path.is_symlink() else "not a file"
+    if suffix not in _SUFFIXES:
+        return "neither image nor video"
+    if suffix in _OF_PILLOW and PIL.Image.registered_extensions().get(suffix) not in PIL.Image.OPEN:
+        return f"no decoder of {suffix} is installed, convert it to PNG or JPEG"
+    return None
+
+
+def _in_words(left: Mapping[Path, str]) -> str:
+    """`2 hidden (.a.png, .b.png), 1 neither image nor video (notes.txt)`."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in left.items():
+        by_reason.setdefault(reason, []).append(path.name)
+    words = []
+    for reason, names in by_reason.items():
+        shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+        words.append(f"{len(names)} {reason} ({shown})")
+    return ", ".join(words)
 
 
 def _with_unique_names(found: dict[Path, Input], outputs_of: Callable[[Input], Sequence[str]]) -> list[Input]:

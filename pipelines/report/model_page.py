@@ -70,9 +70,10 @@ def _tiles(model: dpt.DPT) -> list[tuple[str, str, str]]:
     config = model.config
     parameters = sum(parameter.numel() for parameter in model.parameters())
     taps = ", ".join(map(str, config.taps))
+    size = str(config.image_size).strip("()").replace(", ", " by ")
     return [
         ("Parameters", f"{parameters / 1e6:.1f} million", ""),
-        ("Input", f"{config.image_size} px", config.resize_rule.replace("_", " ")),
+        ("Input", f"{size} px", config.resize_rule.replace("_", " ")),
         ("Taps", taps, f"readout: {config.readout}"),
     ]
 

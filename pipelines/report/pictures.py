@@ -121,7 +121,7 @@ def by_resolution(model: dpt.DPT, samples: Sequence[Sample]) -> dict[int, float]
         return _counts(model, samples, predictions).result()["miou"]
 
     divisor = model.size_divisor
-    sides = sorted({round(model.config.image_size * step / divisor) * divisor for step in FIGURE_4_STEPS})
+    sides = sorted({round(model.config.side * step / divisor) * divisor for step in FIGURE_4_STEPS})
     return {side: metric(side) for side in sides}
 
 

@@ -36,16 +36,18 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
         TrackingError, NotFound: if there is none.
         BadModel: if it cannot be read.
     """
-    if reference.startswith(tracking.MODEL_SCHEME):
-        return dpt.load_model(tracking.fetch_model(reference))
     try:
+        if reference.startswith(tracking.MODEL_SCHEME):
+            return dpt.load_model(tracking.fetch_model(reference))
         return dpt.load_weights(reference, name)
     except FileNotFoundError as error:
         raise NotFound(
             f"no model at {reference}: expected a folder, a checkpoint, hf-hub:OWNER/NAME, "
             f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
         ) from error
-    except ValueError as error:
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # among others a download that fails
         raise BadModel(f"{reference}: {error}") from error
 
 

@@ -37,9 +37,9 @@ from PIL import Image
 from pydantic import BaseModel
 from sqlalchemy.engine import URL, make_url
 
-import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from dpt.config import ModelConfig
 from dpt.weights.folder import CONFIG, read_config
 from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config_files import to_yaml
@@ -52,8 +52,6 @@ _ANSWER_SECONDS = 10
 _PARAMS_A_REQUEST = 100
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")
 _PACKAGES = (*_MODEL_PACKAGES, "ray", "mlflow")
-_OUTPUTS = {"depth": "inverse_depth", "segmentation": "classes"}
-"""Task of a model → the column of its predictions, see `pipelines.tracking.served_model`."""
 
 
 class TrackingError(UserError):
@@ -313,11 +311,13 @@ def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> I
 def log_model(run: Run, folder: Path) -> str:
     """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI.
 
-    Its tags say what it predicts (`pipelines.tracking.model_kind`).
+    Its signature has a column named by the quantity that it predicts; its tags say what that is
+    (`pipelines.tracking.model_kind`).
     """
     connect()
-    config = read_config(folder)
-    room, columns = Path(__file__).parent, ("image", _OUTPUTS[config["task"]])
+    config = ModelConfig.from_dict(read_config(folder))
+    room, columns = Path(__file__).parent, ("image", config.quantity)
+    kind = ModelKind.of(config).tags
     image, prediction = (Schema([ColSpec(DataType.binary, name)]) for name in columns)  # encoded files
     # The run becomes MLflow's active one, without being ended.
     status = MlflowClient().get_run(run.run_id).info.status
@@ -330,8 +330,9 @@ def log_model(run: Run, folder: Path) -> str:
             artifacts={"model": str(folder)},
             code_paths=[str(room.parents[1] / "dpt")],
             signature=ModelSignature(image, prediction),
+            metadata=kind,
+            tags=kind,
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
-            tags=ModelKind.of(dpt.ModelConfig.from_dict(config)).tags,
         )
     MlflowClient().update_run(run.run_id, status=status)
     return str(info.model_uri)

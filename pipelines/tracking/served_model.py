@@ -1,4 +1,4 @@
-"""The model as the registry serves it: encoded images in, inverse depth or classes out.
+"""The model as the registry serves it: encoded images in; depth, inverse depth or classes out.
 
 MLflow stores this file unchanged ("models from code") beside safetensors weights, so that loading a
 registered model unpickles nothing. It needs only the `dpt` package, which is stored with it.
@@ -17,11 +17,12 @@ from mlflow.pyfunc import PythonModel
 import dpt
 from dpt.predict.bit_depth import decode_photo
 from dpt.predict.classes import predict_classes
+from dpt.predict.colours import UNLABELLED
 from dpt.predict.depth import predict_inverse_depth
 
 
 class RegisteredDPT(PythonModel):
-    """Predicts inverse depth of encoded images, or with a segmentation model the classes of their pixels."""
+    """Predicts depth or inverse depth of encoded images, or classes of their pixels, as its model does."""
 
     def load_context(self, context: Any) -> None:
         """Load the model; MLflow's `context` has the folder it was logged with as the artifact `model`."""
@@ -33,22 +34,29 @@ class RegisteredDPT(PythonModel):
         The `model_input` has one column, `image`: the bytes of a JPEG or PNG file.
 
         Returns:
-            One column of the bytes of .npy files: `inverse_depth`, (H, W) float32, larger is nearer, up to an
-            unknown scale and shift; of a segmentation model `classes`, (H, W) uint8 indices into
-            the config's `class_names`.
+            One column of the bytes of .npy files, named by the model's quantity: `depth`, (H, W) float32
+            metres; `inverse_depth`, (H, W) float32, larger is nearer, in 1/metres or up to an unknown scale
+            and shift (the model's description says which); `classes`, (H, W) uint8 indices into the config's
+            `class_names`.
 
         Raises:
-            ValueError: if bytes are not an image.
+            ValueError: naming the row, if bytes are not an image, or the prediction is not finite.
         """
-        column = "classes" if self._model.config.task == "segmentation" else "inverse_depth"
-        return pd.DataFrame({column: [self._predict_one(bytes(data)) for data in model_input["image"]]})
+        found = [self._predict_one(bytes(data), row) for row, data in enumerate(model_input["image"])]
+        return pd.DataFrame({self._model.config.quantity: found})
 
-    def _predict_one(self, data: bytes) -> bytes:
-        image, _ = decode_photo(data)
+    def _predict_one(self, data: bytes, row: int) -> bytes:
+        try:
+            image, _ = decode_photo(data)
+        except ValueError as error:
+            raise ValueError(f"image of row {row}: {error}") from error
         if self._model.config.task == "segmentation":
             (prediction,) = predict_classes(self._model, [image])
         else:
             prediction = predict_inverse_depth(self._model, image)
+        classes = prediction.dtype == np.uint8
+        if not (np.all(prediction != UNLABELLED) if classes else np.isfinite(prediction).all()):
+            raise ValueError(f"image of row {row}: the model predicts no finite number")
         buffer = io.BytesIO()
         np.save(buffer, prediction, allow_pickle=False)
         return buffer.getvalue()

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict
 
 from dpt.ema import MovingAverage
-from dpt.weights.folder import CONFIG, WEIGHTS
+from dpt.weights.folder import CONFIG, WEIGHTS, save_safetensors
 
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -115,7 +115,7 @@ def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
     if name == CONFIG:
         path.write_text(json.dumps(snapshot.model_config, indent=1))
     else:
-        save_file(snapshot.tensors[name], path)
+        save_safetensors(snapshot.tensors[name], path)
 
 
 def digest_of(path: Path) -> str:

@@ -149,7 +149,7 @@ def draw_worst(
 
 
 def _work(settings: ZeroShotConfig, model: dpt.DPT, entry: FoundSet, positions: Sequence[int]) -> Work:
-    side, rule = settings.side or model.config.image_size, settings.rule or entry.description.rule
+    side, rule = settings.side or model.config.side, settings.rule or entry.description.rule
     chosen = replace(entry, samples=tuple(entry.samples[position] for position in positions))
     return Work(chosen, positions, (side, rule, model.size_divisor))
 

@@ -3,12 +3,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
+from urllib.error import URLError
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import RepositoryNotFoundError
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
@@ -89,6 +91,34 @@ def test_what_is_no_checkpoint_is_named(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(BadModel, match=f"{name} is not a readable checkpoint"):
         load_model(str(tmp_path / name))
+
+
+def test_a_hub_that_cannot_be_reached_is_not_a_wrong_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BadModel, match=r"hf-hub:Intel/dpt-large: Hugging Face cannot be reached"):
+        load_model("hf-hub:Intel/dpt-large")
+    answer = Mock(side_effect=URLError("no route"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", answer)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(BadModel, match=r"https://x\.org/a\.pt: .*no route"):
+        load_model("https://x.org/a.pt")
+
+
+def test_a_name_that_the_hub_does_not_know_is_a_wrong_name(monkeypatch):
+    unknown = RepositoryNotFoundError("404", response=Mock(headers={}))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", Mock(side_effect=unknown))
+    with pytest.raises(NotFound, match="no model at hf-hub:Intel/dpt-larg: expected"):
+        load_model("hf-hub:Intel/dpt-larg")
+
+
+def test_metres_are_said_by_a_conversion(tmp_path, capfd):
+    metric = dpt.create_model("dpt_tiny", scale=0.000305, shift=0.1378, invert=True)
+    dpt.save_model(metric, tmp_path / "ours")
+    printed = said("convert", tmp_path / "ours", tmp_path / "hf", "--to", "huggingface")
+    assert "predicts depth in metres" in printed
+    told = "transformers gives d where this model predicts depth in metres: 1 / (0.000305 · d + 0.1378)"
+    assert told in printed + capfd.readouterr().err
 
 
 def test_folders_that_hold_no_model_are_named(tmp_path):

@@ -13,10 +13,12 @@ from dpt.predict.classes import predict_classes
 from dpt.predict.depth import predict_inverse_depth
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
-from pipelines.predict import BadImage, predict, predict_one, read_image
+from pipelines.predict import BadImage, BadPrediction, predict, predict_one, read_image
 from pipelines.prediction.inputs import Input
-from pipelines.prediction.video import read_frames, writing_video
+from pipelines.prediction.video import Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
+from tests.support.commands import said
+from tests.support.videos import FASTSTART, encoded, noise
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +167,7 @@ def video(path: Path, frames: int, height: int, width: int) -> Path:
     with writing_video(path) as write_frame:
         for number in range(frames):
             picture = np.broadcast_to(np.roll(ramp, 4 * number)[None, :, None], (height, width, 3))
-            write_frame(picture, number, Fraction(1, 10))
+            write_frame(Frame(picture, number, 1, Fraction(1, 10)))
     return path
 
 
@@ -191,6 +193,96 @@ def test_a_video_that_breaks_off_is_named_and_leaves_no_half_video(model, tmp_pa
     assert found[good] is None
     assert str(found[broken]).startswith(f"{broken} is not a readable video: ")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good_colour.mp4"]
+
+
+def test_frames_before_a_break_are_painted_and_the_break_is_said(model, tmp_path):
+    clip = encoded(tmp_path / "in" / "clip.mp4", [noise(seed) for seed in range(60)], options=FASTSTART)
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    (outcome,) = predict(PredictConfig(batch_size=4), model, [str(clip)], str(tmp_path / "out"))
+    painted = list(read_frames(tmp_path / "out" / "clip_colour.mp4"))
+    assert 20 < len(painted) < 40
+    assert outcome.problem == f"{clip} breaks off after {len(painted)} of 60 frames"
+    assert outcome.written == ("clip_colour.mp4",)
+
+
+@pytest.fixture
+def broken(model) -> dpt.DPT:
+    """A model with one weight that is NaN."""
+    other = dpt.create_model("dpt_tiny").eval()
+    other.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        other.head.conv2.weight[0, 0, 0, 0] = torch.nan
+    return other
+
+
+def test_a_prediction_that_is_not_finite_is_an_error_that_names_the_image(broken, segmentation, tmp_path):
+    path, clip = photo(tmp_path / "a.png", 32, 32), video(tmp_path / "clip.mp4", 2, 32, 32)
+    found = results(PredictConfig(batch_size=2), broken, tmp_path / "out", path, clip)
+    for source, where in ((path, path), (clip, f"{clip}, frame 0")):
+        assert str(found[source]).startswith(
+            f"{where}: the model predicts no finite number for 1024 of 1024 "
+        )
+    assert not list((tmp_path / "out").rglob("*.*"))
+    with pytest.raises(BadPrediction, match=r"a\.png: the model predicts no finite number"):
+        predict_one(PredictConfig(write=("npy",)), broken, [str(path)])
+    labels = dpt.DPT(segmentation.config).eval()
+    with torch.no_grad():
+        labels.head.conv2.weight[0] = torch.inf
+    for inference in (InferenceSection(), InferenceSection(scales=(1.0,))):
+        found = results(PredictConfig(inference=inference), labels, tmp_path / "out", path)
+        assert "no finite number" in str(found[path])
+
+
+def test_metres_are_said_with_each_prediction_and_at_the_end(model, tmp_path):
+    metric = dpt.create_model("dpt_tiny", scale=0.3, shift=0.2, invert=True).eval()
+    metric.load_state_dict(model.state_dict())
+    dpt.save_model(metric, tmp_path / "model")
+    path = photo(tmp_path / "a.png", 32, 32)
+    printed = said(
+        "predict", path, "--model", tmp_path / "model", "--out", tmp_path / "out", "--write", "npy"
+    )
+    depth = np.load(tmp_path / "out" / "a.npy")
+    assert f"a.npy ({depth.min():.3g} to {depth.max():.3g} m)" in printed
+    assert "1 of 1 predicted: depth in metres" in printed
+    dpt.save_model(model, tmp_path / "relative")
+    printed = said("predict", path, "--model", tmp_path / "relative", "--out", tmp_path / "out")
+    assert "1 of 1 predicted: inverse depth up to an unknown scale and shift, larger is nearer" in printed
+
+
+@pytest.mark.parametrize("suffix", ["gif", "avif", "jfif", "webp", "tiff", "ppm"])
+def test_whatever_pillow_reads_is_predicted(model, tmp_path, suffix):
+    picture = Image.fromarray(np.tile(np.linspace(0, 255, 48, dtype=np.uint8), (32, 1))).convert("RGB")
+    path = tmp_path / "in" / f"a.{suffix}"
+    path.parent.mkdir()
+    picture.save(path, "JPEG" if suffix == "jfif" else None)
+    with Image.open(path) as again:
+        expected = np.asarray(again.convert("RGB")).astype(int)
+    assert np.abs(read_image(Input(path, "")).astype(int) - expected).max() <= 4
+    assert results(PredictConfig(), model, tmp_path / "out", tmp_path / "in") == {path: None}
+    assert np.load(tmp_path / "out" / "a.npy").shape == (32, 48)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tiff", "webp"])
+def test_of_several_pictures_in_a_file_the_first_is_predicted_and_it_is_said(model, tmp_path, suffix):
+    frames = [Image.new("RGB", (40, 32), (level, 0, 0)) for level in (250, 20, 90)]
+    path = tmp_path / f"a.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    assert read_image(Input(path, ""))[5, 5, 0] > 200
+    (outcome,) = predict(PredictConfig(), model, [str(path)], str(tmp_path / "out"))
+    assert outcome.content == "the first of its 3 pictures"
+
+
+def test_an_image_is_turned_by_its_exif_orientation_whoever_decodes_it(tmp_path):
+    shown = np.zeros((48, 64, 3), np.uint8)
+    shown[:24, :20] = 255
+    for suffix in ("jpg", "avif", "webp", "png", "tiff"):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # stored turned to the left
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(np.ascontiguousarray(np.rot90(shown))).save(path, exif=exif)
+        image = read_image(Input(path, ""))
+        assert image.shape == shown.shape
+        assert np.corrcoef(image.ravel(), shown.ravel())[0, 1] > 0.95, suffix
 
 
 def test_one_image_becomes_one_file_of_bytes(model, tmp_path):

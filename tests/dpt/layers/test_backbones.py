@@ -1,5 +1,7 @@
 """Taps against the networks they are taken from, untouched as timm builds them."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
@@ -80,11 +82,38 @@ def test_positions_are_resampled_bilinearly_to_the_image():
     expected = upper * (1 - fy) + lower * fy
     torch.testing.assert_close(positions[0, 1 * 7 + 5], expected)
     torch.testing.assert_close(backbone.positions(4, 4)[1], table[:, 1:])
-    settings = {"arguments": SHALLOW, "interpolation": "bicubic"}
-    bicubic = create_backbone("vit_tiny_patch16_224", (1, 2, 3, 4), **settings)
-    bicubic.load_state_dict(backbone.state_dict())
-    expected = F.interpolate(grid, size=(3, 7), mode="bicubic").flatten(2).transpose(1, 2)
-    torch.testing.assert_close(bicubic.positions(3, 7)[1], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("standardisation", "formula"), [
+    ("released", lambda w, mean, std: (w - mean) / (std + 1e-5)),  # timm 0.4.5, layers/std_conv.py
+    ("timm", lambda w, mean, std: (w - mean) / (std**2 + 1e-8).sqrt()),
+])  # fmt: skip
+def test_weights_of_the_hybrid_are_standardised_as_asked(standardisation, formula):
+    arguments = {**SHALLOW, "img_size": 64}
+    settings = {"arguments": arguments, "standardisation": standardisation}
+    name = "vit_base_r50_s16_384"
+    backbone = seeded(create_backbone, name, ("R0", "R1", 2, 4), **settings).double()
+    untouched = timm.create_model(name, num_classes=0, **arguments).double().eval()
+    untouched.load_state_dict(backbone.vit.state_dict(), strict=False)
+    for module in untouched.modules():
+        if isinstance(module, timm.layers.StdConv2dSame):
+            w = module.weight
+            mean, std = w.mean(dim=(1, 2, 3), keepdim=True), w.std(dim=(1, 2, 3), keepdim=True, correction=0)
+            module.weight.copy_(formula(w, mean, std))
+            module.forward = partial(plain_convolution, module)
+    images = torch.randn(1, 3, 64, 96, dtype=torch.float64)
+    expected = untouched.patch_embed(images)
+    found = backbone.embed(images)[1].flatten(1, 2)
+    assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+def plain_convolution(module, x):
+    """A convolution with "same" padding, without standardisation."""
+    steps = zip(x.shape[-2:], module.kernel_size, module.stride, strict=True)
+    high, wide = (max(0, stride * (-(-side // stride) - 1) + kernel - side) for side, kernel, stride in steps)
+    x = F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2))
+    return F.conv2d(x, module.weight, module.bias, module.stride)
 
 
 @torch.no_grad()

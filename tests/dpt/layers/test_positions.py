@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import dpt
 from dpt.layers.positions import REMEMBERED, PositionGrid
@@ -28,6 +29,31 @@ def resampled(monkeypatch):
 def model():
     torch.manual_seed(0)
     return dpt.create_model("dpt_tiny").eval()
+
+
+def of_dinov2(table, side, height, width):
+    """`interpolate_pos_encoding` of facebookresearch/dinov2, without the class token."""
+    if height == width == side:
+        return table
+    grid = table if table.dtype == torch.float64 else table.float()
+    grid = grid.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    factors = (height + 0.1) / side, (width + 0.1) / side
+    grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", antialias=False)
+    assert grid.shape[-2:] == (height, width)
+    return grid.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)
+
+
+@pytest.mark.parametrize(
+    "size", [(37, 49), (37, 37), (49, 37), (37, 36), (20, 90), (1, 2), (5, 37), (111, 74)]
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_positions_of_depth_anything_are_dinov2s(size, dtype):
+    torch.manual_seed(0)
+    table = torch.randn(1, 37 * 37, 8).to(dtype)
+    found, expected = PositionGrid((37, 37), "bicubic")(table, *size), of_dinov2(table, 37, *size)
+    assert found.dtype == dtype
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-3}[dtype]
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_every_size_is_resampled_once(model, resampled):

@@ -38,6 +38,21 @@ def test_a_prediction_is_the_released_recipe(model):
     assert np.abs(wider - expected.numpy()).max() > 1e-4
 
 
+@pytest.mark.parametrize(("rule", "corners"), [("bilinear", False), ("bilinear_aligned", True)])
+def test_depth_anything_is_brought_to_the_image_bilinearly(model, rule, corners):
+    """V1: `F.interpolate(…, align_corners=False)` of run.py; V2: `align_corners=True` of infer_image."""
+    other = dpt.create_model("dpt_tiny", output_resize=rule).eval()
+    other.load_state_dict(model.state_dict())
+    image = picture(50, 100)
+    pixels = torch.from_numpy(resize_image(image, 64, 128))[None]
+    with torch.inference_mode():
+        expected = model(normalise(pixels, model.mean, model.std))
+    expected = F.interpolate(expected[:, None], size=(50, 100), mode="bilinear", align_corners=corners)[0, 0]
+    np.testing.assert_allclose(predict_inverse_depth(other, image), expected, rtol=1e-6)
+    version = "depth_anything_v2_small" if corners else "depth_anything_small"
+    assert dpt.zoo.MODELS[version].config.output_resize == rule
+
+
 def test_a_batch_is_its_images(model):
     images = [picture(64, 96, 0), picture(66, 100, 1), picture(65, 95, 2)]
     batch = predict_batch(model, images)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dpt.predict.transforms import network_size, normalise, resize_image
+from dpt.zoo import MODELS
 
 
 @pytest.mark.parametrize(("width", "height", "rule", "expected"), [
@@ -19,6 +20,24 @@ from dpt.predict.transforms import network_size, normalise, resize_image
 ])  # fmt: skip
 def test_sizes_are_those_of_the_released_code(width, height, rule, expected):
     assert network_size(height, width, rule=rule) == expected[::-1]
+
+
+@pytest.mark.parametrize(("name", "width", "height", "expected"), [
+    ("dpt_hybrid_kitti", 1242, 375, (1216, 352)),
+    ("dpt_hybrid_kitti", 1216, 352, (1216, 352)),
+    ("dpt_hybrid_nyu", 640, 480, (640, 480)),
+    ("dpt_hybrid_nyu", 480, 640, (352, 480)),
+    ("dpt_hybrid_nyu", 1920, 1080, (864, 480)),
+])  # fmt: skip
+def test_metric_models_have_a_width_and_a_height(name, width, height, expected):
+    """As `Resize(net_w, net_h, resize_method="minimal")` of the authors: run_monodepth.py, transforms.py."""
+    net_width, net_height = {"dpt_hybrid_kitti": (1216, 352), "dpt_hybrid_nyu": (640, 480)}[name]
+    scale_height, scale_width = net_height / height, net_width / width
+    scale = scale_width if abs(1 - scale_width) < abs(1 - scale_height) else scale_height
+    assert expected == tuple(int(np.round(scale * side / 32) * 32) for side in (width, height))
+    config = MODELS[name].config
+    found = network_size(height, width, config.image_size, config.resize_rule)
+    assert found == expected[::-1]
 
 
 @pytest.mark.parametrize("rule", ["minimal", "lower_bound", "upper_bound"])

@@ -41,6 +41,24 @@ def test_weights_that_do_not_fit_are_refused_key_by_key(saved):
     assert "misshapen: head.conv3.bias is [7], should be [1]" in message
 
 
+@pytest.mark.parametrize("place", [-1, -1000, 0.5])
+def test_one_flipped_bit_of_the_weights_is_noticed(saved, place):
+    _, folder = saved
+    path = folder / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data)) if isinstance(place, float) else place] ^= 0x40
+    path.write_bytes(data)
+    for source in (folder, path):
+        with pytest.raises(ValueError, match=r"weights\.safetensors is damaged: the weights differ"):
+            dpt.load_weights(source)
+
+
+def test_weights_without_a_digest_are_read(saved):
+    model, folder = saved
+    save_file(load_file(folder / "weights.safetensors"), folder / "weights.safetensors")
+    assert dpt.load_model(folder).config == model.config
+
+
 def test_a_config_with_an_unknown_key_is_refused(saved):
     _, folder = saved
     config = json.loads((folder / "config.json").read_text())

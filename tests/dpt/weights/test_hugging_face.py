@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -156,7 +157,9 @@ def test_large_agrees():
 @pytest.mark.parametrize(("layers", "side"), SIZES)
 def test_hybrid_agrees_and_round_trips(layers, side, tmp_path):
     model = theirs(side=side, **HYBRID, **layers)
-    ours = from_tensors(model.state_dict(), "model.safetensors", **taps_of(model))
+    # transformers standardises weights as timm does today, not as the published ones need it
+    settings = taps_of(model) | {"weight_standardisation": "timm"}
+    ours = from_tensors(model.state_dict(), "model.safetensors", **settings)
     images = torch.randn(1, 3, side, side)
     assert_same(ours(images), model(images).predicted_depth)
     wide = torch.randn(1, 3, side // 2, side)
@@ -179,7 +182,10 @@ def test_hybrid_agrees_and_round_trips(layers, side, tmp_path):
 )
 def test_segmentation_agrees(settings, side):
     model = theirs("SemanticSegmentation", side, **settings, **ADE20K)
-    ours = from_tensors(model.state_dict(), "model.safetensors", **taps_of(model))
+    overrides = taps_of(model)
+    if model.config.is_hybrid:
+        overrides["weight_standardisation"] = "timm"
+    ours = from_tensors(model.state_dict(), "model.safetensors", **overrides)
     images = torch.randn(1, 3, side, side)
     penultimate = []
     block = model.neck.fusion_stage.layers[2]
@@ -192,6 +198,38 @@ def test_segmentation_agrees(settings, side):
     ours.training = True  # returns the auxiliary logits; its parts stay in evaluation mode
     for output, expected in zip(ours(images), (logits, auxiliary), strict=True):
         assert_same(output, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [
+    {"scale": 0.000305, "shift": 0.1378, "invert": True, "image_size": (640, 480)},
+    {"scale": 0.5, "shift": 0.01, "mean": (0.1, 0.2, 0.3), "resize_rule": "upper_bound"},
+    {},
+])  # fmt: skip
+def test_what_transformers_has_no_key_for_is_kept_and_read_back(settings, tmp_path):
+    torch.manual_seed(0)
+    ours = dpt.create_model("dpt_tiny", **settings).eval()
+    dpt.save_hugging_face(ours, tmp_path / "there")
+    again = dpt.load_weights(tmp_path / "there")
+    assert again.config == ours.config
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(again(images), ours(images))
+    plain = json.loads((tmp_path / "there" / "config.json").read_text())
+    assert plain["dpt_on_ray"]["predicts"] == ours.config.meaning
+
+    # transformers' own copy keeps them, and its numbers are ours before scale and shift
+    model = transformers.DPTForDepthEstimation.from_pretrained(tmp_path / "there").eval()
+    inverse = settings.get("scale", 1.0) * model(images).predicted_depth + settings.get("shift", 0.0)
+    assert_close = torch.testing.assert_close
+    assert_close(1 / inverse if settings.get("invert") else inverse, ours(images), rtol=1e-5, atol=1e-6)
+    model.save_pretrained(tmp_path / "theirs")
+    assert dpt.load_weights(tmp_path / "theirs").config == ours.config
+
+
+@pytest.mark.parametrize("settings", [{"max_depth": 20.0}, {"head_align_corners": False}])
+def test_what_transformers_cannot_compute_is_refused(settings, tmp_path):
+    with pytest.raises(ValueError, match="transformers has no DPT"):
+        dpt.save_hugging_face(dpt.create_model("dpt_tiny", **settings), tmp_path / "there")
 
 
 @pytest.mark.parametrize("names", [("wall", "sky", "tree"), ()])
@@ -228,9 +266,21 @@ def test_depth_anything_agrees():
     authors = {depth_anything_name(key): tensor for key, tensor in tensors.items()}
     ours = from_tensors(authors, "depth_anything_v2_vits.pth")
     assert ours.config == dpt.zoo.MODELS["depth_anything_v2_small"].config
-    for size in ((518, 518), (70, 126)):
+    # transformers resamples positions by size; the authors by these factors
+    model.backbone.embeddings.interpolate_pos_encoding = partial(authors_positions, model.backbone.embeddings)
+    for size in ((518, 518), (70, 126), (518, 686)):
         images = torch.randn(1, 3, *size)
         assert_same(ours(images), model(images).predicted_depth)
+
+
+def authors_positions(embeddings, tokens, height, width):
+    """As DINOv2's `interpolate_pos_encoding`: factors ((h + 0.1) / 37, (w + 0.1) / 37), bicubic."""
+    h, w, table = height // 14, width // 14, embeddings.position_embeddings
+    if (h, w) == (37, 37):
+        return table
+    grid = table[:, 1:].reshape(1, 37, 37, -1).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid, scale_factor=((h + 0.1) / 37, (w + 0.1) / 37), mode="bicubic")
+    return torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
 def depth_anything_name(key):

@@ -1,5 +1,8 @@
 """Exported programs take other sizes than the one they were traced at, and give the same numbers."""
 
+import json
+
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -8,12 +11,14 @@ import dpt
 from dpt.weights.onnx import export_program, save_onnx
 from tests.support.models import SHALLOW_HYBRID
 
-SIZES = [(1, 64, 160), (3, 192, 64)]
+SIZES = [(1, 64, 160), (3, 192, 64), (1, 64, 64)]
 
 
 MODELS = {
     "vit": {},
     "hybrid": SHALLOW_HYBRID,
+    "released hybrid": {**SHALLOW_HYBRID, "weight_standardisation": "released"},
+    "dinov2": {"position_interpolation": "bicubic"},
     "cnn": {"backbone": "resnet18", "fusion": "midas", "head_align_corners": False},
 }
 
@@ -34,7 +39,8 @@ def test_programs_take_any_size(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["vit", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("hybrid", "cnn"))]
+    "kind",
+    ["vit", *(pytest.param(kind, marks=pytest.mark.slow) for kind in MODELS if kind != "vit")],
 )
 def test_onnx_files_take_any_size(kind, tmp_path):
     model = build(kind)
@@ -46,6 +52,9 @@ def test_onnx_files_take_any_size(kind, tmp_path):
         with torch.no_grad():
             expected = model(images)
         torch.testing.assert_close(torch.from_numpy(prediction), expected, rtol=1e-4, atol=1e-5)
+    said = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
+    assert (said["quantity"], said["unit"]) == ("inverse_depth", "relative")
+    assert dpt.ModelConfig.from_dict(json.loads(said["config"])) == model.config
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -1,12 +1,18 @@
+import io
 from contextlib import nullcontext
 from pathlib import Path
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
+from PIL import Image
 
 import dpt
 from datasets_prep.manifest import open_datasets
+from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import TrainConfig
 from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
@@ -56,6 +62,44 @@ def test_a_published_model_is_found_by_its_alias_which_can_move(run, tmp_path):
     assert fetched == saved
     assert tracking.fetch_model("models:/dpt/1").is_dir()
     assert MlflowClient().get_model_version_by_alias("dpt", "champion").version in {2, "2"}
+
+
+@pytest.mark.parametrize(("settings", "column", "unit", "words"), [
+    ({"invert": True, "scale": 0.3, "shift": 0.2}, "depth", "m", "depth in metres"),
+    ({"scale": 0.3, "shift": 0.2}, "inverse_depth", "1/m", "inverse depth in 1/metres, larger is nearer"),
+    ({"task": "segmentation", "classes": 3, "batch_norm": True}, "classes", "class", "indices of 3 classes"),
+])  # fmt: skip
+def test_a_registered_model_says_what_it_predicts(run, tmp_path, settings, column, unit, words):
+    model = dpt.create_model("dpt_tiny", **settings).eval()
+    dpt.save_model(model, tmp_path / "model")
+    tracking.log_model(run, tmp_path / "model")
+    published = publish("mine", "metres", None)
+    version = MlflowClient().get_model_version("metres", str(published.version))
+    assert (version.tags["quantity"], version.tags["unit"]) == (column, unit)
+    assert version.description == f"Predicts {words}."
+    served = mlflow.pyfunc.load_model(published.uri)
+    assert served.metadata.signature.outputs.input_names() == [column]
+    assert served.metadata.metadata["predicts"] == words
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    found = served.predict(pd.DataFrame({"image": [png.getvalue()]}))
+    assert list(found) == [column]
+    if column != "classes":
+        values = np.load(io.BytesIO(found[column][0]))
+        np.testing.assert_allclose(values, predict_inverse_depth(model, image), rtol=1e-4)
+
+
+def test_a_served_model_that_predicts_nothing_finite_says_for_which_row(run, tmp_path):
+    model = dpt.create_model("dpt_tiny").eval()
+    with torch.no_grad():
+        model.head.conv3.bias.fill_(torch.nan)
+    dpt.save_model(model, tmp_path / "model")
+    served = mlflow.pyfunc.load_model(tracking.log_model(run, tmp_path / "model"))
+    png = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(png, "PNG")
+    with pytest.raises(ValueError, match="image of row 0: the model predicts no finite number"):
+        served.predict(pd.DataFrame({"image": [png.getvalue()]}))
 
 
 def test_what_is_not_there_is_refused(run):
