@@ -97,10 +97,10 @@ class RejectionRules(Section):
         consistent_share: share of the pixels that must disagree less than that.
     """
 
-    vertical: float = Field(2.0, gt=0.0, le=1000.0)
+    vertical: float = Field(2.0, gt=0.0, le=1e9)
     vertical_share: float = Field(0.1, gt=0.0, le=1.0)
     horizontal_range: float = Field(10.0, ge=0.0, le=8192.0)
-    uncertainty: float = Field(2.0, gt=0.0, le=1000.0)
+    uncertainty: float = Field(2.0, gt=0.0, le=1e9)
     consistent_share: float = Field(0.7, ge=0.0, lt=1.0)
 
 

@@ -327,6 +327,8 @@ def read_image(source: Input) -> Image:
     data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
     try:
         image, bits = _decoded(data)
+    except PIL.UnidentifiedImageError as error:
+        raise BadImage(f"{source.where} is not a readable image") from error
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise BadImage(f"{source.where} is not a readable image: {error}") from error
     if bits is not None:

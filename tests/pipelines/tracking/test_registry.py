@@ -13,10 +13,12 @@ from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import LoggedModelOutput
+from rich.console import Console
 
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
 from datasets_prep.storage.folder import Folder
+from pipelines.cli import registry as cli_registry
 from pipelines.config import PredictConfig
 from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
@@ -274,6 +276,7 @@ def test_what_a_model_predicts_goes_with_it_to_the_registry(overrides, kind, dat
     version = MlflowClient().get_model_version("dpt", "1")
     assert version.description == f"Predicts {kind['predicts']}."
     assert version.tags == {**kind, "git_commit": "0123456789abcdef-dirty"}
+    monkeypatch.setattr(cli_registry, "console", Console(width=160))
     table = said("models", "dpt")
     assert kind["unit"] in table
     assert "01234567-dirty" in table
