@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 
 import dpt
-from datasets_prep.errors import UserError
-from datasets_prep.formats.pictures import encode_png, note_stretched
+from datasets_prep.errors import BadSample, UserError
+from datasets_prep.formats.pictures import check_aspect, encode_png, note_stretched
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
 from dpt.predict.bit_depth import NotDecoded, decode_photo
@@ -327,6 +327,9 @@ def read_image(source: Input) -> Image:
     data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
     try:
         image, bits = _decoded(data)
+        check_aspect(*image.shape[:2])
+    except BadSample as error:
+        raise BadImage(f"{source.where}: {error}") from error
     except PIL.UnidentifiedImageError as error:
         raise BadImage(f"{source.where} is not a readable image") from error
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:

@@ -46,7 +46,9 @@ def decode_map(data: bytes, ending: str, role: str, channel: str | None) -> NDAr
 
 
 def _decode_exr(data: bytes, role: str, channel: str | None) -> NDArray[np.float32]:
-    return maps.decode_exr(data, role, _EXR_CHANNELS if channel is None else (channel,))
+    if channel is not None:
+        return maps.decode_exr(data, role, (channel,), or_single=False)
+    return maps.decode_exr(data, role, _EXR_CHANNELS)
 
 
 def _decode_npz(data: bytes, role: str, channel: str | None) -> NDArray[Any]:

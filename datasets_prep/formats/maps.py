@@ -127,10 +127,13 @@ def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArra
     return np.frombuffer(data, "<f4").reshape(height, width).astype(np.float32)
 
 
-def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.float32]:
+def decode_exr(
+    data: bytes, role: str, channels: Sequence[str], or_single: bool = True
+) -> NDArray[np.float32]:
     """Decode one channel of the single-part OpenEXR file `data`; errors begin with `role`.
 
-    The `channels` are names in order of preference; if the file has none of them, its only channel is taken.
+    The `channels` are names in order of preference; if the file has none of them, with `or_single` its only
+    channel is taken.
     Returns (H, W) float32, the display window: its pixels are those of the picture; where the data window
     does not cover it there is NaN. Raises BadSample if it is damaged, has several parts, or none of the
     channels.
@@ -153,7 +156,9 @@ def decode_exr(data: bytes, role: str, channels: Sequence[str]) -> NDArray[np.fl
         raise BadSample(f"{role} EXR damaged: {error}") from error
     if len(parts) != 1:
         raise BadSample(f"{role} EXR has {len(parts)} parts, expected one")
-    names = [name for name in channels if name in found] or (list(found) if len(found) == 1 else [])
+    names = [name for name in channels if name in found] or (
+        list(found) if or_single and len(found) == 1 else []
+    )
     if not names:
         raise BadSample(f"{role} EXR has channels {sorted(found)!r:.200}, expected {' or '.join(channels)}")
     values = found[names[0]].pixels

@@ -12,7 +12,7 @@ from datasets_prep.formats.pictures import check_size, decode_rgb, encode_png, i
 ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "tif", "tiff")
 
 _ORIENTATION_TAG = 0x0112
-_PNG_MAGIC, _JPEG_MAGIC = b"\x89PNG", b"\xff\xd8"
+_PNG_MAGIC, _JPEG_MAGIC, _EXIF = b"\x89PNG", b"\xff\xd8", b"Exif\0\0"
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA")  # Pillow's names for pixels of 8 bits
 
 
@@ -62,14 +62,15 @@ def _orientation_of(data: bytes) -> int:
     """Of a JPEG, or of the content of a PNG's chunk `eXIf`."""
     from PIL import Image
 
+    # Not by opening the JPEG: stray bytes between its segments, harmless to the picture, would hide the tag.
+    start = data.find(_EXIF) if data.startswith(_JPEG_MAGIC) else 0
+    if start < 0:
+        return 1
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if data.startswith(_JPEG_MAGIC):
-                exif = Image.open(io.BytesIO(data), formats=["JPEG"]).getexif()
-            else:
-                exif = Image.Exif()
-                exif.load(data)
+            exif = Image.Exif()
+            exif.load(data[start:])
             return _valid(exif.get(_ORIENTATION_TAG))
     except Exception:  # damaged metadata, for which the library raises anything: the photo may be good
         return 1

@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample, Note
 from datasets_prep.formats.jpeg import plain_versions
 
+MAX_ASPECT = 20
+"""Largest ratio of an image's sides. A photo of 10x2000 pixels would become 384x76,800, which takes 7 GB;
+panoramas have up to 10:1."""
+
 MAX_PIXELS = 8192 * 6144
 """Larger pictures are refused by their header alone, so that no file can require more than about 1.5 GiB in
 all steps of an ingest. It is the size of a 50-megapixel camera; the largest published pictures (ETH3D) have
@@ -161,6 +165,14 @@ def check_size(height: int, width: int, role: str) -> None:
     if height * width > MAX_PIXELS:
         most = f"{MAX_PIXELS // 10**6} megapixels"
         raise BadSample(f"{role} declares {width}x{height} pixels, more than {most}")
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Raises BadSample if an image of `height` × `width` pixels is a strip, too long to be resized."""
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise BadSample(
+            f"image of {width}x{height} is a strip: its sides may differ by a factor of {MAX_ASPECT}"
+        )
 
 
 def _decode_jpeg(data: bytes, role: str) -> tuple[bytes, NDArray[np.uint8]]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import image_size
+from datasets_prep.formats.pictures import check_aspect, image_size
 from datasets_prep.ingest.evaluation_rows import evaluation_depth_columns, point_pair_columns
 from datasets_prep.ingest.label_rows import label_columns
 from datasets_prep.ingest.normalize import normalize
@@ -11,10 +11,6 @@ from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import RawLabels, RawPointPair, RawSample, Source
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import DigestingFolder
-
-MAX_ASPECT = 20
-"""Largest ratio of an image's sides. A photo of 10x2000 pixels would become 384x76,800, which takes 7 GB;
-panoramas have up to 10:1."""
 
 
 def make_row(
@@ -44,11 +40,7 @@ def pixel_columns(
     Rows of a `split` in `source.evaluation_splits` keep their native resolution. Raises BadSample with the
     reason, if the sample cannot be used.
     """
-    height, width = image_size(raw.image)
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise BadSample(
-            f"image of {width}x{height} is a strip: its sides may differ by a factor of {MAX_ASPECT}"
-        )
+    check_aspect(*image_size(raw.image))
     for_evaluation = split in source.evaluation_splits
     if isinstance(raw, RawPointPair):
         return point_pair_columns(raw)

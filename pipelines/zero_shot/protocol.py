@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets_prep.errors import BadSample
-from datasets_prep.formats.pictures import decode_rgb
+from datasets_prep.formats.pictures import check_aspect, decode_rgb
 from datasets_prep.sources.base import RawLabels, RawPointPair, RawSample
 from dpt.metrics import aligned_depth, metric_depth_metrics, whdr
 from dpt.predict.transforms import network_size, resize_image
@@ -77,10 +77,11 @@ def prepare(raw: RawSample | RawLabels | RawPointPair, size: InputSize, border: 
     The ground truth keeps its resolution, and is ignored in `border` pixels at each side.
 
     Raises:
-        BadSample: with the reason, if image or ground truth are damaged, of different sizes, or empty.
+        BadSample: with the reason: damaged, of different sizes, empty, or a strip.
     """
     image = decode_rgb(raw.image)
     height, width = image.shape[:2]
+    check_aspect(height, width)
     pixels = resize_image(image, *network_size(height, width, *size))
     if isinstance(raw, RawPointPair):
         for name, y, x in (("A", raw.y_a, raw.x_a), ("B", raw.y_b, raw.x_b)):

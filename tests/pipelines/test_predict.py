@@ -308,6 +308,11 @@ def test_colours_are_red_green_blue(tmp_path):
     np.testing.assert_array_equal(read_image(Input(tmp_path / "red.png", ""))[0, 0], [255, 0, 0])
 
 
+def test_a_strip_is_a_bad_image(tmp_path):
+    with pytest.raises(BadImage, match=r"a\.png: image of 2000x10 is a strip"):
+        read_image(Input(photo(tmp_path / "a.png", 10, 2000), ""))
+
+
 def test_an_image_with_absurd_dimensions_is_a_bad_image(tmp_path):
     data = bytearray(photo(tmp_path / "a.png", 4, 4).read_bytes())
     data[16:24] = b"\x00\x0f\xff\xff" * 2  # width and height of the header

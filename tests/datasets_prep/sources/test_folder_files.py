@@ -120,6 +120,15 @@ def test_the_channel_of_the_description_is_read(tmp_path, ending, data):
     )
 
 
+@pytest.mark.parametrize(("ending", "data"), [
+    ("exr", encode_exr({"Z": DEPTH})), ("npz", npz(Z=DEPTH)), ("h5", hdf5(Z=DEPTH)),
+])  # fmt: skip
+def test_another_channel_than_that_of_the_description_is_not_taken_for_it(tmp_path, ending, data):
+    files = {"images__a__png": PHOTO, f"depth__a__{ending}": data}
+    with pytest.raises(BadSample, match=r"near\.V"):
+        read(folder(tmp_path, "channel: near.V", **files))
+
+
 @pytest.mark.parametrize(("ending", "data", "message"), [
     ("npz", npz(a=DEPTH, b=DEPTH), r"NPZ has arrays \['a', 'b'\]: no single map; choose one as `channel`$"),
     ("npz", npz(a=np.array([None])), "^depth NPY header does not describe a numeric array"),
@@ -185,6 +194,13 @@ def test_without_a_rule_turned_photos_are_left_out_with_the_way_out(tmp_path, ki
         read(folder(tmp_path, **files))
     if kind != "JPEG":
         assert (decode_rgb(read(folder(tmp_path, "exif: ignore", **files)).image) == PIXELS).all()
+
+
+def test_stray_bytes_do_not_hide_the_orientation(tmp_path):
+    photo = turned_photo("JPEG", 3)
+    files = {"images__a__jpg": photo[:2] + b"\x00\x01" + photo[2:], "depth__a__npy": npy(DEPTH)}
+    with pytest.raises(BadSample, match="EXIF orientation 3"):
+        read(folder(tmp_path, **files))
 
 
 def test_damaged_exif_is_none(tmp_path):
