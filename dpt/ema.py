@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
@@ -19,13 +18,18 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._parameters = dict(model.named_parameters())
         self._average = {name: p.detach().clone() for name, p in self._parameters.items()}
-        self._update = get_ema_multi_avg_fn(decay)
+        self._decay = decay
 
     @torch.no_grad()
-    def update(self) -> None:
-        """average ← decay · average + (1 − decay) · parameters; called after every optimiser step."""
-        now = [parameter.detach() for parameter in self._parameters.values()]
-        self._update(list(self._average.values()), now, None)
+    def update(self, skip: torch.Tensor) -> None:
+        """average ← decay · average + (1 − decay) · parameters; called after every optimiser step.
+
+        Nothing changes where `skip`, a float scalar, is 1.
+        """
+        average = list(self._average.values())
+        change = torch._foreach_sub([parameter.detach() for parameter in self._parameters.values()], average)
+        torch._foreach_mul_(change, (1 - self._decay) * (1 - skip.to(average[0].dtype)))
+        torch._foreach_add_(average, change)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:

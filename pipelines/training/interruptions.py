@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import ray.train
 import torch
 
 from pipelines.training.board import POLL_SECONDS
+from pipelines.training.host_copy import HostCopy, lag
 from pipelines.training.ranks import Ranks
 
 LOOK_SECONDS = 5.0
@@ -39,6 +41,7 @@ class Interruptions:
         self._board, self._ranks, self._device, self._say = board, ranks, device, say
         self._stop_requested = False
         self._next_look = 0.0
+        self._raised: deque[HostCopy] = deque()
         if ranks.is_first:
             threading.Thread(target=self._watch, name="stop", daemon=True).start()
 
@@ -48,8 +51,7 @@ class Interruptions:
         A rank that `gives_up` has a reason of its own to stop.
         """
         flags = (self._stop_requested or gives_up, time.monotonic() >= self._next_look)
-        verdict = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))
-        stops, looks = (bool(flag) for flag in verdict.tolist())
+        stops, looks = self._agree(flags)
         if not looks:
             return stops, False
         notice = ray.train.get_preemption_info()  # waits for all ranks
@@ -58,6 +60,17 @@ class Interruptions:
             ranks = ", ".join(map(str, notice.preempted_ranks))
             self._say(f"the node of rank {ranks} is about to be preempted: saving a checkpoint")
         return stops, notice is not None
+
+    def _agree(self, flags: tuple[bool, bool]) -> tuple[bool, bool]:
+        """Which of the `flags` any rank has raised; of several ranks with GPUs, some steps ago."""
+        if self._ranks.world_size == 1:
+            return flags
+        raised = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))
+        self._raised.append(HostCopy(raised))
+        if len(self._raised) <= lag(self._device):
+            return False, False
+        stops, looks = self._raised.popleft().numpy().astype(bool)
+        return bool(stops), bool(looks)
 
     def _watch(self) -> None:
         """Poll the driver, so that no step has to wait for its answer."""

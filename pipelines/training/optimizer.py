@@ -17,15 +17,16 @@ def create_optimizer(model: dpt.DPT, config: TrainConfig) -> torch.optim.Optimiz
     """The optimiser of a run's `config`: Adam for depth (section 4.1), SGD for segmentation (section 4.2).
 
     It has two parameter groups with their base rates as `initial_lr`: `backbone_lr` is that of the backbone
-    of `model`, `decoder_lr` that of all other layers.
+    of `model`, `decoder_lr` that of all other layers. Fused, it can skip a step on the device: where its
+    attribute `found_inf` is 1, as PyTorch's gradient scaler sets it.
     """
     settings = config.optimizer
     groups = dpt.parameter_groups(model, settings.backbone_lr, settings.decoder_lr)
     groups = [{**group, "initial_lr": group["lr"]} for group in groups]
     if config.task == "segmentation":
         sgd = config.segmentation
-        return torch.optim.SGD(groups, momentum=sgd.momentum, weight_decay=sgd.weight_decay)
-    return torch.optim.Adam(groups, betas=settings.betas)
+        return torch.optim.SGD(groups, momentum=sgd.momentum, weight_decay=sgd.weight_decay, fused=True)
+    return torch.optim.Adam(groups, betas=settings.betas, fused=True)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, config: TrainConfig, done: int) -> None:

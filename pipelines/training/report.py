@@ -7,6 +7,7 @@ of the rate of a large matrix product that is measured on the same device, not o
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
@@ -23,6 +24,7 @@ from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
 from pipelines.tracking.metric_keys import MEAN, keyed
 from pipelines.training.checkpoint import TrainingState
+from pipelines.training.host_copy import lag
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import StepResult
 
@@ -60,6 +62,7 @@ class TrainingReport:
         self._seen = torch.zeros(len(datasets), dtype=torch.float64)
         self.skipped, self._row = state.skipped, 0
         self.skipped_in_a_row: list[str] = []
+        self._running: deque[tuple[int, StepResult]] = deque()
         if ranks.is_first:
             self._peak = matrix_rate(device, getattr(torch, config.precision)) * ranks.world_size
         self._clear(state.unlogged)
@@ -80,16 +83,25 @@ class TrainingReport:
             yield batch
 
     def count(self, step: int, result: StepResult, batch: Batch) -> None:
-        """Count step number `step`, with its `result` on this rank's share `batch`; report a skipped one."""
+        """Count step number `step`, with its `result` on this rank's share `batch`; report skipped ones."""
         self._steps += 1
         self._seen += torch.bincount(batch.dataset, minlength=len(self._datasets))
+        self._running.append((step, result))
+        self.settle(lag(self._device))
+
+    def settle(self, running: int = 0) -> None:
+        """Take in how the steps ended, but for the last few, still `running`; on all ranks alike."""
+        while len(self._running) > running:
+            self._settle(*self._running.popleft())
+
+    def _settle(self, step: int, result: StepResult) -> None:
         if not result.skipped:
             self._losses.append(result.loss)
             self.skipped_in_a_row, self._row = [], 0
             return
         self.skipped += 1
         self._row += 1
-        shares = self._ranks.gather((result.offending, batch.sample_ids))
+        shares = self._ranks.gather((result.offending, result.sample_ids))
         offending = [name for names, _ in shares for name in names]
         names = offending or [name for _, present in shares for name in present]
         what = "loss" if offending else "gradient"
@@ -116,6 +128,7 @@ class TrainingReport:
         A checkpoint between two logged steps has the sum of the first part. In float64, where the sum of that
         few float32 is exact, adding the second part to it gives the same bits as a run without a restart.
         """
+        self.settle()
         total = torch.stack([torch.zeros((), device=self._device), *self._losses]).double().sum()
         before, count = self._unlogged_before
         mean_over_ranks = self._ranks.sum(total).item() / self._ranks.world_size

@@ -23,28 +23,39 @@ from torch.nn.parallel import DistributedDataParallel
 import dpt
 from dpt.dataset_gradients import DatasetGradients, couples_images
 from dpt.ema import MovingAverage
-from dpt.multi_objective import average_weights, combine_gradients, gradients_one_by_one, min_norm_weights
+from dpt.multi_objective import combine_gradients, gradients_one_by_one
 from dpt.predict.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
+from pipelines.training.host_copy import HostCopy
 from pipelines.training.parallel import is_synchronised
 from pipelines.training.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Outcome of a step.
+    """Outcome of a step, which may still be running on a GPU.
 
     Attributes:
-        loss: float32 scalar; its mean over all ranks is the mean loss of the batch's images.
-        skipped: whether the step was skipped.
-        offending: names of this rank's samples whose loss was the reason; empty if it was the gradient alone.
+        loss: float32 scalar; its mean over all ranks is the mean loss of the batch's images. 0 if skipped.
+        flags: (1 + n,), whether the step was skipped, and which of this rank's samples were the reason.
+        sample_ids: their n names.
     """
 
     loss: Tensor
-    skipped: bool
-    offending: list[str]
+    flags: HostCopy
+    sample_ids: list[str]
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the step was skipped; waits for it."""
+        return bool(self.flags.numpy()[0])
+
+    @property
+    def offending(self) -> list[str]:
+        """Names of this rank's samples whose loss was the reason; empty if it was the gradient alone."""
+        return [name for name, bad in zip(self.sample_ids, self.flags.numpy()[1:], strict=True) if bad]
 
 
 class TrainingStep:
@@ -92,21 +103,22 @@ class TrainingStep:
         multi = self._config.optimizer.objective == "multi_objective" and self._datasets > 1
         weights = self._weights(batch)
         losses = self._multi_objective(batch) if multi else self._mean(batch, weights)
-        limit = self._config.optimizer.clip_norm or float("inf")  # without a limit only the norm is taken
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        norm: Any = nn.utils.get_total_norm(gradients)
+        if self._config.optimizer.clip_norm:
+            nn.utils.clip_grads_with_norm_(self._model.parameters(), self._config.optimizer.clip_norm, norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         offends = ~torch.isfinite(losses) | (losses > self._config.max_loss)
-        bad = offends.any() | ~torch.isfinite(norm)
-        if self._ranks.max(bad.to(torch.float32)).item():
-            for buffer, before in zip(self._model.buffers(), statistics, strict=True):
-                buffer.copy_(before)
-            self._optimizer.zero_grad(set_to_none=True)
-            names = [name for name, one in zip(batch.sample_ids, offends.tolist(), strict=True) if one]
-            return StepResult(losses.new_zeros(()), True, names)
+        bad = self._ranks.max((offends.any() | ~torch.isfinite(norm)).to(torch.float32))
+        # Decided on the device: the host launches the next step without knowing how this one ends.
+        for buffer, before in zip(self._model.buffers(), statistics, strict=True):
+            buffer.copy_(torch.where(bad > 0, before, buffer))
+        self._optimizer.found_inf = bad  # type: ignore[attr-defined]
         self._optimizer.step()
         if self._average is not None:
-            self._average.update()
-        return StepResult((weights * losses).sum() * self._share, False, [])
+            self._average.update(skip=bad)
+        loss = torch.where(bad > 0, 0.0, (weights * losses).sum() * self._share)
+        return StepResult(loss, HostCopy(torch.cat([bad[None] > 0, offends])), batch.sample_ids)
 
     @property
     def _share(self) -> float:
@@ -140,22 +152,19 @@ class TrainingStep:
 
     def _multi_objective(self, batch: Batch) -> Tensor:
         """Gradients of the datasets' min-norm combination (section 4.1); returns losses as `_mean` does."""
-        datasets = list(range(self._datasets))
-        if self._ranks.world_size == 1:  # a gradient of a dataset without images need not be kept
-            datasets = [index for index in datasets if (batch.dataset == index).any()]
+        counts = np.bincount(batch.dataset.numpy(), minlength=self._datasets)
+        # Alone, a rank need not keep a gradient of a dataset without images.
+        datasets = [index for index in range(self._datasets) if counts[index] or self._ranks.world_size > 1]
         losses = torch.zeros(len(batch.images), device=self._device)
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         gradients: dict[nn.Parameter, Tensor] = {}
         run = self._one_by_one if self._coupled else self._in_one_pass
         for part in self._micro_batches(torch.argsort(batch.dataset, stable=True)):
-            members = [part[batch.dataset[part] == index] for index in datasets]
+            of_part = batch.dataset.numpy()[part.numpy()]
+            members = [torch.from_numpy(part.numpy()[of_part == index]) for index in datasets]
             for parameter, rows in run(batch, members, parameters, losses).items():
                 gradients[parameter] = gradients[parameter] + rows if parameter in gradients else rows
-        # Equal weights of a Gram matrix that is not finite, so that the step is then skipped.
-        combine_gradients(
-            gradients, [int((batch.dataset == index).sum()) for index in datasets], parameters,
-            lambda gram: (min_norm_weights if np.isfinite(gram).all() else average_weights)(gram),
-        )  # fmt: skip
+        combine_gradients(gradients, [int(counts[index]) for index in datasets], parameters)
         return losses
 
     def _micro_batches(self, images: Tensor) -> list[Tensor]:

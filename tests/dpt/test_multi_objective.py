@@ -3,7 +3,13 @@ import pytest
 import torch
 from scipy import optimize
 
-from dpt.multi_objective import average_weights, combine_gradients, gradients_one_by_one, min_norm_weights
+from dpt.multi_objective import (
+    average_weights,
+    combine_gradients,
+    gradients_one_by_one,
+    min_norm_weights,
+    shortest_combination,
+)
 from tests.support.two_ranks import run_in_two_ranks
 
 
@@ -69,7 +75,7 @@ def objectives_of(model, inputs, targets, datasets, count=4):
     return [objective(mask) if mask.any() else None for mask in masks], images
 
 
-def combine(objectives, images, model, choose=min_norm_weights):
+def combine(objectives, images, model, choose=None):
     parameters = list(model.parameters())
     return combine_gradients(gradients_one_by_one(objectives, parameters), images, parameters, choose)
 
@@ -105,10 +111,41 @@ def test_plain_averaging_is_the_mean_over_datasets():
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_step_without_images_is_refused():
-    model = torch.nn.Linear(2, 1)
-    with pytest.raises(ValueError, match="no images"):
-        combine([None, None], [0, 0], model)
+def test_all_subsets_at_once_give_the_same_shortest_vector():
+    for vectors in problems(300):
+        vectors = vectors[:10]
+        gram = vectors @ vectors.T
+        absent = np.zeros((len(gram) + 2,) * 2)
+        absent[1:-1, 1:-1] = gram
+        here = np.array([False, *[True] * len(gram), False])
+        for matrix, present in ((gram, here[1:-1]), (absent, here)):
+            weights = shortest_combination(torch.from_numpy(matrix), torch.from_numpy(present)).numpy()
+            assert weights.min() >= 0
+            assert weights.sum() == pytest.approx(1, abs=1e-12)
+            assert not weights[~present].any()
+            expected = min_norm_weights(gram)
+            length = expected @ gram @ expected
+            assert weights @ matrix @ weights == pytest.approx(length, abs=1e-9 * np.trace(gram))
+            # Where vectors outnumber dimensions, several weights give the same shortest vector.
+            if np.linalg.cond(gram) < 1e6:
+                np.testing.assert_allclose(weights[present], expected, atol=1e-6)
+
+
+def test_products_that_are_not_finite_have_equal_weights():
+    gram = torch.full((12, 12), torch.nan, dtype=torch.float64)
+    for count in (3, 12):
+        present = torch.arange(count) > 0
+        weights = shortest_combination(gram[:count, :count], present)
+        torch.testing.assert_close(weights, present / (count - 1), check_dtype=False)
+
+
+def test_more_vectors_than_are_tried_are_solved_by_the_host():
+    vectors = np.random.default_rng(0).normal(size=(13, 20))
+    gram = vectors @ vectors.T
+    present = np.arange(13) != 5
+    weights = shortest_combination(torch.from_numpy(gram), torch.from_numpy(present)).numpy()
+    assert weights[5] == 0
+    np.testing.assert_allclose(weights[present], min_norm_weights(gram[present][:, present]), rtol=1e-12)
 
 
 def rank_of_two(rank):

@@ -23,7 +23,7 @@ def train(
         model(images).square().mean().backward()
         optimizer.step()
         if average is not None:
-            average.update()
+            average.update(skip=torch.zeros(()))
 
 
 def save(

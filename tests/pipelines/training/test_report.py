@@ -7,6 +7,7 @@ import torch
 
 from pipelines.config import TrainConfig
 from pipelines.training.checkpoint import TrainingState, read_state, state_text
+from pipelines.training.host_copy import HostCopy
 from pipelines.training.ranks import Ranks
 from pipelines.training.report import TrainingReport
 from pipelines.training.step import StepResult
@@ -26,6 +27,9 @@ class Kept:
         self.losses[step] = metrics["loss"]
 
 
+NOT_SKIPPED = HostCopy(torch.zeros(3, dtype=torch.bool))
+
+
 def report_from(state: TrainingState, journal: Kept) -> TrainingReport:
     dataset: Any = SimpleNamespace(name="redweb", manifest=SimpleNamespace(samples={}))
     config = TrainConfig(steps=10, precision="float32")
@@ -34,7 +38,9 @@ def report_from(state: TrainingState, journal: Kept) -> TrainingReport:
 
 def run(report: TrainingReport, start: int, stop: int) -> None:
     for step in range(start + 1, stop + 1):
-        report.count(step, StepResult(LOSSES[step - 1], skipped=False, offending=[]), BATCH)
+        report.count(
+            step, StepResult(LOSSES[step - 1], HostCopy(torch.zeros(3, dtype=torch.bool)), ["a", "b"]), BATCH
+        )
         if step % 5 == 0:
             report.log(step)
 

@@ -1,8 +1,10 @@
+import traceback
 from typing import Any
 
 import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
 from dpt.ema import MovingAverage
@@ -118,6 +120,41 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
         assert torch.equal(state["exp_avg"], moment)
     task.criterion = healthy
     assert not step(batch(), 3).skipped
+
+
+class Waits(TorchDispatchMode):
+    """Records what would make the host wait for a GPU: numbers read, and sizes that depend on values."""
+
+    READING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.__name__.partition(".")[0]
+        masks = [
+            i for i in (args[1] if name in ("index", "index_put", "index_put_") else []) if i is not None
+        ]
+        if name in self.READING or any(index.dtype == torch.bool for index in masks):
+            self.found.append("".join(traceback.format_stack(limit=4)[:-1]))
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("options", [
+    {"objective": "average"}, {"objective": "average", "accumulate": 2, "clip_norm": 0.1},
+    {"objective": "multi_objective"},
+])  # fmt: skip
+def test_no_step_waits_for_the_device(options):
+    settings = config("dpt_tiny", **options)
+    model = model_for(settings)
+    optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
+    step = TrainingStep(model, model, optimizer, average, settings, 2, Ranks())
+    step(batch(), 1)
+    with Waits() as waits:
+        result = step(batch(), 2)
+    assert not waits.found, waits.found[0]
+    assert not result.skipped
 
 
 def test_an_overflowing_gradient_is_skipped_too():
