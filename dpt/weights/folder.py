@@ -46,8 +46,15 @@ def write_folder(
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write contiguous `tensors` of the CPU to the file at `path`, with their digest."""
+    """Write contiguous `tensors` of the CPU with their digest to the file `path`; equal ones as equal bytes."""
     save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
+    # The library writes its metadata in an order that changes from call to call.
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ def test_the_whole_way(place, raw_folder, capsys):
     assert "run first was started differently: config.seed: 0 → 1" in capsys.readouterr().err
 
     assert dpt("publish", "first", "--name", "dpt", "--alias", "champion") == 0
-    assert "dpt version 1 is now models:/dpt@champion" in capsys.readouterr().out
+    assert "models:/dpt@champion is now version 1" in capsys.readouterr().out
 
     assert dpt("evaluate", "--data", "shards", "--model", "models:/dpt@champion", "side=64") == 0
     table = capsys.readouterr().out

@@ -81,7 +81,7 @@ def test_the_whole_way(place, capsys):
     image = cv2.imread(str(photo))
     arguments = ("--model", "models:/dpt-ade20k@champion", photo, "--out", "predictions")
     assert dpt("predict", *arguments) == 0
-    assert "%" in capsys.readouterr().out.splitlines()[-1]  # the largest classes and their shares
+    assert "%" in capsys.readouterr().out.splitlines()[-2]  # the largest classes and their shares
     classes = np.load(f"predictions/{photo.stem}.npy")
     assert (classes.dtype, classes.shape) == (np.uint8, image.shape[:2])
     with Image.open(f"predictions/{photo.stem}.png") as picture:

@@ -53,6 +53,14 @@ def test_one_flipped_bit_of_the_weights_is_noticed(saved, place):
             dpt.load_weights(source)
 
 
+def test_equal_weights_are_equal_bytes(saved, tmp_path):
+    model, folder = saved
+    data = (folder / "weights.safetensors").read_bytes()
+    for number in range(8):
+        dpt.save_model(model, tmp_path / f"again {number}")
+        assert (tmp_path / f"again {number}" / "weights.safetensors").read_bytes() == data
+
+
 def test_weights_without_a_digest_are_read(saved):
     model, folder = saved
     save_file(load_file(folder / "weights.safetensors"), folder / "weights.safetensors")

@@ -328,7 +328,8 @@ def guarded(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     proxy.server_close()
 
 
-def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path):
+def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_registry, "console", Console(width=160))
     manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
