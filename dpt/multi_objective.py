@@ -203,7 +203,10 @@ def combine_gradients(
     for rows, members in blocks:
         combined = (factors @ rows.to(factors.dtype))[0]
         for parameter, part in zip(members, combined.split([p.numel() for p in members]), strict=True):
-            parameter.grad = part.view_as(parameter)
+            grad = part.view_as(parameter)
+            if not parameter.is_contiguous():  # fused optimisers need one memory format
+                grad = torch.empty_like(parameter).copy_(grad)
+            parameter.grad = grad
     return weights
 
 

@@ -46,7 +46,7 @@ def write_folder(
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write contiguous `tensors` of the CPU with their digest to the file `path`; equal ones as equal bytes."""
+    """Write contiguous `tensors` of the CPU with their digest to the file `path`: equal ones, equal bytes."""
     save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
     # The library writes its metadata in an order that changes from call to call.
     with path.open("r+b") as file:

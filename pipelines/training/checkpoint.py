@@ -178,6 +178,11 @@ def restore(
         moments.setdefault(name, {})[moment] = value
     whole = state_dict.get_optimizer_state_dict(model, optimizer, options=_FULL)
     state_dict.set_optimizer_state_dict(model, optimizer, {**whole, "state": moments}, options=_FULL)
+    # In the parameters' own memory format: fused optimisers read both as rows of numbers.
+    for parameter, kept in optimizer.state.items():
+        for moment, value in kept.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[moment] = torch.empty_like(parameter).copy_(value)
 
 
 def _load(model: nn.Module, path: Path) -> None:

@@ -12,6 +12,7 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
+from pipelines.training.checkpoint import TrainingState, restore, take_snapshot, write_file
 from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import synchronise_norms
 from pipelines.training.ranks import Ranks
@@ -120,6 +121,29 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
         assert torch.equal(state["exp_avg"], moment)
     task.criterion = healthy
     assert not step(batch(), 3).skipped
+
+
+@pytest.mark.parametrize("objective", ["average", "multi_objective"])
+@pytest.mark.parametrize("kind", ["dpt_tiny", "dpt_small"])
+def test_the_memory_format_changes_no_update(objective, kind, tmp_path):
+    """Fused optimisers take parameters, gradients and moments as rows of numbers, whatever their strides."""
+    found = []
+    for channels_last in (False, True):
+        settings = with_changes(config(kind, objective), {"channels_last": channels_last})
+        settings = with_changes(settings, {"precision": "float64"})
+        model = model_for(settings).double()
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(model, settings)
+        step = TrainingStep(model, model, optimizer, None, settings, 2, Ranks())
+        step(batch(), 1)
+        snapshot = take_snapshot(model, optimizer, None, model.config.to_dict(), TrainingState(1))
+        for name in snapshot.tensors:
+            write_file(snapshot, name, tmp_path / name)
+        restore(tmp_path, model, optimizer, None)
+        step(batch(), 2)
+        found.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
 
 
 class Waits(TorchDispatchMode):
