@@ -1,5 +1,6 @@
 from typing import Any
 
+import pytest
 import torch
 
 from pipelines.training.ranks import Ranks
