@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FREE_GIB := 12
 
-.PHONY: demo check test suite faults proofs fuzz lint setup help
+.PHONY: demo check test suite faults proofs fuzz gpu lint setup help
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ proofs: setup ## The proofs that `make test` leaves out: the largest models, ste
 
 fuzz: setup ## Thousands of hostile files of every format that is read (half an hour).
 	@$(BIN)/python -m tests.fuzz.campaign
+
+gpu: ## Everything worth measuring on a CUDA device, in six minutes; with .venv if there is one, else with python3.
+	@PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(wildcard $(BIN)/python),$(PYTHON)) benchmarks/gpu.py
 
 lint: setup ## ruff and mypy.
 	@echo "lint: ruff, mypy"
