@@ -246,7 +246,12 @@ def test_names_of_classes_go_there_and_back(names):
 
 
 @torch.no_grad()
-def test_depth_anything_agrees():
+@pytest.mark.parametrize(
+    "sizes",
+    [((70, 126), (70, 686)), pytest.param(((518, 518), (518, 686)), marks=pytest.mark.slow)],
+    ids=["small", "published"],
+)
+def test_depth_anything_agrees(sizes):
     settings = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
     settings |= {
         "image_size": 518,
@@ -271,7 +276,7 @@ def test_depth_anything_agrees():
     assert ours.config == dpt.zoo.MODELS["depth_anything_v2_small"].config
     # transformers resamples positions by size; the authors by these factors
     model.backbone.embeddings.interpolate_pos_encoding = partial(authors_positions, model.backbone.embeddings)
-    for size in ((518, 518), (70, 126), (518, 686)):
+    for size in sizes:
         images = torch.randn(1, 3, *size)
         assert_same(ours(images), model(images).predicted_depth)
 

@@ -57,7 +57,10 @@ def test_onnx_files_take_any_size(kind, tmp_path):
     assert dpt.ModelConfig.from_dict(json.loads(said["config"])) == model.config
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind",
+    ["vit", "hybrid", *(pytest.param(kind, marks=pytest.mark.slow) for kind in [*MODELS][2:])],
+)
 def test_the_forward_pass_compiles_to_one_graph(kind):
     torch.compiler.reset()
     model = build(kind)
