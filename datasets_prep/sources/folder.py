@@ -260,7 +260,8 @@ def read_description(root: Folder) -> Description:
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
     if not root.has_file(DESCRIPTION_NAME):
-        raise WrongLayout(f"no file {where}: it says what the depth is (name, quantity, metric, scale)")
+        problem = f"no file {where}: it says what the depth is (name, quantity, metric, scale)"
+        raise WrongLayout(problem + _place_in_archive(root))
     try:
         content = load_yaml(root.read_bytes(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
     except (InvalidYaml, BadSample) as error:  # the latter if it is damaged in an archive
@@ -271,6 +272,14 @@ def read_description(root: Folder) -> Description:
         return Description(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
         raise WrongLayout(f"{where}: {_first_problem(error)}") from error
+
+
+def _place_in_archive(root: Folder) -> str:
+    """A hint at the datasets in other folders of an archive; empty for any other folder."""
+    files = root.files() if root.in_archive else []
+    found = [posixpath.dirname(path) for path in files if path.endswith(f"/{DESCRIPTION_NAME}")]
+    places = " or ".join((root / place).uri for place in found[:3])
+    return f"; the archive has one in a folder: give {places}" if places else ""
 
 
 def _first_problem(error: ValidationError) -> str:

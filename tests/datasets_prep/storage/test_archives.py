@@ -238,6 +238,15 @@ def test_an_archive_without_the_dataset_says_what_it_holds(tmp_path):
         plan_ingest("folder", path, IngestSettings())
 
 
+def test_an_archive_with_more_besides_the_dataset_says_where_it_is(tmp_path):
+    files = {"README": b""} | {f"a b/{name}": data for name, data in FILES.items()}
+    path = wrote(tmp_path, "zip", files=files)
+    with pytest.raises(WrongLayout, match=r"; the archive has one in a folder: give zip://a b::") as caught:
+        plan_ingest("folder", path, IngestSettings())
+    place = str(caught.value).rpartition("give ")[2]
+    assert plan_ingest("folder", place, IngestSettings()).samples == 3
+
+
 def test_fine_tuning_prepares_an_archive(tmp_path, monkeypatch):
     without_ray(monkeypatch)
     monkeypatch.setattr(finetune, "connect", lambda: None)
