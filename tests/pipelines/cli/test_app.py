@@ -53,6 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("arguments", "message"), [
     (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
     (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
+    (["generate", "redwebb", "--out", "x"], "dpt: unknown dataset 'redwebb'; there are: ade20k, "),
     (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
     (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
     (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
