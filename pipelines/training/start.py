@@ -45,7 +45,7 @@ def _typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
     for key in overrides.keys() & types.keys():
         try:
             typed[key] = TypeAdapter(types[key]).validate_python(overrides[key])
-        except ValidationError as error:
+        except ValidationError as error:  # noqa: PERF203 (a handful)
             problem = error.errors()[0]["msg"]
             raise ConfigError(f"model.overrides.{key}: {problem}, got {overrides[key]!r:.100}") from error
     return typed
