@@ -11,6 +11,7 @@ Where the real sets have defects, `write_traps` adds them on purpose.
 import hashlib
 from pathlib import Path
 
+from datasets_prep.errors import UserError
 from datasets_prep.render.scenes import Scene, render_scene, render_views
 from datasets_prep.writers import WRITERS
 from datasets_prep.writers.base import VIEWS
@@ -40,8 +41,10 @@ def write_dataset(
         traps: whether to add the defects of the real set, see `write_traps`.
 
     Raises:
-        KeyError: if no dataset has that name.
+        UserError: if no dataset has that name.
     """
+    if name not in WRITERS:
+        raise UserError(f"unknown dataset {name!r}; there are: {', '.join(sorted(WRITERS))}")
     for index in range(scenes):
         write_scene(name, root, index, seed, height, width)
     write_lists(name, root, scenes, seed)

@@ -15,25 +15,13 @@ import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.weights.folder import read_config
 from pipelines.config import EvaluateConfig
-from pipelines.evaluation.metric_depth import evaluate_metric, require_metric_data
+from pipelines.evaluation.metric_depth import evaluate_metric
 from pipelines.evaluation.official_splits import log_metric_results
 from pipelines.evaluation.relative_depth import mean_over_datasets, relative_share
 from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 from pipelines.evaluation.share import evaluate_shares
 from pipelines.tracking.metric_keys import MEAN, RELATIVE, keyed
 from pipelines.tracking.registry import evaluation_run
-
-
-def check(config: EvaluateConfig, model: Path, datasets: Sequence[PreparedDataset]) -> None:
-    """Check that `datasets` have the split of `config`, with depth in metres for a metric `model`.
-
-    Raises:
-        NotADataset: naming the first that does not.
-    """
-    for dataset in datasets:
-        dataset.manifest.split(config.split)
-    if _is_metric(model):
-        require_metric_data(datasets)
 
 
 def evaluate_and_log(

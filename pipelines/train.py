@@ -100,9 +100,12 @@ def train(
         TrainingStopped: after SIGTERM; the run has saved a checkpoint.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
-    datasets, folder = training_datasets(config, data, show), Folder(storage) / name
+    left_out: list[str] = []  # said when all is checked: a config is shown before the first line
+    datasets, folder = training_datasets(config, data, left_out.append), Folder(storage) / name
     model = initial_model(config.model, folder)
     check_fits(config, datasets, model)
+    for line in left_out:
+        show(line)
     connect()
     use_gpu = wants_gpu(config.device)
     if not use_gpu and on_cluster():

@@ -1,7 +1,6 @@
 """A map of numbers in any format that a user's own folder may have, chosen by the ending of its name."""
 
 import io
-import re
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 from datasets_prep.formats import maps
 from datasets_prep.formats.hdf5 import MAX_BYTES, decode_hdf5_array
-from datasets_prep.formats.pictures import check_size, decode_grey_png
+from datasets_prep.formats.netpbm import decode_netpbm
+from datasets_prep.formats.pictures import decode_grey_png
 from datasets_prep.formats.tiff import decode_tiff
 
 _EXR_CHANNELS = ("Z", "Y", "G", "R")
-_GAP = rb"(?:\s|#[^\n]*\n)+"
-_PGM_HEADER = re.compile(rb"P5" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,9})" + _GAP + rb"(\d{1,5})\s")
-_PGM_HEADER_BYTES = 4096
 
 
 def decode_map(data: bytes, ending: str, role: str, channel: str | None) -> NDArray[np.float32]:
@@ -88,21 +85,6 @@ def _chosen(names: list[str], file: str, channel: str | None) -> str:
     raise BadSample(f"{file} has arrays {sorted(names)!r:.200}: {wanted}")
 
 
-def _decode_pgm(data: bytes, role: str, channel: str | None) -> NDArray[Any]:
-    """Netpbm's binary grey map: one byte a pixel up to a maximum of 255, else two, the upper first."""
-    header = _PGM_HEADER.match(data[:_PGM_HEADER_BYTES])
-    if header is None:
-        raise BadSample(f"{role} is not a binary PGM (starts {data[:8]!r})")
-    width, height, largest = (int(number) for number in header.groups())
-    check_size(height, width, role)
-    dtype = np.dtype(">u2" if largest > 255 else "u1")
-    expected, found = width * height * dtype.itemsize, len(data) - header.end()
-    if expected != found or not 0 < largest < 2**16:
-        sizes = f"header says {width}x{height} up to {largest} = {expected} bytes, file has {found}"
-        raise BadSample(f"{role} PGM does not fit: {sizes}")
-    return np.frombuffer(data, dtype, offset=header.end()).reshape(height, width)
-
-
 def _without_channel(decode: Callable[[bytes, str], NDArray[Any]]) -> Callable[..., NDArray[Any]]:
     return lambda data, role, channel: decode(data, role)
 
@@ -115,7 +97,7 @@ DECODERS: dict[str, Callable[[bytes, str, str | None], NDArray[Any]]] = {
     "pfm": _without_channel(maps.decode_pfm),
     "tif": _without_channel(decode_tiff),
     "tiff": _without_channel(decode_tiff),
-    "pgm": _decode_pgm,
+    "pgm": _without_channel(decode_netpbm),
     "h5": _decode_hdf5,
     "hdf5": _decode_hdf5,
 }

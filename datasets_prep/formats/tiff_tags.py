@@ -8,8 +8,9 @@ import struct
 from collections.abc import Mapping
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-ORIENTATION, CHANNELS, SAMPLE_FORMAT = 274, 277, 339
-"""Tags; `SAMPLE_FORMAT` is 1 for unsigned integers, 2 for signed ones and 3 for floats."""
+ORIENTATION, CHANNELS, PLANES, SAMPLE_FORMAT = 274, 277, 284, 339
+"""Tags. `SAMPLE_FORMAT` is 1 for unsigned integers, 2 for signed ones and 3 for floats; `PLANES` is 1 where
+the channels of a pixel follow each other, 2 where each channel is a picture of its own."""
 
 _CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # field types of unsigned integers → codes of `struct`
 _CLASSIC, _BIG = 42, 43

@@ -38,7 +38,8 @@ def list_samples(
     visible, hidden = root.files().visible()
     root = root.with_files(visible)
     listing = source.list(root)
-    listing.unused += [Rejection(path, "hidden, or a file of the operating system") for path in hidden]
+    reason = "hidden, special, or a file of the operating system"
+    listing.unused += [Rejection(path, reason) for path in hidden]
     if rule == "ablation":
         listing.samples = Samples(ablation_split(source.name, listing.samples))
     elif listing.samples:

@@ -58,6 +58,7 @@ class IngestPlan:
         version: digest of all that decides the shards' bytes.
         shards: all shards, by split.
         rejected: files that were left out while listing, those last that belong to no sample.
+        unread: `Listing.unread`.
     """
 
     source: str
@@ -68,6 +69,7 @@ class IngestPlan:
     version: str
     shards: list[ShardPlan]
     rejected: list[Rejection]
+    unread: tuple[int, str]
 
     @property
     def samples(self) -> int:
@@ -151,7 +153,15 @@ def plan_ingest(
     version = _version(source, root.files(), table, order, listing.rejected, settings, lists)
     shards, left_out = list(_cut(table, order, settings)), listing.rejected + listing.unused
     return IngestPlan(
-        source_name, source.name, source.target_kind, root.uri, settings, version, shards, left_out
+        source=source_name,
+        dataset=source.name,
+        target_kind=source.target_kind,
+        raw=root.uri,
+        settings=settings,
+        version=version,
+        shards=shards,
+        rejected=left_out,
+        unread=listing.unread,
     )
 
 

@@ -39,12 +39,14 @@ class Rejection:
 class Listing:
     """All `samples` that a source found, what it `rejected`, and files that are `unused`.
 
-    Unused files belong to no sample, so they don't decide a dataset's version.
+    Unused files belong to no sample, so they don't decide a dataset's version. Of a published dataset, whose
+    folder holds much besides, `unread` is how many files are neither of a sample nor a list, and the first.
     """
 
     samples: Samples = field(default_factory=Samples)
     rejected: list[Rejection] = field(default_factory=list)
     unused: list[Rejection] = field(default_factory=list)
+    unread: tuple[int, str] = (0, "")
 
 
 @dataclass(slots=True)

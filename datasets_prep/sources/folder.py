@@ -39,12 +39,13 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats.any_map import DECODERS, decode_map
 from datasets_prep.formats.photos import ENDINGS, read_photo, upright
 from datasets_prep.formats.pictures import image_size
+from datasets_prep.settings import Section
 from datasets_prep.sources.base import Listing, Quantity, RawSample, Rejection, Source, TargetKind
 from datasets_prep.sources.files_by_sample import collect_files
 from datasets_prep.sources.paired import PairedSource
@@ -57,13 +58,13 @@ _MAX_DESCRIPTION_BYTES = 2**20
 _ENDING = re.compile(rf"(?i)\.(?:{'|'.join((*ENDINGS, *DECODERS))})$")
 
 
-class Description(BaseModel):
+class Description(Section):
     """Keys of `dataset.yaml`, as described above.
 
     `name`, `quantity`, `metric`, `scale`, `invalid`, `sky`, `resize_depth`, `exif`, `channel`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(allow_inf_nan=True)  # sky may be
 
     name: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
     quantity: Literal["depth", "inverse_depth", "disparity"]
@@ -78,7 +79,10 @@ class Description(BaseModel):
     @field_validator("invalid", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, int | float) else value
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in values):
+            raise ValueError("expected numbers, not true or false")
+        return values if isinstance(value, int | float) else value
 
     @field_validator("sky")
     @classmethod
@@ -116,7 +120,7 @@ class FolderSource(PairedSource):
         "splits/{train,val,test}.txt, if any"
     )
     pattern = re.compile(
-        rf"(?i)images/(?P<image>.+)\.(?:{'|'.join(ENDINGS)})|depth/(?P<depth>.+)\.(?:{'|'.join(DECODERS)})"
+        rf"(?is)images/(?P<image>.+)\.(?:{'|'.join(ENDINGS)})|depth/(?P<depth>.+)\.(?:{'|'.join(DECODERS)})"
     )
     missing = (
         ("depth", f"no depth/{{name}} that ends in {', '.join(DECODERS)}"),
@@ -255,10 +259,11 @@ def read_description(root: Folder) -> Description:
     Raises WrongLayout if it is missing or not valid; the message names the key.
     """
     where = f"{root.uri}/{DESCRIPTION_NAME}"
+    if not root.has_file(DESCRIPTION_NAME):
+        problem = f"no file {where}: it says what the depth is (name, quantity, metric, scale)"
+        raise WrongLayout(problem + _place_in_archive(root))
     try:
         content = load_yaml(root.read_bytes(DESCRIPTION_NAME, most=_MAX_DESCRIPTION_BYTES))
-    except FileNotFoundError as error:
-        raise WrongLayout(f"no {where}: it says what the depth is (name, quantity, metric, scale)") from error
     except (InvalidYaml, BadSample) as error:  # the latter if it is damaged in an archive
         raise WrongLayout(f"{where}: {error}") from error
     if not isinstance(content, dict):
@@ -269,10 +274,18 @@ def read_description(root: Folder) -> Description:
         raise WrongLayout(f"{where}: {_first_problem(error)}") from error
 
 
+def _place_in_archive(root: Folder) -> str:
+    """A hint at the datasets in other folders of an archive; empty for any other folder."""
+    files = root.files() if root.in_archive else []
+    found = [posixpath.dirname(path) for path in files if path.endswith(f"/{DESCRIPTION_NAME}")]
+    places = " or ".join((root / place).uri for place in found[:3])
+    return f"; the archive has one in a folder: give {places}" if places else ""
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     key = f"{'.'.join(str(part) for part in problem['loc']):.80}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "number or a list")
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; there are: {', '.join(Description.model_fields)}"
     if problem["type"] == "missing":

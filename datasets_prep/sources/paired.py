@@ -39,6 +39,9 @@ class PairedSource(Source):
         listing.rejected += [Rejection(copy, self.repeated.format(first=first)) for copy, first in copies]
         for (scope, name), files in found.items():
             self.add(listing, scope, str(int(name)) if self.digits else name, files)
+        for path in root.files():  # maybe millions: counted, not kept
+            if not (self.pattern.fullmatch(path) or self.split_of_list(path)):
+                listing.unread = listing.unread[0] + 1, listing.unread[1] or path
         return listing
 
     def add(self, listing: Listing, scope: str, name: str, files: dict[str, str]) -> None:

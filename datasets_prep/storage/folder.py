@@ -105,6 +105,10 @@ class Folder:
         """Whether the file or folder `relative` exists."""
         return bool(persistently("found", self.fs.exists, self.path_of(relative)))
 
+    def has_file(self, relative: str) -> bool:
+        """Whether `relative` exists and is a file: no folder, pipe or device."""
+        return bool(persistently("found", self.fs.isfile, self.path_of(relative)))
+
     def files(self) -> FileListing:
         """Every file below the folder: relative path → size in bytes, sorted by path.
 
@@ -223,7 +227,7 @@ def existing_folder(uri: str) -> Folder:
         root = Folder(archive)
         # `tar cf raw.tar .` puts a folder `.` around all.
         return Folder(archive.replace("://", "://.", 1)) if root.children() == ["."] else root
-    if folder.fs.isfile(folder.path):
+    if (folder.is_local and not folder.fs.isdir(folder.path)) or folder.fs.isfile(folder.path):
         raise UserError(
             f"{uri} is a file; expected a folder, or an archive: .zip, .tar, .tar.gz, .tar.bz2, .tar.xz"
         )

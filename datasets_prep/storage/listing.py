@@ -10,6 +10,7 @@ import posixpath
 from collections import deque
 from collections.abc import ItemsView, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from datasets_prep.storage.retries import persistently
 LISTING_SCHEMA = pa.schema([pa.field("path", pa.string()), pa.field("bytes", pa.int64())])
 
 _CHUNK = 65_536  # files per column chunk, and strings that exist at once when iterating
+_SPECIAL = -1  # size of what has no content of its own: a pipe, a device
 _HIDDEN = r"(^|/)(\.|__MACOSX/|(?i:thumbs\.db|desktop\.ini)$)"
 _REQUESTS = 16  # folders of a remote file system that are listed at the same time
 
@@ -80,8 +82,12 @@ class FileListing(Mapping[str, int]):
         return sizes
 
     def visible(self) -> tuple["FileListing", list[str]]:
-        """The files without those that are hidden or left by operating systems, and the paths of these."""
-        hidden = pc.match_substring_regex(self.table.column("path"), _HIDDEN)
+        """The files without those that are hidden, special or left by operating systems; the paths of these.
+
+        Special are pipes, sockets and devices: reading one may never end.
+        """
+        special = pc.equal(self.table.column("bytes"), _SPECIAL)
+        hidden = pc.or_(special, pc.match_substring_regex(self.table.column("path"), _HIDDEN))
         if not pc.any(hidden).as_py():
             return self, []
         paths = self.table.column("path").filter(hidden).to_pylist()
@@ -168,12 +174,16 @@ def _walk_local(folder: str, columns: _Columns) -> None:
             continue  # a link to a folder above it
         with persistently("listed", os.scandir, path) as entries:
             for entry in entries:
-                if entry.is_dir():
+                # A link to itself is an error for the entry, and only not there for the path.
+                place = Path(entry.path) if entry.is_symlink() else entry
+                if place.is_dir():
                     folders.append((entry.path, above | {identity}))
-                elif entry.is_file():
-                    columns.add(entry.path, entry.stat().st_size)
-                elif entry.is_symlink() and not os.path.exists(entry.path):
+                elif place.is_file():
+                    columns.add(entry.path, place.stat().st_size)
+                elif isinstance(place, Path) and not place.exists():
                     columns.add(entry.path, 0)  # found missing when it is read, and named
+                else:
+                    columns.add(entry.path, _SPECIAL)
 
 
 def _walk_archive(fs: AbstractArchiveFileSystem, folder: str, columns: _Columns) -> None:

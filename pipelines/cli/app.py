@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -121,12 +121,20 @@ _python_format = warnings.formatwarning
 
 
 def main() -> None:
-    """Run the command line; a `UserError` is printed as one line, not as a traceback."""
+    """Run the command line; errors of the user or of the operating system are one line, not a traceback."""
     # Ray gives workers their own working directory, but the user's paths are relative to this one.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     warnings.formatwarning = _format_warning
     try:
         app()
     except UserError as error:
-        typer.echo(f"dpt: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _fail(reason: str) -> NoReturn:
+    typer.echo(f"dpt: {reason}", err=True)
+    sys.exit(1)

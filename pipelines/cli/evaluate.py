@@ -1,8 +1,8 @@
 """The command `dpt evaluate`: which protocol it runs, and what it prints.
 
-`--data` evaluates on prepared shards: relative depth (`pipelines.evaluate`), or segmentation where they have
-labels (`pipelines.evaluation.segmentation`). `--on` evaluates on published sets in their raw folders, by one
-of `PROTOCOLS`.
+`--data` evaluates on prepared shards: depth (`pipelines.evaluate`), or, of a model that predicts classes,
+segmentation (`pipelines.evaluation.segmentation`). `--on` evaluates on published sets in their raw folders,
+by one of `PROTOCOLS`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipelines.cli import options
 from pipelines.cli.options import require_durable_path
 
 if TYPE_CHECKING:
+    import dpt
     from datasets_prep.manifest import PreparedDataset
     from pipelines.config import EvaluateConfig
     from pipelines.zero_shot.report import Report
@@ -116,24 +117,25 @@ def _on_shards(
     reference: str, overrides: list[str], config: str | None, data: list[str], allow_missing: bool
 ) -> None:
     """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels."""
-    from datasets_prep.manifest import open_datasets
+    import dpt
+    from dpt.weights.folder import read_config
     from pipelines.config import EvaluateConfig
     from pipelines.config_files import load_section, to_yaml
-    from pipelines.evaluate import check, evaluate_and_log
+    from pipelines.evaluate import evaluate_and_log
     from pipelines.evaluation.relative_depth import mean_over_datasets
-    from pipelines.evaluation.segmentation import has_labels
-    from pipelines.tracking.model_reference import model_folder
+    from pipelines.evaluation.selection import evaluation_datasets
+    from pipelines.tracking.model_reference import load_model, model_folder
 
     given = {"allow_missing": allow_missing or None}
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
-    datasets = open_datasets(data)
-    if has_labels(datasets):
-        _on_labels(reference, settings, datasets)
-        return
-    if settings.allow_missing:
-        raise UserError("--allow-missing goes with --on, or with datasets that have labels")
     with model_folder(reference) as folder:
-        check(settings, folder, datasets)
+        model = dpt.ModelConfig.from_dict(read_config(folder))
+        datasets = evaluation_datasets(model, settings.split, data, typer.echo)
+        if model.task == "segmentation":
+            _on_labels(load_model(str(folder)), reference, settings, datasets)
+            return
+        if settings.allow_missing:
+            raise UserError("--allow-missing goes with --on, or with datasets that have labels")
         console.print(to_yaml(settings), end="", highlight=False)
         results = evaluate_and_log(settings, folder, reference, datasets)
     shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
@@ -149,15 +151,15 @@ def _on_shards(
 # ---- prepared shards: segmentation
 
 
-def _on_labels(reference: str, settings: EvaluateConfig, datasets: Sequence[PreparedDataset]) -> None:
+def _on_labels(
+    model: dpt.DPT, reference: str, settings: EvaluateConfig, datasets: Sequence[PreparedDataset]
+) -> None:
     """pixAcc and mIoU; that all images are there is checked before anything is printed."""
     from pipelines.config_files import to_yaml
     from pipelines.evaluation import segmentation, tables
     from pipelines.tracking.metric_keys import MEAN, SEGMENTATION, keyed
-    from pipelines.tracking.model_reference import load_model
     from pipelines.tracking.registry import evaluation_run, note_protocol
 
-    model = load_model(reference)
     segmentation.check(settings, model, datasets)
     console.print(to_yaml(settings), end="", highlight=False)
     with evaluation_run(reference, "evaluate", settings, datasets) as run:

@@ -139,6 +139,9 @@ def _show_plan(plan: IngestPlan, listing: CachedListing) -> None:
         f"{plan.source}: {plan.samples} samples in {len(plan.shards)} shards, "
         f"{len(plan.rejected)} left out while listing, version {plan.version}"
     )
+    count, first = plan.unread
+    if count:
+        typer.echo(f"{plan.source}: {count} other files are not read, such as {first}")
 
 
 def _show_forecast(plan: IngestPlan, out: str) -> None:

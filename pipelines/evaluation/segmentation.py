@@ -45,19 +45,6 @@ class MissingSamples(UserError):
 # ---- whether config, model and data fit together
 
 
-def has_labels(datasets: Sequence[PreparedDataset]) -> bool:
-    """Whether `datasets` are segmentation sets.
-
-    Raises:
-        NotADataset: if only some are; the two kinds have no metric in common.
-    """
-    labelled = [d.name for d in datasets if d.manifest.target_kind == "labels"]
-    others = [d.name for d in datasets if d.manifest.target_kind != "labels"]
-    if labelled and others:
-        raise NotADataset(f"{labelled[0]} has labels and {others[0]} has none: evaluate them separately")
-    return bool(labelled)
-
-
 def classes_of(dataset: PreparedDataset) -> tuple[str, ...]:
     """The class names of a prepared `dataset`.
 

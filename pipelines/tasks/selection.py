@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
-from datasets_prep.storage.folder import Folder
+from datasets_prep.manifest import NotADataset, PreparedDataset
 from pipelines.config import TrainConfig
+from pipelines.evaluation.selection import fitting_datasets
 from pipelines.tasks.base import Task
 from pipelines.tasks.registry import task_of
 
@@ -25,23 +26,9 @@ def training_datasets(
     Raises:
         NotADataset: if there is none, or none fits.
     """
-    given, task = {Folder(uri).uri for uri in data}, task_of(config)
     mentioned = set(config.weights).union(*(stage.datasets for stage in config.stages))
-    chosen, reasons = [], []
-    for dataset in open_datasets(list(data)):
-        # Its own folder, or that of one of its versions.
-        places = {dataset.folder.uri, dataset.folder.uri.rpartition("/")[0]}
-        named = dataset.name in mentioned or not given.isdisjoint(places)
-        reason = "" if named else _misfit(config, task, dataset)
-        if reason:
-            reasons.append(reason)
-        else:
-            chosen.append(dataset)
-    if not chosen:
-        raise NotADataset(f"nothing in {', '.join(data)} fits task={config.task}: {'; '.join(reasons)}")
-    if reasons:
-        show(f"not trained on: {'; '.join(reasons)}; --data DATASET takes one by name")
-    return chosen
+    misfit = partial(_misfit, config, task_of(config))
+    return fitting_datasets(data, mentioned, misfit, f"task={config.task}", "not trained on", show)
 
 
 def _misfit(config: TrainConfig, task: Task, dataset: PreparedDataset) -> str:

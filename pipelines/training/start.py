@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 import dpt
 from datasets_prep.manifest import PreparedDataset
@@ -28,13 +30,25 @@ def build_model(section: ModelSection, crop: tuple[int, int]) -> dpt.DPT:
     """A new model of a config `section`; its inference size is the height of the training `crop` (h, w).
 
     Raises:
-        ConfigError: if there is no such model or override.
+        ConfigError: if there is no such model or override, or a value does not fit.
     """
-    settings = {"image_size": crop[0], **section.overrides}
+    settings = {"image_size": crop[0], **_typed(section.overrides)}
     try:
         return dpt.create_model(section.name, pretrained=section.pretrained, **settings)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:  # sizes that PyTorch cannot build
         raise ConfigError(f"model: {error}") from error
+
+
+def _typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The `overrides`, each as the type of its field; unknown ones as they are."""
+    types, typed = get_type_hints(dpt.ModelConfig), dict(overrides)
+    for key in overrides.keys() & types.keys():
+        try:
+            typed[key] = TypeAdapter(types[key]).validate_python(overrides[key])
+        except ValidationError as error:  # noqa: PERF203 (a handful)
+            problem = error.errors()[0]["msg"]
+            raise ConfigError(f"model.overrides.{key}: {problem}, got {overrides[key]!r:.100}") from error
+    return typed
 
 
 def initial_model(section: ModelSection, run: Folder) -> dpt.DPT | None:

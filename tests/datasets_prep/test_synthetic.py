@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from datasets_prep import synthetic
+from datasets_prep.errors import UserError
 from datasets_prep.formats import maps
 from datasets_prep.render import cameras, solids, worlds
 from datasets_prep.render.raycast import Camera, Light, Quadric, Sky, Slab, Solid, World, cast
@@ -407,5 +408,5 @@ def test_tartanair_poses_turn_camera_axes_into_north_east_down(tmp_path):
 
 
 def test_unknown_dataset_is_an_error(tmp_path):
-    with pytest.raises(KeyError, match="nyu"):
+    with pytest.raises(UserError, match="unknown dataset 'nyu'; there are: ade20k, "):
         synthetic.write_dataset("nyu", tmp_path, 1)

@@ -1,4 +1,4 @@
-"""Files too large to be read whole."""
+"""Files that are not read: those too large, and those that a dataset's layout does not have."""
 
 import os
 
@@ -30,6 +30,15 @@ def test_files_up_to_the_limit_stay(tmp_path):
     [sample] = ReDWeb().list(Folder(tmp_path)).samples
     os.truncate(tmp_path / sample.files["depth"], MAX_FILE_BYTES)
     assert plan_ingest("redweb", str(tmp_path), IngestSettings()).samples == 1
+
+
+def test_files_besides_a_published_dataset_are_counted(tmp_path):
+    write_dataset("redweb", tmp_path, 2, height=48, width=64)
+    for name in ("Imgs/notes.txt", "README", "Imgs/._a.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    plan = plan_ingest("redweb", str(tmp_path), IngestSettings())
+    assert plan.unread == (2, "Imgs/notes.txt")
+    assert [entry.path for entry in plan.rejected] == ["Imgs/._a.jpg"]
 
 
 @pytest.mark.parametrize("kind", [Folder, DigestingFolder])

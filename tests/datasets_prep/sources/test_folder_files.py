@@ -1,15 +1,19 @@
 """What a user's folder may hold: formats, endings, orientation, sizes, and files that are no sample's."""
 
 import io
+import os
+import struct
 import unicodedata
+import warnings
 
 import blosc2
+import cv2
 import h5py
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datasets_prep.errors import BadSample, UserError, WrongLayout
+from datasets_prep.errors import BadSample, Note, UserError, WrongLayout
 from datasets_prep.formats.maps import encode_exr
 from datasets_prep.formats.pictures import decode_rgb
 from datasets_prep.plan.listing import list_samples
@@ -89,6 +93,34 @@ def test_a_grey_photo(tmp_path, ending):
     assert (decode_rgb(raw.image) == grey[..., None]).all()
 
 
+# Values up to 4095 that OpenCV stores in 16 bits; in the PPM and PGM it calls 65535 white.
+DEEP = np.random.default_rng(1).permutation(144).reshape(6, 8, 3).astype(np.uint16) * 28 + 91
+
+
+def as_text(values: np.ndarray) -> bytes:
+    return b" ".join(b"%d" % value for value in values.ravel())
+
+
+def by_opencv(ending: str, rgb: np.ndarray) -> bytes:
+    return cv2.imencode(ending, np.ascontiguousarray(rgb[..., ::-1]))[1].tobytes()
+
+
+@pytest.mark.parametrize(("ending", "data", "shown"), [
+    ("tif", by_opencv(".tif", DEEP), DEEP / 4095),
+    ("ppm", by_opencv(".ppm", DEEP), DEEP / 4095),
+    ("pgm", b"P5 8 6 65535\n" + DEEP[..., 0].astype(">u2").tobytes(), DEEP[..., :1] / 4095),
+    ("ppm", b"P6\n8 6\n8000\n" + DEEP.astype(">u2").tobytes(), DEEP / 8000),  # says what is white
+    ("ppm", b"P3 8 6 8000\n" + as_text(DEEP), DEEP / 8000),
+    ("pgm", b"P2 8 6 8000\n" + as_text(DEEP[..., 0]), DEEP[..., :1] / 8000),
+])  # fmt: skip
+def test_photos_of_more_than_8_bits_are_stretched_in_every_format(tmp_path, ending, data, shown):
+    raw = read(folder(tmp_path, **{f"images__a__{ending}": data, "depth__a__npy": npy(DEPTH)}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Note)
+        photo = decode_rgb(raw.image)
+    assert (photo == np.rint(np.broadcast_to(shown, (6, 8, 3)) * 255)).all()
+
+
 @pytest.mark.parametrize(("ending", "data"), [
     ("PNG", encoded(DEPTH.astype(np.uint16), "PNG")),
     ("Npz", npz(depth=DEPTH)),
@@ -96,6 +128,7 @@ def test_a_grey_photo(tmp_path, ending):
     ("pgm", b"P5\n# from a robot\n8 6\n65535\n" + DEPTH.astype(">u2").tobytes()),
     ("PGM", b"P5 8 6 1000\n" + DEPTH.astype(">u2").tobytes()),  # values as stored, whatever their maximum
     ("pgm", b"P5 8 6 255\n" + DEPTH.astype(np.uint8).tobytes()),
+    ("pgm", b"P2\n8 6 # text\n1000\n" + b"# a row\n".join(b"%d\n" % value for value in range(1, 49))),
     ("h5", hdf5(depth=DEPTH, rgb=PIXELS)),
     ("HDF5", hdf5(depth=DEPTH.astype(np.uint16))),
     ("NPY", npy(DEPTH.astype(np.float64))),
@@ -135,8 +168,11 @@ def test_another_channel_than_that_of_the_description_is_not_taken_for_it(tmp_pa
     ("npz", npz(a=DEPTH)[:-30], "^depth NPZ damaged"),
     ("h5", hdf5(a=DEPTH, b=DEPTH), r"^depth HDF5 has arrays \['a', 'b'\]: no single map"),
     ("h5", b"no", "^depth HDF5 damaged"),
-    ("pgm", b"P5 8 6 255\n" + bytes(47), "PGM does not fit: header says 8x6 up to 255 = 48 bytes, file"),
-    ("pgm", b"P2 1 1 255\n7", "^depth is not a binary PGM"),
+    ("pgm", b"P5 8 6 255\n" + bytes(47), "PGM does not fit: header says 8x6 up to 255 = 48 values, file"),
+    ("pgm", b"P1 1 1 255\n7", "^depth is not a PGM"),
+    ("pgm", b"P2 1 1 255\n7 x", "^depth PGM damaged"),
+    ("pgm", b"P2 2 1 255\n7 256", "PGM does not fit: .* up to 255 = 2 values, file has 2 up to 256"),
+    ("pgm", b"P5 2 1 256\n\0\1\0", "PGM does not fit: .* = 2 values, file has 1"),
     ("pgm", b"P5 99999 99999 255\n", "^depth declares 99999x99999 pixels"),
 ])  # fmt: skip
 def test_maps_that_cannot_be_read(tmp_path, ending, data, message):
@@ -144,10 +180,18 @@ def test_maps_that_cannot_be_read(tmp_path, ending, data, message):
         read(folder(tmp_path, **{"images__a__png": PHOTO, f"depth__a__{ending}": data}))
 
 
+def planes_apart() -> bytes:
+    """A TIFF of 16 bits whose tag 284 says that red, green and blue are pictures of their own."""
+    data = by_opencv(".tif", DEEP)
+    at = data.index(struct.pack("<HHIH", 284, 3, 1, 1))
+    return data[: at + 8] + b"\2" + data[at + 9 :]
+
+
 @pytest.mark.parametrize(("ending", "data", "message"), [
     ("webp", encoded(PIXELS, "WEBP")[:40], "^image is neither JPEG nor PNG|^image damaged"),
     ("bmp", encoded(PIXELS, "BMP")[:-9], "^image damaged"),
-    ("tif", encoded(DEPTH, "TIFF"), "^image has pixels of kind F, expected 8 bits"),
+    ("tif", encoded(DEPTH, "TIFF"), "^image has pixels of kind F, expected 8 or 16 bits"),
+    ("tif", planes_apart(), "16 bits has its channels one after another"),
     ("webp", encoded(PIXELS, "WEBP", save_all=True, append_images=[Image.new("RGB", (8, 6))]), "2 pictures"),
 ])  # fmt: skip
 def test_photos_that_cannot_be_read(tmp_path, ending, data, message):
@@ -257,7 +301,11 @@ def test_invalid_values_alone_or_in_a_list(tmp_path, text, invalid):
 
 
 @pytest.mark.parametrize(
-    "line", ["sky: .nan", "scale: .inf", "channel: ''", "exif: rotate", "resize_depth: maybe"]
+    "line",
+    [
+        *("sky: .nan", "scale: .inf", "channel: ''", "exif: rotate", "resize_depth: maybe", "scale: true"),
+        *("sky: false", "invalid: true", "invalid: [0, true]", "invalid: null"),
+    ],
 )
 def test_values_that_make_no_sense(tmp_path, line):
     key = line.partition(":")[0]
@@ -303,19 +351,19 @@ def test_files_of_operating_systems_spoil_nothing_and_make_no_other_version(tmp_
     plan = plan_ingest("folder", root.uri, IngestSettings())
     assert (plan.samples, plan.version) == (1, version)
     assert {entry.path for entry in plan.rejected} == set(SYSTEM_FILES)
-    assert {entry.reason for entry in plan.rejected} == {"hidden, or a file of the operating system"}
+    assert {entry.reason for entry in plan.rejected} == {"hidden, special, or a file of the operating system"}
 
 
 def test_system_files_are_no_samples_of_published_datasets_either(tmp_path):
     put(tmp_path, {f"{where}/._x.{end}": b"" for where, end in (("Imgs", "jpg"), ("RDs", "png"))})
     with pytest.raises(
-        WrongLayout, match=r"First file left out: Imgs/\._x\.jpg: hidden, or a file of the operating"
+        WrongLayout, match=r"First file left out: Imgs/\._x\.jpg: hidden, special, or a file of the operating"
     ):
         plan_ingest("redweb", str(tmp_path), IngestSettings())
 
 
 @pytest.mark.parametrize(
-    "name", ["50%/a b", "#1", "[x]*?", "a.b.c", "Küche/é", "日本/写真", "a'\"b", "~", "x::y"]
+    "name", ["a\nb", "50%/a b", "#1", "[x]*?", "a.b.c", "Küche/é", "日本/写真", "a'\"b", "~", "x::y"]
 )
 def test_names_of_every_kind(tmp_path, name):
     put(tmp_path / "r%20[1]#", {"dataset.yaml": DESCRIPTION.encode(), f"images/{name}.png": PHOTO})
@@ -358,6 +406,22 @@ def test_links_to_nothing_are_named(tmp_path, monkeypatch):
     (tmp_path / "raw" / "splits" / "test.txt").symlink_to(tmp_path / "not mounted")
     with pytest.raises(UserError, match=r"splits/test\.txt is a link to a file that does not exist"):
         plan_ingest("folder", root.uri, IngestSettings())
+
+
+def test_pipes_are_named_and_never_read(tmp_path, monkeypatch):
+    root = folder(tmp_path / "raw", images__a__png=PHOTO, depth__a__npy=npy(DEPTH), images__b__png=PHOTO)
+    for name in ("depth/b.npy", "stray"):
+        os.mkfifo(tmp_path / "raw" / name)
+    dataset = prepared("folder", root.uri, tmp_path / "out", monkeypatch)
+    assert set(pixels(dataset)) == {"a"}
+    assert set(left_out(dataset)) == {"depth/b.npy", "images/b.png", "stray"}
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/missing", path)])
+def test_a_description_that_is_not_a_file(tmp_path, make):
+    make(tmp_path / "dataset.yaml")
+    with pytest.raises(WrongLayout, match=r"^no file .*/dataset\.yaml: it says what"):
+        plan_ingest("folder", str(tmp_path), IngestSettings())
 
 
 def test_an_empty_folder_says_what_is_expected(tmp_path):

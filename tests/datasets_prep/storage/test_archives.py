@@ -234,8 +234,17 @@ def test_other_files_and_missing_ones(tmp_path):
 
 def test_an_archive_without_the_dataset_says_what_it_holds(tmp_path):
     path = wrote(tmp_path, "zip", files={"deep/er/notes.txt": b"1"})
-    with pytest.raises(WrongLayout, match=r"no zip://::.*#1\.zip/dataset\.yaml: it says what the depth is"):
+    with pytest.raises(WrongLayout, match=r"^no file zip://::.*#1\.zip/dataset\.yaml: it says what"):
         plan_ingest("folder", path, IngestSettings())
+
+
+def test_an_archive_with_more_besides_the_dataset_says_where_it_is(tmp_path):
+    files = {"README": b""} | {f"a b/{name}": data for name, data in FILES.items()}
+    path = wrote(tmp_path, "zip", files=files)
+    with pytest.raises(WrongLayout, match=r"; the archive has one in a folder: give zip://a b::") as caught:
+        plan_ingest("folder", path, IngestSettings())
+    place = str(caught.value).rpartition("give ")[2]
+    assert plan_ingest("folder", place, IngestSettings()).samples == 3
 
 
 def test_fine_tuning_prepares_an_archive(tmp_path, monkeypatch):

@@ -49,7 +49,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (raw / "file.txt").symlink_to(tmp_path / "disk" / "a.txt")
     (raw / "circle").symlink_to(raw)
     (raw / "nowhere").symlink_to(tmp_path / "missing")
-    assert dict(Folder(raw).files()) == {"file.txt": 10, "linked/a.txt": 10, "nowhere": 0}
+    (raw / "itself").symlink_to("itself")
+    assert dict(Folder(raw).files()) == {"file.txt": 10, "itself": 0, "linked/a.txt": 10, "nowhere": 0}
 
 
 def test_a_name_that_is_no_utf8_is_listed_as_something_that_cannot_be_read(tmp_path):

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("arguments", "message"), [
     (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
     (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
+    (["generate", "redwebb", "--out", "x"], "dpt: unknown dataset 'redwebb'; there are: ade20k, "),
     (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),
     (["prepare", "redweb", "--raw", ".", "--out", "x"], "dpt: no redweb sample in "),
     (["prepare", "redweb", "--raw", ".", "--out", "x", "syde=3"], "dpt: prepare.syde: unknown key"),
@@ -62,7 +64,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (["finetune", "{shards}/redweb", "--name", "x"], "dpt: --model: missing, a model of relative depth"),
     (["finetune", "{shards}/redweb", "--name", "x", "-m", "y"], "dpt: redweb has no metric scale"),
     (["evaluate", "--model", "nowhere", "--data", "{shards}"], "dpt: no model at nowhere"),
-    (["evaluate", "--model", "{model}", "--data", "{shards}", "split=x"], "dpt: redweb has no split 'x'"),
+    (["evaluate", "--model", "{model}", "--data", "{shards}", "split=x"], "dpt: nothing in "),
+    (["evaluate", "-m", "{model}", "--data", "{shards}/redweb", "split=x"], "dpt: redweb has no split 'x'"),
     (["evaluate", "--model", "{model}", "--on", "diw"], "dpt: diw: no raw folder; give --raw diw=FOLDER"),
     (["predict", "missing.jpg", "--model", "{model}", "--out", "x"], "dpt: "),
     (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
@@ -82,6 +85,21 @@ def test_what_a_user_can_mend_is_one_clear_line(
     assert printed.out == "", "no config before the error"
     assert len(printed.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "/raw/a.png"), OSError(28, "full", b"/x")]
+)
+def test_an_error_of_the_operating_system_is_one_line_that_names_the_file(monkeypatch, capsys, error):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr("pipelines.cli.app.app", fail)
+    monkeypatch.setattr(sys, "argv", ["dpt"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"dpt: {os.fsdecode(error.filename)}: {error.strerror}\n"
 
 
 def test_a_programming_error_keeps_its_traceback(monkeypatch):

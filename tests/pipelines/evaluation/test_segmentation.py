@@ -12,7 +12,7 @@ from rich.console import Console
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 import dpt
-from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
+from datasets_prep.manifest import NotADataset, PreparedDataset
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.schema import decode_image
 from datasets_prep.settings import IngestSettings
@@ -24,7 +24,6 @@ from pipelines.evaluation.segmentation import (
     MissingSamples,
     count_share,
     evaluate_segmentation,
-    has_labels,
     left_out,
 )
 from pipelines.evaluation.tables import class_csv, class_figure, extremes_table, paper_table, summary_table
@@ -121,7 +120,7 @@ def test_the_real_sample(tmp_path):
     assert 0.5 < counts.result()["pix_acc"] == pytest.approx(expected["pix_acc"], rel=1e-12)
 
 
-def test_wrong_models_are_refused(sets, shards_folder):
+def test_wrong_models_are_refused(sets):
     config = EvaluateConfig(inference=WHOLE, device="cpu")
     with pytest.raises(BadModel, match="this is a depth model; ade20k needs a segmentation model"):
         evaluate_segmentation(config, dpt.create_model("dpt_tiny"), [sets["ade20k"]])
@@ -131,11 +130,6 @@ def test_wrong_models_are_refused(sets, shards_folder):
         evaluate_segmentation(EvaluateConfig(split="test"), model(), [sets["ade20k"]])
     with pytest.raises(ConfigError, match="side: windows have the size that the model was trained at"):
         evaluate_segmentation(EvaluateConfig(side=96), model(), [sets["ade20k"]])
-    depth = open_datasets([str(shards_folder)])
-    assert not has_labels(depth)
-    assert has_labels(list(sets.values()))
-    with pytest.raises(NotADataset, match="ade20k has labels and redweb has none"):
-        has_labels([sets["ade20k"], *depth])
 
 
 def test_missing_samples_are_no_smaller_average(ray_session, tmp_path):

@@ -6,10 +6,10 @@ import torch
 import dpt
 from datasets_prep.errors import NotFound
 from datasets_prep.storage.folder import Folder
-from pipelines.config import ConfigError, TrainConfig
+from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.train import check_fits, identity_of
-from pipelines.training.start import initial_model, save_initial_model
+from pipelines.training.start import build_model, initial_model, save_initial_model
 
 
 def config(start: str | None = None) -> TrainConfig:
@@ -64,3 +64,20 @@ def test_identities_name_the_start(trained):
 def test_a_model_of_another_task_is_refused(name, overrides, message):
     with pytest.raises(ConfigError, match=message):
         check_fits(config(), [], dpt.create_model(name, **overrides))
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    ({"features": "x"}, r"^model\.overrides\.features: Input should be a valid integer.*, got 'x'"),
+    ({"channels": 5}, r"^model\.overrides\.channels: .*, got 5"),
+    ({"invert": "maybe"}, r"^model\.overrides\.invert: .*, got 'maybe'"),
+    ({"features": -5}, r"^model: .*negative dimension -5"),
+])  # fmt: skip
+def test_overrides_of_a_wrong_type_or_size_are_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model(ModelSection(name="dpt_tiny", pretrained=False, overrides=overrides), (64, 64))
+
+
+def test_an_override_becomes_the_type_of_its_field():
+    overrides = {"features": "8", "channels": [8, 8, 8, 8]}
+    built = build_model(ModelSection(name="dpt_tiny", pretrained=False, overrides=overrides), (64, 64))
+    assert (built.config.features, built.config.channels) == (8, (8, 8, 8, 8))
