@@ -84,6 +84,29 @@ def test_what_a_user_can_mend_is_one_clear_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_passwords_of_uris_are_never_printed(monkeypatch, capsys):
+    """Neither in what MLflow raises in the middle of a command, nor in a traceback."""
+    from mlflow.exceptions import MlflowException
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    uri = "http://robot:s3cr:et@host:5000/api/2.0/mlflow/runs"
+    lost = MlflowException(f"API request to {uri} failed with exception\nmore")
+    monkeypatch.setattr("pipelines.cli.app.app", lambda: fail(lost))
+    assert dpt() == 1
+    expected = "API request to http://host:5000/api/2.0/mlflow/runs failed with exception"
+    assert capsys.readouterr().err == f"dpt: MLflow failed: {expected}\n"
+    monkeypatch.setattr("pipelines.cli.app.app", lambda: fail(KeyError(uri)))
+    monkeypatch.setattr(sys, "argv", ["dpt"])
+    with pytest.raises(KeyError) as caught:
+        cli.main()
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    printed = capsys.readouterr().err
+    assert "KeyError: 'http://host:5000/api" in printed
+    assert "s3cr" not in printed
+
+
 def test_a_programming_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("pipelines.cli.app.app", lambda **_: {}["a defect"])
     monkeypatch.setattr(sys, "argv", ["dpt"])
