@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -140,6 +141,8 @@ def main() -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     warnings.formatwarning = _format_warning
     sys.excepthook = _print_traceback
+    # By default a process ends where it is, and leaves what it has written half.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except UserError as error:

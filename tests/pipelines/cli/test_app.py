@@ -1,9 +1,13 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from datasets_prep.storage.folder import Folder
 from dpt import create_model, save_model
 from tests.support.commands import dpt, said
 from tune import cli
@@ -81,6 +85,22 @@ def test_what_a_user_can_mend_is_one_clear_line(
     assert printed.err.startswith(message)
     assert printed.out == "", "no config before the error"
     assert len(printed.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def write() -> None:
+        with Folder(str(tmp_path)).writing("a.npy") as path:
+            path.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pipelines.cli.app.app", write)
+    try:
+        assert dpt() == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert list(tmp_path.iterdir()) == []
 
 
