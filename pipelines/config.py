@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from datasets_prep.errors import UserError
 from datasets_prep.settings import MOST, IngestSettings, Section, Seed, Side, StereoSettings
@@ -51,6 +51,20 @@ def _ascending(factors: tuple[float, float]) -> tuple[float, float]:
     if factors[0] > factors[1]:
         raise ValueError(f"{factors} must be two positive factors, the smaller first")
     return factors
+
+
+def _one_or_two(what: str, least: int, most: int) -> BeforeValidator:
+    """Checks one integer or two, described by `what`: of a union Pydantic would report either mismatch."""
+
+    def check(given: Any) -> Any:
+        parts = given if isinstance(given, list | tuple) and len(given) == 2 else [given]
+        if not all(
+            isinstance(part, int | float) and part % 1 == 0 and least <= part <= most for part in parts
+        ):
+            raise ValueError(f"expected an integer or {what}, from {least} to {most}, got {given!r}")
+        return given
+
+    return BeforeValidator(check)
 
 
 Range = Annotated[tuple[Factor, Factor], AfterValidator(_ascending)]
@@ -113,7 +127,7 @@ class MetricDepthSection(Section):
     region: MetricRegion = "all"
     kb_crop: bool = False
     border: tuple[Pixel, Pixel, Pixel, Pixel] | None = None
-    image_size: Side | tuple[Side, Side] | None = None
+    image_size: Annotated[Side | tuple[Side, Side], _one_or_two("[width, height]", 32, 8192)] | None = None
     silog_weight: float = Field(0.5, ge=0.0, le=1.0)
     gradient_weight: Weight = 0.5
     gradient_scales: Scales = 4
@@ -292,14 +306,14 @@ class TrainConfig(MixSection):
     segmentation: SegmentationSection = SegmentationSection()
     steps: Steps = 60 * 72_000
     batch_size: Batch = 16
-    crop: Side | tuple[Side, Side] = 384
+    crop: Annotated[Side | tuple[Side, Side], _one_or_two("[height, width]", 32, 8192)] = 384
     flip: bool = True
     sampling: Sampling = "multinomial"
     stages: tuple[StageSection, ...] = ()
     train_split: str = "train"
     val_split: str = "val"
     seed: Seed = 0
-    workers: Workers | tuple[Workers, Workers] = 1
+    workers: Annotated[Workers | tuple[Workers, Workers], _one_or_two("[minimum, maximum]", 1, 100_000)] = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
     compile: bool = False
     channels_last: bool = False
@@ -327,20 +341,6 @@ class TrainConfig(MixSection):
     def most_workers(self) -> int:
         """Maximum number of training processes."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
-
-    @field_validator("crop", "workers", mode="before")
-    @classmethod
-    def _one_or_two(cls, given: Any, info: ValidationInfo) -> Any:
-        """Of a union Pydantic would report the mismatch with either type."""
-        parts = given if isinstance(given, list | tuple) and len(given) == 2 else [given]
-        limits = (32, 8192) if info.field_name == "crop" else (1, 100_000)
-        if not all(
-            isinstance(part, int | float) and part % 1 == 0 and limits[0] <= part <= limits[1]
-            for part in parts
-        ):
-            two = "[height, width]" if info.field_name == "crop" else "[minimum, maximum]"
-            raise ValueError(f"expected an integer or {two}, from {limits[0]} to {limits[1]}, got {given!r}")
-        return given
 
     @property
     def crop_size(self) -> tuple[int, int]:

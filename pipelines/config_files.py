@@ -157,6 +157,8 @@ def _explain(section: type[BaseModel], problem: Any) -> str:
         if not _keys_at(section, location):  # of a value; the text of a section's error begins with its key
             return f"{key}: {text}"
         return f"{key}.{text}" if key else text
+    if problem["type"] == "model_type":
+        return f"{key}: expected a section with keys, got {problem['input']!r}"
     text = problem["msg"].replace("a valid tuple", "a list in brackets").replace("Tuple", "list")
     return f"{key}: {text[0].lower()}{text[1:]}, got {problem['input']!r}"
 

@@ -219,7 +219,7 @@ class Predictor:
             figure = attention_figure(
                 self.model, image, settings.attention, settings.references, settings.side, settings.rule
             )
-            contents.append(encode_png(figure, level=None))
+            contents.append(outputs.described(encode_png(figure, level=None), "attention maps"))
         names = _image_outputs(name, settings)
         for path, content in zip(names, contents, strict=True):
             outputs.write_file(folder, path, content)
@@ -340,9 +340,14 @@ def read_image(source: Input) -> Image:
 
 
 def _decoded(data: bytes) -> tuple[Image, int | None]:
-    """As `decode_photo`, by Pillow where OpenCV cannot, and of AVIF, which OpenCV does not turn."""
+    """As `decode_photo`, by Pillow where OpenCV cannot, and of AVIF, which OpenCV does not turn.
+
+    Raises ValueError for samples of 32 bits: Pillow would clip them to 8.
+    """
     if data[4:12] not in (b"ftypavif", b"ftypavis"):
         with suppress(NotDecoded):
             return decode_photo(data)
     with PIL.Image.open(io.BytesIO(data)) as picture:
+        if picture.mode[0] in "IF":
+            raise ValueError(f"an image of samples {picture.mode!r}, expected integers of 8 or 16 bits")
         return np.array(PIL.ImageOps.exif_transpose(picture).convert("RGB")), None

@@ -48,8 +48,14 @@ def relative_depth(inverse_depth: np.ndarray, farthest: float = 20.0) -> np.ndar
     return np.divide(nearest, inverse_depth, out=np.full(inverse_depth.shape, np.nan, np.float32), where=kept)
 
 
-def encode_ply(points: np.ndarray, colours: np.ndarray) -> bytes:
-    """Binary PLY file of the finite ones of `points` (..., 3) with their `colours` (..., 3) uint8 RGB."""
+def encode_ply(points: np.ndarray, colours: np.ndarray, unit: str) -> bytes:
+    """Binary PLY file of points.
+
+    Args:
+        points: (..., 3) float32; those that are not finite are left out.
+        colours: (..., 3) uint8 RGB.
+        unit: of the points, in ASCII; a comment of the file's header says it.
+    """
     points, colours = points.reshape(-1, 3), colours.reshape(-1, 3)
     finite = np.isfinite(points).all(axis=1)
     names = ("x", "y", "z", "red", "green", "blue")
@@ -58,6 +64,7 @@ def encode_ply(points: np.ndarray, colours: np.ndarray) -> bytes:
         vertices[names[axis]] = points[finite, axis]
         vertices[names[3 + axis]] = colours[finite, axis]
     types = ["float"] * 3 + ["uchar"] * 3
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(vertices)}"]
+    header = ["ply", "format binary_little_endian 1.0", f"comment unit: {unit}"]
+    header += [f"element vertex {len(vertices)}"]
     header += [f"property {kind} {name}" for kind, name in zip(types, names, strict=True)]
     return "\n".join([*header, "end_header", ""]).encode() + vertices.tobytes()

@@ -57,6 +57,8 @@ def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("model_type") != "dpt":
         raise ValueError(f"this folder has a model of type {config.get('model_type')!r}, not of type 'dpt'")
     settings: dict[str, Any] = {"readout": config.get("readout_type", "project")}
+    if "use_batch_norm_in_fusion_residual" in config:
+        settings["batch_norm"] = bool(config["use_batch_norm_in_fusion_residual"])
     layers = [index + 1 for index in config.get("backbone_out_indices") or ()]
     if layers:
         settings["taps"] = ("R0", "R1", *layers[2:]) if config.get("is_hybrid") else tuple(layers)

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from datasets_prep.errors import Note, UserError
 from pipelines.cli import evaluate, options, predict, prepare, registry, train
+from pipelines.cluster.credentials import without_credentials
 
 app = typer.Typer(
     name="dpt",
@@ -120,11 +124,25 @@ def _format_warning(
 _python_format = warnings.formatwarning
 
 
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python, but without the user names and passwords of URIs."""
+    sys.stderr.write(without_credentials("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _is_of_mlflow(error: Exception) -> bool:
+    """Whether MLflow or its server failed; a command that never imported it does not wait for that."""
+    exceptions = sys.modules.get("mlflow.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.MlflowException)
+
+
 def main() -> None:
-    """Run the command line; errors of the user or of the operating system are one line, not a traceback."""
+    """Run the command line; errors of the user, the system or MLflow are one line, not a traceback."""
     # Ray gives workers their own working directory, but the user's paths are relative to this one.
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     warnings.formatwarning = _format_warning
+    sys.excepthook = _print_traceback
+    # By default a process ends where it is, and leaves what it has written half.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except UserError as error:
@@ -133,6 +151,11 @@ def main() -> None:
         if error.filename is None or error.strerror is None:
             raise
         _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    except Exception as error:
+        if not _is_of_mlflow(error):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        _fail(without_credentials(f"MLflow failed: {reason}"))
 
 
 def _fail(reason: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """The inputs of `dpt predict`: files, folders, glob patterns, standard input.
 
 Folders are searched at any depth, through links too. What is not taken is counted and named: hidden files,
-files that are neither image nor video, images that no installed decoder reads.
+files that are neither image nor video, results of earlier runs, images that no installed decoder reads.
 
 Every input has a name, the stem of its output files: `room.jpg` → `room.npy`. Files found in a folder or by a
 pattern are named by their path below it. Where two names are equal, all inputs are named by their path below
@@ -19,7 +19,8 @@ from pathlib import Path
 import PIL.Image
 
 from datasets_prep.errors import NotFound, UserError
-from pipelines.prediction.video import VIDEO_SUFFIXES
+from pipelines.prediction.outputs import SOFTWARE
+from pipelines.prediction.video import VIDEO_SUFFIXES, is_result
 
 STANDARD_INPUT = "-"
 _OF_PILLOW = frozenset({".avif", ".gif", ".heic", ".heif"})
@@ -169,7 +170,20 @@ def _why_not(path: Path, results: str | None) -> str | None:
         return "neither image nor video"
     if suffix in _OF_PILLOW and PIL.Image.registered_extensions().get(suffix) not in PIL.Image.OPEN:
         return f"no decoder of {suffix} is installed, convert it to PNG or JPEG"
-    return None
+    return "written by dpt predict" if _is_result(path) else None
+
+
+def _is_result(path: Path) -> bool:
+    """Whether the image or video at `path` was written by `dpt predict`: it says so itself."""
+    if path.suffix == ".mp4":
+        return path.stem.endswith("_colour") and is_result(path)
+    if path.suffix != ".png":
+        return False
+    try:
+        with PIL.Image.open(path) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return False  # whoever reads it says why not
 
 
 def _in_words(left: Mapping[Path, str]) -> str:

@@ -6,6 +6,8 @@ room.png            16 bits, see `_sixteen_bits`                        classes,
 room_colour.png     inverse depth in a colour map, bright is near       class colours over the image
 room.ply            coloured points in space
 room_attention.png  attention maps                                      attention maps
+
+PNG files say in their text chunks what wrote them and what their values mean, PLY files the unit.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets_prep.formats.maps import encode_npy
-from datasets_prep.formats.pictures import encode_png
+from datasets_prep.formats.pictures import PNG_HEADER_BYTES, encode_png, png_chunk
 from datasets_prep.storage.folder import Folder
 from dpt.config import ModelConfig
 from dpt.predict.colours import class_colours, colourise, overlay
@@ -29,6 +31,9 @@ Form = Literal["npy", "png", "colour"]
 SUFFIXES = {"npy": ".npy", "png": ".png", "colour": "_colour.png"}
 POINTS, ATTENTION = ".ply", "_attention.png"
 METRIC_PNG_SCALE = 256
+SOFTWARE = "dpt predict"
+"""What results say that they were written by."""
+
 _MOST = np.iinfo(np.uint16).max
 
 
@@ -40,8 +45,9 @@ def encode(form: Form, prediction: NDArray[np.float32], model: ModelConfig, colo
     if form == "npy":
         return encode_npy(prediction)
     if form == "png":
-        return encode_png(_sixteen_bits(prediction, model), level=None)
-    return encode_png(colourise(inverse_depth_of(prediction, model), colours), level=None)
+        return described(encode_png(_sixteen_bits(prediction, model), level=None), _scale(prediction, model))
+    picture = colourise(inverse_depth_of(prediction, model), colours)
+    return described(encode_png(picture, level=None), "inverse depth in colours")
 
 
 def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint8]) -> bytes:
@@ -49,12 +55,19 @@ def encode_classes(form: Form, labels: NDArray[np.uint8], image: NDArray[np.uint
     if form == "npy":
         return encode_npy(labels)
     if form == "colour":
-        return encode_png(overlay(image, labels), level=None)
+        return described(encode_png(overlay(image, labels), level=None), "classes in colours")
     buffer = io.BytesIO()
     picture = Image.fromarray(labels)
     picture.putpalette(class_colours().tobytes())
     picture.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return described(buffer.getvalue(), "indices of classes")
+
+
+def described(png: bytes, what: str) -> bytes:
+    """A `png` that says in text chunks (in Latin-1) `what` its values are, and what wrote it."""
+    texts = {"Software": SOFTWARE, "Description": what}
+    chunks = [png_chunk(b"tEXt", f"{key}\0{text}".encode("latin-1")) for key, text in texts.items()]
+    return png[:PNG_HEADER_BYTES] + b"".join(chunks) + png[PNG_HEADER_BYTES:]
 
 
 def encode_points(
@@ -65,12 +78,13 @@ def encode_points(
     They are in metres if the config of the `model` is metric, else relative. `field_of_view` is that of the
     camera, horizontal, in degrees.
     """
+    unit = "metre" if model.metric else "depth of the nearest point"
     if not model.metric:
         depth = relative_depth(prediction)
     else:
         inverse = np.maximum(inverse_depth_of(prediction, model), np.finfo(np.float32).tiny)
         depth = np.where(prediction > 0, 1 / inverse, np.nan).astype(np.float32)
-    return encode_ply(unproject(depth, field_of_view), image)
+    return encode_ply(unproject(depth, field_of_view), image, unit)
 
 
 def write_file(folder: Folder, name: str, data: bytes) -> None:
@@ -95,3 +109,11 @@ def _sixteen_bits(prediction: NDArray[np.float32], model: ModelConfig) -> NDArra
     if high <= low:
         return np.zeros(prediction.shape, np.uint16)
     return np.round((prediction - low) * (_MOST / (high - low))).astype(np.uint16)
+
+
+def _scale(prediction: NDArray[np.float32], model: ModelConfig) -> str:
+    """What the values of `_sixteen_bits` mean, in words."""
+    if model.predicts_depth:
+        return f"{model.meaning}, times {METRIC_PNG_SCALE}"
+    low, high = float(prediction.min()), float(prediction.max())
+    return f"{model.meaning}, linear from {low:.6g} at 0 to {high:.6g} at {_MOST}"

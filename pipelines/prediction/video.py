@@ -10,11 +10,13 @@ from pathlib import Path
 
 import av
 import av.error
+import av.logging
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.errors import UserError
 from datasets_prep.formats.video import as_shown
+from pipelines.prediction.outputs import SOFTWARE
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 _ENCODERS = ("libx264", "libopenh264", "mpeg4")
@@ -58,7 +60,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
     count, corrupt, end, shape = 0, 0, Fraction(0), None
     damage: list[str] = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path)) as container, _errors() as errors:
             if not container.streams.video:
                 raise BadVideo(f"{path} has no video stream")
             stream = container.streams.video[0]
@@ -74,6 +76,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
                 count, corrupt = count + 1, corrupt + frame.is_corrupt
                 end = max(end, Fraction(time_base * (time + duration)))
             expected = _expected(container, stream, count, end)
+            lost = next((text.strip() for _, name, text in errors if name == container.format.name), None)
     except av.error.FFmpegError as error:
         raise BadVideo(f"{path} is not a readable video: {error.strerror}, after {count} frames") from error
     if not count:
@@ -83,6 +86,24 @@ def read_frames(path: Path) -> Iterator[Frame]:
     if damage or corrupt:
         what = f"{len(damage)} could not be decoded, {corrupt} were decoded with errors"
         raise BadVideo(f"{path} is damaged: of its frames {what}")
+    if lost:
+        raise BadVideo(f"{path} is damaged, and frames may be missing: {lost}")
+
+
+@contextmanager
+def _errors() -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg says of errors: a demuxer that finds garbage skips it, and raises nothing.
+
+    Yields:
+        level, part of FFmpeg (the name of a container format, of a codec, …) and text, while they come.
+    """
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=False) as found:
+            yield found
+    finally:
+        av.logging.set_level(before)
 
 
 def _decoded(
@@ -114,20 +135,29 @@ def _expected(
     with them; FFmpeg shortens the duration of a cut AVI. A container's own duration is that of its longest
     stream.
     """
-    rate, duration = stream.average_rate or _DEFAULT_RATE, None
+    rate, stop = stream.average_rate or _DEFAULT_RATE, None
     if stream.duration and stream.time_base:
         duration = stream.duration * stream.time_base
         if container.format.name == "avi":
             duration = max(duration, stream.frames / rate)
+        stop = (stream.start_time or 0) * stream.time_base + duration
     elif container.duration and len(container.streams) == 1:
-        duration = Fraction(container.duration, av.time_base)
-    if duration is None:
+        stop = Fraction(container.duration, av.time_base)  # of Matroska: from time 0, not from its start
+    if stop is None:
         return count
-    start = (stream.start_time or 0) * (stream.time_base or 0)
-    missing = round((start + duration - end) * rate)
+    missing = round((stop - end) * rate)
     if missing < 1 or 0 < stream.frames <= count:
         return count
     return stream.frames or count + missing
+
+
+def is_result(path: Path) -> bool:
+    """Whether `writing_video` wrote the file at `path`."""
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            return container.metadata.get("comment") == SOFTWARE
+    except (av.error.FFmpegError, OSError):  # whoever reads it says why not
+        return False
 
 
 @contextmanager
@@ -140,6 +170,7 @@ def writing_video(path: Path) -> Iterator[WriteFrame]:
     stream: av.VideoStream | None = None
     durations: dict[int | None, int] = {}
     with av.open(str(path), "w", format="mp4") as container:
+        container.metadata["comment"] = SOFTWARE
 
         def write(frame: Frame) -> None:
             nonlocal stream

@@ -62,4 +62,4 @@ class ModelKind:
         return str(MetricKey(METRIC if self.unit in ("m", "1/m") else RELATIVE, "abs_rel", MEAN))
 
     def __str__(self) -> str:
-        return self.predicts
+        return "something that its tags do not say" if self.predicts == _UNKNOWN else self.predicts

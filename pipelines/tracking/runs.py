@@ -208,6 +208,7 @@ def connect(create: bool = True) -> str:
     # MLflow also creates the folder whose name is that of the database's with `?` as `%3F`; it stays empty.
     escaped = Path(uri.removeprefix("sqlite:///")).parent
     if database is not None and escaped.absolute() != database.parent:
+        MlflowClient().search_registered_models(max_results=1)  # the registry's store creates it once more
         with suppress(OSError):
             os.removedirs(escaped)
     return uri

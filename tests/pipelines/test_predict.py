@@ -14,7 +14,7 @@ from dpt.predict.depth import predict_inverse_depth
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.predict import BadImage, BadPrediction, predict, predict_one, read_image
-from pipelines.prediction.inputs import Input
+from pipelines.prediction.inputs import AmbiguousOutputs, Input
 from pipelines.prediction.video import Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 from tests.support.commands import said
@@ -249,6 +249,24 @@ def test_metres_are_said_with_each_prediction_and_at_the_end(model, tmp_path):
     assert "1 of 1 predicted: inverse depth up to an unknown scale and shift, larger is nearer" in printed
 
 
+def test_results_beside_the_inputs_are_not_predicted_again(model, tmp_path):
+    """The second run takes what the first one took; a photo of the name of a result is never overwritten."""
+    photo(tmp_path / "a.jpg", 32, 40)
+    video(tmp_path / "clip.mp4", 2, 32, 32)
+    settings = PredictConfig(attention=(1,))
+    lines: list[str] = []
+    for _ in range(2):
+        found = [
+            outcome.source.path.name
+            for outcome in predict(settings, model, [str(tmp_path)], str(tmp_path), lines.append)
+        ]
+        assert sorted(found) == ["a.jpg", "clip.mp4"]
+    assert "4 written by dpt predict (a.png, a_attention.png, a_colour.png, …)" in lines[-1]
+    photo(tmp_path / "a.png", 32, 40)
+    with pytest.raises(AmbiguousOutputs, match=r"a\.png is an input and would be overwritten"):
+        list(predict(settings, model, [str(tmp_path)], str(tmp_path)))
+
+
 @pytest.mark.parametrize("suffix", ["gif", "avif", "jfif", "webp", "tiff", "ppm"])
 def test_whatever_pillow_reads_is_predicted(model, tmp_path, suffix):
     picture = Image.fromarray(np.tile(np.linspace(0, 255, 48, dtype=np.uint8), (32, 1))).convert("RGB")
@@ -306,6 +324,14 @@ def test_colours_are_red_green_blue(tmp_path):
     red[..., 2] = 255
     cv2.imwrite(str(tmp_path / "red.png"), red)
     np.testing.assert_array_equal(read_image(Input(tmp_path / "red.png", ""))[0, 0], [255, 0, 0])
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_samples_of_32_bits_are_no_photo(mode, tmp_path):
+    """Pillow would clip a depth map to 0 … 255."""
+    Image.new(mode, (40, 30), 300).save(tmp_path / "a.tif")
+    with pytest.raises(BadImage, match=r"a\.tif is not .*expected integers of 8 or 16 bits"):
+        read_image(Input(tmp_path / "a.tif", "a"))
 
 
 def test_a_strip_is_a_bad_image(tmp_path):

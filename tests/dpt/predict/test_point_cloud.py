@@ -28,10 +28,10 @@ def test_impossible_angles_are_refused(angle):
 def test_files_hold_the_finite_points():
     points = np.array([[[1, 2, 3], [np.inf, 0, 0]], [[4, 5, 6], [np.nan, 1, 1]]], np.float32)
     colours = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    header, body = encode_ply(points, colours).split(b"end_header\n")
+    header, body = encode_ply(points, colours, "metre").split(b"end_header\n")
     properties = ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
     assert header.decode().splitlines() == [
-        *("ply", "format binary_little_endian 1.0", "element vertex 2"),
+        *("ply", "format binary_little_endian 1.0", "comment unit: metre", "element vertex 2"),
         *(f"property {name}" for name in properties),
     ]
     assert len(body) == 2 * 15

@@ -229,6 +229,13 @@ def test_what_transformers_has_no_key_for_is_kept_and_read_back(settings, tmp_pa
     assert dpt.load_weights(tmp_path / "theirs").config == ours.config
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_segmentation_goes_there_and_back(batch_norm, tmp_path):
+    ours = dpt.create_model("dpt_tiny", task="segmentation", classes=5, batch_norm=batch_norm, image_size=480)
+    dpt.save_hugging_face(ours, tmp_path / "there")
+    assert dpt.load_weights(tmp_path / "there").config == ours.config
+
+
 @pytest.mark.parametrize("settings", [{"max_depth": 20.0}, {"head_align_corners": False}])
 def test_what_transformers_cannot_compute_is_refused(settings, tmp_path):
     with pytest.raises(ValueError, match="transformers has no DPT"):

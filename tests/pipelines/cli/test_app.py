@@ -1,10 +1,13 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from datasets_prep.storage.folder import Folder
 from dpt import create_model, save_model
 from tests.support.commands import dpt, said
 from tune import cli
@@ -100,6 +103,45 @@ def test_an_error_of_the_operating_system_is_one_line_that_names_the_file(monkey
         cli.main()
     assert caught.value.code == 1
     assert capsys.readouterr().err == f"dpt: {os.fsdecode(error.filename)}: {error.strerror}\n"
+
+
+def test_sigterm_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def write() -> None:
+        with Folder(str(tmp_path)).writing("a.npy") as path:
+            path.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("pipelines.cli.app.app", write)
+    try:
+        assert dpt() == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_passwords_of_uris_are_never_printed(monkeypatch, capsys):
+    """Neither in what MLflow raises in the middle of a command, nor in a traceback."""
+    from mlflow.exceptions import MlflowException
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    uri = "http://robot:s3cr:et@host:5000/api/2.0/mlflow/runs"
+    lost = MlflowException(f"API request to {uri} failed with exception\nmore")
+    monkeypatch.setattr("pipelines.cli.app.app", lambda: fail(lost))
+    assert dpt() == 1
+    expected = "API request to http://host:5000/api/2.0/mlflow/runs failed with exception"
+    assert capsys.readouterr().err == f"dpt: MLflow failed: {expected}\n"
+    monkeypatch.setattr("pipelines.cli.app.app", lambda: fail(KeyError(uri)))
+    monkeypatch.setattr(sys, "argv", ["dpt"])
+    with pytest.raises(KeyError) as caught:
+        cli.main()
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    printed = capsys.readouterr().err
+    assert "KeyError: 'http://host:5000/api" in printed
+    assert "s3cr" not in printed
 
 
 def test_a_programming_error_keeps_its_traceback(monkeypatch):

@@ -3,6 +3,7 @@ import io
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 from dpt.predict.depth import inverse_depth_of
@@ -53,6 +54,21 @@ def test_near_is_bright_whatever_is_predicted(config):
     assert picture is not None
     assert (np.diff(picture.ravel().astype(int)) >= 0).all()
     assert (picture[0, 0], picture[-1, -1]) == (0, 255)
+
+
+@pytest.mark.parametrize(("config", "text"), [
+    (RELATIVE, "inverse depth up to an unknown scale and shift, larger is nearer, linear from 1 at 0 to 4"),
+    (METRIC_INVERSE, "inverse depth in 1/metres, larger is nearer, linear from 1 at 0 to 4"),
+    (DEPTH, "depth in metres, times 256"),
+])  # fmt: skip
+def test_files_say_what_their_values_are(config, text):
+    prediction = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    with PIL.Image.open(io.BytesIO(encode("png", prediction, config, "gray"))) as picture:
+        assert picture.info["Description"] == text + ("" if config is DEPTH else " at 65535")
+        picture.load()  # with its checksums
+    ply = encode_points(prediction, np.zeros((2, 2, 3), np.uint8), config, 90.0)
+    unit = "depth of the nearest point" if config is RELATIVE else "metre"
+    assert f"comment unit: {unit}\n".encode() in ply.split(b"end_header")[0]
 
 
 def test_numbers_are_as_the_model_gives_them():

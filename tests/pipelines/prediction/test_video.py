@@ -111,6 +111,27 @@ def test_frames_after_damage_are_read_and_the_damage_is_said(tmp_path):
     assert float(frames[-1].time * frames[-1].time_base) == pytest.approx(19 / 30, abs=1e-3)
 
 
+def test_a_gap_in_the_container_is_said(tmp_path):
+    """The demuxer of Matroska skips what it cannot read, without an error."""
+    path = encoded(tmp_path / "a.mkv", [noise(n) for n in range(20)])
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 600] = bytes(byte ^ 0x5A for byte in data[middle : middle + 600])
+    path.write_bytes(data)
+    frames: list[Frame] = []
+    with pytest.raises(BadVideo, match=r"a\.mkv is damaged"):
+        frames.extend(read_frames(path))
+    assert 10 <= len(frames) < 20
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "webm"])
+def test_a_video_may_begin_late(tmp_path, suffix):
+    codec = "libvpx" if suffix == "webm" else "mpeg4"
+    times = range(150, 160)
+    path = encoded(tmp_path / f"a.{suffix}", [noise(n) for n in range(10)], times=times, codec=codec)
+    assert len(list(read_frames(path))) == 10
+
+
 @pytest.mark.parametrize(("aspect", "size"), [
     (Fraction(2), (32, 128)),
     (Fraction(1, 2), (64, 64)),

@@ -183,7 +183,7 @@ def versions() -> int:
 
 @pytest.mark.parametrize(("kind", "text"), [
     (METRES, "depth in metres"), (PER_METRE, "inverse depth in 1/metres"),
-    (CLASSES, "indices of 150 classes"), (None, "unknown"),
+    (CLASSES, "indices of 150 classes"), (None, "something that its tags do not say"),
 ])  # fmt: skip
 def test_an_alias_keeps_task_and_unit(database, kind, text):
     first = logged({MEAN: 0.3})

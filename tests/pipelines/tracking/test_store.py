@@ -45,6 +45,7 @@ def test_the_database_and_its_artifacts_lie_in_a_folder_of_any_name(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = tracking.start_run("mine", "predict", PredictConfig(), [])
     run.log_text("hello", "notes.txt")
+    mlflow.MlflowClient().create_registered_model("dpt")  # another store of MLflow's, in the same database
     with sqlite3.connect(folder / "mlflow.db") as database:
         assert database.execute("SELECT run_uuid, name FROM runs").fetchall() == [(run.run_id, "mine")]
     assert [path.read_text() for path in (folder / "mlruns").rglob("notes.txt")] == ["hello"]
