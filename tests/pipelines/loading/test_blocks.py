@@ -2,7 +2,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 import torch
 
 from pipelines.loading.blocks import BlockMemory, Memory, own_memory, release, released_with

@@ -1,6 +1,5 @@
 from typing import Any
 
-import pytest
 import torch
 
 from pipelines.training.ranks import Ranks
