@@ -14,8 +14,8 @@ help: ## Show the targets.
 demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, ablate.
 	@$(BIN)/dpt demo
 
-check: setup ## Lint, types and every test that runs in one process, without Ray.
-	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault and not ray and not processes"
+check: setup ## Lint, types and every test without Ray.
+	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault and not ray"
 
 test: setup ## The whole suite but proofs, faults and the fuzz campaign (about 20 minutes).
 	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault"

@@ -26,7 +26,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 SERVERS = {"ray_session", "mlflow_server"}
-"""Fixtures that start Ray or a server: tests that use one are marked `ray`, as are modules that start Ray."""
+"""Fixtures that start processes: tests that use one are marked `ray`, as are modules that start Ray."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,8 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker("ray")
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker("processes")
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

@@ -246,7 +246,6 @@ def test_scene_is_the_same_for_the_same_seed_only():
     assert not np.array_equal(first.image, other.image)
 
 
-@pytest.mark.processes
 def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     program = (
         "import sys, cv2; from pathlib import Path; from datasets_prep import synthetic\n"

@@ -158,7 +158,6 @@ def rank_of_two(rank):
     return weights, torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
 
 
-@pytest.mark.processes
 def test_ranks_agree_with_one_process(tmp_path):
     model, inputs, targets, datasets = small_problem()
     expected = combine(*objectives_of(model, inputs, targets, datasets), model)

@@ -83,7 +83,6 @@ def test_one_entry_of_a_large_file_is_read_and_a_costly_one_refused(tmp_path):
         large.item("many", 3, 0)
 
 
-@pytest.mark.processes
 def test_a_process_that_leaves_a_file_open_ends_well(tmp_path):
     (tmp_path / "large.h5").write_bytes(encode_hdf5_arrays({"depth": np.ones((2, 3, 4), np.float32)}))
     program = (

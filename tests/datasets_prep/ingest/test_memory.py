@@ -61,7 +61,6 @@ def write_irs(raw: Path) -> None:
         (folder / f"l_{number}.png").write_bytes(photo)
 
 
-@pytest.mark.processes
 @pytest.mark.parametrize("source", ["eth3d", "irs"])
 def test_a_worker_stays_small_whatever_the_input(source, tmp_path):
     {"eth3d": write_eth3d, "irs": write_irs}[source](tmp_path / "raw")

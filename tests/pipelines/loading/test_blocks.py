@@ -37,7 +37,6 @@ def test_memory_is_released_with_the_last_tensor_over_it():
     assert np.shares_memory(memory.take(8), piece)
 
 
-@pytest.mark.processes
 def test_what_makes_blocks_starts_without_pytorch():
     modules = "pipelines.loading.on_ray, pipelines.loading.segmentation_crops"
     program = f"import sys, {modules}; assert 'torch' not in sys.modules"

@@ -68,7 +68,6 @@ def test_what_is_too_small_is_filled_up_at_the_right_and_below():
     assert (image[39:] == 0).all()
 
 
-@pytest.mark.processes
 def test_loading_processes_import_no_network():
     heavy = "{'torch', 'ray', 'mlflow'}"
     code = f"import sys, pipelines.loading.segmentation_crops; print(sorted({heavy} & set(sys.modules)))"

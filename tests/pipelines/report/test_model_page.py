@@ -150,7 +150,6 @@ def test_data_without_a_model_is_refused(mlflow_database):
         said("report", "nothing", "--data", "shards")
 
 
-@pytest.mark.processes
 def test_it_looks_right_in_a_browser(model, shards_folder, mlflow_database, tmp_path):
     page = write_model_report(str(model), tmp_path / "out", [str(shards_folder)], images=1)
     with browsing() as window:

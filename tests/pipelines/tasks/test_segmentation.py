@@ -82,7 +82,6 @@ def rank_of_two(rank: int) -> Any:
     return result.loss, gradients(model), dict(model.named_buffers())
 
 
-@pytest.mark.processes
 def test_two_ranks_learn_what_one_learns(tmp_path):
     found = run_in_two_ranks(rank_of_two, tmp_path)
     whole, loss = one_step(config(), labelled_batch())

@@ -62,7 +62,6 @@ def rank_of_two(rank: int) -> list[bool]:
     return [watch.after_step(rank == 1 and step == 1)[0] for step in range(3)]
 
 
-@pytest.mark.processes
 def test_ranks_stop_in_the_same_step(tmp_path):
     assert run_in_two_ranks(rank_of_two, tmp_path) == [[False, True, False]] * 2
 

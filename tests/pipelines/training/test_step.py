@@ -215,7 +215,6 @@ def uneven_rank(rank: int, settings: TrainConfig) -> Any:
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
-@pytest.mark.processes
 @pytest.mark.parametrize(
     ("model", "objective"),
     [
@@ -236,7 +235,6 @@ def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path
             torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.processes
 def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path):
     settings = config("dpt_small", accumulate=3)
     first, second = run_in_two_ranks(uneven_rank, tmp_path, settings)
