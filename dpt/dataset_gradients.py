@@ -205,8 +205,15 @@ class _Convolution(Function):
         def backward(g: Tensor, part: Tensor, *which: bool) -> Any:
             return torch.ops.aten.convolution_backward(g, part, weight, None, *ctx.geometry, [*which, False])
 
-        pairs = zip(ctx.owner.slices(grad), ctx.owner.slices(x), strict=True)
-        ctx.rows.append(torch.stack([backward(g, part, False, True)[1] for g, part in pairs]))
+        plain = ctx.geometry == ([1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+        if (
+            plain and weight.shape[2:] == (1, 1) and x.shape[2] * x.shape[3] >= _LONG
+        ):  # a linear layer of every pixel
+            of_image = torch.bmm(grad.flatten(2), x.flatten(2).transpose(1, 2))
+            ctx.rows.append(ctx.owner.by_dataset(of_image)[..., None, None])
+        else:
+            pairs = zip(ctx.owner.slices(grad), ctx.owner.slices(x), strict=True)
+            ctx.rows.append(torch.stack([backward(g, part, False, True)[1] for g, part in pairs]))
         if ctx.bias:
             ctx.bias_rows.append(ctx.owner.by_dataset(grad.sum((2, 3))))
         return backward(grad, x, True, False)[0], *[None] * (6 + len(ctx.geometry))
