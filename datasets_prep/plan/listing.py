@@ -10,6 +10,7 @@ from datasets_prep.plan.ablation_split import ablation_split
 from datasets_prep.plan.split_lists import SplitList, lists_in, with_lists
 from datasets_prep.settings import SplitRule
 from datasets_prep.sources.base import Listing, Rejection, Source
+from datasets_prep.sources.paired import PairedSource
 from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import FileListing
@@ -38,6 +39,8 @@ def list_samples(
     visible, hidden = root.files().visible()
     root = root.with_files(visible)
     listing = source.list(root)
+    if listing.samples and not isinstance(source, PairedSource):  # which counts them itself
+        listing.unread = _unread(source, root, listing)
     reason = "hidden, special, or a file of the operating system"
     listing.unused += [Rejection(path, reason) for path in hidden]
     if rule == "ablation":
@@ -47,6 +50,15 @@ def list_samples(
         if found or source.only_listed:
             listing = with_lists(source, listing, found, strict=bool(lists))
     return listing if source.reads_pieces else without_oversized(listing, root.files())
+
+
+def _unread(source: Source, root: Folder, listing: Listing) -> tuple[int, str]:
+    """`Listing.unread`: files of `root` that the `listing` of `source` does not mention."""
+    used = {path for sample in listing.samples for path in sample.files.values()}
+    used.update(entry.path for entry in listing.rejected)
+    others = (path for path in root.files() if path not in used and not source.split_of_list(path))
+    first = next(others, "")
+    return bool(first) + sum(1 for _ in others), first
 
 
 def without_oversized(listing: Listing, files: FileListing) -> Listing:

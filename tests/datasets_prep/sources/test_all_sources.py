@@ -1,6 +1,9 @@
 """What holds for every source: its contract, defects, wrong folders, and folders that are not local."""
 
+import os
+import shutil
 from dataclasses import fields
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 
 from datasets_prep.errors import BadSample, WrongLayout
 from datasets_prep.formats import pictures as formats
+from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import IGNORED_LABEL, RawLabels, RawPointPair, RawSample
 from datasets_prep.storage.folder import Folder
@@ -59,6 +63,21 @@ def check_point_pair(raw, source):
 
 CHECKS = {RawSample: check_depth, RawLabels: check_labels, RawPointPair: check_point_pair}
 KINDS = {RawLabels: {"labels"}, RawPointPair: {"ordinal"}, RawSample: {"metric", "up-to-scale", "affine"}}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_files_that_nobody_asks_for_are_counted_or_named(name, written, tmp_path):
+    root = Path(written(name, SCENES).root.path)
+    shutil.copytree(root, tmp_path / "raw", copy_function=os.link)
+    (tmp_path / "raw" / "zzz.notes").write_text("of a user")
+
+    def said_of(folder):
+        source = SOURCES[name].opened(Folder(folder), {})
+        listing = list_samples(source, Folder(folder))
+        return len(listing.samples), len(listing.unused) + listing.unread[0]
+
+    samples, before = said_of(root)
+    assert said_of(tmp_path / "raw") == (samples, before + 1)
 
 
 @pytest.mark.parametrize("name", SOURCES)
