@@ -90,7 +90,8 @@ class TrainingStep:
             isinstance(parallel, FSDPModule) or any(map(is_synchronised, model.modules()))
         )
         """Whether all ranks must run the model equally often, because it communicates in its forward pass."""
-        self._coupled = couples_images(model)
+        self._apart = couples_images(model) or config.activation_checkpointing
+        """Whether several objectives take a pass each: in one, layers computed again would not be watched."""
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""
@@ -158,7 +159,7 @@ class TrainingStep:
         losses = torch.zeros(len(batch.images), device=self._device)
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         gradients: dict[nn.Parameter, Tensor] = {}
-        run = self._one_by_one if self._coupled else self._in_one_pass
+        run = self._one_by_one if self._apart else self._in_one_pass
         for part in self._micro_batches(torch.argsort(batch.dataset, stable=True)):
             of_part = batch.dataset.numpy()[part.numpy()]
             members = [torch.from_numpy(part.numpy()[of_part == index]) for index in datasets]

@@ -70,6 +70,16 @@ def test_micro_batches_combine_the_same_objectives(pieces):
     assert_same(gradients(parts), gradients(whole))
 
 
+def test_layers_computed_again_give_the_same_combination():
+    whole, loss = one_step(config(objective="multi_objective"))
+    settings = with_changes(config(objective="multi_objective"), {"activation_checkpointing": True})
+    model = model_for(settings)
+    model.set_checkpointing(True)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
+    assert_same(gradients(model), gradients(whole))
+
+
 def test_multi_objective_of_one_dataset_is_the_average():
     data = batch()
     data.dataset[:] = 1
