@@ -357,8 +357,6 @@ class TrainConfig(MixSection):
             raise ValueError("parallel: fsdp needs optimizer.objective=average: no rank has a whole gradient")
         if any(side < 32 or side % 32 for side in self.crop_size):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
-        if self.optimizer.warmup > self.steps:
-            raise ValueError(f"optimizer.warmup: {self.optimizer.warmup} is longer than steps ({self.steps})")
         if sum(stage.steps for stage in self.stages) >= self.steps:
             raise ValueError(f"stages: they take all {self.steps} steps and leave none for the full mix")
         return self
