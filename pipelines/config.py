@@ -159,8 +159,9 @@ class OptimizerSection(Section):
         warmup: number of steps of linear warm-up.
         objective: how the gradients of the datasets are combined: `multi_objective` takes their min-norm
             combination (`dpt.multi_objective`), `average` the gradient of the mean loss over images. A model
-            with batch normalisation, or with `activation_checkpointing`, runs once for every dataset in the
-            batch, any other once for all, and is not compiled then.
+            with batch normalisation, with `activation_checkpointing`, or that uses parameters in a way that
+            `dpt.dataset_gradients` does not know runs once for every dataset in the batch, any other once
+            for all, and is not compiled then.
         accumulate: number of micro-batches of a rank's share of a batch (gradient accumulation).
         clip_norm: largest norm of the gradient, to which longer ones are clipped; 0 for no clipping.
         ema: decay of a moving average of the weights, which is then validated and published; 0 for none.

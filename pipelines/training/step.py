@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
-from dpt.dataset_gradients import DatasetGradients, couples_images
+from dpt.dataset_gradients import DatasetGradients, NotSeparable, couples_images
 from dpt.ema import MovingAverage
 from dpt.multi_objective import combine_gradients, gradients_one_by_one
 from dpt.predict.transforms import normalise
@@ -92,10 +92,12 @@ class TrainingStep:
         """Whether all ranks must run the model equally often, because it communicates in its forward pass."""
         self._apart = couples_images(model) or config.activation_checkpointing
         """Whether several objectives take a pass each: in one, layers computed again would not be watched."""
+        self._seed = 0
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""
-        torch.manual_seed(step_seed(self._config.seed, step, self._ranks.rank))
+        self._seed = step_seed(self._config.seed, step, self._ranks.rank)
+        torch.manual_seed(self._seed)
         # Chosen from on the device: on the CPU every choice would be a copy that is not pinned.
         images, target = (side.to(self._device, non_blocking=True) for side in (batch.images, batch.target))
         batch = replace(batch, images=images, target=target)
@@ -185,7 +187,12 @@ class TrainingStep:
             with apart:
                 return self._model.forward(pixels.requires_grad_())
 
-        found = self._losses(forward, batch, chosen)
+        try:
+            found = self._losses(forward, batch, chosen)
+        except NotSeparable:  # by the first batch, on all ranks alike: it depends on the model alone
+            self._apart = True
+            torch.manual_seed(self._seed)
+            return self._one_by_one(batch, members, parameters, losses)
         losses[chosen.to(self._device)] = found.detach()
         return apart.of_sums(found)
 

@@ -7,6 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
+from dpt import dataset_gradients
 from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
@@ -78,6 +79,14 @@ def test_layers_computed_again_give_the_same_combination():
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
     assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
     assert_same(gradients(model), gradients(whole))
+
+
+def test_a_model_that_cannot_be_taken_apart_takes_a_pass_for_each_dataset(monkeypatch):
+    whole, loss = one_step(config(objective="multi_objective"))
+    monkeypatch.delitem(dataset_gradients._RULES, "conv2d")
+    other, same = one_step(config(objective="multi_objective"))
+    assert same == pytest.approx(loss, rel=1e-5)
+    assert_same(gradients(other), gradients(whole))
 
 
 def test_multi_objective_of_one_dataset_is_the_average():
