@@ -67,15 +67,11 @@ class DatasetGradients(TorchFunctionMode):
         Of a weight used in bfloat16 it is bfloat16, the precision in which its layer computes it.
         """
         torch.autograd.grad(losses.sum(), self.anchor, allow_unused=True)
+        met = [(tensor, rows) for tensor, found in self._met for rows in found]
+        direct = ((tensor, rows) for tensor, rows in met if isinstance(tensor, nn.Parameter))
+        derived = [(tensor, rows) for tensor, rows in met if not isinstance(tensor, nn.Parameter)]
         result: dict[nn.Parameter, Tensor] = {}
-        derived = []
-        for tensor, found in self._met:
-            if isinstance(tensor, nn.Parameter):
-                for rows in found:
-                    result[tensor] = result[tensor] + rows if tensor in result else rows
-            else:
-                derived += [(tensor, rows) for rows in found]
-        for parameter, rows in self._carried_on(derived):
+        for parameter, rows in (*direct, *self._carried_on(derived)):
             result[parameter] = result[parameter] + rows if parameter in result else rows
         return result
 

@@ -27,12 +27,17 @@ def test_a_prediction_has_the_size_of_its_image(model, shape):
     assert (prediction >= 0).all()
 
 
-def test_a_prediction_is_the_released_recipe(model):
-    image = picture(50, 100)
+def by_hand(model, image, mode, corners):
+    """The prediction for an image of 50x100, which the network sees as 64x128."""
     pixels = torch.from_numpy(resize_image(image, 64, 128))[None]
     with torch.inference_mode():
-        expected = model(normalise(pixels, model.mean, model.std))
-    expected = F.interpolate(expected[:, None], size=(50, 100), mode="bicubic", align_corners=False)[0, 0]
+        found = model(normalise(pixels, model.mean, model.std))
+    return F.interpolate(found[:, None], size=(50, 100), mode=mode, align_corners=corners)[0, 0]
+
+
+def test_a_prediction_is_the_released_recipe(model):
+    image = picture(50, 100)
+    expected = by_hand(model, image, "bicubic", False)
     np.testing.assert_allclose(predict_inverse_depth(model, image), expected, rtol=1e-5)
     wider = predict_inverse_depth(model, image, target=256)
     assert np.abs(wider - expected.numpy()).max() > 1e-4
@@ -44,10 +49,7 @@ def test_depth_anything_is_brought_to_the_image_bilinearly(model, rule, corners)
     other = dpt.create_model("dpt_tiny", output_resize=rule).eval()
     other.load_state_dict(model.state_dict())
     image = picture(50, 100)
-    pixels = torch.from_numpy(resize_image(image, 64, 128))[None]
-    with torch.inference_mode():
-        expected = model(normalise(pixels, model.mean, model.std))
-    expected = F.interpolate(expected[:, None], size=(50, 100), mode="bilinear", align_corners=corners)[0, 0]
+    expected = by_hand(model, image, "bilinear", corners)
     np.testing.assert_allclose(predict_inverse_depth(other, image), expected, rtol=1e-6)
     version = "depth_anything_v2_small" if corners else "depth_anything_small"
     assert dpt.zoo.MODELS[version].config.output_resize == rule
