@@ -25,6 +25,8 @@ _LOCAL_RAY = {
     # Both watch for failures that only a cluster has, and log a line on every start of a run.
     "RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # Seconds between the controller's looks at its workers: Ray's 2 s delay the start and the end of a run.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
 }
 """Environment of a Ray that this process starts itself; a cluster has its own."""
 
