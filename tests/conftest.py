@@ -16,6 +16,7 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["RAY_TRAIN_ENABLE_NCCL_HANG_DETECTOR"] = "0"
 os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
+os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.25"
 # By itself Ray lets everything else go first, the waiting test too.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 os.environ["GIT_PYTHON_REFRESH"] = "quiet"

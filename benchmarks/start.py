@@ -1,0 +1,174 @@
+"""From `dpt train` to its first step, part by part, beside a bare start of the same libraries.
+
+    python benchmarks/start.py                      # about four minutes on two cores
+    python benchmarks/start.py --runs 1 --config paper
+
+Every run is a new process with a new MLflow database, as on a user's first day. The table has the median
+seconds of each part, and two floors: importing the four libraries, and a Ray Train run of a function that
+does nothing. Parts follow each other, so their sum is the time to the first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BARE = """
+import time
+start = time.time()
+import torch, timm, ray, mlflow
+print("floor: import torch, timm, ray, mlflow", time.time() - start)
+import logging
+from ray.train import LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+start = time.time()
+ray.init(logging_level=logging.ERROR)
+run = RunConfig(name="bare", storage_path=STORAGE, logging_config=LoggingConfig(log_level="WARNING"))
+TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=1), run_config=run).fit()
+print("floor: Ray and a Ray Train run of nothing, whole", time.time() - start)
+"""
+
+PARTS = (
+    "imports", "config and checks", "Ray", "MLflow", "Ray Train: controller, placement, process",
+    "a rank's imports", "model, optimiser, report", "loaders and first batch", "first step",
+)  # fmt: skip
+"""Each ends with the mark of its number."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--config", default="demo", help="of the training, as of `dpt train --config`")
+    parser.add_argument("--marked", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.marked:
+        train_marked(arguments.marked, arguments.config)
+        return
+    with tempfile.TemporaryDirectory(prefix="dpt-start-") as folder:
+        _environment(folder)
+        prepare(Path(folder))
+        print_table([measured(arguments.config, folder, run) for run in range(arguments.runs)])
+
+
+def _environment(folder: str) -> None:
+    repository = str(Path(__file__).resolve().parents[1])
+    path = [repository, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+    os.environ.pop("RAY_ADDRESS", None)
+    os.chdir(folder)
+
+
+def prepare(folder: Path) -> None:
+    """Render and prepare a miniature of ReDWeb into `folder`/shards."""
+    import ray
+
+    from datasets_prep.ingest.run import ingest_all
+    from datasets_prep.plan.shards import plan_ingest
+    from datasets_prep.settings import IngestSettings
+    from datasets_prep.synthetic import write_dataset
+
+    write_dataset("redweb", folder / "raw", 40, height=192, width=256)
+    ray.init("local", log_to_driver=False, logging_level="ERROR")
+    settings = IngestSettings(side=128, validation_share=0.15)
+    ingest_all(plan_ingest("redweb", str(folder / "raw"), settings), str(folder / "shards"))
+    ray.shutdown()
+
+
+def measured(config: str, folder: str, run: int) -> dict[str, float]:
+    """Seconds of each part of one training with `config` in `folder`, and of the floors; `run` counts."""
+    marks = Path(folder) / f"marks{run}"
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow{run}.db"
+    started = time.time()
+    command = [sys.executable, __file__, "--config", config, "--marked", str(marks)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    times = dict(json.loads(line) for line in marks.read_text().splitlines())
+    ends = [started, *(times[part] for part in PARTS)]
+    parts = {part: ends[i + 1] - ends[i] for i, part in enumerate(PARTS)}
+    parts["command to first step"] = ends[-1] - started
+    parts["last step to the command's end"] = time.time() - times["last step"]
+    code = BARE.replace("STORAGE", repr(f"{folder}/bare{run}"))
+    bare = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    for line in bare.splitlines():
+        if line.startswith("floor: "):
+            what, seconds = line.rsplit(" ", 1)
+            parts[what] = float(seconds)
+    return parts
+
+
+def print_table(runs: list[dict[str, float]]) -> None:
+    """Print the median of each part over `runs`."""
+    for part in runs[0]:
+        print(f"{statistics.median(run[part] for run in runs):6.1f} s  {part}")
+
+
+def mark(path: Path, part: str) -> None:
+    """Append to the file at `path` that a `part` has ended now; of equal parts the first counts."""
+    if part == "last step" or part not in (path.read_text() if path.exists() else ""):
+        with path.open("a") as file:
+            file.write(json.dumps([part, time.time()]) + "\n")
+
+
+def train_marked(path: Path, config: str) -> None:
+    """Train five steps with `config` on ./shards and leave marks in the file at `path`."""
+    from pipelines import train as driver
+    from pipelines.config import TrainConfig
+    from pipelines.config_files import load_section
+
+    mark(path, "imports")
+    _marking(driver, "connect", path, before="config and checks", after="Ray")
+    _marking(driver.TorchTrainer, "fit", path, before="MLflow")
+    driver.train_loop = functools.partial(rank_marked, str(path))
+    settings = load_section("train", TrainConfig, config, ["steps=5", "log_every=1"])
+    driver.train(settings, ["shards"], path.name, "runs")
+
+
+def rank_marked(path: str, arguments: dict[str, Any]) -> None:
+    """As `pipelines.training.entry.train_loop` with `arguments`, but with marks in the file at `path`."""
+    marks = Path(path)
+    mark(marks, "Ray Train: controller, placement, process")
+    import pickle
+
+    from pipelines.training import loop
+
+    mark(marks, "a rank's imports")
+    _marking(loop, "training_batches", marks, before="model, optimiser, report")
+    _marking(loop.TrainingStep, "__call__", marks, before="loaders and first batch", after="first step")
+    _marking(loop.TrainingStep, "__call__", marks, after="last step")
+    loop.run_rank(pickle.loads(arguments["setup"]), arguments["board"])
+
+
+def _marking(owner: Any, name: str, path: Path, before: str = "", after: str = "") -> None:
+    """Make the function `name` of a module or class `owner` leave marks."""
+    function: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(function)
+    def marking(*args: Any, **kwargs: Any) -> Any:
+        if before:
+            mark(path, before)
+        result = function(*args, **kwargs)
+        if after:
+            mark(path, after)
+        return result
+
+    setattr(owner, name, marking)
+
+
+if __name__ == "__main__":
+    main()
