@@ -64,6 +64,20 @@ def test_a_published_model_is_found_by_its_alias_which_can_move(run, tmp_path):
     assert MlflowClient().get_model_version_by_alias("dpt", "champion").version in {2, "2"}
 
 
+def test_a_registered_checkpoint_is_what_inference_needs_and_nothing_else(run, tmp_path):
+    folder = tmp_path / "step_00000007"
+    dpt.save_model(dpt.create_model("dpt_tiny"), folder)
+    for name in ("optimizer.safetensors", "trained.safetensors", "state.json"):
+        (folder / name).write_bytes(b"of training")
+    tracking.log_model(run, folder)
+    model = tracking.fetch_model(publish("mine", "dpt", None).uri)
+    files = [file for file in model.iterdir() if not file.is_symlink()]
+    assert {file.name for file in files} == {"config.json", "weights.safetensors"}
+    assert all(file.read_bytes() == (folder / file.name).read_bytes() for file in files)
+    folders = [path.parent for path in Path(model).parents[1].rglob("*.safetensors")]
+    assert folders == [model]
+
+
 @pytest.mark.parametrize(("settings", "column", "unit", "words"), [
     ({"invert": True, "scale": 0.3, "shift": 0.2}, "depth", "m", "depth in metres"),
     ({"scale": 0.3, "shift": 0.2}, "inverse_depth", "1/m", "inverse depth in 1/metres, larger is nearer"),
