@@ -7,6 +7,8 @@ functions take (B, H, W) maps and are differentiable; invalid pixels may hold an
 import torch
 from torch import Tensor
 
+from dpt.selection import lower_median
+
 DEVIATION_FLOOR = 1e-6
 """Lower bound of mean absolute deviations, as in the authors' released loss."""
 
@@ -64,8 +66,7 @@ def median_and_deviation(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]
     middle one, as in the released loss.
     """
     count = valid.sum(dim=(1, 2)).clamp(min=1)
-    # nanmedian selects in linear time; sorting 384 × 384 values takes several times longer
-    median = values.masked_fill(~valid, torch.nan).flatten(1).nanmedian(dim=1).values
+    median = lower_median(values.masked_fill(~valid, torch.nan).flatten(1))
     median = torch.where(valid.any(dim=2).any(dim=1), median, 0.0)
     deviation = masked(values - median[:, None, None], valid).abs().sum(dim=(1, 2)) / count
     return median, deviation

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dpt.alignment import DEVIATION_FLOOR, masked, median_and_deviation
+from dpt.selection import kth_smallest
 
 
 class ScaleShiftInvariantLoss(nn.Module):
@@ -156,28 +157,12 @@ def _sum_of_smallest(values: Tensor, valid: Tensor, kept: Tensor) -> Tensor:
 
     With the kept-th smallest value as threshold: 1 2 2 2 5, kept 3 → threshold 2, 1 below it, 2 ties of it.
     """
-    threshold = _kth_smallest(values, valid, kept)[:, None]
+    threshold = kth_smallest(values.masked_fill(~valid, torch.nan), kept)
+    threshold = torch.where(kept > 0, threshold, 0.0)[:, None]
     # not "values < threshold": a NaN must reach the loss, not hide among the trimmed
     below = valid & ~(values >= threshold)
     ties = (kept - below.sum(dim=1)).clamp(min=0)
     return masked(values, below).sum(dim=1) + ties * threshold[:, 0]
-
-
-def _kth_smallest(values: Tensor, valid: Tensor, k: Tensor) -> Tensor:
-    """The k-th smallest valid value of each row of (B, N), 1 ≤ k; 0 where k is 0.
-
-    nanmedian is the only selection in linear time that skips entries row by row, so padding makes the k-th
-    smallest value the median. Of n values and e times +∞ the lower median is the k-th smallest if e = 2k − n;
-    with e times −∞ if e = n − 2k. The 4th of 1 2 3 4 5 is the median of 1 2 3 4 5 ∞ ∞ ∞ (e = 3), the 2nd that
-    of −∞ 1 2 3 4 5 (e = 1).
-    """
-    count = valid.sum(dim=1)
-    extra = 2 * k - count
-    padding = torch.arange(values.shape[1], device=values.device) < extra.abs()[:, None]
-    infinity = torch.where(extra > 0, torch.inf, -torch.inf).to(values)[:, None]
-    padding = torch.where(padding, infinity, torch.nan)
-    selected = torch.cat([values.masked_fill(~valid, torch.nan), padding], dim=1).nanmedian(dim=1).values
-    return torch.where(k > 0, selected, 0.0)
 
 
 def _count(valid: Tensor) -> Tensor:
