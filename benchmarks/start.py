@@ -4,8 +4,8 @@
     python benchmarks/start.py --runs 1 --config paper
 
 Every run is a new process with a new MLflow database, as on a user's first day. The table has the median
-seconds of each part, and two floors: importing the four libraries, and a Ray Train run of a function that
-does nothing. Parts follow each other, so their sum is the time to the first step.
+seconds of each part, and two floors: importing the four libraries, and Ray and Ray Train until they call a
+function that does nothing else. Parts follow each other, so their sum is the time to the first step.
 """
 
 from __future__ import annotations
@@ -27,22 +27,27 @@ BARE = """
 import time
 start = time.time()
 import torch, timm, ray, mlflow
-print("floor: import torch, timm, ray, mlflow", time.time() - start)
+print(time.time() - start)
 import logging
 from ray.train import LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+def called():
+    print(time.time(), file=open(FOLDER + "/called", "w"))
 start = time.time()
 ray.init(logging_level=logging.ERROR)
-run = RunConfig(name="bare", storage_path=STORAGE, logging_config=LoggingConfig(log_level="WARNING"))
-TorchTrainer(lambda: None, scaling_config=ScalingConfig(num_workers=1), run_config=run).fit()
-print("floor: Ray and a Ray Train run of nothing, whole", time.time() - start)
+run = RunConfig(name="bare", storage_path=FOLDER, logging_config=LoggingConfig(log_level="WARNING"))
+TorchTrainer(called, scaling_config=ScalingConfig(num_workers=1), run_config=run).fit()
+print(float(open(FOLDER + "/called").read()) - start)
 """
+"""Prints the two floors in seconds."""
+
+FLOORS = ("floor: import torch, timm, ray, mlflow", "floor: Ray and Ray Train, until a bare rank is called")
 
 PARTS = (
     "imports", "config and checks", "Ray", "MLflow", "Ray Train: controller, placement, process",
     "a rank's imports", "model, optimiser, report", "loaders and first batch", "first step",
 )  # fmt: skip
-"""Each ends with the mark of its number."""
+"""In their order; each ends at its first mark."""
 
 
 def main() -> None:
@@ -69,6 +74,7 @@ def _environment(folder: str) -> None:
         "RAY_AUTH_MODE": "disabled",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # of both: ours has it by itself
         "PYTHONPATH": os.pathsep.join(path),
     }
     os.environ.pop("RAY_ADDRESS", None)
@@ -98,18 +104,21 @@ def measured(config: str, folder: str, run: int) -> dict[str, float]:
     started = time.time()
     command = [sys.executable, __file__, "--config", config, "--marked", str(marks)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    times = dict(json.loads(line) for line in marks.read_text().splitlines())
+    ended = time.time()
+    steps: list[float] = []
+    times: dict[str, float] = {}
+    for part, at in map(json.loads, marks.read_text().splitlines()):
+        times.setdefault(part, at)
+        steps += [at] if part == "first step" else []
     ends = [started, *(times[part] for part in PARTS)]
     parts = {part: ends[i + 1] - ends[i] for i, part in enumerate(PARTS)}
     parts["command to first step"] = ends[-1] - started
-    parts["last step to the command's end"] = time.time() - times["last step"]
-    code = BARE.replace("STORAGE", repr(f"{folder}/bare{run}"))
-    bare = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    for line in bare.splitlines():
-        if line.startswith("floor: "):
-            what, seconds = line.rsplit(" ", 1)
-            parts[what] = float(seconds)
-    return parts
+    parts["last step to the command's end"] = ended - steps[-1]
+    bare = Path(folder) / f"bare{run}"
+    bare.mkdir()
+    command = [sys.executable, "-c", BARE.replace("FOLDER", repr(str(bare)))]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return parts | dict(zip(FLOORS, map(float, printed.split()), strict=True))
 
 
 def print_table(runs: list[dict[str, float]]) -> None:
@@ -119,10 +128,9 @@ def print_table(runs: list[dict[str, float]]) -> None:
 
 
 def mark(path: Path, part: str) -> None:
-    """Append to the file at `path` that a `part` has ended now; of equal parts the first counts."""
-    if part == "last step" or part not in (path.read_text() if path.exists() else ""):
-        with path.open("a") as file:
-            file.write(json.dumps([part, time.time()]) + "\n")
+    """Append to the file at `path` that a `part` ends now."""
+    with path.open("a") as file:
+        file.write(json.dumps([part, time.time()]) + "\n")
 
 
 def train_marked(path: Path, config: str) -> None:
@@ -150,7 +158,6 @@ def rank_marked(path: str, arguments: dict[str, Any]) -> None:
     mark(marks, "a rank's imports")
     _marking(loop, "training_batches", marks, before="model, optimiser, report")
     _marking(loop.TrainingStep, "__call__", marks, before="loaders and first batch", after="first step")
-    _marking(loop.TrainingStep, "__call__", marks, after="last step")
     loop.run_rank(pickle.loads(arguments["setup"]), arguments["board"])
 
 
