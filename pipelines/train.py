@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -31,6 +29,7 @@ from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
 from pipelines.tasks.selection import training_datasets
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.model_reference import model_files
 from pipelines.tracking.registry import note_protocol
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_sigterm, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
@@ -129,9 +128,9 @@ def train(
         state = store.newest()
         if state is None:
             raise TrainingFailed(f"no checkpoint in {folder.uri}")
-        with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
-            model_uri = tracking.log_model(run, store.fetch(state.step, Path(scratch)))
-        return TrainResult(run, (folder / checkpoint_name(state.step)).uri, model_uri)
+        checkpoint = (folder / checkpoint_name(state.step)).uri
+        with model_files(checkpoint) as model_folder:
+            return TrainResult(run, checkpoint, tracking.log_model(run, model_folder))
 
 
 def _fit(

@@ -11,8 +11,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +40,7 @@ from sqlalchemy.engine import URL, make_url
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
 from dpt.config import ModelConfig
-from dpt.weights.folder import CONFIG, WEIGHTS, read_config
+from dpt.weights.folder import CONFIG, read_config
 from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config_files import to_yaml
 from pipelines.tracking.model_kind import ModelKind
@@ -312,10 +310,10 @@ def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> I
 
 
 def log_model(run: Run, folder: Path) -> str:
-    """Log the model in `folder`, of `dpt.save_model` or a checkpoint, as an MLflow model of the run.
+    """Log the model in `folder` (of `dpt.save_model`) as an MLflow model of the run; returns its URI.
 
     Its signature has a column named by the quantity that it predicts; its tags say what that is
-    (`pipelines.tracking.model_kind`). Returns its URI.
+    (`pipelines.tracking.model_kind`).
     """
     connect()
     config = ModelConfig.from_dict(read_config(folder))
@@ -324,19 +322,13 @@ def log_model(run: Run, folder: Path) -> str:
     image, prediction = (Schema([ColSpec(DataType.binary, name)]) for name in columns)  # encoded files
     # The run becomes MLflow's active one, without being ended.
     status = MlflowClient().get_run(run.run_id).info.status
-    scratch = tempfile.TemporaryDirectory(prefix="dpt-model-")
-    with mlflow.start_run(run_id=run.run_id), scratch as parent, warnings.catch_warnings():
-        # Without a checkpoint's optimiser state, two thirds of its bytes.
-        model = Path(parent) / "model"
-        model.mkdir()
-        for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(folder / name, model / name)
+    with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
         # MLflow asks for an example to infer the signature from, but the signature is given.
         warnings.filterwarnings("ignore", message=".*input example.*")
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(room / "served_model.py"),
-            artifacts={"model": str(model)},
+            artifacts={"model": str(folder)},
             code_paths=[str(room.parents[1] / "dpt")],
             signature=ModelSignature(image, prediction),
             metadata=kind,
