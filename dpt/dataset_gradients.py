@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
+from dpt.sketch import Sketch
+
 _LONG = 256
 """From so many tokens an image on, one product for every image costs less than a call for every dataset."""
 
@@ -39,20 +41,22 @@ def couples_images(model: nn.Module) -> bool:
 
 
 class DatasetGradients(TorchFunctionMode):
-    """Context of one forward pass, of which `of_sums` then takes the gradients.
+    """Context of one forward pass, of which `of_sums` then takes the gradients, or `sketch_sums` a sketch.
 
     Args:
         images: number of images of each of D datasets in the batch, their sum n. The batch is sorted by
             dataset and requires a gradient.
         device: of model and batch.
+        sketch: of D vectors, for `sketch_sums`.
 
     Raises:
-        NotSeparable: in the forward pass, by the function that cannot be taken apart.
+        NotSeparable: naming the first function that cannot be taken apart. Only at the end of the pass, since
+            a sharded model cannot leave one halfway.
     """
 
-    def __init__(self, images: Sequence[int], device: torch.device) -> None:
+    def __init__(self, images: Sequence[int], device: torch.device, sketch: Sketch | None = None) -> None:
         super().__init__()
-        self._images, self._device = list(images), device
+        self._images, self._device, self._sketch = list(images), device, sketch
         self._members: dict[tuple[int, torch.dtype], Tensor] = {}
         self.anchor = torch.zeros((), device=device, requires_grad=True)
         """An input of every layer, so that a backward pass to it runs through all of them."""
@@ -60,6 +64,9 @@ class DatasetGradients(TorchFunctionMode):
         """Parameters, and tensors that follow from them alone, by `id`."""
         self._met: list[tuple[Tensor, list[Tensor]]] = []
         """Of these, what met the batch, and its gradients (D, ...), which the backward pass fills in."""
+        self._refusal: NotSeparable | None = None
+        self._numbers: dict[int, int] = {}
+        """Numbers of parameters, by `id`, in the order of their use, which is the same on all ranks."""
 
     def of_sums(self, losses: Tensor) -> dict[nn.Parameter, Tensor]:
         """Gradients (D, *shape) of the sums of each dataset's `losses`, (n,), for all parameters that matter.
@@ -74,6 +81,15 @@ class DatasetGradients(TorchFunctionMode):
         for parameter, rows in (*direct, *self._carried_on(derived)):
             result[parameter] = result[parameter] + rows if parameter in result else rows
         return result
+
+    def sketch_sums(self, losses: Tensor) -> None:
+        """Add what `of_sums` would return of `losses` to the sketch, as it is found; nothing is kept."""
+        assert self._sketch is not None
+        for parameter, rows in self.of_sums(losses).items():  # of what follows from parameters
+            self._sketch.add(self._number(parameter), rows)
+
+    def _number(self, parameter: nn.Parameter) -> int:
+        return self._numbers.setdefault(id(parameter), len(self._numbers))
 
     def _carried_on(self, found: Sequence[tuple[Tensor, Tensor]]) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Gradients (D, ...) of what follows from parameters → those of the parameters."""
@@ -96,10 +112,17 @@ class DatasetGradients(TorchFunctionMode):
             result = function(*args, **kwargs)
             self._derived |= {id(t): t for t in _tensors(result) if t.requires_grad}
             return result
-        rule = _RULES.get(function.__name__)
-        if rule is None:
-            raise NotSeparable(f"{function.__name__} of a batch and a parameter")
-        return rule(self, function, *args, **kwargs)
+        try:
+            return _RULES.get(function.__name__, _refuse)(self, function, *args, **kwargs)
+        except NotSeparable as refusal:
+            self._refusal = self._refusal or refusal
+            return function(*args, **kwargs)
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        """See `TorchFunctionMode`; raises `NotSeparable` as well."""
+        super().__exit__(kind, error, traceback)
+        if self._refusal is not None and error is None:
+            raise self._refusal
 
     def is_derived(self, tensor: Tensor) -> bool:
         """Whether `tensor` is a parameter that is trained, or follows from such parameters alone."""
@@ -111,6 +134,8 @@ class DatasetGradients(TorchFunctionMode):
         """A list that the backward pass fills with gradients (D, ...) of `tensor`, which meets the batch."""
         rows: list[Tensor] = []
         if tensor is not None:
+            if self._sketch is not None and isinstance(tensor, nn.Parameter):
+                rows = _IntoSketch(self._sketch, self._number(tensor))
             self._met.append((tensor, rows))
         return rows
 
@@ -143,6 +168,18 @@ class DatasetGradients(TorchFunctionMode):
             return list(tensors)
         dtype = torch.get_autocast_dtype(self._device.type)
         return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+class _IntoSketch(list[Tensor]):
+    """A list that stays empty: gradients (D, ...) of parameter `number` go into the `sketch`."""
+
+    def __init__(self, sketch: Sketch, number: int) -> None:
+        super().__init__()
+        self._sketch, self._number = sketch, number
+
+    def append(self, rows: Tensor) -> None:
+        """Sketch `rows`."""
+        self._sketch.add(self._number, rows)
 
 
 class _Linear(Function):
@@ -324,6 +361,10 @@ def _broadcast(owner: DatasetGradients, function: Any, *args: Any, **kwargs: Any
 
     result: Tensor = function(*map(own, args), **{name: own(value) for name, value in kwargs.items()})
     return result
+
+
+def _refuse(_: DatasetGradients, function: Any, *args: Any, **kwargs: Any) -> Tensor:
+    raise NotSeparable(f"{function.__name__} of a batch and a parameter")
 
 
 _ARITHMETIC = {

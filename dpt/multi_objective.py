@@ -7,7 +7,8 @@ vector is zero no objective can be improved without harming another; elsewhere i
 All datasets share all parameters but no images, so the paper's upper bound by the gradient of a shared
 representation does not apply, and the gradients themselves are needed. That costs no more arithmetic than
 plain averaging, because an image contributes to the gradient of its own dataset only
-(`dpt.dataset_gradients`); it costs memory for one gradient per dataset.
+(`dpt.dataset_gradients`); it costs memory for one gradient per dataset. Several ranks need not exchange them:
+the weights follow from scalar products, for which `dpt.sketch` suffices.
 """
 
 import math
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from dpt.sketch import Sketch
 
 _MOST_ENUMERATED = 10
 """The paper's MIX 6 has ten datasets: 1,023 systems of 11 equations."""
@@ -168,11 +171,12 @@ def combine_gradients(
     images: Sequence[int],
     parameters: Sequence[nn.Parameter],
     choose: Callable[[Tensor, Tensor], Tensor] | None = None,
+    sketch: Sketch | None = None,
 ) -> Tensor:
     """Set every parameter's ``grad`` to the chosen combination of the datasets' mean gradients.
 
-    With `torch.distributed` initialised, gradients are averaged over the images of all ranks before the
-    weights are chosen, so that the result does not depend on how images are spread.
+    With `torch.distributed` initialised, weights are chosen for the gradients over the images of all ranks,
+    so that the result does not depend on how images are spread.
 
     Args:
         gradients: of the sum of each dataset's losses, (L, *shape) for a parameter (`dpt.dataset_gradients`);
@@ -181,33 +185,66 @@ def combine_gradients(
         parameters: those that are trained, on one device, in the same order on all ranks.
         choose: maps scalar products (L, L), and which datasets have images, (L,), to weights (L,):
             `average_weights`; None for those of the shortest combination.
+        sketch: an empty one of L vectors, from which ranks estimate the scalar products, to exchange then one
+            gradient, the combination; with None they exchange all L.
 
     Returns:
         (L,) float64 weights; 0 for datasets without images on any rank. Of scalar products that are not
         finite, equal weights.
     """
-    device = parameters[0].device
-    counts = torch.tensor(images, dtype=torch.float64, device=device)
+    counts = torch.tensor(images, dtype=torch.float64, device=parameters[0].device)
     blocks = _blocks(gradients, parameters, len(images))
-    if dist.is_available() and dist.is_initialized():
+    if sketch is not None:
+        for number, (rows, _) in enumerate(blocks):
+            sketch.add(number, rows)
+        sum_over_ranks([counts, sketch.rows])
+        products = sketch.products()
+    else:
         # A sum over ranks in bfloat16 would lose digits.
-        blocks = [(rows.to(members[0].dtype), members) for rows, members in blocks]
-        for work in [
-            dist.all_reduce(rows, async_op=True) for rows in (counts, *(rows for rows, _ in blocks))
-        ]:
-            work.wait()
-    shares = 1 / counts.clamp(min=1)
-    gram = _products([rows for rows, _ in blocks]) * shares * shares[:, None]
-    weights = (choose or shortest_combination)(gram, counts > 0)
-    factors = (weights * shares).to(parameters[0].dtype)[None]
-    for rows, members in blocks:
-        combined = (factors @ rows.to(factors.dtype))[0]
-        for parameter, part in zip(members, combined.split([p.numel() for p in members]), strict=True):
+        blocks = [(rows.to(members[0].dtype), members) for rows, members in blocks] if _several() else blocks
+        sum_over_ranks([counts, *(rows for rows, _ in blocks)])
+        products = scalar_products([rows for rows, _ in blocks])
+    factors, weights = combination(products, counts, choose)
+    factors = factors.to(parameters[0].dtype)[None]
+    combined = [(factors @ rows.to(factors.dtype))[0] for rows, _ in blocks]
+    if sketch is not None:
+        sum_over_ranks(combined)
+    for values, (_, members) in zip(combined, blocks, strict=True):
+        for parameter, part in zip(members, values.split([p.numel() for p in members]), strict=True):
             grad = part.view_as(parameter)
             if not parameter.is_contiguous():  # fused optimisers need one memory format
                 grad = torch.empty_like(parameter).copy_(grad)
             parameter.grad = grad
     return weights
+
+
+def combination(
+    products: Tensor, counts: Tensor, choose: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The chosen combination of the datasets' mean gradients.
+
+    Args:
+        products: (L, L) float64 scalar products of the gradients of the sums of each dataset's losses.
+        counts: (L,) float64 number of images of each.
+        choose: see `combine_gradients`.
+
+    Returns:
+        (L,) float64 each: the factors of the sums' gradients, and the weights of the means'.
+    """
+    shares = 1 / counts.clamp(min=1)
+    weights = (choose or shortest_combination)(products * shares * shares[:, None], counts > 0)
+    return weights * shares, weights
+
+
+def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
+    """Sum each of `tensors`, in place, over all ranks; without `torch.distributed` they are the sums."""
+    if _several():
+        for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def _blocks(
@@ -224,7 +261,7 @@ def _blocks(
     return [*blocks, (torch.cat([rows(p) for p in small], 1), small)] if small else blocks
 
 
-def _products(blocks: Sequence[Tensor]) -> Tensor:
+def scalar_products(blocks: Sequence[Tensor]) -> Tensor:
     """Scalar products (L, L) float64 of L vectors, of which each of the `blocks`, (L, numbers), has a part.
 
     In pieces: a GPU shares a product among its processors by the size of its result, which here is tiny.

@@ -162,6 +162,11 @@ class OptimizerSection(Section):
             with batch normalisation, with `activation_checkpointing`, or that uses parameters in a way that
             `dpt.dataset_gradients` does not know runs once for every dataset in the batch, any other once
             for all, and is not compiled then.
+        gram: how several workers find the scalar products of the datasets' gradients, from which their
+            weights follow: `sketch` estimates them to 0.6 % (`dpt.sketch`) and exchanges one gradient;
+            `exact` exchanges the gradient of every dataset.
+        two_passes: find the weights in one pass, without keeping gradients, and the gradient in another:
+            needs the memory of `average` and up to twice its time. `fsdp` always does, from sketches.
         accumulate: number of micro-batches of a rank's share of a batch (gradient accumulation).
         clip_norm: largest norm of the gradient, to which longer ones are clipped; 0 for no clipping.
         ema: decay of a moving average of the weights, which is then validated and published; 0 for none.
@@ -173,6 +178,8 @@ class OptimizerSection(Section):
     schedule: Schedule = "constant"
     warmup: int = Field(0, ge=0, le=MOST)
     objective: Literal["multi_objective", "average"] = "multi_objective"
+    gram: Literal["sketch", "exact"] = "sketch"
+    two_passes: bool = False
     accumulate: Batch = 1
     clip_norm: float = Field(0.0, ge=0.0, le=1e6)
     ema: Decay = 0.0
@@ -354,8 +361,8 @@ class TrainConfig(MixSection):
             raise ValueError(
                 f"workers: {self.workers} must be from 1 to batch_size ({self.batch_size}), the minimum first"
             )
-        if self.parallel == "fsdp" and self.optimizer.objective == "multi_objective":
-            raise ValueError("parallel: fsdp needs optimizer.objective=average: no rank has a whole gradient")
+        if self.optimizer.gram == "exact" and (self.parallel == "fsdp" or self.optimizer.two_passes):
+            raise ValueError("optimizer.gram: exact needs whole gradients: parallel=ddp and two_passes=false")
         if any(side < 32 or side % 32 for side in self.crop_size):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
         if sum(stage.steps for stage in self.stages) >= self.steps:

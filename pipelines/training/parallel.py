@@ -35,14 +35,19 @@ def share_model(model: dpt.DPT, parallel: str, ranks: Ranks) -> nn.Module:
     if ranks.world_size > 1:
         synchronise_norms(model)
     if parallel == "fsdp":
-        for module in model.backbone.modules():
-            if isinstance(module, nn.ModuleList):
-                for block in module:
-                    fully_shard(block)
-        fully_shard(model)
+        shard_model(model)
         return model
     wrapped: nn.Module = prepare_model(moved)
     return wrapped
+
+
+def shard_model(model: dpt.DPT) -> None:
+    """Leave each rank its shard of every parameter of `model`; the backbone is gathered by blocks."""
+    for module in model.backbone.modules():
+        if isinstance(module, nn.ModuleList):
+            for block in module:
+                fully_shard(block)
+    fully_shard(model)
 
 
 @contextmanager

@@ -45,7 +45,11 @@ NEUTRAL: Mapping[str, Options] = {
 OTHER: Mapping[str, Options] = {
     "moving average": {"optimizer": {"ema": 0.9}},
     "clipping": {"optimizer": {"clip_norm": 0.01}},
-    "clipped shards": {"workers": 2, "parallel": "fsdp", "optimizer": {"clip_norm": 0.01}},
+    "clipped shards of many objectives": {
+        "workers": 2,
+        "parallel": "fsdp",
+        "optimizer": {"objective": "multi_objective", "clip_norm": 0.01},
+    },
     "cosine": {"optimizer": {"schedule": "cosine", "warmup": 2}},
     "poly": {"optimizer": {"schedule": "poly"}},
     "bfloat16": {"precision": "bfloat16"},

@@ -3,21 +3,24 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
 from dpt import dataset_gradients
 from dpt.ema import MovingAverage
+from dpt.sketch import LENGTH
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot, write_file
+from pipelines.training.gradients import step_seed
 from pipelines.training.optimizer import create_optimizer as build_optimizer
-from pipelines.training.parallel import synchronise_norms
+from pipelines.training.parallel import shard_model, synchronise_norms
 from pipelines.training.ranks import Ranks
-from pipelines.training.step import TrainingStep, step_seed
+from pipelines.training.step import TrainingStep
 from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
 
@@ -223,6 +226,35 @@ def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
     assert len(seeds) == 8
 
 
+def counting_rank(rank: int, settings: TrainConfig) -> Any:
+    """Bytes that a rank exchanges in its second step, and those of the model's parameters."""
+    model = model_for(settings)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
+    step(batch(slice(rank, 4, 2)), 1)
+    exchanged = []
+    all_reduce = dist.all_reduce
+
+    def counted(tensor: torch.Tensor, *options: Any, **named: Any) -> Any:
+        exchanged.append(tensor.nbytes)
+        return all_reduce(tensor, *options, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dist, "all_reduce", counted)
+        step(batch(slice(rank, 4, 2)), 2)
+    return torch.tensor([sum(exchanged), sum(p.nbytes for p in model.parameters())])
+
+
+def test_ranks_exchange_no_more_than_in_plain_averaging(tmp_path):
+    for gram, gradients_each in (("sketch", 1), ("exact", 2)):
+        settings = config(objective="multi_objective", gram=gram)
+        (tmp_path / gram).mkdir()
+        exchanged, of_model = run_in_two_ranks(counting_rank, tmp_path / gram, settings)[0].tolist()
+        sketches = 2 * LENGTH * 8 if gram == "sketch" else 0
+        assert exchanged == pytest.approx(gradients_each * of_model + sketches, abs=100)
+    # Ten datasets, DPT-Large: 343 million parameters in float32.
+    assert 10 * LENGTH * 8 < 0.1 * 343e6 * 4
+
+
 def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     model = model_for(settings)
     synchronise_norms(model)
@@ -231,6 +263,59 @@ def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     step = TrainingStep(model, parallel, optimizer, None, settings, 2, Ranks(rank, 2))
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
     return result.loss, gradients(model), dict(model.named_buffers())
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_two_passes_give_the_combination_up_to_the_error_of_its_sketch(pieces):
+    whole, loss = one_step(config(objective="multi_objective"))
+    sketched, same = one_step(config(objective="multi_objective", two_passes=True, accumulate=pieces))
+    assert same == pytest.approx(loss, rel=1e-5)
+    assert_combined(gradients(sketched), gradients(whole))
+
+
+def assert_combined(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Up to the error of a sketch; plain averaging is ten times as far from the combination."""
+    averaged, _ = one_step(config())
+    error = (found - expected).norm() / expected.norm()
+    assert error < 0.02
+    assert (gradients(averaged) - expected).norm() > 0.2 * expected.norm()
+
+
+@pytest.mark.parametrize("options", [{}, {"two_passes": True}])
+def test_ranks_exchange_one_gradient_and_sketches(tmp_path, options):
+    settings = config(objective="multi_objective", **options)
+    whole, loss = one_step(config(objective="multi_objective"))
+    found = run_in_two_ranks(uneven_rank, tmp_path, settings)
+    assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
+    for _, gradient, _ in found:
+        assert_combined(gradient, gradients(whole))
+
+
+def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) -> Any:
+    """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
+    model = model_for(settings)
+    shard_model(model)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        if not separable:
+            patch.delitem(dataset_gradients._RULES, "conv2d")
+        result = step(batch(slice(*((0, share), (share, 4))[rank])), 1)
+    whole = [parameter.grad.full_tensor().flatten() for parameter in model.parameters()]
+    return result.loss, torch.cat(whole)
+
+
+@pytest.mark.parametrize("share", [2, 3, 4])
+@pytest.mark.parametrize("separable", [True, False])
+def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable):
+    settings = config(objective="multi_objective", accumulate=2)
+    found = run_in_two_ranks(sharded_rank, tmp_path, settings, share, separable)
+    whole, loss = one_step(config(objective="multi_objective"))
+    assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
+    for _, gradient in found:
+        if separable:
+            assert_combined(gradient, gradients(whole))
+        else:
+            assert_same(gradient, gradients(whole))
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
@@ -244,7 +329,7 @@ def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     ],
 )
 def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path, model, objective):
-    settings = config(model, objective)
+    settings = config(model, objective, gram="exact")
     found = run_in_two_ranks(uneven_rank, tmp_path, settings)
     whole, loss = one_step(settings)
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
