@@ -87,7 +87,7 @@ def training_batches(
 
 
 def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
-    """The batches of `size` samples of a `block` of `crops`: views of its memory, pinned copies for a GPU."""
+    """The batches of `size` samples of a `block` of `crops`: views of its memory."""
     count = len(block.sample_ids)
     split, end = block_bytes(count, crops)
     with warnings.catch_warnings():
@@ -100,14 +100,8 @@ def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
     images = pixels[split:end].view(count, *crops.size, 3)
     for start in range(0, count, size):
         part = slice(start, start + size)
-        pinned = (_pinned(images[part]), _pinned(targets[part]))
         scale, dataset = (torch.from_numpy(values[part]) for values in (block.scale, block.dataset))
-        yield Batch(*pinned, scale, dataset, block.sample_ids[part])
-
-
-def _pinned(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in page-locked memory, from which a GPU copies asynchronously, if there is a GPU."""
-    return pixels.pin_memory() if torch.cuda.is_available() else pixels
+        yield Batch(images[part], targets[part], scale, dataset, block.sample_ids[part])
 
 
 class SameSizeBatches(Generic[Item]):

@@ -27,6 +27,7 @@ from dpt.ema import MovingAverage
 from pipelines.cluster.ray_private import report_logger
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import LoaderSettings, training_batches
+from pipelines.loading.on_device import on_device
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
 from pipelines.tracking.model_reference import load_checkpoint
@@ -127,7 +128,7 @@ class _TrainingProcess:
         settings = loader_settings(config, self._datasets, start, self._ranks)
         batches = training_batches(settings, config.loader_workers, config.executor)
         step = start
-        for step, batch in enumerate(self._report.timed(batches), start=start + 1):
+        for step, batch in enumerate(self._report.timed(on_device(batches, get_device())), start + 1):
             self._reset_watchdog()
             set_learning_rates(self._optimizer, config, step - 1)
             self._report.count(step, train(batch, step), batch)

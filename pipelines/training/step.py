@@ -80,7 +80,7 @@ class TrainingStep:
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""
-        # Chosen from on the device: on the CPU every choice would be a copy that is not pinned.
+        # Chosen from on the device, where they are already if `pipelines.loading.on_device` has copied them.
         images, target = (side.to(self._device, non_blocking=True) for side in (batch.images, batch.target))
         batch = replace(batch, images=images, target=target)
         statistics = [buffer.clone() for buffer in self._model.buffers()]
