@@ -13,6 +13,7 @@ from dpt.layers.backbones import Backbone, create_backbone
 from dpt.layers.fusion import FusionDecoder
 from dpt.layers.heads import DepthHead, SegmentationHead
 from dpt.layers.reassemble import Reassemble
+from dpt.layers.upsampling import Upsampling
 
 
 class DPT(nn.Module):
@@ -69,6 +70,12 @@ class DPT(nn.Module):
     def set_checkpointing(self, enable: bool = True) -> None:
         """`enable` recomputing the backbone's layers in the backward pass: less memory, a third more time."""
         self.backbone.set_checkpointing(enable)
+
+    def set_upsampling(self, as_given: bool) -> None:
+        """Whether the decoder's upsampling keeps the precision that it is given (`Upsampling.as_given`)."""
+        for module in self.modules():
+            if isinstance(module, Upsampling):
+                module.as_given = as_given
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Predict.

@@ -294,6 +294,8 @@ class TrainConfig(MixSection):
         precision: of forward and backward pass; losses and weights are float32. `float64` makes all of them
             float64, to compare runs with different numbers of workers: they sum in a different order, and
             float32 rounding differences grow within tens of steps.
+        upsampling: precision of the decoder's upsampling with `precision=bfloat16`, and of the sums after it;
+            `bfloat16` halves their memory traffic.
         loader_workers: processes per training process that read and decode; 0 for none.
         executor: where they run: on the same machine (`local`), or as Ray Data actors on any CPUs of the
             cluster (`ray`).
@@ -328,6 +330,7 @@ class TrainConfig(MixSection):
     activation_checkpointing: bool = False
     device: Device = "auto"
     precision: Literal["float64", "float32", "bfloat16"] = "bfloat16"
+    upsampling: Literal["float32", "bfloat16"] = "float32"
     loader_workers: int = Field(4, ge=0, le=1000)
     executor: Executor = "local"
     log_every: Steps = 100

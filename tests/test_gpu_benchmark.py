@@ -39,8 +39,8 @@ def rows_of(printed: str) -> dict[str, list[str]]:
 def test_steps_and_their_sections_are_measured(gpu, capsys):
     gpu.gpu.main(["--tiny", "--parts", "sections,training"])
     rows = rows_of(capsys.readouterr().out)
-    for objective in ("average", "multi_objective"):
-        ms, rate, *_, busy, _, kernels, memory = rows[f"dpt_tiny, {objective}, batch 4"]
+    for variant in gpu.gpu_training.VARIANTS:
+        ms, rate, *_, busy, _, kernels, memory = rows[f"dpt_tiny, {variant}, batch 4"]
         assert float(rate) == pytest.approx(4000 / float(ms), rel=0.01)
         assert busy == kernels == memory == "-"
     *parts, together = map(float, rows["dpt_tiny, batch 4"])

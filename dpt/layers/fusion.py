@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpt.layers.upsampling import Upsampling
+
 
 class ResidualConvUnit(nn.Module):
     """x + conv(ReLU(conv(ReLU(x)))), batch-normalised for segmentation only (Figure A1a).
@@ -47,6 +49,7 @@ class FeatureFusion(nn.Module):
         self.skip = ResidualConvUnit(features, batch_norm, relu_skip) if has_skip else None
         self.refine = ResidualConvUnit(features, batch_norm, relu_skip)
         self.project = nn.Conv2d(features, features, kernel_size=1) if style == "dpt" else nn.Identity()
+        self.upsample = Upsampling()
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """The coarser map `x` and the `skip` connection, both (B, F, h, w) -> (B, F, *`size`)."""
@@ -54,8 +57,8 @@ class FeatureFusion(nn.Module):
             x = x + self.skip(skip)
         # As published the projection follows the upsampling. The weights of bilinear interpolation add up to
         # one, so a 1×1 convolution commutes with it, and before it costs a quarter.
-        x = self.project(self.refine(x))
-        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        resized: Tensor = self.upsample(self.project(self.refine(x)), size)
+        return resized
 
 
 class FusionDecoder(nn.Module):

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpt.layers.upsampling import Upsampling
+
 
 class DepthHead(nn.Module):
     """Three convolutions, with the upsampling to image size after the first (Figure A1b).
@@ -20,7 +22,7 @@ class DepthHead(nn.Module):
         self.conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
         self.conv2 = nn.Conv2d(features // 2, 32, kernel_size=3, padding=1)
         self.conv3 = nn.Conv2d(32, 1, kernel_size=1)
-        self.align_corners = align_corners
+        self.upsample = Upsampling(align_corners)
         self.max_depth = max_depth
         # Random features vary little; without a positive start the final ReLU may cut off all pixels of all
         # images, and a network that outputs zero everywhere has no gradient to leave that state.
@@ -28,8 +30,7 @@ class DepthHead(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Features `x` (B, F, h, w) -> (B, *`size`) float32."""
-        x = F.interpolate(self.conv1(x), size=size, mode="bilinear", align_corners=self.align_corners)
-        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv2(self.upsample(self.conv1(x), size)))
         # bfloat16 has 128 levels per factor of two, visible steps in depth maps: the last layer is float32.
         with torch.autocast(x.device.type, enabled=False):
             x = self.conv3(x.to(self.conv3.weight.dtype)).squeeze(1).float()

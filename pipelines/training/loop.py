@@ -100,6 +100,7 @@ class _TrainingProcess:
         if config.precision == "float64":
             model.double()
         model.set_checkpointing(config.activation_checkpointing)
+        model.set_upsampling(as_given=config.upsampling == "bfloat16")
         operations = training_operations(model, crop) if ranks.is_first else 0.0
         if config.channels_last and config.parallel == "ddp":
             # Sharded weights must be contiguous; channels-last images suffice for all later activations.

@@ -52,7 +52,7 @@ OTHER: Mapping[str, Options] = {
     },
     "cosine": {"optimizer": {"schedule": "cosine", "warmup": 2}},
     "poly": {"optimizer": {"schedule": "poly"}},
-    "bfloat16": {"precision": "bfloat16"},
+    "bfloat16": {"precision": "bfloat16", "upsampling": "bfloat16"},
     "many objectives": {"optimizer": {"objective": "multi_objective"}, "workers": 2},
     "stratified": {"sampling": "stratified"},
     "two stages": {"stages": [{"steps": 4, "datasets": ["redweb"]}]},
