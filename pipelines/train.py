@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import posixpath
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.lease import owning
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
@@ -96,6 +99,7 @@ def train(
 
     Raises:
         NotADataset, ConfigError, RunExists, NotFound, BadModel: before anything is started.
+        Owned: if another process trains it.
         TrainingStopped: after SIGTERM; the run has saved a checkpoint.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
@@ -103,8 +107,25 @@ def train(
     datasets, folder = training_datasets(config, data, left_out.append), Folder(storage) / name
     model = initial_model(config.model, folder)
     check_fits(config, datasets, model)
-    for line in left_out:
-        show(line)
+    # A sweep owns its trials' folders.
+    with nullcontext() if supervision else owning(folder, f"run {name}", show):
+        for line in left_out:
+            show(line)
+        return _train(config, datasets, model, name, folder, resume, allow_changes, show, supervision)
+
+
+def _train(
+    config: TrainConfig,
+    datasets: Sequence[PreparedDataset],
+    model: dpt.DPT | None,
+    name: str,
+    folder: Folder,
+    resume: bool,
+    allow_changes: bool,
+    show: Callable[[str], None],
+    supervision: Supervision | None,
+) -> TrainResult:
+    """As `train`, in the run's own `folder`, starting from a trained `model` if one is given."""
     connect()
     use_gpu = wants_gpu(config.device)
     if not use_gpu and on_cluster():
@@ -123,7 +144,7 @@ def train(
         start = save_initial_model(config, model, datasets, folder, show)
         uris = [dataset.folder.uri for dataset in datasets]
         setup = Setup(config, uris, folder.uri, run, identity, start, use_gpu, threads)
-        _fit(setup, name, Folder(storage).uri, show, supervision)
+        _fit(setup, name, show, supervision)
         store = CheckpointStore(folder, config.keep_checkpoints, show)
         state = store.newest()
         if state is None:
@@ -133,10 +154,8 @@ def train(
             return TrainResult(run, checkpoint, tracking.log_model(run, model_folder))
 
 
-def _fit(
-    setup: Setup, name: str, storage: str, show: Callable[[str], None], supervision: Supervision | None
-) -> None:
-    """Run the training processes until they end."""
+def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supervision | None) -> None:
+    """Run the training processes of the run `name` until they end."""
     config = setup.config
     if isinstance(config.workers, int):
         # After a minute Ray retries with another number of workers. If the number is fixed, that would only
@@ -154,8 +173,8 @@ def _fit(
         ),
         # mypy takes the class of Ray Train V1, which Ray no longer uses.
         run_config=RunConfig(  # type: ignore[call-arg]
-            name=name,
-            storage_path=storage,
+            name=posixpath.basename(setup.folder),
+            storage_path=posixpath.dirname(setup.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
             callbacks=list(supervision.callbacks) if supervision else None,
             logging_config=LoggingConfig(log_level="WARNING"),

@@ -19,6 +19,7 @@ from ray import tune
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.lease import owning
 from pipelines.cluster.session import ADDRESS, connect, cpus_per_worker, wants_gpu
 from pipelines.tracking import runs as tracking
 from pipelines.training.board import open_board, showing, stopping_on_sigterm
@@ -69,8 +70,14 @@ def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print
         SweepExists: if there is another sweep of that name.
         SweepFailed: once all trials have ended, if some failed.
         SweepStopped: after SIGTERM, or when the time is up; running trials have saved a checkpoint.
+        Owned: if another process runs it.
     """
     folder = Folder(storage) / plan.name
+    with owning(folder, f"sweep {plan.name}", show):
+        return _run_owned(plan, storage, folder, show)
+
+
+def _run_owned(plan: SweepPlan, storage: str, folder: Folder, show: Callable[[str], None]) -> tracking.Run:
     if folder.exists(_PLAN_FILE) and read_plan(plan.name, storage).digest != plan.digest:
         raise SweepExists(
             f"there is another sweep {plan.name} in {folder.uri}: resume that by --resume {plan.name}, "

@@ -200,6 +200,29 @@ class Folder:
         with self.writing(relative) as path:
             path.write_text(text, encoding="utf-8")
 
+    def create_text(self, relative: str, text: str) -> bool:
+        """Write `text` to `relative` unless there is such a file; of several writers one succeeds: True."""
+        final = self.path_of(relative)
+        try:
+            if self.is_local:
+                with _partial_file(final) as path:
+                    path.write_text(text, encoding="utf-8")
+                    _name_exclusively(path, final)
+            else:
+                self.fs.pipe_file(final, text.encode(), mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:
+            if self.is_local:
+                raise
+            raise StorageFailed(f"{final} cannot be written: {type(error).__name__}: {error}") from error
+        return True
+
+    def remove(self, relative: str) -> None:
+        """Remove the file `relative`; it may be gone already."""
+        with suppress(FileNotFoundError):
+            persistently("removed", self.fs.rm_file, self.path_of(relative))
+
     def update_text(self, relative: str, text: str) -> None:
         """Write `text` to `relative`, unless that is its content already."""
         if not self.exists(relative) or self.read_text(relative) != text:
@@ -284,6 +307,17 @@ def _locked_new_file(final: str) -> tuple[Path, int]:
         if path.exists():
             return path, descriptor
         os.close(descriptor)  # removed as abandoned between creating and locking it
+
+
+def _name_exclusively(path: Path, final: str) -> None:
+    """Give the file at `path` the name `final` too; raises FileExistsError if another file has it."""
+    try:
+        os.link(path, final)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links on this file system: then readers may see the file half-written
+        with open(final, "x", encoding="utf-8") as file:
+            file.write(path.read_text(encoding="utf-8"))
 
 
 def _remove_if_abandoned(path: Path) -> bool:

@@ -138,9 +138,10 @@ class CheckpointStore:
         folder.write_text(STATE_FILE, checkpoint.state_text(snapshot.state))
 
     def _prune(self, state: TrainingState) -> None:
-        """Remove all but the newest and the best: incomplete ones, too, and those after `state`.
+        """Remove all but the newest and the best, incomplete ones too.
 
-        Steps after that of `state` are of an earlier attempt, whose checkpoints were found to be damaged.
+        Steps after that of `state` are left alone: of an earlier attempt, whose checkpoints were found to be
+        damaged, or of a process that has taken over the run.
         """
         scores = self._known_scores()
         scores[state.step] = state.score
@@ -149,7 +150,7 @@ class CheckpointStore:
         rated = {step: score for step in complete if (score := scores[step]) is not None and isfinite(score)}
         if rated:
             kept.add(min(rated, key=lambda step: (rated[step], step)))
-        for step in set(self.steps()) - kept:
+        for step in {step for step in self.steps() if step <= state.step} - kept:
             remove(self._folder / checkpoint_name(step))
             scores.pop(step, None)
 

@@ -9,9 +9,10 @@ from mlflow import MlflowClient
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.lease import Owned, owning
 from pipelines.config import TrainConfig
 from pipelines.tracking import runs as tracking
-from pipelines.train import RUN_FILE, RunExists, _record, _resumed_run, identity_of
+from pipelines.train import RUN_FILE, RunExists, _record, _resumed_run, identity_of, train
 from pipelines.training.checkpoint import Snapshot, TrainingState
 from pipelines.training.checkpoint_store import CheckpointStore
 
@@ -49,6 +50,17 @@ def test_a_run_resumes_its_mlflow_run(runs):
     again = runs.start(resume=True, workers=2, checkpoint_every=7, device="cpu")
     assert again == run
     assert (runs.status(run), runs.lines) == ("RUNNING", [])
+
+
+def test_a_run_that_is_being_trained_is_refused_before_ray_starts(tmp_path, shards_folder, mlflow_database):
+    config = TrainConfig(model={"name": "dpt_tiny", "pretrained": False}, crop=64)
+    folder, said = Folder(tmp_path / "runs/mine"), []
+    with owning(folder, "run mine", said.append):
+        for resume in (False, True):
+            with pytest.raises(Owned, match=r"run mine is in use by process \d+ on .* since"):
+                train(config, [str(shards_folder)], "mine", str(tmp_path / "runs"), resume, show=said.append)
+    assert said == []
+    assert not folder.exists()
 
 
 def test_the_record_of_a_run_holds_no_password(tmp_path, monkeypatch):

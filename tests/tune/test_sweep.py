@@ -14,6 +14,8 @@ from mlflow.entities import Run
 from rich.console import Console
 
 from datasets_prep.manifest import open_datasets
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.lease import Owned, owning
 from pipelines.config import TuneConfig
 from pipelines.config_files import with_changes
 from pipelines.publish import best_trial, publish
@@ -47,6 +49,12 @@ def runs_of(sweep: str) -> dict[str, Run]:
 
 def points(run: Run, metric: str) -> list[int]:
     return sorted(point.step for point in MlflowClient().get_metric_history(run.info.run_id, metric))
+
+
+def test_a_sweep_that_is_running_is_refused(tmp_path, plan):
+    refused = pytest.raises(Owned, match="sweep first is in use by process")
+    with owning(Folder(tmp_path / "first"), "sweep first", print), refused:
+        run_sweep(plan, str(tmp_path))
 
 
 def test_a_sweep_is_run_once_and_leaves_what_its_tables_need(place, plan):

@@ -125,7 +125,7 @@ def test_a_dropped_checkpoint_leaves_no_file_behind(failing, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path, lines):
+def test_later_steps_are_left_alone_and_not_counted_as_the_newest(tmp_path, lines):
     store_in(Folder(tmp_path), lines, steps=(10, 20, 30)).close(30)
     (tmp_path / "step_00000015").mkdir()  # killed while it was written
     for step in (20, 30):
@@ -135,7 +135,12 @@ def test_a_damaged_checkpoint_is_removed_instead_of_an_intact_one(tmp_path, line
     assert "is intact: starting from scratch" in lines[-1]
     resumed.save(snapshot(12))
     resumed.close(12)
-    assert resumed.steps() == [12]
+    assert resumed.steps() == [12, 15, 20, 30]
+    assert store_in(Folder(tmp_path), lines).newest().step == 12
+    other = store_in(Folder(tmp_path), lines, keep=1)
+    other.save(snapshot(16))
+    other.close(16)
+    assert other.steps() == [16, 20, 30]
 
 
 def test_old_checkpoints_that_stay_are_removed_after_the_next_one(tmp_path, lines, monkeypatch):
