@@ -35,7 +35,6 @@ from mlflow.types import ColSpec, DataType, Schema
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
-from sqlalchemy.engine import URL, make_url
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
@@ -43,6 +42,7 @@ from dpt.config import ModelConfig
 from dpt.weights.folder import CONFIG, read_config
 from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config_files import to_yaml
+from pipelines.tracking.database import alone_with, database_of, local_store, wait_for_busy_databases
 from pipelines.tracking.model_kind import ModelKind
 from pipelines.tracking.source_commit import source_commit
 
@@ -194,15 +194,17 @@ def connect(create: bool = True) -> str:
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(Path.cwd())
-    database = _database(uri)
+    database = database_of(uri)
     if not create and database is not None and not database.exists():
         raise NoStore(
             f"nothing is tracked in {database}: go to the folder of your runs, or set MLFLOW_TRACKING_URI"
         )
     mlflow.set_tracking_uri(uri)
     _require_answer(uri)
+    wait_for_busy_databases()
     try:
-        _experiment_id()
+        with alone_with(database):
+            _experiment_id()
     except Exception as error:  # of MLflow, SQLAlchemy, or a database driver
         raise TrackingError(_refusal(uri, error)) from error
     # MLflow also creates the folder whose name is that of the database's with `?` as `%3F`; it stays empty.
@@ -217,17 +219,6 @@ def connect(create: bool = True) -> str:
 def store_name() -> str:
     """The tracking URI for messages, without user name and password."""
     return without_credentials(mlflow.get_tracking_uri())
-
-
-def local_store(folder: Path) -> str:
-    """Tracking URI of the database in a local `folder`; characters such as `?` are escaped."""
-    return URL.create("sqlite", database=str(folder / "mlflow.db")).render_as_string(hide_password=False)
-
-
-def _database(uri: str) -> Path | None:
-    """The file of an SQLite database; None for another kind of store."""
-    file = make_url(uri).database if uri.startswith("sqlite:///") else None
-    return Path(file).absolute() if file else None
 
 
 def _refusal(uri: str, error: Exception) -> str:
@@ -257,7 +248,7 @@ def _experiment_id() -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     # The default artifact folder is relative to a process's directory, and Ray gives each worker its own.
-    database = _database(mlflow.get_tracking_uri())
+    database = database_of(mlflow.get_tracking_uri())
     place = (database.parent / "mlruns").as_uri() if database else None
     return str(MlflowClient().create_experiment(EXPERIMENT, artifact_location=place))
 

@@ -4,10 +4,13 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 import mlflow
 import pytest
+from sqlalchemy import create_engine
 
 import dpt
 from datasets_prep.errors import UserError
@@ -15,6 +18,7 @@ from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config import PredictConfig
 from pipelines.report.model_page import write_model_report
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.database import alone_with, local_store
 from pipelines.tracking.registry import list_models, promote, rollback
 from pipelines.tracking.runs import NoStore, Run, TrackingError
 from tests.support.commands import said
@@ -54,6 +58,30 @@ def test_the_database_and_its_artifacts_lie_in_a_folder_of_any_name(
     fetched = mlflow.artifacts.download_artifacts(run_id=run.run_id, artifact_path="notes.txt")
     assert Path(fetched).read_text() == "hello"
     assert tracking.find_run("mine") == run.run_id
+
+
+def test_a_database_is_made_by_one_process_at_a_time(empty, mlflow_template):
+    database = empty / "mlflow.db"
+    with ThreadPoolExecutor(1) as pool:
+        with alone_with(database):
+            connecting = pool.submit(tracking.connect)
+            with pytest.raises(NotYet):
+                connecting.result(timeout=0.5)
+            assert not database.exists()
+            shutil.copy(mlflow_template, database)
+        assert connecting.result(timeout=60) == local_store(empty)
+    assert {path.name for path in empty.iterdir()} == {"mlflow.db"}
+
+
+def test_a_database_in_a_folder_that_is_not_there_yet(tmp_path):
+    with alone_with(tmp_path / "a/b/mlflow.db"), alone_with(None):
+        assert not (tmp_path / "a").exists()
+
+
+def test_a_busy_database_is_waited_for(empty, mlflow_database):
+    tracking.connect()
+    with create_engine(mlflow_database).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
 
 
 @pytest.mark.parametrize("command", [
