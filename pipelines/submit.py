@@ -2,7 +2,7 @@
 
 The job is submitted to Ray's job server, as by `ray job submit`. Added are checks before anything starts,
 each a one-line error, of what otherwise shows minutes later in the log of a node: another version of Ray, a
-working directory with data in it, a bucket or an MLflow server that the cluster cannot reach.
+package with data in it, a bucket or an MLflow server that the cluster cannot reach.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import platform
 import shlex
 import tempfile
 import time
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,14 +27,12 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from datasets_prep.errors import UserError
 from pipelines.cluster.credentials import without_credentials
+from pipelines.cluster.package import write_package
 from pipelines.cluster.probe import MARK, Findings, Targets
-from pipelines.cluster.ray_private import PACKAGING_LOGGERS, server_version, zip_working_directory
+from pipelines.cluster.ray_private import PACKAGING_LOGGERS, server_version
 from pipelines.cluster.session import TRACKING, TRACKING_VARIABLES
 from pipelines.config_files import CONFIG_FOLDER
-from pipelines.tracking.source_commit import COMMIT_VARIABLE, source_commit
-
-PACKAGE_LIMIT = 8 * 2**20
-"""Bytes of the zipped working directory above which it must contain data; the code is a tenth of it."""
+from pipelines.tracking.source_commit import COMMIT_VARIABLE, source_commit, tracked_files
 
 TREE = Path(__file__).parents[1]
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
@@ -150,6 +147,7 @@ def submit(
     parameters: Mapping[str, Any],
     address: str | None,
     variables: Sequence[str],
+    include: Sequence[str],
     check: bool,
     wait: bool,
     show: Callable[[str], None],
@@ -161,6 +159,7 @@ def submit(
         parameters: the subcommand's parameters by name, as parsed from `command`.
         address: of the job server; None for RAY_API_SERVER_ADDRESS.
         variables: further environment of the job, `KEY=VALUE`, or `KEY` for this process's value.
+        include: files and folders of this working tree that git does not track, and the job needs.
         check: whether to check from the cluster that it reaches what the job needs.
         wait: whether to follow the job to its end.
         show: called with text of the log as it arrives.
@@ -169,7 +168,7 @@ def submit(
         The job's exit code; 0 without waiting.
 
     Raises:
-        SubmitError: if the job could not run.
+        SubmitError, BadPackage: if the job could not run.
         KeyboardInterrupt: on Ctrl-C; the job continues, and `show` was called with how to stop it.
     """
     address = address or os.environ.get(_ADDRESS)
@@ -179,8 +178,12 @@ def submit(
     targets = job_targets(command[0], parameters, environment)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    config = str(parameters.get("config") or "")
+    named = [config] if config and (TREE / config).is_file() else []
     with tempfile.TemporaryDirectory(prefix="dpt-package-") as scratch:
-        package = pack(TREE, Path(scratch))
+        package = Path(scratch) / "package.zip"
+        if links := write_package(TREE, tracked_files(TREE), [*include, *named], package):
+            show(f"left out, as links: {', '.join(links)}\n")
         cluster = Cluster(address)
         runtime_env = {"working_dir": str(package), "env_vars": environment}
         if check:
@@ -237,37 +240,6 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
     if config and not ((CONFIG_FOLDER / f"{config}.yaml").is_file() or (TREE / config).is_file()):
         raise SubmitError(f"--config {config}: no such file in {TREE}, and only its files go with the job")
     return targets
-
-
-def pack(folder: Path, scratch: Path, limit: int = PACKAGE_LIMIT) -> Path:
-    """Zip a working directory as Ray would, but compressed, since every node downloads it.
-
-    Args:
-        folder: with the code; what its `.gitignore` and `.rayignore` name is left out.
-        scratch: an existing folder to write to.
-        limit: bytes that the package may have.
-
-    Returns:
-        The package; a pure function of the files.
-
-    Raises:
-        SubmitError: if it is larger than `limit`, naming the largest files.
-    """
-    stored, package = scratch / "stored.zip", scratch / "package.zip"
-    zip_working_directory(folder, stored)
-    with zipfile.ZipFile(stored) as source, zipfile.ZipFile(package, "w") as archive:
-        for entry in source.infolist():
-            archive.writestr(entry, source.read(entry), zipfile.ZIP_DEFLATED)
-        files = sorted(archive.infolist(), key=lambda file: -file.compress_size)[:3]
-    stored.unlink()
-    size = package.stat().st_size
-    if size <= limit:
-        return package
-    largest = ", ".join(f"{file.filename} ({file.compress_size / 2**20:.1f} MiB)" for file in files)
-    raise SubmitError(
-        f"the working directory packs to {size / 2**20:.1f} MiB, more than the {limit / 2**20:.0f} that are "
-        f"sent to every node: name what is not code in {folder / '.rayignore'}; the largest: {largest}"
-    )
 
 
 def require_no_problem(findings: Findings) -> None:

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from pipelines.cluster.ray_private import zip_working_directory
 from tests.support.paths import REPOSITORY
+from tests.support.ray_package import zip_working_directory
 
 MEBIBYTE = 2**20
 

@@ -73,17 +73,24 @@ def submit(
             "it. Repeat for more.",
         ),
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Files or folders to send that git does not track. Repeat for more.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Check first that the cluster reaches all it needs.")
     ] = True,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job's log to its end.")] = True,
 ) -> None:
-    """Run a command of dpt on a cluster, with this working tree; follow its log and return its exit code."""
+    """Run a command of dpt on a cluster, with the code that git tracks; follow its log, return its code."""
     from pipelines.submit import submit as run_there
 
     parameters = _parameters_of(command)
     write = partial(typer.echo, nl=False)
-    raise typer.Exit(run_there(command, parameters, address, env or [], check, wait, write))
+    raise typer.Exit(run_there(command, parameters, address, env or [], include or [], check, wait, write))
 
 
 def _parameters_of(command: list[str]) -> dict[str, Any]:

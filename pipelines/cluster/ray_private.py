@@ -7,11 +7,9 @@ read again what is imported and named here, and run `tests/pipelines/cluster/tes
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ray
-from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env import packaging, working_dir
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.services import canonicalize_bootstrap_address
@@ -51,15 +49,6 @@ def server_version(client: JobSubmissionClient) -> str | None:
     """Ray's version on the cluster whose job server a `client` is connected to."""
     version: str | None = client._server_ray_version
     return version
-
-
-def zip_working_directory(folder: Path, path: Path) -> None:
-    """Write the zip file at `path` that Ray would upload as working directory `folder`, uncompressed.
-
-    What `.gitignore` and `.rayignore` name, and what Ray leaves out by default, is not in it.
-    """
-    excludes = get_runtime_env_default_excludes()
-    packaging.create_package(str(folder), path, include_gitignore=True, excludes=excludes)
 
 
 def orphaned_placement_groups() -> list[PlacementGroup]:

@@ -4,14 +4,12 @@ import asyncio
 import json
 import subprocess
 import sys
-import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 from types import SimpleNamespace
 
 import fsspec
-import numpy as np
 import pytest
 import ray
 import s3fs
@@ -20,7 +18,7 @@ from ray.job_submission import JobStatus
 from pipelines import submit
 from pipelines.cluster import probe
 from pipelines.cluster.probe import Findings, Targets
-from pipelines.submit import Cluster, SubmitError, job_environment, job_targets, pack
+from pipelines.submit import Cluster, SubmitError, job_environment, job_targets
 from tests.support.faulty_s3 import serving
 
 Serve = Callable[[int, object], str]
@@ -93,7 +91,7 @@ def test_a_tunnel_that_is_not_open_is_named(monkeypatch):
         Cluster("127.0.0.1:9")
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS")
     with pytest.raises(SubmitError, match=r"^no cluster: give its job server by --address"):
-        submit.submit(["config", "train"], {}, None, [], True, True, print)
+        submit.submit(["config", "train"], {}, None, [], [], True, True, print)
 
 
 # ---- following a job
@@ -174,17 +172,17 @@ TRAIN = ["train", "--data", "/x", "--storage", "/runs"], {"data": ["/x"], "stora
 def test_a_problem_keeps_the_job_from_starting(recorded):
     recorded.problems.append("/x: no such folder")
     with pytest.raises(SubmitError, match="from the cluster: /x: no such folder"):
-        submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=print)
+        submit.submit(*TRAIN, "http://head:8265", [], [], check=True, wait=True, show=print)
     assert recorded.started == []
-    assert submit.submit(*TRAIN, "http://head:8265", [], check=False, wait=False, show=print) == 0
+    assert submit.submit(*TRAIN, "http://head:8265", [], [], check=False, wait=False, show=print) == 0
     assert recorded.started == [["dpt", *TRAIN[0]]]
 
 
 def test_without_waiting_it_says_how_to_follow_and_stop(recorded):
     said: list[str] = []
-    assert submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=False, show=said.append) == 0
+    assert submit.submit(*TRAIN, "http://head:8265", [], [], check=True, wait=False, show=said.append) == 0
     with pytest.raises(KeyboardInterrupt):
-        submit.submit(*TRAIN, "http://head:8265", [], check=True, wait=True, show=said.append)
+        submit.submit(*TRAIN, "http://head:8265", [], [], check=True, wait=True, show=said.append)
     cli = "RAY_API_SERVER_ADDRESS=http://head:8265 ray job"
     for text in (said[0], said[-1]):
         assert f"job j1 continues; follow it by `{cli} logs -f j1`, stop it by `{cli} stop j1`" in text
@@ -199,8 +197,10 @@ def test_a_job_knows_the_submitters_commit(recorded, monkeypatch):
         return "j1"
 
     monkeypatch.setattr(recorded, "start", start)
-    submit.submit(*TRAIN, "http://head:8265", [], check=False, wait=False, show=print)
-    submit.submit(*TRAIN, "http://head:8265", ["DPT_GIT_COMMIT=mine"], check=False, wait=False, show=print)
+    submit.submit(*TRAIN, "http://head:8265", [], [], check=False, wait=False, show=print)
+    submit.submit(
+        *TRAIN, "http://head:8265", ["DPT_GIT_COMMIT=mine"], [], check=False, wait=False, show=print
+    )
     git = ["git", "-C", str(submit.TREE)]
     head = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
@@ -259,31 +259,6 @@ def test_what_only_this_machine_has_is_refused(job, parameters, message):
 def test_jobs_that_track_need_a_server():
     with pytest.raises(SubmitError, match=r"^MLFLOW_TRACKING_URI is not set"):
         job_targets("train", {"data": ["/x"], "storage": "/runs"}, {})
-
-
-def test_a_package_with_data_in_it_is_refused(tmp_path):
-    tree, scratch = tmp_path / "tree", tmp_path / "scratch"
-    tree.mkdir()
-    scratch.mkdir()
-    (tree / "code.py").write_text("pass")
-    assert pack(tree, scratch).stat().st_size < 1000
-    noise = np.random.default_rng(0).integers(0, 256, 3 * 2**20, np.uint8)
-    (tree / "runs").mkdir()
-    (tree / "runs" / "weights.bin").write_bytes(noise.tobytes())
-    said = r"packs to 3\.0 MiB, more than the 2 .*: runs/weights\.bin \(3\.0 MiB\)"
-    with pytest.raises(SubmitError, match=said):
-        pack(tree, scratch, limit=2 * 2**20)
-    (tree / ".rayignore").write_text("/runs/\n")
-    assert pack(tree, scratch, limit=2 * 2**20).stat().st_size < 1000
-
-
-def test_this_working_tree_is_small(tmp_path):
-    package = pack(submit.TREE, tmp_path)
-    assert package.stat().st_size < 2**20
-    with zipfile.ZipFile(package) as archive:
-        assert "tune/cli.py" in archive.namelist()
-    (tmp_path / "again").mkdir()
-    assert pack(submit.TREE, tmp_path / "again").read_bytes() == package.read_bytes()
 
 
 # ---- what runs on the cluster

@@ -3,7 +3,6 @@
 import importlib.metadata
 import inspect
 import logging
-import zipfile
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,19 +53,6 @@ def test_the_client_keeps_the_clusters_version(monkeypatch):
     monkeypatch.setattr(dashboard.SubmissionClient, "_do_request", lambda *_, **__: answer)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
     assert ray_private.server_version(ray.job_submission.JobSubmissionClient()) == "3.2.1"
-
-
-def test_a_working_directory_is_packed_without_what_is_ignored(tmp_path):
-    folder = tmp_path / "tree"
-    (folder / "__pycache__").mkdir(parents=True)
-    for name in ("code.py", "__pycache__/x.pyc", "ignored.bin", "large.bin"):
-        (folder / name).write_text(name)
-    (folder / ".gitignore").write_text("ignored.bin\n__pycache__/\n")
-    (folder / ".rayignore").write_text("large.bin\n")
-    ray_private.zip_working_directory(folder, tmp_path / "package.zip")
-    with zipfile.ZipFile(tmp_path / "package.zip") as archive:
-        files = {name for name in archive.namelist() if not name.endswith("/")}
-    assert files - {".gitignore", ".rayignore"} == {"code.py"}
 
 
 def test_the_loggers_are_those_that_speak():
