@@ -35,12 +35,12 @@ from pipelines.cluster.session import connect
 from pipelines.config import DemoConfig, Experiment
 from pipelines.config_files import load_experiment
 from pipelines.evaluate import evaluate
-from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
 from pipelines.predict import Predictor
 from pipelines.publish import publish
 from pipelines.report.model_page import write_model_report
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.metric_keys import MEAN, with_mean
 from pipelines.tracking.model_reference import load_model
 from pipelines.train import TrainResult, train
 from pipelines.training.start import build_model
@@ -115,7 +115,7 @@ class Demo:
     def evaluate(self, model: Path, data: Sequence[str], what: str) -> Results:
         """Evaluate a `model`, called `what` in the output, on the held-out scenes of `data`."""
         results = evaluate(self._experiment.evaluate, model, data)
-        self.say(f"evaluate {what}: AbsRel {mean_over_datasets(results, 'abs_rel'):.4f} on held-out scenes")
+        self.say(f"evaluate {what}: AbsRel {with_mean(results)[MEAN]['abs_rel']:.4f} on held-out scenes")
         return results
 
     def untrained(self, data: Sequence[str]) -> Results:
@@ -210,7 +210,7 @@ def _print_summary(
     table.add_section()
     table.add_row("mean", *_cells(before, after))
     console.print(table)
-    first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
+    first, last = (with_mean(results)[MEAN]["abs_rel"] for results in (before, after))
     console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
     sheets = f"{demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)"
     mlflow = (
@@ -224,4 +224,8 @@ def _print_summary(
 def _cells(before: Results, after: Results) -> list[str]:
     """Two metrics, each untrained and trained, as text."""
     metrics = ("abs_rel", "delta1")
-    return [f"{mean_over_datasets(results, metric):.4f}" for metric in metrics for results in (before, after)]
+    return [
+        f"{with_mean(results, metrics)[MEAN][metric]:.4f}"
+        for metric in metrics
+        for results in (before, after)
+    ]
