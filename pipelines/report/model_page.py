@@ -25,6 +25,7 @@ from pipelines.tracking.model_reference import load_model
 from pipelines.tracking.registry import Measurement, measurements_of
 
 _NO_METRICS = {"images", "empty_images", "pixels"}
+_FIRST = ("abs_rel", MEAN_MAP, SKILL)
 
 
 def write_model_report(
@@ -86,10 +87,10 @@ def _tiles(model: dpt.DPT) -> list[tuple[str, str, str]]:
 
 def _skill(measurements: Sequence[Measurement]) -> list[tuple[str, str, str]]:
     """The tile of the newest mean skill; none if there is no such measurement."""
-    keys = [str(MetricKey(RELATIVE, metric, MEAN)) for metric in (SKILL, "abs_rel", MEAN_MAP)]
+    keys = [str(MetricKey(RELATIVE, metric, MEAN)) for metric in _FIRST]
     for found in measurements:
         if all(key in found.metrics for key in keys):
-            skill, ours, baseline = (found.metrics[key] for key in keys)
+            ours, baseline, skill = (found.metrics[key] for key in keys)
             return [("Skill", f"{skill:.2f}", f"AbsRel {ours:.4f}, of the mean map {baseline:.4f}")]
     return []
 
@@ -139,7 +140,7 @@ def _all(ours: Mapping[str, float]) -> NumberTable:
     rows = sorted(
         {(key.protocol, key.dataset) for key in keys}, key=lambda row: (row[0], row[1] == MEAN, row)
     )
-    metrics = sorted({key.metric for key in keys} - _NO_METRICS)
+    metrics = sorted({key.metric for key in keys} - _NO_METRICS, key=lambda name: (name not in _FIRST, name))
     columns = [Column("protocol", text=True), Column("dataset", text=True), *map(Column, metrics)]
     table = NumberTable("All measurements", columns)
     for protocol, dataset in rows:
