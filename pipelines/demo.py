@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from shlex import quote
 
 import ray
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,15 +33,16 @@ from datasets_prep.storage.folder import Folder
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.colours import colourise
 from pipelines.cluster.session import connect
+from pipelines.cluster.stages import stages_with_log
 from pipelines.config import DemoConfig, Experiment
 from pipelines.config_files import load_experiment
 from pipelines.evaluate import evaluate
-from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
 from pipelines.predict import Predictor
 from pipelines.publish import publish
 from pipelines.report.model_page import write_model_report
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.metric_keys import MEAN, MEAN_MAP, SKILL, with_mean
 from pipelines.tracking.model_reference import load_model
 from pipelines.train import TrainResult, train
 from pipelines.training.start import build_model
@@ -58,28 +60,28 @@ DATASETS = (*TRAINED, *OTHERS, *STEREO)
 """MIX 6."""
 
 Results = dict[str, dict[str, float]]
+"""Dataset → metric → value."""
+
+Sweep = Callable[[Path, str, Callable[[str], None]], Path]
+
+LOG = "demo.log"
+"""Name of the log in the demo's folder."""
 
 
 class Demo:
-    """The steps of the demo in the folder `out`, which print a line each to the `console`, with the time.
+    """The steps of the demo in the folder `out`, which tell `say` what they do, and last what they did.
 
     `experiment` has the configs of all jobs.
     """
 
-    def __init__(self, out: Path, experiment: Experiment, console: Console) -> None:
-        self._out, self._experiment, self._console = out, experiment, console
-        self._start = time.perf_counter()
-
-    def say(self, line: str) -> None:
-        """Print the time since the start, and a `line`."""
-        seconds = time.perf_counter() - self._start
-        self._console.print(f"[dim]{seconds:5.0f} s[/dim]  {line}", highlight=False, soft_wrap=True)
+    def __init__(self, out: Path, experiment: Experiment, say: Callable[[str], None]) -> None:
+        self._out, self._experiment, self._say = out, experiment, say
 
     def generate(self) -> None:
         """Render the raw datasets in Ray tasks."""
-        settings, videos = self._experiment.demo, ", ".join(STEREO)
-        self.say(f"generate: {settings.images} images each in the layouts of {', '.join(TRAINED)}")
-        self.say(f"generate: {settings.others} scenes each of {', '.join(OTHERS)}, videos of {videos}")
+        settings, others = self._experiment.demo, len(DATASETS) - len(TRAINED)
+        each = f"{settings.images} images each in the layouts of {', '.join(TRAINED)}"
+        self._say(f"{each}; a few of {others} others")
         cores = int(ray.cluster_resources()["CPU"])
         tasks = []
         for name in DATASETS:
@@ -92,30 +94,34 @@ class Demo:
 
     def stereo(self) -> None:
         """Compute the ground truth of the stereo videos."""
+        frames = 0
         for name in STEREO:
             raw, out = self._raw(name), str(self._computed(name))
             lists = str(raw / "lists") if name == "wsvd" else None
             plan = plan_stereo(name, str(raw / "videos"), self._experiment.stereo, lists)
             deque(run_stereo(plan, out), maxlen=0)
-            report = read_report(out)
-            left_out = sum(report.rejected.values())
-            self.say(f"stereo {name}: disparity of {report.frames} frames, {left_out} left out")
+            frames += read_report(out).frames
+        self._say(f"ground truth of {frames} frames of the videos of {', '.join(STEREO)}, by optical flow")
 
     def prepare(self) -> list[str]:
         """Prepare all datasets; returns those to train on."""
-        shards = str(self._out / "shards")
+        shards, samples, quarantined = str(self._out / "shards"), 0, 0
         for name in DATASETS:
             raw = self._computed(name) if name in STEREO else self._raw(name)
             prepared = ingest_all(plan_ingest(name, str(raw), self._experiment.prepare), shards)
             counts = ", ".join(f"{count} {split}" for split, count in prepared.manifest.samples.items())
-            self.say(f"prepare {name}: {counts}, {prepared.manifest.quarantined} quarantined")
+            self._say(f"{name}: {counts}, {prepared.manifest.quarantined} quarantined")
+            samples += sum(prepared.manifest.samples.values())
+            quarantined += prepared.manifest.quarantined
             draw_contact_sheet(prepared, self.shown(f"shards_{name}.png"), samples=6)
+        self._say(f"{samples} images of {len(DATASETS)} datasets, {quarantined} quarantined")
         return [f"{shards}/{name}" for name in TRAINED]
 
     def evaluate(self, model: Path, data: Sequence[str], what: str) -> Results:
         """Evaluate a `model`, called `what` in the output, on the held-out scenes of `data`."""
         results = evaluate(self._experiment.evaluate, model, data)
-        self.say(f"evaluate {what}: AbsRel {mean_over_datasets(results, 'abs_rel'):.4f} on held-out scenes")
+        mean = with_mean(results)[MEAN]
+        self._say(f"{what}: AbsRel {mean['abs_rel']:.4f} on held-out scenes, skill {mean[SKILL]:.2f}")
         return results
 
     def untrained(self, data: Sequence[str]) -> Results:
@@ -130,8 +136,9 @@ class Demo:
         """Train on `data`, without the held-out scenes."""
         name = f"demo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
         config = self._experiment.train
-        self.say(f"train {config.model.name}: run {name}, {config.steps} steps of {config.batch_size}")
-        return train(config, data, name, str(self._out / "runs"), show=lambda line: self.say(f"  {line}"))
+        trained = train(config, data, name, str(self._out / "runs"), show=self._say)
+        self._say(f"{config.model.name}, {config.steps} steps of {config.batch_size} images: run {name}")
+        return trained
 
     def predict(self, uri: str, data: Sequence[str]) -> Path:
         """Predict a held-out image of `data` with the registered model `uri`; returns the picture's path."""
@@ -149,13 +156,13 @@ class Demo:
         )
         path = self.shown("prediction.png")
         path.write_bytes(encode_png(sheet))
-        self.say(f"predict a held-out image with {uri}")
+        self._say(f"a held-out image: {path}")
         return path
 
     def report(self, uri: str, data: Sequence[str]) -> Path:
         """Write the page of the registered model at `uri` with predictions on `data`; returns its path."""
         path = write_model_report(uri, self._out / "model_report", data, images=2)
-        self.say(f"report of {uri}: its measurements, predictions with their errors, attention, resolution")
+        self._say(f"measurements, predictions with their errors, attention, resolution: {path}")
         return path
 
     def _raw(self, name: str) -> Path:
@@ -181,47 +188,74 @@ def scenes_for(name: str, images: int) -> int:
     return max(2, images // (VIEWS if name in ("blendedmvs", "tartanair") else 1))
 
 
-def run_demo(out: Path, config: str, console: Console) -> None:
-    """Run the demo in folder `out` with a `config` file, and print its results to `console`."""
-    demo = Demo(out.absolute(), load_experiment(config), console)
-    connect()
-    tracking.connect()
-    demo.say(f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking.store_name()}")
-    demo.generate()
-    demo.stereo()
-    data = demo.prepare()
-    before = demo.untrained(data)
-    trained = demo.train(data)
-    published = publish(trained.run.run_id, "dpt", "champion")
-    demo.say(f"publish: version {published.version} of dpt is now {published.uri}")
-    after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
-    pictures = [demo.predict(published.uri, data), demo.report(published.uri, data)]
-    _print_summary(console, demo, before, after, pictures)
+def run_demo(out: Path, config: str, sweep: Sweep) -> None:
+    """Run the demo in folder `out` with a `config` file, and print its stages, results, and what to open.
+
+    `sweep` is the last stage: called with both and a function that takes progress, it returns its page.
+    """
+    start, out, experiment = time.perf_counter(), out.absolute(), load_experiment(config)
+    with stages_with_log(out / LOG) as stages:
+        demo, stage = Demo(out, experiment, stages.say), stages.stage
+        with stage("connect"):
+            connect()
+            tracking.connect()
+            stages.say(
+                f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking.store_name()}"
+            )
+        with stage("generate"):
+            demo.generate()
+        with stage("stereo"):
+            demo.stereo()
+        with stage("prepare"):
+            data = demo.prepare()
+        with stage("evaluate"):
+            before = demo.untrained(data)
+        with stage("train"):
+            trained = demo.train(data)
+        with stage("publish"):
+            published = publish(trained.run.run_id, "dpt", "champion")
+            stages.say(f"version {published.version} of dpt is now {published.uri}")
+        with stage("evaluate"):
+            after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
+        with stage("predict"):
+            picture = demo.predict(published.uri, data)
+        with stage("report"):
+            page = demo.report(published.uri, data)
+        with stage("tune"):
+            tables = sweep(out, config, stages.say)
+        stages.console.print(results_table({"untrained": before, "trained": after}))
+        stages.console.print(f"{time.perf_counter() - start:.0f} seconds in all. Open:", highlight=False)
+        _print_what_to_open(
+            stages.console,
+            {
+                picture: "a held-out image, its ground truth and the prediction",
+                page: "the model",
+                tables: "the sweep: miniatures of the paper's tables",
+                demo.shown("shards_*.png"): "the datasets",
+                out / LOG: "the log of all stages",
+            },
+        )
 
 
-def _print_summary(
-    console: Console, demo: Demo, before: Results, after: Results, pictures: Sequence[Path]
-) -> None:
-    table = Table(
-        "held-out scenes of", "AbsRel untrained", "AbsRel trained", "δ < 1.25 untrained", "δ < 1.25 trained"
-    )
-    for name in before:
-        table.add_row(name, *_cells({name: before[name]}, {name: after[name]}))
-    table.add_section()
-    table.add_row("mean", *_cells(before, after))
-    console.print(table)
-    first, last = (mean_over_datasets(results, "abs_rel") for results in (before, after))
-    console.print(f"AbsRel went from {first:.4f} to {last:.4f}: {last / first:.2f} of the untrained model's.")
-    sheets = f"{demo.shown('shards_*.png')}  ({len(DATASETS)} datasets)"
-    mlflow = (
-        f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {quote(tracking.store_name())}"
-    )
-    console.print("Look at:", highlight=False)
-    for line in (sheets, *pictures, mlflow):
-        console.print(f"  {line}", highlight=False, soft_wrap=True)
+def results_table(models: Mapping[str, Results]) -> Table:
+    """AbsRel and skill of some `models`, name → results, and of the mean map, by dataset and in the mean."""
+    rows = {name: with_mean(results) for name, results in models.items()}
+    columns = next(iter(rows.values()))
+    rows["mean map"] = {name: {"abs_rel": result[MEAN_MAP], SKILL: 0.0} for name, result in columns.items()}
+    title = "Held-out scenes: AbsRel, lower is better, and skill, higher is better"
+    # Wide cells have to fit into a terminal of eighty columns.
+    table = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name, results in sorted(rows.items(), key=lambda row: -row[1][MEAN]["abs_rel"]):
+        cells = (f"{result['abs_rel']:.4f} {result[SKILL]:+.2f}" for result in results.values())
+        table.add_row(name, *cells)
+    return table
 
 
-def _cells(before: Results, after: Results) -> list[str]:
-    """Two metrics, each untrained and trained, as text."""
-    metrics = ("abs_rel", "delta1")
-    return [f"{mean_over_datasets(results, metric):.4f}" for metric in metrics for results in (before, after)]
+def _print_what_to_open(console: Console, files: Mapping[Path, str]) -> None:
+    for path, what in files.items():
+        console.print(f"  {path}  ({what})", highlight=False, markup=False, soft_wrap=True)
+    mlflow = quote(str(Path(sys.executable).with_name("mlflow")))
+    command = f"{mlflow} ui --backend-store-uri {quote(tracking.store_name())}"
+    console.print(f"  {command}  (all runs)", highlight=False, markup=False, soft_wrap=True)

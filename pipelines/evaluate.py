@@ -1,8 +1,9 @@
 """`dpt evaluate --data`: AbsRel and δ of a depth model on prepared datasets, each image once.
 
-Relative depth is compared after alignment (`pipelines.evaluation.relative_depth`), metric depth as predicted,
-by the protocol of its dataset (`pipelines.evaluation.metric_depth`). A dataset's figure is the mean over
-its images; the overall one the mean over datasets.
+Relative depth is compared after alignment (`pipelines.evaluation.relative_depth`), beside the mean map
+(`pipelines.evaluation.mean_map`); metric depth as predicted, by the protocol of its dataset
+(`pipelines.evaluation.metric_depth`). A dataset's figure is the mean over its images; the overall one the
+mean over datasets.
 """
 
 from __future__ import annotations
@@ -15,54 +16,59 @@ import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from dpt.weights.folder import read_config
 from pipelines.config import EvaluateConfig
+from pipelines.evaluation.mean_map import FITTED_ON
 from pipelines.evaluation.metric_depth import evaluate_metric
 from pipelines.evaluation.official_splits import log_metric_results
-from pipelines.evaluation.relative_depth import mean_over_datasets, relative_share
+from pipelines.evaluation.relative_depth import relative_share
 from pipelines.evaluation.sets import PROTOCOLS, MetricProtocol
 from pipelines.evaluation.share import evaluate_shares
-from pipelines.tracking.metric_keys import MEAN, RELATIVE, keyed
+from pipelines.tracking.metric_keys import RELATIVE, keyed, with_mean
 from pipelines.tracking.registry import evaluation_run
 
 
 def evaluate_and_log(
-    config: EvaluateConfig, model: Path, reference: str, datasets: Sequence[PreparedDataset]
+    config: EvaluateConfig, model: Path | None, reference: str, datasets: Sequence[PreparedDataset]
 ) -> dict[str, dict[str, float]]:
-    """As `evaluate`, logged to an MLflow run of its own, as an evaluation of the model's `reference`."""
+    """As `evaluate`, logged to an MLflow run of its own, as an evaluation of the `reference` of the model."""
     with evaluation_run(reference, "evaluate", config, datasets) as run:
         results = evaluate(config, model, [d.folder.uri for d in datasets])
-        if _is_metric(model):
+        if model is not None and _is_metric(model):
             log_metric_results(run, results, datasets, config.split, _protocols(config, datasets))
         else:
-            mean = {MEAN: {"abs_rel": mean_over_datasets(results, "abs_rel")}}
-            run.log_metrics(keyed(RELATIVE, {**results, **mean}), step=0)
+            run.log_metrics(keyed(RELATIVE, with_mean(results)), step=0)
     return results
 
 
 def evaluate(
-    config: EvaluateConfig, model: Path, data: Sequence[str], threads: int | None = None
+    config: EvaluateConfig, model: Path | None, data: Sequence[str], threads: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """Evaluate a saved depth model on Ray, as `config` says.
+    """Evaluate a saved depth model, or the mean map, on Ray, as `config` says.
 
-    `model` is a folder of `dpt.save_model` or a training checkpoint, `data` are prepared datasets or folders
-    of them, `threads` the CPU cores of each worker without GPU; None for an equal share of all.
+    `model` is a folder of `dpt.save_model` or a training checkpoint, None for the mean map; `data` are
+    prepared datasets or folders of them, `threads` the CPU cores of each worker without GPU; None for an
+    equal share of all.
 
     Returns:
         dataset → metric → mean over its images.
 
     Raises:
-        NotADataset: if a dataset has no such split, or no depth of the model's kind.
+        NotADataset: if a dataset has no such split, no depth of the model's kind, or, for the mean map, no
+            training split.
         ProtocolError: if predictions or images do not fit the protocol of metric depth.
     """
     datasets = open_datasets(list(data))
-    network = dpt.load_model(model)
+    network = dpt.load_model(model) if model else None
     split, size = config.split, (config.side, config.rule)
-    if network.config.metric:
+    if network is None:
+        for dataset in datasets:
+            dataset.manifest.split(FITTED_ON)
+    elif network.config.metric:
         protocols = _protocols(config, datasets)
         return evaluate_metric(network, datasets, split, protocols, config.workers, config.device, size)
-    shares = dict.fromkeys(
-        (d.name for d in datasets), partial(relative_share, split=split, caps=config.caps, size=size)
-    )
-    sums = evaluate_shares(shares, network, datasets, split, config.workers, config.device, threads)
+    share = partial(relative_share, split=split, caps=config.caps, size=size)
+    shares = dict.fromkeys((d.name for d in datasets), share)
+    device = config.device if network else "cpu"
+    sums = evaluate_shares(shares, network, datasets, split, config.workers, device, threads)
     return {name: total.result() for name, total in sums.items()}
 
 

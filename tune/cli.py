@@ -158,8 +158,7 @@ def demo(
     from pipelines.demo import run_demo
     from tune.demo import run_demo_sweep
 
-    run_demo(Path(out), config, console)
-    run_demo_sweep(Path(out), config, console, typer.echo)
+    run_demo(Path(out), config, run_demo_sweep)
 
 
 for command in (tune, report, demo):

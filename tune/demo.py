@@ -6,6 +6,7 @@ sweeps work; which variant wins after some steps on rendered scenes has no meani
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -71,17 +72,14 @@ def plan_demo(out: Path, config: str) -> SweepPlan:
     return plan_sweep(name, MINIATURES, datasets, train, TuneConfig(concurrency=2, latency_runs=20))
 
 
-def run_demo_sweep(out: Path, config: str, console: Console, say: Callable[[str], None]) -> None:
-    """Run the sweep over the miniatures, print its tables to `console` and write its report.
+def run_demo_sweep(out: Path, config: str, say: Callable[[str], None]) -> Path:
+    """Run the sweep over the miniatures, print its tables and write its report; returns the page's path.
 
     The demo is in the folder `out`; its `config` file is a path or a built-in one; `say` takes progress.
     """
-    out = out.absolute()
     plan = plan_demo(out, config)
-    console.print(
-        f"dpt tune: {len(plan.trials)} variants in miniatures of the paper's tables", highlight=False
-    )
     run_sweep(plan, str(out / "runs"), show=say)
-    print_tables(plan.name, console)
+    print_tables(plan.name, Console(file=sys.stdout, width=160))
     report = write_report(plan.name, out / "report")
-    console.print(f"The tables beside the paper's: {report}", highlight=False, soft_wrap=True)
+    say(f"{len(plan.trials)} variants in miniatures of the paper's tables: {report}")
+    return report

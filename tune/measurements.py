@@ -30,9 +30,9 @@ from dpt.predict.colours import colourise
 from dpt.predict.depth import predict_inverse_depth
 from pipelines.config import EvaluateConfig, ModelSection, TrainConfig
 from pipelines.evaluate import evaluate
-from pipelines.evaluation.relative_depth import mean_over_datasets
 from pipelines.loading.batches import evaluation_batches
 from pipelines.report.pictures import FIGURE_4_STEPS
+from pipelines.tracking.metric_keys import with_mean
 from pipelines.tracking.runs import Run
 from pipelines.training.report import wait_for
 from pipelines.training.start import build_model
@@ -145,8 +145,7 @@ def log_resolutions(
             figures = {name: known[records.abs_rel(name)] for name in names}
         else:
             results = evaluate(EvaluateConfig(side=side, **fields), checkpoint, data, threads)
-            figures = {name: result["abs_rel"] for name, result in results.items()}
-            figures[records.MEAN] = mean_over_datasets(results, "abs_rel")
+            figures = {name: result["abs_rel"] for name, result in with_mean(results).items()}
         run.log_metrics({records.abs_rel_at(side, n): value for n, value in figures.items()}, config.steps)
 
 

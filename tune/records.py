@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from pipelines.tracking import metric_keys
 from pipelines.tracking import runs as tracking
-from pipelines.tracking.metric_keys import RELATIVE, MetricKey
+from pipelines.tracking.metric_keys import MEAN_MAP, RELATIVE, MetricKey
 
 PARENT = "mlflow.parentRunId"
 JOB, SWEEP, VARIANT, SEED = "job", "sweep", "variant", "seed"
@@ -75,6 +75,11 @@ def table_of_tag(tag: str) -> str | None:
 def abs_rel(dataset: str) -> str:
     """Metric: AbsRel of a `dataset`, or `MEAN`, at the training resolution."""
     return str(MetricKey(RELATIVE, "abs_rel", dataset))
+
+
+def mean_map(dataset: str) -> str:
+    """Metric: AbsRel of the mean map of a `dataset`, or `MEAN`, on the same images."""
+    return str(MetricKey(RELATIVE, MEAN_MAP, dataset))
 
 
 def abs_rel_at(side: int, dataset: str) -> str:

@@ -8,9 +8,9 @@ by one of `PROTOCOLS`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 console = Console()
 _PICTURED = 4
 """Images in the picture of predictions of a segmentation model."""
+
+_MEAN_MAP = "mean-map"
+"""Value of `--baseline`."""
 
 
 class SpreadOptions(TyperCommand):
@@ -73,8 +76,12 @@ def _is_override(word: str) -> bool:
 
 
 def evaluate(
-    model: options.Model,
     overrides: options.Overrides = None,
+    model: options.OptionalModel = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Instead of a model: mean-map, the mean of the training split's inverse depth."),
+    ] = None,
     config: options.Config = None,
     data: options.OptionalData = None,
     on: Annotated[
@@ -97,12 +104,18 @@ def evaluate(
     """Evaluate a model: on prepared datasets, or on published evaluation sets beside the paper's figures."""
     if bool(data) == bool(on):
         raise UserError("give either --data SHARDS or --on SET… with --raw FOLDER")
+    if baseline not in (None, _MEAN_MAP):
+        raise UserError(f"--baseline: there is no {baseline!r}; the only one is {_MEAN_MAP}")
+    if bool(model) == bool(baseline):
+        raise UserError(f"give either --model MODEL or --baseline {_MEAN_MAP}")
     if data:
         for name, value in {"--raw": raw, "--protocol": protocol, "--out": out}.items():
             if value:
                 raise UserError(f"{name} goes with --on, not with --data")
         _on_shards(model, overrides or [], config, data, allow_missing)
         return
+    if model is None:
+        raise UserError(f"--baseline goes with --data: raw sets have no training split to fit {_MEAN_MAP} on")
     chosen = protocol or "zero-shot"
     if chosen not in PROTOCOLS:
         raise UserError(f"--protocol: there is no {chosen!r}; choose from {', '.join(PROTOCOLS)}")
@@ -114,38 +127,56 @@ def evaluate(
 
 
 def _on_shards(
-    reference: str, overrides: list[str], config: str | None, data: list[str], allow_missing: bool
+    reference: str | None, overrides: list[str], config: str | None, data: list[str], allow_missing: bool
 ) -> None:
-    """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels."""
+    """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels.
+
+    Of the model of a `reference`, None for the mean map.
+    """
     import dpt
     from dpt.weights.folder import read_config
     from pipelines.config import EvaluateConfig
     from pipelines.config_files import load_section, to_yaml
     from pipelines.evaluate import evaluate_and_log
-    from pipelines.evaluation.relative_depth import mean_over_datasets
+    from pipelines.evaluation.mean_map import FITTED_ON
     from pipelines.evaluation.selection import evaluation_datasets
+    from pipelines.tracking.metric_keys import SKILL
     from pipelines.tracking.model_reference import load_model, model_folder
 
     given = {"allow_missing": allow_missing or None}
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
-    with model_folder(reference) as folder:
-        model = dpt.ModelConfig.from_dict(read_config(folder))
+    with model_folder(reference) if reference else nullcontext() as folder:
+        model = dpt.ModelConfig.from_dict(read_config(folder)) if folder else None
         datasets = evaluation_datasets(model, settings.split, data, typer.echo)
-        if model.task == "segmentation":
+        if reference and model and model.task == "segmentation":
             _on_labels(load_model(str(folder)), reference, settings, datasets)
             return
         if settings.allow_missing:
             raise UserError("--allow-missing goes with --on, or with datasets that have labels")
         console.print(to_yaml(settings), end="", highlight=False)
-        results = evaluate_and_log(settings, folder, reference, datasets)
-    shown = {"abs_rel": "AbsRel", "delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
-    table = Table("dataset", *shown.values(), "images", "without ground truth")
-    for name, result in results.items():
-        counts = (f"{result['images']:.0f}", f"{result['empty_images']:.0f}")
-        table.add_row(name, *(f"{result[metric]:.4f}" for metric in shown), *counts)
-    table.add_section()
-    table.add_row("mean", *(f"{mean_over_datasets(results, metric):.4f}" for metric in shown), "", "")
-    console.print(table)
+        results = evaluate_and_log(settings, folder, reference or _MEAN_MAP, datasets)
+    console.print(_depth_table(results))
+    alone = [name for name, result in results.items() if SKILL not in result]
+    if model and not model.metric and alone:
+        typer.echo(f"no skill on {', '.join(alone)}: no {FITTED_ON} split that a mean map is fitted on")
+
+
+def _depth_table(results: Mapping[str, Mapping[str, float]]) -> Table:
+    """`results`, dataset → metric → value, and their mean over datasets; of columns those with any value."""
+    from pipelines.report.table import MISSING
+    from pipelines.tracking.metric_keys import MEAN, MEAN_MAP, SKILL, with_mean
+
+    titles = {"abs_rel": "AbsRel", MEAN_MAP: "mean map", SKILL: "skill"}
+    titles |= {"delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
+    shown = [metric for metric in titles if any(metric in result for result in results.values())]
+    table = Table("dataset", *(titles[metric] for metric in shown), "images", "without ground truth")
+    for name, result in with_mean(results, shown).items():
+        figures = (f"{result[metric]:.4f}" if metric in result else MISSING for metric in shown)
+        counts = (f"{result[count]:.0f}" if count in result else "" for count in ("images", "empty_images"))
+        if name == MEAN:
+            table.add_section()
+        table.add_row(name, *figures, *counts)
+    return table
 
 
 # ---- prepared shards: segmentation
@@ -157,7 +188,7 @@ def _on_labels(
     """pixAcc and mIoU; that all images are there is checked before anything is printed."""
     from pipelines.config_files import to_yaml
     from pipelines.evaluation import segmentation, tables
-    from pipelines.tracking.metric_keys import MEAN, SEGMENTATION, keyed
+    from pipelines.tracking.metric_keys import SEGMENTATION, keyed, with_mean
     from pipelines.tracking.registry import evaluation_run, note_protocol
 
     segmentation.check(settings, model, datasets)
@@ -165,8 +196,7 @@ def _on_labels(
     with evaluation_run(reference, "evaluate", settings, datasets) as run:
         counts = segmentation.evaluate_segmentation(settings, model, datasets)
         results = {name: count.result() for name, count in counts.items()}
-        mean = {MEAN: {"miou": fmean(result["miou"] for result in results.values())}}
-        run.log_metrics(keyed(SEGMENTATION, {**results, **mean}), step=0)
+        run.log_metrics(keyed(SEGMENTATION, with_mean(results)), step=0)
         note_protocol(run, {}, [d for d in counts if segmentation.is_official(d, settings, counts[d])])
         for name, count in counts.items():
             run.log_text(tables.class_csv(name, count), f"classes/{name}.csv")

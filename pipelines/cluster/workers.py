@@ -17,18 +17,20 @@ from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
 
 Part = TypeVar("Part")
 
-Job = Callable[[dpt.DPT, int, int], Part]
-"""Called in a worker: its model in evaluation mode, its rank, the number of workers → partial result."""
+Job = Callable[[Any, int, int], Part]
+"""Called in a worker: its model in evaluation mode or None, its rank, the number of workers → partial result.
+"""
 
 
 def on_workers(
-    job: Job[Part], model: dpt.DPT, workers: int, device: str, threads: int | None = None
+    job: Job[Part], model: dpt.DPT | None, workers: int, device: str, threads: int | None = None
 ) -> list[Part]:
     """Run a job on N workers.
 
     Args:
         job: called once in each worker; can be pickled.
-        model: on any device. It travels through Ray's object store: workers do not see the driver's disk.
+        model: on any device; None for a job without one. It travels through Ray's object store: workers do
+            not see the driver's disk.
         workers: their number, N.
         device: `auto`, `cpu` or `cuda`; with GPUs each worker has one.
         threads: CPU cores of each worker without GPU; None for 1/N of all.
@@ -42,8 +44,7 @@ def on_workers(
     connect()
     use_gpu = wants_gpu(device)
     threads = 1 if use_gpu else threads or cpus_per_worker(workers)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    shipped = ray.put((model.config.to_dict(), save(weights)))
+    shipped = ray.put(None if model is None else _packed(model))
     # On any node: a trial of Ray Tune would confine its tasks to its own placement group, which is empty.
     task: Any = _on_worker.options(
         num_cpus=threads, num_gpus=1 if use_gpu else 0, scheduling_strategy="DEFAULT"
@@ -57,10 +58,15 @@ def on_workers(
         raise cause if isinstance(cause, UserError) else error from None
 
 
+def _packed(model: dpt.DPT) -> tuple[dict[str, Any], bytes]:
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return model.config.to_dict(), save(weights)
+
+
 @ray.remote
 def _on_worker(
     job: Job[Part],
-    shipped: tuple[dict[str, Any], bytes],
+    shipped: tuple[dict[str, Any], bytes] | None,
     rank: int,
     workers: int,
     use_gpu: bool,
@@ -68,6 +74,8 @@ def _on_worker(
 ) -> Part:
     if not use_gpu:
         torch.set_num_threads(threads)
+    if shipped is None:
+        return job(None, rank, workers)
     config, weights = shipped
     model = dpt.DPT(ModelConfig.from_dict(config))
     model.load_state_dict(load(weights))

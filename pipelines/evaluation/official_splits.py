@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
 
 import pyarrow.parquet as pq
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset
 from pipelines.evaluation.sets import OFFICIAL, FineTuningSet, MetricProtocol
-from pipelines.tracking.metric_keys import MEAN, METRIC, keyed
+from pipelines.tracking.metric_keys import METRIC, keyed, with_mean
 from pipelines.tracking.registry import note_protocol
 from pipelines.tracking.runs import Run
 
@@ -61,8 +60,7 @@ def log_metric_results(
 
     They are of the `split` of the `datasets`, by `protocols`, one for each dataset by name.
     """
-    mean = {MEAN: {"abs_rel": fmean(result["abs_rel"] for result in results.values())}}
-    run.log_metrics(keyed(METRIC, {**results, **mean}), step=0)
+    run.log_metrics(keyed(METRIC, with_mean(results)), step=0)
     official = [d.name for d in datasets if is_official(d, split, protocols[d.name])]
     note_protocol(run, {name: str(protocol) for name, protocol in protocols.items()}, official)
 

@@ -8,54 +8,61 @@ is valid and nearer than a cap.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import dpt
 from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.manifest import PreparedDataset
-from dpt.metrics import MetricSums, depth_metrics
+from dpt.metrics import depth_metrics
 from dpt.predict.colours import colourise
 from dpt.predict.depth import evaluation_mode, predict_batch, to_inverse_depth
 from pipelines.config import CapsSection
+from pipelines.evaluation.mean_map import SkillSums, has_mean_map, predict_mean_map
 from pipelines.evaluation.share import MODEL_SIZE, InputSize
 from pipelines.loading.batches import Batch, Decode, evaluation_batches
 from pipelines.loading.rows import decode_evaluation_row
+from pipelines.tracking.metric_keys import MEAN_MAP
 
 _BATCH_SIZE = 8
 
 
 def relative_share(
-    model: dpt.DPT,
+    model: dpt.DPT | None,
     dataset: PreparedDataset,
     rank: int,
     world_size: int,
     split: str,
     caps: CapsSection,
     size: InputSize = MODEL_SIZE,
-) -> MetricSums:
+) -> SkillSums:
     """See `pipelines.evaluation.share.Share`: sums of `depth_metrics` over a worker's images of a split.
 
-    Inverse depth is predicted with a network's input `size`; ground truth beyond the `caps` is ignored.
+    Inverse depth is predicted with a network's input `size`, without a `model` by the dataset's mean map;
+    ground truth beyond the `caps` is ignored. Of a model's images the AbsRel of the mean map is taken too, if
+    the dataset has one.
 
     Raises:
-        NotADataset: if the dataset has no depth maps, or no such split.
+        NotADataset: if the dataset has no depth maps, or no such split; without model, no training split.
     """
-    sums = MetricSums()
+    sums, compared = SkillSums(), model is not None and has_mean_map(dataset)
     for batch in evaluation_batches(dataset, split, 0, rank, world_size, _BATCH_SIZE):
-        prediction = torch.from_numpy(_predict(model, batch, *size))
-        target = batch.target.float()
-        sums.update(
-            depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), normalised_caps(batch, caps))
-        )
+        baseline = partial(predict_mean_map, dataset, *batch.target.shape)
+        prediction = baseline() if model is None else torch.from_numpy(_predict(model, batch, *size))
+        metrics = _measured(prediction, batch, caps)
+        if compared:
+            metrics[MEAN_MAP] = _measured(baseline(), batch, caps)["abs_rel"]
+        sums.update(metrics)
     return sums
 
 
-def mean_over_datasets(results: dict[str, dict[str, float]], metric: str) -> float:
-    """Mean over datasets of a `metric` of `results` (dataset → metric → value), as in Tables 6 to 8."""
-    return float(np.mean([result[metric] for result in results.values()]))
+def _measured(prediction: Tensor, batch: Batch, caps: CapsSection) -> dict[str, Tensor]:
+    target = batch.target.float()
+    return depth_metrics(prediction, target.nan_to_num(0.0), ~target.isnan(), normalised_caps(batch, caps))
 
 
 def sample_predictions(
@@ -98,7 +105,7 @@ def _predict(
     return to_inverse_depth(torch.from_numpy(prediction), model.config).numpy()
 
 
-def normalised_caps(batch: Batch, caps: CapsSection) -> torch.Tensor:
+def normalised_caps(batch: Batch, caps: CapsSection) -> Tensor:
     """`caps` for a `batch` in the unit of stored depth, whose nearest valid point is at 1: (B,) float64.
 
     Stored inverse depth is divided by its maximum m (1/metres; `scale` is m, NaN without metric scale), so a

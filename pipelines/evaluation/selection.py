@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
+from pipelines.evaluation.mean_map import FITTED_ON
 from pipelines.evaluation.metric_depth import require_metric_data
 from pipelines.evaluation.segmentation import require_same_classes
 from pipelines.tracking.model_reference import BadModel
@@ -54,12 +55,12 @@ def fitting_datasets(
 
 
 def evaluation_datasets(
-    model: dpt.ModelConfig, split: str, data: Sequence[str], show: Callable[[str], None]
+    model: dpt.ModelConfig | None, split: str, data: Sequence[str], show: Callable[[str], None]
 ) -> list[PreparedDataset]:
-    """The prepared datasets to evaluate a model on, sorted by name.
+    """The prepared datasets to evaluate a model, or the mean map, on, sorted by name.
 
     Args:
-        model: its config, which decides what fits.
+        model: its config, which decides what fits; None for the mean map.
         split: which they need.
         data: prepared datasets, which have to fit, or folders of several.
         show: as in `fitting_datasets`.
@@ -76,21 +77,22 @@ def evaluation_datasets(
             return str(error)
         return ""
 
-    job = f"this {model.quantity} model and split={split}"
+    job = f"{f'this {model.quantity} model' if model else 'the mean map'} and split={split}"
     chosen = fitting_datasets(data, frozenset(), misfit, job, "not evaluated on", show)
     for dataset in chosen:
         _require_fit(model, split, dataset)
     return chosen
 
 
-def _require_fit(model: dpt.ModelConfig, split: str, dataset: PreparedDataset) -> None:
+def _require_fit(model: dpt.ModelConfig | None, split: str, dataset: PreparedDataset) -> None:
     kind = dataset.manifest.target_kind
     dataset.manifest.split(split)
-    if model.task == "segmentation":
+    if model and model.task == "segmentation":
         require_same_classes(model, dataset)
     elif kind in ("ordinal", "labels"):
-        raise NotADataset(
-            f"{dataset.name} has {kind} as ground truth, this {model.task} model needs depth maps"
-        )
+        what = f"this {model.task} model" if model else "the mean map"
+        raise NotADataset(f"{dataset.name} has {kind} as ground truth, {what} needs depth maps")
+    elif model is None:
+        dataset.manifest.split(FITTED_ON)
     elif model.metric:
         require_metric_data([dataset])

@@ -7,6 +7,7 @@ nothing but the order of additions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
@@ -19,13 +20,13 @@ InputSize = tuple[int | None, str | None]
 MODEL_SIZE: InputSize = (None, None)
 """The input size that the model was trained with."""
 
-Share = Callable[[dpt.DPT, PreparedDataset, int, int], AnySums]
-"""(model, dataset, rank, number of workers) → sums over that worker's images; picklable."""
+Share = Callable[[Any, PreparedDataset, int, int], AnySums]
+"""(model or None, dataset, rank, number of workers) → sums over that worker's images; picklable."""
 
 
 def evaluate_shares(
     shares: Mapping[str, Share[AnySums]],
-    model: dpt.DPT,
+    model: dpt.DPT | None,
     datasets: Sequence[PreparedDataset],
     split: str,
     workers: int,
@@ -34,8 +35,8 @@ def evaluate_shares(
 ) -> dict[str, AnySums]:
     """Evaluate a `split` of some prepared `datasets` on Ray, each image once.
 
-    `shares` has what a worker computes of each dataset, of the same split. `model` may be on any device;
-    `workers`, `device` and `threads` are as in `pipelines.cluster.workers.on_workers`.
+    `shares` has what a worker computes of each dataset, of the same split. `model`, `workers`, `device` and
+    `threads` are as in `pipelines.cluster.workers.on_workers`.
 
     Returns:
         dataset → sums over all its images.
@@ -47,7 +48,7 @@ def evaluate_shares(
     expected = {d.name: sum(shard.rows for shard in d.manifest.split(split)) for d in datasets}
     uris = [d.folder.uri for d in datasets]
 
-    def job(model: dpt.DPT, rank: int, workers: int) -> dict[str, AnySums]:
+    def job(model: dpt.DPT | None, rank: int, workers: int) -> dict[str, AnySums]:
         return {d.name: shares[d.name](model, d, rank, workers) for d in open_datasets(uris)}
 
     parts = on_workers(job, model, workers, device, threads)

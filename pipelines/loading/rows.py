@@ -82,6 +82,20 @@ def decode_evaluation_row(row: Row) -> tuple[Image, NDArray[np.floating]]:
     return image, inverse_depth / np.nanmax(inverse_depth)
 
 
+def decode_any_inverse_depth(row: Row) -> NDArray[np.floating]:
+    """Inverse depth (H, W) of a `row`, NaN where invalid, without decoding its image; its unit is arbitrary.
+
+    Raises:
+        ValueError: naming the sample, if its bytes are damaged.
+    """
+    try:
+        if row["depth"] is None:
+            return decode_inverse_depth(row["inverse_depth"], *size_of(row))
+        return 1 / decode_depth(row["depth"], *size_of(row))
+    except ValueError as error:
+        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+
+
 def decode_labelled_row(row: Row) -> tuple[Image, NDArray[np.uint8]]:
     """Image (H, W, 3) uint8 and classes (H, W) uint8 of a `row` with `LABEL_COLUMNS`; 255 is unlabelled.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from html import escape
 from itertools import cycle
@@ -30,10 +31,12 @@ _VARIABLES |= {colour: f"--series-{number}" for number, colour in enumerate(SERI
 """Placeholder colour → variable of `datasets_prep/inspect/html.css`."""
 
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.4)))
+
 _WIDTH, _HEIGHT, _FONT = 4.7, 3.2, 9.5
 _PNG_DPI = 200
-_RING: dict[str, Any] = {"marker": "o", "color": SERIES[1], "markersize": 7, "linestyle": "none"}
-_RING |= {"markerfacecolor": _BACKGROUND, "markeredgewidth": 1.6}
+_DOT: dict[str, Any] = {"marker": "o", "markersize": 7, "markeredgewidth": 1.6, "linestyle": "none"}
+_HOLLOW: dict[str, Any] = _DOT | {"markerfacecolor": _BACKGROUND}
+_REFERENCE: dict[str, Any] = _HOLLOW | {"marker": "D", "markersize": 6, "color": MUTED}
 _LABEL_GAP = 11.5
 """Minimum distance between two labels, in points."""
 
@@ -46,6 +49,7 @@ class Line:
         x: (N,), in order.
         y: (N,); points that are not finite are left out.
         low, high: (N,) ends of a band around the line; None for no band.
+        colour: one of `SERIES`; of lines of one colour the second is dashed, the third dotted.
     """
 
     name: str
@@ -53,19 +57,23 @@ class Line:
     y: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
+    colour: str = SERIES[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Dots:
     """The row `name` of a dot chart: our `value` and the paper's, the `reference`; None if missing.
 
-    `deviation` is half the length of our value's error bar; None for no bar.
+    `deviation` is half the length of our value's error bar; None for no bar. The dot has the
+    `colour`, and is filled if `clear`: it is the best, or differs from it significantly.
     """
 
     name: str
     value: float | None
     deviation: float | None
     reference: float | None
+    colour: str
+    clear: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +121,26 @@ def line_chart(
     ticks: Sequence[float] | None = None,
     zero: bool = False,
 ) -> Chart:
-    """`lines` over x, in the order of their colours, each labelled at its end.
+    """`lines` over x, each labelled at its end.
 
     `name`, `title` and `caption` are as in `Chart`, `x_label` and `y_label` those of the axes, `ticks` the
     marked values of x, by default Matplotlib's. With `zero` there is a line at y = 0.
     """
     figure, axes = _axes(_WIDTH, _HEIGHT)
-    colours = _colours([line.name for line in lines])
     if zero:
         axes.axhline(0, color=MUTED, linewidth=0.8)
     ends = []
+    dashes = {colour: cycle(_DASHES) for colour in SERIES}
     for line in lines:
-        colour, dash = colours[line.name]
         seen = np.isfinite(line.y)
         x, y = line.x[seen], line.y[seen]
         if not x.size:
             continue
         if line.low is not None and line.high is not None:
-            axes.fill_between(x, line.low[seen], line.high[seen], color=colour, alpha=0.14, linewidth=0)
-        axes.plot(x, y, color=colour, marker="o" if x.size < 12 else "", linestyle=dash)
-        ends.append((float(x[-1]), float(y[-1]), line.name, colour))
+            axes.fill_between(x, line.low[seen], line.high[seen], color=line.colour, alpha=0.14, linewidth=0)
+        marker, dash = "o" if x.size < 12 else "", next(dashes[line.colour])
+        axes.plot(x, y, color=line.colour, marker=marker, linestyle=dash)
+        ends.append((float(x[-1]), float(y[-1]), line.name, line.colour))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if ticks is not None:
@@ -142,12 +150,12 @@ def line_chart(
 
 
 def dot_chart(
-    name: str, title: str, caption: str, rows: Sequence[Dots], x_label: str, names: tuple[str, str]
+    name: str, title: str, caption: str, rows: Sequence[Dots], x_label: str, names: tuple[str, str, str]
 ) -> Chart:
-    """Rows, from the top, of a filled dot with an error bar, for our value, and a ring, for the reference.
+    """Rows, from the top, of a dot with an error bar, for our value, and a diamond, for the reference.
 
-    `name`, `title` and `caption` are as in `Chart`; `x_label` is that of the x axis; `names` are those of the
-    filled dots and of the rings, for the legend.
+    `name`, `title` and `caption` are as in `Chart`; `x_label` is that of the x axis; `names` are those of
+    filled dots, hollow dots and diamonds, for the legend of those that there are.
     """
     figure, axes = _axes(_WIDTH, max(1.0 + 0.3 * len(rows), 0.7 * _HEIGHT))
     heights = range(len(rows), 0, -1)
@@ -155,36 +163,47 @@ def dot_chart(
         if row.value is not None and row.reference is not None:
             axes.plot([row.value, row.reference], [height] * 2, color=LINE, linewidth=2.5, zorder=1)
         if row.reference is not None:
-            axes.plot(row.reference, height, **_RING)
+            axes.plot(row.reference, height, **_REFERENCE)
         if row.value is not None:
-            axes.errorbar(
-                row.value, height, xerr=row.deviation, color=SERIES[0], fmt="o", markersize=7, elinewidth=1.3
-            )
+            marks = _DOT if row.clear else _HOLLOW
+            axes.errorbar(row.value, height, xerr=row.deviation, color=row.colour, elinewidth=1.3, **marks)
     axes.set_yticks(list(heights), [row.name for row in rows], color=INK)
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=LINE, linewidth=0.8)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.set_xlabel(x_label)
-    ours, paper = names
-    axes.plot([], [], "o", color=SERIES[0], markersize=7, label=ours)
-    axes.plot([], [], label=paper, **_RING)
+    measured = [row for row in rows if row.value is not None]
+    present = [any(row.clear for row in measured), not all(row.clear for row in measured)]
+    present += [any(row.reference is not None for row in rows)]
+    for label, marks, shown in zip(names, (_DOT, _HOLLOW, _REFERENCE), present, strict=True):
+        if shown:
+            axes.plot([], [], label=label, **{"color": MUTED, **marks})
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=MUTED, handletextpad=0.2
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False, labelcolor=MUTED, handletextpad=0.2
     )
     return Chart(name, title, caption, figure)
 
 
 def scatter_chart(
-    name: str, title: str, caption: str, points: Mapping[str, tuple[float, float]], x_label: str, y_label: str
+    name: str,
+    title: str,
+    caption: str,
+    points: Mapping[str, tuple[float, float]],
+    colours: Mapping[str, str],
+    hollow: AbstractSet[str],
+    x_label: str,
+    y_label: str,
 ) -> Chart:
-    """A labelled dot for each of the `points`, label → (x, y).
+    """A labelled dot for each of the `points`, label → (x, y), in its colour of `colours`.
 
-    `name`, `title` and `caption` are as in `Chart`, `x_label` and `y_label` those of the axes.
+    Those in `hollow` are not filled. `name`, `title` and `caption` are as in `Chart`, `x_label` and `y_label`
+    those of the axes.
     """
     figure, axes = _axes(_WIDTH, _HEIGHT)
-    for (label, point), (colour, _) in zip(points.items(), _colours(list(points)).values(), strict=True):
-        axes.plot(*point, "o", color=colour, markersize=7)
+    for label, point in points.items():
+        colour = colours[label]
+        axes.plot(*point, color=colour, **(_HOLLOW if label in hollow else _DOT))
         _label(axes, label, point, (0, 7), color=colour, ha="center", va="bottom")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -206,10 +225,9 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _colours(names: Sequence[str]) -> Mapping[str, tuple[str, object]]:
-    """Colour and line style of each name; after the last colour, the first again with dashes."""
-    styles = cycle((colour, dash) for dash in _DASHES for colour in SERIES)
-    return dict(zip(dict.fromkeys(names), styles, strict=False))
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """Colour of each of `names`, in their order; after the last colour the first again."""
+    return dict(zip(dict.fromkeys(names), cycle(SERIES), strict=False))
 
 
 def _label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:

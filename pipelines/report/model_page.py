@@ -20,11 +20,12 @@ from pipelines.report import blocks
 from pipelines.report.charts import Line, line_chart
 from pipelines.report.pictures import Shown, attention_of, by_resolution, samples_of, show
 from pipelines.report.table import Cell, Column, NumberTable
-from pipelines.tracking.metric_keys import MEAN, MetricKey
+from pipelines.tracking.metric_keys import MEAN, MEAN_MAP, RELATIVE, SKILL, MetricKey
 from pipelines.tracking.model_reference import load_model
 from pipelines.tracking.registry import Measurement, measurements_of
 
 _NO_METRICS = {"images", "empty_images", "pixels"}
+_FIRST = ("abs_rel", MEAN_MAP, SKILL)
 
 
 def write_model_report(
@@ -44,7 +45,8 @@ def write_model_report(
         TrackingError, NotFound, BadModel, NotADataset: if there is no such model, or data.
     """
     model = load_model(reference).to(resolve_device("auto")).eval()
-    sections = {"measured": ("Measured", _measured(measurements_of(reference), reference))}
+    measurements = measurements_of(reference)
+    sections = {"measured": ("Measured", _measured(measurements, reference))}
     if data:
         sections |= _predictions(model, open_datasets(list(data)), images, split, out)
     links = {anchor: title for anchor, (title, _) in sections.items()}
@@ -55,7 +57,9 @@ def write_model_report(
     lead += "" if title == reference else f"<br/><code>{escape(reference)}</code>"
     top = header("A dense prediction transformer", title, lead, links)
     foot = f"Written on {datetime.now(timezone.utc):%d %B %Y}."
-    text = blocks.report_page(f"Model: {title}", top, blocks.tiles(_tiles(model)), sections, foot)
+    text = blocks.report_page(
+        f"Model: {title}", top, blocks.tiles([*_tiles(model), *_skill(measurements)]), sections, foot
+    )
     return write_document(out / "report.html", text)
 
 
@@ -79,6 +83,16 @@ def _tiles(model: dpt.DPT) -> list[tuple[str, str, str]]:
 
 
 # ---- metrics
+
+
+def _skill(measurements: Sequence[Measurement]) -> list[tuple[str, str, str]]:
+    """The tile of the newest mean skill; none if there is no such measurement."""
+    keys = [str(MetricKey(RELATIVE, metric, MEAN)) for metric in _FIRST]
+    for found in measurements:
+        if all(key in found.metrics for key in keys):
+            ours, baseline, skill = (found.metrics[key] for key in keys)
+            return [("Skill", f"{skill:.2f}", f"AbsRel {ours:.4f}, of the mean map {baseline:.4f}")]
+    return []
 
 
 def _measured(measurements: Sequence[Measurement], reference: str) -> str:
@@ -126,7 +140,7 @@ def _all(ours: Mapping[str, float]) -> NumberTable:
     rows = sorted(
         {(key.protocol, key.dataset) for key in keys}, key=lambda row: (row[0], row[1] == MEAN, row)
     )
-    metrics = sorted({key.metric for key in keys} - _NO_METRICS)
+    metrics = sorted({key.metric for key in keys} - _NO_METRICS, key=lambda name: (name not in _FIRST, name))
     columns = [Column("protocol", text=True), Column("dataset", text=True), *map(Column, metrics)]
     table = NumberTable("All measurements", columns)
     for protocol, dataset in rows:

@@ -7,7 +7,8 @@ alignment of each image (Table 1) and 0.06 in metres (Table 3). Names without a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import NamedTuple
 
 RELATIVE = "relative"
@@ -27,6 +28,15 @@ PROTOCOLS = (RELATIVE, METRIC, SEGMENTATION, ZERO_SHOT)
 MEAN = "mean"
 """In place of a dataset's name: the mean over datasets."""
 
+MEAN_MAP = "mean_map_abs_rel"
+"""Metric: AbsRel of the dataset's mean map, on the same images (`pipelines.evaluation.mean_map`)."""
+
+SKILL = "skill"
+"""Metric: 1 - AbsRel / AbsRel of the mean map."""
+
+AVERAGED = ("abs_rel", MEAN_MAP, SKILL, "miou")
+"""Metrics whose mean over datasets is logged."""
+
 
 class MetricKey(NamedTuple):
     """The parts of a name: `protocol` of `PROTOCOLS`, `metric` of `dpt.metrics`, `dataset` or `MEAN`."""
@@ -44,6 +54,15 @@ class MetricKey(NamedTuple):
         protocol, _, rest = name.partition("/")
         metric, _, dataset = rest.partition("/")
         return cls(protocol, metric, dataset) if protocol in PROTOCOLS and dataset else None
+
+
+def with_mean(
+    results: Mapping[str, Mapping[str, float]], metrics: Iterable[str] = AVERAGED
+) -> dict[str, Mapping[str, float]]:
+    """`results`, dataset → metric → value, and in `MEAN` the means of `metrics` that all datasets have."""
+    shared = (name for name in metrics if all(name in result for result in results.values()))
+    means = {name: fmean(result[name] for result in results.values()) for name in shared}
+    return {**results, MEAN: means}
 
 
 def keyed(protocol: str, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 
 from datasets_prep.manifest import PreparedDataset
 from pipelines.tracking import runs as tracking
-from pipelines.tracking.metric_keys import MEAN, METRIC, PROTOCOLS, RELATIVE, SEGMENTATION, MetricKey
+from pipelines.tracking.metric_keys import MEAN, METRIC, PROTOCOLS, RELATIVE, SEGMENTATION, SKILL, MetricKey
 from pipelines.tracking.model_kind import ModelKind
 from pipelines.tracking.runs import NoStore, TrackingError
 
@@ -37,7 +37,7 @@ EVALUATED_TAG = "evaluated_model"
 
 _HISTORY_TAG = "previous."
 _HISTORY_LENGTH = 20
-_HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "pix_acc", "miou"}
+_HIGHER_IS_BETTER = {"delta1", "delta2", "delta3", "pix_acc", "miou", SKILL}
 _LOWER_IS_BETTER = {"abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "whdr"}
 _LOWER_IS_BETTER |= {f"delta{power}_error" for power in (1, 2, 3)}
 _PIXELS_TAG = "pixels."

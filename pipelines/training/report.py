@@ -22,7 +22,7 @@ from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
-from pipelines.tracking.metric_keys import MEAN, keyed
+from pipelines.tracking.metric_keys import MEAN, keyed, with_mean
 from pipelines.training.checkpoint import TrainingState
 from pipelines.training.host_copy import lag
 from pipelines.training.ranks import Ranks
@@ -190,10 +190,10 @@ class TrainingReport:
             sums = merged(self._ranks.gather(self._task.evaluate_share(model, dataset, split, *place)))
             results[dataset.name] = sums.result()
         deciding = {name: result[self._task.metric] for name, result in results.items()}
-        mean = sum(deciding.values()) / len(deciding)
+        averaged = with_mean(results)
+        mean = averaged[MEAN][self._task.metric]
         if self._journal is not None:
-            results[MEAN] = {self._task.metric: mean}
-            self._journal.log(keyed(self._task.protocol, results), step)
+            self._journal.log(keyed(self._task.protocol, averaged), step)
             each = "  ".join(f"{name} {value:.4f}" for name, value in deciding.items())
             self._say(f"step {step}/{self._config.steps}  {self._task.title} {mean:.4f} ({each})")
             picture = self._task.sample_predictions(model, self._validated, split, _SHOWN_PREDICTIONS)

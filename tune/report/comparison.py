@@ -77,6 +77,11 @@ class TableResults:
         known = (name for name in DATASETS if name in ours | self._paper_datasets())
         return (*known, *sorted(ours - set(DATASETS)))
 
+    def mean_map(self, name: str) -> float | None:
+        """AbsRel of the mean map on the dataset `name`, or `MEAN`; None if no trial measured it."""
+        found = (trial.metrics.get(records.mean_map(name)) for row in self.rows for trial in row.trials)
+        return next((value for value in found if value is not None), None)
+
     @property
     def same_datasets(self) -> bool:
         """Whether our means are over the paper's datasets."""

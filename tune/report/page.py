@@ -24,7 +24,7 @@ from pipelines.report import blocks as page
 from pipelines.report.charts import Chart
 from pipelines.report.table import MISSING, NumberTable
 from tune import records
-from tune.report.charts import charts_of, cost_chart, resolution_chart
+from tune.report.charts import Colours, charts_of, cost_chart, resolution_chart, variant_colours
 from tune.report.comparison import TableResults, agreement, tables_of
 from tune.report.pictures import picture_rows
 from tune.report.remarks import finding, progress, remarks, settings
@@ -82,8 +82,9 @@ def write_report(name: str, out: Path) -> Path:
 
 
 def _parts(sweep: SweepResults, tables: Sequence[TableResults]) -> Iterator[Part]:
+    colours = variant_colours(sweep)
     for results in tables:
-        yield _table_part(sweep, results)
+        yield _table_part(sweep, results, colours)
     shown = picture_rows(sweep)
     if shown:
         text = ["The same validation images through every variant; bright is near."]
@@ -92,7 +93,7 @@ def _parts(sweep: SweepResults, tables: Sequence[TableResults]) -> Iterator[Part
     yield Part("run", "Run", text=settings(sweep), tables=[data_table(sweep), trial_table(sweep)])
 
 
-def _table_part(sweep: SweepResults, results: TableResults) -> Part:
+def _table_part(sweep: SweepResults, results: TableResults, colours: Colours) -> Part:
     table = results.table
     title = f"{table.number}: {_TITLES.get(table.name, table.name)}" if table.number else table.name
     text = [f"{table.caption}."] if table.caption != table.name else []
@@ -100,11 +101,11 @@ def _table_part(sweep: SweepResults, results: TableResults) -> Part:
     problems = [f"{row.title}: {'; '.join(row.missing)}" for row in results.rows if row.missing]
     charts: list[Chart | None]
     if table.name == "resolution":
-        charts, shown = [resolution_chart(results)], resolution_table(results)
+        charts, shown = [resolution_chart(results, colours)], resolution_table(results)
     elif table.name == "speed":
-        charts, shown = [cost_chart(sweep)], speed_table(results)
+        charts, shown = [cost_chart(sweep, colours)], speed_table(results)
     else:
-        charts, shown = [*charts_of(results)], accuracy_table(results)
+        charts, shown = [*charts_of(results, colours)], accuracy_table(results)
     drawn = [chart for chart in charts if chart]
     return Part(table.name, title, text, problems, tables=[shown], remarks=remarks(results), charts=drawn)
 

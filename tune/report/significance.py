@@ -19,6 +19,12 @@ Figures = Mapping[int, float]
 
 _LEVEL = 0.05
 
+ALIKE = "≈"
+"""Mark of a figure or name of a row that is `indistinct`."""
+
+UNCLEAR = f"not significantly different from the best (paired t-test over seeds, p ≥ {_LEVEL:g})"
+"""What is said of rows that are `indistinct`."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -53,14 +59,38 @@ class Comparison:
     p_value: float
     seeds: int
 
+    @property
+    def is_significant(self) -> bool:
+        """Whether the difference is significant at the 5 % level; False if there was no test."""
+        return self.p_value < _LEVEL
+
 
 def compare(mine: Figures, theirs: Figures) -> Comparison:
     """Compare the variant `mine` with `theirs` on the seeds that both have, at least one."""
     shared = sorted(mine.keys() & theirs.keys())
     a, b = (np.array([figures[seed] for seed in shared]) for figures in (mine, theirs))
-    if len(shared) < 2 or np.ptp(b - a) == 0:
+    # Rounding of equal differences is no spread.
+    if len(shared) < 2 or np.ptp(b - a) <= 1e-12 * np.abs(b).max():
         return Comparison(float(np.mean(b - a)), math.nan, len(shared))
     return Comparison(float(np.mean(b - a)), float(stats.ttest_rel(b, a).pvalue), len(shared))
+
+
+def best_of(figures: Mapping[str, Figures]) -> str:
+    """The title of the row with the lowest mean, of rows title → `figures`; empty without figures."""
+    means = {title: float(np.mean(list(found.values()))) for title, found in figures.items() if found}
+    return min(means, key=means.__getitem__, default="")
+
+
+def indistinct(figures: Mapping[str, Figures]) -> frozenset[str]:
+    """Titles of the rows that do not differ significantly from the best, of rows title → `figures`.
+
+    Without a test, as with one seed, no difference is significant.
+    """
+    best = best_of(figures)
+    others = {title for title, found in figures.items() if found and title != best}
+    tested = {title for title in others if figures[title].keys() & figures[best].keys()}
+    clear = {title for title in tested if compare(figures[best], figures[title]).is_significant}
+    return frozenset(others - clear)
 
 
 def note(best: str, others: Mapping[str, Comparison]) -> str:
@@ -68,7 +98,7 @@ def note(best: str, others: Mapping[str, Comparison]) -> str:
     tested = {name: c for name, c in others.items() if not math.isnan(c.p_value)}
     if not tested:
         return f"{best} has the lowest mean; one seed cannot tell that from chance."
-    clear = [name for name, c in tested.items() if c.p_value < _LEVEL and c.difference > 0]
+    clear = [name for name, c in tested.items() if c.is_significant and c.difference > 0]
     seeds = min(c.seeds for c in tested.values())
     known = f"paired t-test over {seeds} seeds, p < {_LEVEL:g}"
     if len(clear) == len(others):

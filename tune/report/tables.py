@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 from pipelines.report.table import MISSING, Cell, Column, NumberTable, Tone
 from tune import records
 from tune.report.comparison import RowResults, TableResults, reference
 from tune.report.results import SweepResults
-from tune.report.significance import Summary, summarise
+from tune.report.significance import ALIKE, UNCLEAR, Summary, best_of, indistinct, summarise
 
 _HEADINGS = {"hrwsi": "HRWSI", "blendedmvs": "BlendedMVS", "redweb": "ReDWeb", records.MEAN: "Mean"}
 """Datasets as the paper writes them."""
@@ -20,22 +22,29 @@ _MEAN = records.abs_rel(records.MEAN)
 
 
 def accuracy_table(results: TableResults) -> NumberTable:
-    """AbsRel of every dataset and their mean in `results`: the paper's, ours ± deviation, the difference."""
+    """AbsRel of every dataset and their mean in `results`: the paper's, ours ± deviation, the difference.
+
+    The last row is the mean map, where trials measured it.
+    """
     names = [*results.datasets(), records.MEAN]
     compared = [name for name in names if any(name in row.row.paper for row in results.rows)]
     columns = [Column("row", text=True)]
     for name in names:
         titles = ("paper", "ours", "difference") if name in compared else ("ours",)
         columns += [Column(title, _HEADINGS.get(name, name)) for title in titles]
-    title = _title(results, "AbsRel after affine alignment; lower is better")
-    table, rows = NumberTable(title, [*columns, Column("seeds")]), results.rows
+    rows = results.rows
+    unclear = {
+        name: indistinct({row.title: row.by_seed(records.abs_rel(name)) for row in rows}) for name in names
+    }
+    title = _title(results, f"AbsRel after affine alignment; lower is better{_legend(unclear)}")
+    table = NumberTable(title, [*columns, Column("seeds")])
     paper_best = {name: _lowest([row.row.paper.get(name) for row in rows]) for name in compared}
     our_best = {name: _lowest_mean([row.value(records.abs_rel(name)) for row in rows]) for name in names}
     for row in results.rows:
         cells = [Cell.of(row.title)]
         for name in names:
             ours = row.value(records.abs_rel(name))
-            shown = _our_cell(row, ours, our_best[name])
+            shown = _our_cell(row, ours, our_best[name], alike=row.title in unclear[name])
             if ours is None and name != records.MEAN:
                 shown = Cell.absent()
             if name not in compared:
@@ -45,6 +54,13 @@ def accuracy_table(results: TableResults) -> NumberTable:
             difference = _difference(reference(row.row, name), ours) if same else Cell.absent()
             cells += [_paper_cell(row, name, paper_best[name]), shown, difference]
         table.rows.append([*cells, _seeds(row)])
+    if any(results.mean_map(name) for name in names):
+        cells = [Cell.of("mean map")]
+        for name in names:
+            baseline = results.mean_map(name)
+            shown = Cell.absent() if baseline is None else Cell(f"{baseline:.4f}", baseline)
+            cells += [Cell.absent(), shown, Cell.absent()] if name in compared else [shown]
+        table.rows.append([*cells, Cell.absent()])
     return table
 
 
@@ -54,35 +70,38 @@ def sides_of(results: TableResults) -> list[int]:
     return sorted({int(match[1]) for metric in metrics if (match := _SIDE.match(metric))})
 
 
-def relative_change(row: RowResults, side: int, base: int) -> Summary | None:
-    """Percent by which the mean AbsRel of a `row` is higher at `side` than at `base` pixels, over seeds."""
+def relative_change(row: RowResults, side: int, base: int) -> dict[int, float]:
+    """Seed → percent by which the mean AbsRel of a `row` is higher at `side` than at `base` pixels."""
     here, there = (row.by_seed(records.abs_rel_at(pixels, records.MEAN)) for pixels in (side, base))
-    changes = [100 * (here[seed] / there[seed] - 1) for seed in here if there.get(seed)]
-    return summarise(changes) if changes else None
+    return {seed: 100 * (here[seed] / there[seed] - 1) for seed in here if there.get(seed)}
 
 
 def resolution_table(results: TableResults) -> NumberTable:
     """Figure 4 of `results` as numbers: AbsRel at the training resolution, and its change at larger ones."""
     sides = sides_of(results)
-    title = _title(results, "change of the mean AbsRel in percent; lower is better")
+    what = "change of the mean AbsRel in percent; lower is better"
     if not sides:
         columns = [Column("row", text=True), Column("seeds")]
-        return NumberTable(title, columns, [[Cell.of(row.title), _seeds(row)] for row in results.rows])
+        rows = [[Cell.of(row.title), _seeds(row)] for row in results.rows]
+        return NumberTable(_title(results, what), columns, rows)
     base, *larger = sides
+    changes = {side: {row.title: relative_change(row, side, base) for row in results.rows} for side in larger}
+    unclear = {side: indistinct(found) for side, found in changes.items()}
     columns = [Column("row", text=True), Column(f"AbsRel at {base} px")]
     columns += [Column(f"{side} px", "Change at") for side in larger] + [Column("seeds")]
-    best = {side: _lowest_mean([relative_change(row, side, base) for row in results.rows]) for side in larger}
-    table = NumberTable(title, columns)
+    table = NumberTable(_title(results, what + _legend(unclear)), columns)
     for row in results.rows:
         at_base = row.value(records.abs_rel_at(base, records.MEAN))
         cells = [Cell.of(row.title), _our_cell(row, at_base, None)]
         for side in larger:
-            change = relative_change(row, side, base)
-            if change is None:
+            found = changes[side]
+            if not found[row.title]:
                 cells.append(Cell.absent(_why(row)))
-            else:
-                text, spread = f"{_signed(change.mean, 1)} %", _spread(change, 1)
-                cells.append(Cell(text, change.mean, spread, best=change.mean == best[side]))
+                continue
+            change = summarise(list(found[row.title].values()))
+            mark = ALIKE if row.title in unclear[side] else ""
+            text, spread = f"{mark}{_signed(change.mean, 1)} %", _spread(change, 1)
+            cells.append(Cell(text, change.mean, spread, best=row.title == best_of(found)))
         table.rows.append([*cells, _seeds(row)])
     return table
 
@@ -138,6 +157,10 @@ def _title(results: TableResults, what: str) -> str:
     return f"{results.table.number or results.table.name}: {what}"
 
 
+def _legend(unclear: Mapping[Any, AbstractSet[str]]) -> str:
+    return f"; {ALIKE}: {UNCLEAR}" if any(unclear.values()) else ""
+
+
 def _paper_cell(row: RowResults, name: str, best: float | None) -> Cell:
     printed, compared = row.row.paper.get(name), reference(row.row, name)
     if printed is None:
@@ -148,10 +171,13 @@ def _paper_cell(row: RowResults, name: str, best: float | None) -> Cell:
     return Cell(f"{printed:.4f}", printed, slip, best=bold)
 
 
-def _our_cell(row: RowResults, ours: Summary | None, best: float | None, digits: int = 4) -> Cell:
+def _our_cell(
+    row: RowResults, ours: Summary | None, best: float | None, digits: int = 4, alike: bool = False
+) -> Cell:
     if ours is None:
         return Cell(_why(row), None, tone="failed" if row.missing else "missing")
-    return Cell(f"{ours.mean:.{digits}f}", ours.mean, _spread(ours, digits), best=ours.mean == best)
+    text = f"{ALIKE}{ours.mean:.{digits}f}" if alike else f"{ours.mean:.{digits}f}"
+    return Cell(text, ours.mean, _spread(ours, digits), best=ours.mean == best)
 
 
 def _spread(ours: Summary, digits: int) -> str:

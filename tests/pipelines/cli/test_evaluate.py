@@ -101,7 +101,32 @@ def test_a_whole_run(ray_session, mlflow_database, raw, model, capsys):
     assert files == expected == {path.name for path in Path("evaluation").iterdir()}
 
 
+def test_a_model_stands_beside_the_mean_map(ray_session, mlflow_database, shards_folder, model, capsys):
+    run("--baseline", "mean-map", "--data", str(shards_folder))
+    run("--model", model, "--data", str(shards_folder), "side=64")
+    said = capsys.readouterr().out
+    experiment = mlflow.get_experiment_by_name("dpt")
+    found, alone = (one.data.metrics for one in MlflowClient().search_runs([experiment.experiment_id]))
+    for name in ("redweb", "tartanair"):
+        baseline = alone[f"relative/abs_rel/{name}"]
+        assert found[f"relative/mean_map_abs_rel/{name}"] == pytest.approx(baseline, rel=1e-9)
+        skill = 1 - found[f"relative/abs_rel/{name}"] / baseline
+        assert found[f"relative/skill/{name}"] == pytest.approx(skill)
+        assert said.count(f"{baseline:.4f}") >= 2, "in both tables"
+    both = [found[f"relative/skill/{name}"] for name in ("redweb", "tartanair")]
+    assert found["relative/skill/mean"] == pytest.approx(sum(both) / 2)
+    assert "relative/skill/mean" not in alone
+
+
 def test_what_does_not_go_together_is_said(raw, model):
+    with pytest.raises(UserError, match=r"^give either --model MODEL or --baseline mean-map$"):
+        run("--on", "diw", "--raw", str(raw))
+    with pytest.raises(UserError, match=r"^give either --model MODEL or --baseline mean-map$"):
+        run("--model", model, "--baseline", "mean-map", "--data", str(raw))
+    with pytest.raises(UserError, match=r"^--baseline goes with --data: raw sets have no training split"):
+        run("--baseline", "mean-map", "--on", "diw", "--raw", str(raw))
+    with pytest.raises(UserError, match=r"^--baseline: there is no 'mean'; the only one is mean-map$"):
+        run("--baseline", "mean", "--data", str(raw))
     with pytest.raises(UserError, match="--protocol: there is no 'metrik'; choose from"):
         run("--model", model, "--on", "diw", "--raw", str(raw), "--protocol", "metrik")
     with pytest.raises(UserError, match="no evaluation set 'dew'"):

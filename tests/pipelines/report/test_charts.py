@@ -3,12 +3,13 @@ import re
 import cv2
 import numpy as np
 
-from pipelines.report.charts import Dots, Line, _apart, dot_chart, line_chart
+from pipelines.report.charts import Dots, Line, _apart, colours_of, dot_chart, line_chart
 
 
 def test_a_chart_in_a_page_has_the_pages_colours_and_no_others():
     x = np.arange(5.0)
-    lines = [Line(name, x, x * factor, x * factor - 1, x * factor + 1) for factor, name in enumerate("abc")]
+    colours = colours_of("abc")
+    lines = [Line(n, x, x * f, x * f - 1, x * f + 1, colours[n]) for f, n in enumerate("abc")]
     html = line_chart("c", "Title <1>", "Caption", lines, "step", "loss").html()
     assert "Title &lt;1&gt;" in html
     assert not re.search(r"#[0-9a-f]{6}", html)
@@ -18,8 +19,11 @@ def test_a_chart_in_a_page_has_the_pages_colours_and_no_others():
 
 
 def test_files_are_drawn(tmp_path):
-    rows = [Dots("a", 0.1, 0.01, 0.2), Dots("b", None, None, 0.3), Dots("c", 0.2, None, None)]
-    svg, png = dot_chart("dots", "T", "C", rows, "AbsRel", ("ours", "paper")).write(tmp_path / "charts")
+    blue, red = colours_of("ab").values()
+    rows = [Dots("a", 0.1, 0.01, 0.2, blue, True), Dots("b", None, None, 0.3, red, True)]
+    rows += [Dots("c", 0.2, None, None, red, False)]
+    chart = dot_chart("dots", "T", "C", rows, "AbsRel", ("ours", "like the best", "paper"))
+    svg, png = chart.write(tmp_path / "charts")
     assert svg.read_text().lstrip().startswith("<?xml")
     picture = cv2.imread(str(png))
     assert picture.min() < 60

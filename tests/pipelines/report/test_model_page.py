@@ -80,6 +80,15 @@ def test_a_table_of_the_paper_takes_figures_on_its_own_images_only(model, mlflow
     assert "Table 2: fine-tuned on NYUv2" not in text, "on other images"
 
 
+def test_the_newest_skill_is_shown_with_the_figures_it_is_of(model, mlflow_database, tmp_path):
+    names = ("skill", "abs_rel", "mean_map_abs_rel")
+    for values in ((0.5, 0.1, 0.2), (0.25, 0.15, 0.2)):
+        evaluated(str(model), {f"relative/{n}/mean": v for n, v in zip(names, values, strict=True)})
+    evaluated(str(model), {"relative/abs_rel/mean": 0.9})  # of data without a mean map
+    text = write_model_report(str(model), tmp_path / "out").read_text()
+    assert "<dt>Skill</dt><dd>0.25<small>AbsRel 0.1500, of the mean map 0.2000</small>" in text
+
+
 def test_errors_are_those_of_a_plain_alignment(model, shards_folder):
     network = dpt.load_model(model).eval()
     [sample] = samples_of(network, open_datasets([str(shards_folder / "tartanair")]), 1, "val")

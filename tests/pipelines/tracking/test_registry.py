@@ -109,16 +109,24 @@ def test_an_alias_moves_to_what_is_not_worse_and_back(database):
     assert champion() == 1
 
 
-def test_more_is_better_of_some_metrics(database):
-    for value in (0.8, 0.9):
-        logged({"relative/delta1/redweb": value})
+@pytest.mark.parametrize("metric", ["relative/delta1/redweb", "relative/skill/redweb", "relative/skill/mean"])
+def test_more_is_better_of_some_metrics(database, metric):
+    for value in (-0.1, 0.2):
+        logged({metric: value, MEAN: value})
     set_alias("dpt", "champion", 2)
     with pytest.raises(TrackingError, match="version 1 is worse"):
-        promote("dpt", "1", "champion", "relative/delta1/redweb")
+        promote("dpt", "1", "champion", metric)
     set_alias("dpt", "champion", 1)
-    assert promote("dpt", "2", "champion", "relative/delta1/redweb").new == 2
-    with pytest.raises(TrackingError, match="loss: not a metric to compare by"):
-        promote("dpt", "1", "champion", "loss")
+    assert promote("dpt", "2", "champion", metric).new == 2
+
+
+@pytest.mark.parametrize("metric", ["loss", "relative/mean_map_abs_rel/mean"])
+def test_what_does_not_measure_the_model_is_refused(database, metric):
+    for _ in range(2):
+        logged({metric: 0.5})
+    set_alias("dpt", "champion", 1)
+    with pytest.raises(TrackingError, match=f"{metric}: not a metric to compare by"):
+        promote("dpt", "2", "champion", metric)
 
 
 @pytest.mark.parametrize("value", [float("nan"), None])

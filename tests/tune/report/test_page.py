@@ -107,7 +107,7 @@ def test_rank_agreement_is_counted_pair_by_pair(reported):
 def test_figure_4_is_in_percent_of_the_training_resolution(reported):
     cells = row_of(reported / "report.html", "resolution", "ViT-Base")
     # The made-up AbsRel rises by 1 % a side and letter of the title.
-    changes = [re.match(r"\+([\d.]+) %", cell) for cell in cells[2:-1]]
+    changes = [re.match(r"≈\+([\d.]+) %", cell) for cell in cells[2:-1]]  # without any spread, no test
     steps = len("ViT-Base")
     assert [float(found[1]) for found in changes if found] == [1.0 * steps * n for n in (1, 2, 3, 4)]
 
