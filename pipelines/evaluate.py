@@ -55,14 +55,14 @@ def evaluate(
     """
     datasets = open_datasets(list(data))
     network = dpt.load_model(model)
-    split, size = config.split, (config.side, config.rule)
+    split, size, resources = config.split, (config.side, config.rule), (config.workers, config.device)
     if network.config.metric:
         protocols = _protocols(config, datasets)
-        return evaluate_metric(network, datasets, split, protocols, config.workers, config.device, size)
+        return evaluate_metric(network, datasets, split, protocols, *resources, size, config.exact)
     shares = dict.fromkeys(
         (d.name for d in datasets), partial(relative_share, split=split, caps=config.caps, size=size)
     )
-    sums = evaluate_shares(shares, network, datasets, split, config.workers, config.device, threads)
+    sums = evaluate_shares(shares, network, datasets, split, *resources, threads, config.exact)
     return {name: total.result() for name, total in sums.items()}
 
 
