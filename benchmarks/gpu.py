@@ -26,11 +26,12 @@ START = time.monotonic()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from gpu_bench import Bench, reason, tf32
+from gpu_bench import Bench, reason
 from gpu_commands import COMPILED, END_TO_END, compiled, end_to_end
 from gpu_inference import INFERENCE, main_inference, other_inference
 from gpu_training import SECTIONS, STEP, Row, main_steps, other_steps, sections
 
+from dpt.inference import tf32
 from pipelines.training.report import matrix_rate
 
 LEAST = 15

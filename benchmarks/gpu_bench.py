@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -86,20 +85,6 @@ class Bench:
         if name not in self._operations:
             self._operations[name] = training_operations(self.model(name), (self.crop, self.crop))
         return self._operations[name]
-
-
-@contextmanager
-def tf32(enabled: bool) -> Iterator[None]:
-    """Let float32 products and convolutions on GPUs round their factors to 10 bits, or not."""
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]
-    for backend in backends:
-        backend.allow_tf32 = enabled
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.allow_tf32 = value
 
 
 def reason(error: Exception) -> str:

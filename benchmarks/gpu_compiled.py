@@ -19,10 +19,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gpu_bench import Bench
-from gpu_inference import FORWARD, PRECISIONS, images_of, in_precision, ours, theirs
+from gpu_inference import BFLOAT16, FORWARD, images_of, in_precision, ours, theirs
 from gpu_training import AVERAGE, training_step
-
-PRECISION = PRECISIONS["bf16 weights, channels last"]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,7 +49,7 @@ def compiled_call(bench: Bench, name: str, what: str, count: int) -> Callable[[]
     if what == AVERAGE:
         return training_step(bench, name, what, count, compiler)
     module = (ours if what == "ours" else theirs)(bench, name)
-    predict, images = in_precision(bench, module, PRECISION, compiler), images_of(bench, count, PRECISION)
+    predict, images = in_precision(bench, module, BFLOAT16, compiler), images_of(bench, count, BFLOAT16)
 
     def call() -> None:
         with torch.no_grad():

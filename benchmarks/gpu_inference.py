@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gpu_bench import Bench, reason, tf32
+from gpu_bench import Bench, reason
 from gpu_training import Row
 from model import THEIRS
 from torch import Tensor, nn
 
-INFERENCE = ("ms at batch 1", "CUDA graph", "images/s", "at batch", "of the matrix rate", "larger batches")
+import dpt
+from dpt.inference import recorded, tf32
+
+INFERENCE = (
+    "ms at batch 1", "CUDA graph", "error", "images/s", "at batch", "of the matrix rate", "larger batches"
+)  # fmt: skip
 TINY = {
     "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 256,
     "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 32, 64, 64], "fusion_hidden_size": 32,
@@ -28,20 +34,29 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Precision:
-    """How a network computes: dtype of its weights, autocast to bfloat16, TF32, channels last."""
+    """How a network computes: dtype of its weights, TF32, and theirs also by autocast, or channels last."""
 
     weights: torch.dtype = torch.float32
-    autocast: bool = False
     tf32: bool = False
+    autocast: bool = False
     layout: torch.memory_format = torch.contiguous_format
 
 
+BFLOAT16 = Precision(torch.bfloat16, layout=torch.channels_last)
 PRECISIONS = {
-    "fp32": Precision(),
-    "tf32": Precision(tf32=True),
-    "bf16 autocast": Precision(autocast=True),
-    "bf16 weights": Precision(torch.bfloat16),
-    "bf16 weights, channels last": Precision(torch.bfloat16, layout=torch.channels_last),
+    "ours": {
+        "fp32": Precision(),
+        "tf32": Precision(tf32=True),
+        "fp16": Precision(torch.float16),
+        "bf16": BFLOAT16,
+    },
+    "transformers": {
+        "fp32": Precision(),
+        "tf32": Precision(tf32=True),
+        "bf16 autocast": Precision(autocast=True),
+        "bf16": Precision(torch.bfloat16),
+        "bf16, channels last": BFLOAT16,
+    },
 }
 
 
@@ -69,7 +84,7 @@ def _rows(bench: Bench, names: tuple[str, ...]) -> Iterator[Row]:
                     made.append(make(bench, name))
                 return inference_cells(bench, name, made[0], kind)
 
-            for title, kind in PRECISIONS.items():
+            for title, kind in PRECISIONS[whose].items():
                 yield f"{name}, {title}, {whose}", lambda kind=kind, measure=measure: measure(kind)
 
 
@@ -89,16 +104,18 @@ def theirs(bench: Bench, name: str) -> nn.Module:
 
 def inference_cells(bench: Bench, name: str, module: nn.Module, precision: Precision) -> list[str]:
     """Cells of the columns `INFERENCE` for the `module` of the model `name`."""
-    with tf32(precision.tf32), torch.no_grad():
-        predict = in_precision(bench, module, precision)
+    with tf32(precision.tf32), torch.inference_mode():
+        network = in_precision(bench, module, precision)
+        eager = network.eager if isinstance(network, dpt.FastDPT) else network
         one = images_of(bench, 1, precision)
-        eager = bench.seconds(lambda: predict(one))
-        graph = _milliseconds_as_graph(bench, lambda: predict(one))
-        rates, ended = _rates(bench, predict, precision)
-    rates[1] = 1 / eager
+        seconds = bench.seconds(lambda: eager(one))
+        graph = _milliseconds_as_graph(bench, network, one)
+        wrong = _error(module, network, one)
+        rates, ended = _rates(bench, network, precision)
+    rates[1] = 1 / seconds
     best = max(rates, key=lambda count: rates[count])
     share = rates[best] * bench.operations(name) / FORWARD / bench.peak
-    return [f"{1000 * eager:.2f}", graph, f"{rates[best]:.1f}", str(best), f"{share:.1%}", ended]
+    return [f"{1000 * seconds:.2f}", graph, wrong, f"{rates[best]:.1f}", str(best), f"{share:.1%}", ended]
 
 
 def in_precision(
@@ -108,6 +125,9 @@ def in_precision(
 
     It is compiled by a backend of `torch.compile`, if one is given: copies of compiled modules are not.
     """
+    if isinstance(module, dpt.DPT):
+        fast = dpt.FastDPT(module, bench.device, precision.weights, exact=not precision.tf32)
+        return torch.compile(fast.eager, backend=compiler) if compiler else fast
     if (precision.weights, precision.layout) != (torch.float32, torch.contiguous_format):
         module = copy.deepcopy(module).to(precision.weights).to(memory_format=precision.layout)
     if compiler:
@@ -116,8 +136,7 @@ def in_precision(
     def predict(images: Tensor) -> Tensor:
         # Without its cache, whose tensors would belong to a CUDA graph's memory.
         with torch.autocast(bench.device.type, torch.bfloat16, precision.autocast, cache_enabled=False):
-            output = module(images)
-        depth: Tensor = output if isinstance(output, Tensor) else output.predicted_depth
+            depth: Tensor = module(images).predicted_depth
         return depth
 
     return predict
@@ -133,8 +152,9 @@ def images_of(bench: Bench, count: int, precision: Precision) -> Tensor:
 def _rates(bench: Bench, predict: Network, precision: Precision) -> tuple[dict[int, float], str]:
     """Batch size → images a second, and what ended the series of batches."""
     rates: dict[int, float] = {}
+    last = 64 if precision.weights == torch.float32 else 128
     try:
-        for count in (2,) if bench.tiny else (8, 32, 64):
+        for count in (2,) if bench.tiny else (8, 32, last):
             images = images_of(bench, count, precision)
             rates[count] = count / bench.seconds(lambda images=images: predict(images))
     except Exception as error:  # memory, or a kernel's largest tensor
@@ -142,25 +162,26 @@ def _rates(bench: Bench, predict: Network, precision: Precision) -> tuple[dict[i
     return rates, ""
 
 
-def _milliseconds_as_graph(bench: Bench, call: Callable[[], object]) -> str:
-    """Milliseconds of a `call` that is recorded once and replayed."""
+def _milliseconds_as_graph(bench: Bench, network: Network, images: Tensor) -> str:
+    """Milliseconds of a prediction that is recorded once and replayed; ours does so by itself."""
     if bench.device.type != "cuda":
         return "-"
     try:
-        return f"{1000 * bench.seconds(recorded(call)):.2f}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            if isinstance(network, dpt.FastDPT):
+                call: Network = network
+            else:
+                call = recorded(network, images)
+            return f"{1000 * bench.seconds(lambda: call(images)):.2f}"
     except Exception as error:  # the other columns hold without it
         return reason(error)
 
 
-def recorded(call: Callable[[], object]) -> Callable[[], object]:
-    """A `call` as a CUDA graph, recorded on a stream of its own after a warm-up there, as CUDA requires."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
+def _error(module: nn.Module, network: Network, images: Tensor) -> str:
+    """Largest difference of ours from float32 on the CPU, relative to the largest prediction there."""
+    if not isinstance(module, dpt.DPT):
+        return "-"
+    found = network(images).cpu()
+    expected = dpt.FastDPT(module)(images.cpu())
+    return f"{(found - expected).abs().max() / expected.abs().max():.1e}"

@@ -385,6 +385,7 @@ class EvaluateConfig(Section):
         allow_missing: evaluate a segmentation split with missing samples, with a warning.
         workers: processes, each with one GPU if there is one.
         device: `auto` uses GPUs if the cluster has any.
+        exact: no TF32 on GPUs (`dpt.FastDPT`).
     """
 
     split: str = "val"
@@ -395,6 +396,7 @@ class EvaluateConfig(Section):
     allow_missing: bool = False
     workers: Workers = 1
     device: Device = "auto"
+    exact: bool = False
 
 
 class ZeroShotConfig(Section):
@@ -411,6 +413,7 @@ class ZeroShotConfig(Section):
         device: `auto` uses GPUs if the cluster has any.
         precision: of the network; with `float64` results are independent of batches, threads and machines
             up to the last digits.
+        exact: no TF32 on GPUs (`dpt.FastDPT`).
         resamples: number of bootstrap resamples for the 95 % confidence intervals of means over images.
         seed: of the bootstrap.
         worst: number of each set's worst images to draw.
@@ -423,6 +426,7 @@ class ZeroShotConfig(Section):
     workers: Workers = 1
     device: Device = "auto"
     precision: Literal["float64", "float32"] = "float32"
+    exact: bool = False
     resamples: int = Field(2000, ge=1, le=1_000_000)
     seed: Seed = 0
     worst: int = Field(8, ge=0, le=10_000)
@@ -432,8 +436,8 @@ class PredictConfig(Section):
     """How images are predicted.
 
     Attributes:
-        side, rule, device: as in `EvaluateConfig`.
-        dtype: of the arithmetic; results are always float32. float16 needs a GPU.
+        side, rule, device, exact: as in `EvaluateConfig`.
+        dtype: of weights and arithmetic; results are always float32. float16 needs a GPU.
         batch_size: images of equal network size per batch.
         write: files per image: values as NumPy array, values as PNG, colour picture.
         colours: name of a Matplotlib colour map.
@@ -449,6 +453,7 @@ class PredictConfig(Section):
     rule: SizeRule | None = None
     device: Device = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    exact: bool = False
     batch_size: Batch = 1
     write: tuple[Literal["npy", "png", "colour"], ...] = ("npy", "png", "colour")
     colours: str = "inferno"

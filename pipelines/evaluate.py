@@ -59,16 +59,16 @@ def evaluate(
     datasets = open_datasets(list(data))
     network = dpt.load_model(model) if model else None
     split, size = config.split, (config.side, config.rule)
+    resources = config.workers, config.device if network else "cpu"
     if network is None:
         for dataset in datasets:
             dataset.manifest.split(FITTED_ON)
     elif network.config.metric:
         protocols = _protocols(config, datasets)
-        return evaluate_metric(network, datasets, split, protocols, config.workers, config.device, size)
+        return evaluate_metric(network, datasets, split, protocols, *resources, size, config.exact)
     share = partial(relative_share, split=split, caps=config.caps, size=size)
     shares = dict.fromkeys((d.name for d in datasets), share)
-    device = config.device if network else "cpu"
-    sums = evaluate_shares(shares, network, datasets, split, config.workers, device, threads)
+    sums = evaluate_shares(shares, network, datasets, split, *resources, threads, config.exact)
     return {name: total.result() for name, total in sums.items()}
 
 

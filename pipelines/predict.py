@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +26,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import dpt
 from datasets_prep.errors import BadSample, UserError
@@ -33,12 +36,13 @@ from dpt.predict.attention import check_layers
 from dpt.predict.bit_depth import NotDecoded, decode_photo
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import UNLABELLED, colourise, display_range, overlay
-from dpt.predict.depth import input_size, inverse_depth_of, predict_batch
+from dpt.predict.depth import Launched, input_size, inverse_depth_of, launch, predict_batch, prepare
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.evaluation.segmentation import require_size_fits
 from pipelines.loading.batches import SameSizeBatches
 from pipelines.prediction import outputs
+from pipelines.prediction.ahead import THREADS, in_order, threads
 from pipelines.prediction.attention_figure import attention_figure
 from pipelines.prediction.inputs import Input, find_inputs
 from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
@@ -105,21 +109,10 @@ def predict(
     predictor = Predictor(settings, model)
     folder = Folder(out)
     local = Path(folder.path) if folder.is_local else None
-    size = settings.batch_size
-    waiting = SameSizeBatches[tuple[Input, Image]](size, most_waiting=_WAITING * size)
-    for source in find_inputs(paths, partial(output_paths, settings=settings), local, say):
-        if source.is_video:
-            yield _predict_video(predictor, source, folder)
-            continue
-        try:
-            image = read_image(source)
-        except BadImage as error:
-            yield Outcome(source, problem=str(error))
-            continue
-        if batch := waiting.add((source, image), predictor.input_size(image)):
-            yield from _predict_images(predictor, batch, folder)
-    for batch in waiting.rest():
-        yield from _predict_images(predictor, batch, folder)
+    sources = find_inputs(paths, partial(output_paths, settings=settings), local, say)
+    with threads() as pool:
+        tasks = _tasks(predictor, sources, folder, pool)
+        yield from in_order(pool, _end, tasks, settings.batch_size + THREADS)
 
 
 def predict_one(settings: PredictConfig, model: dpt.DPT, paths: Sequence[str]) -> bytes:
@@ -177,16 +170,30 @@ class Predictor:
                 check_layers(model, settings.attention)
         except ValueError as error:
             raise ConfigError(f"predict.attention: {error}") from error
-        self.model = model.to(device).eval()
+        self.model = dpt.FastDPT(model, device, getattr(torch, settings.dtype), settings.exact)
+        # Attention is read from layers in float32.
+        self.attending = model.to(device).eval() if settings.attention else None
 
     def __call__(self, images: Sequence[Image]) -> list[Prediction]:
         """Predictions of `images` with the same network input size, each of the size of its image."""
-        settings = self.settings
-        size, dtype = (settings.side, settings.rule), getattr(torch, settings.dtype)
+        settings, size = self.settings, (self.settings.side, self.settings.rule)
         if not self.segments:
-            return list(predict_batch(self.model, images, *size, dtype=dtype))
+            return list(predict_batch(self.model, images, *size))
         inference = settings.inference
-        return list(predict_classes(self.model, images, inference.scales, inference.flip, *size, dtype=dtype))
+        return list(predict_classes(self.model, images, inference.scales, inference.flip, *size))
+
+    def load(self, source: Input, image: Image) -> _Loaded:
+        """The `image` of a `source` with what can be done for it before its batch is complete."""
+        if self.segments:
+            return _Loaded(source, image, None)
+        return _Loaded(source, image, prepare(self.model, image, self.settings.side, self.settings.rule))
+
+    def launch(self, batch: Sequence[_Loaded]) -> Launched:
+        """As `__call__`; predictions of depth on a GPU are only begun."""
+        prepared = [one.prepared for one in batch if one.prepared is not None]
+        if prepared:
+            return launch(self.model, prepared, [one.image.shape[:2] for one in batch])
+        return Launched([torch.from_numpy(one) for one in self([one.image for one in batch])], None)
 
     def encode(self, form: outputs.Form, image: Image, prediction: Prediction) -> bytes:
         """The file `form` of the `prediction` of an `image`."""
@@ -215,9 +222,9 @@ class Predictor:
         contents = [self.encode(form, image, prediction) for form in settings.write]
         if settings.ply is not None:
             contents.append(outputs.encode_points(prediction, image, self.config, settings.ply))
-        if settings.attention:
+        if self.attending is not None:
             figure = attention_figure(
-                self.model, image, settings.attention, settings.references, settings.side, settings.rule
+                self.attending, image, settings.attention, settings.references, settings.side, settings.rule
             )
             contents.append(outputs.described(encode_png(figure, level=None), "attention maps"))
         names = _image_outputs(name, settings)
@@ -226,19 +233,72 @@ class Predictor:
         return names
 
 
-def _predict_images(
-    predictor: Predictor, batch: Sequence[tuple[Input, Image]], folder: Folder
-) -> Iterator[Outcome]:
-    predictions = predictor([image for _, image in batch])
-    for (source, image), prediction in zip(batch, predictions, strict=True):
-        try:
-            require_finite(prediction, source.where)
-        except BadPrediction as error:
-            yield Outcome(source, problem=str(error))
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """The decoded `image` of a `source`, and for models of depth what the network sees of it."""
+
+    source: Input
+    image: Image
+    prepared: Tensor | None
+
+
+_Task = Outcome | Callable[[], Outcome]
+
+
+def _end(task: _Task) -> Outcome:
+    return task if isinstance(task, Outcome) else task()
+
+
+def _load(predictor: Predictor, source: Input) -> _Loaded | Outcome | Input:
+    """An image as the network needs it, why it cannot be read, or a video as it is."""
+    if source.is_video:
+        return source
+    try:
+        return predictor.load(source, read_image(source))
+    except BadImage as error:
+        return Outcome(source, problem=str(error))
+
+
+def _tasks(
+    predictor: Predictor, sources: Sequence[Input], folder: Folder, pool: ThreadPoolExecutor
+) -> Iterator[_Task]:
+    """Predict the `sources` in this thread; what each task has left to do is to write the files of one.
+
+    On a GPU one batch is computed while the next one is started.
+    """
+    size = predictor.settings.batch_size
+    waiting = SameSizeBatches[_Loaded](size, most_waiting=_WAITING * size)
+    started: deque[tuple[list[_Loaded], Launched]] = deque()
+
+    def ended(most: int) -> Iterator[_Task]:
+        while len(started) > most or (started and started[0][1].ready):
+            batch, launched = started.popleft()
+            for one, prediction in zip(batch, launched.arrays(), strict=True):
+                yield partial(_write_image, predictor, folder, one, prediction)
+
+    for loaded in in_order(pool, partial(_load, predictor), sources, size + THREADS):
+        if isinstance(loaded, _Loaded):
+            if batch := waiting.add(loaded, predictor.input_size(loaded.image)):
+                started.append((batch, predictor.launch(batch)))
+            yield from ended(most=1)
             continue
-        written = tuple(predictor.write(folder, source.name, image, prediction))
-        notes = (predictor.describe(prediction), _first_of_several(source))
-        yield Outcome(source, written, content=", ".join(note for note in notes if note))
+        yield from ended(most=0)
+        yield loaded if isinstance(loaded, Outcome) else _predict_video(predictor, loaded, folder)
+    for batch in waiting.rest():
+        started.append((batch, predictor.launch(batch)))
+        yield from ended(most=1)
+    yield from ended(most=0)
+
+
+def _write_image(predictor: Predictor, folder: Folder, loaded: _Loaded, prediction: Prediction) -> Outcome:
+    source = loaded.source
+    try:
+        require_finite(prediction, source.where)
+    except BadPrediction as error:
+        return Outcome(source, problem=str(error))
+    written = tuple(predictor.write(folder, source.name, loaded.image, prediction))
+    notes = (predictor.describe(prediction), _first_of_several(source))
+    return Outcome(source, written, content=", ".join(note for note in notes if note))
 
 
 def require_finite(prediction: Prediction, where: str) -> None:

@@ -50,12 +50,16 @@ def test_steps_and_their_sections_are_measured(gpu, capsys):
 
 def test_both_implementations_predict_in_every_precision(gpu, bench):
     rows = dict(gpu.gpu_inference.main_inference(bench))
-    assert len(rows) == 2 * 5
-    for title in ("dpt_tiny, bf16 autocast, ours", "dpt_tiny, bf16 autocast, transformers"):
-        ms, graph, rate, best, _, ended = rows[title]()
+    assert len(rows) == 4 + 5
+    errors = []
+    for title in ("dpt_tiny, bf16, ours", "dpt_tiny, tf32, ours", "dpt_tiny, bf16 autocast, transformers"):
+        ms, graph, error, rate, best, _, ended = rows[title]()
         assert (graph, ended) == ("-", "")
+        errors.append(error)
         assert best in ("1", "2")
         assert float(rate) >= 0.99 * 1000 / float(ms)
+    assert 0 < float(errors[0]) < 0.02
+    assert errors[1:] == ["0.0e+00", "-"]
 
 
 def test_a_failing_row_is_a_line_and_a_failing_part_too(gpu, bench, capsys):

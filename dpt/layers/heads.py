@@ -54,4 +54,5 @@ class SegmentationHead(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Features `x` (B, F, h, w) -> (B, classes, *`size`) float32 logits."""
         x = self.conv2(self.dropout(F.relu(self.norm(self.conv1(x)))))
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         return F.interpolate(x, size=size, mode="bilinear", align_corners=True).float()

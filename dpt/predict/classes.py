@@ -41,12 +41,11 @@ def predict_classes(
     flip: bool = False,
     target: int | None = None,
     rule: str | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> list[NDArray[np.uint8]]:
     """Predict the class of every pixel of N images.
 
     Args:
-        model: a segmentation model in evaluation mode.
+        model: a segmentation model in evaluation mode; a `dpt.FastDPT` is faster.
         images: (H, W, 3) uint8 RGB; without `scales` all must have one `dpt.predict.depth.input_size`.
         scales: of sliding windows, e.g. `PAPER_SCALES`; if empty, each image goes through the network once,
             as a whole.
@@ -54,7 +53,6 @@ def predict_classes(
         target: of `dpt.predict.transforms.network_size` for whole images; the model's own by default. Windows
             have the model's size.
         rule: of `dpt.predict.transforms.network_size` for whole images; the model's own by default.
-        dtype: precision of the arithmetic, by autocast.
 
     Returns:
         N arrays (H, W) uint8, each of the size of its image; 255 where the model gives no finite number.
@@ -69,9 +67,9 @@ def predict_classes(
         raise ValueError(f"label maps hold at most {_MOST_CLASSES} classes, not {model.config.classes}")
     if not scales:
         pixels = network_input(model, images, target, rule)
-        batch = _probabilities(model, pixels, flip, dtype)
+        batch = _probabilities(model, pixels, flip)
         return [_decide([one], image.shape[:2]) for one, image in zip(batch, images, strict=True)]
-    found = ([_at_scale(model, image, scale, flip, dtype) for scale in scales] for image in images)
+    found = ([_at_scale(model, image, scale, flip) for scale in scales] for image in images)
     return [_decide(scores, image.shape[:2]) for scores, image in zip(found, images, strict=True)]
 
 
@@ -91,7 +89,7 @@ def scaled_size(height: int, width: int, crop: int, scale: float) -> tuple[int, 
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dtype: torch.dtype) -> Tensor:
+def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool) -> Tensor:
     """Class probabilities (K, h, w) of an image at one scale, from windows."""
     window = model.config.side
     height, width = scaled_size(image.shape[0], image.shape[1], window, scale)
@@ -104,24 +102,21 @@ def _at_scale(model: DPT, image: NDArray[np.uint8], scale: float, flip: bool, dt
     beyond = (0, columns[-1] + window - width, 0, rows[-1] + window - height)
     pixels = normalise(F.pad(pixels, beyond), model.mean, model.std).to(parameter.dtype)
     places = [(row, column) for row in rows for column in columns]
-    total = pixels.new_zeros(model.config.classes, *pixels.shape[2:])
-    covered = pixels.new_zeros(pixels.shape[2:])
+    total = torch.zeros((model.config.classes, *pixels.shape[2:]), device=pixels.device)
+    covered = torch.zeros(pixels.shape[2:], device=pixels.device)
     for first in range(0, len(places), _WINDOWS_AT_ONCE):
         some = places[first : first + _WINDOWS_AT_ONCE]
         windows = torch.cat([pixels[:, :, r : r + window, c : c + window] for r, c in some])
-        for (r, c), found in zip(some, _probabilities(model, windows, flip, dtype), strict=True):
+        for (r, c), found in zip(some, _probabilities(model, windows, flip), strict=True):
             total[:, r : r + window, c : c + window] += found
             covered[r : r + window, c : c + window] += 1
     return (total / covered)[:, :height, :width]
 
 
-def _probabilities(model: DPT, pixels: Tensor, flip: bool, dtype: torch.dtype) -> Tensor:
+def _probabilities(model: DPT, pixels: Tensor, flip: bool) -> Tensor:
     """(B, 3, h, w) normalised images -> (B, K, h, w) float32 probabilities of the classes."""
-    with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
-        logits = model(pixels)
-        mirrored = model(pixels.flip(-1)) if flip else None
-    found: Tensor = logits.float().softmax(dim=1)
-    return found if mirrored is None else (found + mirrored.float().softmax(dim=1).flip(-1)) / 2
+    found: Tensor = model(pixels).softmax(dim=1)
+    return (found + model(pixels.flip(-1)).softmax(dim=1).flip(-1)) / 2 if flip else found
 
 
 def _decide(scores: Sequence[Tensor], size: tuple[int, ...]) -> NDArray[np.uint8]:

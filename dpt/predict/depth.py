@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dpt.config import ModelConfig
 from dpt.model import DPT
-from dpt.predict.transforms import network_size, normalise, resize_image
+from dpt.predict.transforms import network_size, resize_image
 
 
 @contextmanager
@@ -26,22 +27,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def predict_inverse_depth(
-    model: DPT,
-    image: np.ndarray,
-    target: int | None = None,
-    rule: str | None = None,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
+    model: DPT, image: np.ndarray, target: int | None = None, rule: str | None = None
 ) -> np.ndarray:
     """Predict the inverse depth of one image of any size.
 
     Args:
-        model: in evaluation mode; moved to `device` if that is given.
+        model: in evaluation mode; a `dpt.FastDPT` is faster.
         image: (H, W, 3) uint8 RGB.
         target: of `dpt.predict.transforms.network_size`; the model's own (384) by default.
         rule: of `dpt.predict.transforms.network_size`; the model's own (minimal) by default.
-        device: where to compute; by default where the model is.
-        dtype: precision of the arithmetic, e.g. bfloat16 by autocast; the result is always float32.
 
     Returns:
         (H, W) float32, the model's output: inverse depth up to scale and shift, or metric.
@@ -49,30 +43,55 @@ def predict_inverse_depth(
     Raises:
         ValueError: if the image is not uint8 RGB, or the model does not predict depth.
     """
-    if device is not None:
-        model = model.to(device)
-    return predict_batch(model, [image], target, rule, dtype)[0]
+    return predict_batch(model, [image], target, rule)[0]
 
 
-@torch.inference_mode()
 def predict_batch(
-    model: DPT,
-    images: Sequence[np.ndarray],
-    target: int | None = None,
-    rule: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    model: DPT, images: Sequence[np.ndarray], target: int | None = None, rule: str | None = None
 ) -> list[np.ndarray]:
     """Predict N images (H, W, 3) uint8 RGB of one `input_size` at once: N arrays (H, W) float32.
 
     Each has the size of its image. The other arguments and errors are as in `predict_inverse_depth`.
     """
+    prepared = [prepare(model, image, target, rule) for image in images]
+    return launch(model, prepared, [image.shape[:2] for image in images]).arrays()
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Predictions that a GPU may still be computing: `maps` (H, W) on the CPU, complete once it is `done`."""
+
+    maps: list[Tensor]
+    done: torch.cuda.Event | None
+
+    @property
+    def ready(self) -> bool:
+        """Whether `arrays` returns at once."""
+        return self.done is None or self.done.query()
+
+    def arrays(self) -> list[np.ndarray]:
+        """Wait for the predictions, (H, W) float32 each."""
+        if self.done is not None:
+            self.done.synchronize()
+        return [one.numpy() for one in self.maps]
+
+
+@torch.inference_mode()
+def launch(model: DPT, prepared: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Launched:
+    """Start to predict images `prepared` for a `model`, without waiting for a GPU.
+
+    `sizes` (H, W) are those of the images; errors as in `predict_inverse_depth` and `to_device`.
+    """
     if model.config.task != "depth":
         raise ValueError(f"this is a {model.config.task} model")
-    pixels = network_input(model, images, target, rule)
-    with torch.autocast(pixels.device.type, dtype, enabled=dtype != torch.float32):
-        predictions = model(pixels)[:, None]
-    rule = model.config.output_resize
-    return [_at_size(one, image.shape[:2], rule) for one, image in zip(predictions, images, strict=True)]
+    predictions = model(to_device(model, prepared))[:, None]
+    resized = [at_size(one, size, model.config) for one, size in zip(predictions, sizes, strict=True)]
+    maps = [one.to("cpu", non_blocking=True) for one in resized]  # pinned, if from a GPU
+    if not predictions.is_cuda:
+        return Launched(maps, None)
+    done = torch.cuda.Event()
+    done.record()
+    return Launched(maps, done)
 
 
 def input_size(
@@ -89,27 +108,55 @@ def input_size(
     )
 
 
-def network_input(
-    model: DPT, images: Sequence[np.ndarray], target: int | None = None, rule: str | None = None
-) -> torch.Tensor:
-    """N `images` (H, W, 3) uint8 RGB -> input of `model`, (N, 3, h, w) of its dtype on its device.
+def prepare(model: DPT, image: np.ndarray, target: int | None = None, rule: str | None = None) -> Tensor:
+    """`image` (H, W, 3) uint8 RGB -> (3, h, w) float32 on the CPU, resized and normalised for `model`.
 
-    `target` and `rule` are those of `input_size`. Raises ValueError if the images are not uint8 RGB, or not
-    of one `input_size`.
+    `target` and `rule` are those of `input_size`. Raises ValueError if the image is not uint8 RGB.
     """
-    for image in images:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"images must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
-    sizes = {input_size(model, image, target, rule) for image in images}
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"images must be (H, W, 3) uint8, not {image.shape} {image.dtype}")
+    return normalised(resize_image(image, *input_size(model, image, target, rule)), model.config)
+
+
+def normalised(pixels: NDArray[np.float32], config: ModelConfig) -> Tensor:
+    """`pixels` (h, w, 3) in [0, 1] -> (3, h, w) float32, by the mean and std of the `config`.
+
+    The same to the bit as `dpt.predict.transforms.normalise`, but without PyTorch, whose arithmetic would
+    start threads of its own in every thread that prepares images.
+    """
+    mean, std = (np.asarray(values, np.float32) for values in (config.mean, config.std))
+    return torch.from_numpy((pixels - mean) / std).permute(2, 0, 1)
+
+
+def to_device(model: DPT, prepared: Sequence[Tensor]) -> Tensor:
+    """N images `prepared`, (3, h, w) float32 -> input of `model`, (N, 3, h, w) of its dtype on its device.
+
+    Raises ValueError if they are not of one size.
+    """
+    sizes = {tuple(one.shape[-2:]) for one in prepared}
     if len(sizes) != 1:
         raise ValueError(f"images of a batch must have one size in the network, not {sorted(sizes)}")
-    (size,) = sizes
-    pixels = torch.from_numpy(np.stack([resize_image(image, *size) for image in images]))
     parameter = next(model.parameters())
-    return normalise(pixels.to(parameter.device), model.mean, model.std).to(parameter.dtype)
+    pinned = torch.empty(
+        (len(prepared), *prepared[0].shape),
+        memory_format=torch.channels_last,
+        pin_memory=parameter.is_cuda,
+    )
+    torch.stack(list(prepared), out=pinned)
+    return pinned.to(parameter.device, non_blocking=True).to(parameter.dtype)
 
 
-def to_inverse_depth(prediction: torch.Tensor, config: ModelConfig) -> torch.Tensor:
+def network_input(
+    model: DPT, images: Sequence[np.ndarray], target: int | None = None, rule: str | None = None
+) -> Tensor:
+    """N `images` (H, W, 3) uint8 RGB -> input of `model`, (N, 3, h, w) of its dtype on its device.
+
+    `target` and `rule` are those of `input_size`; errors are those of `prepare` and `to_device`.
+    """
+    return to_device(model, [prepare(model, image, target, rule) for image in images])
+
+
+def to_inverse_depth(prediction: Tensor, config: ModelConfig) -> Tensor:
     """`prediction` (any shape) of a depth model with this `config` as inverse depth: itself, or 1 / depth.
 
     Depth is clamped to at least 1e-8 m, as `DPT` clamps inverse depth before it inverts it.
@@ -117,13 +164,13 @@ def to_inverse_depth(prediction: torch.Tensor, config: ModelConfig) -> torch.Ten
     return 1 / prediction.clamp(min=1e-8) if config.predicts_depth else prediction
 
 
-def _at_size(prediction: torch.Tensor, size: tuple[int, ...], rule: str) -> np.ndarray:
-    """(1, h, w) -> (H, W) float32 on the CPU, by the `rule` of `ModelConfig.output_resize`."""
+def at_size(prediction: Tensor, size: tuple[int, ...], config: ModelConfig) -> Tensor:
+    """`prediction` (1, h, w) -> (H, W) = `size`, by the rule `output_resize` of the model's `config`."""
     if prediction.shape[1:] != size:
-        mode, _, aligned = rule.partition("_")
+        mode, _, aligned = config.output_resize.partition("_")
         prediction = F.interpolate(prediction[None], size=size, mode=mode, align_corners=bool(aligned))[0]
         prediction = prediction.clamp(min=0)  # bicubic interpolation undershoots at edges
-    return prediction[0].cpu().numpy()
+    return prediction[0]
 
 
 def inverse_depth_of(prediction: NDArray[np.float32], model: ModelConfig) -> NDArray[np.float32]:

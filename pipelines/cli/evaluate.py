@@ -100,6 +100,7 @@ def evaluate(
         typer.Option(help="Folder for their tables and pictures; path or s3://…", show_default="evaluation"),
     ] = None,
     allow_missing: options.AllowMissing = False,
+    exact: options.Exact = False,
 ) -> None:
     """Evaluate a model: on prepared datasets, or on published evaluation sets beside the paper's figures."""
     if bool(data) == bool(on):
@@ -112,7 +113,7 @@ def evaluate(
         for name, value in {"--raw": raw, "--protocol": protocol, "--out": out}.items():
             if value:
                 raise UserError(f"{name} goes with --on, not with --data")
-        _on_shards(model, overrides or [], config, data, allow_missing)
+        _on_shards(model, overrides or [], config, data, allow_missing, exact)
         return
     if model is None:
         raise UserError(f"--baseline goes with --data: raw sets have no training split to fit {_MEAN_MAP} on")
@@ -120,14 +121,19 @@ def evaluate(
     if chosen not in PROTOCOLS:
         raise UserError(f"--protocol: there is no {chosen!r}; choose from {', '.join(PROTOCOLS)}")
     folder = require_durable_path(out or "evaluation")
-    PROTOCOLS[chosen](model, overrides or [], config, on or [], raw or [], folder, allow_missing)
+    PROTOCOLS[chosen](model, overrides or [], config, on or [], raw or [], folder, allow_missing, exact)
 
 
 # ---- prepared shards: relative depth
 
 
 def _on_shards(
-    reference: str | None, overrides: list[str], config: str | None, data: list[str], allow_missing: bool
+    reference: str | None,
+    overrides: list[str],
+    config: str | None,
+    data: list[str],
+    allow_missing: bool,
+    exact: bool,
 ) -> None:
     """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels.
 
@@ -143,7 +149,7 @@ def _on_shards(
     from pipelines.tracking.metric_keys import SKILL
     from pipelines.tracking.model_reference import load_model, model_folder
 
-    given = {"allow_missing": allow_missing or None}
+    given = {"allow_missing": allow_missing or None, "exact": exact or None}
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
     with model_folder(reference) if reference else nullcontext() as folder:
         model = dpt.ModelConfig.from_dict(read_config(folder)) if folder else None
@@ -224,6 +230,7 @@ def _zero_shot(
     raw: list[str],
     out: str,
     allow_missing: bool,
+    exact: bool,
 ) -> None:
     """A depth model on the sets of Table 1, beside the paper's figures."""
     from datasets_prep.storage.folder import Folder
@@ -238,7 +245,8 @@ def _zero_shot(
     from pipelines.zero_shot.sets import SPLIT, find_sets, require_complete
 
     model = load_model(reference)
-    settings = load_section("zero_shot", ZeroShotConfig, config, overrides)
+    given = {"exact": exact or None}
+    settings = load_section("zero_shot", ZeroShotConfig, config, overrides, options=given)
     require_depth_model(model)
     found = find_sets(on, raw, settings.lists)
     require_complete(found, allow_missing)

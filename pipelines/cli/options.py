@@ -46,6 +46,14 @@ Resume = Annotated[bool, typer.Option("--resume", help="Resume the run of that n
 AllowChanges = Annotated[
     bool, typer.Option("--allow-changes", help="Resume even if config or data changed since its start.")
 ]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Multiply float32 numbers exactly on GPUs. Without it TF32 keeps 10 of 23 bits of each factor, "
+        "which is about twice as fast and changes predictions by 0.1 percent.",
+    ),
+]
 AllowMissing = Annotated[
     bool, typer.Option("--allow-missing", help="Accept sets and splits with missing images, and report them.")
 ]

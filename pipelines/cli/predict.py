@@ -38,6 +38,7 @@ def predict(
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16.", show_default="float32")
     ] = None,
+    exact: options.Exact = False,
     batch_size: Annotated[
         int | None, typer.Option(help="Images that are predicted at once.", show_default="1")
     ] = None,
@@ -87,7 +88,7 @@ def predict(
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
     given: dict[str, object] = {"side": side, "rule": rule, "device": device, "dtype": dtype}
-    given |= {"batch_size": batch_size, "colours": colours, "ply": ply}
+    given |= {"exact": exact or None, "batch_size": batch_size, "colours": colours, "ply": ply}
     given |= {"write": forms and _items(forms), "attention": attention and _items(attention)}
     given["references"] = reference and [_items(text) for text in reference]
     settings = load_section("predict", PredictConfig, config, override or [], options=given)

@@ -18,12 +18,16 @@ from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
 Part = TypeVar("Part")
 
 Job = Callable[[Any, int, int], Part]
-"""Called in a worker: its model in evaluation mode or None, its rank, the number of workers → partial result.
-"""
+"""Called in a worker: its model, made for inference, or None, its rank, number of workers → partial result."""
 
 
 def on_workers(
-    job: Job[Part], model: dpt.DPT | None, workers: int, device: str, threads: int | None = None
+    job: Job[Part],
+    model: dpt.DPT | None,
+    workers: int,
+    device: str,
+    threads: int | None = None,
+    exact: bool = False,
 ) -> list[Part]:
     """Run a job on N workers.
 
@@ -34,6 +38,7 @@ def on_workers(
         workers: their number, N.
         device: `auto`, `cpu` or `cuda`; with GPUs each worker has one.
         threads: CPU cores of each worker without GPU; None for 1/N of all.
+        exact: of `dpt.FastDPT`.
 
     Returns:
         The partial results, by rank.
@@ -51,7 +56,7 @@ def on_workers(
     )
     try:
         return ray.get(
-            [task.remote(job, shipped, rank, workers, use_gpu, threads) for rank in range(workers)]
+            [task.remote(job, shipped, rank, workers, use_gpu, threads, exact) for rank in range(workers)]
         )
     except RayTaskError as error:
         cause = error.cause
@@ -71,6 +76,7 @@ def _on_worker(
     workers: int,
     use_gpu: bool,
     threads: int,
+    exact: bool,
 ) -> Part:
     if not use_gpu:
         torch.set_num_threads(threads)
@@ -79,4 +85,4 @@ def _on_worker(
     config, weights = shipped
     model = dpt.DPT(ModelConfig.from_dict(config))
     model.load_state_dict(load(weights))
-    return job(model.to("cuda" if use_gpu else "cpu").eval(), rank, workers)
+    return job(dpt.FastDPT(model, "cuda" if use_gpu else "cpu", exact=exact), rank, workers)

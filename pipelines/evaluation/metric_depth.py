@@ -63,11 +63,12 @@ def evaluate_metric(
     workers: int = 1,
     device: str = "auto",
     size: InputSize = MODEL_SIZE,
+    exact: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Evaluate a metric `model`, of depth in metres or its inverse, on Ray, each image once.
 
     The `datasets` have metric depth in the `split`, and `protocols` by name; `size` is that of the network's
-    input. `workers` and `device` are as in `pipelines.cluster.workers.on_workers`.
+    input. `workers`, `device` and `exact` are as in `pipelines.cluster.workers.on_workers`.
 
     Returns:
         dataset → metric → mean over its images.
@@ -84,7 +85,7 @@ def evaluate_metric(
     shares = {
         d.name: partial(metric_share, split=split, protocol=protocols[d.name], size=size) for d in datasets
     }
-    sums = evaluate_shares(shares, model, datasets, split, workers, device)
+    sums = evaluate_shares(shares, model, datasets, split, workers, device, exact=exact)
     return {name: total.result() for name, total in sums.items()}
 
 

@@ -149,7 +149,8 @@ def evaluate_segmentation(
     size = (config.side, config.rule)
     share = partial(count_share, split=config.split, inference=config.inference, size=size)
     shares = {dataset.name: share for dataset in datasets}
-    return evaluate_shares(shares, model, datasets, config.split, config.workers, config.device)
+    resources = (config.workers, config.device)
+    return evaluate_shares(shares, model, datasets, config.split, *resources, exact=config.exact)
 
 
 def count_share(

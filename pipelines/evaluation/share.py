@@ -32,11 +32,12 @@ def evaluate_shares(
     workers: int,
     device: str,
     threads: int | None = None,
+    exact: bool = False,
 ) -> dict[str, AnySums]:
     """Evaluate a `split` of some prepared `datasets` on Ray, each image once.
 
-    `shares` has what a worker computes of each dataset, of the same split. `model`, `workers`, `device` and
-    `threads` are as in `pipelines.cluster.workers.on_workers`.
+    `shares` has what a worker computes of each dataset, of the same split. `model`, `workers`, `device`,
+    `threads` and `exact` are as in `pipelines.cluster.workers.on_workers`.
 
     Returns:
         dataset → sums over all its images.
@@ -51,7 +52,7 @@ def evaluate_shares(
     def job(model: dpt.DPT | None, rank: int, workers: int) -> dict[str, AnySums]:
         return {d.name: shares[d.name](model, d, rank, workers) for d in open_datasets(uris)}
 
-    parts = on_workers(job, model, workers, device, threads)
+    parts = on_workers(job, model, workers, device, threads, exact)
     total = {name: merged([part[name] for part in parts]) for name in expected}
     for name, sums in total.items():
         result = sums.result()

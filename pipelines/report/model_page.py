@@ -44,7 +44,7 @@ def write_model_report(
     Raises:
         TrackingError, NotFound, BadModel, NotADataset: if there is no such model, or data.
     """
-    model = load_model(reference).to(resolve_device("auto")).eval()
+    model = load_model(reference)
     measurements = measurements_of(reference)
     sections = {"measured": ("Measured", _measured(measurements, reference))}
     if data:
@@ -157,6 +157,7 @@ def _predictions(
     model: dpt.DPT, datasets: Sequence[PreparedDataset], images: int, split: str | None, out: Path
 ) -> dict[str, tuple[str, str]]:
     """Anchor → title and HTML of the sections on predictions, attention and resolution."""
+    model = dpt.FastDPT(model, resolve_device("auto"))
     samples = samples_of(model, datasets, images, split)
     shown = [show(model, sample) for sample in samples]
     found = by_resolution(model, samples)

@@ -61,7 +61,7 @@ def average_alignment(
         NoAlignment: if no image can be aligned, because the model predicts constants.
     """
     job = partial(_alignments, [d.folder.uri for d in datasets], config)
-    parts = on_workers(job, model, config.most_workers, config.device)
+    parts = on_workers(job, model, config.most_workers, config.device, exact=True)
     found = [alignment for part in parts for alignment in part]
     expected = sum(d.manifest.samples[config.train_split] for d in datasets)
     if len(found) != expected:

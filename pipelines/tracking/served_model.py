@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import torch
 from mlflow.pyfunc import PythonModel
 
 import dpt
@@ -26,7 +27,8 @@ class RegisteredDPT(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Load the model; MLflow's `context` has the folder it was logged with as the artifact `model`."""
-        self._model = dpt.load_model(context.artifacts["model"])
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = dpt.FastDPT(dpt.load_model(context.artifacts["model"]), device)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:
         """Predict each image at its own size; `context` and `params` are not used.

@@ -28,8 +28,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import encode_png
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
-from dpt.predict.depth import to_inverse_depth
-from dpt.predict.transforms import normalise
+from dpt.predict.depth import normalised, to_device, to_inverse_depth
 from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
 from pipelines.loading.batches import SameSizeBatches
@@ -172,8 +171,8 @@ class _Evaluator:
         with tempfile.TemporaryDirectory(prefix="dpt-model-") as folder:
             for name, content in ray.get(shipped).items():
                 (Path(folder) / name).write_bytes(content)
-            self._model = dpt.load_model(Path(folder)).eval()
-        self._model.to(device, getattr(torch, settings.precision))
+            model = dpt.load_model(Path(folder))
+        self._model = dpt.FastDPT(model, device, getattr(torch, settings.precision), settings.exact)
         self._batch_size = settings.batch_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -192,10 +191,9 @@ class _Evaluator:
     @torch.inference_mode()
     def _evaluate(self, rows: Sequence[dict[str, Any]]) -> Iterable[dict[str, Any]]:
         model = self._model
-        pixels = np.stack([_array(row, "pixels", row["input_height"], row["input_width"], 3) for row in rows])
-        parameter = next(model.parameters())
-        inputs = normalise(torch.from_numpy(pixels).to(parameter.device), model.mean, model.std)
-        predictions = to_inverse_depth(model(inputs.to(parameter.dtype)), model.config)
+        pixels = [_array(row, "pixels", row["input_height"], row["input_width"], 3) for row in rows]
+        inputs = to_device(model, [normalised(image, model.config) for image in pixels])
+        predictions = to_inverse_depth(model(inputs), model.config)
         return [_measured(row, prediction) for row, prediction in zip(rows, predictions, strict=True)]
 
 

@@ -1,6 +1,7 @@
 import itertools
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 import dpt
 from dpt.predict.classes import predict_classes
-from dpt.predict.depth import predict_inverse_depth
+from dpt.predict.depth import Launched, launch, predict_inverse_depth
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.predict import BadImage, BadPrediction, predict, predict_one, read_image
@@ -77,6 +78,44 @@ def test_only_so_many_images_wait_for_others_of_their_size(model, tmp_path):
     # no two are of one size, so all of them would wait for ever
     assert first in paths[:8]
     assert len(list(outcomes)) == 10
+
+
+def test_outcomes_come_in_the_order_of_the_inputs(model, tmp_path):
+    """Whatever their sizes take to decode and to write; with bad ones and a video among them."""
+    paths = [photo(tmp_path / f"{n}.png", 64 if n % 3 else 900, 64 if n % 3 else 900, n) for n in range(9)]
+    paths[4].write_bytes(b"no image")
+    paths.insert(6, video(tmp_path / "clip.mp4", 2, 32, 32))
+    found = results(PredictConfig(), model, tmp_path / "out", *paths)
+    assert list(found) == paths
+    assert [path for path, problem in found.items() if problem] == [paths[4]]
+
+
+def test_batches_that_a_gpu_computes_meanwhile_are_written_in_order_too(model, tmp_path, monkeypatch):
+    """As on a GPU, a batch is not ready before the next one has been started."""
+    started = []
+
+    def launch_slowly(*arguments):
+        started.append(launch(*arguments))
+        pending, number = started[-1], len(started)
+        done = SimpleNamespace(query=lambda: False, synchronize=lambda: waits.append((number, len(started))))
+        return Launched(pending.maps, done)
+
+    waits: list[tuple[int, int]] = []
+    monkeypatch.setattr("pipelines.predict.launch", launch_slowly)
+    paths = [photo(tmp_path / f"{n}.png", 64, 64, n) for n in range(7)]
+    settings = PredictConfig(batch_size=2, write=("npy",))
+    assert list(results(settings, model, tmp_path / "out", *paths)) == paths
+    assert waits == [(1, 2), (2, 3), (3, 4), (4, 4)]
+    for path in paths:
+        expected = predict_inverse_depth(model, read_image(Input(path, "")))
+        np.testing.assert_allclose(np.load(tmp_path / "out" / f"{path.stem}.npy"), expected, rtol=1e-4)
+
+
+def test_a_folder_that_cannot_be_written_to_ends_the_prediction(model, tmp_path):
+    paths = [photo(tmp_path / f"{n}.png", 64, 64) for n in range(20)]
+    (tmp_path / "out").write_bytes(b"a file")
+    with pytest.raises(OSError, match="out"):
+        results(PredictConfig(), model, tmp_path / "out", *paths)
 
 
 def test_what_is_written_is_what_was_asked_for(model, tmp_path):

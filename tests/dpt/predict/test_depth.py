@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 import dpt
 from dpt.predict.colours import colourise
-from dpt.predict.depth import evaluation_mode, predict_batch, predict_inverse_depth, to_inverse_depth
+from dpt.predict.depth import evaluation_mode, predict_batch, predict_inverse_depth, prepare, to_inverse_depth
 from dpt.predict.transforms import normalise, resize_image
 
 
@@ -84,12 +84,19 @@ def test_colours_run_from_dark_to_bright_and_survive_odd_values():
     assert len(np.unique(colourise(np.ones((4, 4))))) <= 3
 
 
-def test_lower_precision_is_close_and_returned_in_float32(model):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_are_close_and_returned_in_float32(model, dtype):
     image = picture(50, 100)
     expected = predict_inverse_depth(model, image)
-    prediction = predict_inverse_depth(model, image, dtype=torch.bfloat16)
+    prediction = predict_inverse_depth(dpt.FastDPT(model, dtype=dtype), image)
     assert prediction.dtype == np.float32
     assert 0 < np.abs(prediction - expected).max() < 0.02 * expected.max()
+
+
+def test_images_are_normalised_to_the_bit_as_in_training(model):
+    pixels = resize_image(picture(50, 100), 64, 128)
+    expected = normalise(torch.from_numpy(pixels)[None], model.mean, model.std)[0]
+    assert torch.equal(prepare(model, picture(50, 100)), expected)
 
 
 def test_segmentation_models_are_refused():
