@@ -37,6 +37,7 @@ from dpt.predict.bit_depth import NotDecoded, decode_photo
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import UNLABELLED, colourise, display_range, overlay
 from dpt.predict.depth import Launched, input_size, inverse_depth_of, launch, predict_batch, prepare
+from dpt.weights.onnx import OnnxDPT
 from pipelines.cluster.session import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.evaluation.segmentation import require_size_fits
@@ -165,12 +166,18 @@ class Predictor:
             )
         if settings.dtype == "float16" and device.type == "cpu":
             raise ConfigError("predict.dtype: float16 is for GPUs; on a CPU take bfloat16 or float32")
+        if settings.dtype != "float32" and isinstance(model, OnnxDPT):
+            raise ConfigError("predict.dtype: an ONNX file has the --precision that it was exported in")
         try:
             if settings.attention:
                 check_layers(model, settings.attention)
         except ValueError as error:
             raise ConfigError(f"predict.attention: {error}") from error
-        self.model = dpt.FastDPT(model, device, getattr(torch, settings.dtype), settings.exact)
+        exported = isinstance(model, OnnxDPT)
+        fast = (
+            None if exported else dpt.FastDPT(model, device, getattr(torch, settings.dtype), settings.exact)
+        )
+        self.model = fast or model.to(device)
         # Attention is read from layers in float32.
         self.attending = model.to(device).eval() if settings.attention else None
 

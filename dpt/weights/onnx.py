@@ -1,53 +1,69 @@
-"""Export with dynamic batch, height and width: torch.export programs and ONNX files."""
+"""Exported ONNX files, run by onnxruntime in place of the model that they were made of."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import Dim, ExportedProgram
+from torch import Tensor, nn
 
+from dpt.config import ModelConfig
+from dpt.layers.backbones import Backbone
 from dpt.model import DPT
 
-LARGEST = 4096
-"""Upper bound, in pixels, of heights and widths that an exported program takes."""
 
+class OnnxDPT(DPT):
+    """The model in an ONNX file of `dpt.weights.export.export`, for inference on a CPU or, with CUDA, a GPU.
 
-def export_program(model: DPT) -> ExportedProgram:
-    """Trace the forward pass of `model`, which is put in evaluation mode.
+    It computes in the precision that it was exported in, where its input is. Needs the package
+    ``onnxruntime`` (for GPUs ``onnxruntime-gpu``).
 
-    The program takes (B, 3, H, W) float32 for any B and all H, W that are multiples of `model.size_divisor`,
-    from twice that number up to `LARGEST`.
+    Args:
+        path: of the file.
+
+    Raises:
+        ImportError: if the package is missing.
+        ValueError: if the file is not a readable ONNX file, or not one of ours.
     """
-    model.eval()
-    divisor, device = model.size_divisor, next(model.parameters()).device
-    # All sizes differ from each other and from 1, so that the exporter specialises to none of them.
-    images = torch.zeros(2, 3, 3 * divisor, 4 * divisor, device=device)
-    largest = LARGEST // divisor
-    height, width = (divisor * Dim(name, min=2, max=largest) for name in ("rows", "columns"))
-    shapes: dict[str, Any] = {"images": {0: Dim("batch", min=1, max=1024), 2: height, 3: width}}
-    with torch.no_grad():
-        return torch.export.export(model, (images,), dynamic_shapes=shapes)
 
+    def __init__(self, path: Path | str):
+        nn.Module.__init__(self)
+        self.path, self._sessions = str(path), dict[str, Any]()
+        said = self._session("cpu").get_modelmeta().custom_metadata_map
+        if not {"config", "size_divisor"} <= said.keys():
+            raise ValueError(f"{path} was not written by dpt export: its metadata has no config")
+        self.config = ModelConfig.from_dict(json.loads(said["config"]))
+        self.mean, self.std, self._divisor = self.config.mean, self.config.std, int(said["size_divisor"])
+        self.nothing = nn.Parameter(torch.zeros(0))  # says which device and precision the input shall have
 
-def save_onnx(model: DPT, path: Path | str) -> None:
-    """Write `model` to the ONNX file `path`, for the sizes of `export_program`.
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """ValueError: there is none."""
+        raise ValueError("an ONNX file has no layers to look into: give the model it was exported from")
 
-    Input ``images``, output ``prediction``. The file's metadata say what goes in and comes out: ``predicts``,
-    ``quantity`` and ``unit`` (see `ModelConfig`), and the whole config as JSON under ``config``. Needs the
-    packages ``onnx`` and ``onnxscript``. Raises RuntimeError if the exporter returns nothing.
-    """
-    names: Any = {"input_names": ["images"], "output_names": ["prediction"]}
-    program = torch.onnx.export(export_program(model), **names, dynamo=True, verbose=False)
-    if program is None:
-        raise RuntimeError("the ONNX exporter returned nothing")
-    config = model.config
-    program.model.metadata_props.update(
-        {
-            "predicts": config.meaning,
-            "quantity": config.quantity,
-            "unit": config.unit,
-            "config": json.dumps(config.to_dict()),
-        }
-    )
-    program.save(str(path))
+    @property
+    def size_divisor(self) -> int:
+        """As of `DPT`."""
+        return self._divisor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `DPT.forward` in evaluation mode."""
+        given = {"images": images.float().cpu().numpy()}
+        (prediction,) = self._session(images.device.type).run(None, given)
+        return torch.from_numpy(prediction).to(images.device)
+
+    def _session(self, device: str) -> Any:
+        """The session of onnxruntime on a `device`, which warns where it cannot use a GPU."""
+        import onnxruntime
+
+        if device not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()
+            providers = ["CUDAExecutionProvider"] if device == "cuda" else []
+            providers.append("CPUExecutionProvider")
+            try:
+                session = onnxruntime.InferenceSession(self.path, options, providers)
+            except Exception as error:  # of a class that onnxruntime does not export
+                raise ValueError(f"not a readable ONNX file: {str(error).splitlines()[0]}") from error
+            self._sessions[device] = session
+        return self._sessions[device]

@@ -50,7 +50,8 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(prepare.generate, prepare.datasets, prepare.stereo, prepare.prepare, prepare.inspect),
-    *(train.train, train.finetune, evaluate.evaluate, predict.predict, predict.convert),
+    *(train.train, train.finetune, evaluate.evaluate, predict.predict),
+    *(predict.convert, predict.export),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
 for command in _COMMANDS:

@@ -29,12 +29,8 @@ Overrides = Annotated[
         metavar="[KEY=VALUE]...", help="Config overrides, e.g. seed=1. `dpt config JOB` lists the keys."
     ),
 ]
-_MODEL = typer.Option(
-    "--model",
-    "-m",
-    help="A registered model (models:/dpt@champion), a model's folder, a published checkpoint, or "
-    "hf-hub:OWNER/NAME.",
-)
+MODEL_HELP = "A registered model (models:/dpt@champion), a model's folder, a checkpoint or hf-hub:OWNER/NAME."
+_MODEL = typer.Option("--model", "-m", help=MODEL_HELP)
 Model = Annotated[str, _MODEL]
 OptionalModel = Annotated[str | None, _MODEL]
 _DATA = typer.Option("--data", "-d", help="A prepared dataset, or a folder of them. Repeat for more.")

@@ -1,4 +1,4 @@
-"""The commands of `dpt` that use a model as it is: predict and convert."""
+"""The commands of `dpt` that use a model as it is: predict, convert and export."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from datasets_prep.errors import UserError
 from pipelines.cli import options
 
 
@@ -19,10 +20,10 @@ def predict(
             help="Images, videos, folders of them, quoted patterns ('in/**/*.jpg'), or - for stdin."
         ),
     ],
-    model: options.Model,
     out: Annotated[
         str, typer.Option(help="Folder for the results (a path or s3://…), or - for one file on stdout.")
     ],
+    model: options.OptionalModel = None,
     config: Annotated[
         str | None,
         typer.Option("--config", "-c", help="A YAML file, or a built-in one.", show_default="none"),
@@ -83,8 +84,11 @@ def predict(
     from pipelines.config_files import load_section
     from pipelines.predict import STANDARD_OUTPUT, predict_one
     from pipelines.predict import predict as run_prediction
-    from pipelines.tracking.model_reference import load_model
+    from pipelines.tracking.model_reference import load_predictor
+    from pipelines.tracking.registry import models_to_choose
 
+    if model is None:
+        raise UserError(f"--model: missing; {models_to_choose()}")
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
     given: dict[str, object] = {"side": side, "rule": rule, "device": device, "dtype": dtype}
@@ -92,7 +96,7 @@ def predict(
     given |= {"write": forms and _items(forms), "attention": attention and _items(attention)}
     given["references"] = reference and [_items(text) for text in reference]
     settings = load_section("predict", PredictConfig, config, override or [], options=given)
-    loaded = load_model(model)
+    loaded = load_predictor(model)
     if to_stdout:
         sys.stdout.buffer.write(predict_one(settings, loaded, images))
         return
@@ -139,3 +143,23 @@ def convert(
     )
     for difference in ignored_by_transformers(model.config) if to == "huggingface" else ():
         typer.echo(f"{difference}; config.json keeps it for dpt", err=True)
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
+    to: Annotated[str, typer.Option(metavar="onnx|pt2", help="ONNX, or a program of torch.export.")],
+    out: Annotated[
+        Path | None, typer.Option(help="File to create.", show_default="MODEL's name, here")
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="float32|float16|bfloat16", help="Of weights and arithmetic.")
+    ] = "float32",
+) -> None:
+    """Export a model for other programs, for any batch and size, and compare the file with PyTorch."""
+    from pipelines.export import export as run_export
+
+    exported = run_export(model, to, out, precision)
+    typer.echo(
+        f"{model} → {exported.path}: {precision}, predicts {exported.config.meaning}; "
+        f"mean difference to PyTorch {exported.error:.1e}"
+    )

@@ -18,7 +18,7 @@ from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
 Part = TypeVar("Part")
 
 Job = Callable[[Any, int, int], Part]
-"""Called in a worker: its model, made for inference, or None, its rank, number of workers → partial result."""
+"""Called in a worker: model for inference, or None, its rank, the number of workers → partial result."""
 
 
 def on_workers(

@@ -11,7 +11,10 @@ import dpt
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.folder import Folder
 from dpt.weights.folder import CONFIG, WEIGHTS, is_model_folder
+from dpt.weights.onnx import OnnxDPT
 from pipelines.tracking import runs as tracking
+
+ONNX = ".onnx"
 
 
 class BadModel(UserError):
@@ -36,6 +39,8 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
         TrackingError, NotFound: if there is none.
         BadModel: if it cannot be read.
     """
+    if Path(reference).suffix == ONNX:
+        raise BadModel(f"{reference}: an ONNX file is for dpt predict; give the model it was exported from")
     try:
         if reference.startswith(tracking.MODEL_SCHEME):
             return dpt.load_model(tracking.fetch_model(reference))
@@ -48,6 +53,18 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
     except UserError:
         raise
     except (OSError, ValueError) as error:  # among others a download that fails
+        raise BadModel(f"{reference}: {error}") from error
+
+
+def load_predictor(reference: str) -> dpt.DPT:
+    """As `load_model`, for inference: also the file of `dpt export --to onnx` at `reference`."""
+    if Path(reference).suffix != ONNX:
+        return load_model(reference)
+    try:
+        return OnnxDPT(reference)
+    except ImportError as error:
+        raise UserError(f"{reference} needs onnxruntime: pip install 'dpt-on-ray[export]'") from error
+    except ValueError as error:
         raise BadModel(f"{reference}: {error}") from error
 
 

@@ -160,6 +160,27 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
     ]
 
 
+def models_to_choose() -> str:
+    """What there is to give as `--model`, in one line: addresses of registered models, and other sources."""
+    try:
+        tracking.connect(create=False)
+        registered = [address for model in mlflow.search_registered_models() for address in _addresses(model)]
+        there = f"in {tracking.store_name()} there are: {_names(registered)}"
+    except TrackingError as error:
+        there = str(error)
+    return (
+        "give a model's folder or file, hf-hub:OWNER/NAME (hf-hub:Intel/dpt-large), "
+        f"or a registered model; {there}"
+    )
+
+
+def _addresses(model: RegisteredModel) -> list[str]:
+    """`models:/NAME@ALIAS` for every alias, or `models:/NAME/VERSION` of the newest version without any."""
+    newest = max((int(version.version) for version in _versions(model.name)), default=None)
+    tails = [f"@{alias}" for alias in model.aliases] or ([f"/{newest}"] if newest else [])
+    return [f"{tracking.MODEL_SCHEME}{model.name}{tail}" for tail in tails]
+
+
 def promote(name: str, wanted: str, alias: str, metric: str | None = None, force: bool = False) -> Move:
     """Move an `alias` of the model `name` to a version that is not worse than the one that has it now.
 

@@ -71,6 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (["evaluate", "-m", "{model}", "--data", "{shards}/redweb", "split=x"], "dpt: redweb has no split 'x'"),
     (["evaluate", "--model", "{model}", "--on", "diw"], "dpt: diw: no raw folder; give --raw diw=FOLDER"),
     (["predict", "missing.jpg", "--model", "{model}", "--out", "x"], "dpt: "),
+    (["predict", "missing.jpg", "--out", "x"], "dpt: --model: missing; give a model's folder or file"),
     (["inspect", "nowhere"], "dpt: no prepared dataset at nowhere"),
     (["evaluate", "--model", "x"], "dpt: give either --data SHARDS or --on SET… with --raw FOLDER"),
     (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),

@@ -24,6 +24,7 @@ from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import (
     list_models,
+    models_to_choose,
     note_evaluation,
     note_protocol,
     promote,
@@ -86,6 +87,16 @@ def database(mlflow_database: str) -> None:
 
 def champion() -> int:
     return int(MlflowClient().get_model_version_by_alias("dpt", "champion").version)
+
+
+def test_the_models_that_can_be_chosen_are_named(database):
+    assert models_to_choose().endswith("mlflow.db there are: none")
+    for _ in range(2):
+        logged({MEAN: 0.3})
+    assert models_to_choose().endswith("mlflow.db there are: models:/dpt/2")
+    set_alias("dpt", "champion", 1)
+    set_alias("dpt", "challenger", 2)
+    assert models_to_choose().endswith("there are: models:/dpt@challenger, models:/dpt@champion")
 
 
 def test_an_alias_moves_to_what_is_not_worse_and_back(database):

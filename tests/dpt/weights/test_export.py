@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import dpt
-from dpt.weights.onnx import export_program, save_onnx
+from dpt.weights.export import export, export_program
+from dpt.weights.onnx import OnnxDPT
 from tests.support.models import SHALLOW_HYBRID
 
 SIZES = [(1, 64, 160), (3, 192, 64), (1, 64, 64)]
@@ -44,7 +45,7 @@ def test_programs_take_any_size(kind):
 )
 def test_onnx_files_take_any_size(kind, tmp_path):
     model = build(kind)
-    save_onnx(model, tmp_path / "model.onnx")
+    assert export(model, tmp_path / "model.onnx") < 1e-4
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     for batch, height, width in SIZES:
         images = torch.randn(batch, 3, height, width)
@@ -52,9 +53,40 @@ def test_onnx_files_take_any_size(kind, tmp_path):
         with torch.no_grad():
             expected = model(images)
         torch.testing.assert_close(torch.from_numpy(prediction), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(OnnxDPT(tmp_path / "model.onnx")(images), expected, rtol=1e-4, atol=1e-5)
     said = {entry.key: entry.value for entry in onnx.load(tmp_path / "model.onnx").metadata_props}
     assert (said["quantity"], said["unit"]) == ("inverse_depth", "relative")
+    assert (json.loads(said["mean"]), said["size_divisor"]) == (list(model.mean), str(model.size_divisor))
+    assert (said["resize_rule"], said["image_size"], said["precision"]) == ("minimal", "64", "float32")
     assert dpt.ModelConfig.from_dict(json.loads(said["config"])) == model.config
+
+
+@pytest.mark.parametrize(("precision", "bits"), [
+    ("bfloat16", 8), pytest.param("float16", 11, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_program_in_half_precision_says_so_and_is_near(precision, bits, tmp_path):
+    model = build("vit")
+    error = export(model, tmp_path / "model.pt2", precision)
+    assert 0 < error < 8 * 2**-bits
+    assert next(model.parameters()).dtype == torch.float32, "the model itself keeps its precision"
+    said = {"metadata.json": ""}
+    program = torch.export.load(tmp_path / "model.pt2", extra_files=said)
+    assert json.loads(said["metadata.json"])["precision"] == precision
+    assert {tensor.dtype for tensor in program.state_dict.values()} == {
+        getattr(torch, precision), torch.float32  # the last layer of the head
+    }  # fmt: skip
+    with torch.no_grad():
+        assert program.module()(torch.zeros(1, 3, 96, 64)).dtype == torch.float32
+
+
+def test_an_export_that_predicts_something_else_is_refused(tmp_path, monkeypatch):
+    model = build("cnn")
+    with torch.no_grad():
+        model.head.conv1.weight.mul_(1e6)  # beyond 65504
+    with pytest.raises(ValueError, match="in float16 predictions differ from PyTorch's by nan"):
+        export(model, tmp_path / "model.pt2", "float16")
+    with pytest.raises(ValueError, match="no convolutions in bfloat16; take float16, or pt2"):
+        export(model, tmp_path / "model.onnx", "bfloat16")
 
 
 @pytest.mark.parametrize(
