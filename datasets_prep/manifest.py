@@ -13,7 +13,7 @@ Readers trust only what a manifest names.
 """
 
 import hashlib
-import json
+import io
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets_prep.errors import UserError
 from datasets_prep.schema import SCHEMA_VERSION
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed import DamagedFile, seal_of, sealed, unsealed
 
 MANIFEST_NAME = "manifest.json"
 LATEST_NAME = "latest.json"
@@ -58,6 +59,7 @@ class Manifest:
         settings: ingest settings.
         samples: split → number of rows.
         quarantined: number of samples that were left out (listed in `quarantine.parquet`).
+        quarantine_sha256: digest of that file.
         statistics: means over all samples, for display.
         notes: what was done to samples that are used, with their number; see `errors.Note`.
         shards: all shards with rows.
@@ -70,6 +72,7 @@ class Manifest:
     settings: dict[str, Any]
     samples: dict[str, int]
     quarantined: int
+    quarantine_sha256: str
     statistics: dict[str, float]
     shards: list[Shard]
     notes: dict[str, int] = field(default_factory=dict)
@@ -78,7 +81,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest's content: datasets of equal digests hold the same bytes."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return seal_of(asdict(self))
 
     def split(self, name: str) -> list[Shard]:
         """The shards of the split `name`, in order. Raises NotADataset if there is no such split."""
@@ -89,22 +92,24 @@ class Manifest:
 
     def to_json(self) -> str:
         """The content of `manifest.json`."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+        return sealed(asdict(self))
 
     @staticmethod
     def from_json(text: str, where: str) -> "Manifest":
         """Parse the manifest `text` of the file `where`.
 
-        Raises NotADataset if it is not a manifest, or of another schema version.
+        Raises NotADataset if it is not a manifest, damaged, or of another schema version.
         """
         try:
-            content = json.loads(text)
+            content = unsealed(text, where)
             version = content["schema_version"]
             if version != SCHEMA_VERSION:
                 wanted = f"this program reads {SCHEMA_VERSION}"
                 raise NotADataset(f"{where} has schema version {version}, {wanted}")
             return Manifest(shards=[Shard(**shard) for shard in content.pop("shards")], **content)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except DamagedFile as error:
+            raise NotADataset(f"{error}; remove it, and `dpt prepare` writes it again") from error
+        except (KeyError, TypeError) as error:
             raise NotADataset(f"{where} is not a dataset manifest: {error!r}") from error
 
 
@@ -123,10 +128,12 @@ class PreparedDataset:
     def read_quarantine(self) -> list[dict[str, str]]:
         """The samples that were left out: `sample_id` ("" if unknown), `source_path` and `reason` of each.
 
-        Raises FileNotFoundError if the table is missing; pyarrow.ArrowInvalid if it is damaged.
+        Raises FileNotFoundError if the table is missing; DamagedFile if it is damaged.
         """
-        with self.folder.open(QUARANTINE_NAME) as file:
-            entries: list[dict[str, str]] = pq.read_table(file).to_pylist()
+        content = self.folder.read_bytes(QUARANTINE_NAME)
+        if hashlib.sha256(content).hexdigest() != self.manifest.quarantine_sha256:
+            raise DamagedFile(f"{self.folder.uri}/{QUARANTINE_NAME} is damaged: it differs from its digest")
+        entries: list[dict[str, str]] = pq.read_table(io.BytesIO(content)).to_pylist()
         return entries
 
 
@@ -137,7 +144,7 @@ def open_dataset(uri: str) -> PreparedDataset:
     """
     folder = Folder(uri)
     if folder.exists(LATEST_NAME):
-        folder = folder / json.loads(folder.read_text(LATEST_NAME))["version"]
+        folder = folder / latest_version(folder)
     if not folder.exists(MANIFEST_NAME):
         raise NotADataset(
             f"no prepared dataset at {uri}: neither {LATEST_NAME} nor {MANIFEST_NAME} there "
@@ -145,6 +152,18 @@ def open_dataset(uri: str) -> PreparedDataset:
         )
     text, where = folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
     return PreparedDataset(folder, Manifest.from_json(text, where))
+
+
+def latest_version(folder: Folder) -> str:
+    """Name of the folder of the latest finished version, of those in the `folder` of a dataset.
+
+    Raises NotADataset if `latest.json` is damaged.
+    """
+    where = f"{folder.uri}/{LATEST_NAME}"
+    try:
+        return str(unsealed(folder.read_bytes(LATEST_NAME), where)["version"])
+    except DamagedFile as error:
+        raise NotADataset(f"{error}; run `dpt prepare` again, or name a version's folder") from error
 
 
 def open_datasets(uris: list[str]) -> list[PreparedDataset]:

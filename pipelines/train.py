@@ -26,6 +26,7 @@ from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
+from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
@@ -243,11 +244,8 @@ def _resumed_run(
     Raises:
         RunExists: if it is not to be resumed, or its identity differs and changes are not allowed.
     """
-    if folder.exists(RUN_FILE):
-        known: dict[str, Any] = json.loads(folder.read_text(RUN_FILE))
-    elif state := CheckpointStore(folder, 1, show).newest():  # the file is lost
-        known = {"identity": state.identity, "run": state.run}
-    else:
+    known = _known_run(folder, show)
+    if known is None:
         return None
     if not resume:
         raise RunExists(
@@ -270,8 +268,27 @@ def _resumed_run(
     return run
 
 
+def _known_run(folder: Folder, show: Callable[[str], None]) -> dict[str, Any] | None:
+    """Identity and MLflow run of the training run in a folder; None if there is none yet.
+
+    Raises:
+        RunExists: if its record is damaged, and no checkpoint has another.
+    """
+    damage: DamagedFile | None = None
+    if folder.exists(RUN_FILE):
+        try:
+            return unsealed(folder.read_bytes(RUN_FILE), f"{folder.uri}/{RUN_FILE}")
+        except DamagedFile as error:
+            damage = error
+    if state := CheckpointStore(folder, 1, show).newest():
+        return {"identity": state.identity, "run": state.run}
+    if damage:
+        raise RunExists(f"{damage}, and there is no checkpoint: choose another --name, or remove it")
+    return None
+
+
 def _record(folder: Folder, identity: dict[str, Any], run: tracking.Run) -> None:
-    folder.write_text(RUN_FILE, json.dumps({"identity": identity, "run": run.record()}, indent=1))
+    folder.write_text(RUN_FILE, sealed({"identity": identity, "run": run.record()}))
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:

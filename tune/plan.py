@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from datasets_prep.storage.sealed import SEAL, seal_of
 from datasets_prep.strict_yaml import InvalidYaml, dump_yaml, load_yaml
 from dpt.zoo import resolve_config
 from pipelines.config import ConfigError, TrainConfig, TuneConfig
@@ -123,7 +124,8 @@ class SweepPlan:
     def to_yaml(self) -> str:
         """The plan as YAML, with the seeds spelled out."""
         plain = _ADAPTER.dump_python(self, mode="json")
-        return dump_yaml({**plain, "seeds": list(self.seeds)})
+        plain = {**plain, "seeds": list(self.seeds)}
+        return dump_yaml({**plain, SEAL: seal_of(plain)})
 
     @staticmethod
     def from_yaml(text: str, where: str) -> SweepPlan:
@@ -134,9 +136,15 @@ class SweepPlan:
         """
         try:
             content = load_yaml(text)
-            return _ADAPTER.validate_python({k: v for k, v in content.items() if k != "seeds"})
+            seal = content.pop(SEAL, None)
+            plan = _ADAPTER.validate_python({k: v for k, v in content.items() if k != "seeds"})
         except (InvalidYaml, ValidationError, AttributeError) as error:
             raise DamagedSweep(f"{where}: not a sweep: {' '.join(str(error).split()):.300}") from error
+        if seal != seal_of(content):
+            raise DamagedSweep(
+                f"{where} is damaged: its content differs from its digest; a copy is in MLflow"
+            )
+        return plan
 
     @cached_property
     def digest(self) -> str:

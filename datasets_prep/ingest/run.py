@@ -9,6 +9,7 @@ footer and finally in `quarantine.parquet`. A storage failure leaves nothing out
 when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
+import hashlib
 import itertools
 import json
 import pickle
@@ -48,6 +49,7 @@ from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import Source
 from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.sealed import sealed
 
 ROUNDS = 3
 """Attempts per shard if storage fails; within each, every read and write is retried several times."""
@@ -234,6 +236,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
     quarantine += itertools.chain.from_iterable(result["quarantine"] for result in results)
     with version_folder.writing(QUARANTINE_NAME) as path:
         pq.write_table(pa.Table.from_pylist(quarantine, _QUARANTINE_SCHEMA), path)
+        quarantine_digest = hashlib.sha256(path.read_bytes()).hexdigest()
     rows = sum(result["rows"] for result in results)
     if rows == 0:
         raise WrongLayout(
@@ -254,6 +257,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
         settings=plan.settings.model_dump(),
         samples={split: count for split, count in sorted(samples.items()) if count},
         quarantined=len(quarantine),
+        quarantine_sha256=quarantine_digest,
         statistics=_means(results),
         notes=dict(notes),
         shards=[Shard(**{field: result[field] for field in fields}) for result in results if result["rows"]],
@@ -273,4 +277,4 @@ def _means(results: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _point_latest(folder: Folder, version: str) -> None:
-    folder.update_text(LATEST_NAME, json.dumps({"version": version}) + "\n")
+    folder.update_text(LATEST_NAME, sealed({"version": version}))

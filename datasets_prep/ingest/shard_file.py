@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from datasets_prep.manifest import NotADataset
 from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.retries import StorageFailed
 
 ROW_GROUP_BYTES = 16 * 2**20
 """A row group of large rows, such as evaluation rows at native resolution, is closed early at this size:
@@ -98,8 +99,13 @@ def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
         return False
     try:
         with folder.open(name) as file:
-            metadata = pq.ParquetFile(file).metadata.metadata or {}
-    except pa.ArrowInvalid:  # damaged since it was written: make it again
+            shard = pq.ParquetFile(file, page_checksum_verification=True)
+            metadata = shard.metadata.metadata or {}
+            for group in range(shard.num_row_groups):  # only what is read is checked
+                shard.read_row_group(group)
+    except (pa.ArrowException, OSError, ValueError) as error:  # damaged since it was written: make it again
+        if isinstance(error, StorageFailed):
+            raise
         return False
     if metadata.get(_FOOTER_PLAN) != version.encode():
         raise NotADataset(f"{folder.path_of(name)} belongs to another plan; remove it and run again")

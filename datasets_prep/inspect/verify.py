@@ -21,6 +21,7 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.inspect.row_pictures import pictures_of_row
 from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset, Shard
 from datasets_prep.schema import SCHEMA
+from datasets_prep.storage.sealed import DamagedFile
 
 _STATISTICS = (
     *("height", "width", "valid_share", "sky_share"),
@@ -124,8 +125,8 @@ def _read_quarantine(prepared: PreparedDataset, problems: list[str]) -> list[Lef
     except FileNotFoundError:
         problems.append(f"{QUARANTINE_NAME} is missing")
         return []
-    except pa.ArrowInvalid as error:
-        problems.append(f"{QUARANTINE_NAME} is damaged: {error}")
+    except DamagedFile as error:
+        problems.append(str(error))
         return []
     return by_reason(entries)
 

@@ -5,6 +5,7 @@ is a Parquet file of paths and sizes that names the folder it lists; its age is 
 time stamp inside, its bytes depend on the raw data alone.
 """
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -16,7 +17,7 @@ from datasets_prep.storage.listing import LISTING_SCHEMA, FileListing
 
 LISTING_NAME = "listing.parquet"
 
-_FOLDER = b"dpt.folder"
+_FOLDER, _DIGEST = b"dpt.folder", b"dpt.sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,12 @@ def _read_listing(root: Folder, cache: Folder) -> CachedListing | None:
     try:
         with cache.open(LISTING_NAME) as file:
             table = pq.read_table(file)
-    except pa.ArrowInvalid:  # damaged: list again
+    except (pa.ArrowException, OSError, ValueError):  # damaged: list again
         return None
     metadata = table.schema.metadata or {}
     if metadata.get(_FOLDER) != root.uri.encode() or not table.schema.equals(LISTING_SCHEMA):
+        return None
+    if metadata.get(_DIGEST) != _digest(table, root):
         return None
     listed_at = cache.fs.modified(cache.path_of(LISTING_NAME))
     return CachedListing(FileListing(table), listed_at.astimezone(timezone.utc))
@@ -50,6 +53,18 @@ def _read_listing(root: Folder, cache: Folder) -> CachedListing | None:
 
 def cache_listing(files: FileListing, root: Folder, cache: Folder) -> None:
     """Write `files`, the listing of `root`, to the folder `cache`."""
-    table = files.table.replace_schema_metadata({_FOLDER: root.uri.encode()})
+    digest = _digest(files.table, root)
+    table = files.table.replace_schema_metadata({_FOLDER: root.uri.encode(), _DIGEST: digest})
     with cache.writing(LISTING_NAME) as path:
         pq.write_table(table, path, compression="zstd")
+
+
+def _digest(table: pa.Table, root: Folder) -> bytes:
+    """SHA-256 of a listing of `root`, in hexadecimal: the checksums of Parquet's pages do not cover all."""
+    state = hashlib.sha256(root.uri.encode())
+    for name, kind in (("path", pa.large_string()), ("bytes", pa.int64())):
+        column = table.column(name).cast(kind).combine_chunks()
+        # Arrow's own format, of a column without gaps, is a function of the values.
+        batch = pa.record_batch([pa.concat_arrays([column])], [name])
+        state.update(batch.serialize())
+    return state.hexdigest().encode()

@@ -143,7 +143,7 @@ def evaluate_segmentation(
 
     Raises:
         UserError: see `check`.
-        BadLabels: naming a sample whose labels are damaged.
+        BadRow: naming a sample whose labels are damaged.
     """
     check(config, model, datasets)
     size = (config.side, config.rule)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dpt.regions import kb_window
 from pipelines.config import MetricDepthSection
 from pipelines.loading.crops import Crops, RandomNumbers, crop_and_flip, crop_start
-from pipelines.loading.rows import Image, Row, decode_row
+from pipelines.loading.rows import BadRow, Image, Row, decode_row
 
 _TOP, _LEFT, _FLIP, _ANGLE, _COLOURED, _GAMMA, _BRIGHTNESS, _CHANNELS = range(8)
 _INVALID = int(np.float16(np.nan).view(np.int16))
@@ -40,7 +40,7 @@ class MetricDepthCrops(Crops):
     def __call__(self, row: Row, draws: RandomNumbers, image_out: Image, target_out: NDArray[Any]) -> None:
         """See `Crops`."""
         if row["scale"] is None:
-            raise ValueError(f"sample {row['sample_id']}: its depth has no metric scale")
+            raise BadRow(f"sample {row['sample_id']}: its depth has no metric scale")
         image, inverse_depth = decode_row(row)
         window = training_window(self.settings, *inverse_depth.shape)
         inverse_out = np.empty(self.size, np.float16)

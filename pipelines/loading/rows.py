@@ -27,8 +27,8 @@ Image = NDArray[np.uint8]
 LABEL_COLUMNS = ("sample_id", "dataset", "image", "label", "scale")
 
 
-class BadLabels(UserError, ValueError):
-    """A prepared sample without usable labels; the message names it."""
+class BadRow(UserError):
+    """A prepared sample that is damaged or has not the ground truth that is needed; the message names it."""
 
 
 def size_of(row: Row) -> tuple[int, int]:
@@ -40,18 +40,18 @@ def decode_row(row: Row) -> tuple[Image, NDArray[np.float16]]:
     """Image (H, W, 3) uint8 and inverse depth (H, W) float16 of `row`.
 
     Raises:
-        ValueError: naming the sample, if its bytes are damaged or it has no inverse depth.
+        BadRow: naming the sample, if its bytes are damaged or it has no inverse depth.
     """
     if row["inverse_depth"] is None:
-        raise ValueError(f"sample {row['sample_id']}: it has no inverse depth to train on")
+        raise BadRow(f"sample {row['sample_id']}: it has no inverse depth to train on")
     try:
         image = decode_image(row["image"])
         inverse_depth = decode_inverse_depth(row["inverse_depth"], *size_of(row))
     except ValueError as error:
-        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+        raise BadRow(f"sample {row['sample_id']}: {error}") from error
     if image.shape[:2] != inverse_depth.shape:
         shapes = f"image is {image.shape[:2]}, inverse depth is {inverse_depth.shape}"
-        raise ValueError(f"sample {row['sample_id']}: {shapes}")
+        raise BadRow(f"sample {row['sample_id']}: {shapes}")
     return image, inverse_depth
 
 
@@ -59,12 +59,12 @@ def decode_native_row(row: Row) -> tuple[Image, NDArray[np.float32]]:
     """Image (H, W, 3) uint8 and depth (H, W) float32 of a `row` with depth at its native resolution.
 
     Raises:
-        ValueError: naming the sample, if its bytes are damaged.
+        BadRow: naming the sample, if its bytes are damaged.
     """
     try:
         return decode_image(row["image"]), decode_depth(row["depth"], *size_of(row))
     except ValueError as error:
-        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+        raise BadRow(f"sample {row['sample_id']}: {error}") from error
 
 
 def decode_evaluation_row(row: Row) -> tuple[Image, NDArray[np.floating]]:
@@ -73,7 +73,7 @@ def decode_evaluation_row(row: Row) -> tuple[Image, NDArray[np.floating]]:
     It is divided by its maximum, as stored inverse depth is; `scale` is that maximum if depth is metric.
 
     Raises:
-        ValueError: naming the sample, if its bytes are damaged.
+        BadRow: naming the sample, if its bytes are damaged.
     """
     if row["depth"] is None:
         return decode_row(row)
@@ -86,35 +86,35 @@ def decode_any_inverse_depth(row: Row) -> NDArray[np.floating]:
     """Inverse depth (H, W) of a `row`, NaN where invalid, without decoding its image; its unit is arbitrary.
 
     Raises:
-        ValueError: naming the sample, if its bytes are damaged.
+        BadRow: naming the sample, if its bytes are damaged.
     """
     try:
         if row["depth"] is None:
             return decode_inverse_depth(row["inverse_depth"], *size_of(row))
         return 1 / decode_depth(row["depth"], *size_of(row))
     except ValueError as error:
-        raise ValueError(f"sample {row['sample_id']}: {error}") from error
+        raise BadRow(f"sample {row['sample_id']}: {error}") from error
 
 
 def decode_labelled_row(row: Row) -> tuple[Image, NDArray[np.uint8]]:
     """Image (H, W, 3) uint8 and classes (H, W) uint8 of a `row` with `LABEL_COLUMNS`; 255 is unlabelled.
 
     Raises:
-        BadLabels: naming the sample, if its bytes are damaged, or a label is not a class of its dataset.
+        BadRow: naming the sample, if its bytes are damaged, or a label is not a class of its dataset.
     """
     name = row["sample_id"]
     if row["label"] is None or row["dataset"] not in CLASSES:
-        raise BadLabels(f"sample {name}: it has no labels of {', '.join(CLASSES)}")
+        raise BadRow(f"sample {name}: it has no labels of {', '.join(CLASSES)}")
     try:
         image, labels = decode_image(row["image"]), decode_label(row["label"])
     except ValueError as error:
-        raise BadLabels(f"sample {name}: {error}") from error
+        raise BadRow(f"sample {name}: {error}") from error
     if image.shape[:2] != labels.shape:
-        raise BadLabels(f"sample {name}: image is {image.shape[:2]}, labels are {labels.shape}")
+        raise BadRow(f"sample {name}: image is {image.shape[:2]}, labels are {labels.shape}")
     classes = CLASSES[row["dataset"]]
     wrong = labels[(labels >= classes) & (labels != IGNORED_LABEL)]
     if wrong.size:
-        raise BadLabels(
+        raise BadRow(
             f"sample {name}: label {wrong.max()} is not one of the {classes} classes of {row['dataset']}"
         )
     return image, labels
@@ -129,7 +129,7 @@ def labelled_images(
 
     Raises:
         NotADataset: if there is no such split.
-        BadLabels: see `decode_labelled_row`.
+        BadRow: see `decode_labelled_row`.
     """
     reader = ShardReader([dataset], split, LABEL_COLUMNS)
     try:

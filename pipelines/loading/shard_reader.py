@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
 
 TRAINING_COLUMNS = ("sample_id", "image", "inverse_depth", "height", "width", "scale")
@@ -44,6 +45,15 @@ def binary_views(column: pa.Array) -> list[memoryview | None]:
         whole[start:end] if valid else None
         for (start, end), valid in zip(pairwise(ends.tolist()), column.is_valid().to_pylist(), strict=True)
     ]
+
+
+class DamagedShard(UserError):
+    """A shard whose bytes are not those that were written; the message names it."""
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether Arrow cannot read what is there; what storage does not give may be tried again."""
+    return isinstance(error, pa.ArrowInvalid) or (isinstance(error, OSError) and error.errno is None)
 
 
 class ShardReader:
@@ -108,7 +118,17 @@ class ShardReader:
     def _read(self, dataset: int, group: int) -> pa.RecordBatch:
         shard = int(np.searchsorted(self._starts[dataset], group, side="right")) - 1
         inside = group - int(self._starts[dataset][shard])
-        table = self._file(dataset, shard).read_row_group(inside, columns=self._columns, use_threads=False)
+        try:
+            file = self._file(dataset, shard)
+            table = file.read_row_group(inside, columns=self._columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            if not _is_damage(error):
+                raise
+            folder, shards = self._shards[dataset]
+            raise DamagedShard(
+                f"{folder.path_of(shards[shard].name)} is damaged: {str(error).splitlines()[0]:.200} "
+                "(`dpt inspect` lists what else is; without it and the manifest `dpt prepare` makes it again)"
+            ) from error
         (batch,) = table.combine_chunks().to_batches()
         return batch
 

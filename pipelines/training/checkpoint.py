@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict
 
+from datasets_prep.storage.sealed import sealed, unsealed
 from dpt.ema import MovingAverage
 from dpt.weights.folder import CONFIG, WEIGHTS, save_safetensors
 
@@ -134,17 +135,17 @@ def read_state(text: str, where: str) -> TrainingState:
         DamagedCheckpoint: if it is not valid; the message names the checkpoint as `where`.
     """
     try:
-        state = TrainingState(**json.loads(text))
+        state = TrainingState(**unsealed(text, STATE_FILE))
         total, count = state.unlogged
         state.unlogged = (total, count)
         return state
     except (ValueError, TypeError) as error:
-        raise DamagedCheckpoint(f"{where}: {STATE_FILE} is damaged: {error}") from error
+        raise DamagedCheckpoint(f"{where}: {error}") from error
 
 
 def state_text(state: TrainingState) -> str:
     """The content of `state.json` for a `state`."""
-    return json.dumps(asdict(state), indent=1)
+    return sealed(asdict(state))
 
 
 def verify(folder: Path) -> TrainingState:

@@ -21,6 +21,7 @@ import ray.train
 import torch
 from ray.train.torch import get_device
 
+from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
 from dpt.ema import MovingAverage
@@ -79,10 +80,23 @@ def run_rank(setup: Setup, board: Any) -> None:
         torch.set_num_threads(setup.threads)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    if ray.get(board.failure.remote()):  # Ray Train restarts the ranks, whatever the reason
+        return
     try:
         _TrainingProcess(setup, board, ranks).run()
+    except UserError as error:
+        ray.get(board.fail.remote(_reason(error)))
+        raise
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _reason(error: UserError) -> str:
+    """What an `error` says; a loading process's comes with its traceback, whose last line it is."""
+    said = str(error).strip()
+    if "Traceback (most recent call last)" not in said:
+        return said
+    return said.splitlines()[-1].partition(f"{type(error).__name__}: ")[2]
 
 
 class _TrainingProcess:

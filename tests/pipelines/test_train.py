@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import Owned, owning
+from datasets_prep.storage.sealed import sealed, unsealed
 from pipelines.config import TrainConfig
 from pipelines.tracking import runs as tracking
 from pipelines.train import RUN_FILE, RunExists, _record, _resumed_run, identity_of, train
@@ -100,9 +101,9 @@ def test_another_config_or_plan_is_refused_with_the_difference(runs, changes, di
 def test_other_data_are_refused_with_the_difference(runs):
     runs.start()
     redweb, tartanair = runs.datasets
-    known = json.loads(runs.folder.read_text(RUN_FILE))
+    known = unsealed(runs.folder.read_text(RUN_FILE), RUN_FILE)
     known["identity"]["manifests"]["redweb"] = "0123"
-    runs.folder.write_text(RUN_FILE, json.dumps(known))
+    runs.folder.write_text(RUN_FILE, sealed(known))
     with pytest.raises(RunExists, match=f"manifests.redweb: '0123' → '{redweb.manifest.digest}' "):
         runs.start(resume=True)
     runs.datasets = [tartanair]
@@ -119,7 +120,7 @@ def test_another_way_of_drawing_samples_is_refused(runs, monkeypatch):
 
 def test_a_lost_record_is_in_the_checkpoints_too(runs):
     run = runs.start()
-    known = json.loads(runs.folder.read_text(RUN_FILE))
+    known = unsealed(runs.folder.read_text(RUN_FILE), RUN_FILE)
     state = TrainingState(3, known["identity"], known["run"])
     store = CheckpointStore(runs.folder, 1, print)
     store.save(Snapshot(state, {}, {}))
@@ -132,15 +133,28 @@ def test_a_lost_record_is_in_the_checkpoints_too(runs):
     assert runs.start(resume=True) == run
 
 
+def test_a_damaged_record_is_read_from_a_checkpoint_or_refused(runs):
+    run = runs.start()
+    text = runs.folder.read_text(RUN_FILE)
+    runs.folder.write_text(RUN_FILE, text.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(RunExists, match=r"run\.json is damaged: its content .* choose another --name"):
+        runs.start(resume=True)
+    known = unsealed(text, RUN_FILE)
+    store = CheckpointStore(runs.folder, 1, print)
+    store.save(Snapshot(TrainingState(3, known["identity"], known["run"]), {}, {}))
+    store.close(3)
+    assert runs.start(resume=True) == run
+
+
 def test_resume_starts_a_missing_run(runs):
     assert runs.status(runs.start(resume=True)) == "RUNNING"
 
 
 def test_a_run_resumes_while_its_server_is_away(runs):
     run = runs.start()
-    known = json.loads(runs.folder.read_text(RUN_FILE))
+    known = unsealed(runs.folder.read_text(RUN_FILE), RUN_FILE)
     known["run"]["tracking_uri"] = "http://127.0.0.1:9"
-    runs.folder.write_text(RUN_FILE, json.dumps(known))
+    runs.folder.write_text(RUN_FILE, sealed(known))
     assert runs.start(resume=True).run_id == run.run_id
     assert "http://127.0.0.1:9 does not answer" in runs.lines[0]
     assert "its metrics are kept and sent later" in runs.lines[0]

@@ -25,6 +25,7 @@ from datasets_prep.sources.redweb import ReDWeb
 from datasets_prep.sources.samples import Samples
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
 from datasets_prep.synthetic import write_dataset, write_traps
 from tests.support.files import contents
 from tests.support.paths import SAMPLES
@@ -102,7 +103,9 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(raw_folder, shards_folde
     (version / "manifest.json").unlink()
     (version / "train-00001.parquet").unlink()
     (version / "train-00002.parquet.partial-0123").write_bytes(b"half a shard")
-    (version / "val-00000.parquet").write_bytes(b"PAR1 damaged")
+    flipped = bytearray((version / "val-00000.parquet").read_bytes())
+    flipped[len(flipped) // 3] ^= 1
+    (version / "val-00000.parquet").write_bytes(flipped)
     kept = (version / "train-00000.parquet").stat().st_mtime_ns
     ingest_all(plan, str(tmp_path))
     assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")
@@ -201,10 +204,30 @@ def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_f
 
 def test_a_manifest_of_another_schema_is_refused(shards_folder, tmp_path):
     version = open_dataset(str(shards_folder / "redweb")).folder.path
-    content = json.loads(Path(version, "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps({**content, "schema_version": 99}))
+    text = Path(version, "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(sealed({**unsealed(text, "x"), "schema_version": 99}))
     with pytest.raises(NotADataset, match="schema version 99"):
         open_dataset(str(tmp_path))
+
+
+def test_damaged_files_of_a_dataset_are_named(shards_folder, tmp_path):
+    shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
+    prepared = open_dataset(str(tmp_path / "redweb"))
+    version = Path(prepared.folder.path)
+    assert prepared.read_quarantine() == []
+    quarantine = bytearray((version / "quarantine.parquet").read_bytes())
+    quarantine[30] ^= 4
+    (version / "quarantine.parquet").write_bytes(quarantine)
+    with pytest.raises(DamagedFile, match=r"quarantine\.parquet is damaged: it differs"):
+        prepared.read_quarantine()
+    text = (version / "manifest.json").read_text()
+    (version / "manifest.json").write_text(text.replace('"rows": ', '"rows": 1', 1))
+    with pytest.raises(NotADataset, match=r"manifest\.json is damaged: .* `dpt prepare` writes it again"):
+        open_dataset(str(version))
+    for content in ("", "{}", "[1]", '{"version": "../../elsewhere"}'):
+        (tmp_path / "redweb" / "latest.json").write_text(content)
+        with pytest.raises(NotADataset, match=r"latest\.json is damaged: .* run `dpt prepare` again"):
+            open_dataset(str(tmp_path / "redweb"))
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="the folder of real samples is not there")

@@ -1,5 +1,7 @@
+import hashlib
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -59,17 +61,25 @@ def test_only_sound_shards_are_drawn_from(copied):
     assert random_rows(verify(copied).sound, 50) == []
 
 
+def with_quarantine(prepared: PreparedDataset, entries: list[dict[str, str]]) -> PreparedDataset:
+    """The dataset as if these samples had been left out of it."""
+    path = Path(prepared.folder.path) / "quarantine.parquet"
+    pq.write_table(pa.Table.from_pylist(entries), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(prepared, manifest=replace(prepared.manifest, quarantine_sha256=digest))
+
+
 def test_reasons_that_differ_in_numbers_are_told_once(copied):
     reasons = {"a": "image truncated at 12 bytes", "b": "no map", "c": "image truncated at 7 bytes"}
     entries = [{"sample_id": n, "source_path": f"{n}.jpg", "reason": r} for n, r in reasons.items()]
-    pq.write_table(pa.Table.from_pylist(entries), Path(copied.folder.path) / "quarantine.parquet")
+    copied = with_quarantine(copied, entries)
     found = [(entry.count, entry.reason, entry.example) for entry in verify(copied).quarantine]
     assert found == [(2, "image truncated at 12 bytes", "a.jpg"), (1, "no map", "b.jpg")]
 
 
 def test_the_page_shows_samples_statistics_reasons_and_problems(copied, tmp_path):
     hostile = {"sample_id": "x", "source_path": "<script>.jpg", "reason": "no <b>map</b>"}
-    pq.write_table(pa.Table.from_pylist([hostile]), Path(copied.folder.path) / "quarantine.parquet")
+    copied = with_quarantine(copied, [hostile])
     (Path(copied.folder.path) / "val-00000.parquet").unlink()
     report = verify(copied)
     rows = random_rows(report.sound, 5)

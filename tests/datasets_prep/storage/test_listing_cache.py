@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_the_listing_of_another_folder_or_a_damaged_one_is_not_used(raw, tmp_pat
     assert cached_listing(Folder(other), out, refresh=False).listed_at is None
     (tmp_path / "out" / LISTING_NAME).write_bytes(b"PAR1 and no more")
     assert cached_listing(raw, out, refresh=False).listed_at is None
+
+
+def test_no_flipped_bit_of_a_kept_listing_is_believed(raw, tmp_path):
+    out, generator = Folder(tmp_path / "out"), random.Random(0)
+    cache_listing(raw.files(), raw, out)
+    path = tmp_path / "out" / LISTING_NAME
+    content = path.read_bytes()
+    for _ in range(400):
+        flipped = bytearray(content)
+        flipped[generator.randrange(len(flipped))] ^= 1 << generator.randrange(8)
+        path.write_bytes(flipped)
+        assert dict(cached_listing(raw, out, refresh=False).files) == {"a.txt": 5, "b/c.txt": 7}
 
 
 def test_its_bytes_depend_on_the_files_alone(raw, tmp_path):

@@ -91,7 +91,7 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedDataset:
     pq.write_table(pa.table({"sample_id": ["c", "a", "b"]}), tmp_path / "test.parquet")
     shard = Shard("test.parquet", "test", 3, [3], 0, "")
     return PreparedDataset(
-        Folder(tmp_path), Manifest("kitti", "metric", "v", {}, {"test": 3}, 0, {}, [shard])
+        Folder(tmp_path), Manifest("kitti", "metric", "v", {}, {"test": 3}, 0, "", {}, [shard])
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from datasets_prep.formats.pictures import encode_jpeg, encode_png
 from datasets_prep.schema import encode_label
-from pipelines.loading.rows import BadLabels, decode_labelled_row
+from pipelines.loading.rows import BadRow, decode_labelled_row
 from pipelines.loading.segmentation_crops import SegmentationCrops, rescaled_size
 
 CROP = 96
@@ -100,7 +100,7 @@ def test_crops_are_a_function_of_row_and_draws():
      "label 59 is not one of the 59 classes of pascal_context_59"),
 ])  # fmt: skip
 def test_damage_names_the_sample(change, message):
-    with pytest.raises(BadLabels, match=message):
+    with pytest.raises(BadRow, match=message):
         decode_labelled_row(row(blocks()) | change)
     unlabelled = np.full((90, 130), 255, np.uint8)
     assert (decode_labelled_row(row(blocks()) | {"label": encode_label(unlabelled)})[1] == 255).all()

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
-from pipelines.loading.shard_reader import ShardReader, binary_views, is_binary
+from pipelines.loading.shard_reader import (
+    TRAINING_COLUMNS,
+    DamagedShard,
+    ShardReader,
+    binary_views,
+    is_binary,
+)
 
 
 @pytest.fixture
@@ -35,6 +42,23 @@ def test_a_row_is_what_the_shard_has(datasets):
     expected = pq.read_table(path).slice(1, 1).to_pylist()[0]
     row = ShardReader(datasets, "train", ("sample_id", "image", "height", "scale", "depth")).row(1, 0, 1)
     assert row == {name: expected[name] for name in ("sample_id", "image", "height", "scale", "depth")}
+
+
+def test_a_damaged_shard_is_named(shards_folder, tmp_path):
+    shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
+    (dataset,) = open_datasets([str(tmp_path)])
+    path = Path(dataset.folder.path_of(dataset.manifest.split("train")[1].name))
+    content, columns = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0)
+    chunks = [columns.column(number) for number in range(columns.num_columns)]
+    images = next(chunk for chunk in chunks if chunk.path_in_schema == "image")
+    middle = images.data_page_offset + images.total_compressed_size // 2
+    for place, flip in ((middle, 1), (images.data_page_offset, 255), (len(content) - 20, 255)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+        with pytest.raises(DamagedShard, match=rf"^{path} is damaged: .*`dpt inspect` lists what else is"):
+            every_row(ShardReader([dataset], "train", TRAINING_COLUMNS))
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        every_row(ShardReader([dataset], "train", TRAINING_COLUMNS))
 
 
 def test_remote_shards_read_the_same(datasets):

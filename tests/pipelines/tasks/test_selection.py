@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.manifest import Manifest, NotADataset, Shard
+from datasets_prep.storage.sealed import sealed
 from dpt.zoo import resolve_config
 from pipelines.config import TrainConfig
 from pipelines.evaluation.selection import evaluation_datasets
@@ -29,9 +30,9 @@ def write(folder: Path, *names: str) -> str:
     for name in names:
         kind, resize, splits = SETS[name]
         shards = [Shard(**{**BLANK, "name": f"{split}.parquet", "split": split}) for split in splits]
-        manifest = Manifest(name, kind, "v1", {"resize": resize}, dict.fromkeys(splits, 4), 0, {}, shards)
+        manifest = Manifest(name, kind, "v1", {"resize": resize}, dict.fromkeys(splits, 4), 0, "", {}, shards)
         (folder / name / "v1").mkdir(parents=True)
-        (folder / name / "latest.json").write_text('{"version": "v1"}')
+        (folder / name / "latest.json").write_text(sealed({"version": "v1"}))
         (folder / name / "v1" / "manifest.json").write_text(manifest.to_json())
     return str(folder)
 

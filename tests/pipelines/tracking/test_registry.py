@@ -349,7 +349,7 @@ def guarded(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path, monkeypatch):
     monkeypatch.setattr(cli_registry, "console", Console(width=160))
-    manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, {}, [])
+    manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, "", {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
     run.log_metrics({MEAN: 0.5, "relative/abs_rel/redweb": 0.5, "loss": 1.0}, step=1)

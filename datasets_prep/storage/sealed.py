@@ -1,0 +1,50 @@
+"""JSON files with a digest of what they say: a flipped bit in a number leaves JSON that parses as before."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from datasets_prep.errors import UserError
+
+SEAL = "sha256"
+"""Key of the digest, of the sorted JSON of everything else."""
+
+
+class DamagedFile(UserError):
+    """A file that does not hold what was written to it; the message names it."""
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """The JSON text of `content`, which has no key `SEAL`, with its digest."""
+    plain = json.loads(json.dumps(content))  # tuples become lists, so that the digest is that of what is read
+    return json.dumps({**plain, SEAL: seal_of(plain)}, indent=1, sort_keys=True) + "\n"
+
+
+def seal_of(content: Mapping[str, Any]) -> str:
+    """Digest of the `content` of a file, SHA-256 in hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def unsealed(text: str | bytes, where: str) -> dict[str, Any]:
+    """The content of a sealed `text`, without the digest.
+
+    Raises DamagedFile, which names the file as `where`, unless it is what was sealed.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_without_doubles)
+        seal = content.pop(SEAL)
+        intact = seal == seal_of(content)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(f"{where} is damaged: {' '.join(str(error).split()):.200}") from error
+    if not intact:
+        raise DamagedFile(f"{where} is damaged: its content differs from its digest")
+    found: dict[str, Any] = content
+    return found
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key is there twice")
+    return content
