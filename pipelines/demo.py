@@ -244,7 +244,7 @@ def results_table(models: Mapping[str, Results]) -> Table:
     rows["mean map"] = {name: {"abs_rel": result[MEAN_MAP], SKILL: 0.0} for name, result in columns.items()}
     title = "Held-out scenes: AbsRel, lower is better, and skill, higher is better"
     # Wide cells have to fit into a terminal of eighty columns.
-    table = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table("", title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in columns:
         table.add_column(name, justify="right")
     for name, results in sorted(rows.items(), key=lambda row: -row[1][MEAN]["abs_rel"]):

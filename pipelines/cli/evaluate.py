@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -172,10 +173,14 @@ def _depth_table(results: Mapping[str, Mapping[str, float]]) -> Table:
     from pipelines.report.table import MISSING
     from pipelines.tracking.metric_keys import MEAN, MEAN_MAP, SKILL, with_mean
 
-    titles = {"abs_rel": "AbsRel", MEAN_MAP: "mean map", SKILL: "skill"}
-    titles |= {"delta1": "δ < 1.25", "delta2": "δ < 1.25²", "rmse": "RMSE"}
+    titles = {"abs_rel": "AbsRel", MEAN_MAP: "mean\nmap", SKILL: "skill"}
+    titles |= {"delta1": "δ <\n1.25", "delta2": "δ <\n1.25²", "rmse": "RMSE"}
     shown = [metric for metric in titles if any(metric in result for result in results.values())]
-    table = Table("dataset", *(titles[metric] for metric in shown), "images", "without ground truth")
+    # Nine columns have to fit into a terminal of eighty.
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("dataset", no_wrap=True)
+    for title in (*(titles[metric] for metric in shown), "images", "without\ntruth"):
+        table.add_column(title, justify="right", no_wrap=True)
     for name, result in with_mean(results, shown).items():
         figures = (f"{result[metric]:.4f}" if metric in result else MISSING for metric in shown)
         counts = (f"{result[count]:.0f}" if count in result else "" for count in ("images", "empty_images"))

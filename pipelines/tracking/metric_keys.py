@@ -35,7 +35,7 @@ SKILL = "skill"
 """Metric: 1 - AbsRel / AbsRel of the mean map."""
 
 AVERAGED = ("abs_rel", MEAN_MAP, SKILL, "miou")
-"""Metrics whose mean over datasets is logged."""
+"""Metrics whose mean over datasets is logged; what validation is decided by is one of them."""
 
 
 class MetricKey(NamedTuple):
