@@ -1,5 +1,10 @@
 """Vision transformers for dense prediction: models, weights, losses and metrics in PyTorch."""
 
+from dpt.late_compiler import import_timm
+
+import_timm()
+
+# ruff: noqa: E402
 from dpt.config import ModelConfig
 from dpt.inference import FastDPT
 from dpt.model import DPT, parameter_groups

@@ -464,6 +464,20 @@ class PredictConfig(Section):
     frames: bool = False
 
 
+def require_size_fits(config: EvaluateConfig | PredictConfig) -> None:
+    """Check that a `config` sets no size of whole images where they are cut into windows.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for name, value in (("side", config.side), ("rule", config.rule)):
+        if value is not None and config.inference.scales:
+            raise ConfigError(
+                f"{name}: windows have the size that the model was trained at; inference.scales=[] takes "
+                "whole images of any size"
+            )
+
+
 class TuneConfig(Section):
     """How the trials of a sweep are run, each of them a training with the section `train`.
 

@@ -30,6 +30,7 @@ from datasets_prep.manifest import open_dataset
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.lease import owning
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.colours import colourise
 from pipelines.cluster.session import connect
@@ -194,7 +195,7 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
     `sweep` is the last stage: called with both and a function that takes progress, it returns its page.
     """
     start, out, experiment = time.perf_counter(), out.absolute(), load_experiment(config)
-    with stages_with_log(out / LOG) as stages:
+    with owning(Folder(out), "demo", print), stages_with_log(out / LOG) as stages:
         demo, stage = Demo(out, experiment, stages.say), stages.stage
         with stage("connect"):
             connect()

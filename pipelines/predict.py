@@ -38,10 +38,9 @@ from dpt.predict.classes import predict_classes
 from dpt.predict.colours import UNLABELLED, colourise, display_range, overlay
 from dpt.predict.depth import Launched, input_size, inverse_depth_of, launch, predict_batch, prepare
 from dpt.weights.onnx import OnnxDPT
-from pipelines.cluster.session import resolve_device
-from pipelines.config import ConfigError, InferenceSection, PredictConfig
-from pipelines.evaluation.segmentation import require_size_fits
-from pipelines.loading.batches import SameSizeBatches
+from pipelines.cluster.device import resolve_device
+from pipelines.config import ConfigError, InferenceSection, PredictConfig, require_size_fits
+from pipelines.loading.same_size import SameSizeBatches
 from pipelines.prediction import outputs
 from pipelines.prediction.ahead import THREADS, in_order, threads
 from pipelines.prediction.attention_figure import attention_figure

@@ -13,6 +13,7 @@ from pipelines.tracking import registry
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.metric_keys import MEAN, RELATIVE, MetricKey
 from pipelines.tracking.model_kind import ModelKind
+from pipelines.tracking.model_reference import MODEL_SCHEME
 from pipelines.tracking.runs import TrackingError
 from pipelines.tracking.source_commit import UNKNOWN, short
 
@@ -38,7 +39,7 @@ class Published:
     def uri(self) -> str:
         """`models:/dpt@champion`, or `models:/dpt/1` without an alias."""
         tail = f"@{self.moved.alias}" if self.moved else f"/{self.version}"
-        return f"{tracking.MODEL_SCHEME}{self.name}{tail}"
+        return f"{MODEL_SCHEME}{self.name}{tail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _logged_model(run_id: str) -> LoggedModel:
 
 def _register(model: LoggedModel, name: str, kind: ModelKind, commit: str) -> int:
     """Register a logged model, with tags and a description of its kind; returns its version."""
-    source, tags = f"{tracking.MODEL_SCHEME}{model.model_id}", {**kind.tags, "git_commit": commit}
+    source, tags = f"{MODEL_SCHEME}{model.model_id}", {**kind.tags, "git_commit": commit}
     try:
         version = mlflow.register_model(source, name, tags=tags).version
     except MlflowException as error:

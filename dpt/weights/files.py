@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dpt.class_names import class_names
 from dpt.config import ModelConfig
@@ -154,11 +155,21 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _uninitialised(config: ModelConfig) -> DPT:
     """A model to load weights into, where possible without the seconds that random initialisation takes."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         model = DPT(config)
     if all(name in model.state_dict() for name, _ in model.named_buffers()):
         return model
     return DPT(config)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Context in which `torch.nn.init` does nothing: without values it only imports PyTorch's compiler."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(function, "__name__", "")
+        if name.endswith("_") and hasattr(nn.init, name):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def _local(source: Path | str) -> Path:

@@ -11,8 +11,6 @@ import os
 from collections.abc import Callable
 
 import ray
-import ray.data
-import torch
 
 from pipelines.cluster.ray_private import inside_submitted_job, running_cluster
 from pipelines.config import ConfigError
@@ -49,9 +47,11 @@ def connect() -> None:
     if not on_cluster():
         for name, value in _LOCAL_RAY.items():
             os.environ.setdefault(name, value)
+    from ray.data import DataContext  # half a second, which those that need no Ray save
+
     carried = carried_variables()
     ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": carried} if carried else None)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    DataContext.get_current().enable_progress_bars = False
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -121,14 +121,3 @@ def require_room(workers: int, cores: int, use_gpu: bool, show: Callable[[str], 
 def _of_nodes(resource: str) -> list[int]:
     """Amount of a resource on every living node."""
     return [int(node["Resources"].get(resource, 0)) for node in ray.nodes() if node["Alive"]]
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device to use on this machine for a `device` setting: `auto`, `cpu` or `cuda`.
-
-    Raises:
-        ConfigError: for `cuda` without a GPU.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: cuda is asked for, but this machine has no GPU that PyTorch can use")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -13,7 +13,9 @@ from safetensors.torch import load, save
 import dpt
 from datasets_prep.errors import UserError
 from dpt.config import ModelConfig
-from pipelines.cluster.session import connect, cpus_per_worker, wants_gpu
+from pipelines.cluster.device import resolve_device
+from pipelines.cluster.ray_private import running_cluster
+from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, wants_gpu
 
 Part = TypeVar("Part")
 
@@ -29,7 +31,7 @@ def on_workers(
     threads: int | None = None,
     exact: bool = False,
 ) -> list[Part]:
-    """Run a job on N workers.
+    """Run a job on N workers; if it is one, on a machine without Ray, in this process.
 
     Args:
         job: called once in each worker; can be pickled.
@@ -46,6 +48,11 @@ def on_workers(
     Raises:
         UserError: that a worker raised.
     """
+    if workers == 1 and not (ray.is_initialized() or on_cluster() or running_cluster()):
+        if threads:
+            torch.set_num_threads(threads)
+        fast = dpt.FastDPT(model, resolve_device(device), exact=exact) if model else None
+        return [job(fast, 0, 1)]
     connect()
     use_gpu = wants_gpu(device)
     threads = 1 if use_gpu else threads or cpus_per_worker(workers)

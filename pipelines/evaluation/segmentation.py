@@ -23,11 +23,11 @@ from dpt.metrics import SegmentationCounts
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import UNLABELLED, overlay, paint_classes
 from dpt.predict.depth import evaluation_mode, input_size
-from pipelines.config import PAPER_INFERENCE, ConfigError, EvaluateConfig, InferenceSection, PredictConfig
+from pipelines.config import PAPER_INFERENCE, EvaluateConfig, InferenceSection, require_size_fits
 from pipelines.evaluation.sets import SEGMENTED
 from pipelines.evaluation.share import MODEL_SIZE, InputSize, evaluate_shares
-from pipelines.loading.batches import SameSizeBatches
 from pipelines.loading.rows import labelled_images
+from pipelines.loading.same_size import SameSizeBatches
 from pipelines.tracking.model_reference import BadModel
 
 _BATCH_SIZE, _NAMES_SHOWN, _REASONS_SHOWN = 8, 4, 3
@@ -77,20 +77,6 @@ def require_same_classes(model: dpt.ModelConfig, dataset: PreparedDataset) -> No
             f"the model predicts {model.classes} classes{which}, not the {len(names)} of {dataset.name} "
             f"({', '.join(names[:_NAMES_SHOWN])}, …)"
         )
-
-
-def require_size_fits(config: EvaluateConfig | PredictConfig) -> None:
-    """Check that a `config` sets no size of whole images where they are cut into windows.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
-    for name, value in (("side", config.side), ("rule", config.rule)):
-        if value is not None and config.inference.scales:
-            raise ConfigError(
-                f"{name}: windows have the size that the model was trained at; inference.scales=[] takes "
-                "whole images of any size"
-            )
 
 
 def check(config: EvaluateConfig, model: dpt.DPT, datasets: Sequence[PreparedDataset]) -> None:

@@ -11,11 +11,10 @@ depends on timing. Who decodes is one setting, and does not change the batches:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from pipelines.loading.crops import Crops
 from pipelines.loading.local import local_blocks
 from pipelines.loading.on_ray import ray_blocks
 from pipelines.loading.rows import Image, Row, decode_evaluation_row, size_of
+from pipelines.loading.same_size import SameSizeBatches
 from pipelines.loading.shard_reader import EVALUATION_COLUMNS, ShardReader
 
 __all__ = ["Batch", "LoaderSettings", "evaluation_batches", "training_batches"]
@@ -37,8 +37,6 @@ Decode = Callable[[Row], tuple[Image, NDArray[np.floating]]]
 
 EVALUATION_PIXELS = 8 * 2**20
 """Pixels of an evaluation batch at most (but at least one image): native images have up to 24 million."""
-
-Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
@@ -102,48 +100,6 @@ def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
         part = slice(start, start + size)
         scale, dataset = (torch.from_numpy(values[part]) for values in (block.scale, block.dataset))
         yield Batch(images[part], targets[part], scale, dataset, block.sample_ids[part])
-
-
-class SameSizeBatches(Generic[Item]):
-    """Batches of items of one size: items wait for others of their size, so that batches are mostly full.
-
-    Args:
-        batch_size: the most items of a batch.
-        most_pixels: the most pixels of a batch (but at least one item); None for no limit.
-        most_waiting: the most items that wait; then the largest incomplete batch is due. None for no limit.
-    """
-
-    def __init__(
-        self, batch_size: int, most_pixels: int | None = None, most_waiting: int | None = None
-    ) -> None:
-        self._batch_size, self._most_pixels, self._most_waiting = batch_size, most_pixels, most_waiting
-        self._waiting: dict[tuple[int, int], list[Item]] = {}
-        self._seen: dict[tuple[int, int], None] = {}
-
-    def add(self, item: Item, size: tuple[int, int]) -> list[Item]:
-        """The batch that is due after `item` of `size` (height, width) in pixels; empty if none is."""
-        most = self._batch_size
-        if self._most_pixels is not None:
-            most = min(most, max(1, self._most_pixels // (size[0] * size[1])))
-        self._seen[size] = None
-        same = self._waiting.setdefault(size, [])
-        same.append(item)
-        if len(same) == most:
-            return self._waiting.pop(size)
-        if self._most_waiting is not None and sum(map(len, self._waiting.values())) >= self._most_waiting:
-            return self._waiting.pop(max(self._waiting, key=lambda size: len(self._waiting[size])))
-        return []
-
-    def rest(self) -> Iterator[list[Item]]:
-        """The incomplete batches, in the order in which their sizes first appeared."""
-        return (self._waiting[size] for size in self._seen if size in self._waiting)
-
-    def of(self, items: Iterable[Item], size: Callable[[Item], tuple[int, int]]) -> Iterator[list[Item]]:
-        """All batches of `items`; `size` gives the (height, width) of one."""
-        for item in items:
-            if batch := self.add(item, size(item)):
-                yield batch
-        yield from self.rest()
 
 
 def evaluation_batches(

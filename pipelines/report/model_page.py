@@ -13,7 +13,7 @@ import numpy as np
 import dpt
 from datasets_prep.inspect.html import header, write_document
 from datasets_prep.manifest import PreparedDataset, open_datasets
-from pipelines.cluster.session import resolve_device
+from pipelines.cluster.device import resolve_device
 from pipelines.evaluation.paper_tables import TABLES, PaperTable, Row
 from pipelines.evaluation.sets import set_of
 from pipelines.report import blocks

@@ -23,9 +23,9 @@ from dpt.alignment import robust_scale_shift
 from dpt.predict.depth import predict_batch
 from pipelines.cluster.workers import on_workers
 from pipelines.config import TrainConfig
-from pipelines.loading.batches import SameSizeBatches
 from pipelines.loading.metric_crops import training_window
 from pipelines.loading.rows import Row, decode_row, size_of
+from pipelines.loading.same_size import SameSizeBatches
 from pipelines.loading.shard_reader import TRAINING_COLUMNS, ShardReader
 
 

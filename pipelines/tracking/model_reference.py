@@ -12,7 +12,8 @@ from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.folder import Folder
 from dpt.weights.folder import CONFIG, WEIGHTS, is_model_folder
 from dpt.weights.onnx import OnnxDPT
-from pipelines.tracking import runs as tracking
+
+MODEL_SCHEME = "models:/"
 
 ONNX = ".onnx"
 
@@ -23,7 +24,7 @@ class BadModel(UserError):
 
 def is_model_reference(text: str) -> bool:
     """Whether `text` is the address of a model, or an existing file or folder."""
-    return text.startswith((tracking.MODEL_SCHEME, "hf-hub:", "https://")) or Path(text).exists()
+    return text.startswith((MODEL_SCHEME, "hf-hub:", "https://")) or Path(text).exists()
 
 
 def load_model(reference: str, name: str | None = None) -> dpt.DPT:
@@ -42,13 +43,13 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
     if Path(reference).suffix == ONNX:
         raise BadModel(f"{reference}: an ONNX file is for dpt predict; give the model it was exported from")
     try:
-        if reference.startswith(tracking.MODEL_SCHEME):
-            return dpt.load_model(tracking.fetch_model(reference))
+        if reference.startswith(MODEL_SCHEME):
+            return dpt.load_model(_registered(reference))
         return dpt.load_weights(reference, name)
     except FileNotFoundError as error:
         raise NotFound(
             f"no model at {reference}: expected a folder, a checkpoint, hf-hub:OWNER/NAME, "
-            f"or a registered one as {tracking.MODEL_SCHEME}NAME@ALIAS"
+            f"or a registered one as {MODEL_SCHEME}NAME@ALIAS"
         ) from error
     except UserError:
         raise
@@ -68,6 +69,12 @@ def load_predictor(reference: str) -> dpt.DPT:
         raise BadModel(f"{reference}: {error}") from error
 
 
+def _registered(reference: str) -> Path:
+    from pipelines.tracking.runs import fetch_model  # only these need MLflow
+
+    return fetch_model(reference)
+
+
 @contextmanager
 def temporary_folder(model: dpt.DPT) -> Iterator[Path]:
     """A folder that `model` is saved in until the block ends, to be sent to workers."""
@@ -80,8 +87,8 @@ def temporary_folder(model: dpt.DPT) -> Iterator[Path]:
 def model_folder(reference: str) -> Iterator[Path]:
     """A local folder, valid inside the block, with the model of a `reference` as in `load_model`."""
     ours = is_model_folder(reference)
-    if ours or reference.startswith(tracking.MODEL_SCHEME):
-        yield Path(reference) if ours else tracking.fetch_model(reference)
+    if ours or reference.startswith(MODEL_SCHEME):
+        yield Path(reference) if ours else _registered(reference)
         return
     with temporary_folder(load_model(reference)) as folder:
         yield folder

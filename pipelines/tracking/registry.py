@@ -30,6 +30,7 @@ from datasets_prep.manifest import PreparedDataset
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.metric_keys import MEAN, METRIC, PROTOCOLS, RELATIVE, SEGMENTATION, SKILL, MetricKey
 from pipelines.tracking.model_kind import ModelKind
+from pipelines.tracking.model_reference import MODEL_SCHEME
 from pipelines.tracking.runs import NoStore, TrackingError
 
 EVALUATED_TAG = "evaluated_model"
@@ -137,7 +138,7 @@ class Move:
 
     def __str__(self) -> str:
         before = "" if self.old is None else f" (before: version {self.old})"
-        return f"{tracking.MODEL_SCHEME}{self.name}@{self.alias} is now version {self.new}{before}"
+        return f"{MODEL_SCHEME}{self.name}@{self.alias} is now version {self.new}{before}"
 
 
 def list_models(name: str | None = None) -> list[ModelVersion]:
@@ -150,7 +151,7 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
     models = [_registered(name)] if name else mlflow.search_registered_models()
     # Logged model → the finished runs that evaluated it, newest first.
     evaluations: dict[str, list[Run]] = {}
-    tagged = f"tags.{EVALUATED_TAG} LIKE '{tracking.MODEL_SCHEME}%'"
+    tagged = f"tags.{EVALUATED_TAG} LIKE '{MODEL_SCHEME}%'"
     for run in tracking.search_runs(f"{tagged} AND attributes.status = 'FINISHED'"):
         evaluations.setdefault(run.data.tags[EVALUATED_TAG], []).append(run)
     return [
@@ -178,7 +179,7 @@ def _addresses(model: RegisteredModel) -> list[str]:
     """`models:/NAME@ALIAS` for every alias, or `models:/NAME/VERSION` of the newest version without any."""
     newest = max((int(version.version) for version in _versions(model.name)), default=None)
     tails = [f"@{alias}" for alias in model.aliases] or ([f"/{newest}"] if newest else [])
-    return [f"{tracking.MODEL_SCHEME}{model.name}{tail}" for tail in tails]
+    return [f"{MODEL_SCHEME}{model.name}{tail}" for tail in tails]
 
 
 def promote(name: str, wanted: str, alias: str, metric: str | None = None, force: bool = False) -> Move:
@@ -321,7 +322,7 @@ def note_evaluation(run: tracking.Run, model: str) -> None:
     Raises:
         TrackingError: if there is no such registered model, version or alias.
     """
-    if not model.startswith(tracking.MODEL_SCHEME):
+    if not model.startswith(MODEL_SCHEME):
         return
     client = MlflowClient()
     name, wanted = _split(model)
@@ -340,7 +341,7 @@ def measurements_of(reference: str) -> list[Measurement]:
         TrackingError: if there is no such registered model, version or alias.
     """
     name, wanted = _split(reference)
-    registered = reference.startswith(tracking.MODEL_SCHEME)
+    registered = reference.startswith(MODEL_SCHEME)
     try:
         tracking.connect(create=False)
     except NoStore:
@@ -357,7 +358,7 @@ def measurements_of(reference: str) -> list[Measurement]:
 
 def _split(reference: str) -> tuple[str, str]:
     """`models:/NAME@ALIAS` or `models:/NAME/VERSION` → its two parts; of `models:/m-…` the first is empty."""
-    address = reference.removeprefix(tracking.MODEL_SCHEME)
+    address = reference.removeprefix(MODEL_SCHEME)
     name, _, wanted = address.partition("@") if "@" in address else address.rpartition("/")
     return name, wanted
 
@@ -396,7 +397,7 @@ def _comparable(mine: ModelVersion, theirs: ModelVersion, metric: str) -> tuple[
 def _measured(version: ModelVersion, metric: str) -> list[Measurement]:
     found = [m for m in version.measurements if math.isfinite(m.metrics.get(metric, math.nan))]
     if not found:
-        address = f"{tracking.MODEL_SCHEME}{version.name}/{version.version}"
+        address = f"{MODEL_SCHEME}{version.name}/{version.version}"
         raise TrackingError(
             f"{version.name} version {version.version} has no {metric}: "
             f"run `dpt evaluate --model {address}`, or --force"

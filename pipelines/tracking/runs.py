@@ -47,7 +47,6 @@ from pipelines.tracking.model_kind import ModelKind
 from pipelines.tracking.source_commit import source_commit
 
 EXPERIMENT = "dpt"
-MODEL_SCHEME = "models:/"
 _ANSWER_SECONDS = 10
 _PARAMS_A_REQUEST = 100
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")

@@ -31,7 +31,7 @@ from datasets_prep.storage.folder import Folder
 from dpt.predict.depth import normalised, to_device, to_inverse_depth
 from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
-from pipelines.loading.batches import SameSizeBatches
+from pipelines.loading.same_size import SameSizeBatches
 from pipelines.tracking.model_reference import temporary_folder
 from pipelines.zero_shot.pictures import depth_strip, order_strip, preview
 from pipelines.zero_shot.protocol import METRICS, InputSize, Measured, measure_depth, measure_order, prepare

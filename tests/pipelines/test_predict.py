@@ -12,7 +12,7 @@ from PIL import Image
 import dpt
 from dpt.predict.classes import predict_classes
 from dpt.predict.depth import Launched, launch, predict_inverse_depth
-from pipelines.cluster.session import resolve_device
+from pipelines.cluster.device import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
 from pipelines.predict import BadImage, BadPrediction, predict, predict_one, read_image
 from pipelines.prediction.inputs import AmbiguousOutputs, Input

@@ -13,14 +13,9 @@ import torch
 
 from datasets_prep.manifest import open_datasets
 from pipelines.config import Executor
-from pipelines.loading.batches import (
-    Batch,
-    LoaderSettings,
-    SameSizeBatches,
-    evaluation_batches,
-    training_batches,
-)
+from pipelines.loading.batches import Batch, LoaderSettings, evaluation_batches, training_batches
 from pipelines.loading.crops import RelativeDepthCrops
+from pipelines.loading.same_size import SameSizeBatches
 from pipelines.sampling.mixture import DEALT_STEPS
 from pipelines.sampling.plan import Stage
 
