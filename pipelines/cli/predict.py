@@ -85,9 +85,10 @@ def predict(
     from pipelines.predict import STANDARD_OUTPUT, predict_one
     from pipelines.predict import predict as run_prediction
     from pipelines.tracking.model_reference import load_predictor
-    from pipelines.tracking.registry import models_to_choose
 
     if model is None:
+        from pipelines.tracking.registry import models_to_choose  # needs MLflow
+
         raise UserError(f"--model: missing; {models_to_choose()}")
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
