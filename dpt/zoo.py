@@ -61,6 +61,15 @@ _TINY = ModelConfig(
 )
 
 # Trained from scratch for minutes, convolutions and normalisation learn what a transformer needs hours for.
+_HYBRID_SMALL = ModelConfig(
+    "vit_hybrid_small",
+    ("R0", "R1", 2, 4),
+    (32, 48, 96, 128),
+    features=32,
+    batch_norm=True,
+    image_size=64,
+    **_IMAGENET,
+)
 _SMALL = ModelConfig(
     "resnet18.a1_in1k",
     _STAGES,
@@ -119,7 +128,8 @@ MODELS: dict[str, ModelCard] = {
     "depth_anything_v2_base": ModelCard(_V2_BASE, NON_COMMERCIAL, "Depth Anything V2, ViT-B"),
     "depth_anything_v2_large": ModelCard(_V2_LARGE, NON_COMMERCIAL, "Depth Anything V2, ViT-L"),
     "dpt_tiny": ModelCard(_TINY, "", "for tests: a 4-layer transformer of 64 channels"),
-    "dpt_small": ModelCard(_SMALL, "", "for demonstrations: learns from scratch on a CPU"),
+    "dpt_hybrid_small": ModelCard(_HYBRID_SMALL, "", "for demonstrations: learns from scratch on a CPU"),
+    "dpt_small": ModelCard(_SMALL, "", "the same decoder on a ResNet-18 of half the width"),
 }
 
 

@@ -60,7 +60,7 @@ MINIATURES = (
 
 _QUICK = {
     "model.overrides": {}, "steps": 60, "crop": 64, "batch_size": 8, "log_every": 10, "validate_every": 30,
-    "checkpoint_every": 30,
+    "checkpoint_every": 30, "optimizer.warmup": 20,
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ class Location:
         yaw, pitch: ranges of its direction in degrees; yaw 0 is +x, positive pitch looks down.
         step: metres between the views of a moving camera.
         focal: range of the focal length divided by the image's width.
+        roll: standard deviation of the camera's roll in degrees.
     """
 
     world: World
@@ -30,6 +31,7 @@ class Location:
     pitch: Range
     step: float
     focal: Range = (0.6, 1.15)
+    roll: float = 5.0
 
 
 def random_camera(location: Location, rng: Rng) -> Camera:
@@ -65,7 +67,7 @@ def camera_path(location: Location, rng: Rng, count: int) -> list[Camera]:
 def _draw_camera(location: Location, rng: Rng, focal: float) -> Camera:
     x, y, z = (rng.uniform(*r) for r in (location.x, location.y, location.height))
     yaw, pitch = (math.radians(rng.uniform(*r)) for r in (location.yaw, location.pitch))
-    return Camera((x, y, z), _camera_rotation(yaw, pitch, math.radians(rng.normal(0, 1.5))), focal)
+    return Camera((x, y, z), _camera_rotation(yaw, pitch, math.radians(rng.normal(0, location.roll))), focal)
 
 
 def _camera_rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:

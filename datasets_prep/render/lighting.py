@@ -20,7 +20,7 @@ def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
     sky = Sky(zenith, horizon, clouds, (rng.uniform(0, 1024), rng.uniform(0, 1024)))
     fill = 0.3 + 0.45 * overcast
     above, below = (fill * 0.85, fill * 0.95, fill * 1.15), (fill * 0.35, fill * 0.33, fill * 0.28)
-    haze = float(rng.choice([0.0006, 0.002, 0.005, 0.012], p=[0.3, 0.35, 0.25, 0.1]))
+    haze = float(rng.choice([0.0006, 0.002, 0.006, 0.02, 0.04], p=[0.2, 0.25, 0.2, 0.2, 0.15]))
     return Light(direction, None, colour, above, below), sky, haze
 
 

@@ -1,4 +1,4 @@
-"""Random worlds to render: streets, countryside, rooms, halls, plazas and things on a floor.
+"""Random worlds to render: streets, façades, countryside, rooms, halls, plazas and things on a floor.
 
 Things have real sizes, stand on the ground and repeat with distance, so that images carry the cues from which
 depth is learnt: perspective, ground contact, familiar size, texture gradient, occlusion, shading, shadows,
@@ -43,6 +43,18 @@ def _scattered(
     return places
 
 
+def _foreground(rng: Rng, x: Range, y: Range, taken: list[tuple[float, float]]) -> list[Solid]:
+    """A few large things close to the camera, in the ranges `x` and `y`, that hide what is behind them."""
+    solids: list[Solid] = []
+    for along, beside in _scattered(rng, int(rng.integers(1, 4)), x, y, 1.2, taken):
+        size = rng.uniform(0.4, 1.1)
+        bush = ellipsoid((along, beside, 0.7 * size), (size, size, size), materials.leaves(rng))
+        trunk = cylinder((along, beside, 0), (along, beside, 6), 0.4 * size, materials.wood(rng, 0.3))
+        thing = things.any_thing(rng, (along, beside, 0), 0.8 * size)
+        solids += (things.person(rng, along, beside), [trunk], [bush], [thing], [thing])[rng.integers(5)]
+    return solids
+
+
 def _street(rng: Rng) -> Location:
     half = rng.uniform(3, 5)
     pavement = rng.uniform(1.5, 3.5)
@@ -74,16 +86,16 @@ def _street(rng: Rng) -> Location:
         solids += things.power_line(rng, [(x, y) for x in (-14.0, 12.0, 38.0, 64.0)], rng.uniform(6, 8))
     for along, beside in _scattered(rng, 2, (12, 80), (-half + 2, half - 2), 9):
         solids += things.car(rng, along, beside, 0 if beside < 0 else math.pi)
+    solids += _foreground(rng, (3, 12), (-half - 1, half + 1), [])
     world = World(solids, *random_daylight(rng))
-    return Location(world, (-3, 8), (-half - 1, half + 1), (1.2, 2.6), (-35, 35), (-6, 14), 0.7)
+    return Location(world, (-3, 8), (-half - 1, half + 1), (1.0, 4.0), (-65, 65), (-16, 24), 0.7)
 
 
 def _street_from_a_car(rng: Rng) -> Location:
     """As KITTI was recorded: one camera at one height over the road, so that metres can be learnt."""
     street, height, focal = _street(rng), 1.65, 0.58
-    return replace(
-        street, y=(-1.6, -0.9), height=(height, height), yaw=(-4, 4), pitch=(0, 1), focal=(focal, focal)
-    )
+    car = replace(street, y=(-1.6, -0.9), height=(height, height), yaw=(-4, 4), pitch=(0, 1))
+    return replace(car, focal=(focal, focal), roll=1.0)
 
 
 def _countryside(rng: Rng) -> Location:
@@ -117,8 +129,13 @@ def _countryside(rng: Rng) -> Location:
             solids.append(cylinder((x, y - 0.6, 0.7), (x, y + 0.6, 0.7), 0.7, straw))
     for x, y in _scattered(rng, int(rng.integers(0, 4)), (5, 25), (-8, 8), 2, taken):
         solids += things.person(rng, x, y)
+    for x, y in _scattered(rng, int(rng.integers(0, 4)), (10, 35), (-20, 20), 8):
+        radius = rng.uniform(4, 12)
+        radii = (radius, radius * rng.uniform(0.6, 1.4), radius * rng.uniform(0.5, 0.9))
+        solids.append(ellipsoid((x + radius, y, -0.2 * radius), radii, materials.grass(rng)))
+    solids += _foreground(rng, (2, 7), (-3, 3), taken)
     world = World(solids, *random_daylight(rng))
-    return Location(world, (-2, 4), (-4, 4), (1.2, 3.5), (-30, 30), (-4, 14), 0.7)
+    return Location(world, (-2, 4), (-4, 4), (0.8, 4.0), (-40, 40), (-14, 28), 0.7)
 
 
 def _room(rng: Rng) -> Location:
@@ -155,7 +172,7 @@ def _room(rng: Rng) -> Location:
     lamp = (rng.uniform(-0.25, 0.25) * length, rng.uniform(-0.25, 0.25) * width, height - 0.25)
     world = World(solids, *random_lamplight(rng, lamp, 0.5 * length))
     x_range, y_range = (-end + 0.3, -end + 1.3), (-side_wall + 0.6, side_wall - 0.6)
-    return Location(world, x_range, y_range, (0.9, 1.8), (-38, 38), (0, 22), 0.15)
+    return Location(world, x_range, y_range, (0.6, 1.9), (-60, 60), (-14, 32), 0.15)
 
 
 def _wall_fittings(rng: Rng, length: float, width: float, height: float) -> list[Solid]:
@@ -187,8 +204,8 @@ def _wall_fittings(rng: Rng, length: float, width: float, height: float) -> list
 
 def _hall(rng: Rng) -> Location:
     taken: list[tuple[float, float]] = []
-    length, width = rng.uniform(15, 40), rng.uniform(6, 16)
-    height = rng.uniform(3.5, 8)
+    length, width = rng.uniform(12, 40), rng.uniform(4, 14)
+    height = rng.uniform(2.8, 7)
     wall = materials.pattern(rng, (0.4, 2.0), "bricks", "tiles", "bands", "plain")
     floor = materials.pattern(rng, (0.5, 2.0), "tiles", "checker", "mottled", "plain")
     ceiling = materials.pattern(rng, (0.8, 2.0), "stripes", "bands")
@@ -218,16 +235,17 @@ def _hall(rng: Rng) -> Location:
             solids.append(box((x + shift, y, level * side), (side, side, side), crate, yaw=yaw + shift))
     for x, y in _scattered(rng, 3, (3, 14), (-0.4 * width, 0.4 * width), 1.5, taken):
         solids += things.person(rng, x, y)
+    solids += _foreground(rng, (2.5, 7), (-0.35 * width, 0.35 * width), taken)
     lamp = (rng.uniform(0.15, 0.5) * length, rng.uniform(-0.2, 0.2) * width, height - 0.3)
     world = World(solids, *random_lamplight(rng, lamp, 0.4 * length))
     y_range = (-0.35 * width, 0.35 * width)
-    return Location(world, (-2.4, 1), y_range, (1, 2.4), (-28, 28), (-4, 16), 0.3)
+    return Location(world, (-2.4, 1), y_range, (0.8, 3.0), (-55, 55), (-14, 24), 0.3)
 
 
 def _plaza(rng: Rng) -> Location:
     taken: list[tuple[float, float]] = []
     solids = [ground(materials.pattern(rng, (0.8, 3), "tiles", "checker", "bricks", "mottled"))]
-    for x, y in _scattered(rng, int(rng.integers(6, 12)), (35, 120), (-80, 80), 22, taken):
+    for x, y in _scattered(rng, int(rng.integers(8, 14)), (18, 100), (-60, 60), 20, taken):
         size = (rng.uniform(12, 22), rng.uniform(12, 22), rng.uniform(6, 35))
         solids += things.house(rng, x, y, size, yaw=rng.uniform(0, math.pi))
     for x, y in _scattered(rng, int(rng.integers(8, 16)), (4, 32), (-16, 16), 3, taken):
@@ -251,30 +269,55 @@ def _plaza(rng: Rng) -> Location:
         solids += things.tree(rng, x, y)
     for x, y in _scattered(rng, 4, (5, 30), (-10, 10), 4, taken):
         solids.append(cylinder((x, y, 0), (x, y, rng.uniform(3, 7)), 0.05, materials.metal(rng)))
+    solids += _foreground(rng, (2, 7), (-4, 4), taken)
     world = World(solids, *random_daylight(rng))
-    return Location(world, (-3, 3), (-5, 5), (1.2, 5), (-30, 30), (-4, 22), 0.6)
+    return Location(world, (-3, 3), (-5, 5), (1.2, 7), (-40, 40), (-14, 40), 0.6)
+
+
+def _facade(rng: Rng) -> Location:
+    """Along a wall, on either side: where the camera stands near it, it is near on that side of the image."""
+    taken: list[tuple[float, float]] = []
+    side = int(rng.choice([-1, 1]))
+    distance, height = rng.uniform(1.5, 4.0), rng.uniform(2.5, 12)
+    wall = materials.facade(rng) if rng.random() < 0.6 else materials.material(rng, (0.3, 1.5))
+    paving = materials.pattern(rng, (0.4, 1.5), "tiles", "checker", "bricks", "mottled")
+    solids = [ground(paving if rng.random() < 0.6 else materials.grass(rng))]
+    solids.append(box((20, side * (distance + 0.3), 0), (60, 0.6, height), wall))
+    piers = np.arange(rng.uniform(-3, 1), 40, rng.uniform(3, 7)).tolist()
+    solids += [patch((x, side * distance, 0), (0.6, 0.3, height), wall) for x in piers]
+    if rng.random() < 0.5:
+        x, y = rng.uniform(8, 30), -side * rng.uniform(0, 10)
+        solids += things.house(rng, x, y, (8.0, 12.0, rng.uniform(3, 12)), yaw=rng.normal(0, 0.3))
+    edge = side * (distance - 0.6)
+    for x, y in _scattered(rng, 4, (2.5, 20), (min(-6, edge), max(6, edge)), 1.5, taken):
+        if side * y < distance:
+            solids.append(things.any_thing(rng, (x, y, 0), rng.uniform(0.25, 0.8)))
+    solids += _foreground(rng, (2, 8), (-1.2, 1.2), taken)
+    world = World(solids, *random_daylight(rng))
+    yaw = (10, 60) if side > 0 else (-60, -10)
+    return Location(world, (-3, 1), (-0.6, 0.6), (0.8, 3.0), yaw, (-18, 22), 0.4)
 
 
 def _things_on_a_floor(rng: Rng) -> Location:
     taken: list[tuple[float, float]] = []
     floor = materials.material(rng, (0.15, 0.9))
     solids = [ground(replace(floor, specular=0.05))]
-    if rng.random() < 0.6:
+    if rng.random() < 0.8:
         wall = materials.material(rng, (0.2, 0.9))
-        distance, height = rng.uniform(5, 10), rng.uniform(2.5, 8)
-        solids.append(box((distance, 0, 0), (0.3, 60, height), wall, yaw=rng.normal(0, 0.25)))
-    for x, y in _scattered(rng, int(rng.integers(14, 28)), (1.2, 8), (-4, 4), 0.55, taken):
-        size = rng.uniform(0.12, 0.45)
+        distance, height = rng.uniform(2.5, 7), rng.uniform(2, 8)
+        solids.append(box((distance, 0, 0), (0.3, 60, height), wall, yaw=rng.normal(0, 0.7)))
+    for x, y in _scattered(rng, int(rng.integers(6, 20)), (1.2, 8), (-4, 4), 0.8, taken):
+        size = rng.uniform(0.15, 0.6)
         thing = things.any_thing(rng, (x, y, 0), size)
         solids.append(thing)
         if rng.random() < 0.2 and thing.quadric is None:
             solids.append(things.any_thing(rng, (x, y, thing.position[2] + thing.high[2]), size * 0.6))
-    for x, y in _scattered(rng, 5, (1.5, 7), (-3, 3), 0.8, taken):
+    for x, y in _scattered(rng, 3, (1.5, 7), (-3, 3), 0.8, taken):
         lean = (x + rng.normal(0, 0.15), y + rng.normal(0, 0.15), rng.uniform(0.6, 1.8))
         radius = rng.uniform(0.006, 0.03)
         solids.append(cylinder((x, y, 0), lean, radius, materials.material(rng, (0.05, 0.3))))
     world = World(solids, *random_daylight(rng))
-    return Location(world, (-1, 0.6), (-2, 2), (0.4, 1.8), (-25, 25), (8, 30), 0.2)
+    return Location(world, (-1, 0.6), (-2, 2), (0.4, 1.8), (-35, 35), (-5, 45), 0.2)
 
 
 VARIED: dict[str, Callable[[Rng], Location]] = {
@@ -284,6 +327,7 @@ VARIED: dict[str, Callable[[Rng], Location]] = {
     "hall": _hall,
     "plaza": _plaza,
     "things on a floor": _things_on_a_floor,
+    "facade": _facade,
 }
 """Kind → maker of a random world, of the kinds that are drawn when none is asked for."""
 

@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import dpt.layers.small_hybrid  # noqa: F401 (registers a model)
 from dpt.layers.positions import PositionGrid
 from dpt.layers.same_padding import pad_for_even_sizes
 

@@ -295,7 +295,7 @@ def test_a_car_has_one_camera():
 
 
 def test_views_agree_in_depth_where_both_see_the_point():
-    first, second = synthetic.render_views(3, 2, 120, 160)
+    first, second = synthetic.render_views(4, 2, 120, 160)
     v, u = np.mgrid[0:120, 0:160]
     surface = ~first.sky
     pixels = np.stack([u[surface], v[surface], np.ones(surface.sum())])

@@ -105,7 +105,7 @@ def test_parameter_groups_split_backbone_and_decoder():
 
 def test_a_fresh_model_is_not_cut_off_by_its_last_relu():
     torch.manual_seed(0)
-    for name in ("dpt_tiny", "dpt_small"):
+    for name in ("dpt_tiny", "dpt_small", "dpt_hybrid_small"):
         output = dpt.create_model(name)(torch.randn(2, 3, 64, 64))
         assert (output > 0).float().mean() > 0.9
 

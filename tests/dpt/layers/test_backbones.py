@@ -135,15 +135,30 @@ def test_the_final_norm_is_applied_only_where_asked():
     ("eva02_tiny_patch14_224", (56, 84), (3, 6, 9, 12), "project"),
     ("vit_base_patch16_siglip_224", (64, 96), (3, 6, 9, 12), "ignore"),
     ("resnet18", (64, 96), ("R0", "R1", "R2", "R3"), "project"),
+    ("vit_hybrid_small", (64, 96), (1, 2, 3, 4), "project"),
 ])  # fmt: skip
 def test_any_timm_backbone_trains_without_dead_parameters(backbone, size, taps, readout):
     model = seeded(dpt.create_model, "dpt_tiny", backbone=backbone).train()
     assert (model.config.taps, model.config.readout) == (taps, readout)
-    assert model.mean == tuple(timm.get_pretrained_cfg(backbone).mean)
+    described = timm.get_pretrained_cfg(backbone)
+    assert model.mean == (tuple(described.mean) if described else (0.485, 0.456, 0.406))
     output = model(torch.randn(2, 3, *size))
     assert output.shape == (2, *size)
     output.square().mean().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_the_small_hybrid_is_tapped_at_four_strides():
+    model = seeded(dpt.create_model, "dpt_hybrid_small").train()
+    taps = model.backbone(torch.randn(2, 3, 64, 96))
+    # strides 4, 8, 16 and 16, as of DPT-Hybrid
+    shapes = [(2, 32, 16, 24), (2, 48, 8, 12), (2, 96, 4, 6), (2, 96, 4, 6)]
+    assert [tuple(tap.features.shape) for tap in taps] == shapes
+    assert sum(parameter.numel() for parameter in model.parameters()) < 1e6
+    model(torch.randn(2, 3, 64, 96)).square().mean().backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    with pytest.raises(RuntimeError, match="No pretrained weights"):
+        dpt.create_model("dpt_hybrid_small", pretrained=True)
 
 
 def test_a_backbone_without_readout_token_needs_ignore():

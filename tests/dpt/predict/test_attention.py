@@ -44,6 +44,11 @@ def test_shapes_layers_and_references(model):
     torch.testing.assert_close(corner[:, 0, 0], maps[:, 1, 1])
 
 
+def test_a_hybrid_has_maps_of_its_tapped_layers():
+    hybrid = dpt.create_model("dpt_hybrid_small").eval()
+    assert attention_maps(hybrid, torch.randn(1, 3, 64, 96)).shape == (1, 2, 2, 4, 6)
+
+
 def test_layers_that_do_not_exist_are_refused(model):
     with pytest.raises(ValueError, match="no layer 5; this backbone has 1 to 4"):
         attention_maps(model, torch.randn(1, 3, 64, 64), layers=(1, 5))
