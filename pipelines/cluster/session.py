@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import ray
 
+from pipelines.cluster.address import answers, require_answer
 from pipelines.cluster.ray_private import inside_submitted_job, running_cluster
 from pipelines.config import ConfigError
 
@@ -38,19 +39,34 @@ _STORAGE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "
 
 
 def connect() -> None:
-    """Connect this process to Ray; idempotent."""
+    """Connect this process to Ray; idempotent.
+
+    Raises:
+        ConfigError: if RAY_ADDRESS names no cluster that answers, or one of another version.
+    """
     if ray.is_initialized():
         return
-    # On a cluster's head node Ray finds the cluster without RAY_ADDRESS.
-    if not on_cluster() and (found := running_cluster()):
+    from ray.data import DataContext  # half a second, which those that need no Ray save
+
+    # On a cluster's head node Ray finds the cluster without RAY_ADDRESS; what it finds may be long gone.
+    if not on_cluster() and (found := running_cluster()) and answers(found):
         os.environ[ADDRESS] = found
     if not on_cluster():
         for name, value in _LOCAL_RAY.items():
             os.environ.setdefault(name, value)
-    from ray.data import DataContext  # half a second, which those that need no Ray save
-
+    elif os.environ[ADDRESS] not in ("auto", "local"):
+        require_answer(os.environ[ADDRESS])
     carried = carried_variables()
-    ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": carried} if carried else None)
+    address = None if on_cluster() else "local"
+    environment = {"env_vars": carried} if carried else None
+    try:
+        # What workers print is Ray's noise, and goes to log files; progress and errors come by themselves.
+        ray.init(address, runtime_env=environment, logging_level=logging.ERROR, log_to_driver=on_cluster())
+    except (RuntimeError, ConnectionError) as error:
+        if not on_cluster():
+            raise
+        said = " ".join(str(error).split())
+        raise ConfigError(f"RAY_ADDRESS={os.environ[ADDRESS]}: {said:.300}") from error
     DataContext.get_current().enable_progress_bars = False
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

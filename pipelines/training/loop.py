@@ -86,7 +86,8 @@ def run_rank(setup: Setup, board: Any) -> None:
         _TrainingProcess(setup, board, ranks).run()
     except UserError as error:
         ray.get(board.fail.remote(_reason(error)))
-        raise
+        if ranks.world_size > 1:  # the others would wait for this one for ever
+            raise RuntimeError(_reason(error)) from None
     finally:
         faulthandler.cancel_dump_traceback_later()
 

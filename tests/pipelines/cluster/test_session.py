@@ -38,15 +38,17 @@ def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch):
     assert session.carried_variables() == {}
 
 
-@pytest.mark.parametrize("running", ["10.0.0.1:6379", None])
+@pytest.mark.parametrize("running", ["10.0.0.1:6379", "127.0.0.1:9", None])
 def test_a_cluster_that_was_started_on_this_machine_is_found(running, monkeypatch):
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(ray, "init", lambda address, **options: started.append(options))
     monkeypatch.setattr("pipelines.cluster.session.running_cluster", lambda: running)
+    monkeypatch.setattr("pipelines.cluster.session.answers", lambda address: address.startswith("10."))
+    monkeypatch.setattr("pipelines.cluster.session.require_answer", print)
     monkeypatch.setenv("RAY_ADDRESS", "")
     session.connect()
-    assert session.on_cluster() == (running is not None)
+    assert session.on_cluster() == (running == "10.0.0.1:6379")
     assert len(started) == 1
 
 
