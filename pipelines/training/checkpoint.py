@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint import state_dict
 
 from datasets_prep.storage.sealed import sealed, unsealed
 from dpt.ema import MovingAverage
@@ -32,9 +31,6 @@ from dpt.weights.folder import CONFIG, WEIGHTS, save_safetensors
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
-
-_FULL = state_dict.StateDictOptions(full_state_dict=True)
-_FULL_ON_CPU = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class DamagedCheckpoint(ValueError):
@@ -94,14 +90,18 @@ def take_snapshot(
     The model may be wrapped for data parallelism. `model_config` and `state` are as in `Snapshot`.
     """
 
+    from torch.distributed.checkpoint import state_dict  # takes a second, after the first step
+
+    whole_on_cpu = state_dict.StateDictOptions(full_state_dict=True, cpu_offload=True)
+
     def weights() -> dict[str, Tensor]:
-        return _copied(state_dict.get_model_state_dict(model, options=_FULL_ON_CPU))
+        return _copied(state_dict.get_model_state_dict(model, options=whole_on_cpu))
 
     with average.swapped_in() if average else nullcontext():
         tensors = {WEIGHTS: weights()}
     if average:
         tensors[TRAINED_FILE] = weights()
-    whole: Any = state_dict.get_optimizer_state_dict(model, optimizer, options=_FULL_ON_CPU)
+    whole: Any = state_dict.get_optimizer_state_dict(model, optimizer, options=whole_on_cpu)
     moments = {f"{name}|{key}": v for name, one in whole.get("state", {}).items() for key, v in one.items()}
     tensors[OPTIMIZER_FILE] = _copied({name: torch.as_tensor(value) for name, value in moments.items()})
     return Snapshot(state, model_config, tensors)
@@ -169,22 +169,25 @@ def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
 ) -> None:
     """Load the verified checkpoint in a local `folder` into `model`, `optimizer` and, if kept, `average`."""
-    _load(model, folder / WEIGHTS)
+    from torch.distributed.checkpoint import state_dict
+
+    whole = state_dict.StateDictOptions(full_state_dict=True)
+
+    def load(name: str) -> None:
+        state_dict.set_model_state_dict(model, dict(load_file(folder / name)), options=whole)
+
+    load(WEIGHTS)
     if average:
         average.restart()
-        _load(model, folder / TRAINED_FILE)
+        load(TRAINED_FILE)
     moments: dict[str, Any] = {}
     for key, value in load_file(folder / OPTIMIZER_FILE).items():
         name, moment = key.rsplit("|", 1)
         moments.setdefault(name, {})[moment] = value
-    whole = state_dict.get_optimizer_state_dict(model, optimizer, options=_FULL)
-    state_dict.set_optimizer_state_dict(model, optimizer, {**whole, "state": moments}, options=_FULL)
+    kept_by: dict[str, Any] = state_dict.get_optimizer_state_dict(model, optimizer, options=whole)
+    state_dict.set_optimizer_state_dict(model, optimizer, {**kept_by, "state": moments}, options=whole)
     # In the parameters' own memory format: fused optimisers read both as rows of numbers.
     for parameter, kept in optimizer.state.items():
         for moment, value in kept.items():
             if value.shape == parameter.shape and value.stride() != parameter.stride():
                 kept[moment] = torch.empty_like(parameter).copy_(value)
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    state_dict.set_model_state_dict(model, dict(load_file(path)), options=_FULL)

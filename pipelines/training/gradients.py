@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
@@ -34,7 +33,7 @@ from dpt.sketch import Sketch
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.base import Task
-from pipelines.training.parallel import is_synchronised
+from pipelines.training.parallel import is_sharded, is_synchronised
 from pipelines.training.ranks import Ranks
 
 _ALL_RANKS = -1
@@ -66,7 +65,7 @@ class Gradients:
         self._config, self._datasets, self._ranks = config, datasets, ranks
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
-        self._sharded = isinstance(parallel, FSDPModule)
+        self._sharded = is_sharded(parallel)
         self._lockstep = ranks.world_size > 1 and (
             self._sharded or any(map(is_synchronised, model.modules()))
         )
@@ -130,8 +129,9 @@ class Gradients:
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
         """Let ranks exchange gradients once a step, in its last micro-batch."""
-        if isinstance(self._parallel, FSDPModule):
-            self._parallel.set_requires_gradient_sync(last)
+        if self._sharded:
+            sharded: Any = self._parallel
+            sharded.set_requires_gradient_sync(last)
         elif isinstance(self._parallel, DistributedDataParallel) and not last:
             return self._parallel.no_sync()
         return nullcontext()

@@ -7,6 +7,7 @@ models, `CpuSyncBatchNorm` does the same, so that a run's curve does not depend 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import torch.distributed
 from ray.train.torch import prepare_model
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
 
 import dpt
 from pipelines.training.ranks import Ranks
@@ -43,6 +43,8 @@ def share_model(model: dpt.DPT, parallel: str, ranks: Ranks) -> nn.Module:
 
 def shard_model(model: dpt.DPT) -> None:
     """Leave each rank its shard of every parameter of `model`; the backbone is gathered by blocks."""
+    from torch.distributed.fsdp import fully_shard  # takes a second, which other runs save
+
     for module in model.backbone.modules():
         if isinstance(module, nn.ModuleList):
             for block in module:
@@ -50,10 +52,16 @@ def shard_model(model: dpt.DPT) -> None:
     fully_shard(model)
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether `module` was sharded by FSDP2, which is imported only then."""
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(module, fsdp.FSDPModule)
+
+
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
     """Inside the block every rank holds all parameters of `model` and may run it without the others."""
-    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    sharded: list[Any] = [module for module in model.modules() if is_sharded(module)]
     for module in sharded:
         module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
