@@ -91,7 +91,7 @@ def _pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
     calls = [node for node in graph.nodes if node.op == "call_module"]
     called = [str(node.target) for node in calls]
     for node, norm in zip(calls, called, strict=True):
-        before = node.args[0] if node.args else None
+        before: Any = node.args[0] if node.args else None
         if before not in calls or len(before.users) != 1:
             continue
         convolution = str(before.target)
@@ -111,8 +111,9 @@ def _fold_batch_norm(module: nn.Module, convolution: str, norm: str) -> None:
     assert isinstance(before, nn.Conv2d)
     assert isinstance(after, nn.BatchNorm2d)
     statistics = (after.running_mean, after.running_var, after.eps, after.weight, after.bias)
-    parts: tuple[Any, ...] = (before.weight, before.bias, *statistics)
-    folded = fuse_conv_bn_weights(*(p.double() if isinstance(p, Tensor) else p for p in parts))
+    parts: list[Any] = [before.weight, before.bias, *statistics]
+    exact: list[Any] = [part.double() if isinstance(part, Tensor) else part for part in parts]
+    folded = fuse_conv_bn_weights(*exact)
     before.weight, before.bias = (nn.Parameter(part.to(before.weight.dtype)) for part in folded)
     rest = nn.Sequential(after.drop, after.act) if isinstance(after, BatchNormAct2d) else nn.Identity()
     module.set_submodule(norm, rest.eval())

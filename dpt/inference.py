@@ -38,8 +38,9 @@ class FastDPT(DPT):
 
     Batch norms, LayerScale and weight standardisation are folded (`dpt.folding`), and weights are of one
     precision, except the depth head's last convolution, which is at least float32: bfloat16 has 128 levels
-    per factor of two, visible steps in depth maps. On GPUs the layout is channels-last, shapes that repeat
-    run as CUDA graphs, and float32 is multiplied with TF32, whose factors have 10 bits, unless `exact`.
+    per factor of two, visible steps in depth maps. The layout is channels-last, which convolutions prefer on
+    CPUs too. On GPUs shapes that repeat run as CUDA graphs, and float32 is multiplied with TF32, whose
+    factors have 10 bits, unless `exact`.
 
     Args:
         model: in any mode, on any device; copied.
@@ -61,10 +62,8 @@ class FastDPT(DPT):
         copied = copy.deepcopy(model).eval().requires_grad_(False).to(least_float32)
         self.__dict__.update(copied.__dict__)
         fold(self)
-        self.to(device, dtype)
+        self.to(device, dtype).to(memory_format=torch.channels_last)
         on_gpu = torch.device(device).type == "cuda"
-        if on_gpu:
-            self.to(memory_format=torch.channels_last)
         if isinstance(self.head, DepthHead):
             self.head.conv3.to(least_float32)
         self.exact = exact
