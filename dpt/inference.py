@@ -10,7 +10,8 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
@@ -67,6 +68,8 @@ class FastDPT(DPT):
         if isinstance(self.head, DepthHead):
             self.head.conv3.to(least_float32)
         self.exact = exact
+        # The threads of a server share the memory of graphs.
+        self._alone: AbstractContextManager[Any] = Lock() if on_gpu else nullcontext()
         self._pool = torch.cuda.graph_pool_handle() if on_gpu else None
         self._run: Network = Graphs(self._record, self.eager) if on_gpu else self.eager
 
@@ -75,7 +78,7 @@ class FastDPT(DPT):
         """As `DPT.forward`, of `images` in any floating point precision; tensors are of inference mode."""
         images = images.to(next(self.parameters()).dtype)
         parts = images.chunk(math.ceil(len(images) / self.most_images(*images.shape[-2:])))
-        with tf32(not self.exact):
+        with self._alone, tf32(not self.exact):
             outputs = [self._run(part) for part in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
