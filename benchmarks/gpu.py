@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from gpu_bench import Bench, reason
-from gpu_commands import COMPILED, END_TO_END, compiled, end_to_end
+from gpu_commands import COMPILED, END_TO_END, FOLDERS, compiled, end_to_end, folders
 from gpu_inference import INFERENCE, main_inference, other_inference
 from gpu_training import SECTIONS, STEP, Row, main_steps, other_steps, sections
 
@@ -77,6 +77,7 @@ PARTS = (
     Part("training-others", STEP, other_steps, in_tiny=False),
     Part("inference-others", INFERENCE, other_inference, in_tiny=False),
     Part("end-to-end", END_TO_END, end_to_end, in_tiny=False),
+    Part("folders", FOLDERS, folders, in_tiny=False),
     Part("compiled", COMPILED, compiled, in_tiny=False),
 )
 

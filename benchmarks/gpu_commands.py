@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from gpu_training import AVERAGE, Row
 
 HERE = Path(__file__).resolve().parent
 END_TO_END = ("seconds", "to the first step", "last line")
+FOLDERS = ("images/s", "the network, before and after", "share")
 COMPILED = ("ms", "images/s", "of the matrix rate", "compiling")
 _GRACE = 5
 """Seconds in which a process that must end may end by itself; as many are kept for what follows."""
@@ -59,6 +61,31 @@ def command_cells(bench: Bench, words: Sequence[str], folder: Path) -> list[str]
     steps = [line for line in said if line.startswith("step ")]
     last = (steps or said or [""])[-1].replace("|", "/")
     return [f"{lines[-1][0]:.1f}", first, last[:110]]
+
+
+def folders(bench: Bench) -> Iterator[Row]:
+    """`dpt predict FOLDER` beside the bare network, by `benchmarks/predict.py`."""
+    for name in bench.chosen("dpt_large", "dpt_hybrid"):
+        for dtype in ("bfloat16", "float32"):
+            yield f"{name}, {dtype}", lambda name=name, dtype=dtype: folder_cells(bench, name, dtype)
+
+
+def folder_cells(bench: Bench, name: str, dtype: str) -> list[str]:
+    """Cells of the columns `FOLDERS` for the model `name` in the precision `dtype`."""
+    images, batch = (12, 2) if bench.tiny else (1024, 32)
+    given = {
+        "model": name,
+        "dtype": dtype,
+        "device": bench.device.type,
+        "images": images,
+        "batch-size": batch,
+    }
+    words = [f"--{key}={value}" for key, value in given.items()]
+    command = [sys.executable, str(HERE / "predict.py"), "--rounds=1", *words]
+    lines = run(command, bench.left - 2 * _GRACE, HERE.parent)
+    (line,) = (line for _, line in lines if line.startswith("dpt predict "))
+    rate, before, after, share = re.findall(r"\d+\.\d+", line)
+    return [rate, f"{before}, {after}", share]
 
 
 def compiled(bench: Bench) -> Iterator[Row]:

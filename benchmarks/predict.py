@@ -27,7 +27,10 @@ from pipelines.config import PredictConfig
 from pipelines.predict import predict
 from pipelines.training.report import wait_for
 
-_SCENES = 8
+SECONDS = 2.0
+"""For which the network is measured each time."""
+
+SCENES = 8
 """That are rendered; the photos are copies of them."""
 
 
@@ -67,14 +70,14 @@ def main() -> None:
 def write_photos(folder: Path, count: int) -> None:
     """Write `count` JPEG files of rendered scenes to a new `folder`."""
     folder.mkdir()
-    scenes = [render_scene(seed, 480, 640).image[..., ::-1] for seed in range(_SCENES)]
+    scenes = [render_scene(seed, 480, 640).image[..., ::-1] for seed in range(SCENES)]
     for number in range(count):
-        cv2.imwrite(str(folder / f"{number:05}.jpg"), scenes[number % _SCENES])
+        cv2.imwrite(str(folder / f"{number:05}.jpg"), scenes[number % SCENES])
 
 
 @torch.inference_mode()
 def limit(settings: PredictConfig, network: dpt.DPT) -> float:
-    """Images per second of the `network` alone, of the photos' size in it, for about two seconds."""
+    """Images per second of the `network` alone, of the photos' size in it."""
     fast = dpt.FastDPT(network, settings.device, getattr(torch, settings.dtype))
     height, width = network_size(480, 640, network.config.side, network.config.resize_rule)
     pixels = torch.rand((settings.batch_size, 3, height, width), device=settings.device)
@@ -82,7 +85,7 @@ def limit(settings: PredictConfig, network: dpt.DPT) -> float:
         fast(pixels)
     wait_for(pixels.device)
     count, start = 0, time.perf_counter()
-    while count < 2 or (time.perf_counter() - start < 2 and count < 200):
+    while count < 2 or time.perf_counter() - start < SECONDS:
         fast(pixels)
         count += 1
         if not count % 10:

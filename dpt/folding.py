@@ -111,7 +111,7 @@ def _fold_batch_norm(module: nn.Module, convolution: str, norm: str) -> None:
     assert isinstance(before, nn.Conv2d)
     assert isinstance(after, nn.BatchNorm2d)
     statistics = (after.running_mean, after.running_var, after.eps, after.weight, after.bias)
-    parts: tuple[Any, ...] = (before.weight, before.bias, *statistics)
+    parts: list[Any] = [before.weight, before.bias, *statistics]
     exact: list[Any] = [part.double() if isinstance(part, Tensor) else part for part in parts]
     folded = fuse_conv_bn_weights(*exact)
     before.weight, before.bias = (nn.Parameter(part.to(before.weight.dtype)) for part in folded)

@@ -10,7 +10,8 @@ import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
@@ -38,8 +39,9 @@ class FastDPT(DPT):
 
     Batch norms, LayerScale and weight standardisation are folded (`dpt.folding`), and weights are of one
     precision, except the depth head's last convolution, which is at least float32: bfloat16 has 128 levels
-    per factor of two, visible steps in depth maps. On GPUs the layout is channels-last, shapes that repeat
-    run as CUDA graphs, and float32 is multiplied with TF32, whose factors have 10 bits, unless `exact`.
+    per factor of two, visible steps in depth maps. The layout is channels-last, which convolutions prefer on
+    CPUs too. On GPUs shapes that repeat run as CUDA graphs, and float32 is multiplied with TF32, whose
+    factors have 10 bits, unless `exact`.
 
     Args:
         model: in any mode, on any device; copied.
@@ -61,13 +63,13 @@ class FastDPT(DPT):
         copied = copy.deepcopy(model).eval().requires_grad_(False).to(least_float32)
         self.__dict__.update(copied.__dict__)
         fold(self)
-        self.to(device, dtype)
+        self.to(device, dtype).to(memory_format=torch.channels_last)
         on_gpu = torch.device(device).type == "cuda"
-        if on_gpu:
-            self.to(memory_format=torch.channels_last)
         if isinstance(self.head, DepthHead):
             self.head.conv3.to(least_float32)
         self.exact = exact
+        # The threads of a server share the memory of graphs.
+        self._alone: AbstractContextManager[Any] = Lock() if on_gpu else nullcontext()
         self._pool = torch.cuda.graph_pool_handle() if on_gpu else None
         self._run: Network = Graphs(self._record, self.eager) if on_gpu else self.eager
 
@@ -76,7 +78,7 @@ class FastDPT(DPT):
         """As `DPT.forward`, of `images` in any floating point precision; tensors are of inference mode."""
         images = images.to(next(self.parameters()).dtype)
         parts = images.chunk(math.ceil(len(images) / self.most_images(*images.shape[-2:])))
-        with tf32(not self.exact):
+        with self._alone, tf32(not self.exact):
             outputs = [self._run(part) for part in parts]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 

@@ -3,6 +3,8 @@
 import re
 import sys
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from tests.support.paths import REPOSITORY
 
 MODULES = ("gpu", "gpu_bench", "gpu_commands", "gpu_compiled", "gpu_inference", "gpu_kernels", "gpu_training")
+MODULES += ("predict",)
 
 
 @pytest.fixture
@@ -148,6 +151,26 @@ def test_a_command_that_fails_or_takes_too_long_says_how(gpu, tmp_path):
     with pytest.raises(RuntimeError, match=re.escape("ended after 0 s")):
         gpu.gpu_commands.run([sys.executable, "-c", "import time; time.sleep(60)"], 0.3, tmp_path)
     assert time.monotonic() - start < 20
+
+
+def test_a_folder_is_predicted_beside_the_bare_network(gpu, bench, monkeypatch):
+    """The script in this process, on the tiny model; what it prints is read as the table's cells."""
+
+    def run(command, *rest):
+        monkeypatch.setattr(sys, "argv", command[1:])
+        printed = StringIO()
+        with redirect_stdout(printed):
+            gpu.predict.main()
+        return [(0.0, line) for line in printed.getvalue().splitlines()]
+
+    monkeypatch.setattr(gpu.gpu_commands, "run", run)
+    monkeypatch.setattr(gpu.predict, "SECONDS", 0.05)
+    monkeypatch.setattr(gpu.predict, "SCENES", 1)
+    titles, calls = zip(*gpu.gpu_commands.folders(bench), strict=True)
+    assert titles == ("dpt_tiny, bfloat16", "dpt_tiny, float32")
+    rate, limits, share = calls[1]()
+    before, after = map(float, limits.split(", "))
+    assert float(share) == pytest.approx(2 * float(rate) / (before + after), abs=0.02)
 
 
 def test_every_command_of_the_whole_way_parses(gpu, bench, monkeypatch):

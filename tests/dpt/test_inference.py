@@ -3,6 +3,8 @@
 import copy
 import functools
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -255,6 +257,32 @@ def test_what_cannot_be_recorded_is_computed_and_said_once():
         graphs(torch.zeros(3))
     graphs(torch.zeros(3))
     assert said == ["eager 3"] * 3
+
+
+def test_a_recording_copies_its_argument_and_its_result(monkeypatch):
+    """With a graph that repeats, as CUDA's do, its arithmetic on the same memory."""
+    done, memory = [], []
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        done.append("call")
+        memory.append((x, 2 * x))
+        return memory[-1][1]
+
+    class Graph:
+        def replay(self) -> None:
+            argument, result = memory[-1]
+            torch.mul(argument, 2, out=result)
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {"Stream": lambda device: stream, "current_stream": lambda: stream, "CUDAGraph": Graph}
+    fakes |= {"stream": lambda stream: nullcontext(), "graph": lambda graph, **named: nullcontext()}
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    images = torch.ones(3)
+    replay = inference.recorded(call, images, lambda: done.append("held"))
+    first, second = replay(images), replay(torch.full((3,), 5.0))
+    assert done == ["call", "held", "call"]
+    assert (images.tolist(), first.tolist(), second.tolist()) == ([1] * 3, [2] * 3, [10] * 3)
 
 
 def test_tf32_is_on_in_the_context_only():

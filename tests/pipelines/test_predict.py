@@ -14,7 +14,7 @@ from dpt.predict.classes import predict_classes
 from dpt.predict.depth import Launched, launch, predict_inverse_depth
 from pipelines.cluster.device import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig
-from pipelines.predict import BadImage, BadPrediction, predict, predict_one, read_image
+from pipelines.predict import BadImage, BadPrediction, Predictor, predict, predict_one, read_image
 from pipelines.prediction.inputs import AmbiguousOutputs, Input
 from pipelines.prediction.video import Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
@@ -141,6 +141,15 @@ def test_attention_figures_have_a_row_a_token_and_a_column_a_layer(model, tmp_pa
         sizes[len(layers), len(references)] = figure.shape[:2]
     assert sizes[3, 2][0] == sizes[1, 2][0] == 2 * sizes[1, 1][0]
     assert sizes[3, 1][1] == sizes[3, 2][1] == 2 * sizes[1, 1][1]
+
+
+@pytest.mark.parametrize(("given", "dtype", "exact"), [
+    ({}, torch.float32, False), ({"exact": True, "dtype": "bfloat16"}, torch.bfloat16, True),
+])  # fmt: skip
+def test_precision_is_as_asked_for(model, given, dtype, exact):
+    predictor = Predictor(PredictConfig.model_validate(given), model)
+    assert isinstance(predictor.model, dpt.FastDPT)
+    assert (next(predictor.model.parameters()).dtype, predictor.model.exact) == (dtype, exact)
 
 
 @pytest.mark.parametrize(("settings", "message"), [

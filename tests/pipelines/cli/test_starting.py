@@ -46,15 +46,18 @@ def test_the_compiler_works_when_it_is_used():
 
 
 def test_one_worker_on_a_machine_without_ray_is_this_process(monkeypatch):
-    def job(model: dpt.DPT, rank: int, count: int) -> tuple[str, int, int, int]:
-        return type(model).__name__, rank, count, os.getpid()
+    def job(model: dpt.DPT, rank: int, count: int) -> tuple[bool, int, int, int]:
+        assert isinstance(model, dpt.FastDPT)
+        return model.exact, rank, count, os.getpid()
 
     monkeypatch.setattr(workers.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(workers, "running_cluster", lambda: None)
     monkeypatch.setattr(workers, "connect", lambda: 1 / 0)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     model = dpt.create_model("dpt_tiny")
-    assert workers.on_workers(job, model, 1, "cpu") == [("FastDPT", 0, 1, os.getpid())]
+    for exact in (False, True):
+        found = workers.on_workers(job, model, 1, "cpu", exact=exact)
+        assert found == [(exact, 0, 1, os.getpid())]
     with pytest.raises(ZeroDivisionError):
         workers.on_workers(job, model, 2, "cpu")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
