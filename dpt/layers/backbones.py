@@ -265,10 +265,13 @@ def natural_choices(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         taps: tuple[TapName, ...] = tuple(layers * quarter // 4 for quarter in (1, 2, 3, 4))
         if not layers:
             taps = ("R0", "R1", "R2", "R3")
-        backbone = create_backbone(name, taps, arguments=arguments)
-        any_size(backbone, name)
+        readout = getattr(network, "cls_token", None) is not None
+        if len(set(taps)) == 4:  # else of so few layers that taps must be given
+            backbone = create_backbone(name, taps, arguments=arguments)
+            any_size(backbone, name)
+            readout = backbone.readout_tokens > 0
     choices = {key: network.pretrained_cfg[key] for key in ("mean", "std") if network.pretrained_cfg.get(key)}
-    if layers and not backbone.readout_tokens:
+    if layers and not readout:
         choices["readout"] = "ignore"
     return {**choices, "taps": taps}
 
