@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dpt.layers.backbones import TapName
+from dpt.layers.networks import check_arguments
 from dpt.layers.reassemble import READOUTS
 from dpt.layers.same_padding import STANDARDISATIONS
 
 HALF = (0.5, 0.5, 0.5)
+LARGEST = {"channels": 8192, "features": 8192, "classes": 65_536, "image_size": 16_384}
+"""Sizes that a config may ask for, checked before anything is built of it."""
+
 OUTPUT_RESIZES = ("bicubic", "bilinear", "bilinear_aligned")
 
 
@@ -25,7 +29,7 @@ class ModelConfig:
 
     Attributes:
         backbone: timm name with weight tag.
-        backbone_arguments: further arguments of the timm model, e.g. its depth.
+        backbone_arguments: further arguments of the timm model, e.g. its depth; of `networks.ARGUMENTS`.
         taps: four tapped layers in network order: layer numbers counted from 1, or stages ``"R0"``, ``"R1"``.
         readout: ``"project"``, ``"add"`` or ``"ignore"`` (Table 7).
         channels: channels of the four reassembled maps before the decoder; of a convolutional tap, its own.
@@ -93,6 +97,11 @@ class ModelConfig:
         check_choice("position_interpolation", self.position_interpolation, ("bilinear", "bicubic"))
         check_choice("weight_standardisation", self.weight_standardisation, STANDARDISATIONS)
         check_choice("output_resize", self.output_resize, OUTPUT_RESIZES)
+        check_arguments(self.backbone_arguments)
+        for name, most in LARGEST.items():
+            value = getattr(self, name)
+            if not all(0 < entry <= most for entry in (value if isinstance(value, tuple) else (value,))):
+                raise ValueError(f"{name}: {value}, expected from 1 to {most}")
         if len(self.channels) != 4:
             raise ValueError(f"channels: expected four numbers, one per stage, not {self.channels}")
         if self.class_names and len(self.class_names) != self.classes:

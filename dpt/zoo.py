@@ -44,6 +44,14 @@ _MIDAS_V21 = dataclasses.replace(
     _RESNEXT101, fusion="midas", head_align_corners=False, resize_rule="upper_bound"
 )
 
+_BEIT_LARGE = ModelConfig(
+    "beit_large_patch16_512.in22k_ft_in22k_in1k", (6, 12, 18, 24), _LARGE_CHANNELS, image_size=512
+)
+_BEIT_LARGE_384 = dataclasses.replace(
+    _BEIT_LARGE, backbone="beit_large_patch16_384.in22k_ft_in22k_in1k", image_size=384
+)
+_BEIT_BASE = ModelConfig("beit_base_patch16_384.in22k_ft_in22k_in1k", _QUARTERS, _BASE_CHANNELS)
+
 _LARGE_ADE20K, _HYBRID_ADE20K = (dataclasses.replace(config, **_ADE20K) for config in (_LARGE, _HYBRID))
 
 # Scale and shift are those of the released fine-tuned models: metric inverse depth in 1/m.
@@ -121,6 +129,9 @@ MODELS: dict[str, ModelCard] = {
     "dpt_resnet50": ModelCard(_RESNET50, BSD, "ResNet-50 backbone (Table 8)"),
     "dpt_resnext101_wsl": ModelCard(_RESNEXT101, NON_COMMERCIAL, "ResNeXt-101-WSL backbone (Table 8)"),
     "midas_v21": ModelCard(_MIDAS_V21, MIT, "the fully convolutional MiDaS v2.1 (Table 9)"),
+    "dpt_beit_large_512": ModelCard(_BEIT_LARGE, MIT, "MiDaS 3.1, BEiT-Large at 512 pixels"),
+    "dpt_beit_large_384": ModelCard(_BEIT_LARGE_384, MIT, "MiDaS 3.1, BEiT-Large at 384 pixels"),
+    "dpt_beit_base_384": ModelCard(_BEIT_BASE, MIT, "MiDaS 3.1, BEiT-Base at 384 pixels"),
     "depth_anything_small": ModelCard(_V1_SMALL, APACHE, "Depth Anything V1, ViT-S"),
     "depth_anything_base": ModelCard(_V1_BASE, APACHE, "Depth Anything V1, ViT-B"),
     "depth_anything_large": ModelCard(_V1_LARGE, APACHE, "Depth Anything V1, ViT-L"),

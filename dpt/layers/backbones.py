@@ -1,9 +1,9 @@
 """Backbones: any network that turns an image into four tapped feature maps.
 
 A tap is named as in the paper: an integer ``l`` is the output of the l-th transformer layer, counted from 1
-(section 3), and ``"R0"``, ``"R1"``, ... are the stages of a convolutional network (supplement A), either the
-whole backbone (ResNet) or the embedding network of a hybrid. All later layers see four `Tap`s, whatever the
-backbone.
+(section 3), and ``"R0"``, ``"R1"``, ... are stages of a network that halves its resolution from one to the
+next (supplement A), either the whole backbone (ResNet, ConvNeXt, Swin) or the embedding network of a hybrid.
+All later layers see four `Tap`s, whatever the backbone.
 
 All networks come from timm, pruned to what the taps need: no classifier, no layer after the last tap, and no
 final norm if the taps are taken before it. So every parameter takes part in every forward pass and
@@ -11,15 +11,18 @@ DistributedDataParallel needs no search for unused ones.
 """
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
-import timm
 import torch
+from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import dpt.layers.small_hybrid  # noqa: F401 (registers a model)
+from dpt.layers.beit import BeitLayers
+from dpt.layers.networks import STRIDES, any_size, build, channels_last, fit_to, known, reductions
 from dpt.layers.positions import PositionGrid
 from dpt.layers.same_padding import pad_for_even_sizes
 
@@ -64,7 +67,7 @@ class ViTBackbone(nn.Module):
         self.stages = [int(tap[1:]) for tap in taps if isinstance(tap, str)]
         self.layers = [tap for tap in taps if isinstance(tap, int)]
         embedding = getattr(vit.patch_embed, "backbone", None)
-        stage_channels = [info["num_chs"] for info in embedding.feature_info[1:]] if embedding else []
+        stage_channels = [info["num_chs"] for info in getattr(embedding, "feature_info", [])[1:]]
         _check_taps(taps, layers=len(vit.blocks), stages=len(getattr(embedding, "stages", ())))
         if embedding is not None:
             pad_for_even_sizes(embedding, standardisation)
@@ -72,6 +75,7 @@ class ViTBackbone(nn.Module):
         self.prefix_tokens = vit.num_prefix_tokens
         self.readout_tokens = int(vit.cls_token is not None) + hasattr(vit, "dist_token")
         self.patch_size = vit.patch_embed.feat_ratio()
+        self.strides = [STRIDES[stage] for stage in self.stages] + [self.patch_size] * len(self.layers)
         self.position_grid = PositionGrid(vit.patch_embed.grid_size, interpolation)
         self.checkpointing = False
         vit.prune_intermediate_layers([layer - 1 for layer in self.layers], prune_norm=not final_norm)
@@ -145,22 +149,52 @@ class ViTBackbone(nn.Module):
         return module(x)
 
 
+class BeitBackbone(nn.Module):
+    """A timm `Beit`; `vit`, `taps` and `final_norm` are those of `ViTBackbone`, without stages."""
+
+    prefix_tokens = 1
+    readout_tokens = 1
+
+    def __init__(self, vit: Any, taps: Sequence[TapName], final_norm: bool):
+        super().__init__()
+        _check_taps(taps, layers=len(vit.blocks), stages=0)
+        self.channels = [vit.embed_dim] * len(taps)
+        self.patch_size = vit.patch_embed.patch_size[0]
+        self.strides = [self.patch_size] * len(taps)
+        self.beit = BeitLayers(vit, [int(tap) for tap in taps], final_norm)
+
+    def set_checkpointing(self, enable: bool) -> None:
+        """`enable` recomputing layers in the backward pass."""
+        self.beit.checkpointing = enable
+
+    def forward(self, images: Tensor) -> list[Tap]:
+        """`images` (B, 3, H, W) -> four taps (B, C, H/p, W/p) in network order."""
+        grid = [side // self.patch_size for side in images.shape[2:]]
+        return [
+            Tap(tokens[:, 1:].transpose(1, 2).unflatten(2, grid), tokens[:, :1])
+            for tokens in self.beit(images)
+        ]
+
+
 class IntermediatesBackbone(nn.Module):
-    """Any other timm transformer with `forward_intermediates` (rotary embeddings: EVA, DINOv3, ...).
+    """Any other timm network of layers with `forward_intermediates` (EVA, DINOv3, NaFlexViT, XCiT, ...).
 
     `vit`, `taps` and `final_norm` are those of `ViTBackbone`, without stages.
     """
 
     def __init__(self, vit: Any, taps: Sequence[TapName], final_norm: bool):
         super().__init__()
-        _check_taps(taps, layers=len(vit.blocks), stages=0)
+        strides = reductions(vit)
+        _check_taps(taps, layers=len(strides), stages=0)
         self.indices = [int(tap) - 1 for tap in taps]
-        self.channels = [vit.embed_dim] * len(taps)
-        self.prefix_tokens = vit.num_prefix_tokens
-        self.readout_tokens = int(getattr(vit, "cls_token", None) is not None)
-        self.patch_size = vit.patch_embed.feat_ratio()
+        self.channels = [vit.feature_info[index]["num_chs"] for index in self.indices]
+        self.patch_size = strides[0]
+        self.strides = [self.patch_size] * len(taps)
+        with_prefix = "return_prefix_tokens" in signature(vit.forward_intermediates).parameters
+        self.prefix_tokens = getattr(vit, "num_prefix_tokens", 0) if with_prefix else 0
+        self.readout_tokens = int(self.prefix_tokens and getattr(vit, "cls_token", None) is not None)
         self.final_norm = final_norm
-        vit.prune_intermediate_layers(self.indices, prune_norm=not final_norm)
+        vit.prune_intermediate_layers(self.indices, prune_norm=not final_norm, prune_head=True)
         self.vit: Any = vit
 
     def set_checkpointing(self, enable: bool) -> None:
@@ -169,15 +203,21 @@ class IntermediatesBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tap]:
         """`images` (B, 3, H, W) -> four taps (B, C, H/p, W/p) in network order."""
-        wanted = {"indices": self.indices, "norm": self.final_norm, "intermediates_only": True}
+        wanted: dict[str, Any] = {
+            "indices": self.indices,
+            "norm": self.final_norm,
+            "intermediates_only": True,
+        }
+        if not self.prefix_tokens:
+            return [Tap(tap, None) for tap in self.vit.forward_intermediates(images, **wanted)]
         taps = self.vit.forward_intermediates(images, return_prefix_tokens=True, **wanted)
-        return [Tap(*tap) if self.prefix_tokens else Tap(tap, None) for tap in taps]
+        return [Tap(*tap) for tap in taps]
 
 
-class ConvolutionalBackbone(nn.Module):
-    """A timm convolutional `network`, tapped after its stages at strides 4, 8, 16 and 32.
+class StagedBackbone(nn.Module):
+    """A timm `network` of stages, convolutional or of windows, tapped at strides 4, 8, 16 and 32.
 
-    `taps` must be R0, R1, R2, R3; ValueError for others, or for a network with other strides.
+    `taps` must be R0, R1, R2, R3; ValueError for others.
     """
 
     prefix_tokens = 0
@@ -185,43 +225,56 @@ class ConvolutionalBackbone(nn.Module):
     patch_size = 16
     """Nominal: the network needs multiples of 32 pixels, like a transformer with patches of 16."""
 
+    strides = STRIDES
+
     def __init__(self, network: Any, taps: Sequence[TapName]):
         super().__init__()
         if list(taps) != ["R0", "R1", "R2", "R3"]:
-            raise ValueError(f"taps of a convolutional backbone are R0, R1, R2, R3, not {list(taps)}")
-        strides = network.feature_info.reduction()
-        if strides != [4, 8, 16, 32]:
-            raise ValueError(f"backbone: expected stages at strides 4, 8, 16 and 32, not {strides}")
+            raise ValueError(f"taps of a backbone of stages are R0, R1, R2, R3, not {list(taps)}")
         self.channels: list[int] = network.feature_info.channels()
         self.cnn: Any = network
 
     def set_checkpointing(self, enable: bool) -> None:
         """`enable` recomputing stages in the backward pass."""
-        self.cnn.set_grad_checkpointing(enable)
+        getattr(self.cnn, "model", self.cnn).set_grad_checkpointing(enable)
 
     def forward(self, images: Tensor) -> list[Tap]:
         """`images` (B, 3, H, W) -> the four stages (B, C, H/s, W/s) at strides s of 4, 8, 16 and 32."""
-        return [Tap(stage, None) for stage in self.cnn(images)]
+        fit_to(self.cnn, images.shape[2:])
+        stages = self.cnn(images)
+        if channels_last(self.cnn):
+            stages = [stage.permute(0, 3, 1, 2).contiguous() for stage in stages]
+        return [Tap(stage, None) for stage in stages]
 
 
-Backbone = ViTBackbone | IntermediatesBackbone | ConvolutionalBackbone
+Backbone = ViTBackbone | BeitBackbone | IntermediatesBackbone | StagedBackbone
 
 
 def natural_choices(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Default settings of `ModelConfig` for the timm model `name`, built with `arguments`.
 
     Taps at every quarter of a transformer's layers, as the paper has them for ViT-Base, or the four stages of
-    a convolutional network; no readout without a class token; the normalisation it was trained with.
+    a network of stages; no readout without a class token; the normalisation it was trained with.
+
+    Raises:
+        ValueError: if that is not a backbone, with the reason: by its strides, or because it does not take
+            images of any size.
     """
     with torch.device("meta"):
-        network: Any = timm.create_model(_known(name), **arguments)
+        network = build(known(name), False, arguments, stages=False)
+        layers = len(strides) if len(set(strides := reductions(network))) == 1 else 0
+        taps: tuple[TapName, ...] = tuple(layers * quarter // 4 for quarter in (1, 2, 3, 4))
+        if not layers:
+            taps = ("R0", "R1", "R2", "R3")
+        readout = getattr(network, "cls_token", None) is not None
+        if len(set(taps)) == 4:  # else of so few layers that taps must be given
+            backbone = create_backbone(name, taps, arguments=arguments)
+            any_size(backbone, name)
+            readout = backbone.readout_tokens > 0
     choices = {key: network.pretrained_cfg[key] for key in ("mean", "std") if network.pretrained_cfg.get(key)}
-    if not hasattr(network, "num_prefix_tokens"):
-        return {**choices, "taps": ("R0", "R1", "R2", "R3")}
-    if getattr(network, "cls_token", None) is None:
+    if layers and not readout:
         choices["readout"] = "ignore"
-    layers = len(network.blocks)
-    return {**choices, "taps": tuple(layers * quarter // 4 for quarter in (1, 2, 3, 4))}
+    return {**choices, "taps": taps}
 
 
 def create_backbone(
@@ -243,33 +296,20 @@ def create_backbone(
         interpolation: of `dpt.layers.positions.PositionGrid`.
         final_norm: apply the network's final norm to the tapped tokens (DINOv2 style; DPT does not).
         standardisation: of `dpt.layers.same_padding`, for a hybrid's ResNet.
-        arguments: further arguments of the timm model, e.g. its depth.
+        arguments: further arguments of the timm model, e.g. its depth; of `dpt.layers.networks.ARGUMENTS`.
 
     Raises:
         ValueError: if timm does not know the name or the network does not have the taps.
     """
-    name, arguments = _known(name), dict(arguments or {})
-    if all(isinstance(tap, str) for tap in taps):
-        arguments |= {"features_only": True, "out_indices": (1, 2, 3, 4)}
-        return ConvolutionalBackbone(_built(name, pretrained, arguments), taps)
-    vit = _built(name, pretrained, arguments | {"num_classes": 0, "dynamic_img_size": True})
-    if isinstance(vit, VisionTransformer) and vit.pos_embed is not None:
-        return ViTBackbone(vit, taps, interpolation, final_norm, standardisation)
-    return IntermediatesBackbone(vit, taps, final_norm)
-
-
-def _built(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
-    try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
-    except (TypeError, IndexError) as error:
-        needed = "a transformer that takes images of any size, or a network of convolutional stages"
-        raise ValueError(f"backbone: {name} is not {needed} ({error})") from error
-
-
-def _known(name: str) -> str:
-    if not timm.is_model(name):
-        raise ValueError(f"backbone: timm {timm.__version__} has no model {name!r}; see timm.list_models()")
-    return name
+    stages = all(isinstance(tap, str) for tap in taps)
+    network = build(name, pretrained, arguments or {}, stages)
+    if stages:
+        return StagedBackbone(network, taps)
+    if isinstance(network, VisionTransformer) and network.pos_embed is not None:
+        return ViTBackbone(network, taps, interpolation, final_norm, standardisation)
+    if isinstance(network, Beit):
+        return BeitBackbone(network, taps, final_norm)
+    return IntermediatesBackbone(network, taps, final_norm)
 
 
 def _check_taps(taps: Sequence[TapName], layers: int, stages: int) -> None:

@@ -55,7 +55,8 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
     """Read weights of any known family and build the model that they belong to.
 
     Supported are folders and files of `save_model`; the authors' checkpoints of DPT (both sets of names) and
-    MiDaS v2.1 and v3; Hugging Face folders of their DPT; Depth Anything V1 and V2. The model is recognised by
+    MiDaS v2.1 and v3; Hugging Face folders of DPT (ViT, hybrid, BEiT) and Depth Anything; Depth Anything V1
+    and V2 of its authors. The model is recognised by
     its keys, and where they are ambiguous (metric scale and shift, version of Depth Anything) by the
     published file name. A hybrid that is not in our layout has the authors' weight standardisation
     (`dpt.layers.same_padding`), unless `overrides` or a folder of `save_hugging_face` say otherwise.
@@ -84,6 +85,7 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
     if path.is_dir():
         settings = hugging_face_settings(read_config(path))
         path = path / HUGGING_FACE_WEIGHTS
+        model = model or settings.pop("model", None)
     tensors = read_tensors(path)
     return from_tensors(tensors, path.name, model, **settings | overrides)
 
@@ -95,7 +97,7 @@ def from_tensors(
     family = next((name for name, key_map in KEY_MAPS.items() if key_map.matches(tensors)), None)
     if family is None:
         raise ValueError(f"{file_name} is not a known checkpoint; its first keys are {sorted(tensors)[:5]}")
-    if family != "ours" and any("backbone" in key for key in tensors):
+    if family != "ours" and any(".backbone." in key for key in tensors):
         # Weights of a hybrid in anybody's layout are the authors' or were trained from these.
         overrides = {"weight_standardisation": "released"} | overrides
     if model is None:
@@ -216,6 +218,8 @@ def _recognise(tensors: Mapping[str, Tensor], family: str, file_name: str) -> tu
         raise ValueError(f"{file_name} has no config: keep it beside its {CONFIG}, or name the model")
     if family == "midas":
         return "midas_v21", {}
+    if family in ("hugging-face-depth-anything", "hugging-face-beit"):
+        raise ValueError(f"{file_name} needs the {CONFIG} that it is published with: give their folder")
     token = next(tensor for key, tensor in tensors.items() if key.endswith("cls_token"))
     if family == "depth-anything":
         if "version" not in published:

@@ -4,6 +4,7 @@ What their config has no key for (metric scale and shift, input size, normalisat
 `KEPT`, and read back; transformers ignores it.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,11 @@ from dpt.weights.folder import write_folder
 from dpt.weights.key_maps import KEY_MAPS
 
 HUGGING_FACE_WEIGHTS = "model.safetensors"
+PREPROCESSOR = "preprocessor_config.json"
 KEPT = "dpt_on_ray"
+BEIT = {(1024, 512): "dpt_beit_large_512", (1024, 384): "dpt_beit_large_384", (768, 384): "dpt_beit_base_384"}
+"""Width of a BEiT and side of its training images in pixels → model in the table."""
+
 _THEIRS = {"task", "classes", "class_names", "auxiliary", "batch_norm", "readout"}
 """Settings that their config and the tensors have; they may have been trained further for other classes."""
 
@@ -47,15 +52,22 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
         if key.startswith(f"{deepest}2")
     }
     write_folder(tensors, _hugging_face_config(model), Path(folder), HUGGING_FACE_WEIGHTS)
+    (Path(folder) / PREPROCESSOR).write_text(json.dumps(_preprocessor(model), indent=2) + "\n")
 
 
 def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of `ModelConfig` in Hugging Face's `config` that do not follow from the tensors.
 
-    Raises ValueError if it is not the config of a DPT.
+    ``model`` is its name in the table, where that does not follow either. Raises ValueError if it is not the
+    config of a DPT or of Depth Anything.
     """
-    if config.get("model_type") != "dpt":
-        raise ValueError(f"this folder has a model of type {config.get('model_type')!r}, not of type 'dpt'")
+    kind, backbone = config.get("model_type"), config.get("backbone_config") or {}
+    if kind == "depth_anything" and backbone.get("model_type") == "dinov2":
+        return _depth_anything_settings(config, backbone)
+    if kind == "dpt" and backbone.get("model_type") == "beit":
+        return _beit_settings(config, backbone)
+    if kind != "dpt":
+        raise ValueError(f"this folder has a model of type {kind!r}, not of type 'dpt' or 'depth_anything'")
     settings: dict[str, Any] = {"readout": config.get("readout_type", "project")}
     if "use_batch_norm_in_fusion_residual" in config:
         settings["batch_norm"] = bool(config["use_batch_norm_in_fusion_residual"])
@@ -68,9 +80,52 @@ def hugging_face_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings | ({"class_names": names} if names else {})
 
 
+def _depth_anything_settings(config: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Of Depth Anything: version 1 taps the last four layers, version 2 every quarter of them."""
+    taps, width = _layers_tapped(backbone), backbone.get("hidden_size")
+    size = {384: "small", 768: "base", 1024: "large"}.get(width) if isinstance(width, int) else None
+    if size is None:
+        raise ValueError(f"Depth Anything with {width} channels is not known; there are 384, 768 and 1024")
+    version = "" if taps[3] - taps[0] == 3 else "_v2"
+    metric = config.get("depth_estimation_type") == "metric"
+    return {
+        "model": f"depth_anything{version}_{size}",
+        "taps": taps,
+        "channels": tuple(config["neck_hidden_sizes"]),
+        "features": config["fusion_hidden_size"],
+        "max_depth": float(config["max_depth"]) if metric else None,
+    }
+
+
+def _beit_settings(config: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a DPT with the backbone BEiT: its published names say width and size of the training images."""
+    sides = {"image_size": backbone.get("image_size", 224)}
+    width, layers = backbone.get("hidden_size", 768), backbone.get("num_hidden_layers", 12)
+    model = BEIT.get((width, sides["image_size"]))
+    sizes = {"embed_dim": width, "depth": layers, "num_heads": backbone.get("num_attention_heads", 12)}
+    arguments = {} if model else {"img_size": sides["image_size"], **sizes}
+    return {
+        "model": model or "dpt_beit_base_384",
+        "taps": _layers_tapped(backbone),
+        "channels": tuple(config["neck_hidden_sizes"]),
+        "features": config["fusion_hidden_size"],
+        "readout": config.get("readout_type", "project"),
+        "backbone_arguments": arguments,
+        **sides,
+    }
+
+
+def _layers_tapped(backbone: Mapping[str, Any]) -> tuple[int, ...]:
+    """Layers, counted from 1, in the config of a backbone: ``stage3`` is the third."""
+    names = backbone.get("out_features") or [f"stage{index}" for index in backbone.get("out_indices") or ()]
+    if len(names) != 4 or not all(re.fullmatch(r"stage\d{1,3}", str(name)) for name in names):
+        raise ValueError(f"backbone_config: out_features are {names}, expected four such as 'stage3'")
+    return tuple(int(str(name).removeprefix("stage")) for name in names)
+
+
 def ignored_by_transformers(config: ModelConfig) -> list[str]:
     """What `transformers` does differently with an exported model of `config`, a sentence each."""
-    found = []
+    found = ["transformers resizes every image to a square, here images keep their aspect ratio"]
     if config.metric:
         inverse = f"{config.scale:g} · d + {config.shift:g}"
         value = f"1 / ({inverse})" if config.invert else inverse
@@ -89,6 +144,31 @@ def _hugging_face_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     labels = config.get("id2label") or {}
     names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     return () if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else names
+
+
+def _preprocessor(model: DPT) -> dict[str, Any]:
+    """Config of their image processor, with which their pipelines work: images as squares.
+
+    Their DPT takes no others, since its decoder infers the grid from the number of tokens; and a hybrid only
+    those of the size of its table of positions.
+    """
+    vit: Any = model.backbone.vit
+    hybrid = isinstance(model.config.taps[0], str)
+    side = 16 * vit.patch_embed.grid_size[0] if hybrid else max(1, round(model.config.side / 32)) * 32
+    return {
+        "image_processor_type": "DPTImageProcessor",
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "keep_aspect_ratio": False,
+        "ensure_multiple_of": 1,
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(model.mean),
+        "image_std": list(model.std),
+        "do_pad": False,
+    }
 
 
 def _hugging_face_config(model: DPT) -> dict[str, Any]:

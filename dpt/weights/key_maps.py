@@ -170,9 +170,14 @@ def _hugging_face(config: ModelConfig) -> PrefixTable:
         table[f"{ours}attn.proj."] = f"{theirs}attention.output.dense."
         table[f"{ours}mlp.fc1."] = f"{theirs}intermediate.dense."
         table[f"{ours}mlp.fc2."] = f"{theirs}output.dense."
+    return table | _neck() | _heads(config, "head.head", "auxiliary_head.head")
+
+
+def _neck() -> PrefixTable:
+    """Reassemble and Fusion in transformers, which has one decoder for DPT and Depth Anything."""
     stages = "neck.reassemble_stage."
     adapter = f"{stages}layers.{{k}}."
-    table |= _reassemble(f"{stages}readout_projects.{{k}}.0.", f"{adapter}projection.", f"{adapter}resize.")
+    table = _reassemble(f"{stages}readout_projects.{{k}}.0.", f"{adapter}projection.", f"{adapter}resize.")
     for k in range(4):
         # they count fusion blocks from the coarsest map
         fusion = f"neck.fusion_stage.layers.{3 - k}."
@@ -180,6 +185,45 @@ def _hugging_face(config: ModelConfig) -> PrefixTable:
         table[f"reassemble.adapt.{k}."] = f"neck.convs.{k}."
         table[f"fusion.blocks.{k}.project."] = f"{fusion}projection."
         table |= _units(k, f"{unit}convolution{{c}}.", f"{unit}batch_norm{{c}}.")
+    return table
+
+
+def _hugging_face_backbone(vit: str, config: ModelConfig, layer_parts: PrefixTable) -> PrefixTable:
+    """A backbone that transformers has as a model of its own, below `vit` here, with the `_neck`."""
+    embeddings = "backbone.embeddings."
+    table: PrefixTable = {
+        f"{vit}cls_token": f"{embeddings}cls_token",
+        f"{vit}pos_embed": f"{embeddings}position_embeddings",
+        f"{vit}patch_embed.proj.": f"{embeddings}patch_embeddings.projection.",
+        f"{vit}norm.": "backbone.layernorm.",
+    }
+    for layer in range(int(config.taps[-1])):
+        ours, theirs = f"{vit}blocks.{layer}.", f"backbone.encoder.layer.{layer}."
+        attention = f"{theirs}attention.attention."
+        table[ours] = theirs
+        table[f"{ours}attn.qkv."] = tuple(f"{attention}{part}." for part in ("query", "key", "value"))
+        table[f"{ours}attn.proj."] = f"{theirs}attention.output.dense."
+        table |= {f"{ours}{part}": f"{theirs}{name}" for part, name in layer_parts.items()}
+    return table | _neck()
+
+
+def _hugging_face_depth_anything(config: ModelConfig) -> PrefixTable:
+    parts: PrefixTable = {f"ls{n}.gamma": f"layer_scale{n}.lambda1" for n in (1, 2)}
+    return _hugging_face_backbone("backbone.vit.", config, parts)
+
+
+def _hugging_face_beit(config: ModelConfig) -> PrefixTable:
+    attention = "attention.attention."
+    parts: PrefixTable = {
+        **{f"norm{n}.": f"layernorm_{where}." for n, where in ((1, "before"), (2, "after"))},
+        **{f"gamma_{n}": f"lambda_{n}" for n in (1, 2)},
+        **{f"attn.{part[0]}_bias": f"{attention}{part}.bias" for part in ("query", "value")},
+        **{"mlp.fc1.": "intermediate.dense.", "mlp.fc2.": "output.dense."},
+    }
+    table = _hugging_face_backbone("backbone.beit.vit.", config, parts)
+    for layer in range(int(config.taps[-1])):
+        positions = f"{attention}relative_position_bias.relative_position_bias_table"
+        table[f"backbone.beit.tables.{layer}"] = f"backbone.encoder.layer.{layer}.{positions}"
     return table | _heads(config, "head.head", "auxiliary_head.head")
 
 
@@ -187,6 +231,7 @@ _stage, _readout = "pretrained.act_postprocess{n}.", "pretrained.readout_oper{n}
 _authors = _authors_with(f"{_stage}0.project.0.", f"{_stage}3.", f"{_stage}4.")
 _authors_scriptable = _authors_with(f"{_readout}0.project.0.", f"{_stage}0.", f"{_stage}1.")
 _UNUSED_UNIT = r"scratch\.refinenet4\.resConfUnit1\."
+_HUGGING_FACE_UNUSED = r"neck\.fusion_stage\.layers\.0\.residual_layer1\."
 _AUTHORS_IGNORED = rf"pretrained\.model\.(norm|head|head_dist)\.|{_UNUSED_UNIT}"
 KEY_MAPS: dict[str, KeyMap] = {
     "ours": KeyMap(r"fusion\.blocks\.0\.refine\.conv1\.weight$", lambda config: {}),
@@ -200,9 +245,19 @@ KEY_MAPS: dict[str, KeyMap] = {
         _depth_anything,
         rf"pretrained\.mask_token$|depth_head\.{_UNUSED_UNIT}",
     ),
+    "hugging-face-depth-anything": KeyMap(
+        r"backbone\.encoder\.layer\.0\.layer_scale1\.lambda1$",
+        _hugging_face_depth_anything,
+        rf"backbone\.embeddings\.mask_token$|{_HUGGING_FACE_UNUSED}",
+    ),
+    "hugging-face-beit": KeyMap(
+        r"backbone\.encoder\.layer\.0\.lambda_1$",
+        _hugging_face_beit,
+        rf"backbone\.(layernorm|pooler)\.|{_HUGGING_FACE_UNUSED}",
+    ),
     "hugging-face": KeyMap(
         r"neck\.fusion_stage\.layers\.0\.projection\.weight$",
         _hugging_face,
-        r"dpt\.layernorm\.|dpt\.pooler\.|neck\.fusion_stage\.layers\.0\.residual_layer1\.",
+        rf"dpt\.layernorm\.|dpt\.pooler\.|{_HUGGING_FACE_UNUSED}",
     ),
 }

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from datasets_prep.errors import Note, UserError
-from pipelines.cli import evaluate, options, predict, prepare, registry, train
+from pipelines.cli import backbones, evaluate, options, predict, prepare, registry, train
 from pipelines.cluster.credentials import without_credentials
 
 app = typer.Typer(
@@ -51,7 +51,7 @@ def _root(
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(prepare.generate, prepare.datasets, prepare.stereo, prepare.prepare, prepare.inspect),
     *(train.train, train.finetune, evaluate.evaluate, predict.predict),
-    *(predict.convert, predict.export),
+    *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
 for command in _COMMANDS:

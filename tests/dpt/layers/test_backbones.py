@@ -1,6 +1,7 @@
 """Taps against the networks they are taken from, untouched as timm builds them."""
 
 from functools import partial
+from random import Random
 
 import pytest
 import timm
@@ -8,7 +9,12 @@ import torch
 import torch.nn.functional as F
 
 import dpt
-from dpt.layers.backbones import create_backbone
+from dpt.layers.backbones import create_backbone, natural_choices
+from dpt.layers.beit import relative_index, resampled
+from dpt.layers.catalogue import EXAMPLES, describe, families
+
+QUICK = Random(0).sample([name for name in EXAMPLES if name.startswith("test_")], 3)
+"""Networks that timm keeps for tests."""
 
 SHALLOW = {"img_size": 64, "embed_dim": 64, "depth": 4, "num_heads": 2}
 
@@ -167,13 +173,116 @@ def test_a_backbone_without_readout_token_needs_ignore():
 
 
 @pytest.mark.parametrize(("name", "reason"), [
-    ("beit_base_patch16_224", "is not a transformer that takes images of any size"),
-    ("convnext_atto", "is not .* a network of convolutional stages"),
-    ("samvit_base_patch16", r"expected stages at strides 4, 8, 16 and 32, not \[16, 16, 16, 16\]"),
+    ("convit_tiny", r"cannot take images of any size \(Input height"),
+    ("levit_128s", r"expected stages at strides 4, 8, 16 and 32, not \[16, 32, 64\]"),
+    ("inception_v3", r"gives maps of \[\(76, 52\), .* for images of \(320, 224\)"),
 ])  # fmt: skip
 def test_backbones_that_cannot_be_tapped_are_refused(name, reason):
     with torch.device("meta"), pytest.raises(ValueError, match=reason):
         dpt.create_model("dpt_tiny", backbone=name)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"depth": 100_000}, "depth is 100000, expected a number from 0 to 256"),
+    ({"depths": [2] * 65}, "depths is .*list of at most 64"),
+    ({"checkpoint_path": "/etc/passwd"}, "there is no 'checkpoint_path'; choose from depth, "),
+    ({"img_size": "64"}, "img_size is 64, expected a number"),
+    ({"embed_dim": float("nan")}, "embed_dim is nan"),
+    ({"layers": [[2, 2], [2]]}, r"layers is \[\[2, 2\], \[2\]\]"),
+])  # fmt: skip
+def test_arguments_are_checked_before_anything_is_built(arguments, message):
+    for backbone in ({}, {"backbone": "vit_tiny_patch16_224"}):
+        with pytest.raises(ValueError, match=f"backbone_arguments: {message}"):
+            dpt.create_model("dpt_tiny", **backbone, backbone_arguments=arguments)
+
+
+@pytest.mark.parametrize(("setting", "value"), [
+    ("features", 10**9), ("channels", (10**9,) * 4), ("classes", 0), ("image_size", (10**6, 384)),
+])  # fmt: skip
+def test_sizes_are_checked_before_anything_is_built(setting, value):
+    with pytest.raises(ValueError, match=f"{setting}: .*expected from 1 to "):
+        dpt.create_model("dpt_tiny", **{setting: value})
+
+
+# ---- networks of stages, and others
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "hiera_tiny_224", "beit_base_patch16_224"])
+def test_at_the_trained_size_taps_are_those_of_timm(name):
+    """Each is changed to take any size: window partition, order of tokens, relative positions."""
+    layers = name.startswith("beit")
+    plain = seeded(timm.create_model, name)
+    stir(plain)
+    images = torch.randn(1, 3, 224, 224)
+    indices = [2, 5, 8, 11] if layers else [0, 1, 2, 3]
+    expected = plain.forward_intermediates(images, indices=indices, intermediates_only=True)
+    backbone = create_backbone(name, (3, 6, 9, 12) if layers else ("R0", "R1", "R2", "R3"))
+    # the same weights, in the order of their definition, but the tables that have a new place
+    theirs = dict(plain.named_parameters())
+    for key, parameter in backbone.named_parameters():
+        key = key.removeprefix("cnn.").removeprefix("model.").removeprefix("beit.").removeprefix("vit.")
+        if key.startswith("tables."):
+            key = f"blocks.{key.removeprefix('tables.')}.attn.relative_position_bias_table"
+        key = key.replace("layers_", "layers.")
+        value = theirs[key]
+        parameter.copy_(value if value.shape == parameter.shape else value.transpose(1, 2).view_as(parameter))
+    for tap, features in zip(backbone.eval()(images), expected, strict=True):
+        torch.testing.assert_close(tap.features, features, rtol=1e-4, atol=1e-4)
+
+
+def stir(network):
+    """Give random values to tables of positions, which start at zero."""
+    for key, parameter in network.named_parameters():
+        if "pos_embed" in key or "relative_position" in key:
+            parameter.normal_()
+
+
+def test_relative_positions_by_hand():
+    height, width = 2, 3
+    index = relative_index(height, width, torch.device("cpu"))
+    assert index.shape == (7, 7)
+    assert (index[0, 0], index[0, 1], index[1, 0]) == (17, 15, 16)  # of 3 · 5 + 3 rows
+    query, key = 1 + 0 * width + 2, 1 + 1 * width + 0  # (0, 2) and (1, 0): one row up, two columns right
+    assert index[query, key] == (0 - 1 + 1) * 5 + (2 - 0 + 2)
+    table = torch.arange(9.0)[:, None].repeat(1, 2)
+    table = torch.cat([table, torch.tensor([[50.0, 51], [60, 61], [70, 71]])])
+    larger = resampled(table, (2, 2), (2, 3))  # 3 × 3 distances → 3 × 5, columns at (i + ½) · 3/5 − ½
+    torch.testing.assert_close(larger[:5, 0], torch.tensor([0, 0.4, 1, 1.6, 2]))
+    torch.testing.assert_close(larger[-3:], table[-3:])
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EXAMPLES
+])  # fmt: skip
+def test_every_family_of_timm_takes_any_size_and_trains(name):
+    model = seeded(dpt.create_model, "dpt_tiny", backbone=name).train()
+    side = model.size_divisor
+    output = model(torch.randn(2, 3, 2 * side, 3 * side))
+    assert output.shape == (2, 2 * side, 3 * side)
+    output.square().mean().backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.slow
+def test_no_other_family_of_timm_works():
+    left = set(timm.list_modules()) - set(families())
+    for module in left:
+        for name in timm.list_models(module=module)[:1]:
+            with pytest.raises(ValueError, match="backbone: "):
+                natural_choices(name, {})
+
+
+def test_networks_are_described():
+    found = {one.name: one for one in describe("test_convnext*") if not isinstance(one, str)}
+    one = found["test_convnext.r160_in1k"]
+    assert (one.strides, one.licence) == ((4, 8, 16, 32), "apache-2.0")
+    # 3·24·4² + 24 and so on: all of timm's but the classifier and its norm
+    whole = timm.create_model("test_convnext", num_classes=0)
+    left_out = sum(p.numel() for key, p in whole.named_parameters() if key.startswith("head."))
+    assert one.parameters == sum(p.numel() for p in whole.parameters()) - left_out
+    assert next(describe("levit_128s")).startswith("backbone: expected stages at strides")
+    assert families()["convnext"] == ("test_convnext", len(timm.list_models(module="convnext")))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"])

@@ -6,14 +6,18 @@ import json
 import re
 from functools import partial
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 import transformers
 from torch import nn
 
 import dpt
+import dpt.predict.depth
 from dpt.weights.files import from_tensors
-from dpt.weights.hugging_face import _hugging_face_config, hugging_face_settings
+from dpt.weights.hugging_face import BEIT, _hugging_face_config, hugging_face_settings
+from tests.support.models import SHALLOW_HYBRID
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 LARGE |= {"backbone_out_indices": [5, 11, 17, 23], "neck_hidden_sizes": [256, 512, 1024, 1024]}
@@ -329,3 +333,122 @@ def depth_anything_name(key):
         return exact[key]
     (pattern,) = (pattern for pattern in patterns if re.match(rf"{pattern}(\.|$)", key))
     return re.sub(f"^{pattern}", patterns[pattern], key)
+
+
+# ---- backbones that transformers has as models of their own
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("taps", "settings", "name"), [
+    ((9, 10, 11, 12), {}, "depth_anything_small"),
+    ((3, 6, 9, 12), {}, "depth_anything_v2_small"),
+    ((3, 6, 9, 12), {"depth_estimation_type": "metric", "max_depth": 20}, "depth_anything_v2_small"),
+])  # fmt: skip
+def test_their_folder_of_depth_anything_is_read(taps, settings, name, tmp_path):
+    sizes = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 518}
+    backbone = transformers.Dinov2Config(
+        **sizes, patch_size=14, out_features=[f"stage{tap}" for tap in taps], reshape_hidden_states=False
+    )
+    with torch.device("meta"):
+        model = transformers.DepthAnythingForDepthEstimation(
+            transformers.DepthAnythingConfig(backbone_config=backbone, **settings)
+        )
+    model = randomised(model)
+    model.save_pretrained(tmp_path)
+    ours = dpt.load_weights(tmp_path)
+    expected = dataclasses.replace(dpt.zoo.MODELS[name].config, max_depth=settings.get("max_depth"))
+    assert ours.config == expected
+    model.backbone.embeddings.interpolate_pos_encoding = partial(authors_positions, model.backbone.embeddings)
+    for size in ((70, 126), (98, 56)):
+        images = torch.randn(1, 3, *size)
+        assert_same(ours(images), model(images).predicted_depth)
+
+
+def beit(**settings):
+    """A DPT of theirs with a small BEiT."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 256}
+    sizes |= {"image_size": 64, "out_features": ["stage1", "stage3", "stage4", "stage6"]}
+    backbone = transformers.BeitConfig(
+        **sizes, use_relative_position_bias=True, reshape_hidden_states=False, layer_norm_eps=1e-6
+    )
+    config = transformers.DPTConfig(
+        backbone_config=backbone, backbone_out_indices=None, neck_hidden_sizes=[32, 48, 64, 96], **settings
+    )
+    with torch.device("meta"):
+        model = transformers.DPTForDepthEstimation(config)
+    model = randomised(model)
+    for key, parameter in model.named_parameters():
+        if key.endswith(("relative_position_bias_table", "lambda_1", "lambda_2")):
+            nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"readout_type": "ignore", "fusion_hidden_size": 64}])
+def test_their_folder_of_a_beit_is_read(settings, tmp_path):
+    model = beit(**settings)
+    model.save_pretrained(tmp_path)
+    ours = dpt.load_weights(tmp_path)
+    assert ours.config.taps == (1, 3, 4, 6)
+    for size in ((64, 64), (96, 160), (128, 32)):
+        images = torch.randn(2, 3, *size)
+        assert_same(ours(images), model(images).predicted_depth)
+
+
+def test_published_beits_are_those_of_the_table():
+    for (width, side), name in BEIT.items():
+        deep = width == 1024
+        taps = (6, 12, 18, 24) if deep else (3, 6, 9, 12)
+        backbone = {"model_type": "beit", "hidden_size": width, "image_size": side}
+        backbone |= {"num_hidden_layers": taps[-1], "num_attention_heads": width // 64}
+        backbone |= {"out_features": [f"stage{tap}" for tap in taps]}
+        channels = [256, 512, 1024, 1024] if deep else [96, 192, 384, 768]
+        config = {"model_type": "dpt", "backbone_config": backbone, "fusion_hidden_size": 256}
+        settings = hugging_face_settings(config | {"neck_hidden_sizes": channels})
+        assert dpt.zoo.resolve_config(settings.pop("model"), **settings) == dpt.zoo.MODELS[name].config
+
+
+def test_configs_of_other_models_are_refused():
+    for config, message in (
+        ({"model_type": "zoedepth"}, "a model of type 'zoedepth', not of type 'dpt' or 'depth_anything'"),
+        ({"model_type": "depth_anything", "backbone_config": {"model_type": "dinov2", "hidden_size": 1536,
+          "out_indices": [1, 2, 3, 4]}}, "Depth Anything with 1536 channels is not known"),
+        ({"model_type": "dpt", "backbone_config": {"model_type": "beit", "out_features": ["stem"] * 4}},
+         "out_features are .*expected four such as 'stage3'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            hugging_face_settings(config)
+
+
+# ---- their pipelines
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}, SHALLOW_HYBRID])
+def test_their_pipeline_takes_our_folder(settings, tmp_path):
+    torch.manual_seed(0)
+    ours = dpt.create_model("dpt_tiny", **settings).eval()
+    dpt.save_hugging_face(ours, tmp_path)
+    photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    estimate = transformers.pipeline("depth-estimation", model=str(tmp_path), device="cpu")
+    found = estimate(PIL.Image.fromarray(photo))["predicted_depth"]
+    # of the network's own size, so that no resampling differs
+    expected = ours(dpt.predict.depth.network_input(ours, [photo]))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert estimate(PIL.Image.fromarray(photo[:40]))["predicted_depth"].shape == (40, 64)
+    loaded = transformers.AutoModelForDepthEstimation.from_pretrained(tmp_path)
+    assert isinstance(loaded, transformers.DPTForDepthEstimation)
+
+
+@torch.no_grad()
+def test_their_segmentation_pipeline_takes_our_folder(tmp_path):
+    torch.manual_seed(0)
+    settings = {"task": "segmentation", "classes": 3, "class_names": ("sky", "road", "tree")}
+    ours = dpt.create_model("dpt_tiny", batch_norm=True, auxiliary=True, **settings).eval()
+    dpt.save_hugging_face(ours, tmp_path)
+    photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    segment = transformers.pipeline("image-segmentation", model=str(tmp_path), device="cpu")
+    classes = ours(dpt.predict.depth.network_input(ours, [photo]))[0].argmax(dim=0).numpy()
+    for found in segment(PIL.Image.fromarray(photo)):
+        mask = np.asarray(found["mask"]) > 0
+        assert (mask == (classes == settings["class_names"].index(found["label"]))).mean() > 0.999
