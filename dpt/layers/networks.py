@@ -111,7 +111,7 @@ def fit_to(network: Any, size: Sequence[int]) -> None:
         return
     tokens = [side // stride for side, stride in zip(size, model.patch_stride, strict=True)]
     if tokens != list(model.tokens_spatial_shape):
-        places = [list(size), model.patch_stride, [model.q_stride] * len(model.stage_ends[:-1])]
+        places: list[Any] = [list(size), model.patch_stride, [model.q_stride] * len(model.stage_ends[:-1])]
         model.tokens_spatial_shape = tokens
         model.mask_spatial_shape = [n // unit for n, unit in zip(tokens, model.mask_unit_size, strict=True)]
         model.unroll = Unroll(*places)
