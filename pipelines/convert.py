@@ -9,11 +9,15 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.errors import UserError
-from pipelines.tracking.model_reference import BadModel, load_model
+from pipelines.report.model_card import model_card
+from pipelines.tracking.model_reference import MODEL_SCHEME, BadModel, load_model
+from pipelines.tracking.registry import measurements_of
+
+HUGGING_FACE = "huggingface"
 
 EXPORTERS: dict[str, Callable[[dpt.DPT, Path], None]] = {
     "ours": dpt.save_model,
-    "huggingface": dpt.save_hugging_face,
+    HUGGING_FACE: dpt.save_hugging_face,
 }
 
 
@@ -24,7 +28,8 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
         source: see `pipelines.tracking.model_reference.load_model`.
         destination: a folder that does not exist yet.
         layout: `ours` (weights.safetensors and config.json, which every command takes), or `huggingface`
-            (what `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation).
+            (what `transformers` reads as DPTForDepthEstimation or DPTForSemanticSegmentation, with a model
+            card).
         name: of the model (`dpt.list_models`), for files that do not contain it.
 
     Raises:
@@ -45,8 +50,36 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
             EXPORTERS[layout](model, written)
         except ValueError as error:
             raise BadModel(f"{source}: {error}") from error
+        if layout == HUGGING_FACE:
+            registered = source.startswith(MODEL_SCHEME)
+            measured = measurements_of(source) if registered else []
+            (written / "README.md").write_text(model_card(model.config, source, measured), encoding="utf-8")
         try:
             os.rename(written, destination)  # fails if files have been put there meanwhile
         except OSError as error:
             raise UserError(f"{destination} cannot be created: {error.strerror}") from error
     return model
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload a converted `folder` to the Hub as the model `repository`, OWNER/NAME; returns its address.
+
+    Raises:
+        UserError: if the Hub cannot be reached, or refuses it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx  # of its own choice
+
+    hub = HfApi()
+    try:
+        hub.create_repo(repository, exist_ok=True)
+        hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Model converted by dpt")
+    except (OfflineModeIsEnabled, ConnectionError, httpx.TransportError) as error:
+        raise UserError(
+            f"--push: Hugging Face cannot be reached, or HF_HUB_OFFLINE is set; {folder} is complete"
+        ) from error
+    except (HfHubHTTPError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"--push {repository}: {reason}; `hf auth login` stores a token") from error
+    return f"{hub.endpoint}/{repository}"

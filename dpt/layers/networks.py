@@ -84,8 +84,8 @@ def build(name: str, pretrained: bool, arguments: Mapping[str, Any], stages: boo
 
 
 def _created(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
-    variants: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
-    for more in variants:
+    flexible: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
+    for more in flexible:
         with suppress(TypeError):  # has no such argument
             return timm.create_model(name, pretrained=pretrained, **arguments, **more)
     try:
@@ -112,11 +112,12 @@ def fit_to(network: Any, size: Sequence[int]) -> None:
         return
     tokens = [side // stride for side, stride in zip(size, model.patch_stride, strict=True)]
     if tokens != list(model.tokens_spatial_shape):
-        places, pooled = tuple(size), [model.q_stride] * len(model.stage_ends[:-1])
+        places: Any = [list(size), model.patch_stride, [model.q_stride] * len(model.stage_ends[:-1])]
         model.tokens_spatial_shape = tokens
         model.mask_spatial_shape = [n // unit for n, unit in zip(tokens, model.mask_unit_size, strict=True)]
-        model.unroll = Unroll(places, model.patch_stride, pooled)
-        model.reroll = Reroll(places, model.patch_stride, pooled, model.stage_ends, model.q_pool)
+        model.unroll = Unroll(*places)
+        reroll: Any = Reroll
+        model.reroll = reroll(*places, model.stage_ends, model.q_pool)
 
 
 def _resample_positions(model: Hiera) -> None:

@@ -131,10 +131,15 @@ def convert(
         str | None,
         typer.Option(help="Name of the model, where the file does not tell it, e.g. dpt_hybrid_nyu."),
     ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Also upload the folder to Hugging Face.", show_default="no"),
+    ] = None,
 ) -> None:
     """Convert published weights to a model's folder, or to Hugging Face's layout."""
     from dpt.weights.hugging_face import ignored_by_transformers
     from pipelines.convert import convert as run_conversion
+    from pipelines.convert import push as upload
 
     model = run_conversion(source, destination, to, name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -144,6 +149,8 @@ def convert(
     )
     for difference in ignored_by_transformers(model.config) if to == "huggingface" else ():
         typer.echo(f"{difference}; config.json keeps it for dpt", err=True)
+    if push is not None:
+        typer.echo(f"{destination} → {upload(destination, push)}")
 
 
 def export(

@@ -44,6 +44,7 @@ from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config_files import to_yaml
 from pipelines.tracking.database import alone_with, database_of, local_store, wait_for_busy_databases
 from pipelines.tracking.model_kind import ModelKind
+from pipelines.tracking.model_reference import MODEL_SCHEME
 from pipelines.tracking.source_commit import source_commit
 
 EXPERIMENT = "dpt"
@@ -371,13 +372,24 @@ def fetch_model(uri: str) -> Path:
     try:
         local = mlflow.artifacts.download_artifacts(artifact_uri=uri)
     except MlflowException as error:
-        raise TrackingError(f"{uri}: {str(error).splitlines()[0]} (in {store_name()})") from error
+        reason = f"{uri}: {str(error).splitlines()[0]}"
+        raise TrackingError(f"{reason} (in {store_name()}{_aliases(uri)})") from error
     configs = sorted(Path(local).glob(f"artifacts/*/{CONFIG}"))
     if not configs:
         raise TrackingError(
             f"{uri} is a model, but not one that dpt registered: it has no artifacts/*/{CONFIG}"
         )
     return configs[0].parent
+
+
+def _aliases(uri: str) -> str:
+    """What a message adds about `uri`: the aliases that its model has, if it is registered."""
+    name = uri.removeprefix(MODEL_SCHEME).partition("@")[0].partition("/")[0]
+    try:
+        aliases = MlflowClient().get_registered_model(name).aliases
+    except MlflowException:
+        return ""
+    return f"; {name} has the aliases: {', '.join(sorted(aliases)) or 'none'}"
 
 
 def _input(data: RunInput) -> DatasetInput:

@@ -1,7 +1,12 @@
 import io
+import json
 import sys
+from base64 import b64decode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
+from typing import ClassVar
 from unittest.mock import Mock
 from urllib.error import URLError
 
@@ -10,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from huggingface_hub.errors import RepositoryNotFoundError
 
 import dpt
 from datasets_prep.errors import NotFound, UserError
 from dpt.weights.key_maps import KEY_MAPS
-from pipelines.convert import convert
+from pipelines.convert import convert, push
 from pipelines.tracking.model_reference import BadModel, load_model
 from tests.support.commands import said
 from tune import cli
@@ -159,3 +165,69 @@ def test_convert_and_predict_from_the_command_line(model, tmp_path):
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*"))
     suffixes = (".ply", ".png", "_attention.png", "_colour.png")
     assert found == [f"{folder}/a{suffix}" for folder in "xy" for suffix in suffixes]
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of Hugging Face's Hub as an upload of small files needs."""
+
+    received: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer: dict[str, object] = {"url": "http://127.0.0.1/me/tiny"}
+        if self.headers.get("Authorization") != "Bearer hf_right":
+            return self.answer({"error": "no such token"}, 401)
+        if "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            answer = {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.received[line["value"]["path"]] = b64decode(line["value"]["content"])
+            answer = {"commitUrl": "http://127.0.0.1/me/tiny/commit/1", "commitOid": "1", "success": True}
+        return self.answer(answer)
+
+    def do_GET(self) -> None:
+        self.answer({"id": "me/tiny", "siblings": [], "sha": "0" * 40})
+
+    def answer(self, content: object, status: int = 200) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_converted_folder_goes_to_the_hub(hub, model, tmp_path, monkeypatch):
+    dpt.save_model(model, tmp_path / "ours")
+    arguments = ("convert", tmp_path / "ours", tmp_path / "hf", "--to", "huggingface", "--push", "me/tiny")
+    assert f"→ http://127.0.0.1:{hub.server_port}/me/tiny" in said(*arguments)
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "hf").iterdir()}
+    assert Hub.received == sent
+    assert sorted(sent) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    card = sent["README.md"].decode()
+    assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "depth-estimation"
+    assert "It predicts inverse depth up to an unknown scale and shift" in card
+
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(UserError, match=r"--push me/tiny: .*401"):
+        push(tmp_path / "hf", "me/tiny")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="--push: Hugging Face cannot be reached"):
+        push(tmp_path / "hf", "me/tiny")

@@ -99,6 +99,14 @@ def test_the_models_that_can_be_chosen_are_named(database):
     assert models_to_choose().endswith("there are: models:/dpt@challenger, models:/dpt@champion")
 
 
+def test_a_wrong_alias_lists_those_that_there_are(database):
+    logged({MEAN: 0.3})
+    for alias in ("champion", "challenger"):
+        set_alias("dpt", alias, 1)
+    with pytest.raises(TrackingError, match="dpt has the aliases: challenger, champion"):
+        tracking.fetch_model("models:/dpt@champoin")
+
+
 def test_an_alias_moves_to_what_is_not_worse_and_back(database):
     for value in (0.3, 0.2, 0.2, 0.25):
         logged({MEAN: value})
