@@ -44,7 +44,6 @@ from pipelines.cluster.credentials import with_credentials, without_credentials
 from pipelines.config_files import to_yaml
 from pipelines.tracking.database import alone_with, database_of, local_store, wait_for_busy_databases
 from pipelines.tracking.model_kind import ModelKind
-from pipelines.tracking.model_reference import MODEL_SCHEME
 from pipelines.tracking.source_commit import source_commit
 
 EXPERIMENT = "dpt"
@@ -384,7 +383,7 @@ def fetch_model(uri: str) -> Path:
 
 def _aliases(uri: str) -> str:
     """What a message adds about `uri`: the aliases that its model has, if it is registered."""
-    name = uri.removeprefix(MODEL_SCHEME).partition("@")[0].partition("/")[0]
+    name = uri.partition(":/")[2].partition("@")[0].partition("/")[0]
     try:
         aliases = MlflowClient().get_registered_model(name).aliases
     except MlflowException:
