@@ -17,7 +17,7 @@ demo: setup ## The whole way on rendered scenes: generate, prepare, train, evalu
 check: setup ## Lint, types and every test without Ray.
 	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault and not ray"
 
-test: setup ## The whole suite but proofs, faults and the fuzz campaign (about 20 minutes).
+test: setup ## The whole suite but proofs, faults and the fuzz campaign (about a quarter of an hour).
 	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault"
 
 suite:
