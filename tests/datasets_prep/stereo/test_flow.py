@@ -17,7 +17,7 @@ MIDDLEBURY = REPOSITORY.parent / "shared" / "samples" / "middlebury2014"
 
 
 def test_dis_recovers_a_rendered_pair():
-    [frame] = render_shot(3, 1, 192, 256, ("hall",))
+    [frame] = render_shot(4, 1, 192, 256, ("hall",))
     there, back = dis_flow(frame.left, frame.right)
     assert there.shape == back.shape == (192, 256, 2)
     assert there.dtype == back.dtype == np.float32
