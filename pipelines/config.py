@@ -364,7 +364,8 @@ class TrainConfig(MixSection):
             raise ValueError(
                 f"workers: {self.workers} must be from 1 to batch_size ({self.batch_size}), the minimum first"
             )
-        if self.optimizer.gram == "exact" and (self.parallel == "fsdp" or self.optimizer.two_passes):
+        several, sketched = self.optimizer.objective != "average", self.optimizer.gram == "sketch"
+        if several and not sketched and (self.parallel == "fsdp" or self.optimizer.two_passes):
             raise ValueError("optimizer.gram: exact needs whole gradients: parallel=ddp and two_passes=false")
         if any(side < 32 or side % 32 for side in self.crop_size):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")

@@ -21,6 +21,7 @@ DISTURBED_AT = 16  # Faults are injected after this checkpoint.
 
 SETTINGS = (
     "model.name=dpt_tiny", "model.pretrained=false", "batch_size=4", "crop=64", "precision=float32",
+    "optimizer.gram=exact",
     "loader_workers=0", f"steps={STEPS}", "log_every=1", f"validate_every={STEPS}",
     f"checkpoint_every={CHECKPOINT_EVERY}", "optimizer.backbone_lr=1e-4", "optimizer.decoder_lr=1e-4",
     "optimizer.ema=0.9", "max_failures=8",
