@@ -140,14 +140,14 @@ class Gradients:
 
     def _in_one_pass(self, batch: Batch) -> Tensor:
         """Gradients of the datasets' combination; returns the images' losses."""
-        counts = self._counts(batch, torch.arange(len(batch.images)))
+        counts = self._counts(batch.dataset)
         # Alone, a rank need not keep a gradient of a dataset without images.
         datasets = [index for index in range(self._datasets) if counts[index] or self._ranks.world_size > 1]
         losses = torch.zeros(len(batch.images), device=self._device)
         parameters = [p for p in self._model.parameters() if p.requires_grad]
         gradients: dict[nn.Parameter, Tensor] = {}
         for part in self._micro_batches(torch.argsort(batch.dataset, stable=True)):
-            groups = part.split(self._counts(batch, part))
+            groups = part.split(self._counts(batch.dataset[part]))
             members = [groups[index] for index in datasets]
             for parameter, rows in self._taken_apart(batch, members, parameters, losses).items():
                 gradients[parameter] = gradients[parameter] + rows if parameter in gradients else rows
@@ -197,9 +197,9 @@ class Gradients:
 
         return forward
 
-    def _counts(self, batch: Batch, chosen: Tensor) -> list[int]:
-        """Number of the chosen images of each dataset."""
-        return torch.bincount(batch.dataset[chosen], minlength=self._datasets).tolist()
+    def _counts(self, of_image: Tensor) -> list[int]:
+        """Number of images of each dataset, from the dataset `of_image`, (n,) int64 on the CPU."""
+        return torch.bincount(of_image, minlength=self._datasets).tolist()
 
     def _sketch(self, datasets: int) -> Sketch:
         return Sketch(datasets, step_seed(self._config.seed, self._step, _ALL_RANKS), self._device)
@@ -211,7 +211,7 @@ class Gradients:
         sketch = self._sketch(self._datasets)
         for part in self._micro_batches(torch.argsort(batch.dataset, stable=True)):
             self._add_to(sketch, batch, part)
-        counts = torch.tensor(self._counts(batch, torch.arange(len(batch.images))), dtype=torch.float64)
+        counts = torch.tensor(self._counts(batch.dataset), dtype=torch.float64)
         counts = counts.to(self._device, non_blocking=True)
         sum_over_ranks([counts, sketch.rows])
         factors = combination(sketch.products(), counts)[0]
@@ -222,7 +222,7 @@ class Gradients:
 
     def _add_to(self, sketch: Sketch, batch: Batch, part: Tensor) -> None:
         """Add the gradients of a micro-batch's images, sorted by dataset, to the `sketch`."""
-        counts = self._counts(batch, part)
+        counts = self._counts(batch.dataset[part])
         if not len(part):  # Without images a rank still gathers the layers that others use, for a blank one.
             images, target = (side.new_zeros(1, *side.shape[1:]) for side in (batch.images, batch.target))
             batch, part, counts = replace(batch, images=images, target=target), torch.tensor([0]), [1]
@@ -232,7 +232,7 @@ class Gradients:
 
     def _one_by_one_sharded(self, batch: Batch) -> Tensor:
         """As `_in_one_pass`, with a pass for each dataset, of whose gradient every rank keeps its shard."""
-        counts = self._counts(batch, torch.arange(len(batch.images)))
+        counts = self._counts(batch.dataset)
         total = self._ranks.sum(torch.tensor(counts, dtype=torch.float64, device=self._device))
         present = [index for index, images in enumerate(total.tolist()) if images]
         losses = torch.zeros(len(batch.images), device=self._device)
