@@ -159,8 +159,8 @@ class OptimizerSection(Section):
         warmup: number of steps of linear warm-up.
         objective: how the gradients of the datasets are combined: `multi_objective` takes their min-norm
             combination (`dpt.multi_objective`), `average` the gradient of the mean loss over images. A model
-            with batch normalisation, with `activation_checkpointing`, or that uses parameters in a way that
-            `dpt.dataset_gradients` does not know runs once for every dataset in the batch, any other once
+            with batch normalisation, or that uses parameters in a way that `dpt.dataset_gradients` does not
+            know, runs once for every dataset in the batch, any other once
             for all, and is not compiled then.
         gram: how several workers find the scalar products of the datasets' gradients, from which their
             weights follow: `sketch` estimates them to 0.6 % (`dpt.sketch`) and exchanges one gradient;

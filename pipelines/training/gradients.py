@@ -70,8 +70,8 @@ class Gradients:
             self._sharded or any(map(is_synchronised, model.modules()))
         )
         """Whether all ranks must run the model equally often, because it communicates in its forward pass."""
-        self._apart = couples_images(model) or config.activation_checkpointing
-        """Whether several objectives take a pass each: in one, layers computed again would not be watched."""
+        self._apart = couples_images(model)
+        """Whether several objectives take a pass each."""
         self._step = 0
 
     def __call__(self, batch: Batch, weights: Tensor, step: int) -> Tensor:

@@ -79,8 +79,11 @@ def test_layers_computed_again_give_the_same_combination():
     settings = with_changes(config(objective="multi_objective"), {"activation_checkpointing": True})
     model = model_for(settings)
     model.set_checkpointing(True)
+    runs = []
+    model.backbone.vit.blocks[0].norm1.register_forward_hook(lambda *_: runs.append(1))
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
     assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
+    assert len(runs) == 2, "one pass, and the layer once more in the backward pass"
     assert_same(gradients(model), gradients(whole))
 
 
@@ -294,6 +297,7 @@ def test_ranks_exchange_one_gradient_and_sketches(tmp_path, options):
 def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) -> Any:
     """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
     model = model_for(settings)
+    model.set_checkpointing(settings.activation_checkpointing)
     shard_model(model)
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
     with pytest.MonkeyPatch.context() as patch:
@@ -305,9 +309,14 @@ def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) 
 
 
 @pytest.mark.parametrize("share", [2, 3, 4])
-@pytest.mark.parametrize("separable", [True, False])
-def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable):
+@pytest.mark.parametrize(
+    ("separable", "again"),
+    [(True, False), (False, False), (True, True)],
+    ids=["apart", "one by one", "again"],
+)
+def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable, again):
     settings = config(objective="multi_objective", accumulate=2)
+    settings = with_changes(settings, {"activation_checkpointing": again})
     found = run_in_two_ranks(sharded_rank, tmp_path, settings, share, separable)
     whole, loss = one_step(config(objective="multi_objective"))
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
