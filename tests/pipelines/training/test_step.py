@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
 from dpt import dataset_gradients
+from dpt.compilation import compile_regions
 from dpt.ema import MovingAverage
 from dpt.sketch import LENGTH
 from pipelines.config import TrainConfig
@@ -85,6 +86,21 @@ def test_layers_computed_again_give_the_same_combination():
     assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
     assert len(runs) == 2, "one pass, and the layer once more in the backward pass"
     assert_same(gradients(model), gradients(whole))
+
+
+@pytest.mark.parametrize(("two_passes", "compiled"), [(False, False), (True, True)])
+def test_what_is_compiled_is_not_watched(two_passes, compiled):
+    torch.compiler.reset()
+    settings = config(objective="multi_objective", two_passes=two_passes)
+    settings = with_changes(settings, {"compile": "regions", "activation_checkpointing": True})
+    model, traced = model_for(settings), []
+    model.set_checkpointing(True)
+    compile_regions(model, backend=lambda graph, inputs: traced.append(1) or graph)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    step(batch(), 1)
+    whole, _ = one_step(config(objective="multi_objective", two_passes=two_passes))
+    assert_same(gradients(model), gradients(whole))
+    assert bool(traced) == compiled
 
 
 def test_a_model_that_cannot_be_taken_apart_takes_a_pass_for_each_dataset(monkeypatch):
