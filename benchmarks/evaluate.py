@@ -26,7 +26,7 @@ from dpt.predict.transforms import network_size
 from pipelines.cluster.session import connect, cpus_per_worker
 from pipelines.config import ZeroShotConfig
 from pipelines.zero_shot.run import evaluate_zero_shot
-from pipelines.zero_shot.sets import find_sets
+from pipelines.zero_shot.sets import FoundSet, find_sets
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def forward_rate(network: dpt.DPT, arguments: argparse.Namespace) -> float:
     return batches * arguments.batch_size / seconds
 
 
-def evaluation_rates(settings: ZeroShotConfig, network: dpt.DPT, found: object) -> tuple[float, float]:
+def evaluation_rates(settings: ZeroShotConfig, network: dpt.DPT, found: FoundSet) -> tuple[float, float]:
     """Images per second of the evaluation: as a whole, and after its first finished unit."""
     arrivals: list[tuple[float, int]] = []
     start = time.perf_counter()

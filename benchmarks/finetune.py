@@ -12,6 +12,7 @@ training set, one from random weights. Prints the metrics of Table 3 on held-out
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import statistics
 import tempfile
@@ -52,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dpt-finetune-") as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
         compare(arguments)
 
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpu_bench import Bench
-from gpu_training import AVERAGE, Row
+from gpu_training import AVERAGE, REGIONS, Row
 
 HERE = Path(__file__).resolve().parent
 END_TO_END = ("seconds", "to the first step", "last line")
@@ -92,8 +92,8 @@ def compiled(bench: Bench) -> Iterator[Row]:
     """Steps and predictions by `torch.compile`, each in a process that ends with the time."""
     (large,), (hybrid,) = bench.chosen("dpt_large"), bench.chosen("dpt_hybrid")
     for name, what, count in (
-        (large, AVERAGE, 16), (large, "ours", 1), (large, "transformers", 1), (hybrid, "ours", 1),
-        (hybrid, "transformers", 1), (large, "ours", 32), (hybrid, AVERAGE, 16),
+        (large, REGIONS, 16), (large, AVERAGE, 16), (large, "ours", 1), (large, "transformers", 1),
+        (hybrid, "ours", 1), (hybrid, "transformers", 1), (large, "ours", 32), (hybrid, AVERAGE, 16),
     ):  # fmt: skip
         yield f"{name}, {what}, batch {count}", lambda row=(name, what, count): compiled_cells(bench, *row)
 

@@ -12,6 +12,7 @@ from gpu_bench import Bench, reason
 from gpu_kernels import kernels_of
 from torch import nn
 
+from dpt.compilation import compile_regions
 from dpt.predict.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
@@ -30,6 +31,8 @@ DATASETS = 10
 """Number of datasets in MIX 6 (section 4.1)."""
 
 AVERAGE, MULTI = "average", "multi_objective"
+REGIONS = "regions"
+"""Averaged steps, compiled by regions."""
 VARIANTS: dict[str, dict[str, Any]] = {
     AVERAGE: {"optimizer.objective": AVERAGE},
     MULTI: {"optimizer.objective": MULTI},
@@ -94,16 +97,19 @@ def busy_cells(bench: Bench, call: Callable[[], object], seconds: float) -> list
 
 
 def training_step(
-    bench: Bench, name: str, variant: str, count: int, compiler: str | None = None
+    bench: Bench, name: str, variant: str, count: int, compiler: str | None = None, regions: bool = False
 ) -> Callable[[], None]:
-    """A step that can be called again and again, on one batch; compiled by a backend of `torch.compile`."""
+    """A step that can be called again and again, on one batch.
+
+    It is compiled by a backend of `torch.compile`, if one is given, as a whole or by `regions`.
+    """
     config, batch = config_of(bench, name, variant, count), batch_of(bench, count)
     model = bench.model(name).train()
     model.set_upsampling(as_given=config.upsampling == "bfloat16")
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     if compiler:
-        model.compile(backend=compiler)
+        compile_regions(model, backend=compiler) if regions else model.compile(backend=compiler)
     step = TrainingStep(model, model, create_optimizer(model, config), None, config, DATASETS, Ranks())
     batches = on_device(repeat(batch), bench.device)
 

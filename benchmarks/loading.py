@@ -26,7 +26,7 @@ from loading_data import make_shards
 
 HERE = Path(__file__).parent
 OURS = ("limit", "local", "ray")
-PEERS = ("litdata", "webdataset", "mosaicml", "dataloader", "files", "huggingface")
+PEERS = ("litdata", "webdataset", "mosaicml", "dataloader", "files", "huggingface", "spdl", "grain")
 
 
 def main() -> None:

@@ -14,14 +14,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_prep.ingest.normalize import normalize
+from datasets_prep.ingest.shard_file import describe_shard, writing_shard
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, Manifest, Shard
-from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
+from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import RawSample
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed import sealed
 from datasets_prep.synthetic import render_scene
 
 DATASETS = 10
@@ -29,7 +30,7 @@ SHARDS = 4
 """Shards per dataset: some peers assign whole files to loading processes."""
 
 HEIGHT, WIDTH = 384, 512
-_BLOBS = ("image", "inverse_depth")
+SETTINGS = IngestSettings(side=HEIGHT)
 
 _IMAGE_NOISE, _DEPTH_NOISE = 6.0, 0.0005
 """Standard deviations, in levels of 256 and relative to the depth: rendered images are smooth, and with such
@@ -66,15 +67,7 @@ def _row(dataset: int, number: int) -> dict[str, Any]:
     bgr = np.clip(image[..., ::-1], 0, 255).astype(np.uint8)
     _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
     raw = RawSample(jpeg.tobytes(), depth, "depth", ~scene.sky, scene.sky)
-    pixels = normalize(
-        raw,
-        "metric",
-        side=HEIGHT,
-        rule="shorter",
-        jpeg_quality=95,
-        min_valid_share=0.0,
-        min_dynamic_range=1.0,
-    )
+    pixels = normalize(raw, "metric", SETTINGS)
     return {
         "sample_id": f"{_name(dataset)}/{number:05}",
         "dataset": _name(dataset),
@@ -87,27 +80,25 @@ def _row(dataset: int, number: int) -> dict[str, Any]:
 
 def _write(folder: Path, dataset: int, rows: list[dict[str, Any]]) -> None:
     """Write shards and manifest, and last the file that marks the dataset as complete."""
-    version = folder / _name(dataset) / "rendered"
-    version.mkdir(parents=True, exist_ok=True)
+    version = Folder(folder / _name(dataset) / "rendered")
     size = -(-len(rows) // SHARDS)
     shards = [
-        _write_shard(version / f"train-{number:05}.parquet", rows[number * size : (number + 1) * size])
+        _write_shard(version, f"train-{number:05}.parquet", rows[number * size : (number + 1) * size])
         for number in range(SHARDS)
     ]
-    manifest = Manifest(_name(dataset), "metric", "rendered", {}, {"train": len(rows)}, 0, {}, shards)
-    Folder(version).write_text(MANIFEST_NAME, manifest.to_json())
-    Folder(folder / _name(dataset)).write_text(LATEST_NAME, '{"version": "rendered"}\n')
-
-
-def _write_shard(path: Path, rows: list[dict[str, Any]]) -> Shard:
-    pq.write_table(
-        pa.Table.from_pylist(rows, SCHEMA),
-        path,
-        row_group_size=ROW_GROUP_ROWS,
-        compression={name: "none" if name in _BLOBS else "zstd" for name in SCHEMA.names},
-        use_dictionary=["dataset", "split", "target_kind"],
-        write_page_checksum=True,
+    samples = {"train": len(rows)}
+    manifest = Manifest(
+        _name(dataset), "metric", "rendered", SETTINGS.model_dump(), samples, 0, "", {}, shards
     )
-    metadata, content = pq.read_metadata(path), path.read_bytes()
-    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    return Shard(path.name, "train", len(rows), groups, len(content), hashlib.sha256(content).hexdigest())
+    version.write_text(MANIFEST_NAME, manifest.to_json())
+    Folder(folder / _name(dataset)).write_text(LATEST_NAME, sealed({"version": "rendered"}))
+
+
+def _write_shard(version: Folder, name: str, rows: list[dict[str, Any]]) -> Shard:
+    with version.writing(name) as path:
+        with writing_shard(path, "rendered") as shard:
+            for row in rows:
+                shard.add(row)
+        with path.open("rb") as file:
+            found = describe_shard(file)
+    return Shard(name, "train", *(found[field] for field in ("rows", "row_groups", "bytes", "sha256")))

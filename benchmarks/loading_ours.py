@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import time
@@ -75,7 +76,7 @@ def start_ray() -> None:
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
     import ray
 
-    ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+    ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
 
 
 def limit(arguments: argparse.Namespace) -> tuple[float, float]:

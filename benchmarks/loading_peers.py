@@ -85,10 +85,14 @@ class Shards(IterableDataset):
         self.folder = folder
 
     def __iter__(self) -> Iterator[Pixels]:
-        rng = np.random.default_rng(torch.initial_seed() % 2**32)
+        yield from map(decoded, self.rows(torch.initial_seed() % 2**32))
+
+    def rows(self, seed: int) -> Iterator[dict[str, Any]]:
+        """Rows that are not decoded."""
+        rng = np.random.default_rng(seed)
         streams = [self._rows(dataset, rng) for dataset in sorted(self.folder.iterdir())]
         while True:
-            yield decoded(next(streams[rng.integers(len(streams))]))
+            yield next(streams[rng.integers(len(streams))])
 
     def _rows(self, dataset: Path, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
         files = [pq.ParquetFile(path) for path in sorted(dataset.glob("*/*.parquet"))]
@@ -129,6 +133,7 @@ class Files(Dataset):
     def __getitem__(self, index: int) -> Pixels:
         path = self.images[index]
         levels = cv2.imdecode(np.fromfile(path.with_suffix(".png"), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert levels is not None
         inverse_depth = levels.astype(np.float32)
         inverse_depth /= 65535
         return cropped(decode_image(path.read_bytes()), inverse_depth.astype(np.float16))
@@ -248,6 +253,58 @@ def decoded_together(rows: list[dict[str, Any]]) -> list[torch.Tensor]:
     return stacked([decoded(row) for row in rows])
 
 
+# ---- SPDL
+
+
+def spdl_loader(folder: Path, processes: int) -> Any:
+    from spdl.pipeline import PipelineBuilder
+
+    pipeline = (
+        PipelineBuilder()
+        .add_source(Shards(folder).rows(0))
+        .pipe(decoded, concurrency=processes)
+        .aggregate(BATCH)
+        .pipe(stacked)
+        .add_sink(4)
+        .build(num_threads=processes)
+    )
+    with pipeline.auto_stop():
+        yield from pipeline
+
+
+# ---- Grain
+
+
+def write_grain(shards: Path, folder: Path) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    folder.mkdir(parents=True)
+    for name, rows in by_dataset(shards).items():
+        writer = ArrayRecordWriter(str(folder / f"{name}.array_record"), "group_size:1")
+        for row in rows:
+            writer.write(len(row["image"]).to_bytes(4, "little") + row["image"] + row["inverse_depth"])
+        writer.close()
+
+
+def grain_loader(folder: Path, processes: int) -> Any:
+    import grain
+
+    datasets = [
+        grain.MapDataset.source(grain.sources.ArrayRecordDataSource(str(path))).seed(0).shuffle().repeat()
+        for path in sorted(folder.glob("*.array_record"))
+    ]
+    mixed = grain.MapDataset.mix(datasets, [0.1] * len(datasets)).map(_decoded_record)
+    # By itself each process decodes in 16 threads, which wait for each other.
+    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * BATCH)
+    batches = mixed.to_iter_dataset(read).batch(BATCH, batch_fn=stacked)
+    return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=processes))
+
+
+def _decoded_record(record: bytes) -> Pixels:
+    end = 4 + int.from_bytes(record[:4], "little")
+    return decoded({"image": record[4:end], "inverse_depth": record[end:]})
+
+
 PEERS: dict[str, tuple[Callable[[Path, Path], None] | None, Callable[[Path, int], Any]]] = {
     "dataloader": (None, shards_loader),
     "files": (write_files, files_loader),
@@ -255,6 +312,8 @@ PEERS: dict[str, tuple[Callable[[Path, Path], None] | None, Callable[[Path, int]
     "webdataset": (write_webdataset, webdataset_loader),
     "huggingface": (None, hugging_face_loader),
     "litdata": (write_litdata, litdata_loader),
+    "spdl": (None, spdl_loader),
+    "grain": (write_grain, grain_loader),
 }
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def load(settings: LoaderSettings) -> Loaded:
 def count_reads(arguments: argparse.Namespace) -> float:
     """Print how many rows of a row group each read of it serves; returns reads per image at full size."""
     groups = int(arguments.images / MIX_DATASETS / ROW_GROUP_ROWS)
-    row_groups = [np.full(groups, ROW_GROUP_ROWS)] * MIX_DATASETS
+    row_groups = [[ROW_GROUP_ROWS] * groups] * MIX_DATASETS
     print(f"\n{'ranks':>6} {'global batch':>13} {'reads/image':>12} {'rows used of 8':>15}")
     reads = 1.0
     for ranks in sorted({1, 2, 4, arguments.gpus_per_node, arguments.gpus}):
@@ -167,7 +167,7 @@ def count_reads(arguments: argparse.Namespace) -> float:
     return reads
 
 
-def reads_per_image(row_groups: Sequence[np.ndarray], ranks: int, batch: int, blocks: int = 4) -> float:
+def reads_per_image(row_groups: Sequence[Sequence[int]], ranks: int, batch: int, blocks: int = 4) -> float:
     """Row groups read per image: by the first ranks, each for `blocks` blocks of its batches.
 
     Args:

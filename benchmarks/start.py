@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -91,7 +92,7 @@ def prepare(folder: Path) -> None:
     from datasets_prep.synthetic import write_dataset
 
     write_dataset("redweb", folder / "raw", 40, height=192, width=256)
-    ray.init("local", log_to_driver=False, logging_level="ERROR")
+    ray.init("local", log_to_driver=False, logging_level=logging.ERROR)
     settings = IngestSettings(side=128, validation_share=0.15)
     ingest_all(plan_ingest("redweb", str(folder / "raw"), settings), str(folder / "shards"))
     ray.shutdown()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ def shares_of(pair: Pair, method: FlowMethod) -> Shares:
 def plain_dis(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> tuple[Flow, Flow]:
     """DIS with its unchanged medium preset."""
     grey = [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in (left, right)]
-    methods = [cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in grey]
+    methods: list[Any] = [cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) for _ in grey]
     return methods[0].calc(grey[0], grey[1], None), methods[1].calc(grey[1], grey[0], None)
 
 

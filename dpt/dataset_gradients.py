@@ -11,17 +11,24 @@ a convolution, that function's backward pass takes the weight's gradient apart b
 dataset's own, so that autograd itself keeps them apart. What is computed from parameters alone, such as a
 standardised weight or a resampled table of positions, counts as a parameter until a batch meets it, and its
 gradients are then carried on to the parameters.
+
+Layers that `torch.utils.checkpoint` computes again in the backward pass are watched then as well, since they
+must save the tensors that they saved before; gradients come from the first time's functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
 from dpt.sketch import Sketch
@@ -67,6 +74,9 @@ class DatasetGradients(TorchFunctionMode):
         self._refusal: NotSeparable | None = None
         self._numbers: dict[int, int] = {}
         """Numbers of parameters, by `id`, in the order of their use, which is the same on all ranks."""
+        self._again = False
+        """Whether layers are being computed again."""
+        self._checkpoint: Any = torch.utils.checkpoint.checkpoint
 
     def of_sums(self, losses: Tensor) -> dict[nn.Parameter, Tensor]:
         """Gradients (D, *shape) of the sums of each dataset's `losses`, (n,), for all parameters that matter.
@@ -109,7 +119,8 @@ class DatasetGradients(TorchFunctionMode):
         if not any(map(self.is_derived, tensors)):
             return function(*args, **kwargs)
         if all(self.is_derived(tensor) or not tensor.requires_grad for tensor in tensors):
-            result = function(*args, **kwargs)
+            with _keeping():
+                result = function(*args, **kwargs)
             self._derived |= {id(t): t for t in _tensors(result) if t.requires_grad}
             return result
         try:
@@ -118,11 +129,30 @@ class DatasetGradients(TorchFunctionMode):
             self._refusal = self._refusal or refusal
             return function(*args, **kwargs)
 
+    def __enter__(self) -> DatasetGradients:
+        """See `TorchFunctionMode`."""
+        contexts = {"context_fn": lambda: (nullcontext(), self._anew())}
+        torch.utils.checkpoint.checkpoint = partial(self._checkpoint, **contexts)
+        super().__enter__()
+        return self
+
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """See `TorchFunctionMode`; raises `NotSeparable` as well."""
         super().__exit__(kind, error, traceback)
+        torch.utils.checkpoint.checkpoint = self._checkpoint
         if self._refusal is not None and error is None:
             raise self._refusal
+
+    @contextmanager
+    def _anew(self) -> Iterator[None]:
+        """Context of layers that are computed again, whose functions are not those that find gradients."""
+        derived, self._again = dict(self._derived), True
+        super().__enter__()
+        try:
+            yield
+        finally:
+            super().__exit__(None, None, None)
+            self._derived, self._again = derived, False
 
     def is_derived(self, tensor: Tensor) -> bool:
         """Whether `tensor` is a parameter that is trained, or follows from such parameters alone."""
@@ -133,7 +163,7 @@ class DatasetGradients(TorchFunctionMode):
     def meets(self, tensor: Tensor | None) -> list[Tensor]:
         """A list that the backward pass fills with gradients (D, ...) of `tensor`, which meets the batch."""
         rows: list[Tensor] = []
-        if tensor is not None:
+        if tensor is not None and not self._again:
             if self._sketch is not None and isinstance(tensor, nn.Parameter):
                 rows = _IntoSketch(self._sketch, self._number(tensor))
             self._met.append((tensor, rows))
@@ -168,6 +198,14 @@ class DatasetGradients(TorchFunctionMode):
             return list(tensors)
         dtype = torch.get_autocast_dtype(self._device.type)
         return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+
+
+def _keeping() -> AbstractContextManager[Any]:
+    """Context in which what the backward pass needs is kept, even by layers that are computed again.
+
+    Of what follows from parameters alone, since `torch.func` cannot compute layers again; it is little.
+    """
+    return saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor)
 
 
 class _IntoSketch(list[Tensor]):

@@ -159,8 +159,8 @@ class OptimizerSection(Section):
         warmup: number of steps of linear warm-up.
         objective: how the gradients of the datasets are combined: `multi_objective` takes their min-norm
             combination (`dpt.multi_objective`), `average` the gradient of the mean loss over images. A model
-            with batch normalisation, with `activation_checkpointing`, or that uses parameters in a way that
-            `dpt.dataset_gradients` does not know runs once for every dataset in the batch, any other once
+            with batch normalisation, or that uses parameters in a way that `dpt.dataset_gradients` does not
+            know, runs once for every dataset in the batch, any other once
             for all, and is not compiled then.
         gram: how several workers find the scalar products of the datasets' gradients, from which their
             weights follow: `sketch` estimates them to 0.6 % (`dpt.sketch`) and exchanges one gradient;
@@ -287,7 +287,9 @@ class TrainConfig(MixSection):
             run scale with the cluster; the batch stays the same.
         parallel: `ddp` copies the model to every worker; `fsdp` shards it (FSDP2), for backbones whose
             optimiser state does not fit on one GPU.
-        compile: compile the model with `torch.compile`.
+        compile: what `torch.compile` compiles: `none`, the whole `model`, or `regions`, of which equal ones
+            are compiled once (`dpt.compilation`). `auto` is `regions` on a GPU, and `none` on CPUs or where
+            several objectives are taken apart in one pass, which is never compiled.
         channels_last: use the channels-last memory format for images and convolutions.
         activation_checkpointing: recompute the backbone in the backward pass to save memory.
         device: of training; `auto` uses GPUs if the cluster has any.
@@ -325,7 +327,7 @@ class TrainConfig(MixSection):
     seed: Seed = 0
     workers: Annotated[Workers | tuple[Workers, Workers], _one_or_two("[minimum, maximum]", 1, 100_000)] = 1
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    compile: bool = False
+    compile: Literal["none", "regions", "model", "auto"] = "none"
     channels_last: bool = False
     activation_checkpointing: bool = False
     device: Device = "auto"

@@ -127,7 +127,7 @@ def test_a_profiler_that_sees_no_kernels_says_so_and_costs_nothing_else(gpu, ben
     assert "CUPTI" in bench.notes[0]
 
 
-@pytest.mark.parametrize("what", ["average", "ours"])
+@pytest.mark.parametrize("what", ["average", "regions", "ours"])
 def test_what_is_called_compiled_goes_through_the_compiler(gpu, bench, what):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

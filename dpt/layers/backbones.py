@@ -15,10 +15,10 @@ from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
+import torch.utils.checkpoint
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 import dpt.layers.small_hybrid  # noqa: F401 (registers a model)
 from dpt.layers.beit import BeitLayers
@@ -145,7 +145,7 @@ class ViTBackbone(nn.Module):
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         if self.checkpointing and self.training:
-            return checkpoint(module, x, use_reentrant=False)
+            return torch.utils.checkpoint.checkpoint(module, x, use_reentrant=False)
         return module(x)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 _OF_PREFIX = 3
 """Last rows of a table: from class token to patches, from patches to class token, class token to itself."""
@@ -48,7 +48,7 @@ class BeitLayers(nn.Module):
         for layer, (block, table) in enumerate(zip(vit.blocks, self.tables, strict=True), start=1):
             bias = resampled(table, self.window, grid)[index].permute(2, 0, 1)[None]
             if self.checkpointing and self.training:
-                tokens = checkpoint(block, tokens, bias, use_reentrant=False)
+                tokens = torch.utils.checkpoint.checkpoint(block, tokens, bias, use_reentrant=False)
             else:
                 tokens = block(tokens, shared_rel_pos_bias=bias)
             if layer in self.layers:

@@ -70,8 +70,8 @@ class Gradients:
             self._sharded or any(map(is_synchronised, model.modules()))
         )
         """Whether all ranks must run the model equally often, because it communicates in its forward pass."""
-        self._apart = couples_images(model) or config.activation_checkpointing
-        """Whether several objectives take a pass each: in one, layers computed again would not be watched."""
+        self._apart = couples_images(model)
+        """Whether several objectives take a pass each."""
         self._step = 0
 
     def __call__(self, batch: Batch, weights: Tensor, step: int) -> Tensor:
@@ -164,13 +164,15 @@ class Gradients:
             chosen = torch.cat(members)
             apart = DatasetGradients([len(images) for images in members], self._device)
             try:
-                found = self._losses(self._watched(apart), batch, chosen)
+                with self._eager():
+                    found = self._losses(self._watched(apart), batch, chosen)
+                    gradients = apart.of_sums(found)
             except NotSeparable:  # see `__call__`
                 self._apart = True
                 self._start_pass()
             else:
                 losses[chosen.to(self._device)] = found.detach()
-                return apart.of_sums(found)
+                return gradients
 
         def objective(chosen: Tensor) -> Callable[[], Tensor]:
             def run() -> Tensor:
@@ -188,14 +190,17 @@ class Gradients:
         return gradients_one_by_one(objectives, parameters)
 
     def _watched(self, apart: DatasetGradients) -> Callable[[Tensor], Any]:
-        """The model's forward pass, of which `apart` takes the gradients; not compiled."""
+        """The model's forward pass, of which `apart` takes the gradients."""
 
         def forward(pixels: Tensor) -> Any:
             with apart:
-                pixels.requires_grad_()
-                return self._model(pixels) if self._sharded else self._model.forward(pixels)
+                return self._model(pixels.requires_grad_())
 
         return forward
+
+    def _eager(self) -> AbstractContextManager[Any]:
+        """Context in which nothing is compiled: what is compiled cannot be watched."""
+        return nullcontext() if self._config.compile == "none" else torch.compiler.set_stance("force_eager")
 
     def _counts(self, of_image: Tensor) -> list[int]:
         """Number of images of each dataset, from the dataset `of_image`, (n,) int64 on the CPU."""
@@ -228,7 +233,8 @@ class Gradients:
             batch, part, counts = replace(batch, images=images, target=target), torch.tensor([0]), [1]
             sketch = Sketch(1, 0, self._device)
         apart = DatasetGradients(counts, self._device, sketch)
-        apart.sketch_sums(self._losses(self._watched(apart), batch, part))
+        with self._eager():
+            apart.sketch_sums(self._losses(self._watched(apart), batch, part))
 
     def _one_by_one_sharded(self, batch: Batch) -> Tensor:
         """As `_in_one_pass`, with a pass for each dataset, of whose gradient every rank keeps its shard."""

@@ -41,7 +41,7 @@ from pipelines.training.parallel import gathered, share_model
 from pipelines.training.ranks import Ranks
 from pipelines.training.report import TrainingReport, training_operations
 from pipelines.training.stages import run_stages
-from pipelines.training.start import build_model
+from pipelines.training.start import build_model, compile_model
 from pipelines.training.step import TrainingStep
 
 
@@ -120,8 +120,7 @@ class _TrainingProcess:
         if config.channels_last and config.parallel == "ddp":
             # Sharded weights must be contiguous; channels-last images suffice for all later activations.
             model.to(memory_format=torch.channels_last)
-        if config.compile:
-            model.compile()
+        compile_model(model, config, get_device())
         self._parallel = share_model(model, config.parallel, ranks)
         self._optimizer = create_optimizer(model, config)
         decay = config.optimizer.ema

@@ -17,6 +17,7 @@ from ray.train.torch import prepare_model
 from torch import Tensor, nn
 
 import dpt
+from dpt.compilation import repeated_layers
 from pipelines.training.ranks import Ranks
 
 
@@ -45,10 +46,8 @@ def shard_model(model: dpt.DPT) -> None:
     """Leave each rank its shard of every parameter of `model`; the backbone is gathered by blocks."""
     from torch.distributed.fsdp import fully_shard  # takes a second, which other runs save
 
-    for module in model.backbone.modules():
-        if isinstance(module, nn.ModuleList):
-            for block in module:
-                fully_shard(block)
+    for layer in repeated_layers(model.backbone):
+        fully_shard(layer)
     fully_shard(model)
 
 

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 import dpt
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
+from dpt.compilation import compile_regions
 from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tasks.registry import task_of
@@ -49,6 +50,20 @@ def _typed(overrides: Mapping[str, Any]) -> dict[str, Any]:
             problem = error.errors()[0]["msg"]
             raise ConfigError(f"model.overrides.{key}: {problem}, got {overrides[key]!r:.100}") from error
     return typed
+
+
+def compile_model(model: dpt.DPT, config: TrainConfig, device: torch.device) -> None:
+    """Have a `model` that trains on a `device` compiled as the `config` says, when it first runs."""
+    optimizer = config.optimizer
+    eager = optimizer.objective == "multi_objective" and not (
+        optimizer.two_passes or config.parallel == "fsdp"
+    )
+    automatic = "regions" if device.type == "cuda" and not eager else "none"
+    how = automatic if config.compile == "auto" else config.compile
+    if how == "regions":
+        compile_regions(model)
+    elif how == "model":
+        model.compile()
 
 
 def initial_model(section: ModelSection, run: Folder) -> dpt.DPT | None:

@@ -27,6 +27,13 @@ MODELS = {
     "rotary positions": {
         "backbone": "eva02_tiny_patch14_224", "backbone_arguments": SMALL | {"img_size": 56},
     },
+    "relative positions": {
+        "backbone": "beit_base_patch16_224", "backbone_arguments": SMALL | {"img_size": 64},
+    },
+    "stages": {
+        "backbone": "convnext_atto", "backbone_arguments": {"depths": [1, 1, 2, 1], "dims": [8, 16, 24, 32]},
+        "taps": ("R0", "R1", "R2", "R3"), "readout": "ignore",
+    },
 }  # fmt: skip
 IMAGES = [2, 0, 3]
 
@@ -40,9 +47,11 @@ def losses_of(output):
     return output.square().mean((1, 2)) + output.mean((1, 2))
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["", "layers computed again"])
 @pytest.mark.parametrize("kind", [*MODELS, "long"])
-def test_they_are_those_of_a_pass_for_each_dataset(kind):
+def test_they_are_those_of_a_pass_for_each_dataset(kind, again):
     model = build(MODELS.get(kind, {}))
+    model.set_checkpointing(again)
     side = 4 * model.size_divisor if model.size_divisor == 14 else {"long": 256}.get(kind, 64)
     pixels = torch.randn(sum(IMAGES), 3, side, side, dtype=torch.float64)
     with (apart := DatasetGradients(IMAGES, pixels.device)):

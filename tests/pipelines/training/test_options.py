@@ -128,10 +128,15 @@ def test_an_option_that_changes_the_curve(runs, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, {"workers": 2, "parallel": "fsdp"}], ids=["copy", "shards"])
-def test_a_compiled_model_learns_what_others_learn(runs, options):
+@pytest.mark.parametrize("how", ["model", "regions"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"workers": 2, "parallel": "fsdp"}, {"optimizer": {"objective": "multi_objective"}}],
+    ids=["copy", "shards", "many objectives"],
+)
+def test_a_compiled_model_learns_what_others_learn(runs, options, how):
     options = {**options, **EXACTLY}
-    compiled = {**options, "compile": True}
+    compiled = {**options, "compile": how}
     plain, found = runs.losses("plain", options), runs.losses("compiled", compiled)
     assert found == pytest.approx(plain, abs=1e-6)
     runs.check_resumed("compiled", compiled)

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
 from dpt import dataset_gradients
+from dpt.compilation import compile_regions
 from dpt.ema import MovingAverage
 from dpt.sketch import LENGTH
 from pipelines.config import TrainConfig
@@ -79,9 +80,27 @@ def test_layers_computed_again_give_the_same_combination():
     settings = with_changes(config(objective="multi_objective"), {"activation_checkpointing": True})
     model = model_for(settings)
     model.set_checkpointing(True)
+    runs = []
+    model.backbone.vit.blocks[0].norm1.register_forward_hook(lambda *_: runs.append(1))
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
     assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
+    assert len(runs) == 2, "one pass, and the layer once more in the backward pass"
     assert_same(gradients(model), gradients(whole))
+
+
+@pytest.mark.parametrize(("two_passes", "compiled"), [(False, False), (True, True)])
+def test_what_is_compiled_is_not_watched(two_passes, compiled):
+    torch.compiler.reset()
+    settings = config(objective="multi_objective", two_passes=two_passes)
+    settings = with_changes(settings, {"compile": "regions", "activation_checkpointing": True})
+    model, traced = model_for(settings), []
+    model.set_checkpointing(True)
+    compile_regions(model, backend=lambda graph, inputs: traced.append(1) or graph)
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    step(batch(), 1)
+    whole, _ = one_step(config(objective="multi_objective", two_passes=two_passes))
+    assert_same(gradients(model), gradients(whole))
+    assert bool(traced) == compiled
 
 
 def test_a_model_that_cannot_be_taken_apart_takes_a_pass_for_each_dataset(monkeypatch):
@@ -294,6 +313,7 @@ def test_ranks_exchange_one_gradient_and_sketches(tmp_path, options):
 def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) -> Any:
     """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
     model = model_for(settings)
+    model.set_checkpointing(settings.activation_checkpointing)
     shard_model(model)
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
     with pytest.MonkeyPatch.context() as patch:
@@ -305,9 +325,14 @@ def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) 
 
 
 @pytest.mark.parametrize("share", [2, 3, 4])
-@pytest.mark.parametrize("separable", [True, False])
-def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable):
+@pytest.mark.parametrize(
+    ("separable", "again"),
+    [(True, False), (False, False), (True, True)],
+    ids=["apart", "one by one", "again"],
+)
+def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable, again):
     settings = config(objective="multi_objective", accumulate=2)
+    settings = with_changes(settings, {"activation_checkpointing": again})
     found = run_in_two_ranks(sharded_rank, tmp_path, settings, share, separable)
     whole, loss = one_step(config(objective="multi_objective"))
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
