@@ -6,8 +6,9 @@ read again what is imported and named here, and run `tests/pipelines/cluster/tes
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.runtime_env import packaging, working_dir
@@ -43,6 +44,23 @@ def running_cluster() -> str | None:
 def inside_submitted_job() -> bool:
     """Whether this process is the entry point of a job that was submitted to a cluster."""
     return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+
+
+def job_metadata() -> dict[str, str]:
+    """`job_submission_id` and what `--metadata-json` gave of the job that this process is; else empty."""
+    metadata: dict[str, str] = _job_config().get("metadata", {})
+    return metadata
+
+
+def job_package() -> str | None:
+    """Address of the zip file that this job's working directory is of, `gcs://_ray_pkg_DIGEST.zip`."""
+    package: str | None = _job_config().get("runtime_env", {}).get("working_dir")
+    return package
+
+
+def _job_config() -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    return config
 
 
 def server_version(client: JobSubmissionClient) -> str | None:
