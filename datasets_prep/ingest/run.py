@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import ray
 
 from datasets_prep.errors import BadSample, Note, UserError, WrongLayout
+from datasets_prep.ingest.gauges import IngestGauges
 from datasets_prep.ingest.row import make_row
 from datasets_prep.ingest.shard_file import (
     AVERAGED_COLUMNS,
@@ -85,12 +86,14 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
         _point_latest(folder, plan.version)
         return
     results: list[dict[str, Any]] = []
-    done, quarantined = 0, len(plan.rejected)
+    done, quarantined, gauges = 0, len(plan.rejected), IngestGauges(plan.dataset)
     for result in _run_tasks(plan, version_folder.uri):
         results.append(result)
         done += result["rows"] + len(result["quarantine"])
         quarantined += len(result["quarantine"])
-        yield Progress(done, plan.samples, quarantined)
+        state = Progress(done, plan.samples, quarantined)
+        gauges.set(state)
+        yield state
     folder.remove_partial_files()  # of workers that died while Ray continued
     _close(plan, folder, version_folder, sorted(results, key=lambda r: str(r["name"])))
 

@@ -35,6 +35,16 @@ def report_logger() -> str:
     return str(context.__file__)
 
 
+def checkpoint_snapshot() -> str:
+    """Name of the file in a run's folder in which Ray Train lists the checkpoints that were reported.
+
+    If one of them is gone, Ray Train does not start the run again.
+    """
+    from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+    return CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+
 def running_cluster() -> str | None:
     """Address, `HOST:PORT`, of the cluster of RAY_ADDRESS or of `ray start` on this machine; None without."""
     address: str | None = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]

@@ -321,8 +321,7 @@ def note_protocol(run: tracking.Run, pixels: Mapping[str, str], official: Collec
         official: datasets whose figures belong into the paper's tables.
     """
     tags = {f"{_PIXELS_TAG}{name}": text for name, text in pixels.items()}
-    for key, value in {**tags, **({_OFFICIAL_TAG: " ".join(official)} if official else {})}.items():
-        MlflowClient(run.tracking_uri).set_tag(run.run_id, key, value)
+    run.set_tags({**tags, **({_OFFICIAL_TAG: " ".join(official)} if official else {})})
 
 
 def note_evaluation(run: tracking.Run, model: str) -> None:

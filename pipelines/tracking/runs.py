@@ -29,7 +29,7 @@ import requests
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel, Metric, Param, RunTag
 from mlflow.entities import Run as RunEntity
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -149,6 +149,12 @@ class Run:
     def log_text(self, text: str, path: str) -> None:
         """Log a text file as the artifact `path`."""
         self._client.log_text(self.run_id, text, path)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set `tags`, name → value, in one request."""
+        if tags:
+            entities = [RunTag(key, value) for key, value in tags.items()]
+            self._client.log_batch(self.run_id, tags=entities)
 
     def metrics(self) -> dict[str, float]:
         """The last value of every metric."""
