@@ -5,7 +5,7 @@ recognised by its name and footer and skipped. A job that is killed at any momen
 same bytes as one clean run.
 
 A sample that cannot be used does not stop the job: it is left out and listed, with the reason, in the shard's
-footer and finally in `quarantine.parquet`. A storage failure leaves nothing out: the shard is tried again
+footer and finally in `_quarantine.parquet`. A storage failure leaves nothing out: the shard is tried again
 when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
