@@ -7,9 +7,11 @@ A prepared dataset is a folder:
         3f9c…/                          one version: a pure function of raw listing, settings and seed
             train-00000.parquet …       shards
             _quarantine.parquet         samples that were left out, and why
+            .huggingface.yaml           which columns are pictures, for Hugging Face's `datasets`
             _manifest.json              written last; without it the version is unfinished
 
-Readers trust only what a manifest names.
+Readers trust only what a manifest names. Others open a version's folder as a whole: they pass over files
+whose names begin with `_` or `.`.
 """
 
 import hashlib

@@ -27,6 +27,7 @@ import ray
 
 from datasets_prep.errors import BadSample, Note, UserError, WrongLayout
 from datasets_prep.ingest.gauges import IngestGauges
+from datasets_prep.ingest.hugging_face import CARD_NAME, card
 from datasets_prep.ingest.row import make_row
 from datasets_prep.ingest.shard_file import (
     AVERAGED_COLUMNS,
@@ -252,6 +253,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
     for result in results:
         samples[result["split"]] += result["rows"]
         notes.update(result["notes"])
+    version_folder.write_text(CARD_NAME, card())
     fields = ("name", "split", "rows", "row_groups", "bytes", "sha256")
     manifest = Manifest(
         dataset=plan.dataset,

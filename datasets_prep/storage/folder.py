@@ -105,7 +105,7 @@ class Folder:
         """Whether the file or folder `relative` exists."""
         return bool(persistently("found", self.fs.exists, self.path_of(relative)))
 
-    def has_file(self, relative: str) -> bool:
+    def has_file(self, relative: str = ".") -> bool:
         """Whether `relative` exists and is a file: no folder, pipe or device."""
         return bool(persistently("found", self.fs.isfile, self.path_of(relative)))
 
