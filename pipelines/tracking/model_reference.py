@@ -77,9 +77,9 @@ def _local(reference: str) -> Iterator[str]:
     if "://" not in reference or reference.startswith("https://") or Path(reference).exists():
         yield reference
         return
-    folder = Folder(reference)
+    folder = Folder(reference.removesuffix(f"/{WEIGHTS}"))
     if all(folder.has_file(name) for name in (WEIGHTS, CONFIG)):
-        with model_files(reference) as local:
+        with model_files(folder.uri) as local:
             yield str(local)
         return
     if folder.has_file():
