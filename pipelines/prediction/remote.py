@@ -28,7 +28,7 @@ def address(path: Path) -> str:
 
 
 def list_remote(uri: str) -> tuple[list[Path], bool]:
-    """The files that a URI names, sorted, and whether it is itself one.
+    """The files that `uri` names, sorted, and whether it is itself one.
 
     Raises:
         NotFound: if there is no such file or folder, and it is not a pattern.
