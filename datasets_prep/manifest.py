@@ -6,10 +6,12 @@ A prepared dataset is a folder:
         latest.json                     {"version": "3f9c…"}: the version that readers take
         3f9c…/                          one version: a pure function of raw listing, settings and seed
             train-00000.parquet …       shards
-            quarantine.parquet          samples that were left out, and why
-            manifest.json               written last; without it the version is unfinished
+            _quarantine.parquet         samples that were left out, and why
+            .huggingface.yaml           which columns are pictures, for Hugging Face's `datasets`
+            _manifest.json              written last; without it the version is unfinished
 
-Readers trust only what a manifest names.
+Readers trust only what a manifest names. Others open a version's folder as a whole: they pass over files
+whose names begin with `_` or `.`.
 """
 
 import hashlib
@@ -24,9 +26,9 @@ from datasets_prep.schema import SCHEMA_VERSION
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.sealed import DamagedFile, seal_of, sealed, unsealed
 
-MANIFEST_NAME = "manifest.json"
+MANIFEST_NAME = "_manifest.json"
 LATEST_NAME = "latest.json"
-QUARANTINE_NAME = "quarantine.parquet"
+QUARANTINE_NAME = "_quarantine.parquet"
 
 
 class NotADataset(UserError):
@@ -58,7 +60,7 @@ class Manifest:
         version: digest of the plan: raw listing, settings, seed and schema.
         settings: ingest settings.
         samples: split → number of rows.
-        quarantined: number of samples that were left out (listed in `quarantine.parquet`).
+        quarantined: number of samples that were left out (listed in `_quarantine.parquet`).
         quarantine_sha256: digest of that file.
         statistics: means over all samples, for display.
         notes: what was done to samples that are used, with their number; see `errors.Note`.
@@ -91,7 +93,7 @@ class Manifest:
         return shards
 
     def to_json(self) -> str:
-        """The content of `manifest.json`."""
+        """The content of `_manifest.json`."""
         return sealed(asdict(self))
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from datasets_prep.errors import UserError
 from datasets_prep.settings import MOST, IngestSettings, Section, Seed, Side, StereoSettings
@@ -526,6 +526,28 @@ class DemoConfig(Section):
     height: int = Field(288, ge=64, le=8192)
     width: int = Field(384, ge=64, le=8192)
     seed: Seed = 0
+
+
+_OF_OTHER_TASKS = {
+    "depth": {"metric_depth", "segmentation", "inference", "allow_missing"},
+    "metric_depth": {"loss", "segmentation", "caps"},
+    "segmentation": {"loss", "metric_depth", "caps"},
+}
+"""Task → settings that it does not read."""
+
+
+def parameters_of(config: BaseModel, task: TaskName | None = None) -> dict[str, Any]:
+    """The settings of a `config` that matter to its task, or to the `task` of a config without one.
+
+    A model to start from overrides the other settings of the model.
+    """
+    task = getattr(config, "task", task)
+    values = config.model_dump(mode="json", exclude=_OF_OTHER_TASKS.get(task or "", set()))
+    if task == "segmentation" and "optimizer" in values:
+        del values["optimizer"]["betas"]  # of Adam
+    if isinstance(config, TrainConfig) and config.model.start is not None:
+        values["model"] = {"start": config.model.start}
+    return values
 
 
 class Experiment(Section):

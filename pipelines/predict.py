@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -45,6 +44,7 @@ from pipelines.prediction import outputs
 from pipelines.prediction.ahead import THREADS, in_order, threads
 from pipelines.prediction.attention_figure import attention_figure
 from pipelines.prediction.inputs import Input, find_inputs
+from pipelines.prediction.remote import local_copy
 from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 
@@ -108,8 +108,7 @@ def predict(
     """
     predictor = Predictor(settings, model)
     folder = Folder(out)
-    local = Path(folder.path) if folder.is_local else None
-    sources = find_inputs(paths, partial(output_paths, settings=settings), local, say)
+    sources = find_inputs(paths, partial(output_paths, settings=settings), Path(folder.uri), say)
     with threads() as pool:
         tasks = _tasks(predictor, sources, folder, pool)
         yield from in_order(pool, _end, tasks, settings.batch_size + THREADS)
@@ -325,7 +324,7 @@ def require_finite(prediction: Prediction, where: str) -> None:
 
 def _first_of_several(source: Input) -> str:
     """What is said of an animation or a file with several pages, of which the first picture is predicted."""
-    if source.is_standard_input:
+    if source.is_standard_input or source.remote:
         return ""
     try:
         with PIL.Image.open(source.path) as picture:
@@ -361,10 +360,11 @@ def _predict_video(predictor: Predictor, source: Input, folder: Folder) -> Outco
 
 def _readable(source: Input, problems: list[str]) -> Iterator[Frame]:
     """The frames of a video; why there are no more is added to `problems`."""
-    try:
-        yield from read_frames(source.path)
-    except BadVideo as error:
-        problems.append(str(error))
+    with local_copy(source.path) if source.remote else nullcontext(source.path) as path:
+        try:
+            yield from read_frames(path)
+        except BadVideo as error:
+            problems.append(str(error).replace(str(path), source.where))
 
 
 def _painter(predictor: Predictor) -> Callable[[Image, Prediction], Image]:
@@ -390,7 +390,7 @@ def read_image(source: Input) -> Image:
     Raises:
         BadImage: naming the file.
     """
-    data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
+    data = source.read_bytes()
     try:
         image, bits = _decoded(data)
         check_aspect(*image.shape[:2])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
+from pipelines.report.model_page import write_summary
 from pipelines.tracking import registry
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.metric_keys import MEAN, RELATIVE, MetricKey
@@ -16,6 +21,9 @@ from pipelines.tracking.model_kind import ModelKind
 from pipelines.tracking.model_reference import MODEL_SCHEME
 from pipelines.tracking.runs import TrackingError
 from pipelines.tracking.source_commit import UNKNOWN, short
+
+_PAGES = "pages"
+_FAMILY = "Dense prediction transformers (DPT): depth or classes of every pixel of a photo."
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ def publish(run: str, name: str, alias: str | None, force: bool = False) -> Publ
             registry.require_kind(name, alias, kind)
     commit = MlflowClient().get_run(run_id).data.tags.get("git_commit", UNKNOWN)
     version = _register(model, name, kind, commit)
+    _describe(model, registry.find(name, version), run_id)
     moved = registry.set_alias(name, alias, version) if alias is not None else None
     return Published(name, version, kind, short(commit), moved)
 
@@ -101,11 +110,58 @@ def _logged_model(run_id: str) -> LoggedModel:
 
 
 def _register(model: LoggedModel, name: str, kind: ModelKind, commit: str) -> int:
-    """Register a logged model, with tags and a description of its kind; returns its version."""
+    """Register a logged model, with tags of its kind; returns its version."""
     source, tags = f"{MODEL_SCHEME}{model.model_id}", {**kind.tags, "git_commit": commit}
     try:
         version = mlflow.register_model(source, name, tags=tags).version
     except MlflowException as error:
         raise TrackingError(f"{name}: {str(error).splitlines()[0]}") from error
-    MlflowClient().update_model_version(name, str(version), kind.description)
     return int(version)
+
+
+def _describe(model: LoggedModel, version: registry.ModelVersion, run_id: str) -> None:
+    """What whoever finds a new version in MLflow must know: tags, a description, and a page of its run."""
+    client, name, number = MlflowClient(), version.name, str(version.version)
+    # MLflow stores an infinite value as the largest float.
+    metrics = {key: value for key, value in version.metrics().items() if abs(value) < sys.float_info.max}
+    tags = {f"data.{dataset}": digest for dataset, digest in version.data.items()}
+    tags |= {key: f"{value:.6g}" for key, value in metrics.items() if key.endswith(f"/{MEAN}")}
+    if metrics:
+        tags["protocol"] = " ".join(sorted({key.partition("/")[0] for key in metrics}))
+    page = _page(model, version, run_id)
+    if page:
+        tags["page"] = page
+    for key, value in tags.items():
+        client.set_model_version_tag(name, number, key, value)
+    client.update_model_version(name, number, _description(version, metrics))
+    versions = registry.list_models(name)
+    for key in ("task", "unit"):
+        kinds = sorted({one.kind.tags[key] for one in versions})
+        client.set_registered_model_tag(name, key, ", ".join(kinds))
+    if not client.get_registered_model(name).description:
+        client.update_registered_model(name, f"{_FAMILY} `dpt models {name}` compares the versions.")
+
+
+def _description(version: registry.ModelVersion, metrics: Mapping[str, float]) -> str:
+    """Markdown of a version and its `metrics`."""
+    data = ", ".join(f"{name} ({digest[:8]})" for name, digest in sorted(version.data.items()))
+    address = f"{MODEL_SCHEME}{version.name}/{version.version}"
+    lines = [version.kind.description, ""]
+    lines += [f"Trained on {data or 'unknown data'} at commit {short(version.git_commit)}, run"]
+    lines += [f"{version.run_name}.", "", f"    dpt predict photo.jpg --model {address} --out predictions"]
+    if metrics:
+        lines += ["", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items())]
+    return "\n".join(lines)
+
+
+def _page(model: LoggedModel, version: registry.ModelVersion, run_id: str) -> str | None:
+    """Log the model's page as an artifact of its run; returns its address. None for a model of others."""
+    config = tracking.fetch_config(model)
+    if config is None:
+        return None
+    folder = f"{_PAGES}/{version.name}-{version.version}"
+    with tempfile.TemporaryDirectory(prefix="dpt-page-") as scratch:
+        page = write_summary(config, f"{MODEL_SCHEME}{version.name}/{version.version}", Path(scratch))
+        tracking.Run(mlflow.get_tracking_uri(), run_id).log_files(Path(scratch), folder)
+    return f"runs:/{run_id}/{folder}/{page.name}"

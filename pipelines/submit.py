@@ -8,6 +8,7 @@ package with data in it, a bucket or an MLflow server that the cluster cannot re
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import logging
 import os
@@ -174,7 +175,9 @@ def submit(
     address = address or os.environ.get(_ADDRESS)
     if not address:
         raise SubmitError(f"no cluster: give its job server by --address, or set {_ADDRESS}")
-    environment = {COMMIT_VARIABLE: source_commit(TREE), **job_environment(variables)}
+    # LOGNAME comes first in getpass: the run's user is the submitter, not the container's.
+    origin = {COMMIT_VARIABLE: source_commit(TREE), "LOGNAME": getpass.getuser()}
+    environment = {**origin, **job_environment(variables)}
     targets = job_targets(command[0], parameters, environment)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -27,6 +27,7 @@ from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
 from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
+from pipelines.cluster.ray_private import checkpoint_snapshot
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
@@ -162,6 +163,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
         # After a minute Ray retries with another number of workers. If the number is fixed, that would only
         # print a traceback a minute while a cluster starts its machines.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_SECONDS))
+    Folder(setup.folder).remove(checkpoint_snapshot())  # which checkpoints there are is known better here
     board = open_board()
     trainer = TorchTrainer(
         train_loop,

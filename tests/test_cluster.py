@@ -29,7 +29,7 @@ JUNK = """
 .git/objects/aa/bb .venv/lib/big.so venv/lib/big.so .mypy_cache/3.11/x.json .ruff_cache/x .hypothesis/x
 .pytest_cache/v/x dpt/__pycache__/x.pyc x.egg-info/PKG-INFO build/lib/dpt/model.py dist/dpt.whl
 demo/raw/redweb/Imgs/0.jpg runs/first/weights.bin mlruns/0/meta.yaml mlartifacts/1/x mlflow.db
-inspection/redweb.png shards/x/manifest.json elsewhere/train-00000.parquet elsewhere/model.safetensors
+inspection/redweb.png shards/x/_manifest.json elsewhere/train-00000.parquet elsewhere/model.safetensors
 elsewhere/depth.npy photo.jpeg tests/test_house.py benchmarks/loading.py docs/scaling.md
 """
 

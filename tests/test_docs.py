@@ -37,7 +37,7 @@ MAKE_TARGETS = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text
 GROUP = typer.main.get_command(cli.app)
 assert isinstance(GROUP, TyperGroup)
 COMMANDS = GROUP.commands
-OTHER_PROGRAMS = {".", "aws", "cd", "export", "mkdir", "mlflow", "open", "ray"}
+OTHER_PROGRAMS = {".", "aws", "cd", "curl", "echo", "export", "mkdir", "mlflow", "open", "ray"}
 """What shell blocks may call besides `dpt`, `make` and the benchmarks."""
 
 

@@ -5,7 +5,7 @@ recognised by its name and footer and skipped. A job that is killed at any momen
 same bytes as one clean run.
 
 A sample that cannot be used does not stop the job: it is left out and listed, with the reason, in the shard's
-footer and finally in `quarantine.parquet`. A storage failure leaves nothing out: the shard is tried again
+footer and finally in `_quarantine.parquet`. A storage failure leaves nothing out: the shard is tried again
 when the others are done, and if it still cannot be written the job stops, to be run again.
 """
 
@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 import ray
 
 from datasets_prep.errors import BadSample, Note, UserError, WrongLayout
+from datasets_prep.ingest.gauges import IngestGauges
+from datasets_prep.ingest.hugging_face import CARD_NAME, card
 from datasets_prep.ingest.row import make_row
 from datasets_prep.ingest.shard_file import (
     AVERAGED_COLUMNS,
@@ -85,12 +87,14 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
         _point_latest(folder, plan.version)
         return
     results: list[dict[str, Any]] = []
-    done, quarantined = 0, len(plan.rejected)
+    done, quarantined, gauges = 0, len(plan.rejected), IngestGauges(plan.dataset)
     for result in _run_tasks(plan, version_folder.uri):
         results.append(result)
         done += result["rows"] + len(result["quarantine"])
         quarantined += len(result["quarantine"])
-        yield Progress(done, plan.samples, quarantined)
+        state = Progress(done, plan.samples, quarantined)
+        gauges.set(state)
+        yield state
     folder.remove_partial_files()  # of workers that died while Ray continued
     _close(plan, folder, version_folder, sorted(results, key=lambda r: str(r["name"])))
 
@@ -249,6 +253,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
     for result in results:
         samples[result["split"]] += result["rows"]
         notes.update(result["notes"])
+    version_folder.write_text(CARD_NAME, card())
     fields = ("name", "split", "rows", "row_groups", "bytes", "sha256")
     manifest = Manifest(
         dataset=plan.dataset,

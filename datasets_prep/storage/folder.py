@@ -1,4 +1,4 @@
-"""Folders on any fsspec file system: a local disk, `s3://`, `gs://`, `memory://`.
+"""Folders on any fsspec file system: a local disk, `s3://`, `gs://`, `abfs://`, `memory://`.
 
 A raw dataset is listed once and read by relative path, so that a source need not know where its files are. A
 written file appears whole or not at all, so readers may trust any name they see. A storage failure is told
@@ -6,8 +6,10 @@ apart from a missing file (`datasets_prep.storage.retries`).
 
 A zip or tar archive is read in place (`datasets_prep.storage.archives`).
 
-The endpoint and credentials of S3 come from the AWS environment: `AWS_ENDPOINT_URL`, `AWS_REGION`,
-`AWS_PROFILE` or the machine's role.
+Endpoint and credentials come from the environment: of S3 from `AWS_ENDPOINT_URL`, `AWS_REGION`,
+`AWS_PROFILE` or the machine's role; of Google's storage from `GOOGLE_APPLICATION_CREDENTIALS` or the machine;
+of Azure's from `AZURE_STORAGE_ACCOUNT_NAME` (or the URI) with `AZURE_STORAGE_ACCOUNT_KEY`,
+`AZURE_STORAGE_SAS_TOKEN` or the machine's identity.
 """
 
 import fcntl
@@ -37,6 +39,20 @@ _CHAINED = re.compile(r"(?:zip|tar)://.*?::")
 _OPTIONS = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
 """Options by protocol. Parts of an upload wait in memory, 50 MB each: two at a time are enough."""
 
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "abfs": "azure",
+    "abfss": "azure",
+    "az": "azure",
+}
+"""Protocol → the extra of this project that has its client library."""
+
+_WITH_ACCOUNT = re.compile(r"(abfss?://[^/@]+@[^/]+)")
+"""Start of an address of Azure whose account is not in the path that fsspec makes of it."""
+
 
 class Folder:
     """A folder on any fsspec file system, local or remote.
@@ -58,7 +74,11 @@ class Folder:
         try:
             self.fs, path = fsspec.core.url_to_fs(outer, **(options if "://" in outer else {}))
         except (ImportError, ValueError) as error:
-            raise UserError(f"{text}: {error}") from error
+            extra = _EXTRAS.get(outer.partition("://")[0]) if isinstance(error, ImportError) else None
+            way_out = f"{error}; pip install 'dpt-on-ray[{extra}]'" if extra else error
+            raise UserError(f"{text}: {way_out}") from error
+        account = _WITH_ACCOUNT.match(outer)
+        self._container = account[1] if account else ""
         self.path = path.rstrip("/") or "/"
         if chained:
             kind, _, path = inside.partition("://")
@@ -70,6 +90,8 @@ class Folder:
         """The folder's address: an absolute path when local, else a URI with its protocol."""
         if self._archive:
             return f"{self.fs.protocol}://{self.path}::{self._archive}"
+        if self._container:
+            return "/".join([self._container, *self.path.split("/")[1:]])
         return self.path if self.is_local else str(self.fs.unstrip_protocol(self.path))
 
     @property
@@ -88,7 +110,7 @@ class Folder:
     def __truediv__(self, relative: str) -> "Folder":
         child = object.__new__(Folder)
         child.fs, child.path, child._files = self.fs, self.path_of(relative), None
-        child._archive = self._archive
+        child._archive, child._container = self._archive, self._container
         return child
 
     def path_of(self, relative: str) -> str:
@@ -105,7 +127,7 @@ class Folder:
         """Whether the file or folder `relative` exists."""
         return bool(persistently("found", self.fs.exists, self.path_of(relative)))
 
-    def has_file(self, relative: str) -> bool:
+    def has_file(self, relative: str = ".") -> bool:
         """Whether `relative` exists and is a file: no folder, pipe or device."""
         return bool(persistently("found", self.fs.isfile, self.path_of(relative)))
 

@@ -6,6 +6,7 @@ file system: a definite error about the file (missing, a folder, not allowed) is
 after `len(PAUSES) + 1` attempts.
 """
 
+import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,7 +14,10 @@ from typing import TypeVar
 from datasets_prep.errors import UserError
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait after each failed attempt except the last."""
+"""Mean seconds to wait after each failed attempt except the last."""
+
+_JITTER = (0.5, 1.5)
+"""Factors of a pause, drawn uniformly: of a thousand throttled workers not all must return at once."""
 
 _DEFINITE = (
     *(FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError),
@@ -46,4 +50,4 @@ def persistently(action: str, operation: Callable[..., Result], path: str, **opt
                 reason = f"{type(error).__name__}: {error}"
                 message = f"{path} cannot be {action}, tried {len(PAUSES) + 1} times: {reason}"
                 raise StorageFailed(message) from error
-            time.sleep(pause)
+            time.sleep(pause * random.uniform(*_JITTER))

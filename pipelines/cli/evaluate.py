@@ -204,7 +204,7 @@ def _on_labels(
 
     segmentation.check(settings, model, datasets)
     console.print(to_yaml(settings), end="", highlight=False)
-    with evaluation_run(reference, "evaluate", settings, datasets) as run:
+    with evaluation_run(reference, "evaluate", settings, datasets, "segmentation") as run:
         counts = segmentation.evaluate_segmentation(settings, model, datasets)
         results = {name: count.result() for name, count in counts.items()}
         run.log_metrics(keyed(SEGMENTATION, with_mean(results)), step=0)

@@ -108,7 +108,7 @@ def predict(
         written = ", ".join(f"{out.rstrip('/')}/{name}" for name in outcome.written)
         content = f" ({outcome.content})" if outcome.content else ""
         if written:
-            show(f"{outcome.source.path} → {written}{content}")
+            show(f"{outcome.source.where} → {written}{content}")
         if outcome.problem:
             typer.echo(outcome.problem, err=True)
     show(f"{count - failed} of {count} predicted: {loaded.config.meaning}")

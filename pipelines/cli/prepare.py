@@ -108,7 +108,7 @@ def prepare(
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
     for note, count in done.manifest.notes.items():
         typer.echo(f"{count} samples: {note}")
-    typer.echo(f"manifest: {done.folder.uri}/manifest.json")
+    typer.echo(f"manifest: {done.folder.uri}/_manifest.json")
     if plan.source == "folder" and (hint := unit_hint(done)):
         typer.echo(f"hint: {hint}")
     _show_outcome(done)

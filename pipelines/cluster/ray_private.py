@@ -6,8 +6,9 @@ read again what is imported and named here, and run `tests/pipelines/cluster/tes
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private.runtime_env import packaging, working_dir
@@ -34,6 +35,16 @@ def report_logger() -> str:
     return str(context.__file__)
 
 
+def checkpoint_snapshot() -> str:
+    """Name of the file in a run's folder in which Ray Train lists the checkpoints that were reported.
+
+    If one of them is gone, Ray Train does not start the run again.
+    """
+    from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+    return CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+
 def running_cluster() -> str | None:
     """Address, `HOST:PORT`, of the cluster of RAY_ADDRESS or of `ray start` on this machine; None without."""
     address: str | None = canonicalize_bootstrap_address(None)  # type: ignore[arg-type]
@@ -43,6 +54,23 @@ def running_cluster() -> str | None:
 def inside_submitted_job() -> bool:
     """Whether this process is the entry point of a job that was submitted to a cluster."""
     return RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+
+
+def job_metadata() -> dict[str, str]:
+    """`job_submission_id` and what `--metadata-json` gave of the job that this process is; else empty."""
+    metadata: dict[str, str] = _job_config().get("metadata", {})
+    return metadata
+
+
+def job_package() -> str | None:
+    """Address of the zip file that this job's working directory is of, `gcs://_ray_pkg_DIGEST.zip`."""
+    package: str | None = _job_config().get("runtime_env", {}).get("working_dir")
+    return package
+
+
+def _job_config() -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(os.environ.get(RAY_JOB_CONFIG_JSON_ENV_VAR, "{}"))
+    return config
 
 
 def server_version(client: JobSubmissionClient) -> str | None:

@@ -1,4 +1,4 @@
-"""The inputs of `dpt predict`: files, folders, glob patterns, standard input.
+"""The inputs of `dpt predict`: files, folders, glob patterns, on local disks and as URIs; standard input.
 
 Folders are searched at any depth, through links too. What is not taken is counted and named: hidden files,
 files that are neither image nor video, results of earlier runs, images that no installed decoder reads.
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import PIL.Image
 
 from datasets_prep.errors import NotFound, UserError
 from pipelines.prediction.outputs import SOFTWARE
+from pipelines.prediction.remote import address, is_remote, list_remote, read_remote
 from pipelines.prediction.video import VIDEO_SUFFIXES, is_result
 
 STANDARD_INPUT = "-"
@@ -48,10 +50,14 @@ class AmbiguousOutputs(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An image or video at `path` (`-` is standard input); `name` is the relative stem of its outputs."""
+    """An image or video at `path` (`-` is standard input); `name` is the relative stem of its outputs.
+
+    Whether it is `remote`: then `path` is that of `pipelines.prediction.remote`.
+    """
 
     path: Path
     name: str
+    remote: bool = False
 
     @property
     def is_video(self) -> bool:
@@ -66,7 +72,15 @@ class Input:
     @property
     def where(self) -> str:
         """What a message calls it."""
-        return "standard input" if self.is_standard_input else str(self.path)
+        if self.is_standard_input:
+            return "standard input"
+        return address(self.path) if self.remote else str(self.path)
+
+    def read_bytes(self) -> bytes:
+        """Its content."""
+        if self.is_standard_input:
+            return sys.stdin.buffer.read()
+        return read_remote(self.path) if self.remote else self.path.read_bytes()
 
 
 def find_inputs(
@@ -79,9 +93,9 @@ def find_inputs(
 
     Args:
         arguments: files, folders (searched at any depth), patterns such as `photos/**/*.jpg`, or `-`. A name
-            that exists is a file or folder, whatever characters of patterns it has.
+            that exists is a file or folder, whatever characters of patterns it has. All may be URIs.
         outputs_of: input → relative paths of the files that will be written for it.
-        out: local folder of the outputs. Below a folder that is searched it is not searched, and no output
+        out: folder of the outputs. Below a folder that is searched it is not searched, and no output
             may overwrite an input.
         say: takes a line that counts and names the files that were not taken.
 
@@ -94,7 +108,8 @@ def find_inputs(
     for argument in arguments:
         for path, below in _search(argument, out, left):
             name = str(path.relative_to(below).with_suffix("")) if below else "stdin"
-            found.setdefault(Path(os.path.abspath(path)) if below else path, Input(path, name))
+            source = Input(path, name, is_remote(argument))
+            found.setdefault(Path(os.path.abspath(path)) if below else path, source)
     if left := {path: reason for path, reason in left.items() if Path(os.path.abspath(path)) not in found}:
         say(f"{'1 file was' if len(left) == 1 else f'{len(left)} files were'} not taken: {_in_words(left)}")
     inputs = _with_unique_names(found, outputs_of)
@@ -108,8 +123,14 @@ def _search(argument: str, out: Path | None, left: dict[Path, str]) -> list[tupl
     """Files, each with the folder that its name is relative to; `left` gets the others, with the reason."""
     if argument == STANDARD_INPUT:
         return [(Path(STANDARD_INPUT), None)]
-    path = Path(argument)
-    if path.is_dir():
+    path, remote = Path(argument), is_remote(argument)
+    if remote:
+        matches, is_file = list_remote(argument)
+        if is_file:
+            return [(path, path.parent)]
+        what = f"at {argument} (looked for {', '.join(_SUFFIXES)})"
+        is_folder = not glob.has_magic(argument)
+    elif is_folder := path.is_dir():
         matches, what = list(_walk(path)), f"in folder {path} (looked for {', '.join(_SUFFIXES)})"
     elif path.exists():
         return [(path, path.parent)]
@@ -118,16 +139,17 @@ def _search(argument: str, out: Path | None, left: dict[Path, str]) -> list[tupl
     else:
         globbed = [Path(match) for match in sorted(glob.glob(_literal_where_it_exists(path), recursive=True))]
         matches, what = [file for match in globbed for file in _walk(match)], f"matches {argument}"
-        path = Path(os.path.commonpath([match.parent for match in matches])) if matches else path
+    if matches and not is_folder:
+        path = Path(os.path.commonpath([match.parent for match in matches]))
     results = os.path.abspath(out) if out and _is_inside(out, path) else None
-    reasons = {match: _why_not(match, results) for match in matches}
+    reasons = {match: _why_not(match, results, remote) for match in matches}
     files = [match for match, reason in reasons.items() if reason is None]
     not_taken = {match: reason for match, reason in reasons.items() if reason is not None}
     if not files:
         more = f"; not taken: {_in_words(not_taken)}" if not_taken else ""
         raise NotFound(f"no image or video {what}{more}")
     left |= not_taken
-    below = path if Path(argument).is_dir() else Path(os.path.commonpath([file.parent for file in files]))
+    below = path if is_folder else Path(os.path.commonpath([file.parent for file in files]))
     return [(file, below) for file in files]
 
 
@@ -157,20 +179,23 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return inner != outer and inner.is_relative_to(outer)
 
 
-def _why_not(path: Path, results: str | None) -> str | None:
-    """Why the file `path` is not taken; None if it is. `results` is a folder whose files are not."""
+def _why_not(path: Path, results: str | None, remote: bool) -> str | None:
+    """Why the file `path` is not taken; None if it is. `results` is a folder whose files are not.
+
+    Of a `remote` file it is not asked whether `dpt predict` wrote it: that would read all of them.
+    """
     suffix = path.suffix.lower()
     if results is not None and Path(os.path.abspath(path)).is_relative_to(results):
         return "in the folder of the results"
     if path.name.startswith("."):
         return "hidden"
-    if not path.is_file():
+    if not remote and not path.is_file():
         return "a broken link" if path.is_symlink() else "not a file"
     if suffix not in _SUFFIXES:
         return "neither image nor video"
     if suffix in _OF_PILLOW and PIL.Image.registered_extensions().get(suffix) not in PIL.Image.OPEN:
         return f"no decoder of {suffix} is installed, convert it to PNG or JPEG"
-    return "written by dpt predict" if _is_result(path) else None
+    return "written by dpt predict" if not remote and _is_result(path) else None
 
 
 def _is_result(path: Path) -> bool:
@@ -203,7 +228,7 @@ def _with_unique_names(found: dict[Path, Input], outputs_of: Callable[[Input], S
     top = os.path.commonpath([path.parent for path in files]) if files else ""
 
     def renamed(path: Path, source: Input) -> Input:
-        return source if source.is_standard_input else Input(source.path, os.path.relpath(path, top))
+        return source if source.is_standard_input else replace(source, name=os.path.relpath(path, top))
 
     for inputs in (
         list(found.values()),

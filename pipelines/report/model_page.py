@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import dpt
 from datasets_prep.inspect.html import header, write_document
@@ -45,10 +46,22 @@ def write_model_report(
         TrackingError, NotFound, BadModel, NotADataset: if there is no such model, or data.
     """
     model = load_model(reference)
+    shown = _predictions(model, open_datasets(list(data)), images, split, out) if data else {}
+    return _write_page(model, reference, shown, out)
+
+
+def write_summary(config: dpt.ModelConfig, reference: str, out: Path) -> Path:
+    """Write the page of the registered model `reference` to `out`, from its `config` and MLflow alone.
+
+    Returns the page's path. Its weights are not needed: they may be gigabytes away.
+    """
+    with torch.device("meta"):
+        return _write_page(dpt.DPT(config), reference, {}, out)
+
+
+def _write_page(model: dpt.DPT, reference: str, shown: dict[str, tuple[str, str]], out: Path) -> Path:
     measurements = measurements_of(reference)
-    sections = {"measured": ("Measured", _measured(measurements, reference))}
-    if data:
-        sections |= _predictions(model, open_datasets(list(data)), images, split, out)
+    sections = {"measured": ("Measured", _measured(measurements, reference)), **shown}
     links = {anchor: title for anchor, (title, _) in sections.items()}
     # The last part of a local path is title enough; the whole path is printed below it.
     title = Path(reference).name if Path(reference).exists() else reference

@@ -24,7 +24,7 @@ class BadModel(UserError):
 
 def is_model_reference(text: str) -> bool:
     """Whether `text` is the address of a model, or an existing file or folder."""
-    return text.startswith((MODEL_SCHEME, "hf-hub:", "https://")) or Path(text).exists()
+    return text.startswith((MODEL_SCHEME, "hf-hub:")) or "://" in text or Path(text).exists()
 
 
 def load_model(reference: str, name: str | None = None) -> dpt.DPT:
@@ -32,8 +32,8 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
 
     Args:
         reference: a registry address (`models:/dpt@champion`), or any source of `dpt.load_weights`: a folder
-            or checkpoint of this project, of the authors, of Hugging Face or of Depth Anything, `https://…`
-            or `hf-hub:OWNER/NAME`.
+            or checkpoint of this project, of the authors, of Hugging Face or of Depth Anything, also on an
+            object store (`s3://…`), `https://…` or `hf-hub:OWNER/NAME`.
         name: in the model zoo, for a file from which that does not follow.
 
     Raises:
@@ -45,7 +45,8 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
     try:
         if reference.startswith(MODEL_SCHEME):
             return dpt.load_model(_registered(reference))
-        return dpt.load_weights(reference, name)
+        with _local(reference) as local:
+            return dpt.load_weights(local, name)
     except FileNotFoundError as error:
         raise NotFound(
             f"no model at {reference}: expected a folder, a checkpoint, hf-hub:OWNER/NAME, "
@@ -62,11 +63,36 @@ def load_predictor(reference: str) -> dpt.DPT:
     if Path(reference).suffix != ONNX:
         return load_model(reference)
     try:
-        return OnnxDPT(reference)
+        with _local(reference) as local:
+            return OnnxDPT(local)
     except ImportError as error:
         raise UserError(f"{reference} needs onnxruntime: pip install 'dpt-on-ray[export]'") from error
     except ValueError as error:
         raise BadModel(f"{reference}: {error}") from error
+
+
+@contextmanager
+def _local(reference: str) -> Iterator[str]:
+    """The `reference`, or until the block ends a local copy of what it names on an object store."""
+    if "://" not in reference or reference.startswith("https://") or Path(reference).exists():
+        yield reference
+        return
+    folder = Folder(reference.removesuffix(f"/{WEIGHTS}"))
+    if all(folder.has_file(name) for name in (WEIGHTS, CONFIG)):
+        with model_files(folder.uri) as local:
+            yield str(local)
+        return
+    if folder.has_file():
+        names, folder = [reference.rpartition("/")[2]], Folder(reference.rpartition("/")[0])
+    else:
+        names = [name for name in folder.children() if folder.has_file(name)]
+    if not names:
+        yield reference
+        return
+    with tempfile.TemporaryDirectory(prefix="dpt-model-") as scratch:
+        for name in names:
+            (Path(scratch) / name).write_bytes(folder.read_bytes(name))
+        yield str(Path(scratch) / names[0]) if len(names) == 1 else scratch
 
 
 def _registered(reference: str) -> Path:

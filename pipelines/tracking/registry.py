@@ -27,6 +27,7 @@ from mlflow.utils.validation import _validate_model_alias_name, _validate_model_
 from pydantic import BaseModel
 
 from datasets_prep.manifest import PreparedDataset
+from pipelines.config import TaskName
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.metric_keys import MEAN, METRIC, PROTOCOLS, RELATIVE, SEGMENTATION, SKILL, MetricKey
 from pipelines.tracking.model_kind import ModelKind
@@ -161,6 +162,11 @@ def list_models(name: str | None = None) -> list[ModelVersion]:
     ]
 
 
+def find(name: str, number: int) -> ModelVersion:
+    """The version with this `number` of the registered model `name`."""
+    return next(found for found in list_models(name) if found.version == number)
+
+
 def models_to_choose() -> str:
     """What there is to give as `--model`, in one line: addresses of registered models, and other sources."""
     try:
@@ -285,7 +291,11 @@ def find_version(name: str, wanted: str) -> int:
 
 @contextmanager
 def evaluation_run(
-    reference: str, job: str, settings: BaseModel, inputs: Sequence[PreparedDataset | tracking.RunInput]
+    reference: str,
+    job: str,
+    settings: BaseModel,
+    inputs: Sequence[PreparedDataset | tracking.RunInput],
+    task: TaskName = "depth",
 ) -> Iterator[tracking.Run]:
     """The MLflow run of an evaluation of a model, with the status by which its block ends.
 
@@ -294,8 +304,9 @@ def evaluation_run(
         job: the command, whose config `settings` is.
         settings: logged as parameters.
         inputs: what it is evaluated on.
+        task: of the model.
     """
-    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs)
+    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs, task=task)
     note_evaluation(run, reference)
     with tracking.finishing(run):
         yield run
@@ -310,8 +321,7 @@ def note_protocol(run: tracking.Run, pixels: Mapping[str, str], official: Collec
         official: datasets whose figures belong into the paper's tables.
     """
     tags = {f"{_PIXELS_TAG}{name}": text for name, text in pixels.items()}
-    for key, value in {**tags, **({_OFFICIAL_TAG: " ".join(official)} if official else {})}.items():
-        MlflowClient(run.tracking_uri).set_tag(run.run_id, key, value)
+    run.set_tags({**tags, **({_OFFICIAL_TAG: " ".join(official)} if official else {})})
 
 
 def note_evaluation(run: tracking.Run, model: str) -> None:
@@ -350,7 +360,7 @@ def measurements_of(reference: str) -> list[Measurement]:
         return []
     if registered and name:
         number = find_version(name, wanted)
-        return next(found.measurements for found in list_models(name) if found.version == number)
+        return find(name, number).measurements
     run_name = tracking.quoted(f"evaluate {reference}")
     query = f"attributes.run_name = {run_name} AND attributes.status = 'FINISHED'"
     return [_measurement(run) for run in tracking.search_runs(query)]
@@ -471,8 +481,7 @@ def _measurement(run: Run) -> Measurement:
 
 
 def _data(run: Run) -> dict[str, str]:
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    return {entry.dataset.name: entry.dataset.digest for entry in inputs}
+    return {name: dataset.digest for name, dataset in tracking.data_of(run).items()}
 
 
 def _kind(name: str, version: int) -> ModelKind:

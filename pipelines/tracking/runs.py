@@ -7,6 +7,7 @@ another machine; both hold a `Run`, which is only its address.
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
 import json
 import logging
@@ -15,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -23,30 +24,41 @@ from typing import Any, NamedTuple
 
 import mlflow
 import numpy as np
+import pandas as pd
 import requests
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModel, Metric, Param, RunTag
 from mlflow.entities import Run as RunEntity
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
 
 from datasets_prep.errors import UserError
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.manifest import PreparedDataset
+from datasets_prep.storage.sealed import seal_of
 from dpt.config import ModelConfig
 from dpt.weights.folder import CONFIG, read_config
 from pipelines.cluster.credentials import with_credentials, without_credentials
+from pipelines.config import TaskName, parameters_of
 from pipelines.config_files import to_yaml
 from pipelines.tracking.database import alone_with, database_of, local_store, wait_for_busy_databases
 from pipelines.tracking.model_kind import ModelKind
-from pipelines.tracking.source_commit import source_commit
+from pipelines.tracking.origin import origin_tags
 
 EXPERIMENT = "dpt"
+TRAIN, VALIDATION, EVALUATION = "train", "validation", "evaluation"
+"""What a run reads a dataset for."""
+
+_TRAINING = {"train", "tune"}
+"""Commands that train on their datasets."""
+
 _ANSWER_SECONDS = 10
 _PARAMS_A_REQUEST = 100
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")
@@ -111,10 +123,13 @@ class Run:
         """The steps at which the metric `name` has a value already."""
         return {point.step for point in self._client.get_metric_history(self.run_id, name)}
 
-    def log_config(self, config: BaseModel, name: str) -> None:
-        """Log a resolved config: as parameters, for comparison of runs, and as the artifact `<name>.yaml`."""
+    def log_config(self, config: BaseModel, name: str, task: TaskName | None = None) -> None:
+        """Log a resolved config: as parameters, for comparison of runs, and as the artifact `<name>.yaml`.
+
+        Parameters are those that matter to the `task`; by default the config's own.
+        """
         client = self._client
-        values = [Param(key, str(value)) for key, value in _flatten(config.model_dump(mode="json"))]
+        values = [Param(key, str(value)) for key, value in _flatten(parameters_of(config, task))]
         for start in range(0, len(values), _PARAMS_A_REQUEST):
             client.log_batch(self.run_id, params=values[start : start + _PARAMS_A_REQUEST])
         client.log_text(self.run_id, to_yaml(config), f"{name}.yaml")
@@ -134,6 +149,12 @@ class Run:
     def log_text(self, text: str, path: str) -> None:
         """Log a text file as the artifact `path`."""
         self._client.log_text(self.run_id, text, path)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set `tags`, name → value, in one request."""
+        if tags:
+            entities = [RunTag(key, value) for key, value in tags.items()]
+            self._client.log_batch(self.run_id, tags=entities)
 
     def metrics(self) -> dict[str, float]:
         """The last value of every metric."""
@@ -162,7 +183,8 @@ class Run:
 class RunInput:
     """The dataset `name` in the folder `uri` that a run reads; `samples` has their number by split.
 
-    The `digest` is equal for equal data; `version` is that of a prepared dataset, of raw data the digest.
+    The `digest` is equal for equal data; `version` is that of a prepared dataset, of raw data the digest. The
+    `context` is MLflow's word for what it is read for: `train`, `validation` or `evaluation`.
     """
 
     name: str
@@ -170,12 +192,26 @@ class RunInput:
     digest: str
     version: str
     samples: Mapping[str, int]
+    context: str = EVALUATION
 
     @classmethod
-    def of(cls, dataset: PreparedDataset) -> RunInput:
-        """The input of a prepared dataset, with the digest of its manifest."""
+    def of(cls, dataset: PreparedDataset, context: str) -> RunInput:
+        """The input of a prepared dataset in a `context`, with the digest of its manifest."""
         manifest = dataset.manifest
-        return cls(dataset.name, dataset.folder.uri, manifest.digest, manifest.version, manifest.samples)
+        return cls(
+            dataset.name, dataset.folder.uri, manifest.digest, manifest.version, manifest.samples, context
+        )
+
+    @classmethod
+    def of_validation(cls, dataset: PreparedDataset, split: str) -> RunInput:
+        """The part of a training dataset that is validated on; its digest is that of the split's shards.
+
+        MLflow tells inputs of a run apart by name and digest alone.
+        """
+        manifest = dataset.manifest
+        digest = seal_of([asdict(shard) for shard in manifest.split(split)])
+        samples = {split: manifest.samples[split]}
+        return cls(dataset.name, dataset.folder.uri, digest, manifest.version, samples, VALIDATION)
 
 
 def connect(create: bool = True) -> str:
@@ -258,28 +294,55 @@ def start_run(
     config: BaseModel,
     datasets: Sequence[PreparedDataset | RunInput],
     tags: Mapping[str, str] = MappingProxyType({}),
+    task: TaskName | None = None,
 ) -> Run:
     """Start a run and log what makes it reproducible: config, data digests, commit, package versions.
 
     The run `name` is of the command `job`, its resolved `config` the artifact `<job>.yaml`; it reads
-    `datasets`. `tags` are further ones of the run.
+    `datasets`. `tags` are further ones of the run; `task` is that of the model, if the config has none.
     """
     uri = connect()
     versions = {f"version.{package}": importlib.metadata.version(package) for package in _PACKAGES}
-    tags = {"job": job, "git_commit": source_commit(), **versions, **tags}
+    tags = {"job": job, **origin_tags(job), **versions, **tags}
     entity = MlflowClient().create_run(_experiment_id(), run_name=name, tags=tags)
     run = Run(uri, entity.info.run_id)
-    describe_run(run, job, config, datasets)
+    describe_run(run, job, config, datasets, task)
     return run
 
 
 def describe_run(
-    run: Run, job: str, config: BaseModel, datasets: Sequence[PreparedDataset | RunInput]
+    run: Run,
+    job: str,
+    config: BaseModel,
+    datasets: Sequence[PreparedDataset | RunInput],
+    task: TaskName | None = None,
 ) -> None:
-    """Log to a `run` the `config` of its `job` and the digests of its `datasets`; idempotent."""
-    run.log_config(config, job)
-    inputs = [_input(data if isinstance(data, RunInput) else RunInput.of(data)) for data in datasets]
+    """Log to a `run` the `config` of its `job` and the digests of its `datasets`; idempotent.
+
+    `task` is that of the model, if the config has none.
+    """
+    run.log_config(config, job, task)
+    inputs = [_input(one) for data in datasets for one in _inputs(data, job, config)]
     MlflowClient(run.tracking_uri).log_inputs(run.run_id, inputs)
+
+
+def _inputs(data: PreparedDataset | RunInput, job: str, config: BaseModel) -> list[RunInput]:
+    """What a run of a `job` reads of a dataset: one input for each use that it makes of it."""
+    if isinstance(data, RunInput):
+        return [data]
+    split = getattr(config, "val_split", None)
+    validated = [RunInput.of_validation(data, split)] if split in data.manifest.samples else []
+    return [RunInput.of(data, TRAIN if job in _TRAINING else EVALUATION), *validated]
+
+
+def data_of(run: RunEntity) -> dict[str, Dataset]:
+    """The datasets of a `run` by name, with the digests of their manifests."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return {entry.dataset.name: entry.dataset for entry in inputs if _context(entry) != VALIDATION}
+
+
+def _context(entry: DatasetInput) -> str | None:
+    return next((tag.value for tag in entry.tags if tag.key == MLFLOW_DATASET_CONTEXT), None)
 
 
 @contextmanager
@@ -307,26 +370,34 @@ def log_model(run: Run, folder: Path) -> str:
     """
     connect()
     config = ModelConfig.from_dict(read_config(folder))
-    room, columns = Path(__file__).parent, ("image", config.quantity)
-    kind = ModelKind.of(config).tags
-    image, prediction = (Schema([ColSpec(DataType.binary, name)]) for name in columns)  # encoded files
+    room, kind = Path(__file__).parent, ModelKind.of(config).tags
+    # Strings: MLflow's server decodes base64 only in some forms of a request, and there for all rows or none.
+    image = Schema([ColSpec(DataType.string, "image")])
+    texts = [ColSpec(DataType.string, name, required=name == "unit") for name in ("unit", "error")]
+    prediction = Schema([ColSpec(DataType.binary, config.quantity, required=False), *texts])
     # The run becomes MLflow's active one, without being ended.
     status = MlflowClient().get_run(run.run_id).info.status
-    with mlflow.start_run(run_id=run.run_id), warnings.catch_warnings():
-        # MLflow asks for an example to infer the signature from, but the signature is given.
-        warnings.filterwarnings("ignore", message=".*input example.*")
+    with mlflow.start_run(run_id=run.run_id):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(room / "served_model.py"),
             artifacts={"model": str(folder)},
             code_paths=[str(room.parents[1] / "dpt")],
             signature=ModelSignature(image, prediction),
+            input_example=pd.DataFrame({"image": [_example()]}),
             metadata=kind,
             tags=kind,
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _MODEL_PACKAGES],
         )
     MlflowClient().update_run(run.run_id, status=status)
     return str(info.model_uri)
+
+
+def _example() -> str:
+    """A picture as a server takes it: a PNG file in base64."""
+    red, green = np.mgrid[0:64:2, 0:96:2].astype(np.uint8)
+    png = encode_png(np.stack([red, green, red], axis=-1))
+    return base64.b64encode(png).decode("ascii")
 
 
 def search_runs(query: str, order: str = "attributes.start_time DESC") -> list[RunEntity]:
@@ -381,6 +452,19 @@ def fetch_model(uri: str) -> Path:
     return configs[0].parent
 
 
+def fetch_config(model: LoggedModel) -> ModelConfig | None:
+    """The config of a logged `model`, without its weights; None if dpt did not log it."""
+    place = f"{model.artifact_location}/artifacts"
+    try:
+        folders = mlflow.artifacts.list_artifacts(artifact_uri=place)
+        local = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"{place}/{Path(folders[0].path).name}/{CONFIG}"
+        )
+    except (MlflowException, IndexError, OSError):
+        return None
+    return ModelConfig.from_dict(read_config(Path(local).parent))
+
+
 def _aliases(uri: str) -> str:
     """What a message adds about `uri`: the aliases that its model has, if it is registered."""
     name = uri.partition(":/")[2].partition("@")[0].partition("/")[0]
@@ -399,7 +483,8 @@ def _input(data: RunInput) -> DatasetInput:
     # MLflow keeps 36 characters of a digest.
     described = MetaDataset(source, data.name, data.digest[:32])  # type: ignore[abstract]
     entity = Dataset(**described.to_dict(), schema="{}", profile=json.dumps(dict(data.samples)))
-    return DatasetInput(entity, [InputTag("version", data.version), InputTag("mlflow.data.context", "train")])
+    tags = {"version": data.version, MLFLOW_DATASET_CONTEXT: data.context}
+    return DatasetInput(entity, [InputTag(key, value) for key, value in tags.items()])
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

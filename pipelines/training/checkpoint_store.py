@@ -52,6 +52,7 @@ class CheckpointStore:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: Future[None] | None = None
         self._scores: dict[int, float | None] | None = None
+        self._saved: int | None = None
 
     def steps(self) -> list[int]:
         """Steps that have a folder, complete or not, ascending."""
@@ -92,6 +93,15 @@ class CheckpointStore:
         self.wait()
         self._saving = self._executor.submit(self._save, snapshot)
 
+    def saved(self) -> int | None:
+        """Step of the newest checkpoint that this process has written; None if storage does not answer."""
+        step = self._saved
+        if step is not None:
+            with suppress(Exception):  # every file system has its own
+                if (self._folder / checkpoint_name(step)).exists(STATE_FILE):
+                    return step
+        return None
+
     def wait(self) -> None:
         """Wait until the pending checkpoint is written or dropped."""
         if self._saving is not None:
@@ -124,6 +134,7 @@ class CheckpointStore:
             _problem_of(partial(remove, self._folder / name))
             self._say(f"checkpoint {name} could not be written and is dropped: {problem}")
             return
+        self._saved = snapshot.state.step
         problem = _problem_of(partial(self._prune, snapshot.state))
         if problem is not None:  # retried after the next checkpoint
             self._say(f"checkpoints before {name} cannot be removed: {problem}")

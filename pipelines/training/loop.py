@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import posixpath
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -31,10 +32,11 @@ from pipelines.loading.batches import LoaderSettings, training_batches
 from pipelines.loading.on_device import on_device
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
+from pipelines.tracking.machine import MachineMonitor
 from pipelines.tracking.model_reference import load_checkpoint
 from pipelines.tracking.runs import Run
 from pipelines.training.checkpoint import TrainingState, restore, take_snapshot
-from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointStore
+from pipelines.training.checkpoint_store import CheckpointNotSaved, CheckpointStore, checkpoint_name
 from pipelines.training.interruptions import Interruptions
 from pipelines.training.optimizer import create_optimizer, set_learning_rates
 from pipelines.training.parallel import gathered, share_model
@@ -129,8 +131,11 @@ class _TrainingProcess:
         self._state = self._resume()
         self._journal = MetricJournal(setup.run, self._state.unsent, self._say) if ranks.is_first else None
         self._report = TrainingReport(
-            config, self._datasets, self._journal, self._say, get_device(), operations, ranks, self._state
-        )
+            config, self._datasets, self._journal, self._say, get_device(), operations, ranks, self._state,
+            posixpath.basename(setup.folder),
+        )  # fmt: skip
+        self._metrics: dict[str, float] = {}
+        self._reported: int | None = None
 
     def run(self) -> None:
         """Train until the last step, or until the driver requests a stop."""
@@ -142,7 +147,7 @@ class _TrainingProcess:
         watch = Interruptions(self._board, self._ranks, get_device(), self._say)
         settings = loader_settings(config, self._datasets, start, self._ranks)
         batches = training_batches(settings, config.loader_workers, config.executor)
-        step = start
+        step, monitor = start, self._monitor()
         for step, batch in enumerate(self._report.timed(on_device(batches, get_device())), start + 1):
             self._reset_watchdog()
             set_learning_rates(self._optimizer, config, step - 1)
@@ -157,6 +162,15 @@ class _TrainingProcess:
             if stops:
                 break
         self._finish(step)
+        if monitor is not None:
+            monitor.close()
+
+    def _monitor(self) -> MachineMonitor | None:
+        """Of this machine, on the first rank on it."""
+        context = ray.train.get_context()
+        node = context.get_node_rank()
+        nodes = max(self._ranks.gather(node)) + 1
+        return MachineMonitor(self._setup.run, node, nodes) if context.get_local_rank() == 0 else None
 
     def _resume(self) -> TrainingState:
         """Restore the newest whole checkpoint; rank 0 chooses it for all."""
@@ -174,8 +188,26 @@ class _TrainingProcess:
         self._reset_watchdog()
         with self._average.swapped_in() if self._average else nullcontext(), gathered(self._model):
             score = self._report.validate(step, self._model)
-        ray.train.report({"step": step} | ({} if score is None else {self._task.metric: score}))
+        self._metrics = {} if score is None else {self._task.metric: score}
+        self._report_to_ray(step)
         return score if score is None or not self._task.larger_is_better else -score
+
+    def _report_to_ray(self, step: int) -> None:
+        """Tell Ray Train the newest metrics, and of the newest whole checkpoint, if it does not know of it.
+
+        That lies where Ray Train would copy it to: nothing is copied, and only our store removes it.
+        All ranks must call it.
+        """
+        saved, storage, checkpoint = self._store.saved(), ray.train.get_context().get_storage(), None
+        if saved not in (None, self._reported):
+            path = posixpath.join(storage.experiment_fs_path, checkpoint_name(saved))
+            checkpoint = ray.train.Checkpoint(path, storage.storage_filesystem)
+        self._reported = saved
+        ray.train.report(
+            {"step": step, **self._metrics},
+            checkpoint=checkpoint,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+        )
 
     def _save(self, step: int, score: float | None) -> None:
         """Copy the run's state to the CPU; rank 0 writes it while training continues."""
@@ -195,14 +227,15 @@ class _TrainingProcess:
 
     def _finish(self, step: int) -> None:
         """Wait for the last checkpoint and metrics; tell the driver of what a restart would not fix."""
-        if self._journal is None:
-            return
         self._reset_watchdog()
-        if step > self._state.step:
+        if self._ranks.is_first and step > self._state.step:
             try:
                 self._store.close(step)
             except CheckpointNotSaved as error:
                 ray.get(self._board.fail.remote(str(error)))
+        self._report_to_ray(step)
+        if self._journal is None:
+            return
         left = self._journal.close(seconds=60.0)
         if left:
             self._say(f"{len(left)} metrics have not reached MLflow; `dpt train --resume` sends them")

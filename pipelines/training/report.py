@@ -24,6 +24,7 @@ from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
 from pipelines.tracking.metric_keys import MEAN, keyed, with_mean
 from pipelines.training.checkpoint import TrainingState
+from pipelines.training.gauges import TrainingGauges
 from pipelines.training.host_copy import lag
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import StepResult
@@ -41,7 +42,7 @@ class TrainingReport:
 
     On rank 0 of the `ranks`, `journal` (None elsewhere) takes the metrics and `say` a line for the user.
     Reductions take place on the `device`. `operations` are the FLOPs of a training step on one image, `state`
-    is that of the checkpoint that the run resumes from.
+    is that of the checkpoint that the run resumes from, `name` the run's name in Ray's metrics.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class TrainingReport:
         operations: float,
         ranks: Ranks,
         state: TrainingState,
+        name: str,
     ) -> None:
         self._config, self._datasets, self._ranks, self._task = config, datasets, ranks, task_of(config)
         self._journal, self._say, self._device, self._operations = journal, say, device, operations
@@ -64,6 +66,7 @@ class TrainingReport:
         self.skipped_in_a_row: list[str] = []
         self._running: deque[tuple[int, StepResult]] = deque()
         if ranks.is_first:
+            self._gauges = TrainingGauges(name)
             self._peak = matrix_rate(device, getattr(torch, config.precision)) * ranks.world_size
         self._clear(state.unlogged)
 
@@ -144,6 +147,7 @@ class TrainingReport:
             if count:
                 metrics["loss"] = total / count
             self._journal.log(metrics, step)
+            self._gauges.set(step, metrics, seen)
             self._say(self._line(step, metrics, shares))
         self._clear()
 

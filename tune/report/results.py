@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from datasets_prep.strict_yaml import load_yaml
 from pipelines.tracking import runs as tracking
-from pipelines.tracking.runs import TrackingError
+from pipelines.tracking.runs import TrackingError, data_of
 from tune import records
 
 FINISHED = "FINISHED"
@@ -138,7 +138,7 @@ def history(trial: Trial, metric: str) -> tuple[NDArray[np.float64], NDArray[np.
 def _trial(run: Run) -> Trial:
     tags = run.data.tags
     rows = {table: title for tag, title in tags.items() if (table := records.table_of_tag(tag))}
-    inputs = [entry.dataset for entry in run.inputs.dataset_inputs] if run.inputs else []
+    inputs = list(data_of(run).values())
     profiles = [json.loads(entity.profile) if entity.profile else {} for entity in inputs]
     samples = [profile if isinstance(profile, dict) else {} for profile in profiles]
     return Trial(

@@ -25,7 +25,7 @@ def test_nothing_is_written_and_the_size_is_about_right(raw_folder, shards_folde
 def test_finished_shards_are_not_counted_again(raw_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     prepared = prepare(plan, str(tmp_path))
-    for name in ("manifest.json", "train-00001.parquet"):
+    for name in ("_manifest.json", "train-00001.parquet"):
         Path(prepared.folder.path, name).unlink()
     expected = forecast(plan, str(tmp_path))
     assert (expected.finished_shards, expected.missing_samples) == (len(plan.shards) - 1, 4)

@@ -100,7 +100,7 @@ def test_an_interrupted_ingest_goes_on_where_it_stopped(raw_folder, shards_folde
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     version = tmp_path / "redweb" / plan.version
     shutil.copytree(shards_folder / "redweb" / plan.version, version)
-    (version / "manifest.json").unlink()
+    (version / "_manifest.json").unlink()
     (version / "train-00001.parquet").unlink()
     (version / "train-00002.parquet.partial-0123").write_bytes(b"half a shard")
     flipped = bytearray((version / "val-00000.parquet").read_bytes())
@@ -143,7 +143,7 @@ def test_every_setting_is_part_of_the_version(raw_folder, change):
 def test_bad_samples_are_quarantined_with_path_and_reason(traps, tmp_path):
     raw, wrong = traps
     prepared = prepare(plan_ingest("redweb", str(raw), SETTINGS), str(tmp_path / "out"))
-    table = pq.read_table(f"{prepared.folder.path}/quarantine.parquet").to_pylist()
+    table = pq.read_table(f"{prepared.folder.path}/_quarantine.parquet").to_pylist()
     reasons = {Path(entry["source_path"]).stem: entry["reason"] for entry in table}
     harmless = {"grey image", "RGBA image", "mismatched size"}
     expected = {sample_id for sample_id, what in wrong.items() if what not in harmless}
@@ -162,7 +162,7 @@ def test_a_dataset_without_one_usable_sample_is_refused_but_its_quarantine_table
     plan = plan_ingest("redweb", str(raw), SETTINGS)
     with pytest.raises(WrongLayout, match="none of the 2 redweb samples could be used; first reason: Imgs/"):
         prepare(plan, str(out))
-    assert pq.read_table(out / "redweb" / plan.version / "quarantine.parquet").num_rows == 2
+    assert pq.read_table(out / "redweb" / plan.version / "_quarantine.parquet").num_rows == 2
     with pytest.raises(NotADataset, match="no prepared dataset"):
         open_dataset(str(out / "redweb"))
 
@@ -204,8 +204,8 @@ def test_a_folder_of_datasets_opens_sorted_and_a_doubled_one_is_refused(shards_f
 
 def test_a_manifest_of_another_schema_is_refused(shards_folder, tmp_path):
     version = open_dataset(str(shards_folder / "redweb")).folder.path
-    text = Path(version, "manifest.json").read_text()
-    (tmp_path / "manifest.json").write_text(sealed({**unsealed(text, "x"), "schema_version": 99}))
+    text = Path(version, "_manifest.json").read_text()
+    (tmp_path / "_manifest.json").write_text(sealed({**unsealed(text, "x"), "schema_version": 99}))
     with pytest.raises(NotADataset, match="schema version 99"):
         open_dataset(str(tmp_path))
 
@@ -215,13 +215,13 @@ def test_damaged_files_of_a_dataset_are_named(shards_folder, tmp_path):
     prepared = open_dataset(str(tmp_path / "redweb"))
     version = Path(prepared.folder.path)
     assert prepared.read_quarantine() == []
-    quarantine = bytearray((version / "quarantine.parquet").read_bytes())
+    quarantine = bytearray((version / "_quarantine.parquet").read_bytes())
     quarantine[30] ^= 4
-    (version / "quarantine.parquet").write_bytes(quarantine)
+    (version / "_quarantine.parquet").write_bytes(quarantine)
     with pytest.raises(DamagedFile, match=r"quarantine\.parquet is damaged: it differs"):
         prepared.read_quarantine()
-    text = (version / "manifest.json").read_text()
-    (version / "manifest.json").write_text(text.replace('"rows": ', '"rows": 1', 1))
+    text = (version / "_manifest.json").read_text()
+    (version / "_manifest.json").write_text(text.replace('"rows": ', '"rows": 1', 1))
     with pytest.raises(NotADataset, match=r"manifest\.json is damaged: .* `dpt prepare` writes it again"):
         open_dataset(str(version))
     for content in ("", "{}", "[1]", '{"version": "../../elsewhere"}'):

@@ -63,7 +63,7 @@ def test_only_sound_shards_are_drawn_from(copied):
 
 def with_quarantine(prepared: PreparedDataset, entries: list[dict[str, str]]) -> PreparedDataset:
     """The dataset as if these samples had been left out of it."""
-    path = Path(prepared.folder.path) / "quarantine.parquet"
+    path = Path(prepared.folder.path) / "_quarantine.parquet"
     pq.write_table(pa.Table.from_pylist(entries), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return replace(prepared, manifest=replace(prepared.manifest, quarantine_sha256=digest))

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import PARTIAL_MARK, DigestingFolder, Folder
@@ -145,3 +146,29 @@ def test_the_digest_depends_on_content_and_order_and_starts_again(tmp_path):
 def test_a_folder_travels_to_other_processes(tmp_path):
     folder = Folder(tmp_path)
     assert pickle.loads(pickle.dumps(folder)).uri == str(tmp_path)
+
+
+@pytest.mark.parametrize(("uri", "extra"), [
+    ("s3://bucket/raw", "s3"), ("gs://bucket/raw", "gcs"), ("gcs://bucket/raw", "gcs"),
+    ("az://container/raw", "azure"), ("abfss://container@account.dfs.core.windows.net/raw", "azure"),
+])  # fmt: skip
+def test_a_missing_client_library_is_named_by_the_extra_that_has_it(uri, extra, monkeypatch):
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("no such module")
+
+    monkeypatch.setattr("fsspec.core.get_filesystem_class", missing)
+    with pytest.raises(UserError, match=rf"^{uri}: .*; pip install 'dpt-on-ray\[{extra}\]'$"):
+        Folder(uri)
+
+
+@pytest.mark.parametrize("protocol", ["abfs", "abfss"])
+def test_an_address_of_azure_keeps_its_account(protocol, monkeypatch):
+    """In adlfs, paths begin with the container, and the account is an option."""
+    memory = MemoryFileSystem()
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_, **__: (memory, "container/raw/redweb"))
+    uri = f"{protocol}://container@account.dfs.core.windows.net/raw/redweb"
+    assert Folder(uri).uri == uri
+    assert (Folder(uri) / "a/b.png").uri == f"{uri}/a/b.png"
+    assert (Folder(uri) / "a/b.png").path == "container/raw/redweb/a/b.png"
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_, **__: (memory, "container"))
+    assert Folder(f"{protocol}://container@account.dfs.core.windows.net").uri.endswith("windows.net")

@@ -98,7 +98,7 @@ def test_prepare_ends_with_a_table_of_splits_and_reasons(tmp_path, monkeypatch):
     assert rows[0][0] == "train"
     assert rows[1][0].startswith("left out: no depth/photo 7 that ends in png, npy, ")
     assert rows[2][0].startswith("left out: depth is not a PNG")
-    assert printed.rstrip().endswith("quarantine.parquet")
+    assert printed.rstrip().endswith("_quarantine.parquet")
     assert "hint" not in printed
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 import ray.dashboard.modules.dashboard_sdk as dashboard
+from ray.dashboard.modules.job.job_supervisor import JobSupervisor
 from ray.train.v2._internal.execution import context
 
 from pipelines.cluster import ray_private
@@ -45,6 +46,21 @@ def test_a_job_is_known_by_what_ray_sets_for_it(monkeypatch):
     assert not ray_private.inside_submitted_job()
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     assert ray_private.inside_submitted_job()
+
+
+def test_a_job_has_the_metadata_and_the_code_that_its_supervisor_gives_it(monkeypatch):
+    supervisor = SimpleNamespace(
+        _metadata={"job_submission_id": "raysubmit_1", "git_commit": "0a1b"},
+        _get_driver_runtime_env=lambda _: {"working_dir": "gcs://_ray_pkg_0a1b.zip"},
+    )
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address_or_die", lambda *_: "head:6379")
+    monkeypatch.setattr(
+        "ray._private.worker._global_node", SimpleNamespace(_ray_params=SimpleNamespace(temp_dir=""))
+    )
+    for name, value in JobSupervisor._get_driver_env_vars(supervisor, False).items():
+        monkeypatch.setenv(name, value)
+    assert ray_private.job_metadata() == supervisor._metadata
+    assert ray_private.job_package() == "gcs://_ray_pkg_0a1b.zip"
 
 
 def test_the_client_keeps_the_clusters_version(monkeypatch):

@@ -33,7 +33,7 @@ def write(folder: Path, *names: str) -> str:
         manifest = Manifest(name, kind, "v1", {"resize": resize}, dict.fromkeys(splits, 4), 0, "", {}, shards)
         (folder / name / "v1").mkdir(parents=True)
         (folder / name / "latest.json").write_text(sealed({"version": "v1"}))
-        (folder / name / "v1" / "manifest.json").write_text(manifest.to_json())
+        (folder / name / "v1" / "_manifest.json").write_text(manifest.to_json())
     return str(folder)
 
 

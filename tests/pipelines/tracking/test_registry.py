@@ -1,10 +1,12 @@
 """Promotion and rollback of registered models, and the registry of a real server that asks for a password."""
 
 import json
+import math
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import mlflow
@@ -19,8 +21,9 @@ import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
 from datasets_prep.storage.folder import Folder
 from pipelines.cli import registry as cli_registry
-from pipelines.config import PredictConfig
+from pipelines.config import PredictConfig, TrainConfig
 from pipelines.publish import publish
+from pipelines.tracking import origin
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import (
     list_models,
@@ -294,21 +297,53 @@ def test_the_same_metric_by_another_protocol_or_of_other_pixels_is_not_compared(
     ({"task": "segmentation", "classes": 2, "class_names": ("road", "sky"), "batch_norm": True}, ROADS),
 ])  # fmt: skip
 def test_what_a_model_predicts_goes_with_it_to_the_registry(overrides, kind, database, tmp_path, monkeypatch):
-    monkeypatch.setattr(tracking, "source_commit", lambda: "0123456789abcdef-dirty")
+    monkeypatch.setattr(origin, "source_commit", lambda: "0123456789abcdef-dirty")
     dpt.save_model(dpt.create_model("dpt_tiny", **overrides), tmp_path / "model")
     run = tracking.start_run("mine", "train", PredictConfig(), [])
     tracking.log_model(run, tmp_path / "model")
     told = said("publish", "mine", "--name", "dpt")
     assert f"version 1 predicts {kind['predicts']}; trained at commit 01234567-dirty" in told
     version = MlflowClient().get_model_version("dpt", "1")
-    assert version.description == f"Predicts {kind['predicts']}."
-    assert version.tags == {**kind, "git_commit": "0123456789abcdef-dirty"}
+    assert version.description.startswith(f"Predicts {kind['predicts']}.\n")
+    page = f"runs:/{run.run_id}/pages/dpt-1/report.html"
+    assert version.tags == {**kind, "git_commit": "0123456789abcdef-dirty", "page": page}
     monkeypatch.setattr(cli_registry, "console", Console(width=160))
     table = said("models", "dpt")
     assert kind["unit"] in table
     assert "01234567-dirty" in table
     [found] = json.loads(said("models", "--json"))
     assert (found["task"], found["unit"]) == (kind["task"], kind["unit"])
+
+
+def test_whoever_finds_a_version_learns_what_it_was_made_of_and_how_good_it_is(database, tmp_path):
+    dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
+    manifests = [Manifest(name, "affine", "v1", {}, {}, 0, "", {}, []) for name in ("redweb", "tartanair")]
+    data = [PreparedDataset(Folder(tmp_path), manifest) for manifest in manifests]
+    run = tracking.start_run("first", "train", TrainConfig(), data)
+    run.log_metrics({MEAN: 0.5, "relative/abs_rel/redweb": 0.25, "relative/rmse/redweb": math.inf}, step=1)
+    tracking.log_model(run, tmp_path / "model")
+    publish("first", "dpt", "champion")
+    client = MlflowClient()
+    version = client.get_model_version("dpt", "1")
+    digests = {f"data.{one.dataset}": one.digest[:32] for one in manifests}
+    assert (digests | {MEAN: "0.5", "protocol": "relative", **RELATIVE}).items() <= version.tags.items()
+    told = version.description.replace("\n", " ")
+    for part in (
+        manifests[0].digest[:8],
+        "run first",
+        "models:/dpt/1",
+        "| relative/abs_rel/redweb | 0.2500 |",
+    ):
+        assert part in told
+    assert "rmse" not in version.description
+    model = client.get_registered_model("dpt")
+    assert (model.tags["task"], model.tags["unit"]) == (RELATIVE["task"], RELATIVE["unit"])
+    assert "dpt models dpt" in model.description
+    page = mlflow.artifacts.download_artifacts(version.tags["page"], dst_path=str(tmp_path))
+    assert "0.2500" in Path(page).read_text()
+    client.update_registered_model("dpt", "ours")
+    publish("first", "dpt", "champion")
+    assert client.get_registered_model("dpt").description == "ours", "what people wrote stays"
 
 
 # ---- a real server, behind a proxy that asks for a password

@@ -1,4 +1,9 @@
+import base64
 import io
+import json
+import platform
+import re
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -8,15 +13,19 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.pyfunc import scoring_server
 from PIL import Image
 
 import dpt
 from datasets_prep.manifest import open_datasets
+from datasets_prep.strict_yaml import load_yaml
 from dpt.predict.depth import predict_inverse_depth
-from pipelines.config import TrainConfig
+from pipelines.config import EvaluateConfig, ModelSection, TrainConfig, TuneConfig
 from pipelines.publish import publish
+from pipelines.tracking import origin
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.model_reference import model_files
+from tests.support.documents import README
 
 
 @pytest.fixture
@@ -29,8 +38,63 @@ def test_a_run_says_what_it_was(run):
     assert stored.data.params["optimizer.decoder_lr"] == "0.0001"
     assert stored.data.tags["version.torch"].startswith("2.")
     assert stored.data.tags["git_commit"]
-    assert {entry.dataset.name for entry in stored.inputs.dataset_inputs} == {"redweb", "tartanair"}
     assert stored.info.status == "RUNNING"
+
+
+def test_a_run_says_who_started_it_where_and_by_which_command(mlflow_database, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/dpt", "train", "--name", "my run"])
+    job = {"metadata": {"job_submission_id": "raysubmit_7", "git_commit": "0a1b"}, "runtime_env": {}}
+    monkeypatch.setattr(origin, "source_commit", lambda: "0a1b-dirty")
+    for given, kind in (("{}", "LOCAL"), (json.dumps(job), "JOB")):
+        monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", given)
+        tags = MlflowClient().get_run(tracking.start_run("mine", "train", TrainConfig(), []).run_id).data.tags
+        assert tags["mlflow.source.type"] == kind
+    assert (tags["mlflow.user"], tags["host"], tags["ray_job"]) == ("ada", platform.node(), "raysubmit_7")
+    assert tags["mlflow.source.name"] == "dpt train --name 'my run'"
+    assert tags["mlflow.project.entryPoint"] == "train"
+    assert (tags["mlflow.source.git.commit"], tags["mlflow.source.git.dirty"]) == ("0a1b", "true")
+
+
+@pytest.mark.parametrize(("job", "config", "contexts"), [
+    ("train", TrainConfig(), {"train", "validation"}),
+    ("train", TrainConfig(val_split="none"), {"train"}),
+    ("tune", TuneConfig(), {"train"}),
+    ("evaluate", EvaluateConfig(), {"evaluation"}),
+])  # fmt: skip
+def test_a_run_says_what_it_reads_each_dataset_for(mlflow_database, shards_folder, job, config, contexts):
+    datasets = open_datasets([str(shards_folder)])
+    run = tracking.start_run("mine", job, config, datasets)
+    for _ in range(2):
+        stored = MlflowClient().get_run(run.run_id)
+        found = [
+            (entry.dataset.name, tag.value)
+            for entry in stored.inputs.dataset_inputs
+            for tag in entry.tags
+            if tag.key == "mlflow.data.context"
+        ]
+        assert sorted(found) == sorted((d.name, context) for d in datasets for context in contexts)
+        digests = {name: dataset.digest for name, dataset in tracking.data_of(stored).items()}
+        assert digests == {d.name: d.manifest.digest[:32] for d in datasets}
+        tracking.describe_run(run, job, config, datasets)
+
+
+@pytest.mark.parametrize(("config", "task", "there", "others"), [
+    (TrainConfig(), None, "loss.trim", "metric_depth. segmentation."),
+    (TrainConfig(task="metric_depth"), None, "metric_depth.cap", "loss. segmentation. caps."),
+    (TrainConfig(task="segmentation"), None, "segmentation.resize", "loss. metric_depth. optimizer.betas"),
+    (TrainConfig(model=ModelSection(start="models:/dpt/1")), None, "model.start", "model.name"),
+    (EvaluateConfig(), "segmentation", "inference.scales", "caps."),
+    (EvaluateConfig(), "depth", "caps.metres", "inference."),
+])  # fmt: skip
+def test_only_parameters_that_matter_to_the_task_are_logged(mlflow_database, config, task, there, others):
+    run = tracking.start_run("mine", "job", config, [], task=task)
+    logged = MlflowClient().get_run(run.run_id).data.params
+    assert there in logged
+    assert [key for key in logged if key.startswith(tuple(others.split()))] == []
+    whole = mlflow.artifacts.download_artifacts(f"runs:/{run.run_id}/job.yaml")
+    assert config == type(config)(**load_yaml(Path(whole).read_bytes()))
 
 
 def test_metrics_and_pictures_arrive(run):
@@ -92,18 +156,88 @@ def test_a_registered_model_says_what_it_predicts(run, tmp_path, settings, colum
     published = publish("mine", "metres", None)
     version = MlflowClient().get_model_version("metres", str(published.version))
     assert (version.tags["quantity"], version.tags["unit"]) == (column, unit)
-    assert version.description == f"Predicts {words}."
+    assert version.description.startswith(f"Predicts {words}.")
     served = mlflow.pyfunc.load_model(published.uri)
-    assert served.metadata.signature.outputs.input_names() == [column]
+    assert served.metadata.signature.outputs.input_names() == [column, "unit", "error"]
     assert served.metadata.metadata["predicts"] == words
-    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    png = io.BytesIO()
-    Image.fromarray(image).save(png, "PNG")
-    found = served.predict(pd.DataFrame({"image": [png.getvalue()]}))
-    assert list(found) == [column]
+    found = served.predict(pd.DataFrame({"image": [png()]}))
+    assert list(found) == [column, "unit", "error"]
+    assert (found.unit[0], found.error[0]) == (unit, None)
     if column != "classes":
         values = np.load(io.BytesIO(found[column][0]))
+        image = np.asarray(Image.open(io.BytesIO(png())))
         np.testing.assert_allclose(values, predict_inverse_depth(model, image), rtol=1e-4)
+
+
+def png(width: int = 60, height: int = 40) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> mlflow.pyfunc.PyFuncModel:
+    """A model of relative inverse depth as a server loads it."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copy(mlflow_template, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        dpt.save_model(dpt.create_model("dpt_tiny"), folder / "model")
+        run = tracking.start_run("served", "train", TrainConfig(), [])
+        return mlflow.pyfunc.load_model(tracking.log_model(run, folder / "model"))
+
+
+def answer(model: mlflow.pyfunc.PyFuncModel, body: object) -> list[dict[str, str | None]]:
+    """What MLflow's scoring server answers to a JSON `body`; `model` is what it has loaded."""
+    schema = model.metadata.get_input_schema()
+    response = scoring_server.invocations(json.dumps(body), "application/json", model, schema)
+    return json.loads(response.response)["predictions"]
+
+
+@pytest.mark.parametrize("body", [
+    lambda a, b: {"dataframe_split": {"columns": ["image"], "index": [4, 7], "data": [[a], [b]]}},
+    lambda a, b: {"dataframe_records": [{"image": a}, {"image": b}]},
+    lambda a, b: {"inputs": {"image": [a, b]}},
+    lambda a, b: {"inputs": [{"image": a}, {"image": b}]},
+    lambda a, b: {"inputs": [a, f"data:image/png;base64,{b}"]},
+    lambda a, b: {"instances": [{"image": f"{a[:76]}\n{a[76:]}"}, {"image": b}]},
+])  # fmt: skip
+def test_every_form_of_a_request_is_answered_alike(served, body):
+    small, large = (base64.b64encode(png(*size)).decode() for size in ((48, 32), (60, 40)))
+    first, second = answer(served, body(small, large))
+    for row, shape in ((first, (32, 48)), (second, (40, 60))):
+        values = np.load(io.BytesIO(base64.b64decode(row["inverse_depth"])))
+        assert (values.shape, values.dtype, row["unit"], row["error"]) == (shape, "float32", "relative", None)
+
+
+def test_the_request_of_the_readme_is_answered(served):
+    [line] = re.findall(r'^echo "(.*)" \| curl ', README.read_text(encoding="utf-8"), re.MULTILINE)
+    photo = base64.b64encode(png()).decode()
+    body = re.sub(r"\$\(.*\)", photo, line.replace('\\"', '"'))
+    (row,) = answer(served, json.loads(body))
+    assert row["unit"] == "relative"
+
+
+def test_a_row_that_is_no_image_costs_the_others_nothing_and_the_index_stays(served):
+    rows = [png(), "!", base64.b64encode(b"not an image").decode(), png()[:50], None]
+    found = served.predict(pd.DataFrame({"image": pd.Series(rows, list("abcde"), dtype=object)}))
+    assert list(found.index) == list("abcde")
+    assert np.load(io.BytesIO(found.loc["a", "inverse_depth"])).shape == (40, 60)
+    assert found.error["a"] is None
+    assert found.inverse_depth[1:].isna().all()
+    for row, (name, reason) in enumerate([
+        ("b", "not base64"), ("c", "not a readable image"), ("d", "not a readable image"),
+        ("e", "expected bytes or base64"),
+    ], start=1):  # fmt: skip
+        assert found.error[name].startswith(f"image of row {row}: {reason}")
+
+
+def test_a_models_own_example_is_answered(served):
+    place = MlflowClient().get_logged_model(served.model_id).artifact_location
+    example = mlflow.artifacts.download_artifacts(f"{place}/serving_input_example.json")
+    (row,) = answer(served, json.loads(Path(example).read_text()))
+    assert np.load(io.BytesIO(base64.b64decode(row["inverse_depth"]))).shape == (32, 48)
 
 
 def test_a_served_model_that_predicts_nothing_finite_says_for_which_row(run, tmp_path):
@@ -112,10 +246,9 @@ def test_a_served_model_that_predicts_nothing_finite_says_for_which_row(run, tmp
         model.head.conv3.bias.fill_(torch.nan)
     dpt.save_model(model, tmp_path / "model")
     served = mlflow.pyfunc.load_model(tracking.log_model(run, tmp_path / "model"))
-    png = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(png, "PNG")
-    with pytest.raises(ValueError, match="image of row 0: the model predicts no finite number"):
-        served.predict(pd.DataFrame({"image": [png.getvalue()]}))
+    found = served.predict(pd.DataFrame({"image": [png()]}))
+    assert found.error[0] == "image of row 0: the model predicts no finite number"
+    assert found.inverse_depth[0] is None
 
 
 def test_what_is_not_there_is_refused(run):

@@ -1,11 +1,12 @@
 """The commit of the code, against git itself; and what a job without a repository knows."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from pipelines.tracking.source_commit import source_commit
+from pipelines.tracking.source_commit import short, source_commit
 
 
 def git(tree: Path, *words: str) -> str:
@@ -45,3 +46,16 @@ def test_without_a_repository_of_its_own_it_is_what_the_submitter_said(tree, mon
     monkeypatch.setenv("DPT_GIT_COMMIT", "a1b2c3-dirty")
     assert source_commit(installed) == "a1b2c3-dirty"
     assert source_commit(tree) == git(tree, "rev-parse", "HEAD"), "what is here is known better"
+
+
+def test_a_job_without_it_has_its_metadata_or_the_digest_of_its_code(tmp_path, monkeypatch):
+    monkeypatch.delenv("DPT_GIT_COMMIT", raising=False)
+    job = {"runtime_env": {"working_dir": "gcs://_ray_pkg_0123456789abcdef.zip"}, "metadata": {}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert source_commit(tmp_path) == "ray_pkg_0123456789abcdef"
+    assert short(source_commit(tmp_path)) == "ray_pkg_01234567"
+    job["metadata"]["git_commit"] = "a1b2c3d4e5f6"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert short(source_commit(tmp_path)) == "a1b2c3d4"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert source_commit(tmp_path) == "unknown"

@@ -33,7 +33,7 @@ NOT_SKIPPED = HostCopy(torch.zeros(3, dtype=torch.bool))
 def report_from(state: TrainingState, journal: Kept) -> TrainingReport:
     dataset: Any = SimpleNamespace(name="redweb", manifest=SimpleNamespace(samples={}))
     config = TrainConfig(steps=10, precision="float32")
-    return TrainingReport(config, [dataset], journal, print, torch.device("cpu"), 1.0, Ranks(), state)
+    return TrainingReport(config, [dataset], journal, print, torch.device("cpu"), 1.0, Ranks(), state, "mine")
 
 
 def run(report: TrainingReport, start: int, stop: int) -> None:
