@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import Note, UserError
+from datasets_prep.storage.folder import Folder
 
 SEAL = "sha256"
 """Key of the digest, of the sorted JSON of everything else."""
@@ -41,6 +43,24 @@ def unsealed(text: str | bytes, where: str) -> dict[str, Any]:
         raise DamagedFile(f"{where} is damaged: its content differs from its digest")
     found: dict[str, Any] = content
     return found
+
+
+def _note(line: str) -> None:
+    warnings.warn(line, Note, stacklevel=3)
+
+
+def intact(folder: Folder, name: str, say: Callable[[str], None] = _note) -> dict[str, Any] | None:
+    """The content of the sealed file `name` in a `folder`, which can be made again.
+
+    None if it is missing, or damaged; of that `say` gets a line.
+    """
+    if not folder.exists(name):
+        return None
+    try:
+        return unsealed(folder.read_bytes(name), folder.path_of(name))
+    except DamagedFile as error:
+        say(f"{error}; it is made again")
+        return None
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dpt.class_names import class_names
 from dpt.config import ModelConfig
 from dpt.model import DPT
-from dpt.weights.folder import CONFIG, WEIGHTS, read_config, read_safetensors, write_folder
+from dpt.weights.folder import CONFIG, WEIGHTS, config_text, read_config, read_safetensors, write_folder
 from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
 from dpt.weights.key_maps import KEY_MAPS
 from dpt.zoo import resolve_config
@@ -36,7 +36,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 def save_model(model: DPT, folder: Path | str) -> None:
     """Write `model` to `folder`, which is created, as ``weights.safetensors`` and ``config.json``."""
-    write_folder(model.state_dict(), model.config.to_dict(), Path(folder), WEIGHTS)
+    write_folder(model.state_dict(), config_text(model.config.to_dict()), Path(folder), WEIGHTS)
 
 
 def load_model(folder: Path | str) -> DPT:

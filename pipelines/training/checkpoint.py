@@ -14,7 +14,6 @@ of the seed and the step alone. No pickle either: loading a checkpoint runs no c
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from datasets_prep.storage.sealed import sealed, unsealed
 from dpt.ema import MovingAverage
-from dpt.weights.folder import CONFIG, WEIGHTS, save_safetensors
+from dpt.weights.folder import CONFIG, WEIGHTS, config_text, save_safetensors
 
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -114,7 +113,7 @@ def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
 def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
     """Write the file `name` of a `snapshot` to a local `path`."""
     if name == CONFIG:
-        path.write_text(json.dumps(snapshot.model_config, indent=1))
+        path.write_text(config_text(snapshot.model_config))
     else:
         save_safetensors(snapshot.tensors[name], path)
 
