@@ -57,7 +57,7 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 
 def write_folder(tensors: Mapping[str, Tensor], config: str, folder: Path, weights: str) -> None:
-    """Write `tensors` to the file `weights` in `folder`, which is created, and the text `config` beside it."""
+    """Write `tensors` to the file `weights`, and the text `config`, to `folder`, which is created."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_safetensors(plain, folder / weights)
