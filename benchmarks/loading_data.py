@@ -14,14 +14,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_prep.ingest.normalize import normalize
+from datasets_prep.ingest.shard_file import describe_shard, writing_shard
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME, Manifest, Shard
-from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
 from datasets_prep.sources.base import RawSample
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed import sealed
 from datasets_prep.synthetic import render_scene
 
 DATASETS = 10
@@ -29,7 +29,6 @@ SHARDS = 4
 """Shards per dataset: some peers assign whole files to loading processes."""
 
 HEIGHT, WIDTH = 384, 512
-_BLOBS = ("image", "inverse_depth")
 
 _IMAGE_NOISE, _DEPTH_NOISE = 6.0, 0.0005
 """Standard deviations, in levels of 256 and relative to the depth: rendered images are smooth, and with such
@@ -94,20 +93,16 @@ def _write(folder: Path, dataset: int, rows: list[dict[str, Any]]) -> None:
         _write_shard(version / f"train-{number:05}.parquet", rows[number * size : (number + 1) * size])
         for number in range(SHARDS)
     ]
-    manifest = Manifest(_name(dataset), "metric", "rendered", {}, {"train": len(rows)}, 0, {}, shards)
+    manifest = Manifest(_name(dataset), "metric", "rendered", {}, {"train": len(rows)}, 0, "", {}, shards)
     Folder(version).write_text(MANIFEST_NAME, manifest.to_json())
-    Folder(folder / _name(dataset)).write_text(LATEST_NAME, '{"version": "rendered"}\n')
+    Folder(folder / _name(dataset)).write_text(LATEST_NAME, sealed({"version": "rendered"}))
 
 
 def _write_shard(path: Path, rows: list[dict[str, Any]]) -> Shard:
-    pq.write_table(
-        pa.Table.from_pylist(rows, SCHEMA),
-        path,
-        row_group_size=ROW_GROUP_ROWS,
-        compression={name: "none" if name in _BLOBS else "zstd" for name in SCHEMA.names},
-        use_dictionary=["dataset", "split", "target_kind"],
-        write_page_checksum=True,
-    )
-    metadata, content = pq.read_metadata(path), path.read_bytes()
-    groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    return Shard(path.name, "train", len(rows), groups, len(content), hashlib.sha256(content).hexdigest())
+    with writing_shard(path, "rendered") as shard:
+        for row in rows:
+            shard.add(row)
+    with path.open("rb") as file:
+        described = describe_shard(file)
+    known = {key: described[key] for key in ("rows", "row_groups", "bytes", "sha256")}
+    return Shard(name=path.name, split="train", **known)

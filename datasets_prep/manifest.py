@@ -95,7 +95,7 @@ class Manifest:
         return sealed(asdict(self))
 
     @staticmethod
-    def from_json(text: str, where: str) -> "Manifest":
+    def from_json(text: str | bytes, where: str) -> "Manifest":
         """Parse the manifest `text` of the file `where`.
 
         Raises NotADataset if it is not a manifest, damaged, or of another schema version.
@@ -150,7 +150,7 @@ def open_dataset(uri: str) -> PreparedDataset:
             f"no prepared dataset at {uri}: neither {LATEST_NAME} nor {MANIFEST_NAME} there "
             "(an unfinished one is finished by running `dpt prepare` again)"
         )
-    text, where = folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
+    text, where = folder.read_bytes(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
     return PreparedDataset(folder, Manifest.from_json(text, where))
 
 
@@ -161,7 +161,10 @@ def latest_version(folder: Folder) -> str:
     """
     where = f"{folder.uri}/{LATEST_NAME}"
     try:
-        return str(unsealed(folder.read_bytes(LATEST_NAME), where)["version"])
+        version = unsealed(folder.read_bytes(LATEST_NAME), where).get("version")
+        if not isinstance(version, str):
+            raise DamagedFile(f"{where} names no version")
+        return version
     except DamagedFile as error:
         raise NotADataset(f"{error}; run `dpt prepare` again, or name a version's folder") from error
 

@@ -2,6 +2,7 @@
 
 Parquet's checksums cover the pages alone. A flipped bit in the footer can rename a column or move its end. So
 the footer has its own digest, of the footer with zeros in its place: the file needs no other to be checked.
+It also has the digest of all that comes before it, for those who want equal bytes, not only equal rows.
 """
 
 import hashlib
@@ -18,10 +19,12 @@ import pyarrow.parquet as pq
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 
-FOOTER_SEAL = {b"dpt.footer": b"0" * 64}
-"""Metadata that a file is written with, so that `seal_footer` finds its place."""
+_BLANK = b"0" * 64
+FOOTER_SEAL = {b"dpt.body": _BLANK, b"dpt.footer": _BLANK}
+"""Metadata that a file is written with, so that `seal_footer` finds the places of the digests."""
 
-_PLACE = re.compile(rb"dpt\.footer..([0-9a-f]{64})", re.DOTALL)  # between them, two bytes say type and length
+# Between name and value, two bytes say type and length.
+_BODY, _FOOTER = (re.compile(rb"dpt\.%b..([0-9a-f]{64})" % name, re.DOTALL) for name in (b"body", b"footer"))
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 65_536  # as much as Arrow reads at once
 
@@ -31,12 +34,24 @@ class DamagedShard(UserError):
 
 
 def seal_footer(path: Path) -> None:
-    """Put the digest into the footer of the finished file at `path`, written with `FOOTER_SEAL`."""
+    """Put the digests into the footer of the finished file at `path`, written with `FOOTER_SEAL`."""
     with path.open("r+b") as file:
         start, footer = _footer(file)
-        place, digest = _digest(footer)
-        file.seek(start + place.start(1))
-        file.write(digest)
+        footer = _with(footer, _BODY, _digest_before(file, start))
+        footer = _with(footer, _FOOTER, hashlib.sha256(footer).hexdigest().encode())
+        file.seek(start)
+        file.write(footer)
+
+
+def has_its_bytes(folder: Folder, name: str) -> bool:
+    """Whether the file `name` in a `folder` is, byte for byte, what was written."""
+    with folder.open(name) as file:
+        try:
+            start, footer = _checked_footer(file)
+        except pa.ArrowInvalid:
+            return False
+        place = _BODY.search(footer)
+        return place is not None and place[1] == _digest_before(file, start)
 
 
 def open_parquet(folder: Folder, name: str) -> pq.ParquetFile:
@@ -82,10 +97,7 @@ def reading_shard(folder: Folder, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def _checked_metadata(file: BinaryIO) -> pq.FileMetaData:
-    _, footer = _footer(file)
-    place, digest = _digest(footer)
-    if place[1] != digest:
-        raise pa.ArrowInvalid("the footer differs from its digest")
+    _, footer = _checked_footer(file)
     whole = b"".join((_MAGIC, footer, len(footer).to_bytes(4, "little"), _MAGIC))
     return pq.read_metadata(io.BytesIO(whole))
 
@@ -105,10 +117,29 @@ def _footer(file: BinaryIO) -> tuple[int, bytes]:
     return start, tail[-8 - length : -8]
 
 
-def _digest(footer: bytes) -> tuple[re.Match[bytes], bytes]:
-    """Where the digest is in a `footer`, and what it should be, in hexadecimal; raises ArrowInvalid."""
-    place = _PLACE.search(footer)
+def _checked_footer(file: BinaryIO) -> tuple[int, bytes]:
+    """As `_footer`; raises ArrowInvalid too if it differs from its digest."""
+    start, footer = _footer(file)
+    place = _FOOTER.search(footer)
     if place is None:
         raise pa.ArrowInvalid("the footer has no digest")
-    blank = footer[: place.start(1)] + b"0" * 64 + footer[place.end(1) :]
-    return place, hashlib.sha256(blank).hexdigest().encode()
+    if place[1] != hashlib.sha256(_with(footer, _FOOTER, _BLANK)).hexdigest().encode():
+        raise pa.ArrowInvalid("the footer differs from its digest")
+    return start, footer
+
+
+def _with(footer: bytes, place: re.Pattern[bytes], digest: bytes) -> bytes:
+    """A `footer` with another `digest`, 64 hexadecimal digits, at its `place`."""
+    found = place.search(footer)
+    assert found is not None
+    return footer[: found.start(1)] + digest + footer[found.end(1) :]
+
+
+def _digest_before(file: BinaryIO, end: int) -> bytes:
+    """SHA-256 of the first `end` bytes of an open `file`, in hexadecimal."""
+    state = hashlib.sha256()
+    file.seek(0)
+    while end and (piece := file.read(min(end, 1 << 20))):
+        state.update(piece)
+        end -= len(piece)
+    return state.hexdigest().encode()

@@ -127,7 +127,7 @@ def digest_of(path: Path) -> str:
     return state.hexdigest()
 
 
-def read_state(text: str, where: str) -> TrainingState:
+def read_state(text: str | bytes, where: str) -> TrainingState:
     """Parse the `text` of a `state.json`.
 
     Raises:
@@ -155,7 +155,7 @@ def verify(folder: Path) -> TrainingState:
     """
     if not (folder / STATE_FILE).is_file():
         raise DamagedCheckpoint(f"{folder.name}: {STATE_FILE} is missing")
-    state = read_state((folder / STATE_FILE).read_text(errors="replace"), folder.name)
+    state = read_state((folder / STATE_FILE).read_bytes(), folder.name)
     for name, digest in state.files.items():
         if not (folder / name).is_file():
             raise DamagedCheckpoint(f"{folder.name}: {name} is missing")
