@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from datasets_prep.errors import UserError
 from datasets_prep.schema import SCHEMA_VERSION
@@ -106,11 +107,15 @@ class Manifest:
             if version != SCHEMA_VERSION:
                 wanted = f"this program reads {SCHEMA_VERSION}"
                 raise NotADataset(f"{where} has schema version {version}, {wanted}")
-            return Manifest(shards=[Shard(**shard) for shard in content.pop("shards")], **content)
+            return _MANIFEST.validate_python(content)
         except DamagedFile as error:
             raise NotADataset(f"{error}; remove it, and `dpt prepare` writes it again") from error
-        except (KeyError, TypeError) as error:
-            raise NotADataset(f"{where} is not a dataset manifest: {error!r}") from error
+        except (KeyError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise NotADataset(f"{where} is not a dataset manifest: {reason:.200}") from error
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True, slots=True)
