@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from datasets_prep.errors import UserError
 from datasets_prep.schema import SCHEMA_VERSION
@@ -97,7 +98,7 @@ class Manifest:
         return sealed(asdict(self))
 
     @staticmethod
-    def from_json(text: str, where: str) -> "Manifest":
+    def from_json(text: str | bytes, where: str) -> "Manifest":
         """Parse the manifest `text` of the file `where`.
 
         Raises NotADataset if it is not a manifest, damaged, or of another schema version.
@@ -108,11 +109,15 @@ class Manifest:
             if version != SCHEMA_VERSION:
                 wanted = f"this program reads {SCHEMA_VERSION}"
                 raise NotADataset(f"{where} has schema version {version}, {wanted}")
-            return Manifest(shards=[Shard(**shard) for shard in content.pop("shards")], **content)
+            return _MANIFEST.validate_python(content)
         except DamagedFile as error:
             raise NotADataset(f"{error}; remove it, and `dpt prepare` writes it again") from error
-        except (KeyError, TypeError) as error:
-            raise NotADataset(f"{where} is not a dataset manifest: {error!r}") from error
+        except (KeyError, ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise NotADataset(f"{where} is not a dataset manifest: {reason:.200}") from error
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ def open_dataset(uri: str) -> PreparedDataset:
             f"no prepared dataset at {uri}: neither {LATEST_NAME} nor {MANIFEST_NAME} there "
             "(an unfinished one is finished by running `dpt prepare` again)"
         )
-    text, where = folder.read_text(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
+    text, where = folder.read_bytes(MANIFEST_NAME), f"{folder.uri}/{MANIFEST_NAME}"
     return PreparedDataset(folder, Manifest.from_json(text, where))
 
 
@@ -163,7 +168,10 @@ def latest_version(folder: Folder) -> str:
     """
     where = f"{folder.uri}/{LATEST_NAME}"
     try:
-        return str(unsealed(folder.read_bytes(LATEST_NAME), where)["version"])
+        version = unsealed(folder.read_bytes(LATEST_NAME), where).get("version")
+        if not isinstance(version, str):
+            raise DamagedFile(f"{where} names no version")
+        return version
     except DamagedFile as error:
         raise NotADataset(f"{error}; run `dpt prepare` again, or name a version's folder") from error
 

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.pictures import decode_grey_png, decode_rgb, encode_png
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 ROW_GROUP_ROWS = 8
 """Rows of a Parquet row group: 2 to 3 MB at 384 x 512, one ranged read from object storage."""

@@ -1,9 +1,12 @@
 """Model config: everything needed to build a model without its weights."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from dpt.layers.backbones import TapName
 from dpt.layers.networks import check_arguments
@@ -14,7 +17,24 @@ HALF = (0.5, 0.5, 0.5)
 LARGEST = {"channels": 8192, "features": 8192, "classes": 65_536, "image_size": 16_384}
 """Sizes that a config may ask for, checked before anything is built of it."""
 
+_LARGEST_NUMBER = 1e12
+
+RESIZE_RULES = ("minimal", "lower_bound", "upper_bound")
 OUTPUT_RESIZES = ("bicubic", "bilinear", "bilinear_aligned")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether `value` is of the type `kind` of a setting; numbers must be finite."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_is_a(value, one) for one in kinds)
+    if origin is tuple and isinstance(value, tuple):
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        return len(value) == len(kinds) and all(map(_is_a, value, kinds))
+    if kind in (int, float):
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return number and abs(value) < _LARGEST_NUMBER
+    return isinstance(value, origin or kind)
 
 
 def check_choice(what: str, choice: str, choices: Iterable[str]) -> None:
@@ -86,22 +106,33 @@ class ModelConfig:
     backbone_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("taps", "channels", "class_names", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not isinstance(self.image_size, int):
-            width, height = self.image_size
-            object.__setattr__(self, "image_size", (width, height))
+        for name, kind in get_type_hints(ModelConfig).items():
+            if isinstance(value := getattr(self, name), list):
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+            if not _is_a(value, kind):
+                raise ValueError(
+                    f"{name}: {value!r:.60}, expected {kind if get_args(kind) else kind.__name__}"
+                )
         check_choice("readout", self.readout, READOUTS)
         check_choice("fusion", self.fusion, ("dpt", "midas"))
         check_choice("task", self.task, ("depth", "segmentation"))
         check_choice("position_interpolation", self.position_interpolation, ("bilinear", "bicubic"))
         check_choice("weight_standardisation", self.weight_standardisation, STANDARDISATIONS)
         check_choice("output_resize", self.output_resize, OUTPUT_RESIZES)
+        check_choice("resize_rule", self.resize_rule, RESIZE_RULES)
+        for tap in self.taps:
+            if isinstance(tap, str) and not re.fullmatch(r"R\d", tap):
+                raise ValueError(f"taps: {tap!r:.60}, expected numbers of layers, or stages R0, R1, …")
         check_arguments(self.backbone_arguments)
         for name, most in LARGEST.items():
             value = getattr(self, name)
             if not all(0 < entry <= most for entry in (value if isinstance(value, tuple) else (value,))):
                 raise ValueError(f"{name}: {value}, expected from 1 to {most}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std: {self.std}, expected numbers above 0")
+        if self.scale == 0 or (self.max_depth is not None and self.max_depth <= 0):
+            raise ValueError(f"scale: {self.scale}, max_depth: {self.max_depth}; expected 0 for neither")
         if len(self.channels) != 4:
             raise ValueError(f"channels: expected four numbers, one per stage, not {self.channels}")
         if self.class_names and len(self.class_names) != self.classes:

@@ -7,7 +7,6 @@ first of them starts; to resume a sweep is to read it back, so nothing is given 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
-from datasets_prep.storage.sealed import SEAL, seal_of
+from datasets_prep.storage.sealed import SEAL, DamagedFile, checked, seal_of
 from datasets_prep.strict_yaml import InvalidYaml, dump_yaml, load_yaml
 from dpt.zoo import resolve_config
 from pipelines.config import ConfigError, TrainConfig, TuneConfig
@@ -128,30 +127,26 @@ class SweepPlan:
         return dump_yaml({**plain, SEAL: seal_of(plain)})
 
     @staticmethod
-    def from_yaml(text: str, where: str) -> SweepPlan:
+    def from_yaml(text: str | bytes, where: str) -> SweepPlan:
         """Inverse of `to_yaml`: the plan in `text`, the content of the file `where`.
 
         Raises:
             DamagedSweep: if `text` is not a plan.
         """
         try:
-            content = load_yaml(text)
-            seal = content.pop(SEAL, None)
-            plan = _ADAPTER.validate_python({k: v for k, v in content.items() if k != "seeds"})
-        except (InvalidYaml, ValidationError, AttributeError) as error:
+            content = checked(load_yaml(text), where)
+            return _ADAPTER.validate_python({k: v for k, v in content.items() if k != "seeds"})
+        except DamagedFile as error:
+            raise DamagedSweep(f"{error}; a copy is in MLflow") from error
+        except (InvalidYaml, ValidationError) as error:
             raise DamagedSweep(f"{where}: not a sweep: {' '.join(str(error).split()):.300}") from error
-        if seal != seal_of(content):
-            raise DamagedSweep(
-                f"{where} is damaged: its content differs from its digest; a copy is in MLflow"
-            )
-        return plan
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all that a trial's metrics depend on: not names, nor how many trials run when."""
         plain: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
         tune = {key: value for key, value in plain["tune"].items() if key not in _NOT_IN_DIGEST}
-        return _digest({key: plain[key] for key in ("variants", "manifests", "train")} | {"tune": tune})
+        return seal_of({key: plain[key] for key in ("variants", "manifests", "train")} | {"tune": tune})
 
 
 _ADAPTER = TypeAdapter(SweepPlan)
@@ -219,11 +214,7 @@ def _identity(table: AblationTable, row: Row, base: TrainConfig) -> str:
     except (ConfigError, ValueError, TypeError) as error:
         raise ConfigError(f"{table.name}: row {row.title!r}: {error}") from error
     settings = json.loads(config.model_dump_json(exclude={"model": {"name", "overrides"}, "seed": True}))
-    return _digest({"model": model.to_dict(), "settings": settings})
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    return seal_of({"model": model.to_dict(), "settings": settings})
 
 
 def _key(row: Row, base: TrainConfig) -> str:
@@ -237,7 +228,7 @@ def _key(row: Row, base: TrainConfig) -> str:
         if key != _MODEL_NAME and not is_default:
             text = "_".join(map(str, plain)) if isinstance(plain, list) else str(plain)
             slug = re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)
-            slug = _digest(plain)[:6] if isinstance(plain, Mapping) else slug
+            slug = seal_of(plain)[:6] if isinstance(plain, Mapping) else slug
             parts.append(f"{key.rpartition('.')[2]}-{slug}")
     key = ".".join(parts)
-    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}-{_digest(key)[:8]}"
+    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}-{seal_of(key)[:8]}"

@@ -58,7 +58,7 @@ def read_plan(name: str, storage: str) -> SweepPlan:
     folder = Folder(storage) / name
     if not folder.exists(_PLAN_FILE):
         raise SweepExists(f"no sweep {name} in {Folder(storage).uri}")
-    return SweepPlan.from_yaml(folder.read_text(_PLAN_FILE), f"{folder.uri}/{_PLAN_FILE}")
+    return SweepPlan.from_yaml(folder.read_bytes(_PLAN_FILE), f"{folder.uri}/{_PLAN_FILE}")
 
 
 def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print) -> tracking.Run:

@@ -6,7 +6,6 @@ a metric that MLflow has is not measured again, and a trial with a `result.json`
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import ray
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed import intact, sealed
 from pipelines.cluster.session import ADDRESS
 from pipelines.tracking import runs as tracking
 from pipelines.train import TrainingStopped, train
@@ -103,7 +103,7 @@ class _Work:
 
     def run(self) -> None:
         """Train, measure and finish, as far as that is not done yet."""
-        if not self._folder.exists(_TRAINED_FILE):
+        if intact(self._folder, _TRAINED_FILE, self._say) is None:
             self._train()
         with tracking.finishing(self._run):
             known = self._run.metrics()
@@ -126,7 +126,7 @@ class _Work:
             self._config, plan.data, seed, storage, resume=True, show=self._say, supervision=supervision
         )
         content = {"checkpoint": result.checkpoint, "model": result.model_uri}
-        self._folder.write_text(_TRAINED_FILE, json.dumps(content, indent=1))
+        self._folder.write_text(_TRAINED_FILE, sealed(content))
 
     def _measure(self, checkpoint: Path, known: dict[str, float]) -> None:
         model, tune, config = dpt.load_model(checkpoint), self._plan.tune, self._config
@@ -147,9 +147,9 @@ def finish_trial(folder: Folder, run: tracking.Run, stopped_early: int | None = 
     `stopped_early` is the step at which the scheduler stopped it.
     """
     content = {"run_id": run.run_id, "stopped_early": stopped_early, "metrics": run.metrics()}
-    folder.write_text(RESULT_FILE, json.dumps(content, indent=1))
+    folder.write_text(RESULT_FILE, sealed(content))
 
 
 def is_finished(place: SweepPlace, trial: Trial) -> bool:
-    """Whether a `trial` of the sweep at `place` is finished."""
-    return place.folder_of(trial).exists(RESULT_FILE)
+    """Whether a `trial` of the sweep at `place` is finished; not if its result is damaged."""
+    return intact(place.folder_of(trial), RESULT_FILE) is not None

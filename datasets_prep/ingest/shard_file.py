@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from datasets_prep.manifest import NotADataset
 from datasets_prep.schema import ROW_GROUP_ROWS, SCHEMA
 from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.sealed_parquet import FOOTER_SEAL, has_its_bytes, open_parquet, seal_footer
 
 ROW_GROUP_BYTES = 16 * 2**20
 """A row group of large rows, such as evaluation rows at native resolution, is closed early at this size:
@@ -68,7 +68,10 @@ class ShardWriter:
 
 @contextmanager
 def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
-    """Write a shard file at `path` for the plan `version`; it is complete when the block ends."""
+    """Write a shard file at `path` for the plan `version`; it is complete when the block ends.
+
+    `datasets_prep.storage.sealed_parquet` reads it.
+    """
     with pq.ParquetWriter(
         path,
         SCHEMA,
@@ -86,8 +89,10 @@ def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
                 _FOOTER_PLAN: version,
                 _FOOTER_QUARANTINE: json.dumps(shard.quarantine),
                 _FOOTER_NOTES: json.dumps(shard.notes, sort_keys=True),
+                **FOOTER_SEAL,
             }
         )
+    seal_footer(path)
 
 
 def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
@@ -95,18 +100,10 @@ def is_finished_shard(folder: Folder, name: str, version: str) -> bool:
 
     Raises NotADataset if it exists but belongs to another plan.
     """
-    if not folder.exists(name):
+    if not folder.exists(name) or not has_its_bytes(folder, name):  # damaged ones are made again
         return False
-    try:
-        with folder.open(name) as file:
-            shard = pq.ParquetFile(file, page_checksum_verification=True)
-            metadata = shard.metadata.metadata or {}
-            for group in range(shard.num_row_groups):  # only what is read is checked
-                shard.read_row_group(group)
-    except (pa.ArrowException, OSError, ValueError) as error:  # damaged since it was written: make it again
-        if isinstance(error, StorageFailed):
-            raise
-        return False
+    with open_parquet(folder, name) as shard:
+        metadata = shard.metadata.metadata or {}
     if metadata.get(_FOOTER_PLAN) != version.encode():
         raise NotADataset(f"{folder.path_of(name)} belongs to another plan; remove it and run again")
     return True

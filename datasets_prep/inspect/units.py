@@ -1,9 +1,9 @@
 """Whether metric depth of a user can be in metres: a wrong `scale` is the commonest mistake."""
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from datasets_prep.manifest import PreparedDataset
+from datasets_prep.storage.sealed_parquet import reading_shard
 
 USUAL_METRES = (0.05, 500.0)
 """Median depth of photos outside of microscopes and aeroplanes."""
@@ -19,8 +19,8 @@ def unit_hint(dataset: PreparedDataset) -> str | None:
     chosen = np.unique(np.linspace(0, len(shards) - 1, _READ_SHARDS).astype(int))
     medians: list[float] = []
     for index in chosen:
-        with dataset.folder.open(shards[index].name) as file:
-            rows = pq.ParquetFile(file).read(columns=["scale", "inverse_depth_median"])
+        with reading_shard(dataset.folder, shards[index].name) as file:
+            rows = file.read(columns=["scale", "inverse_depth_median"])
         scale, inverse = (column.to_numpy() for column in rows.columns)
         medians += (1 / (scale * inverse)[inverse > 0]).tolist()
     metres = float(np.median(medians)) if medians else USUAL_METRES[0]

@@ -22,6 +22,7 @@ from datasets_prep.inspect.row_pictures import pictures_of_row
 from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset, Shard
 from datasets_prep.schema import SCHEMA
 from datasets_prep.storage.sealed import DamagedFile
+from datasets_prep.storage.sealed_parquet import reading_shard
 
 _STATISTICS = (
     *("height", "width", "valid_share", "sky_share"),
@@ -175,8 +176,8 @@ def random_rows(prepared: PreparedDataset, samples: int, seed: int = 0) -> list[
     rows: list[dict[str, Any]] = []
     for index in chosen:
         shard, group = groups[index]
-        with prepared.folder.open(shard.name) as file:
-            table = pq.ParquetFile(file).read_row_group(group)
+        with reading_shard(prepared.folder, shard.name) as file:
+            table = file.read_row_group(group)
         picked = generator.permutation(table.num_rows)[:per_group]
         rows += table.take(picked).to_pylist()
     return rows[:samples]

@@ -21,6 +21,7 @@ from datasets_prep.stereo.flow import FlowMethod, dis_flow
 from datasets_prep.stereo.plan import BadVideoFolder, Piece
 from datasets_prep.stereo.views import Views, crop_widescreen, split_views
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed import sealed
 
 _MIN_SIDE = 64  # smaller views are refused: DIS has no pyramid level for them
 
@@ -86,9 +87,9 @@ class PieceWork:
                 if row["masked"][index]:
                     disparity = self._with_sky(disparity, name)
                 write_frame(tree, name, row["left"][index], disparity, self.settings.jpeg_quality)
-        record = json.dumps(dict(zip(piece.names, reasons, strict=True)), indent=1) + "\n"
-        tree.write_text(row["name"], record)
-        return record
+        record = dict(zip(piece.names, reasons, strict=True))
+        tree.write_text(row["name"], sealed(record))
+        return json.dumps(record)
 
     def _with_sky(self, disparity: Disparity, name: str) -> Disparity:
         assert self.sky is not None

@@ -48,6 +48,7 @@ from datasets_prep.stereo.plan import (
 from datasets_prep.stereo.shot_cuts import THUMBNAIL_WIDTH, clips_of_shot, find_cuts
 from datasets_prep.storage.folder import Folder, existing_folder
 from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.sealed import intact, sealed, unsealed
 
 SETTINGS_NAME = "settings.json"
 CUTS = "cuts"
@@ -159,11 +160,11 @@ def run_stereo(plan: StereoPlan, out: str) -> Iterator[Progress]:
     for split, names in listed.splits.items():
         tree.update_text(f"lists/{split}.txt", "".join(f"{name}\n" for name in names))
     pieces = {piece.record_name(plan.settings, plan.masks): piece for piece in listed.pieces}
-    finished = _finished_records(tree, pieces)
+    finished = _read_records(tree, _finished_records(tree, pieces))
     total, rejected = sum(len(piece.numbers) for piece in pieces.values()), 0
     reasons: dict[str, str | None] = {}
     waiting = {name: piece for name, piece in pieces.items() if name not in finished}
-    for record in itertools.chain(_read_records(tree, finished), _run_pieces(plan, waiting, tree)):
+    for record in itertools.chain(finished.values(), _run_pieces(plan, waiting, tree)):
         reasons.update(record)
         rejected += sum(reason is not None for reason in record.values())
         yield Progress(len(reasons), total, rejected)
@@ -172,7 +173,7 @@ def run_stereo(plan: StereoPlan, out: str) -> Iterator[Progress]:
 
 def read_report(out: str) -> StereoReport:
     """The summary of the last finished job in the folder `out`."""
-    return StereoReport(**json.loads(Folder(out).read_text(REPORT_NAME)))
+    return StereoReport(**unsealed(Folder(out).read_bytes(REPORT_NAME), f"{out}/{REPORT_NAME}"))
 
 
 # ---- before the work
@@ -254,14 +255,15 @@ def _find_all_cuts(
     """The cuts of every video by its folder; computed once, then read from the tree."""
     names = {video.folder: f"{CUTS}/{video.folder}-{video.size}.json" for video in videos}
     there = set(_files_below(tree, CUTS))
-    missing = [video for video in videos if names[video.folder] not in there]
+    cuts = {path: intact(tree, name) for path, name in names.items() if name in there}
+    missing = [video for video in videos if cuts.get(video.folder) is None]
     rows = [{"video": pickle.dumps(video), "name": names[video.folder]} for video in missing]
     if rows:
         threshold = plan.settings.cut_threshold
         task = partial(_record_cuts, videos=plan.folder.uri, out=tree.uri, threshold=threshold)
         tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
         _require_none([row["failure"] for row in tasks.iter_rows() if row["failure"]], len(rows), "videos")
-    return {video.folder: json.loads(tree.read_text(names[video.folder])) for video in videos}
+    return {path: unsealed(tree.read_bytes(name), tree.path_of(name)) for path, name in names.items()}
 
 
 def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float) -> dict[str, str]:
@@ -283,7 +285,7 @@ def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float
         found["problem"] = str(error)
     except OSError as error:
         return {"failure": f"{video.path}: {error}"}
-    Folder(out).write_text(row["name"], json.dumps(found) + "\n")
+    Folder(out).write_text(row["name"], sealed(found))
     return {"failure": ""}
 
 
@@ -298,11 +300,11 @@ def _require_none(failures: Sequence[str], count: int, what: str) -> None:
 # ---- pieces, in Ray tasks
 
 
-def _read_records(tree: Folder, names: Sequence[str]) -> Iterator[dict[str, str | None]]:
-    """The records of finished pieces, fetched concurrently: there are tens of thousands."""
+def _read_records(tree: Folder, names: Sequence[str]) -> dict[str, dict[str, str | None]]:
+    """The intact records of finished pieces by name, fetched concurrently: there are tens of thousands."""
     with ThreadPoolExecutor(_READERS) as pool:
-        for text in pool.map(tree.read_text, names):
-            yield json.loads(text)
+        found = zip(names, pool.map(partial(intact, tree), names), strict=True)
+        return {name: record for name, record in found if record is not None}
 
 
 def _run_pieces(
@@ -354,7 +356,7 @@ def _close(
         frames=frames,
         rejected=dict(sorted(counts.items())),
     )
-    tree.update_text(REPORT_NAME, json.dumps(asdict(report), indent=1) + "\n")
+    tree.update_text(REPORT_NAME, sealed(asdict(report)))
     if not frames:
         first = f"; first reason: {entries[0]['source_path']}: {entries[0]['reason']}" if entries else ""
         raise NothingUsable(f"none of the frames could be used{first} (all: {tree.uri}/{REJECTED_NAME})")

@@ -116,11 +116,11 @@ class Folder:
     def path_of(self, relative: str) -> str:
         """The file system's path of the path `relative` to the folder.
 
-        Raises ValueError if `relative` is absolute or leads out of the folder; list files are user input.
+        Raises UserError if `relative` is absolute or leads out of the folder; list files are user input.
         """
         normal = posixpath.normpath(relative)
         if relative.startswith("/") or normal == ".." or normal.startswith("../"):
-            raise ValueError(f"{relative!r} points outside {self.uri}")
+            raise UserError(f"{relative!r} points outside {self.uri}")
         return self.path if normal == "." else posixpath.join(self.path, normal)
 
     def exists(self, relative: str = ".") -> bool:

@@ -8,7 +8,6 @@ A lease is over when its file is gone, when the process that took it is gone fro
 text has not changed for `STALE` seconds by the clock of whoever waits: machines' clocks need not agree.
 """
 
-import json
 import os
 import re
 import socket
@@ -27,6 +26,7 @@ import psutil
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
 
 RENEWAL, STALE = 3.0, 10.0
 """Seconds between renewals, and without one until a lease is over."""
@@ -91,7 +91,7 @@ class _Lease:
                     other = _text_of(self.folder, max(_numbers(self.folder)))
                     lost(f"{self.what}: {_owner(other or {})} has taken over {self.folder.uri}")
                     return
-                self.folder.write_text(self.name, json.dumps({**self.text, "renewed": time.time()}))
+                self.folder.write_text(self.name, sealed({**self.text, "renewed": time.time()}))
 
 
 def _take(folder: Folder, what: str, show: Callable[[str], None]) -> _Lease:
@@ -104,7 +104,7 @@ def _take(folder: Folder, what: str, show: Callable[[str], None]) -> _Lease:
         if newest and not _is_over(folder, newest, what, show):
             continue
         lease = _Lease(folder, newest + 1, what, text)
-        if folder.create_text(lease.name, json.dumps(text)):
+        if folder.create_text(lease.name, sealed(text)):
             if max(_numbers(folder)) == lease.number:
                 break
             folder.remove(lease.name)
@@ -147,12 +147,11 @@ def _name(number: int) -> str:
 def _text_of(folder: Folder, number: int) -> dict[str, object] | None:
     """What a lease says; None if it is gone, empty if it is damaged, so that it counts as never renewed."""
     try:
-        text = json.loads(folder.read_text(_name(number)))
+        return unsealed(folder.read_bytes(_name(number)), _name(number))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except DamagedFile:
         return {}
-    return text if isinstance(text, dict) else {}
 
 
 def _owner(text: dict[str, object]) -> str:

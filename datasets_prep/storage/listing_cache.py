@@ -6,12 +6,14 @@ time stamp inside, its bytes depend on the raw data alone.
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets_prep.errors import Note
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing import LISTING_SCHEMA, FileListing
 
@@ -40,12 +42,15 @@ def _read_listing(root: Folder, cache: Folder) -> CachedListing | None:
     try:
         with cache.open(LISTING_NAME) as file:
             table = pq.read_table(file)
-    except (pa.ArrowException, OSError, ValueError):  # damaged: list again
-        return None
-    metadata = table.schema.metadata or {}
-    if metadata.get(_FOLDER) != root.uri.encode() or not table.schema.equals(LISTING_SCHEMA):
-        return None
-    if metadata.get(_DIGEST) != _digest(table, root):
+        metadata = table.schema.metadata or {}
+        if metadata.get(_FOLDER, root.uri.encode()) != root.uri.encode():
+            return None
+        if not table.schema.equals(LISTING_SCHEMA) or metadata.get(_DIGEST) != _digest(table, root):
+            raise ValueError("it differs from its digest")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        line = f"{cache.path_of(LISTING_NAME)} is damaged ({reason:.100}): listing again"
+        warnings.warn(line, Note, stacklevel=2)
         return None
     listed_at = cache.fs.modified(cache.path_of(LISTING_NAME))
     return CachedListing(FileListing(table), listed_at.astimezone(timezone.utc))

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import Note, UserError
+from datasets_prep.storage.folder import Folder
 
 SEAL = "sha256"
 """Key of the digest, of the sorted JSON of everything else."""
@@ -21,8 +23,8 @@ def sealed(content: Mapping[str, Any]) -> str:
     return json.dumps({**plain, SEAL: seal_of(plain)}, indent=1, sort_keys=True) + "\n"
 
 
-def seal_of(content: Mapping[str, Any]) -> str:
-    """Digest of the `content` of a file, SHA-256 in hexadecimal."""
+def seal_of(content: Any) -> str:
+    """Digest of `content`, of JSON's types: SHA-256, in hexadecimal, of its sorted JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -32,15 +34,46 @@ def unsealed(text: str | bytes, where: str) -> dict[str, Any]:
     Raises DamagedFile, which names the file as `where`, unless it is what was sealed.
     """
     try:
-        content = json.loads(text, object_pairs_hook=_without_doubles)
-        seal = content.pop(SEAL)
-        intact = seal == seal_of(content)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return checked(json.loads(text, object_pairs_hook=_without_doubles), where)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DamagedFile):
+            raise
         raise DamagedFile(f"{where} is damaged: {' '.join(str(error).split()):.200}") from error
+
+
+def checked(content: Any, where: str) -> dict[str, Any]:
+    """The `content` of a sealed file, as parsed, without the digest.
+
+    Raises DamagedFile, which names the file as `where`, unless it is what was sealed.
+    """
+    if not isinstance(content, dict) or SEAL not in content:
+        raise DamagedFile(f"{where} is damaged: it has no digest")
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    try:
+        intact = content[SEAL] == seal_of(plain)
+    except (TypeError, ValueError, RecursionError):  # what no JSON has, such as a date of YAML
+        intact = False
     if not intact:
         raise DamagedFile(f"{where} is damaged: its content differs from its digest")
-    found: dict[str, Any] = content
-    return found
+    return plain
+
+
+def _note(line: str) -> None:
+    warnings.warn(line, Note, stacklevel=3)
+
+
+def intact(folder: Folder, name: str, say: Callable[[str], None] = _note) -> dict[str, Any] | None:
+    """The content of the sealed file `name` in a `folder`, which can be made again.
+
+    None if it is missing, or damaged; of that `say` gets a line.
+    """
+    if not folder.exists(name):
+        return None
+    try:
+        return unsealed(folder.read_bytes(name), folder.path_of(name))
+    except DamagedFile as error:
+        say(f"{error}; it is made again")
+        return None
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -85,12 +85,12 @@ def build(name: str, pretrained: bool, arguments: Mapping[str, Any], stages: boo
 
 def _created(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> Any:
     flexible: list[dict[str, Any]] = [{"dynamic_img_size": True}, {"strict_img_size": False}]
-    for more in flexible:
-        with suppress(TypeError):  # has no such argument
-            return timm.create_model(name, pretrained=pretrained, **arguments, **more)
     try:
+        for more in flexible:
+            with suppress(TypeError):  # has no such argument
+                return timm.create_model(name, pretrained=pretrained, **arguments, **more)
         return timm.create_model(name, pretrained=pretrained, **arguments)
-    except (TypeError, IndexError, AssertionError) as error:
+    except (TypeError, LookupError, AssertionError, RuntimeError, ArithmeticError) as error:
         raise ValueError(f"backbone: timm cannot build {name} ({error})") from error
 
 

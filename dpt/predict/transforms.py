@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RULES = ("minimal", "lower_bound", "upper_bound")
+from dpt.config import RESIZE_RULES
 
 
 def network_size(
@@ -43,10 +43,10 @@ def network_size(
     factors = high / height, wide / width
     if rule == "minimal":
         factor = min(factors, key=lambda factor: abs(1 - factor))
-    elif rule in RULES:
+    elif rule in RESIZE_RULES:
         factor = max(factors) if rule == "lower_bound" else min(factors)
     else:
-        raise ValueError(f"rule: there is no {rule!r}; choose from {', '.join(RULES)}")
+        raise ValueError(f"rule: there is no {rule!r}; choose from {', '.join(RESIZE_RULES)}")
     return _multiple(factor * height, high, rule, divisor), _multiple(factor * width, wide, rule, divisor)
 
 

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dpt.class_names import class_names
 from dpt.config import ModelConfig
 from dpt.model import DPT
-from dpt.weights.folder import CONFIG, WEIGHTS, read_config, read_safetensors, write_folder
+from dpt.weights.folder import CONFIG, WEIGHTS, config_text, read_config, read_safetensors, write_folder
 from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
 from dpt.weights.key_maps import KEY_MAPS
 from dpt.zoo import resolve_config
@@ -34,16 +34,23 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """What cannot be inferred from the tensors of a published file, by its name; the first match counts."""
 
 
+_MOST_NUMBERS = 2**32
+"""In the tensors of a model that is read: those of the largest ViTs are a quarter of it."""
+
+_SHOWN = 8
+"""Of the keys that do not fit, as many as still are a line; the others are counted."""
+
+
 def save_model(model: DPT, folder: Path | str) -> None:
     """Write `model` to `folder`, which is created, as ``weights.safetensors`` and ``config.json``."""
-    write_folder(model.state_dict(), model.config.to_dict(), Path(folder), WEIGHTS)
+    write_folder(model.state_dict(), config_text(model.config.to_dict()), Path(folder), WEIGHTS)
 
 
 def load_model(folder: Path | str) -> DPT:
     """Read a `folder` written by `save_model`; the model is in evaluation mode on the CPU.
 
     Raises FileNotFoundError if one of the two files is missing; ValueError if weights and config do not fit
-    together, listing every key that differs.
+    together, naming the keys that differ.
     """
     folder = Path(folder)
     model = _uninitialised(ModelConfig.from_dict(read_config(folder)))
@@ -83,7 +90,10 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
         return load_model(path)
     settings: dict[str, Any] = {}
     if path.is_dir():
-        settings = hugging_face_settings(read_config(path))
+        try:
+            settings = hugging_face_settings(read_config(path))
+        except (LookupError, TypeError, AttributeError) as error:  # a value missing, or of another type
+            raise ValueError(f"{path / CONFIG} is not as transformers writes it: {error!r:.200}") from error
         path = path / HUGGING_FACE_WEIGHTS
         model = model or settings.pop("model", None)
     tensors = read_tensors(path)
@@ -122,7 +132,8 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -
         if (found := tensors[key].shape) != (wanted := expected[key].shape):
             problems.append(f"misshapen: {key} is {list(found)}, should be {list(wanted)}")
     if problems:
-        raise ValueError(f"{origin} does not fit the model:\n  " + "\n  ".join(problems))
+        more = f"; and {len(problems) - _SHOWN} more" * (len(problems) > _SHOWN)
+        raise ValueError(f"{origin} does not fit the model: {'; '.join(problems[:_SHOWN])}{more}")
     own = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
     model.load_state_dict(own, assign=True)
 
@@ -156,9 +167,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _uninitialised(config: ModelConfig) -> DPT:
-    """A model to load weights into, where possible without the seconds that random initialisation takes."""
+    """A model to load weights into, where possible without the seconds that random initialisation takes.
+
+    Raises ValueError if it would have more than `_MOST_NUMBERS`.
+    """
     with torch.device("meta"), _Unfilled():
         model = DPT(config)
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if numbers > _MOST_NUMBERS:
+        raise ValueError(f"a model of {numbers:.1e} numbers, expected at most {_MOST_NUMBERS:.1e}")
     if all(name in model.state_dict() for name, _ in model.named_buffers()):
         return model
     return DPT(config)

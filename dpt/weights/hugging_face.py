@@ -51,7 +51,9 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
         for key, tensor in tensors.items()
         if key.startswith(f"{deepest}2")
     }
-    write_folder(tensors, _hugging_face_config(model), Path(folder), HUGGING_FACE_WEIGHTS)
+    # Without a digest: transformers would copy it into the configs that it writes.
+    text = json.dumps(_hugging_face_config(model), indent=2) + "\n"
+    write_folder(tensors, text, Path(folder), HUGGING_FACE_WEIGHTS)
     (Path(folder) / PREPROCESSOR).write_text(json.dumps(_preprocessor(model), indent=2) + "\n")
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-import pyarrow.parquet as pq
-
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset
+from datasets_prep.storage.sealed_parquet import reading_shard
 from pipelines.evaluation.sets import OFFICIAL, FineTuningSet, MetricProtocol
 from pipelines.tracking.metric_keys import METRIC, keyed, with_mean
 from pipelines.tracking.registry import note_protocol
@@ -93,7 +92,7 @@ def _difference(dataset: PreparedDataset, official: FineTuningSet) -> str:
 def _has_test_images(dataset: PreparedDataset, official: FineTuningSet) -> bool:
     names: list[str] = []
     for shard in dataset.manifest.split("test"):
-        with dataset.folder.open(shard.name) as file:
-            names += pq.read_table(file, columns=["sample_id"])["sample_id"].to_pylist()
+        with reading_shard(dataset.folder, shard.name) as file:
+            names += file.read(columns=["sample_id"])["sample_id"].to_pylist()
     listed = "\n".join(sorted(official.listed_name(sample_id) for sample_id in names))
     return hashlib.sha256(listed.encode()).hexdigest() == official.digest

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset
+from datasets_prep.storage.sealed_parquet import naming_damage, open_parquet
 
 TRAINING_COLUMNS = ("sample_id", "image", "inverse_depth", "height", "width", "scale")
 EVALUATION_COLUMNS = (*TRAINING_COLUMNS, "depth")
@@ -45,15 +45,6 @@ def binary_views(column: pa.Array) -> list[memoryview | None]:
         whole[start:end] if valid else None
         for (start, end), valid in zip(pairwise(ends.tolist()), column.is_valid().to_pylist(), strict=True)
     ]
-
-
-class DamagedShard(UserError):
-    """A shard whose bytes are not those that were written; the message names it."""
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether Arrow cannot read what is there; what storage does not give may be tried again."""
-    return isinstance(error, pa.ArrowInvalid) or (isinstance(error, OSError) and error.errno is None)
 
 
 class ShardReader:
@@ -118,17 +109,10 @@ class ShardReader:
     def _read(self, dataset: int, group: int) -> pa.RecordBatch:
         shard = int(np.searchsorted(self._starts[dataset], group, side="right")) - 1
         inside = group - int(self._starts[dataset][shard])
-        try:
+        folder, shards = self._shards[dataset]
+        with naming_damage(folder, shards[shard].name):
             file = self._file(dataset, shard)
             table = file.read_row_group(inside, columns=self._columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            if not _is_damage(error):
-                raise
-            folder, shards = self._shards[dataset]
-            raise DamagedShard(
-                f"{folder.path_of(shards[shard].name)} is damaged: {str(error).splitlines()[0]:.200} "
-                "(`dpt inspect` lists what else is; without it and the manifest `dpt prepare` makes it again)"
-            ) from error
         (batch,) = table.combine_chunks().to_batches()
         return batch
 
@@ -136,13 +120,7 @@ class ShardReader:
         key = (dataset, shard)
         if key not in self._files:
             folder, shards = self._shards[dataset]
-            path = folder.path_of(shards[shard].name)
-            # Arrow reads local files itself, best column by column; elsewhere a row group's columns are
-            # fetched as one range, so reading ahead would only fetch bytes that are not needed.
-            source = path if folder.is_local else folder.fs.open(path, cache_type="none")
-            self._files[key] = pq.ParquetFile(
-                source, page_checksum_verification=True, pre_buffer=not folder.is_local
-            )
+            self._files[key] = open_parquet(folder, shards[shard].name)
             if len(self._files) > _OPEN_FILES:
                 self._close_oldest()
         self._files.move_to_end(key)

@@ -14,7 +14,6 @@ of the seed and the step alone. No pickle either: loading a checkpoint runs no c
 from __future__ import annotations
 
 import hashlib
-import json
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 
 from datasets_prep.storage.sealed import sealed, unsealed
 from dpt.ema import MovingAverage
-from dpt.weights.folder import CONFIG, WEIGHTS, save_safetensors
+from dpt.weights.folder import CONFIG, WEIGHTS, config_text, save_safetensors
 
 TRAINED_FILE = "trained.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -114,7 +113,7 @@ def _copied(tensors: dict[str, Any]) -> dict[str, Tensor]:
 def write_file(snapshot: Snapshot, name: str, path: Path) -> None:
     """Write the file `name` of a `snapshot` to a local `path`."""
     if name == CONFIG:
-        path.write_text(json.dumps(snapshot.model_config, indent=1))
+        path.write_text(config_text(snapshot.model_config))
     else:
         save_safetensors(snapshot.tensors[name], path)
 
@@ -128,7 +127,7 @@ def digest_of(path: Path) -> str:
     return state.hexdigest()
 
 
-def read_state(text: str, where: str) -> TrainingState:
+def read_state(text: str | bytes, where: str) -> TrainingState:
     """Parse the `text` of a `state.json`.
 
     Raises:
@@ -156,7 +155,7 @@ def verify(folder: Path) -> TrainingState:
     """
     if not (folder / STATE_FILE).is_file():
         raise DamagedCheckpoint(f"{folder.name}: {STATE_FILE} is missing")
-    state = read_state((folder / STATE_FILE).read_text(errors="replace"), folder.name)
+    state = read_state((folder / STATE_FILE).read_bytes(), folder.name)
     for name, digest in state.files.items():
         if not (folder / name).is_file():
             raise DamagedCheckpoint(f"{folder.name}: {name} is missing")

@@ -174,7 +174,7 @@ class CheckpointStore:
                 if folder.exists(STATE_FILE):
                     self._scores[step] = None
                     with suppress(DamagedCheckpoint):
-                        state = checkpoint.read_state(folder.read_text(STATE_FILE), folder.uri)
+                        state = checkpoint.read_state(folder.read_bytes(STATE_FILE), folder.uri)
                         self._scores[step] = state.score
         return self._scores
 

@@ -1,6 +1,6 @@
 """The whole fuzz suite: so many hostile files a format, a table of what became of them.
 
-    python -m tests.fuzz.campaign --mutations 2000 [--format EXR]
+    python -m tests.fuzz.campaign --mutations 2000 [--format EXR] --own 10000
 
 Seeded: a case is named by its format and number, and is the same in every run. Files that a reader failed on
 are kept in a temporary folder, which is printed.
@@ -25,6 +25,7 @@ from tests.fuzz import hostile
 from tests.fuzz.damage import damage, damage_matlab, damage_png, damage_shard, damage_text
 from tests.fuzz.file_format import is_text
 from tests.fuzz.hostile_maps import CANARY_VARIABLE
+from tests.fuzz.own_campaign import run_campaign
 from tests.fuzz.subjects import Subject, damaged_copy, find_subjects
 from tests.fuzz.watched_worker import Outcome, WatchedWorker
 
@@ -147,6 +148,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Hostile files, and what becomes of them.")
     parser.add_argument("--mutations", type=int, default=2000, help="random damages a format")
     parser.add_argument("--format", action="append", help="only this one; may be repeated")
+    parser.add_argument("--own", type=int, default=10_000, help="damages to the files that we write; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     findings = Path(tempfile.mkdtemp(prefix="fuzz-findings-"))
@@ -163,9 +165,13 @@ def main() -> int:
                 report = try_cases(name, cases, worker, scratch, findings)
             print(report.line(), *report.findings[:10], sep="\n  ", flush=True)
             failed += report.verdicts["failed"]
-    if not failed:
+        if arguments.own:
+            table = run_campaign(scratch / "own", arguments.own, arguments.seed)
+            print(*table.lines(), *table.findings[:100], sep="\n", flush=True)
+            failed += len(table.findings)
+    if not any(findings.iterdir()):
         findings.rmdir()
-    print(f"{failed} failures" + (f", kept in {findings}" if failed else ""))
+    print(f"{failed} failures" + (f", files in {findings}" if findings.exists() else ""))
     return 1 if failed else 0
 
 

@@ -13,6 +13,7 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, Param
 
+from datasets_prep.storage.sealed import SEAL, seal_of
 from dpt.predict.colours import colourise
 from pipelines.tracking import runs as tracking
 from tune import records
@@ -66,7 +67,8 @@ def make_sweep(
     listed = [{"key": key, "rows": rows} for key, rows in variants.items()]
     shown = [_plain(PAPER[table], left_out) for table in tables]
     plan = {"tables": shown, "variants": listed, "seeds": list(seeds)}
-    client.log_text(parent.info.run_id, yaml.safe_dump(plan), records.SWEEP_FILE)
+    text = yaml.safe_dump({**plan, SEAL: seal_of(plan)})
+    client.log_text(parent.info.run_id, text, records.SWEEP_FILE)
     for key, rows in variants.items():
         if not_started & set(rows.values()):
             continue

@@ -7,13 +7,17 @@ it), so tests that only need prepared data need no Ray.
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datasets_prep.ingest import run
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.plan.shards import IngestPlan, ShardPlan
+from datasets_prep.storage.sealed_parquet import FOOTER_SEAL, seal_footer
 
 
 def prepare(plan: IngestPlan, out: str) -> PreparedDataset:
@@ -21,6 +25,13 @@ def prepare(plan: IngestPlan, out: str) -> PreparedDataset:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "_run_round", _write_here)
         return run.ingest_all(plan, out)
+
+
+def write_sealed(table: pa.Table, path: Path) -> None:
+    """Write `table` to `path` with the digests that readers of shards want."""
+    metadata = {**(table.schema.metadata or {}), **FOOTER_SEAL}
+    pq.write_table(table.replace_schema_metadata(metadata), path, write_page_checksum=True)
+    seal_footer(path)
 
 
 def _write_here(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from numpy.typing import NDArray
 
-from datasets_prep.strict_yaml import load_yaml
+from datasets_prep.storage.sealed import DamagedFile, checked
+from datasets_prep.strict_yaml import InvalidYaml, load_yaml
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.runs import TrackingError, data_of
 from tune import records
@@ -162,9 +163,12 @@ def _trained_tables(plan: Mapping[str, Any]) -> set[str]:
 
 
 def _plan(run_id: str) -> Mapping[str, Any]:
-    client = MlflowClient()
+    client, where = MlflowClient(), f"{records.SWEEP_FILE} in MLflow's run {run_id}"
     if records.SWEEP_FILE not in {entry.path for entry in client.list_artifacts(run_id)}:
         return {}
     with tempfile.TemporaryDirectory(prefix="dpt-report-") as folder:
         path = client.download_artifacts(run_id, records.SWEEP_FILE, folder)
-        return load_yaml(Path(path).read_bytes()) or {}
+        try:
+            return checked(load_yaml(Path(path).read_bytes()), where)
+        except InvalidYaml as error:
+            raise DamagedFile(f"{where} is damaged: {error}") from error

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from datasets_prep.errors import NotFound, UserError
+from datasets_prep.errors import Note, NotFound, UserError
 from datasets_prep.formats.disparity_png import decode_disparity
 from datasets_prep.formats.pictures import encode_png
 from datasets_prep.settings import RejectionRules, StereoSettings
@@ -119,6 +119,17 @@ def test_an_interrupted_job_ends_with_the_same_bytes(films, generated, tmp_path)
     half.write_bytes(b"\xff\xd8 half a picture")
     shutil.rmtree(out / "cuts" / "exodus")
     run("movies", generated / "movies" / "videos", out)
+    assert contents(out) == contents(films)
+
+
+def test_damaged_records_are_made_again(films, generated, tmp_path):
+    out = tmp_path / "raw"
+    shutil.copytree(films, out)
+    damaged = [next((out / folder).rglob("*.json")) for folder in ("pieces", "cuts")]
+    for path in damaged:
+        path.write_text(path.read_text().replace("0", "1", 1))
+    with pytest.warns(Note, match=r"is damaged: its content differs from its digest; it is made again"):
+        run("movies", generated / "movies" / "videos", out)
     assert contents(out) == contents(films)
 
 

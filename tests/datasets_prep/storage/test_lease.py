@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from datasets_prep.storage import lease
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import Owned, owning
+from datasets_prep.storage.sealed import sealed
 from tests.support.faulty_s3 import serving
 
 OTHER = {"host": "node7", "machine": "node7/boot/pid", "pid": 1, "since": 1e9}
@@ -64,9 +64,9 @@ def test_an_owner_elsewhere_that_renews_is_left_alone(folder):
         count = 0
         while not ended.wait(0.1):
             count += 1
-            folder.write_text("lease-00000004.json", json.dumps({**OTHER, "renewed": count}))
+            folder.write_text("lease-00000004.json", sealed({**OTHER, "renewed": count}))
 
-    folder.write_text("lease-00000004.json", json.dumps(OTHER))
+    folder.write_text("lease-00000004.json", sealed(OTHER))
     thread, said = threading.Thread(target=renew), []
     thread.start()
     try:
@@ -80,7 +80,7 @@ def test_an_owner_elsewhere_that_renews_is_left_alone(folder):
     assert leases(folder) == ["lease-00000004.json"]
 
 
-@pytest.mark.parametrize("text", [json.dumps(OTHER), "", "[1]", "{", '{"pid": "x", "since": "y"}'])
+@pytest.mark.parametrize("text", [sealed(OTHER), "", "[1]", "{", '{"pid": "x", "since": "y"}'])
 def test_a_lease_that_nobody_renews_is_over(folder, text):
     folder.write_text("lease-00000004.json", text)
     with owning(folder, "sweep", lambda line: None):
@@ -97,17 +97,17 @@ def test_an_owner_that_died_on_this_machine_is_not_waited_for(tmp_path, monkeypa
     for waited_for in (False, True):
         if waited_for:
             dead.wait()
-        folder.write_text("lease-00000001.json", json.dumps(mine))
+        folder.write_text("lease-00000001.json", sealed(mine))
         with owning(folder, "run", print):
             pass
     # Another process has the number by now.
-    folder.write_text("lease-00000001.json", json.dumps(mine | {"pid": os.getpid()}))
+    folder.write_text("lease-00000001.json", sealed(mine | {"pid": os.getpid()}))
     with owning(folder, "run", print):
         pass
 
 
 def test_of_several_that_take_over_one_succeeds(folder):
-    folder.write_text("lease-00000004.json", json.dumps(OTHER))
+    folder.write_text("lease-00000004.json", sealed(OTHER))
     together, done = threading.Barrier(6), threading.Event()
 
     def take():
@@ -131,7 +131,7 @@ def test_of_several_that_take_over_one_succeeds(folder):
 def test_an_owner_that_stood_still_too_long_learns_that_it_lost(folder):
     lost = []
     with owning(folder, "run", print, lost.append):
-        folder.write_text("lease-00000002.json", json.dumps(OTHER))
+        folder.write_text("lease-00000002.json", sealed(OTHER))
         while not lost:
             time.sleep(0.02)
     assert "process 1 on node7" in lost[0]
@@ -150,7 +150,7 @@ def test_a_process_that_lost_its_folder_ends_at_once(tmp_path):
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "owned\n"
-    Folder(str(tmp_path)).write_text("lease-00000002.json", json.dumps(OTHER))
+    Folder(str(tmp_path)).write_text("lease-00000002.json", sealed(OTHER))
     _, said = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "process 1 on node7" in said

@@ -4,7 +4,9 @@ import random
 
 import pytest
 
-from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
+from datasets_prep.errors import Note
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed import DamagedFile, intact, sealed, unsealed
 
 CONTENT = {"step": 3600, "score": 0.25, "seen": {"redweb": 7}, "unlogged": [1.5, 2], "name": "ä"}
 
@@ -43,3 +45,17 @@ def test_no_flipped_bit_changes_what_is_read():
         except DamagedFile:
             changed += 1
     assert changed > 1900
+
+
+def test_a_damaged_file_that_can_be_made_again_is_said_and_not_used(tmp_path):
+    folder, said = Folder(tmp_path), []
+    assert intact(folder, "result.json", said.append) is None
+    folder.write_text("result.json", sealed(CONTENT))
+    assert intact(folder, "result.json", said.append) == CONTENT
+    folder.write_text("result.json", sealed(CONTENT).replace("3600", "3601"))
+    assert intact(folder, "result.json", said.append) is None
+    assert said == [
+        f"{tmp_path}/result.json is damaged: its content differs from its digest; it is made again"
+    ]
+    with pytest.warns(Note, match="it is made again"):
+        assert intact(folder, "result.json") is None

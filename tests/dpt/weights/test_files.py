@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -67,9 +68,33 @@ def test_weights_without_a_digest_are_read(saved):
     assert dpt.load_model(folder).config == model.config
 
 
+def test_a_changed_config_is_refused_until_its_digest_is_taken_out(saved):
+    model, folder = saved
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"scale": 2.0', '"scale": 3.0'))
+    with pytest.raises(ValueError, match=r"config\.json is damaged: it differs from its digest.*'digest'"):
+        dpt.load_model(folder)
+    config = json.loads(path.read_text())
+    del config["digest"]
+    path.write_text(json.dumps(config))
+    assert dpt.load_model(folder).config == dataclasses.replace(model.config, scale=3.0)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[1]", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"a": 1' + b"0" * 9999 + b"}"]
+)
+def test_other_than_a_json_object_is_refused_in_one_line(saved, text):
+    _, folder = saved
+    (folder / "config.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON: .") as caught:
+        dpt.load_model(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_config_with_an_unknown_key_is_refused(saved):
     _, folder = saved
     config = json.loads((folder / "config.json").read_text())
+    del config["digest"]
     (folder / "config.json").write_text(json.dumps({**config, "colour": "red"}))
     with pytest.raises(ValueError, match="'colour'"):
         dpt.load_model(folder)

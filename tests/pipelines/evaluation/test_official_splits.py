@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import dpt
@@ -24,6 +23,7 @@ from pipelines.evaluation.sets import OFFICIAL, MetricProtocol
 from pipelines.report.model_page import write_model_report
 from pipelines.tracking.registry import evaluation_run
 from tests.support.paths import SAMPLES
+from tests.support.shards import write_sealed
 
 LISTS = SAMPLES / "splits"
 
@@ -88,7 +88,7 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreparedDataset:
     """A prepared dataset `kitti` with the official test images, of which there are three."""
     digest = hashlib.sha256(b"a\nb\nc").hexdigest()
     monkeypatch.setitem(OFFICIAL, "kitti", replace(OFFICIAL["kitti"], images=3, digest=digest))
-    pq.write_table(pa.table({"sample_id": ["c", "a", "b"]}), tmp_path / "test.parquet")
+    write_sealed(pa.table({"sample_id": ["c", "a", "b"]}), tmp_path / "test.parquet")
     shard = Shard("test.parquet", "test", 3, [3], 0, "")
     return PreparedDataset(
         Folder(tmp_path), Manifest("kitti", "metric", "v", {}, {"test": 3}, 0, "", {}, [shard])
@@ -104,7 +104,7 @@ def test_only_the_official_images_by_the_published_protocol_belong_into_tables_2
     assert not is_official(fewer, "test", KITTI)
     robot = replace(three, manifest=replace(three.manifest, dataset="robot"))
     assert not is_official(robot, "test", KITTI)
-    pq.write_table(pa.table({"sample_id": ["c", "a", "x"]}), Path(three.folder.uri) / "test.parquet")
+    write_sealed(pa.table({"sample_id": ["c", "a", "x"]}), Path(three.folder.uri) / "test.parquet")
     assert not is_official(three, "test", KITTI), "other images"
 
 

@@ -18,6 +18,7 @@ from pipelines.loading.crops import RelativeDepthCrops
 from pipelines.loading.same_size import SameSizeBatches
 from pipelines.sampling.mixture import DEALT_STEPS
 from pipelines.sampling.plan import Stage
+from tests.support.shards import write_sealed
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def damaged_copy(shards: Path, to: Path) -> Path:
     for path in to.glob("tartanair/*/train-*.parquet"):
         table = pq.read_table(path)
         cut = pa.array([image.as_py()[:100] for image in table["image"]], pa.binary())
-        pq.write_table(table.set_column(table.schema.get_field_index("image"), "image", cut), path)
+        write_sealed(table.set_column(table.schema.get_field_index("image"), "image", cut), path)
     return to
 
 

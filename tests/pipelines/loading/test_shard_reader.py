@@ -8,9 +8,9 @@ import pytest
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.sealed_parquet import DamagedShard
 from pipelines.loading.shard_reader import (
     TRAINING_COLUMNS,
-    DamagedShard,
     ShardReader,
     binary_views,
     is_binary,
