@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -118,14 +117,14 @@ class Gradients:
 
     def _losses(self, model: Callable[[Tensor], Any], batch: Batch, chosen: Tensor) -> Tensor:
         """Loss of each chosen image, (n,) float32."""
-        chosen = chosen.to(self._device, non_blocking=True)
-        pixels = normalise(batch.images[chosen], self._model.mean, self._model.std).to(self._dtype)
+        part = batch.at(chosen)
+        pixels = normalise(part.images, self._model.mean, self._model.std).to(self._dtype)
         if self._config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         mixed = self._config.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext():
             output = model(pixels)
-        return self._task.losses(output, batch.target[chosen])
+        return self._task.losses(output, part)
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
         """Let ranks exchange gradients once a step, in its last micro-batch."""
@@ -224,8 +223,7 @@ class Gradients:
         """Add the gradients of a micro-batch's images, sorted by dataset, to the `sketch`."""
         counts = self._counts(batch.dataset[part])
         if not len(part):  # Without images a rank still gathers the layers that others use, for a blank one.
-            images, target = (side.new_zeros(1, *side.shape[1:]) for side in (batch.images, batch.target))
-            batch, part, counts = replace(batch, images=images, target=target), torch.tensor([0]), [1]
+            batch, part, counts = batch.blank(), torch.tensor([0]), [1]
             sketch = Sketch(1, 0, self._device)
         apart = DatasetGradients(counts, self._device, sketch)
         apart.sketch_sums(self._losses(self._watched(apart), batch, part))

@@ -24,6 +24,9 @@ from pipelines.training.step import TrainingStep
 from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
 
+AB = ("a", "b")
+"""Names of two datasets."""
+
 
 def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:
     rates = {"objective": objective, "backbone_lr": 1e-3, "decoder_lr": 1e-3, **optimizer}
@@ -45,7 +48,7 @@ def model_for(settings: TrainConfig) -> dpt.DPT:
 def one_step(settings: TrainConfig, data: Batch | None = None) -> tuple[dpt.DPT, float]:
     model = model_for(settings)
     optimizer = build_optimizer(model, settings)
-    step = TrainingStep(model, model, optimizer, None, settings, 2, Ranks())
+    step = TrainingStep(model, model, optimizer, None, settings, AB, Ranks())
     return model, step(data or batch(), 1).loss.item()
 
 
@@ -79,7 +82,7 @@ def test_layers_computed_again_give_the_same_combination():
     settings = with_changes(config(objective="multi_objective"), {"activation_checkpointing": True})
     model = model_for(settings)
     model.set_checkpointing(True)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks())
     assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
     assert_same(gradients(model), gradients(whole))
 
@@ -120,7 +123,7 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
     settings = config("dpt_small", objective)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
-    step = TrainingStep(model, model, optimizer, average, settings, 2, Ranks())
+    step = TrainingStep(model, model, optimizer, average, settings, AB, Ranks())
     assert not step(batch(), 1).skipped
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
@@ -157,7 +160,7 @@ def test_the_memory_format_changes_no_update(objective, kind, tmp_path):
         if channels_last:
             model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, settings)
-        step = TrainingStep(model, model, optimizer, None, settings, 2, Ranks())
+        step = TrainingStep(model, model, optimizer, None, settings, AB, Ranks())
         step(batch(), 1)
         snapshot = take_snapshot(model, optimizer, None, model.config.to_dict(), TrainingState(1))
         for name in snapshot.tensors:
@@ -195,7 +198,7 @@ def test_no_step_waits_for_the_device(options):
     settings = config("dpt_tiny", **options)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
-    step = TrainingStep(model, model, optimizer, average, settings, 2, Ranks())
+    step = TrainingStep(model, model, optimizer, average, settings, AB, Ranks())
     step(batch(), 1)
     with Waits() as waits:
         result = step(batch(), 2)
@@ -206,7 +209,7 @@ def test_no_step_waits_for_the_device(options):
 def test_an_overflowing_gradient_is_skipped_too():
     settings = config()
     model = model_for(settings)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks())
     next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     result = step(batch(), 1)
     assert result.skipped
@@ -229,7 +232,7 @@ def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
 def counting_rank(rank: int, settings: TrainConfig) -> Any:
     """Bytes that a rank exchanges in its second step, and those of the model's parameters."""
     model = model_for(settings)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks(rank, 2))
     step(batch(slice(rank, 4, 2)), 1)
     exchanged = []
     all_reduce = dist.all_reduce
@@ -260,7 +263,7 @@ def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     optimizer = build_optimizer(model, settings)
-    step = TrainingStep(model, parallel, optimizer, None, settings, 2, Ranks(rank, 2))
+    step = TrainingStep(model, parallel, optimizer, None, settings, AB, Ranks(rank, 2))
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
     return result.loss, gradients(model), dict(model.named_buffers())
 
@@ -295,7 +298,7 @@ def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) 
     """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
     model = model_for(settings)
     shard_model(model)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks(rank, 2))
     with pytest.MonkeyPatch.context() as patch:
         if not separable:
             patch.delitem(dataset_gradients._RULES, "conv2d")
