@@ -1,6 +1,8 @@
 import traceback
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import dpt
 from dpt import dataset_gradients
 from dpt.ema import MovingAverage
+from dpt.predict.transforms import normalise
 from dpt.sketch import LENGTH
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
@@ -21,6 +24,7 @@ from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import shard_model, synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
+from tests.support.losses import reference_trimmed
 from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
 
@@ -34,10 +38,12 @@ def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: obj
     return TrainConfig(model=network, optimizer=rates, **data, precision="float32")
 
 
-def batch(chosen: slice = slice(0, 4)) -> Batch:
+def batch(chosen: slice = slice(0, 4), mixed: bool = False) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
-    return batch_of(images, torch.rand(4, 64, 64, generator=generator).half(), [0, 1, 1, 0], chosen)
+    found = batch_of(images, torch.rand(4, 64, 64, generator=generator).half(), [0, 1, 1, 0], chosen)
+    boxes = torch.tensor([[0, 0, 0, 0], [8, 4, 40, 60], [0, 0, 0, 0], [0, 30, 64, 64]])
+    return replace(found, box=boxes[chosen]) if mixed else found
 
 
 def model_for(settings: TrainConfig) -> dpt.DPT:
@@ -75,6 +81,40 @@ def test_micro_batches_combine_the_same_objectives(pieces):
     parts, same = one_step(config(objective="multi_objective", accumulate=pieces))
     assert same == pytest.approx(loss, rel=1e-5)
     assert_same(gradients(parts), gradients(whole))
+
+
+STUDENT = {"loss.trims": {"b": 0.1}, "loss.gradient_weights": {"b": 0.0}}
+
+
+def student(**options: object) -> TrainConfig:
+    """A dataset "b" of pseudo-labels, whose losses are those of Depth Anything V2."""
+    return with_changes(config(**options), STUDENT)
+
+
+@pytest.mark.parametrize("options", [
+    {"accumulate": 3}, {"objective": "multi_objective"}, {"objective": "multi_objective", "accumulate": 3},
+    {"objective": "multi_objective", "two_passes": True},
+])  # fmt: skip
+def test_a_students_losses_are_its_datasets_own_in_every_mode(options):
+    settings, data = student(**options), batch(mixed=True)
+    model, found = one_step(settings, data)
+    with torch.no_grad():
+        output = model_for(settings)(normalise(data.images, model.mean, model.std)).numpy()
+    expected = []
+    for image, (top, left, bottom, right) in enumerate(data.box.tolist()):
+        inside = np.zeros((64, 64), bool)
+        inside[top:bottom, left:right] = True
+        trim, weight = (0.1, 0.0) if data.dataset[image] else (0.2, 0.5)
+        target = data.target[image].double().numpy()
+        parts = [part for part in (inside, ~inside) if part.any()]
+        losses = [
+            reference_trimmed(output[image].astype(float), target, part, trim, weight) for part in parts
+        ]
+        expected.append(np.dot([part.mean() for part in parts], losses))
+    assert found == pytest.approx(np.mean(expected), rel=1e-4)
+    if not settings.optimizer.two_passes:
+        plain = {name: value for name, value in options.items() if name != "accumulate"}
+        assert_same(gradients(model), gradients(one_step(student(**plain), data)[0]))
 
 
 def test_layers_computed_again_give_the_same_combination():
@@ -195,13 +235,13 @@ class Waits(TorchDispatchMode):
     {"objective": "multi_objective"},
 ])  # fmt: skip
 def test_no_step_waits_for_the_device(options):
-    settings = config("dpt_tiny", **options)
+    settings = student(**options)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
     step = TrainingStep(model, model, optimizer, average, settings, AB, Ranks())
     step(batch(), 1)
     with Waits() as waits:
-        result = step(batch(), 2)
+        result = step(batch(mixed=True), 2)
     assert not waits.found, waits.found[0]
     assert not result.skipped
 
@@ -294,7 +334,7 @@ def test_ranks_exchange_one_gradient_and_sketches(tmp_path, options):
         assert_combined(gradient, gradients(whole))
 
 
-def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) -> Any:
+def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool, mixed: bool = False) -> Any:
     """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
     model = model_for(settings)
     shard_model(model)
@@ -302,7 +342,7 @@ def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) 
     with pytest.MonkeyPatch.context() as patch:
         if not separable:
             patch.delitem(dataset_gradients._RULES, "conv2d")
-        result = step(batch(slice(*((0, share), (share, 4))[rank])), 1)
+        result = step(batch(slice(*((0, share), (share, 4))[rank]), mixed), 1)
     whole = [parameter.grad.full_tensor().flatten() for parameter in model.parameters()]
     return result.loss, torch.cat(whole)
 
@@ -319,6 +359,15 @@ def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable):
             assert_combined(gradient, gradients(whole))
         else:
             assert_same(gradient, gradients(whole))
+
+
+def test_a_students_losses_are_its_datasets_own_in_shards_too(tmp_path):
+    settings = student(objective="multi_objective")
+    found = run_in_two_ranks(sharded_rank, tmp_path, settings, 4, True, True)  # nothing for the second rank
+    whole, loss = one_step(settings, batch(mixed=True))
+    assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
+    for _, gradient in found:
+        assert (gradient - gradients(whole)).norm() < 0.02 * gradients(whole).norm()
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
