@@ -133,6 +133,23 @@ class PerturbSection(Section):
     cutmix: Share = 0.5
 
 
+class FeatureAlignmentSection(Section):
+    """Alignment of features with those of a frozen encoder (Depth Anything, section 3.3).
+
+    Attributes:
+        datasets: those whose images are aligned, in the paper the pseudo-labelled ones; empty for none.
+        encoder: a timm model with its weight tag, which is downloaded. It must have as many channels as the
+            model's own encoder.
+        weight: of the loss.
+        margin: α, the cosine above which a pixel's features are alike enough.
+    """
+
+    datasets: tuple[str, ...] = ()
+    encoder: str = "vit_large_patch14_dinov2.lvd142m"
+    weight: Weight = 1.0
+    margin: Share = 0.85
+
+
 class MetricDepthSection(Section):
     """Fine-tuning on depth in metres (paper section 4.1); `nyu.yaml` and `kitti.yaml` have other values.
 
@@ -303,7 +320,7 @@ class TrainConfig(MixSection):
         task: `depth` up to scale and shift, `metric_depth` in metres, or `segmentation`.
         model, optimizer: see their sections.
         loss, metric_depth, segmentation: settings of the tasks `depth`, `metric_depth` and `segmentation`.
-        perturb: strong perturbations of the images of some datasets, for task=depth.
+        perturb, feature_alignment: of some datasets, for task=depth; see their sections.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
         crop: side of the random square crops in pixels, or [height, width].
@@ -344,6 +361,7 @@ class TrainConfig(MixSection):
     model: ModelSection = ModelSection()
     loss: LossSection = LossSection()
     perturb: PerturbSection = PerturbSection()
+    feature_alignment: FeatureAlignmentSection = FeatureAlignmentSection()
     metric_depth: MetricDepthSection = MetricDepthSection()
     optimizer: OptimizerSection = OptimizerSection()
     segmentation: SegmentationSection = SegmentationSection()
@@ -398,6 +416,7 @@ class TrainConfig(MixSection):
             "loss.trims": tuple(self.loss.trims),
             "loss.gradient_weights": tuple(self.loss.gradient_weights),
             "perturb.datasets": self.perturb.datasets,
+            "feature_alignment.datasets": self.feature_alignment.datasets,
         }
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset
+from dpt.feature_alignment import FeatureAlignment
 from dpt.losses import ScaleShiftInvariantLoss, of_both_parts
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
@@ -65,6 +66,21 @@ class RelativeDepth(Task):
             raise ConfigError(f"model: this is a {model.config.task} model, but the task is depth")
         if model.config.predicts_depth:
             raise ConfigError("model: it predicts metric depth; task=depth needs one of inverse depth")
+        if self.config.feature_alignment.datasets:
+            self._check_encoder(model)
+
+    def _check_encoder(self, model: dpt.DPT) -> None:
+        name = self.config.feature_alignment.encoder
+        try:
+            with torch.device("meta"):
+                channels = FeatureAlignment(name, model.config, pretrained=False).channels
+        except ValueError as error:
+            raise ConfigError(f"feature_alignment.encoder: {error}") from error
+        if channels != (own := model.backbone.channels[-1]):
+            raise ConfigError(
+                f"feature_alignment.encoder: {name} has features of {channels} channels, those of the model "
+                f"have {own}: choose an encoder of the same width"
+            )
 
     def losses(self, output: Any, batch: Batch) -> Tensor:
         """As `Task.losses`, of inverse depth (B, H, W); the target is NaN where invalid."""

@@ -14,12 +14,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
 from dpt.dataset_gradients import DatasetGradients, NotSeparable, couples_images
+from dpt.feature_alignment import FeatureAlignment
 from dpt.multi_objective import (
     combination,
     combine_gradients,
@@ -72,6 +74,13 @@ class Gradients:
         self._apart = couples_images(model) or config.activation_checkpointing
         """Whether several objectives take a pass each: in one, layers computed again would not be watched."""
         self._step = 0
+        alignment = config.feature_alignment
+        self._aligned = [i for i, name in enumerate(task.names) if name in alignment.datasets]
+        """Datasets whose features are aligned."""
+        if self._aligned:
+            model.returns_features = True
+            frozen = FeatureAlignment(alignment.encoder, model.config, alignment.margin)
+            self._alignment = frozen.to(self._device, self._dtype)
 
     def __call__(self, batch: Batch, weights: Tensor, step: int) -> Tensor:
         """Set the gradients of step number `step`, and return the images' losses, (n,) float32 detached.
@@ -121,10 +130,26 @@ class Gradients:
         pixels = normalise(part.images, self._model.mean, self._model.std).to(self._dtype)
         if self._config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        mixed = self._config.precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext():
+        with self._autocast():
             output = model(pixels)
-        return self._task.losses(output, part)
+        if not self._aligned:
+            return self._task.losses(output, part)
+        return self._with_alignment(self._task.losses(output[0], part), output[1], part)
+
+    def _with_alignment(self, losses: Tensor, features: Tensor, batch: Batch) -> Tensor:
+        """The `losses`, (n,), of a `batch`, plus that of its `features` for images of the chosen datasets."""
+        found = np.flatnonzero(np.isin(batch.dataset.numpy(), self._aligned))
+        if not len(found):
+            return losses
+        images = torch.from_numpy(found).to(self._device, non_blocking=True)
+        with self._autocast():
+            alignment = self._alignment(features[images], batch.images[images])
+        weight = self._config.feature_alignment.weight
+        return losses.index_add(0, images, weight * alignment.to(losses.dtype))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        mixed = self._config.precision == "bfloat16"
+        return torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext()
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
         """Let ranks exchange gradients once a step, in its last micro-batch."""

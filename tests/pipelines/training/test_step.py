@@ -117,6 +117,36 @@ def test_a_students_losses_are_its_datasets_own_in_every_mode(options):
         assert_same(gradients(model), gradients(one_step(student(**plain), data)[0]))
 
 
+class SmallFeatures(torch.nn.Module):
+    """In place of `FeatureAlignment`: the mean square of an image's features."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def forward(self, features: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        assert len(features) == len(images)
+        return features.float().square().mean(dim=(1, 2, 3))
+
+
+ALIGNED = {"feature_alignment.datasets": ["b"], "feature_alignment.weight": 3.0}
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"accumulate": 3}, {"objective": "multi_objective"},
+    {"objective": "multi_objective", "two_passes": True},
+])  # fmt: skip
+def test_features_of_chosen_datasets_are_aligned_in_every_mode(options, monkeypatch):
+    monkeypatch.setattr("pipelines.training.gradients.FeatureAlignment", SmallFeatures)
+    _, loss = one_step(config(**options))
+    model, found = one_step(with_changes(config(**options), ALIGNED))
+    with torch.no_grad():
+        pixels = normalise(batch().images, model.mean, model.std)
+        squares = model_for(config()).backbone(pixels)[-1].features.square().mean(dim=(1, 2, 3)).tolist()
+    assert found == pytest.approx(loss + 3 * (squares[1] + squares[2]) / 4, rel=1e-5)
+    if options == {"accumulate": 3}:
+        assert_same(gradients(model), gradients(one_step(with_changes(config(), ALIGNED))[0]))
+
+
 def test_layers_computed_again_give_the_same_combination():
     whole, loss = one_step(config(objective="multi_objective"))
     settings = with_changes(config(objective="multi_objective"), {"activation_checkpointing": True})
@@ -338,8 +368,11 @@ def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool, 
     """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
     model = model_for(settings)
     shard_model(model)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks(rank, 2))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.training.gradients.FeatureAlignment", SmallFeatures)
+        step = TrainingStep(
+            model, model, build_optimizer(model, settings), None, settings, AB, Ranks(rank, 2)
+        )
         if not separable:
             patch.delitem(dataset_gradients._RULES, "conv2d")
         result = step(batch(slice(*((0, share), (share, 4))[rank]), mixed), 1)
@@ -361,9 +394,10 @@ def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable):
             assert_same(gradient, gradients(whole))
 
 
-def test_a_students_losses_are_its_datasets_own_in_shards_too(tmp_path):
-    settings = student(objective="multi_objective")
+def test_a_students_losses_are_its_datasets_own_in_shards_too(tmp_path, monkeypatch):
+    settings = with_changes(student(objective="multi_objective"), ALIGNED)
     found = run_in_two_ranks(sharded_rank, tmp_path, settings, 4, True, True)  # nothing for the second rank
+    monkeypatch.setattr("pipelines.training.gradients.FeatureAlignment", SmallFeatures)
     whole, loss = one_step(settings, batch(mixed=True))
     assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
     for _, gradient in found:
