@@ -6,12 +6,14 @@ folders, checkpoints, the registry. One flipped bit can make every prediction 1e
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -46,8 +48,17 @@ def write_folder(
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write contiguous `tensors` of the CPU with their digest to the file `path`: equal ones, equal bytes."""
-    save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
+    """Write contiguous `tensors` of the CPU with their digest to the file `path`: equal ones, equal bytes.
+
+    Raises OSError if it cannot be written.
+    """
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     # The library writes its metadata in an order that changes from call to call.
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -156,9 +156,8 @@ def main() -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.filename is None or error.strerror is None:
-            raise
-        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        named = error.filename is not None and error.strerror is not None
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error))
     except Exception as error:
         if not _is_of_mlflow(error):
             raise

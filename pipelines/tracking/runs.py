@@ -192,6 +192,7 @@ def connect(create: bool = True) -> str:
     # MLflow's first start logs every migration of the database.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises what it logs
     uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(Path.cwd())
     database = database_of(uri)
     if not create and database is not None and not database.exists():
@@ -228,7 +229,8 @@ def _refusal(uri: str, error: Exception) -> str:
             f"MLflow at {uri} refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
             "(or MLFLOW_TRACKING_TOKEN), and that the server's --allowed-hosts has its name"
         )
-    return f"MLflow at {uri}: {str(error).splitlines()[0]}"
+    way_out = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) else ""
+    return f"MLflow at {uri}: {next(iter(str(error).splitlines()), type(error).__name__)}{way_out}"
 
 
 def _require_answer(uri: str) -> None:
