@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -41,6 +42,7 @@ from datasets_prep.manifest import PreparedDataset
 from dpt.config import ModelConfig
 from dpt.weights.folder import CONFIG, read_config
 from pipelines.cluster.credentials import with_credentials, without_credentials
+from pipelines.cluster.signals import closing
 from pipelines.config_files import to_yaml
 from pipelines.tracking.database import alone_with, database_of, local_store, wait_for_busy_databases
 from pipelines.tracking.model_kind import ModelKind
@@ -271,7 +273,11 @@ def start_run(
     tags = {"job": job, "git_commit": source_commit(), **versions, **tags}
     entity = MlflowClient().create_run(_experiment_id(), run_name=name, tags=tags)
     run = Run(uri, entity.info.run_id)
-    describe_run(run, job, config, datasets)
+    try:
+        describe_run(run, job, config, datasets)
+    except BaseException:
+        run.finish("KILLED")
+        raise
     return run
 
 
@@ -288,11 +294,12 @@ def describe_run(
 def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
     """Set the status of a `run` by how its block ends: FINISHED, KILLED or FAILED.
 
-    `killed_by` is the exception that, besides Ctrl-C, means that it was ended on purpose.
+    `killed_by` is the exception that, besides those of signals, means that it was ended on purpose.
     """
     try:
-        yield
-    except (KeyboardInterrupt, killed_by):
+        with closing(partial(run.finish, "KILLED")):
+            yield
+    except (KeyboardInterrupt, SystemExit, killed_by):
         run.finish("KILLED")
         raise
     except BaseException:
