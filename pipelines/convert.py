@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import dpt
 from datasets_prep.errors import UserError
+from datasets_prep.storage.writing import creating
 from pipelines.report.model_card import model_card
 from pipelines.tracking.model_reference import MODEL_SCHEME, BadModel, load_model
 from pipelines.tracking.registry import measurements_of
@@ -41,11 +40,7 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
     if destination.exists():
         raise UserError(f"{destination} exists; give a folder that does not")
     model = load_model(source, name)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{destination.name}.partial-", dir=destination.parent
-    ) as partial:
-        written = Path(partial) / "model"
+    with creating(destination) as written:
         try:
             EXPORTERS[layout](model, written)
         except ValueError as error:
@@ -54,10 +49,6 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
             registered = source.startswith(MODEL_SCHEME)
             measured = measurements_of(source) if registered else []
             (written / "README.md").write_text(model_card(model.config, source, measured), encoding="utf-8")
-        try:
-            os.rename(written, destination)  # fails if files have been put there meanwhile
-        except OSError as error:
-            raise UserError(f"{destination} cannot be created: {error.strerror}") from error
     return model
 
 

@@ -31,6 +31,7 @@ from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
+from datasets_prep.storage.writing import writing_file
 from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.colours import colourise
 from pipelines.cluster.session import connect
@@ -156,7 +157,8 @@ class Demo:
             height=288,
         )
         path = self.shown("prediction.png")
-        path.write_bytes(encode_png(sheet))
+        with writing_file(path) as partial:
+            partial.write_bytes(encode_png(sheet))
         self._say(f"a held-out image: {path}")
         return path
 

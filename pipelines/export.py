@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import dpt
 from datasets_prep.errors import UserError
+from datasets_prep.storage.writing import creating
 from dpt.weights.export import PACKAGES, PRECISIONS
 from dpt.weights.export import export as write
 from pipelines.tracking.model_reference import load_model
@@ -52,16 +51,14 @@ def export(reference: str, form: str, out: Path | None = None, precision: str = 
     if missing:
         raise UserError(f"--to {form} needs {', '.join(missing)}: pip install 'dpt-on-ray[export]'")
     model = load_model(reference)
-    path.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # which optimisations it leaves out
-    with tempfile.TemporaryDirectory(prefix=f"{path.name}.partial-", dir=path.parent) as partial:
+    with creating(path) as partial:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the exporters' are about themselves
-                error = write(model, Path(partial) / path.name, precision)
+                error = write(model, partial, precision)
         except ValueError as problem:
             raise UserError(f"{reference}: {problem}") from problem
-        os.rename(Path(partial) / path.name, path)
     return Exported(path, model.config, error)
 
 

@@ -32,6 +32,7 @@ from pipelines.cluster.package import write_package
 from pipelines.cluster.probe import MARK, Findings, Targets
 from pipelines.cluster.ray_private import PACKAGING_LOGGERS, server_version
 from pipelines.cluster.session import TRACKING, TRACKING_VARIABLES
+from pipelines.cluster.signals import Stopped
 from pipelines.config_files import CONFIG_FOLDER
 from pipelines.tracking.source_commit import COMMIT_VARIABLE, source_commit, tracked_files
 
@@ -170,7 +171,7 @@ def submit(
 
     Raises:
         SubmitError, BadPackage: if the job could not run.
-        KeyboardInterrupt: on Ctrl-C; the job continues, and `show` was called with how to stop it.
+        KeyboardInterrupt, Stopped: on a signal; the job continues, and `show` was called with how to stop it.
     """
     address = address or os.environ.get(_ADDRESS)
     if not address:
@@ -198,7 +199,7 @@ def submit(
     show(f"job {job} on {cluster.address}\n")
     try:
         return cluster.follow(job, show)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         show(f"\n{cluster.how_to(job)}\n")
         raise
 

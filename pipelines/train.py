@@ -27,7 +27,7 @@ from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
 from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
-from pipelines.cluster.ray_private import checkpoint_snapshot
+from pipelines.cluster.ray_private import checkpoint_snapshot, leave_sigint_alone
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.sampling.plan import PLAN_VERSION
@@ -36,7 +36,7 @@ from pipelines.tasks.selection import training_datasets
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.model_reference import model_files
 from pipelines.tracking.registry import note_protocol
-from pipelines.training.board import Supervision, open_board, showing, stopping_on_sigterm, stopping_when
+from pipelines.training.board import Supervision, open_board, showing, stopping_on_signals, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.training.entry import train_loop
 from pipelines.training.loop import Setup
@@ -65,7 +65,7 @@ class TrainingFailed(UserError):
 
 
 class TrainingStopped(TrainingFailed):
-    """A run that was asked to stop and has saved a checkpoint."""
+    """A run that was asked to stop; it has saved a checkpoint, unless it had just started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def train(
     Raises:
         NotADataset, ConfigError, RunExists, NotFound, BadModel: before anything is started.
         Owned: if another process trains it.
-        TrainingStopped: after SIGTERM; the run has saved a checkpoint.
+        TrainingStopped: after a signal; `resume` continues the run.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
     left_out: list[str] = []  # said when all is checked: a config is shown before the first line
@@ -139,10 +139,11 @@ def _train(
     run = _resumed_run(folder, name, identity, resume, allow_changes, show)
     if run is None:
         run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets)
-        conditions = task_of(config).conditions
-        note_protocol(run, {d.name: conditions for d in datasets if conditions}, [])
-        _record(folder, identity, run)
     with tracking.finishing(run, killed_by=TrainingStopped):
+        if not folder.exists(RUN_FILE):
+            conditions = task_of(config).conditions
+            note_protocol(run, {d.name: conditions for d in datasets if conditions}, [])
+            _record(folder, identity, run)
         start = save_initial_model(config, model, datasets, folder, show)
         uris = [dataset.folder.uri for dataset in datasets]
         setup = Setup(config, uris, folder.uri, run, identity, start, use_gpu, threads)
@@ -183,7 +184,8 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    stopping = stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_sigterm(board)
+    leave_sigint_alone(trainer)
+    stopping = stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_signals(board)
     with showing(board, show), stopping as stopped:
         try:
             trainer.fit()
@@ -200,7 +202,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
         raise TrainingFailed(failure)
     if stopped:
         raise TrainingStopped(
-            f"run {name} was asked to stop and has saved a checkpoint; --resume continues it"
+            f"run {name} was asked to stop; --resume continues it from its newest checkpoint"
         )
 
 

@@ -22,7 +22,7 @@ from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
 from pipelines.cluster.session import ADDRESS, connect, cpus_per_worker, wants_gpu
 from pipelines.tracking import runs as tracking
-from pipelines.training.board import open_board, showing, stopping_on_sigterm
+from pipelines.training.board import open_board, showing, stopping_on_signals
 from tune import records
 from tune.measurements import measure_latency
 from tune.plan import SweepPlan
@@ -38,6 +38,7 @@ _QUIET = {
     # The last result of a trial is its outcome, without a metric.
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 
 
@@ -69,7 +70,7 @@ def run_sweep(plan: SweepPlan, storage: str, show: Callable[[str], None] = print
     Raises:
         SweepExists: if there is another sweep of that name.
         SweepFailed: once all trials have ended, if some failed.
-        SweepStopped: after SIGTERM, or when the time is up; running trials have saved a checkpoint.
+        SweepStopped: after a signal, or when the time is up; running trials have saved a checkpoint.
         Owned: if another process runs it.
     """
     folder = Folder(storage) / plan.name
@@ -122,7 +123,7 @@ def _run_trials(
         ),
     )
     limit = _time_limit(plan.tune.hours, board)
-    with showing(board, show), stopping_on_sigterm(board), limit, removing_orphans():
+    with showing(board, show), stopping_on_signals(board), limit, removing_orphans():
         results = tuner.fit()
     folder = Folder(place.folder)
     if folder.exists(_TUNE_FOLDER):

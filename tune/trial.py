@@ -77,7 +77,7 @@ def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board:
         board.write.remote(f"{trial.path}: {line}")
 
     def stop_wanted() -> bool:
-        return bool(ray.get(board.stop_requested.remote()))
+        return bool(ray.get(board.stop_requested.remote(heeds=True)))
 
     if stop_wanted():
         return {"outcome": "stopped"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from datasets_prep.formats.pictures import encode_jpeg
 from datasets_prep.inspect.row_pictures import Picture
+from datasets_prep.storage.writing import writing_file
 
 JPEG_QUALITY = 80
 _STYLE, _SCRIPT = (Path(__file__).with_name(name) for name in ("html.css", "html.js"))
@@ -55,8 +56,6 @@ def image(picture: Picture, description: str) -> str:
 
 def write_document(path: Path, text: str) -> Path:
     """Write the page `text`, whole or not at all; returns its `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with writing_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path

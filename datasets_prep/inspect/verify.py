@@ -23,6 +23,7 @@ from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset, Shard
 from datasets_prep.schema import SCHEMA
 from datasets_prep.storage.sealed import DamagedFile
 from datasets_prep.storage.sealed_parquet import reading_shard
+from datasets_prep.storage.writing import writing_file
 
 _STATISTICS = (
     *("height", "width", "valid_share", "sky_share"),
@@ -162,8 +163,8 @@ def draw_contact_sheet(prepared: PreparedDataset, path: Path, samples: int, seed
     # Two samples per line.
     lines = [list(chain.from_iterable(pictures[i : i + 2])) for i in range(0, len(pictures), 2)]
     titles = ["   |   ".join(row["sample_id"] for row in rows[i : i + 2]) for i in range(0, len(rows), 2)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encode_png(contact_sheet(lines, titles)))
+    with writing_file(path) as partial:
+        partial.write_bytes(encode_png(contact_sheet(lines, titles)))
     return path
 
 

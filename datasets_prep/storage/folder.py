@@ -12,12 +12,10 @@ of Azure's from `AZURE_STORAGE_ACCOUNT_NAME` (or the URI) with `AZURE_STORAGE_AC
 `AZURE_STORAGE_SAS_TOKEN` or the machine's identity.
 """
 
-import fcntl
 import hashlib
 import os
 import posixpath
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,9 +29,13 @@ from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.archives import archive_uri, damage_of_a_file, open_archive
 from datasets_prep.storage.listing import FileListing, list_files
 from datasets_prep.storage.retries import StorageFailed, persistently
-
-PARTIAL_MARK = ".partial-"
-"""Part of the name of every local file that is still being written, and of no finished file."""
+from datasets_prep.storage.writing import (
+    PARTIAL_MARK,
+    explained,
+    partial_file,
+    remove_if_abandoned,
+    writing_file,
+)
 
 _CHAINED = re.compile(r"(?:zip|tar)://.*?::")
 _OPTIONS = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
@@ -181,7 +183,7 @@ class Folder:
         except PermissionError as error:
             if self.is_local:
                 raise
-            raise StorageFailed(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+            raise StorageFailed(f"{path} cannot be read: {type(error).__name__}: {error.strerror}") from error
 
     def open(self, relative: str) -> BinaryIO:
         """The file `relative`, open for reading at any position."""
@@ -199,23 +201,21 @@ class Folder:
     def writing(self, relative: str) -> Iterator[Path]:
         """A local path to write to; when the block ends the file appears as `relative`, whole.
 
-        Local folders: written beside its final path, flushed to disk and renamed. Remote folders: written to
-        a temporary file and uploaded, which object stores make visible atomically. If the block raises,
-        nothing appears. Raises StorageFailed if the upload fails.
+        Local folders: see `writing_file`. Remote folders: written to a temporary file and uploaded, which
+        object stores make visible atomically. If the block raises, nothing appears. Raises StorageFailed if
+        it cannot be written.
         """
         final = self.path_of(relative)
         if self.is_local:
-            with _partial_file(final) as partial_path:
+            with writing_file(final) as partial_path:
                 yield partial_path
-                # Durable before the rename makes it visible: no empty file after a power failure.
-                with open(partial_path, "rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(partial_path, final)
             return
         with TemporaryDirectory(prefix="dpt-write-") as scratch:
             local = Path(scratch) / posixpath.basename(final)
-            yield local
-            persistently("written", lambda path: self.fs.put_file(str(local), path), final)
+            with explained(str(local)):
+                yield local
+            with explained(final):
+                persistently("written", lambda path: self.fs.put_file(str(local), path), final)
 
     def write_text(self, relative: str, text: str) -> None:
         """Write `text` to the UTF-8 file `relative`, whole or not at all."""
@@ -225,18 +225,15 @@ class Folder:
     def create_text(self, relative: str, text: str) -> bool:
         """Write `text` to `relative` unless there is such a file; of several writers one succeeds: True."""
         final = self.path_of(relative)
+        if self.is_local:
+            with explained(final), partial_file(final) as path:
+                path.write_text(text, encoding="utf-8")
+                return _named_exclusively(path, final)
         try:
-            if self.is_local:
-                with _partial_file(final) as path:
-                    path.write_text(text, encoding="utf-8")
-                    _name_exclusively(path, final)
-            else:
-                self.fs.pipe_file(final, text.encode(), mode="create")
+            self.fs.pipe_file(final, text.encode(), mode="create")
         except FileExistsError:
             return False
         except Exception as error:
-            if self.is_local:
-                raise
             raise StorageFailed(f"{final} cannot be written: {type(error).__name__}: {error}") from error
         return True
 
@@ -257,7 +254,7 @@ class Folder:
         """
         if not self.is_local or not self.exists():
             return 0
-        return sum(_remove_if_abandoned(path) for path in Path(self.path).rglob(f"*{PARTIAL_MARK}*"))
+        return sum(remove_if_abandoned(path) for path in Path(self.path).rglob(f"*{PARTIAL_MARK}*"))
 
 
 def existing_folder(uri: str) -> Folder:
@@ -304,54 +301,16 @@ class DigestingFolder(Folder):
         return digest
 
 
-@contextmanager
-def _partial_file(final: str) -> Iterator[Path]:
-    """A new file beside `final`, locked while the block runs.
-
-    The kernel releases the lock of a process that dies for any reason, so a partial file that can be locked
-    is abandoned.
-    """
-    path, descriptor = _locked_new_file(final)
+def _named_exclusively(path: Path, final: str) -> bool:
+    """Give the file at `path` the name `final` too; False if another file has it."""
     try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _locked_new_file(final: str) -> tuple[Path, int]:
-    while True:
-        path = Path(f"{final}{PARTIAL_MARK}{uuid.uuid4().hex}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        with suppress(OSError):  # no locks on this file system: then no process can find the file abandoned
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if path.exists():
-            return path, descriptor
-        os.close(descriptor)  # removed as abandoned between creating and locking it
-
-
-def _name_exclusively(path: Path, final: str) -> None:
-    """Give the file at `path` the name `final` too; raises FileExistsError if another file has it."""
-    try:
-        os.link(path, final)
+        try:
+            os.link(path, final)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links on this file system: then readers may see the file half-written
+            with open(final, "x", encoding="utf-8") as file:
+                file.write(path.read_text(encoding="utf-8"))
     except FileExistsError:
-        raise
-    except OSError:  # no hard links on this file system: then readers may see the file half-written
-        with open(final, "x", encoding="utf-8") as file:
-            file.write(path.read_text(encoding="utf-8"))
-
-
-def _remove_if_abandoned(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        return True
-    except OSError:  # a running process is writing it
-        return False
-    finally:
-        os.close(descriptor)
+    return True

@@ -41,7 +41,9 @@ def persistently(action: str, operation: Callable[..., Result], path: str, **opt
     while True:
         try:
             return operation(path, **options)
-        except _DEFINITE:  # noqa: PERF203 (each turn waits for storage)
+        except _DEFINITE as error:  # noqa: PERF203 (each turn waits for storage)
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename, error.strerror = path, error.strerror or str(error)  # object stores name none
             raise
         except Exception as error:
             # Every client library has its own errors.

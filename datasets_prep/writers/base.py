@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.render.scenes import Scene, render_views
+from datasets_prep.storage.writing import writing_file
 
 VIEWS = 5
 """Views of each scene in the datasets that have several: a BlendedMVS project, a TartanAir trajectory."""
@@ -86,9 +87,9 @@ class Pair:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, making its folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    """Write `data` to `path`, whole or not at all, making its folder if needed."""
+    with writing_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def write_lines(path: Path, lines: Sequence[str], end: str = "\n") -> None:

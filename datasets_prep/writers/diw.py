@@ -55,9 +55,8 @@ def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
     }
     photos = {what: (photo,) for what, (photo, _) in traps.items()}
     names = write_traps(root, "DIW_test/{what}", ("{id}.thumb",), photos)
-    with (root / "DIW_test.csv").open("ab") as table:
-        for name, what in names.items():
-            table.write(f"./{name}.thumb\r\n{traps[what][1]}\r\n".encode())
+    more = [f"./{name}.thumb\r\n{traps[what][1]}\r\n".encode() for name, what in names.items()]
+    write_file(root / "DIW_test.csv", b"".join([(root / "DIW_test.csv").read_bytes(), *more]))
     return names
 
 

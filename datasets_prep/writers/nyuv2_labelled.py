@@ -3,6 +3,7 @@
 All photos are in one file, so each scene lies in a part of its own until the lists are written at the end.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from datasets_prep.formats.matlab import encode_matlab_arrays
 from datasets_prep.render.scenes import Scene
+from datasets_prep.storage.writing import writing_file
 from datasets_prep.writers.base import VIEWS, Writer, write_file
 from datasets_prep.writers.nyuv2 import clear_margin
 
@@ -30,9 +32,10 @@ def _part(root: Path, index: int) -> Path:
 
 
 def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
     images = np.stack([scene.image for scene in views])
-    np.savez(_part(root, index), images=images, depths=np.stack([raw_depth(scene) for scene in views]))
+    depths = np.stack([raw_depth(scene) for scene in views])
+    with writing_file(_part(root, index)) as path, path.open("wb") as file:
+        np.savez(file, images=images, depths=depths)
 
 
 def _write_lists(root: Path, seeds: Sequence[int]) -> None:
@@ -54,12 +57,13 @@ def _write_photos(root: Path, images: NDArray[np.uint8], depths: NDArray[np.floa
         "rawDepths": depths.transpose(0, 2, 1),
         "depths": np.maximum(depths, 0.7).transpose(0, 2, 1),
     }
-    with h5py.File(root / _FILE_NAME, "w", userblock_size=len(_USER_BLOCK)) as file:
+    buffer = io.BytesIO()  # HDF5 itself does not survive a full disk
+    with h5py.File(buffer, "w", userblock_size=len(_USER_BLOCK)) as file:
         for name, values in arrays.items():
             options = {"chunks": (1, *values.shape[1:]), "compression": "gzip", "track_times": False}
             file.create_dataset(name, data=values, **options)
-    with (root / _FILE_NAME).open("r+b") as file:
-        file.write(_USER_BLOCK)
+    buffer.getbuffer()[: len(_USER_BLOCK)] = _USER_BLOCK
+    write_file(root / _FILE_NAME, buffer.getvalue())
 
 
 def _write_splits(root: Path, photos: int) -> None:

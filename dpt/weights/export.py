@@ -1,6 +1,7 @@
 """Export with dynamic batch, height and width: ONNX files and torch.export programs, checked once written."""
 
 import copy
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,9 @@ def export(model: DPT, path: Path, precision: str = "float32") -> float:
         exported: Callable[[Tensor], Tensor] = OnnxDPT(path)
     else:
         extra = {"metadata.json": json.dumps(metadata_of(model, precision))}
-        torch.export.save(export_program(model, precision), path, extra_files=extra)
+        buffer = io.BytesIO()  # PyTorch itself ends the process on a full disk
+        torch.export.save(export_program(model, precision), buffer, extra_files=extra)
+        path.write_bytes(buffer.getbuffer())
         exported = torch.export.load(path).module()
     error = _difference(exported, model)
     if not error <= PRECISIONS[precision]:  # nor if it is not a number

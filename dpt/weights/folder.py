@@ -7,6 +7,7 @@ One flipped bit can make every prediction 1e38. Files of others have none, and a
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -65,8 +66,17 @@ def write_folder(tensors: Mapping[str, Tensor], config: str, folder: Path, weigh
 
 
 def save_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write contiguous `tensors` of the CPU with their digest to the file `path`: equal ones, equal bytes."""
-    save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
+    """Write contiguous `tensors` of the CPU with their digest to the file `path`: equal ones, equal bytes.
+
+    Raises OSError if it cannot be written.
+    """
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt", _DIGEST: _digest(tensors)})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     # The library writes its metadata in an order that changes from call to call.
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -13,14 +13,16 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from datasets_prep.errors import Note, UserError
 from pipelines.cli import backbones, evaluate, options, predict, prepare, registry, train
+from pipelines.cluster import signals
 from pipelines.cluster.credentials import without_credentials
 
 app = typer.Typer(
@@ -149,23 +151,28 @@ def main() -> None:
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     warnings.formatwarning = _format_warning
     sys.excepthook = _print_traceback
-    # By default a process ends where it is, and leaves what it has written half.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signals.handle()
     try:
         app()
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
+    except BaseException as error:
+        line, number = _line(error), signals.received()
+        if number is not None:
+            line = line or f"stopped by {signal.Signals(number).name}; what is finished is kept"
+        if line is None:
             raise
-        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
-    except Exception as error:
-        if not _is_of_mlflow(error):
-            raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        _fail(without_credentials(f"MLflow failed: {reason}"))
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo(without_credentials(f"dpt: {line}"), err=True)
+        sys.exit(1 if number is None else 128 + number)
 
 
-def _fail(reason: str) -> NoReturn:
-    typer.echo(f"dpt: {reason}", err=True)
-    sys.exit(1)
+def _line(error: BaseException) -> str | None:
+    """What is said of an `error` of the user, the system or MLflow; None of another."""
+    error = getattr(error, "cause", None) or error  # of a Ray task, without its traceback
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        named = error.filename is not None and error.strerror is not None
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)
+    if isinstance(error, Exception) and _is_of_mlflow(error):
+        return f"MLflow failed: {next(iter(str(error).splitlines()), type(error).__name__)}"
+    return None

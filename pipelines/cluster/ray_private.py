@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray._private import services
 from ray._private.runtime_env import packaging, working_dir
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.services import canonicalize_bootstrap_address
@@ -26,6 +29,34 @@ HEAD_NODE_RESOURCE = "node:__internal_head__"
 
 PACKAGING_LOGGERS = (packaging.__name__, working_dir.__name__)
 """Loggers that comment on every upload of a working directory."""
+
+
+@contextmanager
+def in_a_group_of_their_own() -> Iterator[None]:
+    """Processes that Ray starts in the block leave this process's group, whose signals are for this process.
+
+    A scheduler's SIGTERM to the group would end Ray before a run has saved its checkpoint.
+    """
+    ray_services: Any = services
+    start = ray_services.ConsolePopen
+
+    def start_apart(*arguments: Any, preexec_fn: Callable[[], None], **options: Any) -> Any:
+        def prepare() -> None:
+            os.setpgrp()
+            preexec_fn()
+
+        return start(*arguments, preexec_fn=prepare, **options)
+
+    ray_services.ConsolePopen = start_apart
+    try:
+        yield
+    finally:
+        ray_services.ConsolePopen = start
+
+
+def leave_sigint_alone(trainer: Any) -> None:
+    """Keep a `trainer` of Ray Train from replacing the handler of SIGINT for good."""
+    trainer._register_sigint_handler = lambda controller: None
 
 
 def report_logger() -> str:

@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from datasets_prep.storage.writing import writing_file
+
 INK, MUTED, LINE = "#1c1d1f", "#62656a", "#e3e0d8"
 SERIES = ("#2b6cb8", "#d1621f", "#1f8a63", "#a8449a", "#a8810c", "#5b57c2", "#b23a48", "#4f7d8c")
 _BACKGROUND = "#ffffff"
@@ -97,10 +99,10 @@ class Chart:
 
     def write(self, folder: Path) -> list[Path]:
         """Write `name`.svg and `name`.png to a `folder`; returns their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}.{form}" for form in ("svg", "png")]
         for path in paths:
-            path.write_bytes(self._drawn(path.suffix[1:]))
+            with writing_file(path) as partial:
+                partial.write_bytes(self._drawn(path.suffix[1:]))
         return paths
 
     def _drawn(self, form: str) -> bytes:

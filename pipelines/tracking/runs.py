@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +47,7 @@ from datasets_prep.storage.sealed import seal_of
 from dpt.config import ModelConfig
 from dpt.weights.folder import CONFIG, read_config
 from pipelines.cluster.credentials import with_credentials, without_credentials
+from pipelines.cluster.signals import closing
 from pipelines.config import TaskName, parameters_of
 from pipelines.config_files import to_yaml
 from pipelines.tracking.database import alone_with, database_of, local_store, wait_for_busy_databases
@@ -228,6 +230,7 @@ def connect(create: bool = True) -> str:
     # MLflow's first start logs every migration of the database.
     for noisy in ("alembic", "mlflow"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it raises what it logs
     uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(Path.cwd())
     database = database_of(uri)
     if not create and database is not None and not database.exists():
@@ -264,7 +267,8 @@ def _refusal(uri: str, error: Exception) -> str:
             f"MLflow at {uri} refuses this user: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
             "(or MLFLOW_TRACKING_TOKEN), and that the server's --allowed-hosts has its name"
         )
-    return f"MLflow at {uri}: {str(error).splitlines()[0]}"
+    way_out = f"; pip install {error.name}" if isinstance(error, ModuleNotFoundError) else ""
+    return f"MLflow at {uri}: {next(iter(str(error).splitlines()), type(error).__name__)}{way_out}"
 
 
 def _require_answer(uri: str) -> None:
@@ -306,7 +310,11 @@ def start_run(
     tags = {"job": job, **origin_tags(job), **versions, **tags}
     entity = MlflowClient().create_run(_experiment_id(), run_name=name, tags=tags)
     run = Run(uri, entity.info.run_id)
-    describe_run(run, job, config, datasets, task)
+    try:
+        describe_run(run, job, config, datasets, task)
+    except BaseException:
+        run.finish("KILLED")
+        raise
     return run
 
 
@@ -349,11 +357,12 @@ def _context(entry: DatasetInput) -> str | None:
 def finishing(run: Run, killed_by: type[BaseException] = KeyboardInterrupt) -> Iterator[None]:
     """Set the status of a `run` by how its block ends: FINISHED, KILLED or FAILED.
 
-    `killed_by` is the exception that, besides Ctrl-C, means that it was ended on purpose.
+    `killed_by` is the exception that, besides those of signals, means that it was ended on purpose.
     """
     try:
-        yield
-    except (KeyboardInterrupt, killed_by):
+        with closing(partial(run.finish, "KILLED")):
+            yield
+    except (KeyboardInterrupt, SystemExit, killed_by):
         run.finish("KILLED")
         raise
     except BaseException:

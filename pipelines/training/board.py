@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.cluster.signals import taking_the_first
+
 if TYPE_CHECKING:  # the actor's process imports this module, and would spend seconds on MLflow
     from pipelines.tracking.runs import Run
 
 POLL_SECONDS = 0.5
+_HEARD_SECONDS, _ANSWER_SECONDS = 8.0, 3.0
+"""How long ranks may take to hear that they should stop, and the board to answer."""
 
 
 class ProgressBoard:
@@ -24,14 +29,17 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._stop = False
+        self._heard = False
         self._failure: str | None = None
 
-    def request_stop(self) -> None:
-        """Ask the training processes to save a checkpoint and end."""
+    def request_stop(self) -> bool:
+        """Ask the training processes to save a checkpoint and end; returns whether they have heard it."""
         self._stop = True
+        return self._heard
 
-    def stop_requested(self) -> bool:
-        """Whether `request_stop` was called."""
+    def stop_requested(self, heeds: bool = False) -> bool:
+        """Whether `request_stop` was called; the caller `heeds` it if it then ends after its step."""
+        self._heard |= self._stop and heeds
         return self._stop
 
     def fail(self, reason: str) -> None:
@@ -110,23 +118,33 @@ def stopping_when(board: Any, wanted: Callable[[], bool]) -> Iterator[list[int]]
 
 
 @contextmanager
-def stopping_on_sigterm(board: Any) -> Iterator[list[int]]:
-    """Ask the ranks by the `board` to save and end on SIGTERM (`ray job stop`, a scheduler's notice).
+def stopping_on_signals(board: Any) -> Iterator[list[int]]:
+    """Ask the ranks by the `board` to save and end on a signal (`ray job stop`, a scheduler's notice).
+
+    If none of them hears it, because they have just started, or validate, or Ray is gone, this process ends.
 
     Yields:
         a list that holds the signal's number once it was received.
     """
-    received: list[int] = []
+    until = 0.0
 
-    def stop(number: int, frame: Any) -> None:
-        received.append(number)
-        board.request_stop.remote()
+    def ask() -> bool:
+        nonlocal until
+        if not taken:
+            return False
+        until = until or time.monotonic() + _HEARD_SECONDS
+        try:
+            if ray.get(board.request_stop.remote(), timeout=_ANSWER_SECONDS):
+                return True
+        except ray.exceptions.RayError:
+            until = 0.1
+        if time.monotonic() < until:
+            return False
+        os.kill(os.getpid(), taken[0])
+        return True
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with taking_the_first() as taken, polling(ask):
+        yield taken
 
 
 @contextmanager

@@ -40,6 +40,8 @@ class Interruptions:
     def __init__(self, board: Any, ranks: Ranks, device: torch.device, say: Callable[[str], None]) -> None:
         self._board, self._ranks, self._device, self._say = board, ranks, device, say
         self._stop_requested = False
+        self.heeds = True
+        """Whether `after_step` is called soon: not while the run validates."""
         self._next_look = 0.0
         self._raised: deque[HostCopy] = deque()
         if ranks.is_first:
@@ -74,9 +76,11 @@ class Interruptions:
 
     def _watch(self) -> None:
         """Poll the driver, so that no step has to wait for its answer."""
-        while not self._stop_requested:
+        heeds = False
+        while not (self._stop_requested and heeds):
             time.sleep(POLL_SECONDS)
+            heeds = self.heeds
             try:
-                self._stop_requested = ray.get(self._board.stop_requested.remote())
+                self._stop_requested = ray.get(self._board.stop_requested.remote(heeds))
             except ray.exceptions.RayError:  # the driver and its board are gone: Ray ends this process too
                 return

@@ -83,7 +83,8 @@ def run_rank(setup: Setup, board: Any) -> None:
         torch.set_num_threads(setup.threads)
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
-    if ray.get(board.failure.remote()):  # Ray Train restarts the ranks, whatever the reason
+    ended = ranks.is_first and (ray.get(board.failure.remote()) or ray.get(board.stop_requested.remote(True)))
+    if ranks.broadcast(bool(ended)):  # Ray Train restarts the ranks, whatever the reason
         return
     try:
         _TrainingProcess(setup, board, ranks).run()
@@ -157,7 +158,9 @@ class _TrainingProcess:
             stops, saves = watch.after_step(self._report.gives_up)
             if step % config.log_every == 0 or ends:
                 self._report.log(step)
+            watch.heeds = False
             score = self._validate(step) if step % config.validate_every == 0 or ends else None
+            watch.heeds = True
             if step % config.checkpoint_every == 0 or ends or stops or saves:
                 self._save(step, score)
             if stops:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import pytest
 
-from datasets_prep.storage.folder import PARTIAL_MARK
+from datasets_prep.storage.writing import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.support.files import check_only_whole_files, contents, differing
 from tests.support.sessions import ON_A_CLUSTER, kill_session, name_of, running, session_processes

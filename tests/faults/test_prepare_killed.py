@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from datasets_prep.manifest import LATEST_NAME
-from datasets_prep.storage.folder import PARTIAL_MARK
+from datasets_prep.storage.writing import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.support.files import check_only_whole_files, contents, differing
 from tests.support.sessions import kill_session, running

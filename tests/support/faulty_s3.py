@@ -27,10 +27,14 @@ class FaultyS3:
         self._lock = threading.Lock()
         self.share = 0.0  # of the answers
         self.down = False  # all of them are errors
+        self.closed = False  # nobody's keys are known
         self.faults: Counter[str] = Counter()  # how many of each kind there were
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         fault = self._draw()
+        if self.closed:
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>InvalidAccessKeyId</Code><Message>no such key</Message></Error>"]
         if fault in ERRORS:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(ERRORS[fault], [("Content-Type", "application/xml")])

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from datasets_prep.manifest import LATEST_NAME, MANIFEST_NAME
-from datasets_prep.storage.folder import PARTIAL_MARK
+from datasets_prep.storage.writing import PARTIAL_MARK
 
 
 def contents(root: Path) -> dict[str, bytes]:

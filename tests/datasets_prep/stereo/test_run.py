@@ -16,7 +16,8 @@ from datasets_prep.settings import RejectionRules, StereoSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.stereo.plan import BadVideoFolder
 from datasets_prep.stereo.run import NothingUsable, plan_stereo, read_report, run_stereo
-from datasets_prep.storage.folder import PARTIAL_MARK, Folder
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.writing import PARTIAL_MARK
 from datasets_prep.synthetic import write_dataset
 from tests.support.files import contents
 

@@ -6,8 +6,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from datasets_prep.errors import UserError
-from datasets_prep.storage.folder import PARTIAL_MARK, DigestingFolder, Folder
+from datasets_prep.storage.folder import DigestingFolder, Folder
 from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.writing import PARTIAL_MARK
 
 
 def test_files_are_listed_with_sizes_relative_and_sorted(tmp_path):

@@ -3,12 +3,15 @@
 import importlib.metadata
 import inspect
 import logging
+import os
+import signal
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 import ray.dashboard.modules.dashboard_sdk as dashboard
+import ray.job_submission
 from ray.dashboard.modules.job.job_supervisor import JobSupervisor
 from ray.train.v2._internal.execution import context
 
@@ -81,3 +84,27 @@ def test_the_loggers_are_those_that_speak():
 def test_the_head_node_has_its_resource():
     (node,) = ray.nodes()
     assert node["Resources"][ray_private.HEAD_NODE_RESOURCE] == 1.0
+
+
+def test_rays_processes_are_out_of_reach_of_signals_to_this_group():
+    from ray._private import services
+
+    before = services.ConsolePopen
+    with ray_private.in_a_group_of_their_own():
+        started = services.start_ray_process(["sleep", "60"], "raylet", fate_share=False).process
+    try:
+        assert os.getpgid(started.pid) == started.pid != os.getpgid(0)
+        assert services.ConsolePopen is before
+    finally:
+        started.kill()
+        started.wait()
+
+
+def test_ray_train_leaves_the_handler_of_sigint_alone():
+    from ray.train.torch import TorchTrainer
+
+    trainer, before = TorchTrainer(lambda: None), signal.getsignal(signal.SIGINT)
+    assert callable(trainer._register_sigint_handler)
+    ray_private.leave_sigint_alone(trainer)
+    trainer._register_sigint_handler(None)
+    assert signal.getsignal(signal.SIGINT) == before

@@ -21,6 +21,7 @@ from pipelines.tracking import runs as tracking
 from pipelines.tracking.database import alone_with, local_store
 from pipelines.tracking.registry import list_models, promote, rollback
 from pipelines.tracking.runs import NoStore, Run, TrackingError
+from tests.support.commands import dpt as dpt_command
 from tests.support.commands import said
 
 SECRETS = ("ranftl", "vision", "s3cr")
@@ -166,3 +167,10 @@ def test_messages_hold_no_password(uri, ask: Callable[[], object], monkeypatch):
         ask()
     assert not any(secret in str(caught.value) for secret in SECRETS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_database_whose_driver_is_missing_names_the_package_and_no_password(empty, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+pg8000://ranftl:s3cret@host/db")
+    assert dpt_command("models") == 1
+    expected = "dpt: MLflow at postgresql+pg8000://host/db: No module named 'pg8000'; pip install pg8000\n"
+    assert capsys.readouterr().err == expected

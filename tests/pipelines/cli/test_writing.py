@@ -1,0 +1,142 @@
+"""Every command that writes, where it cannot: one line, no half-written file, and what was there stays."""
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets_prep.errors import UserError
+from datasets_prep.storage.folder import Folder
+from dpt import create_model, save_model
+from tests.support.commands import dpt
+from tests.support.faulty_s3 import FaultyS3, serving
+
+OLD = b"what was there"
+TRAINING = ("--data", "{shards}", "--name", "x", "model.name=dpt_tiny", "model.pretrained=false", "crop=64")
+COMMANDS = {
+    "generate": (["generate", "redweb", "--out", "{out}"], ["Imgs/scene_0000.jpg"]),
+    "generate HDF5": (["generate", "nyuv2_labelled", "--out", "{out}", "--scenes", "1"], []),
+    "prepare": (["prepare", "redweb", "--raw", "{raw}/redweb", "--out", "{out}"], []),
+    "inspect": (["inspect", "{shards}/redweb", "--out", "{out}"], ["redweb.png", "inspection.html"]),
+    "train": (["train", *TRAINING, "--storage", "{out}"], []),
+    "tune": (["tune", "readout", *TRAINING, "--storage", "{out}"], []),
+    "predict": (["predict", "{photo}", "--model", "{model}", "--out", "{out}"], ["photo.npy"]),
+    "convert": (["convert", "{model}", "{out}/new"], []),
+    "convert to Hugging Face": (["convert", "{model}", "{out}/new", "--to", "huggingface"], []),
+    "export": (["export", "{model}", "--to", "pt2", "--out", "{out}/new.pt2"], []),
+    "report": (["report", "{model}", "--data", "{shards}/redweb", "--out", "{out}"], ["report.html"]),
+    "demo": (["demo", "--out", "{out}"], []),
+}
+REMOTE = ("prepare", "train", "tune", "predict")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, raw_folder: Path) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("writing")
+    photo, model = folder / "photo.png", folder / "model"
+    cv2.imwrite(str(photo), np.full((48, 64, 3), 90, np.uint8))
+    save_model(create_model("dpt_tiny", image_size=64), model)
+    return {"shards": shards_folder, "raw": raw_folder, "photo": photo, "model": model}
+
+
+@pytest.fixture(autouse=True)
+def tracked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_database: str) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[FaultyS3]:
+    with serving(["bucket"]) as app:
+        yield app
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond a few bytes, which the kernel refuses as it refuses a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def check_refusal(
+    command: str, out: str, files: dict[str, Path], capsys: pytest.CaptureFixture[str], *reasons: str
+) -> None:
+    """The command's exit code, and its one line: what could not be written, why, and what to do."""
+    words = [word.format(out=out, **files) for word in COMMANDS[command][0]]
+    assert dpt(*words) == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dpt: ")]
+    assert line.startswith(f"dpt: {out.removeprefix('s3://')}"), line
+    assert any(reason in line for reason in reasons), line
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "report"}))
+def test_a_full_disk_costs_no_file_that_was_there_and_leaves_none_half_written(
+    command, files, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    for name in COMMANDS[command][1]:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(OLD)
+    with full_disk():
+        check_refusal(command, str(out), files, capsys, "cannot be written: File too large; make room there")
+    left = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert left == dict.fromkeys(COMMANDS[command][1], OLD)
+
+
+def test_a_full_disk_under_mlflows_database(files, capsys):
+    with full_disk():
+        assert dpt("report", files["model"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("dpt: MLflow at sqlite:")
+    assert "disk I/O error" in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_file_where_a_folder_should_be(command, files, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.write_bytes(OLD)
+    check_refusal(command, str(out), files, capsys, "expected a folder; choose another place")
+    assert out.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_place_that_nobody_may_write_to(command, files, capsys):
+    """Not even root may create files there."""
+    check_refusal(command, "/sys/dpt", files, capsys, "allow it, or choose another place")
+
+
+@pytest.mark.parametrize("command", REMOTE)
+def test_a_bucket_that_is_not_there(command, files, s3, capsys):
+    check_refusal(command, "s3://nosuchbucket/p", files, capsys, "bucket does not exist")
+
+
+@pytest.mark.parametrize("command", REMOTE)
+def test_wrong_keys(command, files, s3, capsys, monkeypatch):
+    monkeypatch.setattr(s3, "closed", True)
+    check_refusal(command, "s3://bucket/p", files, capsys, "Forbidden", "no such key")
+
+
+def test_an_error_of_what_is_read_is_not_blamed_on_what_is_written(tmp_path):
+    def copy() -> None:
+        with Folder(tmp_path).writing("out") as path:
+            shutil.copyfile(tmp_path / "missing", path)
+
+    with pytest.raises(FileNotFoundError, match="missing"):
+        copy()
+
+
+def test_an_error_of_the_user_passes_as_it_is(tmp_path):
+    def fail() -> None:
+        with Folder(tmp_path).writing("out"):
+            raise UserError("of the user")
+
+    with pytest.raises(UserError, match=r"^of the user$"):
+        fail()
