@@ -6,12 +6,15 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dpt
 from datasets_prep.errors import UserError
 from pipelines.report.model_card import model_card
 from pipelines.tracking.model_reference import MODEL_SCHEME, BadModel, load_model
-from pipelines.tracking.registry import measurements_of
+
+if TYPE_CHECKING:
+    from pipelines.tracking.registry import Measurement
 
 HUGGING_FACE = "huggingface"
 
@@ -51,14 +54,19 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
         except ValueError as error:
             raise BadModel(f"{source}: {error}") from error
         if layout == HUGGING_FACE:
-            registered = source.startswith(MODEL_SCHEME)
-            measured = measurements_of(source) if registered else []
+            measured = _measured(source) if source.startswith(MODEL_SCHEME) else []
             (written / "README.md").write_text(model_card(model.config, source, measured), encoding="utf-8")
         try:
             os.rename(written, destination)  # fails if files have been put there meanwhile
         except OSError as error:
             raise UserError(f"{destination} cannot be created: {error.strerror}") from error
     return model
+
+
+def _measured(source: str) -> list[Measurement]:
+    from pipelines.tracking.registry import measurements_of  # only registered models need MLflow
+
+    return measurements_of(source)
 
 
 def push(folder: Path, repository: str) -> str:

@@ -54,6 +54,13 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
+_OF_DATASETS = ("generate", "prepare", "stereo", "inspect")
+_OPTIONAL = {
+    *("OpenEXR", "blosc2", "grpc", "h5py", "matplotlib", "mlflow", "pandas", "psutil", "ray", "requests"),
+    *("scipy", "sqlalchemy"),
+}
+"""Libraries, besides those of `dpt export`, that an installation without extras lacks."""
+
 for command in _COMMANDS:
     app.command(cls=evaluate.SpreadOptions if command is evaluate.evaluate else None)(command)
 
@@ -155,6 +162,8 @@ def main() -> None:
         app()
     except UserError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        _fail(_missing_extra(error, next(iter(sys.argv[1:]), "")))
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
@@ -164,6 +173,18 @@ def main() -> None:
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         _fail(without_credentials(f"MLflow failed: {reason}"))
+
+
+def _missing_extra(error: ModuleNotFoundError, command: str) -> str:
+    """How to install what `command` lacks; raises `error` if that is not a matter of extras."""
+    library = str(error.name).partition(".")[0]
+    if library.startswith("onnx"):
+        extra = "export"
+    elif library in _OPTIONAL:
+        extra = "data" if command in _OF_DATASETS else "train"
+    else:
+        raise error
+    return f"this use of dpt {command} needs {library}: pip install 'dpt-on-ray[{extra}]' (or [all])"
 
 
 def _fail(reason: str) -> NoReturn:

@@ -87,9 +87,7 @@ def predict(
     from pipelines.tracking.model_reference import load_predictor
 
     if model is None:
-        from pipelines.tracking.registry import models_to_choose  # needs MLflow
-
-        raise UserError(f"--model: missing; {models_to_choose()}")
+        raise UserError(f"--model: missing; {_models_to_choose()}")
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
     given: dict[str, object] = {"side": side, "rule": rule, "device": device, "dtype": dtype}
@@ -114,6 +112,15 @@ def predict(
     show(f"{count - failed} of {count} predicted: {loaded.config.meaning}")
     if failed:
         raise typer.Exit(1)
+
+
+def _models_to_choose() -> str:
+    """What there is to give as `--model`; registered models only where MLflow is installed."""
+    try:
+        from pipelines.tracking.registry import models_to_choose
+    except ModuleNotFoundError:
+        return "give a model's folder or file, or hf-hub:OWNER/NAME (hf-hub:Intel/dpt-large)"
+    return models_to_choose()
 
 
 def _items(text: str) -> list[str]:
