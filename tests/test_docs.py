@@ -137,7 +137,7 @@ def _check_predict(parameters: dict[str, Any]) -> None:
     lists = [f"attention=[{parameters['attention']}]"] if parameters["attention"] else []
     references = [f"[{text}]" for text in parameters["reference"] or ()]
     lists += [f"references=[{', '.join(references)}]"] if references else []
-    overrides = [*given, *lists, *(parameters["override"] or [])]
+    overrides = [*given, *lists, *(word for word in parameters["images"] if "=" in word)]
     load_section("predict", PredictConfig, parameters["config"], overrides)
 
 

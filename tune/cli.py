@@ -152,7 +152,7 @@ def report(
 
 def demo(
     out: Annotated[str, typer.Option(help="Folder to work in.")] = "demo",
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or a built-in one.")] = "demo",
+    config: Annotated[str, typer.Option("--config", "-c", help=options.CONFIG_HELP)] = "demo",
 ) -> None:
     """Run all steps on rendered scenes: generate, prepare, train, evaluate, publish, predict, tune."""
     from pipelines.demo import run_demo

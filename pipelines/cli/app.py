@@ -118,13 +118,17 @@ def show_config(
     config: options.Config = None,
 ) -> None:
     """Print a job's resolved config: every key with its value."""
-    from pipelines.config import ConfigError, Experiment
+    from pipelines.config import ConfigError, Experiment, TrainConfig
     from pipelines.config_files import load_section, to_yaml
 
     if job not in Experiment.model_fields:
         raise ConfigError(f"no job {job!r}; there are: {', '.join(Experiment.model_fields)}")
-    section = type(getattr(Experiment(), job))
-    typer.echo(to_yaml(load_section(job, section, config, overrides or [])), nl=False)
+    settings = load_section(job, type(getattr(Experiment(), job)), config, overrides or [])
+    if isinstance(settings, TrainConfig) and settings.model.start is None:
+        from pipelines.training.start import model_without_weights
+
+        model_without_weights(settings)
+    typer.echo(to_yaml(settings), nl=False)
 
 
 def _format_warning(
