@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from datasets_prep.errors import UserError
 from pipelines.cli import options
 from pipelines.cli.app import app, main
+from pipelines.cli.options import console
 
 if TYPE_CHECKING:
     from tune.ablations import AblationTable
     from tune.plan import SweepPlan
-
-console = Console()
 
 
 def tune(

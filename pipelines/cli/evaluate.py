@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperCommand
 
 from datasets_prep.errors import UserError
 from pipelines.cli import options
-from pipelines.cli.options import require_durable_path
+from pipelines.cli.options import console, require_durable_path
 
 if TYPE_CHECKING:
     import dpt
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pipelines.zero_shot.report import Report
     from pipelines.zero_shot.run import SetResult
 
-console = Console()
 _PICTURED = 4
 """Images in the picture of predictions of a segmentation model."""
 

@@ -17,6 +17,13 @@ from datasets_prep.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+LOG_WIDTH = 1000
+"""Columns of a log or a pipe: more than any table has, so that none is cut."""
+
+console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console = Console(width=LOG_WIDTH)
+
 _BUILT_IN = ", ".join(sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")))
 CONFIG_HELP = f"A YAML file, or built in: {_BUILT_IN}."
 Config = Annotated[

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli import options
-from pipelines.cli.options import require_durable_path, show_progress
+from pipelines.cli.options import console, require_durable_path, show_progress
 
 if TYPE_CHECKING:
     from datasets_prep.inspect.verify import Inspection
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from datasets_prep.plan.shards import IngestPlan
     from datasets_prep.storage.listing_cache import CachedListing
 
-console = Console()
 _SHOWN_REASONS = 5
 
 

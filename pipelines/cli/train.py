@@ -6,15 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from pipelines.cli import options
-from pipelines.cli.options import require_durable_path
+from pipelines.cli.options import console, require_durable_path
 
 if TYPE_CHECKING:
     from pipelines.train import TrainResult
-
-console = Console()
 
 
 def train(

@@ -70,6 +70,16 @@ def test_a_command_that_loads_says_so_in_a_terminal_only(terminal, monkeypatch, 
     assert terminal or printed.err == ""
 
 
+def test_no_table_is_cut_in_a_log():
+    code = (
+        "from pipelines.cli.options import console; from rich.table import Table\n"
+        "table = Table(*'abcdef'); table.add_row(*['0.123456789012345678901234'] * 6); console.print(table)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert any(line.count("0.123456789012345678901234") == 6 for line in done.stdout.splitlines())
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
