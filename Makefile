@@ -51,5 +51,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "setup: installing into $(VENV) (some minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo "setup: '$(PYTHON) -m venv' failed; on Debian and Ubuntu it needs the package python3-venv" >&2; rm -rf $(VENV); exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[s3,export,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
 	@touch $@

@@ -9,6 +9,7 @@ Where the real sets have defects, `write_traps` adds them on purpose.
 """
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from datasets_prep.errors import UserError
@@ -17,7 +18,7 @@ from datasets_prep.writers import WRITERS
 from datasets_prep.writers.base import VIEWS
 
 __all__ = ["VIEWS", "WRITERS", "Scene", "render_scene", "render_views"]
-__all__ += ["write_dataset", "write_lists", "write_scene", "write_traps"]
+__all__ += ["write_dataset", "write_lists", "write_scene", "write_traps", "writing_dataset"]
 
 
 def write_dataset(
@@ -43,13 +44,31 @@ def write_dataset(
     Raises:
         UserError: if no dataset has that name.
     """
-    if name not in WRITERS:
-        raise UserError(f"unknown dataset {name!r}; there are: {', '.join(sorted(WRITERS))}")
-    for index in range(scenes):
-        write_scene(name, root, index, seed, height, width)
-    write_lists(name, root, scenes, seed)
+    for _ in writing_dataset(name, root, scenes, seed, height, width):
+        pass
     if traps:
         write_traps(name, root, seed, height, width)
+
+
+def writing_dataset(
+    name: str, root: Path, scenes: int, seed: int = 0, height: int = 384, width: int = 512
+) -> Iterator[int]:
+    """As `write_dataset`, without traps; yields the number of scenes that are written, 0 first.
+
+    Raises:
+        UserError: if no dataset has that name.
+    """
+    if name not in WRITERS:
+        raise UserError(f"unknown dataset {name!r}; there are: {', '.join(sorted(WRITERS))}")
+    return _writing(name, root, scenes, seed, height, width)
+
+
+def _writing(name: str, root: Path, scenes: int, seed: int, height: int, width: int) -> Iterator[int]:
+    for index in range(scenes):
+        yield index
+        write_scene(name, root, index, seed, height, width)
+    write_lists(name, root, scenes, seed)
+    yield scenes
 
 
 def write_scene(

@@ -5,6 +5,8 @@ from dpt.layers.late_compiler import import_timm
 import_timm()
 
 # ruff: noqa: E402
+import importlib.metadata
+
 from dpt.config import ModelConfig
 from dpt.inference import FastDPT
 from dpt.model import DPT, parameter_groups
@@ -14,3 +16,10 @@ from dpt.zoo import create_model, list_models
 
 __all__ = ["DPT", "FastDPT", "ModelConfig", "create_model", "list_models", "load_model", "load_weights"]
 __all__ += ["parameter_groups", "save_hugging_face", "save_model"]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, which is that of the distribution: pyproject.toml has the only copy."""
+    if name == "__version__":
+        return importlib.metadata.version("dpt-on-ray")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dpt
 from datasets_prep.errors import UserError
 from datasets_prep.storage.writing import creating
 from pipelines.report.model_card import model_card
 from pipelines.tracking.model_reference import MODEL_SCHEME, BadModel, load_model
-from pipelines.tracking.registry import measurements_of
+
+if TYPE_CHECKING:
+    from pipelines.tracking.registry import Measurement
 
 HUGGING_FACE = "huggingface"
 
@@ -46,10 +49,15 @@ def convert(source: str, destination: Path, layout: str = "ours", name: str | No
         except ValueError as error:
             raise BadModel(f"{source}: {error}") from error
         if layout == HUGGING_FACE:
-            registered = source.startswith(MODEL_SCHEME)
-            measured = measurements_of(source) if registered else []
+            measured = _measured(source) if source.startswith(MODEL_SCHEME) else []
             (written / "README.md").write_text(model_card(model.config, source, measured), encoding="utf-8")
     return model
+
+
+def _measured(source: str) -> list[Measurement]:
+    from pipelines.tracking.registry import measurements_of  # only registered models need MLflow
+
+    return measurements_of(source)
 
 
 def push(folder: Path, repository: str) -> str:

@@ -19,7 +19,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -34,7 +33,7 @@ from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
 from dpt.predict.bit_depth import NotDecoded, decode_photo
 from dpt.predict.classes import predict_classes
-from dpt.predict.colours import UNLABELLED, colourise, display_range, overlay
+from dpt.predict.colours import UNLABELLED, colour_table, colourise, display_range, overlay
 from dpt.predict.depth import Launched, input_size, inverse_depth_of, launch, predict_batch, prepare
 from dpt.weights.onnx import OnnxDPT
 from pipelines.cluster.device import resolve_device
@@ -158,10 +157,10 @@ class Predictor:
         require_size_fits(settings)
         if settings.inference != InferenceSection() and not self.segments:
             raise BadModel("this is a depth model; scales and flip (inference) are for segmentation")
-        if settings.colours not in matplotlib.colormaps:
-            raise ConfigError(
-                f"predict.colours: Matplotlib has no {settings.colours!r}; some are: inferno, viridis, gray"
-            )
+        try:
+            colour_table(settings.colours)
+        except ValueError as error:
+            raise ConfigError(f"predict.colours: {error}") from error
         if settings.dtype == "float16" and device.type == "cpu":
             raise ConfigError("predict.dtype: float16 is for GPUs; on a CPU take bfloat16 or float32")
         if settings.dtype != "float32" and isinstance(model, OnnxDPT):

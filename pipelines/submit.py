@@ -17,8 +17,10 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ray
@@ -40,6 +42,8 @@ TREE = Path(__file__).parents[1]
 _ADDRESS = "RAY_API_SERVER_ADDRESS"
 _UNTRACKED = {"generate", "datasets", "prepare", "inspect", "config"}
 _PROBE_SECONDS = 300
+_MONITOR_SECONDS = 2.0
+_DELETIONS = 2
 _NOISY = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", *PACKAGING_LOGGERS)
 
 
@@ -107,12 +111,23 @@ class Cluster:
                 raise SubmitError(f"the cluster did not start the check {job} within {_PROBE_SECONDS} s")
             time.sleep(0.2)
         log = self.client.get_job_logs(job).strip().splitlines()
-        self.client.delete_job(job)
+        Thread(target=self._forget, args=(job,)).start()
         for line in log:
             if line.startswith(MARK):
                 return Findings(**json.loads(line.removeprefix(MARK)))
         reason = log[-1] if log else info.message
         raise SubmitError(f"the cluster cannot run this program: {_one_line(reason)}")
+
+    def _forget(self, job: str) -> None:
+        """Delete an ended `job` from the cluster's list.
+
+        Ray (`job_manager.py` of 2.60) looks after its jobs once a second, and lists one as failed that was
+        deleted before it saw its end: on a busy head this may be late, so it is deleted again.
+        """
+        for _ in range(_DELETIONS):
+            time.sleep(_MONITOR_SECONDS)
+            with suppress(RuntimeError):  # there is no such job
+                self.client.delete_job(job)
 
     def follow(self, job: str, show: Callable[[str], None]) -> int:
         """Pass the log of a `job` to `show` until it ends; returns its exit code, 1 if it had none.

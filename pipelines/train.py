@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-import torch
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -30,6 +29,7 @@ from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
 from pipelines.cluster.ray_private import checkpoint_snapshot, leave_sigint_alone
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
+from pipelines.config_files import to_yaml
 from pipelines.sampling.plan import PLAN_VERSION
 from pipelines.tasks.registry import task_of
 from pipelines.tasks.selection import training_datasets
@@ -41,9 +41,11 @@ from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
 from pipelines.training.entry import train_loop
 from pipelines.training.loop import Setup
 from pipelines.training.stages import run_stages
-from pipelines.training.start import build_model, initial_model, save_initial_model
+from pipelines.training.start import initial_model, model_without_weights, save_initial_model
 
 RUN_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+"""The resolved config of a run's last start, for people; MLflow has that of the first as `train.yaml`."""
 
 _FREE_KEYS = {
     "workers", "parallel", "compile", "channels_last", "activation_checkpointing", "device", "loader_workers",
@@ -144,6 +146,7 @@ def _train(
             conditions = task_of(config).conditions
             note_protocol(run, {d.name: conditions for d in datasets if conditions}, [])
             _record(folder, identity, run)
+        folder.write_text(CONFIG_FILE, to_yaml(config))
         start = save_initial_model(config, model, datasets, folder, show)
         uris = [dataset.folder.uri for dataset in datasets]
         setup = Setup(config, uris, folder.uri, run, identity, start, use_gpu, threads)
@@ -227,8 +230,7 @@ def check_fits(
         dataset.manifest.split(config.train_split)
     run_stages(config, datasets)
     if model is None:
-        with torch.device("meta"):  # no memory for weights
-            model = build_model(config.model.model_copy(update={"pretrained": False}), config.crop_size)
+        model = model_without_weights(config)
     if any(side % model.size_divisor for side in config.crop_size):
         name = config.model.start or config.model.name
         raise ConfigError(f"crop: {config.crop} is not divisible by {model.size_divisor}, as {name} needs")

@@ -130,7 +130,7 @@ def test_nodes_install_our_pins_without_our_code(cluster, tmp_path):
     """The mounted files are enough to build: dependencies and the `dpt` command, but none of the packages."""
     mounts = {remote: local for remote, local in cluster["file_mounts"].items() if "dpt-install" in remote}
     assert "~/dpt-install/constraints.txt" in mounts
-    assert all('-c "$build/constraints.txt" "$build[s3]"' in c for c in cluster["setup_commands"])
+    assert all('-c "$build/constraints.txt" "$build[train,s3]"' in c for c in cluster["setup_commands"])
     for remote, local in mounts.items():
         shutil.copy(REPOSITORY / local, tmp_path / Path(remote).name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -140,7 +140,7 @@ def test_nodes_install_our_pins_without_our_code(cluster, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".py")]
         (scripts,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "dpt = tune.cli:main" in archive.read(scripts).decode()
+        assert "dpt = dpt_on_ray:main" in archive.read(scripts).decode()
 
 
 # ---- what `ray job submit --working-dir .` uploads

@@ -56,7 +56,8 @@ def test_every_command_line_parses(words, tmp_path, monkeypatch):
 
 def test_a_wrong_command_line_is_seen():
     for line in (
-        *("dpt tarin --data x --name y", "dpt train --data x --nmae y", "make tset", "pip install dpt"),
+        *("dpt tarin --data x --name y", "dpt train --data x --nmae y", "make tset"),
+        *("pip install dpt", "pip install '.[al]'"),
         *("dpt train --data x --name y stepz=3", "dpt train --data x --name y steps=many"),
         "dpt submit -- train --data s3://x --name y stepz=3",
         *("dpt prepare redwep --raw x --out y", "dpt evaluate --model x --on eth4d --raw y"),
@@ -74,10 +75,20 @@ def check_line(words: list[str]) -> None:
         _check_dpt(arguments)
     elif program == "make":
         assert set(arguments) <= MAKE_TARGETS, f"no target of the Makefile: {arguments}"
+    elif program == "pip":
+        _check_pip(*arguments)
     elif program == "python":
         _check_script(*arguments)
     else:
         assert program in OTHER_PROGRAMS, f"{program} is not a program that a reader has"
+
+
+def _check_pip(command: str, target: str) -> None:
+    wanted = re.fullmatch(r"(\.|dpt-on-ray)(\[(.*)\])?", target)
+    assert command == "install"
+    assert wanted
+    _, _, extras = (REPOSITORY / "pyproject.toml").read_text().partition("optional-dependencies]")
+    assert {*filter(None, (wanted[3] or "").split(","))} <= set(re.findall(r"^(\w+) = \[", extras, re.M))
 
 
 def _check_script(script: str, *arguments: str) -> None:
@@ -126,7 +137,7 @@ def _check_predict(parameters: dict[str, Any]) -> None:
     lists = [f"attention=[{parameters['attention']}]"] if parameters["attention"] else []
     references = [f"[{text}]" for text in parameters["reference"] or ()]
     lists += [f"references=[{', '.join(references)}]"] if references else []
-    overrides = [*given, *lists, *(parameters["override"] or [])]
+    overrides = [*given, *lists, *(word for word in parameters["images"] if "=" in word)]
     load_section("predict", PredictConfig, parameters["config"], overrides)
 
 

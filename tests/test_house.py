@@ -27,7 +27,7 @@ PUBLIC_NAMES = {"dpt/__init__.py", "dpt/weights/__init__.py", "dpt/predict/__ini
 TOP_LEVEL = {
     *(".ci", ".gitignore", ".rayignore"),
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
-    *("cluster.yaml", "constraints.txt", "pyproject.toml"),
+    *("MANIFEST.in", "cluster.yaml", "constraints.txt", "dpt_on_ray.py", "pyproject.toml"),
     *("benchmarks", "datasets_prep", "docs", "dpt", "pipelines", "tests", "tune"),
 }
 REQUIRED = TOP_LEVEL - {"docs", "benchmarks"}

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from datasets_prep.errors import UserError
 from pipelines.cli import options
 from pipelines.cli.app import app, main
+from pipelines.cli.options import console
 
 if TYPE_CHECKING:
     from tune.ablations import AblationTable
     from tune.plan import SweepPlan
-
-console = Console()
 
 
 def tune(
@@ -152,7 +150,7 @@ def report(
 
 def demo(
     out: Annotated[str, typer.Option(help="Folder to work in.")] = "demo",
-    config: Annotated[str, typer.Option("--config", "-c", help="A YAML file, or a built-in one.")] = "demo",
+    config: Annotated[str, typer.Option("--config", "-c", help=options.CONFIG_HELP)] = "demo",
 ) -> None:
     """Run all steps on rendered scenes: generate, prepare, train, evaluate, publish, predict, tune."""
     from pipelines.demo import run_demo

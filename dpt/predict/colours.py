@@ -1,12 +1,15 @@
 """Inverse depth and label maps as pictures: colour maps, a colour per class, overlays."""
 
-import matplotlib
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 COLOURS = 256
 UNLABELLED = COLOURS - 1
 """Value of pixels without a label (void). They are black, which no class is: class k has colour k + 1."""
+
+_OF_OPENCV = ("cividis", "inferno", "magma", "plasma", "turbo", "viridis")
+"""Colour maps of Matplotlib that OpenCV has too, to one level of 255."""
 
 
 def voc_colour_map() -> NDArray[np.uint8]:
@@ -65,6 +68,24 @@ def display_range(inverse_depth: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def colour_table(name: str) -> NDArray[np.uint8]:
+    """The colours of Matplotlib's colour map `name`, (256, 3) uint8 RGB; those of OpenCV need no Matplotlib.
+
+    Raises:
+        ValueError: if there is none.
+        ModuleNotFoundError: without Matplotlib.
+    """
+    index = np.arange(COLOURS, dtype=np.uint8)
+    if name in _OF_OPENCV:
+        painted = cv2.applyColorMap(index[:, None], getattr(cv2, f"COLORMAP_{name.upper()}"))
+        return np.asarray(painted[:, 0, ::-1], np.uint8)
+    import matplotlib
+
+    if name not in matplotlib.colormaps:
+        raise ValueError(f"Matplotlib has no {name!r}; some are: {', '.join(_OF_OPENCV)}")
+    return np.asarray(matplotlib.colormaps[name]((index + 0.5) / COLOURS, bytes=True)[:, :3])
+
+
 def colourise(
     inverse_depth: np.ndarray, colour_map: str = "inferno", limits: tuple[float, float] | None = None
 ) -> np.ndarray:
@@ -72,11 +93,11 @@ def colourise(
 
     Args:
         inverse_depth: (H, W) floating point.
-        colour_map: name of a Matplotlib colour map.
+        colour_map: see `colour_table`.
         limits: values of the first and the last colour; `display_range` by default.
     """
     low, high = limits or display_range(inverse_depth)
     finite = np.isfinite(inverse_depth)
     values = (np.where(finite, inverse_depth, low) - low) / max(high - low, float(np.finfo(np.float32).tiny))
-    colours = matplotlib.colormaps[colour_map](np.clip(values, 0, 1), bytes=True)[..., :3]
-    return colours * finite[..., None]
+    index = (np.clip(values, 0, 1) * COLOURS).astype(int).clip(max=COLOURS - 1)
+    return colour_table(colour_map)[index] * finite[..., None]

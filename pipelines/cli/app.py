@@ -56,6 +56,13 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
+_OF_DATASETS = ("generate", "prepare", "stereo", "inspect")
+_OPTIONAL = {
+    *("OpenEXR", "blosc2", "grpc", "h5py", "matplotlib", "mlflow", "pandas", "psutil", "ray", "requests"),
+    *("scipy", "sqlalchemy"),
+}
+"""Libraries, besides those of `dpt export`, that an installation without extras lacks."""
+
 for command in _COMMANDS:
     app.command(cls=evaluate.SpreadOptions if command is evaluate.evaluate else None)(command)
 
@@ -113,13 +120,17 @@ def show_config(
     config: options.Config = None,
 ) -> None:
     """Print a job's resolved config: every key with its value."""
-    from pipelines.config import ConfigError, Experiment
+    from pipelines.config import ConfigError, Experiment, TrainConfig
     from pipelines.config_files import load_section, to_yaml
 
     if job not in Experiment.model_fields:
         raise ConfigError(f"no job {job!r}; there are: {', '.join(Experiment.model_fields)}")
-    section = type(getattr(Experiment(), job))
-    typer.echo(to_yaml(load_section(job, section, config, overrides or [])), nl=False)
+    settings = load_section(job, type(getattr(Experiment(), job)), config, overrides or [])
+    if isinstance(settings, TrainConfig) and settings.model.start is None:
+        from pipelines.training.start import model_without_weights
+
+        model_without_weights(settings)
+    typer.echo(to_yaml(settings), nl=False)
 
 
 def _format_warning(
@@ -170,9 +181,23 @@ def _line(error: BaseException) -> str | None:
     error = getattr(error, "cause", None) or error  # of a Ray task, without its traceback
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_extra(error, next(iter(sys.argv[1:]), ""))
     if isinstance(error, OSError):
         named = error.filename is not None and error.strerror is not None
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)
     if isinstance(error, Exception) and _is_of_mlflow(error):
         return f"MLflow failed: {next(iter(str(error).splitlines()), type(error).__name__)}"
     return None
+
+
+def _missing_extra(error: ModuleNotFoundError, command: str) -> str | None:
+    """How to install what `command` lacks; None of an `error` that is not a matter of extras."""
+    library = str(error.name).partition(".")[0]
+    if library.startswith("onnx"):
+        extra = "export"
+    elif library in _OPTIONAL:
+        extra = "data" if command in _OF_DATASETS else "train"
+    else:
+        return None
+    return f"this use of dpt {command} needs {library}: pip install 'dpt-on-ray[{extra}]' (or [all])"

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperCommand
 
 from datasets_prep.errors import UserError
 from pipelines.cli import options
-from pipelines.cli.options import require_durable_path
+from pipelines.cli.options import console, require_durable_path
 
 if TYPE_CHECKING:
     import dpt
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pipelines.zero_shot.report import Report
     from pipelines.zero_shot.run import SetResult
 
-console = Console()
 _PICTURED = 4
 """Images in the picture of predictions of a segmentation model."""
 
@@ -102,6 +100,7 @@ def evaluate(
     ] = None,
     allow_missing: options.AllowMissing = False,
     exact: options.Exact = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Evaluate a model: on prepared datasets, or on published evaluation sets beside the paper's figures."""
     if bool(data) == bool(on):
@@ -114,7 +113,7 @@ def evaluate(
         for name, value in {"--raw": raw, "--protocol": protocol, "--out": out}.items():
             if value:
                 raise UserError(f"{name} goes with --on, not with --data")
-        _on_shards(model, overrides or [], config, data, allow_missing, exact)
+        _on_shards(model, overrides or [], config, data, allow_missing, exact, verbose)
         return
     if model is None:
         raise UserError(f"--baseline goes with --data: raw sets have no training split to fit {_MEAN_MAP} on")
@@ -122,7 +121,9 @@ def evaluate(
     if chosen not in PROTOCOLS:
         raise UserError(f"--protocol: there is no {chosen!r}; choose from {', '.join(PROTOCOLS)}")
     folder = require_durable_path(out or "evaluation")
-    PROTOCOLS[chosen](model, overrides or [], config, on or [], raw or [], folder, allow_missing, exact)
+    PROTOCOLS[chosen](
+        model, overrides or [], config, on or [], raw or [], folder, allow_missing, exact, verbose
+    )
 
 
 # ---- prepared shards: relative depth
@@ -135,6 +136,7 @@ def _on_shards(
     data: list[str],
     allow_missing: bool,
     exact: bool,
+    verbose: bool,
 ) -> None:
     """AbsRel and δ on prepared datasets after affine alignment; pixAcc and mIoU where they have labels.
 
@@ -143,7 +145,7 @@ def _on_shards(
     import dpt
     from dpt.weights.folder import read_config
     from pipelines.config import EvaluateConfig
-    from pipelines.config_files import load_section, to_yaml
+    from pipelines.config_files import load_section
     from pipelines.evaluate import evaluate_and_log
     from pipelines.evaluation.mean_map import FITTED_ON
     from pipelines.evaluation.selection import evaluation_datasets
@@ -156,11 +158,11 @@ def _on_shards(
         model = dpt.ModelConfig.from_dict(read_config(folder)) if folder else None
         datasets = evaluation_datasets(model, settings.split, data, typer.echo)
         if reference and model and model.task == "segmentation":
-            _on_labels(load_model(str(folder)), reference, settings, datasets)
+            _on_labels(load_model(str(folder)), reference, settings, datasets, verbose)
             return
         if settings.allow_missing:
             raise UserError("--allow-missing goes with --on, or with datasets that have labels")
-        console.print(to_yaml(settings), end="", highlight=False)
+        options.show_config(settings, verbose)
         results = evaluate_and_log(settings, folder, reference or _MEAN_MAP, datasets)
     console.print(_depth_table(results))
     alone = [name for name, result in results.items() if SKILL not in result]
@@ -194,16 +196,19 @@ def _depth_table(results: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def _on_labels(
-    model: dpt.DPT, reference: str, settings: EvaluateConfig, datasets: Sequence[PreparedDataset]
+    model: dpt.DPT,
+    reference: str,
+    settings: EvaluateConfig,
+    datasets: Sequence[PreparedDataset],
+    verbose: bool,
 ) -> None:
     """pixAcc and mIoU; that all images are there is checked before anything is printed."""
-    from pipelines.config_files import to_yaml
     from pipelines.evaluation import segmentation, tables
     from pipelines.tracking.metric_keys import SEGMENTATION, keyed, with_mean
     from pipelines.tracking.registry import evaluation_run, note_protocol
 
     segmentation.check(settings, model, datasets)
-    console.print(to_yaml(settings), end="", highlight=False)
+    options.show_config(settings, verbose)
     with evaluation_run(reference, "evaluate", settings, datasets, "segmentation") as run:
         counts = segmentation.evaluate_segmentation(settings, model, datasets)
         results = {name: count.result() for name, count in counts.items()}
@@ -236,11 +241,12 @@ def _zero_shot(
     out: str,
     allow_missing: bool,
     exact: bool,
+    verbose: bool,
 ) -> None:
     """A depth model on the sets of Table 1, beside the paper's figures."""
     from datasets_prep.storage.folder import Folder
     from pipelines.config import ZeroShotConfig
-    from pipelines.config_files import load_section, to_yaml
+    from pipelines.config_files import load_section
     from pipelines.tracking.metric_keys import ZERO_SHOT, keyed
     from pipelines.tracking.model_reference import load_model
     from pipelines.tracking.registry import evaluation_run, note_protocol
@@ -255,7 +261,7 @@ def _zero_shot(
     require_depth_model(model)
     found = find_sets(on, raw, settings.lists)
     require_complete(found, allow_missing)
-    console.print(to_yaml(settings), end="", highlight=False)
+    options.show_config(settings, verbose)
     for entry in found:
         counts = f"{len(entry.samples)} of {entry.description.images} images"
         typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datasets_prep.errors import UserError
@@ -14,14 +17,17 @@ from datasets_prep.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+LOG_WIDTH = 1000
+"""Columns of a log or a pipe: more than any table has, so that none is cut."""
+
+console = Console()
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console = Console(width=LOG_WIDTH)
+
+_BUILT_IN = ", ".join(sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")))
+CONFIG_HELP = f"A YAML file, or built in: {_BUILT_IN}."
 Config = Annotated[
-    str | None,
-    typer.Option(
-        "--config",
-        "-c",
-        help="A YAML file, or built in: paper, mix6, nyu, kitti, ade20k, pascal_context, folder, demo.",
-        show_default="the paper's",
-    ),
+    str | None, typer.Option("--config", "-c", help=CONFIG_HELP, show_default="the paper's settings")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -29,6 +35,7 @@ Overrides = Annotated[
         metavar="[KEY=VALUE]...", help="Config overrides, e.g. seed=1. `dpt config JOB` lists the keys."
     ),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the resolved config.")]
 MODEL_HELP = "A registered model (models:/dpt@champion), a model's folder, a checkpoint or hf-hub:OWNER/NAME."
 _MODEL = typer.Option("--model", "-m", help=MODEL_HELP)
 Model = Annotated[str, _MODEL]
@@ -70,21 +77,33 @@ def require_durable_path(path: str) -> str:
     return path
 
 
-def after_config(settings: BaseModel, write: Callable[[str], None] = typer.echo) -> Callable[[str], None]:
-    """A function that writes lines, and `settings` as YAML before the first: an early error stands alone.
+@contextmanager
+def waiting(what: str) -> Iterator[Callable[[], None]]:
+    """Show in a terminal what the command is at, until the block ends or what it yields is called."""
+    status = Console(stderr=True).status(what)
+    status.start()
+    try:
+        yield status.stop
+    finally:
+        status.stop()
 
-    Args:
-        settings: resolved config of the command.
-        write: writes one line, or several.
-    """
+
+def show_config(settings: BaseModel, verbose: bool) -> None:
+    """Print the resolved `settings` of a command as YAML if that is wanted (`verbose`)."""
     from pipelines.config_files import to_yaml
 
-    unsaid = [to_yaml(settings).rstrip()]
+    if verbose:
+        typer.echo(to_yaml(settings), nl=False)
+
+
+def after(*before: Callable[[], None]) -> Callable[[str], None]:
+    """A function that prints lines, and calls all of `before` once, before the first."""
+    calls = list(before)
 
     def show(line: str) -> None:
-        if unsaid:
-            write(unsaid.pop())
-        write(line)
+        while calls:
+            calls.pop(0)()
+        typer.echo(line)
 
     return show
 

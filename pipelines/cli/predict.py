@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,9 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
-            help="Images, videos, folders of them, quoted patterns ('in/**/*.jpg'), or - for stdin."
+            metavar="IMAGES... [KEY=VALUE]...",
+            help="Images, videos, folders of them, quoted patterns ('in/**/*.jpg'), or - for stdin. "
+            "Config overrides, e.g. frames=true; `dpt config predict` lists the keys.",
         ),
     ],
     out: Annotated[
@@ -26,7 +29,7 @@ def predict(
     model: options.OptionalModel = None,
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", help="A YAML file, or a built-in one.", show_default="none"),
+        typer.Option("--config", "-c", help=options.CONFIG_HELP, show_default="none"),
     ] = None,
     side: Annotated[
         int | None, typer.Option(help="Side in pixels of the network's input.", show_default="the model's")
@@ -72,12 +75,7 @@ def predict(
             show_default="upper left and lower right",
         ),
     ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Config override, e.g. frames=true. Repeat for more."
-        ),
-    ] = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Predict images and videos: depth or classes, as .npy, PNG and colours; point clouds; attention maps."""
     from pipelines.config import PredictConfig
@@ -87,21 +85,23 @@ def predict(
     from pipelines.tracking.model_reference import load_predictor
 
     if model is None:
-        from pipelines.tracking.registry import models_to_choose  # needs MLflow
-
-        raise UserError(f"--model: missing; {models_to_choose()}")
+        raise UserError(f"--model: missing; {_models_to_choose()}")
     to_stdout = out == STANDARD_OUTPUT
     forms = write or ("colour" if to_stdout else None)
     given: dict[str, object] = {"side": side, "rule": rule, "device": device, "dtype": dtype}
     given |= {"exact": exact or None, "batch_size": batch_size, "colours": colours, "ply": ply}
     given |= {"write": forms and _items(forms), "attention": attention and _items(attention)}
     given["references"] = reference and [_items(text) for text in reference]
-    settings = load_section("predict", PredictConfig, config, override or [], options=given)
+    overrides = [word for word in images if _is_override(word)]
+    settings = load_section("predict", PredictConfig, config, overrides, options=given)
+    images = [word for word in images if word not in overrides]
+    if not images:
+        raise UserError("no images: give files, folders, quoted patterns, or - for stdin")
     loaded = load_predictor(model)
     if to_stdout:
         sys.stdout.buffer.write(predict_one(settings, loaded, images))
         return
-    show = options.after_config(settings)
+    show = options.after(partial(options.show_config, settings, verbose))
     count, failed = 0, 0
     for outcome in run_prediction(settings, loaded, images, out, say=partial(typer.echo, err=True)):
         count, failed = count + 1, failed + (outcome.problem is not None)
@@ -114,6 +114,20 @@ def predict(
     show(f"{count - failed} of {count} predicted: {loaded.config.meaning}")
     if failed:
         raise typer.Exit(1)
+
+
+def _models_to_choose() -> str:
+    """What there is to give as `--model`; registered models only where MLflow is installed."""
+    try:
+        from pipelines.tracking.registry import models_to_choose
+    except ModuleNotFoundError:
+        return "give a model's folder or file, or hf-hub:OWNER/NAME (hf-hub:Intel/dpt-large)"
+    return models_to_choose()
+
+
+def _is_override(word: str) -> bool:
+    """Whether a `word` among the images is `KEY=VALUE`: it is not if there is a file of that name."""
+    return re.match(r"\w[\w.]*=", word) is not None and not Path(word).exists()
 
 
 def _items(text: str) -> list[str]:

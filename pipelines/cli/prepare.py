@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli import options
-from pipelines.cli.options import require_durable_path, show_progress
+from pipelines.cli.options import console, require_durable_path, show_progress
 
 if TYPE_CHECKING:
     from datasets_prep.inspect.verify import Inspection
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from datasets_prep.plan.shards import IngestPlan
     from datasets_prep.storage.listing_cache import CachedListing
 
-console = Console()
 _SHOWN_REASONS = 5
 
 
@@ -35,10 +33,11 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 0,
 ) -> None:
     """Render synthetic scenes in a dataset's published layout, to try dpt without the real data."""
-    from datasets_prep.synthetic import write_dataset
+    from datasets_prep.synthetic import writing_dataset
 
-    write_dataset(dataset, Path(out), scenes, seed=seed)
-    console.print(f"{scenes} scenes in the layout of {dataset}: {out}")
+    writing = writing_dataset(dataset, Path(out), scenes, seed=seed)
+    show_progress(dataset, ((done, scenes, "scenes") for done in writing))
+    typer.echo(f"{scenes} scenes in the layout of {dataset}: {out}")
 
 
 def datasets() -> None:
@@ -67,42 +66,48 @@ def prepare(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="List the root again; ignore the cache.")
     ] = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Turn a raw dataset into shards of image, inverse depth and validity."""
-    from datasets_prep.ingest.run import ingest, is_finished
-    from datasets_prep.inspect.units import unit_hint
-    from datasets_prep.manifest import open_dataset
-    from datasets_prep.plan.shards import dataset_root, open_source, plan_ingest
     from datasets_prep.settings import IngestSettings
-    from datasets_prep.storage.folder import Folder
-    from datasets_prep.storage.listing_cache import cache_listing, cached_listing
-    from pipelines.cluster.session import connect
-    from pipelines.config_files import load_section, to_yaml
+    from pipelines.config_files import load_section
 
     raw, out = require_durable_path(raw), require_durable_path(out)
     settings = load_section("prepare", IngestSettings, config, overrides or [])
-    root = dataset_root(dataset, raw)
-    name = open_source(dataset, root.uri, settings).name
-    listing = cached_listing(root, Folder(out) / name, refresh)
-    plan = plan_ingest(dataset, root.uri, settings, listing.files)
-    console.print(to_yaml(settings), end="", highlight=False)
+    with options.waiting(f"{dataset}: listing {raw}"):
+        from datasets_prep.ingest.run import ingest, is_finished
+        from datasets_prep.inspect.units import unit_hint
+        from datasets_prep.manifest import open_dataset
+        from datasets_prep.plan.shards import dataset_root, open_source, plan_ingest
+        from datasets_prep.storage.folder import Folder
+        from datasets_prep.storage.listing_cache import cache_listing, cached_listing
+        from pipelines.cluster.session import connect
+
+        root = dataset_root(dataset, raw)
+        name = open_source(dataset, root.uri, settings).name
+        listing = cached_listing(root, Folder(out) / name, refresh)
+        plan = plan_ingest(dataset, root.uri, settings, listing.files)
+    options.show_config(settings, verbose)
     _show_plan(plan, listing)
     if dry_run:
         _show_forecast(plan, out)
         return
     if listing.listed_at is None:
         cache_listing(listing.files, root, Folder(out) / name)
-    if not is_finished(plan, out):
-        connect()
 
     def progress() -> Iterator[tuple[int, int | None, str]]:
+        connect()
         start = time.perf_counter()
         yield 0, plan.samples, f"samples, 0.0 images/s, {len(plan.rejected)} quarantined"
         for state in ingest(plan, out):
             rate = state.done / (time.perf_counter() - start)
             yield state.done, plan.samples, f"samples, {rate:.1f} images/s, {state.rejected} quarantined"
 
-    show_progress(plan.source, progress())
+    if is_finished(plan, out):
+        list(ingest(plan, out))  # the manifest may need the mark of the newest version again
+        typer.echo(f"{plan.source}: prepared already, nothing to do")
+    else:
+        show_progress(plan.source, progress())
     done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
     samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
@@ -222,17 +227,18 @@ def stereo(
         str | None,
         typer.Option(help="Folder of sky masks, FRAME.png, nonzero in the sky.", show_default="none"),
     ] = None,
+    verbose: options.Verbose = False,
 ) -> None:
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
     from datasets_prep.settings import StereoSettings
     from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
     from pipelines.cluster.session import connect
-    from pipelines.config_files import load_section, to_yaml
+    from pipelines.config_files import load_section
 
     out = require_durable_path(out)
     settings = load_section("stereo", StereoSettings, config, overrides or [])
     plan = plan_stereo(dataset, videos, settings, lists, sky)
-    console.print(to_yaml(plan.settings), end="", highlight=False)
+    options.show_config(plan.settings, verbose)
     connect()
     states = ((s.done, s.total, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
     show_progress(dataset, states)

@@ -6,10 +6,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-console = Console()
+from pipelines.cli.options import console
 
 Registered = Annotated[str, typer.Argument(help="Name of the registered model.")]
 Alias = Annotated[str, typer.Option(help="Alias to move.")]

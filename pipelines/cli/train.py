@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from pipelines.cli import options
-from pipelines.cli.options import after_config, require_durable_path
+from pipelines.cli.options import console, require_durable_path
 
 if TYPE_CHECKING:
     from pipelines.train import TrainResult
-
-console = Console()
 
 
 def train(
@@ -30,17 +28,20 @@ def train(
     storage: options.Storage = "runs",
     resume: options.Resume = False,
     allow_changes: options.AllowChanges = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Train a model on prepared datasets and log it to MLflow."""
     from pipelines.config import TrainConfig
     from pipelines.config_files import TASK_CONFIGS, load_section
-    from pipelines.train import train as run_training
 
     storage = require_durable_path(storage)
     config = config or TASK_CONFIGS.get(task or "")
     settings = load_section("train", TrainConfig, config, overrides or [], options={"task": task})
-    show = after_config(settings)
-    result = run_training(settings, data, name, storage, resume, allow_changes, show)
+    with options.waiting(f"run {name}: loading PyTorch and Ray") as stop:
+        from pipelines.train import train as run_training
+
+        show = options.after(stop, partial(options.show_config, settings, verbose))
+        result = run_training(settings, data, name, storage, resume, allow_changes, show)
     _print_result(result, name, "dpt" if settings.task == "depth" else f"dpt-{name}")
 
 
@@ -62,29 +63,32 @@ def finetune(
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option("--config", "-c", help="A YAML file over the dataset's own: `dpt config train -c nyu`."),
+        typer.Option("--config", "-c", help=f"Over the target's own: {options.CONFIG_HELP}"),
     ] = None,
     storage: options.Storage = "runs",
     out: Annotated[str, typer.Option(help="Folder of shards of a raw dataset; a path or s3://…")] = "shards",
     resume: options.Resume = False,
     allow_changes: options.AllowChanges = False,
     allow_missing: options.AllowMissing = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Fine-tune a relative depth model to depth in metres; evaluate it as in the paper's Tables 2 and 3."""
     from datasets_prep.settings import IngestSettings
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section
-    from pipelines.evaluation.tables import metric_table
-    from pipelines.finetune import finetune as run_finetuning
-    from pipelines.finetune import preset_of, training_data
 
-    storage, out, preset = require_durable_path(storage), require_durable_path(out), preset_of(target)
-    given = {"model.start": model}
-    settings = load_section("train", TrainConfig, config, overrides or [], preset, given)
-    show = after_config(settings)
-    prepare = load_section("prepare", IngestSettings, config, [], preset)
-    dataset = training_data(target, data or [], out, prepare, show)
-    done = run_finetuning(settings, dataset, name, storage, resume, allow_changes, allow_missing, show)
+    storage, out = require_durable_path(storage), require_durable_path(out)
+    with options.waiting(f"run {name}: loading PyTorch and Ray") as stop:
+        from pipelines.evaluation.tables import metric_table
+        from pipelines.finetune import finetune as run_finetuning
+        from pipelines.finetune import preset_of, training_data
+
+        preset = preset_of(target)
+        settings = load_section("train", TrainConfig, config, overrides or [], preset, {"model.start": model})
+        show = options.after(stop, partial(options.show_config, settings, verbose))
+        prepare = load_section("prepare", IngestSettings, config, [], preset)
+        dataset = training_data(target, data or [], out, prepare, show)
+        done = run_finetuning(settings, dataset, name, storage, resume, allow_changes, allow_missing, show)
     if done.split:
         console.print(metric_table(done.dataset, done.split, done.metrics))
     _print_result(done.training, name, f"dpt-{name}")

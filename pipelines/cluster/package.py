@@ -15,6 +15,7 @@ MOST_BYTES = 8 * 2**20
 """Of a package, which every node downloads: more must be data; the code is a tenth of it."""
 
 _PACKAGES = ("datasets_prep", "dpt", "pipelines", "tune")
+_SCRIPT = "dpt_on_ray.py"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
@@ -45,7 +46,7 @@ def write_package(
         BadPackage: if a pattern matches nothing inside `tree`, or the package is too large.
     """
     packages = (name for package in _PACKAGES for name in _inside(tree, package))
-    files = {*(packages if tracked is None else tracked)}
+    files = {*((*packages, _SCRIPT) if tracked is None else tracked)}
     for pattern in include:
         files |= _included(tree, pattern)
     found = sorted(name for name in files if (tree / name).is_file())

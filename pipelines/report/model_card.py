@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import dpt
 from dpt.weights.hugging_face import ignored_by_transformers
 from dpt.zoo import MODELS
 from pipelines.evaluation.paper_tables import TABLES
-from pipelines.report.model_page import beside_the_paper
-from pipelines.tracking.registry import Measurement
+
+if TYPE_CHECKING:
+    from pipelines.tracking.registry import Measurement
 
 
 def model_card(config: dpt.ModelConfig, source: str, measurements: Sequence[Measurement]) -> str:
@@ -44,6 +46,8 @@ def model_card(config: dpt.ModelConfig, source: str, measurements: Sequence[Meas
     lines += [*(f"* {difference}" for difference in ignored_by_transformers(config)), ""]
     lines += ["## Licence", "", f"Published weights of this backbone: {known}.", ""]
     if measurements:
+        from pipelines.report.model_page import beside_the_paper  # needs Matplotlib and MLflow
+
         data = ", ".join(f"{name} ({digest[:8]})" for name, digest in measurements[-1].data.items())
         lines += ["## Data", "", f"Trained on {data or 'unknown data'} (digests of the manifests).", ""]
         figures = ChainMap(*(found.paper_figures() for found in measurements))

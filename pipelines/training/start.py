@@ -10,21 +10,32 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
 import dpt
-from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from dpt.compilation import compile_regions
 from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.config import ConfigError, ModelSection, TrainConfig
-from pipelines.tasks.registry import task_of
 from pipelines.tracking.model_reference import load_checkpoint, load_model
 
+if TYPE_CHECKING:
+    from datasets_prep.manifest import PreparedDataset
+
 START_FOLDER = "start"
+
+
+def model_without_weights(config: TrainConfig) -> dpt.DPT:
+    """A new model of a `config` that takes no memory, to check what `build_model` checks.
+
+    Raises:
+        ConfigError: see `build_model`.
+    """
+    with torch.device("meta"):
+        return build_model(config.model.model_copy(update={"pretrained": False}), config.crop_size)
 
 
 def build_model(section: ModelSection, crop: tuple[int, int]) -> dpt.DPT:
@@ -93,6 +104,8 @@ def save_initial_model(
     Returns:
         the saved model's folder; None where each training process builds the model by itself.
     """
+    from pipelines.tasks.registry import task_of  # needs Ray; `dpt config` needs only the functions above
+
     folder = run / START_FOLDER
     if not folder.exists(CONFIG):
         task = task_of(config)

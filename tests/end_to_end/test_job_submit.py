@@ -210,6 +210,10 @@ def test_what_the_cluster_cannot_reach_is_one_line(cluster, tmp_path):
     assert job.returncode == 1
     assert said.startswith(f"dpt: from the cluster: {tmp_path}/absent: no such folder; {nowhere}: Connect")
     assert len(said.splitlines()) == 1
+    listing = [*RAY, "job", "list", "--address", cluster.address]
+    listed = subprocess.run(listing, env=cluster.environment, capture_output=True, text=True, check=True)
+    assert "pipelines.cluster.probe" not in listed.stdout
+    assert "Entrypoint not found" not in listed.stdout, "the check leaves no job behind"
 
 
 def check_ran_from_upload(cluster: Cluster) -> None:

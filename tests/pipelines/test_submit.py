@@ -138,6 +138,29 @@ def test_a_lost_connection_says_how_to_go_on():
         following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
 
 
+@pytest.mark.parametrize("noticed", [1, 3])  # before the first deletion, or between the two
+def test_the_check_leaves_no_job_behind(noticed, monkeypatch):
+    """Ray lists a job as failed that is gone when, at some second, it looks after it for the last time."""
+    listed, now = {"check"}, [0.0]
+
+    class Client:
+        def delete_job(self, job: str) -> None:
+            if job not in listed:
+                raise RuntimeError("404")
+            listed.remove(job)
+
+    def sleep(seconds: float) -> None:
+        if now[0] < noticed <= now[0] + seconds:
+            listed.add("check")
+        now[0] += seconds
+
+    monkeypatch.setattr(submit.time, "sleep", sleep)
+    cluster = object.__new__(Cluster)
+    cluster.client = Client()
+    cluster._forget("check")
+    assert listed == set()
+
+
 class Recorded(Cluster):
     """A cluster that remembers what was started, and whose user presses Ctrl-C."""
 

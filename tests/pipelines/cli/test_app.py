@@ -1,14 +1,19 @@
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from datasets_prep.storage.folder import Folder
 from dpt import create_model, save_model
+from pipelines.cli import options
+from pipelines.config_files import CONFIG_FOLDER
 from tests.support.commands import dpt, said
 from tune import cli
 
@@ -46,6 +51,35 @@ def test_config_prints_every_resolved_key():
     assert "decoder_lr: 0.0001\n" in printed
 
 
+def test_the_help_of_config_lists_all_that_are_built_in():
+    built_in = {path.stem for path in CONFIG_FOLDER.glob("*.yaml")}
+    for command in ("train", "prepare", "evaluate", "predict", "finetune", "tune", "demo", "config"):
+        assert built_in <= set(re.findall(r"\w+", said(command, "--help").partition("--config")[2])), command
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_command_that_loads_says_so_in_a_terminal_only(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(options, "Console", partial(Console, force_terminal=terminal))
+    with options.waiting("loading PyTorch") as stop:
+        shown = options.after(stop)
+        shown("one")
+        shown("two")
+    printed = capsys.readouterr()
+    assert printed.out == "one\ntwo\n"
+    assert ("loading PyTorch" in printed.err) == terminal
+    assert terminal or printed.err == ""
+
+
+def test_no_table_is_cut_in_a_log():
+    code = (
+        "from pipelines.cli.options import console; from rich.table import Table\n"
+        "table = Table(*'abcdef'); table.add_row(*['0.123456789012345678901234'] * 6); console.print(table)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert any(line.count("0.123456789012345678901234") == 6 for line in done.stdout.splitlines())
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
@@ -55,6 +89,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
+    (["config", "train", "model.name=dpt_hybird"], "dpt: model: model: there is no 'dpt_hybird'; choose"),
+    (["models"], "dpt: nothing is tracked in "),
+    (["predict", "a.jpg", "framse=true", "--model", "{model}", "--out", "x"], "dpt: predict.framse: unkn"),
+    (["predict", "frames=true", "--model", "{model}", "--out", "x"], "dpt: no images: give files"),
     (["prepare", "redweb", "--raw", "nowhere", "--out", "x"], "dpt: no such folder: nowhere"),
     (["generate", "redwebb", "--out", "x"], "dpt: unknown dataset 'redwebb'; there are: ade20k, "),
     (["prepare", "redwep", "--raw", ".", "--out", "x"], "dpt: unknown dataset 'redwep'; there are: "),

@@ -33,6 +33,21 @@ def test_a_dry_run_knows_a_finished_dataset(raw_folder, shards_folder):
     assert "finished already: nothing would be done" in prepare(raw_folder, shards_folder, "--dry-run")
 
 
+def test_a_finished_dataset_needs_nothing_and_no_cluster(raw_folder, shards_folder, monkeypatch):
+    monkeypatch.delattr(ray, "init")
+    printed = prepare(raw_folder, shards_folder)
+    assert "redweb: prepared already, nothing to do\n" in printed
+    assert "samples_per_shard" not in printed
+    assert "samples_per_shard: 4\n" in prepare(raw_folder, shards_folder, "-v")
+
+
+def test_generate_shows_how_far_it_is(tmp_path, monkeypatch):
+    states: list[tuple[int, int | None, str]] = []
+    monkeypatch.setattr(cli_prepare, "show_progress", lambda _, found: states.extend(found))
+    said("generate", "diw", "--out", tmp_path, "--scenes", 2)
+    assert [(done, total) for done, total, _ in states] == [(0, 2), (1, 2), (2, 2)]
+
+
 def test_a_kept_listing_is_named_with_its_age(raw_folder, tmp_path):
     raw = Folder(raw_folder / "redweb")
     cache_listing(raw.files(), raw, Folder(tmp_path / "redweb"))
