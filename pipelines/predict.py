@@ -274,6 +274,7 @@ def _tasks(
 
     for item, prediction in Batched(predictor.launch, size, settings.batch_size).of(loaded):
         if isinstance(item, _Loaded):
+            assert prediction is not None
             yield partial(_write_image, predictor, folder, item, prediction)
         else:
             yield item if isinstance(item, Outcome) else _predict_video(predictor, item, folder)

@@ -155,9 +155,9 @@ def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[
 
 
 def map_shards(shards: list[ShardPlan], task: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """The results of a `task`, a function or a class of actors, of `reported` for each shard, on Ray Data.
+    """The results of a `task` of `reported`, a function or a class of actors, for each of `shards`.
 
-    Each row carries a shard's samples, so that no worker holds the whole plan. The `options` are of
+    Each Ray Data row carries a shard's samples, so that no worker holds the whole plan. `options` are of
     `ray.data.Dataset.map`. Raises UserError for a mistake.
     """
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
