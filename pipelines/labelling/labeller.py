@@ -136,13 +136,16 @@ class Labeller:
             return _Rejected(sample, f"image is {error}")
         except BadSample as error:
             return _Rejected(sample, str(error))
-        return _Loaded(sample, content, image, [self._prepared(image, view) for view in self._views])
+        prepared: list[Tensor] = []
+        for view in self._views:
+            # Resizing commutes with mirroring, and costs more of a large photo than all else.
+            prepared.append(prepared[0].flip(-1) if view.mirrored else self._prepared(image, view.scale))
+        return _Loaded(sample, content, image, prepared)
 
-    def _prepared(self, image: NDArray[np.uint8], view: _View) -> Tensor:
-        seen = image[:, ::-1] if view.mirrored else image
+    def _prepared(self, image: NDArray[np.uint8], scale: float) -> Tensor:
         divisor = self.model.size_divisor
-        sides = (max(1, round(side * view.scale / divisor)) * divisor for side in self._input_size(image))
-        return normalised(resize_image(seen, *sides), self.model.config)
+        height, width = (max(1, round(side * scale / divisor)) * divisor for side in self._input_size(image))
+        return normalised(resize_image(image, height, width), self.model.config)
 
     def _input_size(self, image: NDArray[np.uint8]) -> tuple[int, int]:
         return input_size(self.model, image, self.settings.network_side, self.settings.network_rule)
