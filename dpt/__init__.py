@@ -1,6 +1,6 @@
 """Vision transformers for dense prediction: models, weights, losses and metrics in PyTorch."""
 
-from dpt.late_compiler import import_timm
+from dpt.layers.late_compiler import import_timm
 
 import_timm()
 

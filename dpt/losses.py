@@ -6,8 +6,9 @@ Losses compute in float32 (or float64, if given) whatever the autocast state: sq
 overflow in half precision.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,17 +40,65 @@ class ScaleShiftInvariantLoss(nn.Module):
         self.gradient_weight = gradient_weight
         self.gradient_scales = gradient_scales
 
-    def forward(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """(B, H, W) `prediction` and `target` in inverse depth and bool mask `valid` -> (B,) losses."""
+    def forward(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        trim: Tensor | None = None,
+        gradient_weight: Tensor | float | None = None,
+    ) -> Tensor:
+        """(B, H, W) `prediction` and `target` in inverse depth and bool mask `valid` -> (B,) losses.
+
+        `trim`, (B,) float64, and `gradient_weight`, (B,) or one for all, take the place of the loss's own.
+        """
+        weight = self.gradient_weight if gradient_weight is None else gradient_weight
         with torch.autocast(prediction.device.type, enabled=False):
             prediction, _ = _normalised(_full_precision(prediction), valid)
             target, deviation = _normalised(_full_precision(target), valid)
             residual = masked(prediction - target, valid & (deviation > 0)[:, None, None])
-            loss = _trimmed(residual, valid, self.trim)
-            if self.gradient_weight:
-                matching = gradient_matching(residual, valid, self.gradient_scales)
-                loss = loss + self.gradient_weight * matching
+            loss = _trimmed(residual, valid, self.trim if trim is None else trim)
+            if isinstance(weight, Tensor) or weight:
+                loss = loss + weight * gradient_matching(residual, valid, self.gradient_scales)
             return loss
+
+
+def of_both_parts(
+    criterion: Callable[..., Tensor],
+    box: Tensor,
+    prediction: Tensor,
+    target: Tensor,
+    valid: Tensor,
+    *of_image: Tensor | float,
+) -> Tensor:
+    """Losses of images that have a rectangle of another image (CutMix): of both parts, each by itself.
+
+    ΣM/HW · loss over M + Σ(1 − M)/HW · loss over 1 − M (Depth Anything, section 3.2), M being the rectangle.
+    Each part is brought to median 0 and deviation 1 on its own: two images' labels differ in scale and shift.
+
+    Args:
+        criterion: as `ScaleShiftInvariantLoss.forward`.
+        box: (B, 4) int64 on the CPU, top, left, bottom and right of the rectangles, zeros without one.
+        prediction: (B, H, W).
+        target: (B, H, W).
+        valid: (B, H, W) bool.
+        of_image: further arguments of the criterion, (B,) each, or one number for all.
+
+    Returns:
+        (B,) losses; of an image without a rectangle that of the criterion.
+    """
+    count, height, width = prediction.shape
+    mixed = torch.from_numpy(np.flatnonzero(box.numpy().any(1)))
+    images = torch.cat([torch.arange(count), mixed]).to(prediction.device, non_blocking=True)
+    limits = box.to(prediction.device, non_blocking=True)[images]
+    top, left, bottom, right = limits[:, :, None, None].unbind(1)
+    rows, columns = (torch.arange(side, device=prediction.device) for side in (height, width))
+    inside = ((top <= rows[:, None]) & (rows[:, None] < bottom)) & ((left <= columns) & (columns < right))
+    part = torch.cat([~inside[:count], inside[count:]])
+    own = [values[images] if isinstance(values, Tensor) else values for values in of_image]
+    losses = criterion(prediction[images], target[images], valid[images] & part, *own)
+    shares = part.to(losses.dtype).mean(dim=(1, 2))
+    return losses.new_zeros(count).index_add(0, images, shares * losses)
 
 
 class SILogLoss(nn.Module):
@@ -146,7 +195,7 @@ def _normalised(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return values / deviation.clamp(min=DEVIATION_FLOOR)[:, None, None], deviation
 
 
-def _trimmed(residual: Tensor, valid: Tensor, trim: float) -> Tensor:
+def _trimmed(residual: Tensor, valid: Tensor, trim: Tensor | float) -> Tensor:
     """Half the sum of each image's smallest residuals, divided by its number of valid pixels: (B,)."""
     kept = (valid.sum(dim=(1, 2)).double() * (1 - trim)).floor().long()
     return _sum_of_smallest(residual.flatten(1).abs(), valid.flatten(1), kept) / (2 * _count(valid))

@@ -26,10 +26,13 @@ class DPT(nn.Module):
     Attributes:
         mean: mean of RGB in [0, 1], for normalisation.
         std: standard deviation of RGB in [0, 1], for normalisation.
+        returns_features: whether a depth model in training mode returns its backbone's last features too.
 
     Raises:
         ValueError: naming the setting, if backbone, taps and readout do not fit together.
     """
+
+    returns_features = False
 
     def __init__(self, config: ModelConfig, pretrained: bool = False):
         super().__init__()
@@ -86,7 +89,8 @@ class DPT(nn.Module):
 
         Returns:
             Depth models: (B, H, W) float32, non-negative inverse depth (large is near) up to scale and
-            shift; metric inverse depth (1/m) or depth (m) if the config says so. Segmentation models: logits
+            shift; metric inverse depth (1/m) or depth (m) if the config says so; with `returns_features` in
+            training mode also the features (B, C, h, w) of the last tap. Segmentation models: logits
             (B, classes, H, W) and, in training mode, those of the auxiliary head if there is one.
 
         Raises:
@@ -96,10 +100,12 @@ class DPT(nn.Module):
         if size[0] % self.backbone.patch_size or size[1] % self.backbone.patch_size:
             height, width = size
             raise ValueError(f"images of {height} by {width} are not multiples of {self.size_divisor} pixels")
-        features, penultimate = self.fusion(self.reassemble(self.backbone(images)))
+        taps = self.backbone(images)
+        features, penultimate = self.fusion(self.reassemble(taps))
         output = self.head(features, size)
         if self.config.task == "depth":
-            return self._metric(output)
+            depth = self._metric(output)
+            return (depth, taps[-1].features) if self.training and self.returns_features else depth
         if self.training and self.auxiliary is not None:
             return output, self.auxiliary(penultimate, size)
         return output

@@ -35,6 +35,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 """Share of the old value in a moving average."""
 
+Trim = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""Share of an image's residuals."""
+
 Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 """Factor of a loss."""
 
@@ -103,11 +106,56 @@ class LossSection(Section):
         trim: share of an image's largest residuals that are ignored.
         gradient_weight: weight α of multi-scale gradient matching.
         gradient_scales: number of scales of gradient matching.
+        trims, gradient_weights: dataset → its own `trim` and `gradient_weight`. Depth Anything V2 ignores 0.1
+            of the residuals of pseudo-labels, and matches gradients on synthetic images only.
     """
 
-    trim: float = Field(0.2, ge=0.0, lt=1.0)
+    trim: Trim = 0.2
     gradient_weight: Weight = 0.5
     gradient_scales: Scales = 4
+    trims: dict[str, Trim] = Field(default_factory=dict)
+    gradient_weights: dict[str, Weight] = Field(default_factory=dict)
+
+
+class PerturbSection(Section):
+    """Strong perturbations of a student's images (Depth Anything, section 3.2).
+
+    Attributes:
+        datasets: those whose images are perturbed, the pseudo-labelled ones; empty for none.
+        jitter: probability of colour jitter.
+        brightness, contrast, saturation: ranges of its factors.
+        hue: largest rotation of hue, in turns.
+        blur: probability of Gaussian blur.
+        sigma: range of its standard deviation in pixels.
+        cutmix: probability of CutMix.
+    """
+
+    datasets: tuple[str, ...] = ()
+    jitter: Share = 0.8
+    brightness: Range = (0.5, 1.5)
+    contrast: Range = (0.5, 1.5)
+    saturation: Range = (0.5, 1.5)
+    hue: float = Field(0.25, ge=0.0, le=0.5)
+    blur: Share = 0.5
+    sigma: Range = (0.1, 2.0)
+    cutmix: Share = 0.5
+
+
+class FeatureAlignmentSection(Section):
+    """Alignment of features with those of a frozen encoder (Depth Anything, section 3.3).
+
+    Attributes:
+        datasets: those whose images are aligned, in the paper the pseudo-labelled ones; empty for none.
+        encoder: a timm model with its weight tag, which is downloaded. It must have as many channels as the
+            model's own encoder.
+        weight: of the loss.
+        margin: α, the cosine above which a pixel's features are alike enough.
+    """
+
+    datasets: tuple[str, ...] = ()
+    encoder: str = "vit_large_patch14_dinov2.lvd142m"
+    weight: Weight = 1.0
+    margin: Share = 0.85
 
 
 class MetricDepthSection(Section):
@@ -280,6 +328,7 @@ class TrainConfig(MixSection):
         task: `depth` up to scale and shift, `metric_depth` in metres, or `segmentation`.
         model, optimizer: see their sections.
         loss, metric_depth, segmentation: settings of the tasks `depth`, `metric_depth` and `segmentation`.
+        perturb, feature_alignment: of some datasets, for task=depth; see their sections.
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
         crop: side of the random square crops in pixels, or [height, width].
@@ -319,6 +368,8 @@ class TrainConfig(MixSection):
     task: TaskName = "depth"
     model: ModelSection = ModelSection()
     loss: LossSection = LossSection()
+    perturb: PerturbSection = PerturbSection()
+    feature_alignment: FeatureAlignmentSection = FeatureAlignmentSection()
     metric_depth: MetricDepthSection = MetricDepthSection()
     optimizer: OptimizerSection = OptimizerSection()
     segmentation: SegmentationSection = SegmentationSection()
@@ -366,6 +417,16 @@ class TrainConfig(MixSection):
         """Height and width of the crops."""
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
+    @property
+    def of_datasets(self) -> dict[str, tuple[str, ...]]:
+        """Key → datasets that it names, of the settings that hold for single datasets."""
+        return {
+            "loss.trims": tuple(self.loss.trims),
+            "loss.gradient_weights": tuple(self.loss.gradient_weights),
+            "perturb.datasets": self.perturb.datasets,
+            "feature_alignment.datasets": self.feature_alignment.datasets,
+        }
+
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         if not 1 <= self.fewest_workers <= self.most_workers <= self.batch_size:
@@ -379,6 +440,9 @@ class TrainConfig(MixSection):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
         if sum(stage.steps for stage in self.stages) >= self.steps:
             raise ValueError(f"stages: they take all {self.steps} steps and leave none for the full mix")
+        for key, names in self.of_datasets.items():
+            if names and self.task != "depth":
+                raise ValueError(f"{key}: is for task=depth only, not task={self.task}")
         return self
 
 

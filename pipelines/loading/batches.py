@@ -49,6 +49,8 @@ class Batch:
             float16; float32 if the ground truth is kept at its native resolution, for evaluation.
         scale: (B,) float64, inverse depth times `scale` is in 1/m; NaN if the dataset is not metric.
         dataset: (B,) int64, index into the run's datasets, sorted by name.
+        box: (B, 4) int64, top, left, bottom and right of the rectangle that is from another sample, see
+            `pipelines.loading.perturbation`; zeros without one. On the CPU, as scale and dataset.
         sample_ids: B names.
     """
 
@@ -56,7 +58,21 @@ class Batch:
     target: torch.Tensor
     scale: torch.Tensor
     dataset: torch.Tensor
+    box: torch.Tensor
     sample_ids: list[str]
+
+    def at(self, chosen: torch.Tensor) -> Batch:
+        """The samples with the indices `chosen`, (n,) int64 on the CPU."""
+        there = chosen.to(self.images.device, non_blocking=True)
+        names = [self.sample_ids[index] for index in chosen.tolist()]
+        scale, dataset, box = (values[chosen] for values in (self.scale, self.dataset, self.box))
+        return Batch(self.images[there], self.target[there], scale, dataset, box, names)
+
+    def blank(self) -> Batch:
+        """One sample of zeros, of the same size and kind."""
+        sides = (self.images, self.target, self.scale, self.dataset, self.box)
+        images, target, scale, dataset, box = (side.new_zeros(1, *side.shape[1:]) for side in sides)
+        return Batch(images, target, scale, dataset, box, [""])
 
 
 def training_batches(
@@ -98,8 +114,9 @@ def batches_of(block: Block, size: int, crops: Crops) -> Iterator[Batch]:
     images = pixels[split:end].view(count, *crops.size, 3)
     for start in range(0, count, size):
         part = slice(start, start + size)
-        scale, dataset = (torch.from_numpy(values[part]) for values in (block.scale, block.dataset))
-        yield Batch(images[part], targets[part], scale, dataset, block.sample_ids[part])
+        of_samples = (block.scale, block.dataset, block.box)
+        scale, dataset, box = (torch.from_numpy(values[part]) for values in of_samples)
+        yield Batch(images[part], targets[part], scale, dataset, box, block.sample_ids[part])
 
 
 def evaluation_batches(
@@ -131,5 +148,6 @@ def evaluation_batches(
         images, targets = (torch.from_numpy(np.stack(part)) for part in zip(*map(decode, same), strict=True))
         scales = [np.nan if row["scale"] is None else row["scale"] for row in same]
         scale, dataset_index = torch.tensor(scales, dtype=torch.float64), torch.full((len(same),), index)
-        yield Batch(images, targets, scale, dataset_index, [row["sample_id"] for row in same])
+        box = torch.zeros(len(same), 4, dtype=torch.int64)
+        yield Batch(images, targets, scale, dataset_index, box, [row["sample_id"] for row in same])
     reader.close()

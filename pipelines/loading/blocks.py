@@ -17,15 +17,18 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets_prep.manifest import open_datasets
 from pipelines.loading.crops import Crops
+from pipelines.loading.perturbation import Perturbation
+from pipelines.loading.rows import Row
 from pipelines.loading.shard_reader import ShardReader
-from pipelines.sampling.plan import SamplePlan, Stage
-from pipelines.sampling.streams import augmentation_draws
+from pipelines.sampling.plan import Draws, SamplePlan, Stage
+from pipelines.sampling.streams import augmentation_draws, second_seed
 
 Memory = NDArray[np.uint8]
 
@@ -47,6 +50,7 @@ class LoaderSettings:
         start: the first step to produce.
         rank: of this process, from 0.
         world_size: number of ranks; their slices of a global batch differ by at most one sample.
+        perturb: of the samples of some datasets; None for none.
         block_samples: approximate number of samples in a block. With more of them fewer row groups are read
             twice, for two blocks; with fewer the first block comes sooner.
     """
@@ -60,6 +64,7 @@ class LoaderSettings:
     start: int
     rank: int
     world_size: int
+    perturb: Perturbation | None = None
     block_samples: int = 128
 
     @property
@@ -87,12 +92,14 @@ class Block:
         memory: uint8: the targets of all samples, then all their images, then the mark that it is in use.
         scale: (n,) float64, see `pipelines.loading.batches.Batch`.
         dataset: (n,) int64, index of each sample's dataset.
+        box: (n, 4) int64, see `pipelines.loading.batches.Batch`.
         sample_ids: n names.
     """
 
     memory: Memory
     scale: NDArray[np.float64]
     dataset: NDArray[np.int64]
+    box: NDArray[np.int64]
     sample_ids: list[str]
 
 
@@ -126,14 +133,26 @@ class BlockMaker:
         targets = memory[:split].view(s.crops.target_dtype).reshape(-1, *s.crops.size)
         images = memory[split:end].reshape(-1, *s.crops.size, 3)
         scale, sample_ids = np.full(len(positions), np.nan), [""] * len(positions)
+        box = np.zeros((len(positions), 4), np.int64)
+        if s.perturb:
+            strong = augmentation_draws(second_seed(s.seed), positions, s.perturb.draws(s.crops))
         # A row group's rows one after the other, while the processor's cache has them.
         for i in np.lexsort((draws.row_group, draws.dataset)):
             row = self._reader.row(draws.dataset[i], draws.row_group[i], draws.row[i])
             s.crops(row, random[i], images[i], targets[i])
+            if s.perturb and draws.dataset[i] in s.perturb.datasets:
+                partner = partial(self._neighbour, draws, i)
+                box[i] = s.perturb(images[i], targets[i], strong[i], s.crops, partner)
             sample_ids[i] = row["sample_id"]
             if row["scale"] is not None:
                 scale[i] = row["scale"]
-        return Block(memory, scale, draws.dataset, sample_ids)
+        return Block(memory, scale, draws.dataset, box, sample_ids)
+
+    def _neighbour(self, draws: Draws, i: int, draw: float) -> Row:
+        """Another row of the row group of sample `i`, uniform for `draw`; the same if it is the only one."""
+        dataset, group, row = draws.dataset[i], draws.row_group[i], draws.row[i]
+        rows = self._reader.row_groups[dataset][group]
+        return self._reader.row(dataset, group, (row + 1 + int(draw * (rows - 1))) % rows)
 
 
 class BlockMemory:

@@ -114,14 +114,16 @@ def _table(block: Block, crops: Crops) -> pa.Table:
     _, size = blocks.block_bytes(len(block.sample_ids), crops)
     offsets = pa.py_buffer(np.asarray([0, size], np.int64))
     pixels = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block.memory[:size])])
-    columns = {"scale": pa.array([block.scale]), "dataset": pa.array([block.dataset])}
+    of_samples = {"scale": block.scale, "dataset": block.dataset, "box": block.box.ravel()}
+    columns = {name: pa.array([values]) for name, values in of_samples.items()}
     return pa.table({"pixels": pixels, **columns, "sample_ids": [block.sample_ids]})
 
 
 def _blocks(table: pa.Table) -> Iterator[Block]:
     for batch in table.to_batches():
-        scale, dataset, sample_ids = (batch[name] for name in ("scale", "dataset", "sample_ids"))
+        of_samples, sample_ids = [batch[name] for name in ("scale", "dataset", "box")], batch["sample_ids"]
         for row, pixels in enumerate(binary_views(batch["pixels"])):
             assert pixels is not None  # every block has pixels
-            scales, datasets = (np.array(column[row].values) for column in (scale, dataset))
-            yield Block(np.frombuffer(pixels, np.uint8), scales, datasets, sample_ids[row].as_py())
+            scale, dataset, box = (np.array(column[row].values) for column in of_samples)
+            names = sample_ids[row].as_py()
+            yield Block(np.frombuffer(pixels, np.uint8), scale, dataset, box.reshape(-1, 4), names)

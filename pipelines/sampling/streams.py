@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 _INCREMENT = np.uint64(0x9E3779B97F4A7C15)
 _STAGES = 1 << 63
-"""First value that `stage_seed` hashes, far from all positions of samples."""
+"""First value that `stage_seed` hashes, far from all positions of samples; `second_seed` one before it."""
 
 
 def random_stream(seed: int, purpose: int, *position: int) -> np.random.Generator:
@@ -37,6 +37,11 @@ def stage_seed(seed: int, stage: int) -> int:
     if stage == 0:
         return seed
     return int(hash64(seed, np.asarray([_STAGES + stage], np.uint64))[0])
+
+
+def second_seed(seed: int) -> int:
+    """Seed of further random numbers for the positions of a run with this `seed`."""
+    return int(hash64(seed, np.asarray([_STAGES - 1], np.uint64))[0])
 
 
 def augmentation_draws(seed: int, positions: NDArray[np.int64], count: int) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ import dpt
 from datasets_prep.manifest import PreparedDataset
 from dpt.metrics import Sums
 from pipelines.config import TrainConfig
+from pipelines.loading.batches import Batch
 from pipelines.loading.crops import Crops
 
 
@@ -27,6 +28,7 @@ class Task(ABC):
         larger_is_better: True for mIoU.
         prepares_model: whether `prepare_model` also changes a model that is not trained yet.
         config: of the run.
+        names: of the datasets, in the order of `Batch.dataset`; empty where no losses are wanted.
     """
 
     protocol: ClassVar[str]
@@ -35,8 +37,8 @@ class Task(ABC):
     larger_is_better: ClassVar[bool] = False
     prepares_model: ClassVar[bool] = False
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, names: Sequence[str] = ()) -> None:
+        self.config, self.names = config, names
 
     @property
     @abstractmethod
@@ -90,12 +92,12 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def losses(self, output: Any, target: Tensor) -> Tensor:
+    def losses(self, output: Any, batch: Batch) -> Tensor:
         """Loss of each image.
 
         Args:
             output: what the model in training mode returned, on its device, possibly in bfloat16.
-            target: (B, H, W) of the crops' `target_dtype`, on the same device.
+            batch: its images and targets on the same device.
 
         Returns:
             (B,) float32.

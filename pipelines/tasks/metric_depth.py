@@ -17,6 +17,7 @@ from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.evaluation.metric_depth import metric_pictures, metric_share, require_metric_data
 from pipelines.evaluation.sets import MetricProtocol
+from pipelines.loading.batches import Batch
 from pipelines.loading.crops import Crops
 from pipelines.loading.metric_crops import MetricDepthCrops
 from pipelines.tasks.base import Task
@@ -32,7 +33,7 @@ and with it the gradient of all others."""
 class MetricDepth(Task):
     """Depth in metres by the scale-invariant error in log space, from a globally aligned model.
 
-    Of the run's `config` the section `metric_depth` counts.
+    Of the run's `config` the section `metric_depth` counts; `names` as in `Task`.
     """
 
     protocol = METRIC
@@ -40,8 +41,8 @@ class MetricDepth(Task):
     title = "AbsRel"
     prepares_model = True
 
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TrainConfig, names: Sequence[str] = ()) -> None:
+        super().__init__(config, names)
         self.settings = config.metric_depth
         self.criterion = SILogLoss(self.settings.silog_weight)
         self.pixels = MetricProtocol(self.settings.cap, self.settings.region, self.settings.kb_crop)
@@ -98,11 +99,11 @@ class MetricDepth(Task):
         model.config = dataclasses.replace(relative, scale=found.scale, shift=found.shift, invert=True)
         return model
 
-    def losses(self, output: Any, target: Tensor) -> Tensor:
+    def losses(self, output: Any, batch: Batch) -> Tensor:
         """As `Task.losses`, of depth (B, H, W) in metres; the target is NaN where invalid."""
-        valid = ~target.isnan()
+        valid = ~batch.target.isnan()
         depth = output.float().clamp(max=_FARTHEST * self.settings.cap)
-        target = target.nan_to_num(1.0)
+        target = batch.target.nan_to_num(1.0)
         losses: Tensor = self.criterion(depth, target, valid)
         if self.settings.gradient_weight:
             # Between logarithms of depth, as in Li and Snavely (2018).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipelines.config import TrainConfig
 from pipelines.tasks.base import Task
 from pipelines.tasks.metric_depth import MetricDepth
@@ -15,6 +17,6 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def task_of(config: TrainConfig) -> Task:
-    """The task of a run with this `config`."""
-    return TASKS[config.task](config)
+def task_of(config: TrainConfig, names: Sequence[str] = ()) -> Task:
+    """The task of a run with this `config`; `names` as in `Task`."""
+    return TASKS[config.task](config, names)

@@ -19,6 +19,7 @@ from dpt.metrics import SegmentationCounts
 from dpt.weights.adapt import require_adaptable, with_classes
 from pipelines.config import ConfigError, InferenceSection, TrainConfig
 from pipelines.evaluation.segmentation import classes_of, count_share, sample_segmentations
+from pipelines.loading.batches import Batch
 from pipelines.loading.crops import Crops
 from pipelines.loading.segmentation_crops import SegmentationCrops
 from pipelines.tasks.base import Task
@@ -34,6 +35,7 @@ class Segmentation(Task):
 
     Args:
         config: of the run; its section `segmentation` counts.
+        names: as in `Task`.
     """
 
     protocol = SEGMENTATION
@@ -42,8 +44,8 @@ class Segmentation(Task):
     larger_is_better = True
     prepares_model = True
 
-    def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: TrainConfig, names: Sequence[str] = ()) -> None:
+        super().__init__(config, names)
         self.criterion = SegmentationLoss(config.segmentation.auxiliary_weight, IGNORED_LABEL)
 
     @property
@@ -82,10 +84,10 @@ class Segmentation(Task):
         """As `Task.weights`: the number of labelled pixels of each image."""
         return (target != IGNORED_LABEL).sum(dim=(1, 2)).double()
 
-    def losses(self, output: Any, target: Tensor) -> Tensor:
+    def losses(self, output: Any, batch: Batch) -> Tensor:
         """As `Task.losses`, of the logits of both heads against labels (B, H, W)."""
         logits, auxiliary = output
-        losses: Tensor = self.criterion(logits, auxiliary, target.long())
+        losses: Tensor = self.criterion(logits, auxiliary, batch.target.long())
         return losses
 
     def evaluate_share(

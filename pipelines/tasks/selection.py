@@ -20,13 +20,14 @@ def training_datasets(
     Args:
         config: of the run; its task decides what fits.
         data: prepared datasets, which are all taken, or folders of several, of which those are taken that
-            fit, or that weights or stages name.
+            fit, or that weights, stages or settings of single datasets name.
         show: called with a line that names the others, with reasons.
 
     Raises:
         NotADataset: if there is none, or none fits.
     """
-    mentioned = set(config.weights).union(*(stage.datasets for stage in config.stages))
+    stages = (stage.datasets for stage in config.stages)
+    mentioned = set(config.weights).union(*stages, *config.of_datasets.values())
     misfit = partial(_misfit, config, task_of(config))
     return fitting_datasets(data, mentioned, misfit, f"task={config.task}", "not trained on", show)
 

@@ -12,15 +12,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import dpt
 from dpt.dataset_gradients import DatasetGradients, NotSeparable, couples_images
+from dpt.feature_alignment import FeatureAlignment
 from dpt.multi_objective import (
     combination,
     combine_gradients,
@@ -73,6 +74,13 @@ class Gradients:
         self._apart = couples_images(model) or config.activation_checkpointing
         """Whether several objectives take a pass each: in one, layers computed again would not be watched."""
         self._step = 0
+        alignment = config.feature_alignment
+        self._aligned = [i for i, name in enumerate(task.names) if name in alignment.datasets]
+        """Datasets whose features are aligned."""
+        if self._aligned:
+            model.returns_features = True
+            frozen = FeatureAlignment(alignment.encoder, model.config, alignment.margin)
+            self._alignment = frozen.to(self._device, self._dtype)
 
     def __call__(self, batch: Batch, weights: Tensor, step: int) -> Tensor:
         """Set the gradients of step number `step`, and return the images' losses, (n,) float32 detached.
@@ -118,14 +126,30 @@ class Gradients:
 
     def _losses(self, model: Callable[[Tensor], Any], batch: Batch, chosen: Tensor) -> Tensor:
         """Loss of each chosen image, (n,) float32."""
-        chosen = chosen.to(self._device, non_blocking=True)
-        pixels = normalise(batch.images[chosen], self._model.mean, self._model.std).to(self._dtype)
+        part = batch.at(chosen)
+        pixels = normalise(part.images, self._model.mean, self._model.std).to(self._dtype)
         if self._config.channels_last:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
-        mixed = self._config.precision == "bfloat16"
-        with torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext():
+        with self._autocast():
             output = model(pixels)
-        return self._task.losses(output, batch.target[chosen])
+        if not self._aligned:
+            return self._task.losses(output, part)
+        return self._with_alignment(self._task.losses(output[0], part), output[1], part)
+
+    def _with_alignment(self, losses: Tensor, features: Tensor, batch: Batch) -> Tensor:
+        """The `losses`, (n,), of a `batch`, plus that of its `features` for images of the chosen datasets."""
+        found = np.flatnonzero(np.isin(batch.dataset.numpy(), self._aligned))
+        if not len(found):
+            return losses
+        images = torch.from_numpy(found).to(self._device, non_blocking=True)
+        with self._autocast():
+            alignment = self._alignment(features[images], batch.images[images])
+        weight = self._config.feature_alignment.weight
+        return losses.index_add(0, images, weight * alignment.to(losses.dtype))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        mixed = self._config.precision == "bfloat16"
+        return torch.autocast(self._device.type, torch.bfloat16) if mixed else nullcontext()
 
     def _synchronising(self, last: bool) -> AbstractContextManager[None]:
         """Let ranks exchange gradients once a step, in its last micro-batch."""
@@ -224,8 +248,7 @@ class Gradients:
         """Add the gradients of a micro-batch's images, sorted by dataset, to the `sketch`."""
         counts = self._counts(batch.dataset[part])
         if not len(part):  # Without images a rank still gathers the layers that others use, for a blank one.
-            images, target = (side.new_zeros(1, *side.shape[1:]) for side in (batch.images, batch.target))
-            batch, part, counts = replace(batch, images=images, target=target), torch.tensor([0]), [1]
+            batch, part, counts = batch.blank(), torch.tensor([0]), [1]
             sketch = Sketch(1, 0, self._device)
         apart = DatasetGradients(counts, self._device, sketch)
         apart.sketch_sums(self._losses(self._watched(apart), batch, part))

@@ -29,6 +29,7 @@ from pipelines.cluster.ray_private import report_logger
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import LoaderSettings, training_batches
 from pipelines.loading.on_device import on_device
+from pipelines.loading.perturbation import Perturbation
 from pipelines.tasks.registry import task_of
 from pipelines.tracking.journal import MetricJournal
 from pipelines.tracking.model_reference import load_checkpoint
@@ -137,8 +138,8 @@ class _TrainingProcess:
         """Train until the last step, or until the driver requests a stop."""
         config, start = self._config, self._state.step
         train = TrainingStep(
-            self._model, self._parallel, self._optimizer, self._average, config, len(self._datasets),
-            self._ranks,
+            self._model, self._parallel, self._optimizer, self._average, config,
+            [dataset.name for dataset in self._datasets], self._ranks,
         )  # fmt: skip
         watch = Interruptions(self._board, self._ranks, get_device(), self._say)
         settings = loader_settings(config, self._datasets, start, self._ranks)
@@ -232,6 +233,7 @@ def loader_settings(
 
     `config` and `datasets`, sorted by name, are those of the run.
     """
+    perturbed = [index for index, d in enumerate(datasets) if d.name in config.perturb.datasets]
     return LoaderSettings(
         uris=[dataset.folder.uri for dataset in datasets],
         split=config.train_split,
@@ -242,4 +244,5 @@ def loader_settings(
         start=start,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        perturb=Perturbation(config.perturb, tuple(perturbed)) if perturbed else None,
     )

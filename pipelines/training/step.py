@@ -8,6 +8,7 @@ batch normalisation stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +59,7 @@ class TrainingStep:
         optimizer: of the model's parameters.
         average: moving average of the model's parameters, if one is kept.
         config: of the run.
-        datasets: number of datasets in the mixture.
+        datasets: names of the datasets in the mixture, in the order of `Batch.dataset`.
         ranks: this rank among all.
     """
 
@@ -69,14 +70,14 @@ class TrainingStep:
         optimizer: torch.optim.Optimizer,
         average: MovingAverage | None,
         config: TrainConfig,
-        datasets: int,
+        datasets: Sequence[str],
         ranks: Ranks,
     ) -> None:
         self._model, self._optimizer, self._average = model, optimizer, average
         self._config, self._ranks = config, ranks
         self._device = next(model.parameters()).device
-        self._task = task_of(config)
-        self._gradients = Gradients(model, parallel, self._task, config, datasets, ranks)
+        self._task = task_of(config, datasets)
+        self._gradients = Gradients(model, parallel, self._task, config, len(datasets), ranks)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from dpt.losses import ScaleShiftInvariantLoss, SegmentationLoss, SILogLoss, gradient_matching
+from dpt.losses import (
+    ScaleShiftInvariantLoss,
+    SegmentationLoss,
+    SILogLoss,
+    gradient_matching,
+    of_both_parts,
+)
+from tests.support.losses import reference_gradient, reference_trimmed
 
 
 def maps(batch=3, height=17, width=22, share=0.7, seed=0):
@@ -13,38 +20,6 @@ def maps(batch=3, height=17, width=22, share=0.7, seed=0):
     target = torch.rand(batch, height, width, generator=generator, dtype=torch.float64)
     valid = torch.rand(batch, height, width, generator=generator) < share
     return prediction, target, valid
-
-
-def normalised(values):
-    """TPAMI paper: subtract the median, divide by the mean absolute deviation."""
-    ordered = np.sort(values)
-    median = ordered[(len(ordered) - 1) // 2]
-    return (values - median) / np.abs(values - median).mean()
-
-
-def reference_gradient(residual, valid, scales=4):
-    total = 0.0
-    for k in range(scales):
-        r, v = residual[:: 2**k, :: 2**k], valid[:: 2**k, :: 2**k]
-        rows, columns = r.shape
-        scale_sum = 0.0
-        for y in range(rows):
-            for x in range(columns):
-                if x + 1 < columns and v[y, x] and v[y, x + 1]:
-                    scale_sum += abs(r[y, x + 1] - r[y, x])
-                if y + 1 < rows and v[y, x] and v[y + 1, x]:
-                    scale_sum += abs(r[y + 1, x] - r[y, x])
-        total += scale_sum / max(v.sum(), 1)
-    return total
-
-
-def reference_trimmed(prediction, target, valid, trim=0.2, alpha=0.5):
-    p, t = normalised(prediction[valid]), normalised(target[valid])
-    sizes = np.sort(np.abs(p - t))
-    kept = sizes[: int(np.floor(len(sizes) * (1 - trim)))]
-    residual = np.zeros_like(prediction)
-    residual[valid] = p - t
-    return kept.sum() / (2 * valid.sum()) + alpha * reference_gradient(residual, valid)
 
 
 @pytest.mark.parametrize("share", [0.04, 0.3, 0.7, 1.0])
@@ -57,6 +32,47 @@ def test_trimmed_loss_is_the_papers_formula(share, trim):
         for p, t, v in zip(prediction, target, valid, strict=True)
     ]
     np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-10)
+
+
+def test_each_image_can_have_its_own_trim_and_weight_of_gradient_matching():
+    prediction, target, valid = maps()
+    trims, weights = [0.0, 0.1, 0.7], [0.5, 0.0, 2.0]
+    own = torch.tensor(trims, dtype=torch.float64), torch.tensor(weights)
+    loss = ScaleShiftInvariantLoss()(prediction, target, valid, *own)
+    numbers = zip(prediction.numpy(), target.numpy(), valid.numpy(), trims, weights, strict=True)
+    np.testing.assert_allclose(loss.numpy(), [reference_trimmed(*image) for image in numbers], rtol=1e-10)
+    unmatched = ScaleShiftInvariantLoss()(prediction, target, valid, own[0], 0.0)
+    assert unmatched[1] == loss[1]
+    assert unmatched[2] < loss[2]
+
+
+@pytest.mark.parametrize("trims", [None, [0.0, 0.1, 0.3]])
+def test_both_parts_of_a_mixed_image_align_with_their_own_labels(trims):
+    prediction, target, valid = maps()
+    # Image 1 has a rectangle with labels of another scale and shift, image 2 one at an edge.
+    box = torch.tensor([[0, 0, 0, 0], [3, 5, 12, 19], [0, 0, 17, 4]])
+    target[1, 3:12, 5:19] = 100 * target[1, 3:12, 5:19] + 7
+    own = [] if trims is None else [torch.tensor(trims, dtype=torch.float64), 0.5]
+    found = of_both_parts(ScaleShiftInvariantLoss(), box, prediction, target, valid, *own)
+    expected = []
+    for image, (top, left, bottom, right) in enumerate(box.tolist()):
+        inside = np.zeros((17, 22), bool)
+        inside[top:bottom, left:right] = True
+        p, t, v = (side[image].numpy() for side in (prediction, target, valid))
+        parts = [part for part in (inside, ~inside) if part.any()]
+        trim = 0.2 if trims is None else trims[image]
+        expected.append(sum(part.mean() * reference_trimmed(p, t, v & part, trim) for part in parts))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
+
+
+def test_a_mixture_predicted_up_to_a_scale_and_shift_of_each_part_has_no_loss():
+    _, target, valid = maps(batch=1)
+    prediction = 3 * target + 2
+    prediction[0, 4:9, 2:20] = 0.1 * target[0, 4:9, 2:20] + 50
+    loss = ScaleShiftInvariantLoss()
+    assert loss(prediction, target, valid).item() > 0.1
+    mixed = of_both_parts(loss, torch.tensor([[4, 2, 9, 20]]), prediction, target, valid)
+    assert mixed.item() == pytest.approx(0, abs=1e-12)
 
 
 def test_trimmed_loss_counts_ties_exactly():

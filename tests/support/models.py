@@ -24,5 +24,6 @@ def batch_of(
         target=target[chosen],
         scale=torch.ones(len(images))[chosen],
         dataset=torch.tensor(dataset)[chosen],
+        box=torch.zeros(len(images), 4, dtype=torch.int64)[chosen],
         sample_ids=list("abcdefgh"[: len(images)])[chosen],
     )

@@ -54,7 +54,7 @@ def test_the_row_takes_a_step_and_reports(variant, shards_folder):
     model = build_model(config.model, config.crop_size).train()
     wake(model)
     before = copy.deepcopy(next(model.head.parameters())).detach()
-    step = TrainingStep(model, model, create_optimizer(model, config), None, config, 1, Ranks())
+    step = TrainingStep(model, model, create_optimizer(model, config), None, config, ["x"], Ranks())
     result = step(batch(), 1)
     assert not result.skipped
     assert math.isfinite(result.loss.item())

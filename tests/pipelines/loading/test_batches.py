@@ -12,9 +12,10 @@ import ray
 import torch
 
 from datasets_prep.manifest import open_datasets
-from pipelines.config import Executor
+from pipelines.config import Executor, PerturbSection
 from pipelines.loading.batches import Batch, LoaderSettings, evaluation_batches, training_batches
 from pipelines.loading.crops import RelativeDepthCrops
+from pipelines.loading.perturbation import Perturbation
 from pipelines.loading.same_size import SameSizeBatches
 from pipelines.sampling.mixture import DEALT_STEPS
 from pipelines.sampling.plan import Stage
@@ -34,7 +35,7 @@ def digest(batches: list[Batch]) -> str:
     for batch in batches:
         for i, sample_id in enumerate(batch.sample_ids):
             state.update(sample_id.encode())
-            for tensor in (batch.images, batch.target, batch.scale):
+            for tensor in (batch.images, batch.target, batch.scale, batch.box):
                 state.update(tensor[i].numpy().tobytes())
     return state.hexdigest()
 
@@ -86,6 +87,45 @@ def test_a_restart_goes_on_exactly_where_it_stopped(settings, whole, start):
 def test_a_restart_on_ray_goes_on_exactly_where_it_stopped(settings, whole, ray_session):
     rest = global_batches(replace(settings, start=13), world_size=2, executor="ray")
     assert digest(rest) == digest(whole[13:])
+
+
+@pytest.fixture
+def perturbed(settings: LoaderSettings) -> LoaderSettings:
+    """The second dataset, tartanair, is pseudo-labelled."""
+    return replace(settings, perturb=Perturbation(PerturbSection(), (1,)), block_samples=8)
+
+
+def test_perturbed_batches_do_not_depend_on_ranks_processes_and_restarts(perturbed):
+    whole = global_batches(perturbed, 1)
+    assert any(batch.box.any() for batch in whole)
+    for world_size in (2, 4):
+        assert digest(global_batches(perturbed, world_size)) == digest(whole)
+    assert digest(global_batches(perturbed, 1, processes=2)) == digest(whole)
+    for start in (7, 13):
+        assert digest(global_batches(replace(perturbed, start=start), 2)) == digest(whole[start:])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_perturbed_batches_do_not_depend_on_the_executor(perturbed, world_size, ray_session):
+    assert digest(global_batches(perturbed, world_size, 2, "ray")) == digest(global_batches(perturbed, 1))
+
+
+def test_perturbing_a_dataset_changes_its_images_alone(perturbed, whole):
+    mixed = []
+    for plain, found in zip(whole, global_batches(perturbed, 1), strict=True):
+        assert found.sample_ids == plain.sample_ids
+        for i, (top, left, bottom, right) in enumerate(found.box.tolist()):
+            own = torch.ones(32, 32, dtype=torch.bool)
+            own[top:bottom, left:right] = False
+            assert torch.equal(found.target[i][own].isnan(), plain.target[i][own].isnan())
+            same = found.target[i][own] == plain.target[i][own]
+            assert (same | plain.target[i][own].isnan()).all()
+            if found.dataset[i] == 0:
+                assert own.all()
+                assert torch.equal(found.images[i], plain.images[i])
+            else:
+                mixed.append(not own.all())
+    assert 0.3 < np.mean(mixed) < 0.7
 
 
 def test_nothing_is_left_to_do_after_the_last_step(settings):

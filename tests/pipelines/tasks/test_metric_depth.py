@@ -8,8 +8,10 @@ import torch
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset, open_datasets
 from pipelines.config import ConfigError, TrainConfig
+from pipelines.loading.batches import Batch
 from pipelines.tasks.metric_depth import MetricDepth
 from pipelines.train import check_fits, identity_of
+from tests.support.models import batch_of
 
 
 def config(**metric: object) -> TrainConfig:
@@ -17,6 +19,11 @@ def config(**metric: object) -> TrainConfig:
     return TrainConfig(
         task="metric_depth", metric_depth=metric, crop=(64, 96), precision="float32", **settings
     )
+
+
+def crops(target: torch.Tensor) -> Batch:
+    """Black ones with that `target`."""
+    return batch_of(torch.zeros(*target.shape, 3, dtype=torch.uint8), target, [0] * len(target))
 
 
 @pytest.fixture
@@ -45,14 +52,14 @@ def test_the_loss_is_eigens_with_gradient_matching_where_it_is_asked_for(weight,
     target = random.uniform(1, 80, (2, 32, 48)).astype(np.float32)
     target[random.random(target.shape) < 0.6] = np.nan
     task = MetricDepth(config(silog_weight=weight, gradient_weight=matching))
-    found = task.losses(torch.from_numpy(prediction), torch.from_numpy(target))
+    found = task.losses(torch.from_numpy(prediction), crops(torch.from_numpy(target)))
     expected = [by_hand(p, t, weight, matching) for p, t in zip(prediction, target, strict=True)]
     np.testing.assert_allclose(found.numpy(), expected, rtol=2e-5)
 
 
 def test_a_crop_without_ground_truth_has_no_loss_and_no_gradient():
     prediction = torch.rand(1, 8, 8, requires_grad=True)
-    losses = MetricDepth(config()).losses(prediction, torch.full((1, 8, 8), torch.nan))
+    losses = MetricDepth(config()).losses(prediction, crops(torch.full((1, 8, 8), torch.nan)))
     losses.sum().backward()
     assert losses.item() == 0
     assert prediction.grad is not None
@@ -66,7 +73,7 @@ def test_predictions_without_a_gradient_do_not_rule_the_others():
     task = MetricDepth(config(gradient_weight=0.0))
     farthest = np.log(10 * 80 / 20)
     expected = farthest**2 / 64 - 0.5 * (farthest / 64) ** 2
-    assert task.losses(prediction, target).item() == pytest.approx(expected, rel=1e-5)
+    assert task.losses(prediction, crops(target)).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_network_that_is_not_trained_is_not_aligned():

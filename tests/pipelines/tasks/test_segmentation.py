@@ -43,7 +43,7 @@ def labelled_batch(chosen: slice = slice(0, 4)) -> Batch:
 
 def one_step(settings: TrainConfig, batch: Batch) -> tuple[dpt.DPT, float]:
     model = tiny(dropout=0.0).train()
-    step = TrainingStep(model, model, create_optimizer(model, settings), None, settings, 1, Ranks())
+    step = TrainingStep(model, model, create_optimizer(model, settings), None, settings, ["a"], Ranks())
     result = step(batch, 1)
     assert not result.skipped
     return model, result.loss.item()
@@ -77,7 +77,8 @@ def rank_of_two(rank: int) -> Any:
     settings, model = config(), tiny(dropout=0.0).train()
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
-    step = TrainingStep(model, parallel, create_optimizer(model, settings), None, settings, 1, Ranks(rank, 2))
+    optimizer = create_optimizer(model, settings)
+    step = TrainingStep(model, parallel, optimizer, None, settings, ["a"], Ranks(rank, 2))
     result = step(labelled_batch(slice(0, 1) if rank == 0 else slice(1, 4)), 1)
     return result.loss, gradients(model), dict(model.named_buffers())
 
@@ -119,7 +120,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k, tmp_path):
     batches = list(training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0))
 
     def go_on(model: dpt.DPT, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
-        step = TrainingStep(model, model, optimizer, None, settings, 1, Ranks())
+        step = TrainingStep(model, model, optimizer, None, settings, ["a"], Ranks())
         for number in range(first, last + 1):
             set_learning_rates(optimizer, settings, number - 1)
             assert not step(batches[number - 1], number).skipped
@@ -148,7 +149,7 @@ def test_it_learns(ade20k):
     before = task.evaluate_share(model, ade20k, "val", 0, 1).result()
     model.train()
     optimizer = create_optimizer(model, settings)
-    step = TrainingStep(model, model, optimizer, None, settings, 1, Ranks())
+    step = TrainingStep(model, model, optimizer, None, settings, ["a"], Ranks())
     losses = []
     batches = training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0)
     for number, batch in enumerate(batches, start=1):

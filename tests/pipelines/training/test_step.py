@@ -1,6 +1,8 @@
 import traceback
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -10,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import dpt
 from dpt import dataset_gradients
 from dpt.ema import MovingAverage
+from dpt.predict.transforms import normalise
 from dpt.sketch import LENGTH
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
@@ -21,8 +24,12 @@ from pipelines.training.optimizer import create_optimizer as build_optimizer
 from pipelines.training.parallel import shard_model, synchronise_norms
 from pipelines.training.ranks import Ranks
 from pipelines.training.step import TrainingStep
+from tests.support.losses import reference_trimmed
 from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
+
+AB = ("a", "b")
+"""Names of two datasets."""
 
 
 def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: object) -> TrainConfig:
@@ -31,10 +38,12 @@ def config(model: str = "dpt_tiny", objective: str = "average", **optimizer: obj
     return TrainConfig(model=network, optimizer=rates, **data, precision="float32")
 
 
-def batch(chosen: slice = slice(0, 4)) -> Batch:
+def batch(chosen: slice = slice(0, 4), mixed: bool = False) -> Batch:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 255, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
-    return batch_of(images, torch.rand(4, 64, 64, generator=generator).half(), [0, 1, 1, 0], chosen)
+    found = batch_of(images, torch.rand(4, 64, 64, generator=generator).half(), [0, 1, 1, 0], chosen)
+    boxes = torch.tensor([[0, 0, 0, 0], [8, 4, 40, 60], [0, 0, 0, 0], [0, 30, 64, 64]])
+    return replace(found, box=boxes[chosen]) if mixed else found
 
 
 def model_for(settings: TrainConfig) -> dpt.DPT:
@@ -45,7 +54,7 @@ def model_for(settings: TrainConfig) -> dpt.DPT:
 def one_step(settings: TrainConfig, data: Batch | None = None) -> tuple[dpt.DPT, float]:
     model = model_for(settings)
     optimizer = build_optimizer(model, settings)
-    step = TrainingStep(model, model, optimizer, None, settings, 2, Ranks())
+    step = TrainingStep(model, model, optimizer, None, settings, AB, Ranks())
     return model, step(data or batch(), 1).loss.item()
 
 
@@ -74,12 +83,76 @@ def test_micro_batches_combine_the_same_objectives(pieces):
     assert_same(gradients(parts), gradients(whole))
 
 
+STUDENT = {"loss.trims": {"b": 0.1}, "loss.gradient_weights": {"b": 0.0}}
+
+
+def student(**options: object) -> TrainConfig:
+    """A dataset "b" of pseudo-labels, whose losses are those of Depth Anything V2."""
+    return with_changes(config(**options), STUDENT)
+
+
+@pytest.mark.parametrize("options", [
+    {"accumulate": 3}, {"objective": "multi_objective"}, {"objective": "multi_objective", "accumulate": 3},
+    {"objective": "multi_objective", "two_passes": True},
+])  # fmt: skip
+def test_a_students_losses_are_its_datasets_own_in_every_mode(options):
+    settings, data = student(**options), batch(mixed=True)
+    model, found = one_step(settings, data)
+    with torch.no_grad():
+        output = model_for(settings)(normalise(data.images, model.mean, model.std)).numpy()
+    expected = []
+    for image, (top, left, bottom, right) in enumerate(data.box.tolist()):
+        inside = np.zeros((64, 64), bool)
+        inside[top:bottom, left:right] = True
+        trim, weight = (0.1, 0.0) if data.dataset[image] else (0.2, 0.5)
+        target = data.target[image].double().numpy()
+        parts = [part for part in (inside, ~inside) if part.any()]
+        losses = [
+            reference_trimmed(output[image].astype(float), target, part, trim, weight) for part in parts
+        ]
+        expected.append(np.dot([part.mean() for part in parts], losses))
+    assert found == pytest.approx(np.mean(expected), rel=1e-4)
+    if not settings.optimizer.two_passes:
+        plain = {name: value for name, value in options.items() if name != "accumulate"}
+        assert_same(gradients(model), gradients(one_step(student(**plain), data)[0]))
+
+
+class SmallFeatures(torch.nn.Module):
+    """In place of `FeatureAlignment`: the mean square of an image's features."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def forward(self, features: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        assert len(features) == len(images)
+        return features.float().square().mean(dim=(1, 2, 3))
+
+
+ALIGNED = {"feature_alignment.datasets": ["b"], "feature_alignment.weight": 3.0}
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"accumulate": 3}, {"objective": "multi_objective"},
+    {"objective": "multi_objective", "two_passes": True},
+])  # fmt: skip
+def test_features_of_chosen_datasets_are_aligned_in_every_mode(options, monkeypatch):
+    monkeypatch.setattr("pipelines.training.gradients.FeatureAlignment", SmallFeatures)
+    _, loss = one_step(config(**options))
+    model, found = one_step(with_changes(config(**options), ALIGNED))
+    with torch.no_grad():
+        pixels = normalise(batch().images, model.mean, model.std)
+        squares = model_for(config()).backbone(pixels)[-1].features.square().mean(dim=(1, 2, 3)).tolist()
+    assert found == pytest.approx(loss + 3 * (squares[1] + squares[2]) / 4, rel=1e-5)
+    if options == {"accumulate": 3}:
+        assert_same(gradients(model), gradients(one_step(with_changes(config(), ALIGNED))[0]))
+
+
 def test_layers_computed_again_give_the_same_combination():
     whole, loss = one_step(config(objective="multi_objective"))
     settings = with_changes(config(objective="multi_objective"), {"activation_checkpointing": True})
     model = model_for(settings)
     model.set_checkpointing(True)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks())
     assert step(batch(), 1).loss.item() == pytest.approx(loss, rel=1e-5)
     assert_same(gradients(model), gradients(whole))
 
@@ -120,7 +193,7 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
     settings = config("dpt_small", objective)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
-    step = TrainingStep(model, model, optimizer, average, settings, 2, Ranks())
+    step = TrainingStep(model, model, optimizer, average, settings, AB, Ranks())
     assert not step(batch(), 1).skipped
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
@@ -157,7 +230,7 @@ def test_the_memory_format_changes_no_update(objective, kind, tmp_path):
         if channels_last:
             model.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(model, settings)
-        step = TrainingStep(model, model, optimizer, None, settings, 2, Ranks())
+        step = TrainingStep(model, model, optimizer, None, settings, AB, Ranks())
         step(batch(), 1)
         snapshot = take_snapshot(model, optimizer, None, model.config.to_dict(), TrainingState(1))
         for name in snapshot.tensors:
@@ -192,13 +265,13 @@ class Waits(TorchDispatchMode):
     {"objective": "multi_objective"},
 ])  # fmt: skip
 def test_no_step_waits_for_the_device(options):
-    settings = config("dpt_tiny", **options)
+    settings = student(**options)
     model = model_for(settings)
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
-    step = TrainingStep(model, model, optimizer, average, settings, 2, Ranks())
+    step = TrainingStep(model, model, optimizer, average, settings, AB, Ranks())
     step(batch(), 1)
     with Waits() as waits:
-        result = step(batch(), 2)
+        result = step(batch(mixed=True), 2)
     assert not waits.found, waits.found[0]
     assert not result.skipped
 
@@ -206,7 +279,7 @@ def test_no_step_waits_for_the_device(options):
 def test_an_overflowing_gradient_is_skipped_too():
     settings = config()
     model = model_for(settings)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks())
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks())
     next(model.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     result = step(batch(), 1)
     assert result.skipped
@@ -229,7 +302,7 @@ def test_random_numbers_of_a_step_depend_on_seed_step_and_rank_alone():
 def counting_rank(rank: int, settings: TrainConfig) -> Any:
     """Bytes that a rank exchanges in its second step, and those of the model's parameters."""
     model = model_for(settings)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
+    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks(rank, 2))
     step(batch(slice(rank, 4, 2)), 1)
     exchanged = []
     all_reduce = dist.all_reduce
@@ -260,7 +333,7 @@ def uneven_rank(rank: int, settings: TrainConfig) -> Any:
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
     optimizer = build_optimizer(model, settings)
-    step = TrainingStep(model, parallel, optimizer, None, settings, 2, Ranks(rank, 2))
+    step = TrainingStep(model, parallel, optimizer, None, settings, AB, Ranks(rank, 2))
     result = step(batch(slice(0, 3) if rank == 0 else slice(3, 4)), 1)
     return result.loss, gradients(model), dict(model.named_buffers())
 
@@ -291,15 +364,18 @@ def test_ranks_exchange_one_gradient_and_sketches(tmp_path, options):
         assert_combined(gradient, gradients(whole))
 
 
-def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool) -> Any:
+def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool, mixed: bool = False) -> Any:
     """A step of a sharded model whose first rank has the batch's images from 0 to `share`."""
     model = model_for(settings)
     shard_model(model)
-    step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, 2, Ranks(rank, 2))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.training.gradients.FeatureAlignment", SmallFeatures)
+        step = TrainingStep(
+            model, model, build_optimizer(model, settings), None, settings, AB, Ranks(rank, 2)
+        )
         if not separable:
             patch.delitem(dataset_gradients._RULES, "conv2d")
-        result = step(batch(slice(*((0, share), (share, 4))[rank])), 1)
+        result = step(batch(slice(*((0, share), (share, 4))[rank]), mixed), 1)
     whole = [parameter.grad.full_tensor().flatten() for parameter in model.parameters()]
     return result.loss, torch.cat(whole)
 
@@ -316,6 +392,16 @@ def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable):
             assert_combined(gradient, gradients(whole))
         else:
             assert_same(gradient, gradients(whole))
+
+
+def test_a_students_losses_are_its_datasets_own_in_shards_too(tmp_path, monkeypatch):
+    settings = with_changes(student(objective="multi_objective"), ALIGNED)
+    found = run_in_two_ranks(sharded_rank, tmp_path, settings, 4, True, True)  # nothing for the second rank
+    monkeypatch.setattr("pipelines.training.gradients.FeatureAlignment", SmallFeatures)
+    whole, loss = one_step(settings, batch(mixed=True))
+    assert (found[0][0] + found[1][0]).item() / 2 == pytest.approx(loss, rel=1e-5)
+    for _, gradient in found:
+        assert (gradient - gradients(whole)).norm() < 0.02 * gradients(whole).norm()
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
