@@ -11,9 +11,10 @@ import json
 import os
 import pickle
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -85,6 +86,7 @@ def train(
     allow_changes: bool = False,
     show: Callable[[str], None] = print,
     supervision: Supervision | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainResult:
     """Train a model and log it to MLflow.
 
@@ -97,6 +99,7 @@ def train(
         allow_changes: even if config or data are not what the run was started with.
         show: called with each line of progress.
         supervision: of the sweep that the run belongs to, if any.
+        tags: further ones of a run that is started.
 
     Raises:
         NotADataset, ConfigError, RunExists, NotFound, BadModel: before anything is started.
@@ -112,7 +115,7 @@ def train(
     with nullcontext() if supervision else owning(folder, f"run {name}", show):
         for line in left_out:
             show(line)
-        return _train(config, datasets, model, name, folder, resume, allow_changes, show, supervision)
+        return _train(config, datasets, model, name, folder, resume, allow_changes, show, supervision, tags)
 
 
 def _train(
@@ -125,6 +128,7 @@ def _train(
     allow_changes: bool,
     show: Callable[[str], None],
     supervision: Supervision | None,
+    tags: Mapping[str, str],
 ) -> TrainResult:
     """As `train`, in the run's own `folder`, starting from a trained `model` if one is given."""
     connect()
@@ -137,7 +141,7 @@ def _train(
     identity = identity_of(config, datasets)
     run = _resumed_run(folder, name, identity, resume, allow_changes, show)
     if run is None:
-        run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets)
+        run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets, tags)
         conditions = task_of(config).conditions
         note_protocol(run, {d.name: conditions for d in datasets if conditions}, [])
         _record(folder, identity, run)

@@ -1,4 +1,4 @@
-"""The command that makes training data of unlabelled pictures: label."""
+"""The commands of teacher and student: label and distill."""
 
 from __future__ import annotations
 
@@ -93,3 +93,38 @@ def _show_forecast(job: LabelJob) -> None:
         f"{expected.missing_samples} pictures would be labelled: {size}, about {duration} with workers: "
         f"{workers}, {each} (from {expected.tried} pictures, {expected.usable} of them usable)"
     )
+
+
+def distill(
+    photos: Annotated[list[str], typer.Argument(help="Unlabelled pictures, as of `dpt label`.")],
+    model: options.Model,
+    data: options.Data,
+    name: Annotated[
+        str, typer.Option("--name", "-n", help="Name of the job; its datasets and runs are NAME_1, …")
+    ],
+    registered: Annotated[
+        str, typer.Option("--register", help="Registered model that students become versions of.")
+    ] = "dpt",
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Rounds; the better of teacher and student teaches the next.")
+    ] = 1,
+    out: Annotated[str, typer.Option(help="Folder of the pseudo-labelled datasets.")] = "shards",
+    storage: options.Storage = "runs",
+    config: options.Config = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="JOB.KEY=VALUE", help="Config override, e.g. train.steps=9000. Repeat for more."
+        ),
+    ] = None,
+) -> None:
+    """Label, train a student, evaluate it beside its teacher, register it; run again, it resumes."""
+    from pipelines.config_files import load_experiment
+    from pipelines.distill import ALIAS, Request
+    from pipelines.distill import distill as run_distillation
+
+    out, storage = require_durable_path(out), require_durable_path(storage)
+    experiment = load_experiment(config, override or [])
+    request = Request(experiment, photos, data, name, out, storage, registered, rounds)
+    results = run_distillation(request, model, typer.echo)
+    typer.echo(f"models:/{registered}@{ALIAS} is version {results[-1].version}")

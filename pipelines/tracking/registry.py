@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 import mlflow
@@ -296,9 +297,19 @@ def pinned(reference: str) -> str:
     return f"{MODEL_SCHEME}{name}/{find_version(name, wanted)}"
 
 
+def version_of(name: str, source: str) -> int | None:
+    """The version of the model `name` that was registered from the logged model `source`, `models:/m-…`."""
+    found = [int(version.version) for version in _versions(name) if version.source == source]
+    return min(found, default=None)
+
+
 @contextmanager
 def evaluation_run(
-    reference: str, job: str, settings: BaseModel, inputs: Sequence[PreparedDataset | tracking.RunInput]
+    reference: str,
+    job: str,
+    settings: BaseModel,
+    inputs: Sequence[PreparedDataset | tracking.RunInput],
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tracking.Run]:
     """The MLflow run of an evaluation of a model, with the status by which its block ends.
 
@@ -307,8 +318,9 @@ def evaluation_run(
         job: the command, whose config `settings` is.
         settings: logged as parameters.
         inputs: what it is evaluated on.
+        tags: further ones of the run.
     """
-    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs)
+    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs, tags)
     note_evaluation(run, reference)
     with tracking.finishing(run):
         yield run

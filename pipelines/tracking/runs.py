@@ -47,6 +47,9 @@ from pipelines.tracking.model_kind import ModelKind
 from pipelines.tracking.source_commit import source_commit
 
 EXPERIMENT = "dpt"
+PARENT = "mlflow.parentRunId"
+"""Tag of a run with the id of its parent."""
+
 _ANSWER_SECONDS = 10
 _PARAMS_A_REQUEST = 100
 _MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "opencv-python-headless")

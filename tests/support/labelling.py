@@ -57,7 +57,7 @@ def labelled(job: LabelJob) -> PreparedDataset:
         lambda shards: (json.loads(actor({"shard": pickle.dumps(shard)})["result"]) for shard in shards),
     ):
         pass
-    return open_dataset(f"{job.out}/{NAME}")
+    return open_dataset(f"{job.out}/{plan.dataset}")
 
 
 def saved_model(folder: Path, **overrides: Any) -> Path:
