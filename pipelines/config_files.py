@@ -59,14 +59,7 @@ def load_section(
     for key, value in options.items():
         if value is not None:
             _set(values, key, value)
-    for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"{override!r} is not KEY=VALUE")
-        try:
-            _set(values, key, load_yaml(text))
-        except InvalidYaml as error:
-            raise ConfigError(f"{key}: {text!r}: {error}") from error
+    _override(values, overrides)
     result = getattr(_validate(Experiment, {**content, job: values}), job)
     assert isinstance(result, section)
     return result
@@ -84,13 +77,29 @@ def with_changes(section: AnySection, changes: Mapping[str, Any]) -> AnySection:
     return _validate(type(section), values)
 
 
-def load_experiment(config: str | None) -> Experiment:
+def load_experiment(config: str | None, overrides: Sequence[str] = ()) -> Experiment:
     """All sections of a config file: `config` is its path or built-in name; None for the defaults.
+
+    `overrides` are `JOB.KEY=VALUE` arguments.
 
     Raises:
         ConfigError: if it is missing or not YAML; naming every invalid key.
     """
-    return _validate(Experiment, _read(config))
+    content = _read(config)
+    _override(content, overrides)
+    return _validate(Experiment, content)
+
+
+def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set the values of `KEY=VALUE` arguments."""
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"{override!r} is not KEY=VALUE")
+        try:
+            _set(values, key, load_yaml(text))
+        except InvalidYaml as error:
+            raise ConfigError(f"{key}: {text!r}: {error}") from error
 
 
 def _read(config: str | None) -> dict[str, Any]:

@@ -8,9 +8,10 @@ mean over datasets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import dpt
 from datasets_prep.manifest import PreparedDataset, open_datasets
@@ -27,10 +28,17 @@ from pipelines.tracking.registry import evaluation_run
 
 
 def evaluate_and_log(
-    config: EvaluateConfig, model: Path | None, reference: str, datasets: Sequence[PreparedDataset]
+    config: EvaluateConfig,
+    model: Path | None,
+    reference: str,
+    datasets: Sequence[PreparedDataset],
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, dict[str, float]]:
-    """As `evaluate`, logged to an MLflow run of its own, as an evaluation of the `reference` of the model."""
-    with evaluation_run(reference, "evaluate", config, datasets) as run:
+    """As `evaluate`, logged to an MLflow run of its own, as an evaluation of the `reference` of the model.
+
+    `config`, `model` and `datasets` are as there, `tags` further ones of the run.
+    """
+    with evaluation_run(reference, "evaluate", config, datasets, tags=tags) as run:
         results = evaluate(config, model, [d.folder.uri for d in datasets])
         if model is not None and _is_metric(model):
             log_metric_results(run, results, datasets, config.split, _protocols(config, datasets))

@@ -67,7 +67,7 @@ def best_trial(sweep: str, metric: str = str(MetricKey(RELATIVE, "abs_rel", MEAN
         TrackingError: if there is no such sweep, or it has no finished trial.
     """
     parent = tracking.find_run(sweep)
-    query = f"tags.`mlflow.parentRunId` = '{parent}' AND attributes.status = 'FINISHED'"
+    query = f"tags.`{tracking.PARENT}` = '{parent}' AND attributes.status = 'FINISHED'"
     for trial in tracking.search_runs(query, order=f"metrics.`{metric}` ASC"):
         if metric in trial.data.metrics and trial.outputs and trial.outputs.model_outputs:
             return BestTrial(trial.info.run_id, trial.info.run_name, metric, trial.data.metrics[metric])
@@ -85,7 +85,7 @@ def publish(run: str, name: str, alias: str | None, force: bool = False) -> Publ
             not take the name or the alias, or that names a model of another kind.
     """
     run_id = tracking.find_run(run)
-    model = _logged_model(run_id)
+    model = logged_model(run_id)
     kind = ModelKind.of_tags(model.tags)
     if alias is not None:
         registry.check_alias(name, alias)
@@ -98,8 +98,8 @@ def publish(run: str, name: str, alias: str | None, force: bool = False) -> Publ
     return Published(name, version, kind, short(commit), moved)
 
 
-def _logged_model(run_id: str) -> LoggedModel:
-    """The model that a run logged last."""
+def logged_model(run_id: str) -> LoggedModel:
+    """The model that the run `run_id` logged last. Raises TrackingError if there is none."""
     run = MlflowClient().get_run(run_id)
     logged = run.outputs.model_outputs if run.outputs else []
     if not logged:

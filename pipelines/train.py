@@ -11,9 +11,10 @@ import json
 import os
 import pickle
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -88,6 +89,7 @@ def train(
     allow_changes: bool = False,
     show: Callable[[str], None] = print,
     supervision: Supervision | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> TrainResult:
     """Train a model and log it to MLflow.
 
@@ -100,6 +102,7 @@ def train(
         allow_changes: even if config or data are not what the run was started with.
         show: called with each line of progress.
         supervision: of the sweep that the run belongs to, if any.
+        tags: further ones of a run that is started.
 
     Raises:
         NotADataset, ConfigError, RunExists, NotFound, BadModel: before anything is started.
@@ -115,7 +118,7 @@ def train(
     with nullcontext() if supervision else owning(folder, f"run {name}", show):
         for line in left_out:
             show(line)
-        return _train(config, datasets, model, name, folder, resume, allow_changes, show, supervision)
+        return _train(config, datasets, model, name, folder, resume, allow_changes, show, supervision, tags)
 
 
 def _train(
@@ -128,6 +131,7 @@ def _train(
     allow_changes: bool,
     show: Callable[[str], None],
     supervision: Supervision | None,
+    tags: Mapping[str, str],
 ) -> TrainResult:
     """As `train`, in the run's own `folder`, starting from a trained `model` if one is given."""
     connect()
@@ -140,7 +144,7 @@ def _train(
     identity = identity_of(config, datasets)
     run = _resumed_run(folder, name, identity, resume, allow_changes, show)
     if run is None:
-        run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets)
+        run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets, tags)
     with tracking.finishing(run, killed_by=TrainingStopped):
         if not folder.exists(RUN_FILE):
             conditions = task_of(config).conditions

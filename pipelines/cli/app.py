@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from datasets_prep.errors import Note, UserError
-from pipelines.cli import backbones, evaluate, options, predict, prepare, registry, train
+from pipelines.cli import backbones, evaluate, label, options, predict, prepare, registry, train
 from pipelines.cluster import signals
 from pipelines.cluster.credentials import without_credentials
 
@@ -52,7 +52,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(prepare.generate, prepare.datasets, prepare.stereo, prepare.prepare, prepare.inspect),
-    *(train.train, train.finetune, evaluate.evaluate, predict.predict),
+    *(train.train, train.finetune, evaluate.evaluate, predict.predict, label.label, label.distill),
     *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
@@ -115,7 +115,9 @@ def _parameters_of(command: list[str]) -> dict[str, Any]:
 
 @app.command("config")
 def show_config(
-    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict or tune.")],
+    job: Annotated[
+        str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict, label or tune.")
+    ],
     overrides: options.Overrides = None,
     config: options.Config = None,
 ) -> None:

@@ -29,6 +29,9 @@ _LOCAL_RAY = {
 }
 """Environment of a Ray that this process starts itself; a cluster has its own."""
 
+_MOST_DEATHS = 3
+"""Actors of Ray Data that may die one after the other before any has started."""
+
 TRACKING = "MLFLOW_TRACKING_URI"
 TRACKING_VARIABLES = (
     TRACKING, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
@@ -70,7 +73,10 @@ def connect() -> None:
             raise
         said = " ".join(str(error).split())
         raise ConfigError(f"RAY_ADDRESS={os.environ[ADDRESS]}: {said:.300}") from error
-    DataContext.get_current().enable_progress_bars = False
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    # By default the first worker that is lost while it loads its model ends the job.
+    context.max_consecutive_actor_init_deaths = _MOST_DEATHS
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

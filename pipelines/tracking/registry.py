@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 import mlflow
@@ -289,6 +290,25 @@ def find_version(name: str, wanted: str) -> int:
     raise TrackingError(f"{name} has no version or alias {wanted!r}; it has {known}")
 
 
+def pinned(reference: str) -> str:
+    """`models:/NAME@ALIAS` as `models:/NAME/VERSION`, which no promotion changes; else `reference` itself.
+
+    Raises:
+        TrackingError: if there is no such registered model, version or alias.
+    """
+    name, wanted = _split(reference)
+    if not (reference.startswith(MODEL_SCHEME) and name):
+        return reference
+    tracking.connect(create=False)
+    return f"{MODEL_SCHEME}{name}/{find_version(name, wanted)}"
+
+
+def version_of(name: str, source: str) -> int | None:
+    """The version of the model `name` that was registered from the logged model `source`, `models:/m-…`."""
+    found = [int(version.version) for version in _versions(name) if version.source == source]
+    return min(found, default=None)
+
+
 @contextmanager
 def evaluation_run(
     reference: str,
@@ -296,6 +316,7 @@ def evaluation_run(
     settings: BaseModel,
     inputs: Sequence[PreparedDataset | tracking.RunInput],
     task: TaskName = "depth",
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tracking.Run]:
     """The MLflow run of an evaluation of a model, with the status by which its block ends.
 
@@ -305,8 +326,9 @@ def evaluation_run(
         settings: logged as parameters.
         inputs: what it is evaluated on.
         task: of the model.
+        tags: further ones of the run.
     """
-    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs, task=task)
+    run = tracking.start_run(f"evaluate {reference}", job, settings, inputs, tags, task=task)
     note_evaluation(run, reference)
     with tracking.finishing(run):
         yield run

@@ -55,6 +55,8 @@ from pipelines.tracking.model_kind import ModelKind
 from pipelines.tracking.origin import origin_tags
 
 EXPERIMENT = "dpt"
+PARENT = "mlflow.parentRunId"
+"""Tag of a run with the id of its parent."""
 TRAIN, VALIDATION, EVALUATION = "train", "validation", "evaluation"
 """What a run reads a dataset for."""
 
