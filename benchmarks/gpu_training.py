@@ -13,7 +13,6 @@ from gpu_bench import Bench, reason
 from gpu_kernels import kernels_of
 from torch import nn
 
-from dpt.compilation import compile_regions
 from dpt.predict.transforms import normalise
 from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
@@ -110,7 +109,7 @@ def training_step(
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     if compiler:
-        compile_regions(model, backend=compiler) if regions else model.compile(backend=compiler)
+        model.compile_regions(backend=compiler) if regions else model.compile(backend=compiler)
     step = TrainingStep(model, model, create_optimizer(model, config), None, config, DATASETS, Ranks())
     batches = on_device(repeat(batch), bench.device)
 

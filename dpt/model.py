@@ -74,6 +74,20 @@ class DPT(nn.Module):
         """`enable` recomputing the backbone's layers in the backward pass: less memory, a third more time."""
         self.backbone.set_checkpointing(enable)
 
+    def repeated_layers(self) -> list[nn.Module]:
+        """The backbone's layers that are built alike, or the backbone itself where there are none."""
+        lists = [module for module in self.backbone.modules() if isinstance(module, nn.ModuleList)]
+        return [layer for layers in lists for layer in layers] or [self.backbone]
+
+    def compile_regions(self, **options: Any) -> None:
+        """Compile the backbone's layers and the decoder's three parts, in place, each by itself.
+
+        Layers that are alike share one program then, which takes their weights as inputs, so that the first
+        step comes sooner than of a model compiled as a whole. `options` are those of `torch.compile`.
+        """
+        for region in [*self.repeated_layers(), self.reassemble, self.fusion, self.head]:
+            region.compile(**options)
+
     def set_upsampling(self, as_given: bool) -> None:
         """Whether the decoder's upsampling keeps the precision that it is given (`Upsampling.as_given`)."""
         for module in self.modules():

@@ -345,8 +345,8 @@ class TrainConfig(MixSection):
         parallel: `ddp` copies the model to every worker; `fsdp` shards it (FSDP2), for backbones whose
             optimiser state does not fit on one GPU.
         compile: what `torch.compile` compiles: `none`, the whole `model`, or `regions`, of which equal ones
-            are compiled once (`dpt.compilation`). `auto` is `regions` on a GPU, and `none` on CPUs or where
-            several objectives are taken apart in one pass, which is never compiled.
+            are compiled once (`DPT.compile_regions`). `auto` is `regions` on a GPU, and `none` on CPUs or
+            where several objectives are taken apart in one pass, which is never compiled.
         channels_last: use the channels-last memory format for images and convolutions.
         activation_checkpointing: recompute the backbone in the backward pass to save memory.
         device: of training; `auto` uses GPUs if the cluster has any.

@@ -17,7 +17,6 @@ from ray.train.torch import prepare_model
 from torch import Tensor, nn
 
 import dpt
-from dpt.compilation import repeated_layers
 from pipelines.training.ranks import Ranks
 
 
@@ -46,7 +45,7 @@ def shard_model(model: dpt.DPT) -> None:
     """Leave each rank its shard of every parameter of `model`; the backbone is gathered by blocks."""
     from torch.distributed.fsdp import fully_shard  # takes a second, which other runs save
 
-    for layer in repeated_layers(model.backbone):
+    for layer in model.repeated_layers():
         fully_shard(layer)
     fully_shard(model)
 

@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 
 import dpt
 from datasets_prep.storage.folder import Folder
-from dpt.compilation import compile_regions
 from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tracking.model_reference import load_checkpoint, load_model
@@ -72,7 +71,7 @@ def compile_model(model: dpt.DPT, config: TrainConfig, device: torch.device) -> 
     automatic = "regions" if device.type == "cuda" and not eager else "none"
     how = automatic if config.compile == "auto" else config.compile
     if how == "regions":
-        compile_regions(model)
+        model.compile_regions()
     elif how == "model":
         model.compile()
 

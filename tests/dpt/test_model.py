@@ -9,6 +9,7 @@ from dpt.layers.backbones import Tap
 from dpt.layers.fusion import ResidualConvUnit
 from dpt.layers.reassemble import Readout
 from dpt.zoo import MODELS
+from tests.support.models import SHALLOW_HYBRID
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +209,34 @@ def test_midas_units_add_the_activated_input():
     residual = unit.conv2(unit.conv1(x.relu()).relu())
     torch.testing.assert_close(unit(x), residual + x.relu())
     torch.testing.assert_close(plain(x), residual + x)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("dpt_tiny", {}), ("dpt_tiny", SHALLOW_HYBRID), ("dpt_small", {})],
+    ids=["transformer", "hybrid", "ResNet"],
+)
+def test_a_model_compiled_by_regions_predicts_and_learns_the_same(name, settings):
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    model = dpt.create_model(name, **settings).double().eval()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    parameters = list(model.parameters())
+
+    def run():
+        output = model(images)
+        return output.detach(), torch.autograd.grad(output.square().mean(), parameters, allow_unused=True)
+
+    expected, gradients = run()
+    traced = []
+
+    def backend(graph, inputs):
+        traced.append(graph)
+        return graph
+
+    model.compile_regions(backend=backend)
+    found, same = run()
+    torch.testing.assert_close(found, expected)
+    for gradient, other in zip(gradients, same, strict=True):
+        torch.testing.assert_close(gradient, other)
+    assert len(traced) == 4, "one for all layers, and the three parts of the decoder"

@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
 from dpt import dataset_gradients
-from dpt.compilation import compile_regions
 from dpt.ema import MovingAverage
 from dpt.predict.transforms import normalise
 from dpt.sketch import LENGTH
@@ -168,7 +167,7 @@ def test_what_is_compiled_is_not_watched(two_passes, compiled):
     settings = with_changes(settings, {"compile": "regions", "activation_checkpointing": True})
     model, traced = model_for(settings), []
     model.set_checkpointing(True)
-    compile_regions(model, backend=lambda graph, inputs: traced.append(1) or graph)
+    model.compile_regions(backend=lambda graph, inputs: traced.append(1) or graph)
     step = TrainingStep(model, model, build_optimizer(model, settings), None, settings, AB, Ranks())
     step(batch(), 1)
     whole, _ = one_step(config(objective="multi_objective", two_passes=two_passes))
