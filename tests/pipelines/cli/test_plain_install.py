@@ -7,7 +7,6 @@ import sys
 
 import cv2
 import numpy as np
-import pytest
 
 import dpt
 from pipelines.cli import app
@@ -93,8 +92,8 @@ def test_what_needs_an_extra_says_which(tmp_path):
 
 
 def test_a_library_of_no_extra_is_not_taken_for_one():
-    with pytest.raises(ModuleNotFoundError, match="left_pad"):
-        app._missing_extra(ModuleNotFoundError("No module named 'left_pad'", name="left_pad"), "train")
+    error = ModuleNotFoundError("No module named 'left_pad'", name="left_pad")
+    assert app._missing_extra(error, "train") is None
 
 
 def test_the_version_is_that_of_the_distribution():
