@@ -117,9 +117,7 @@ class _Work:
         variant, _, seed = self._trial.path.rpartition("/")
         callbacks = []
         if self._plan.tune.early_stopping != "none":
-            from ray.tune.integration.ray_train import TuneReportCallback
-
-            callbacks = [TuneReportCallback()]  # reports every validation to Ray Tune, for its scheduler
+            callbacks = [_tune_reports()]
         supervision = Supervision(self._run, self._stop_wanted, self._place.threads, callbacks)
         storage, plan = f"{self._place.folder}/{variant}", self._plan
         result = train(
@@ -139,6 +137,21 @@ class _Work:
 
     def _log_once(self, metrics: dict[str, float], known: dict[str, float]) -> None:
         self._run.log_metrics({k: v for k, v in metrics.items() if k not in known}, self._config.steps)
+
+
+def _tune_reports() -> Any:
+    """A callback that reports every validation to Ray Tune, for its scheduler, and where the checkpoint is.
+
+    Ray Tune refuses a report without the metric that it compares: of a checkpoint before any validation.
+    """
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    class Reports(TuneReportCallback):
+        def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+            if len(metrics[0]) > 1:  # not only the step
+                super().after_report(run_context, metrics, checkpoint)
+
+    return Reports()
 
 
 def finish_trial(folder: Folder, run: tracking.Run, stopped_early: int | None = None) -> None:

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -213,7 +213,7 @@ class RunInput:
         MLflow tells inputs of a run apart by name and digest alone.
         """
         manifest = dataset.manifest
-        digest = seal_of([asdict(shard) for shard in manifest.split(split)])
+        digest = seal_of({shard.name: shard.sha256 for shard in manifest.split(split)})
         samples = {split: manifest.samples[split]}
         return cls(dataset.name, dataset.folder.uri, digest, manifest.version, samples, VALIDATION)
 

@@ -4,8 +4,10 @@ What a cluster must show: it refuses whoever has no token, `dpt prepare` does th
 the job's processes run the uploaded files rather than whatever the nodes happen to have installed.
 """
 
+import getpass
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -28,6 +30,7 @@ from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
 from tests.support.paths import REPOSITORY
 from tests.support.sessions import kill_session
+from tests.support.tracked import find_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
@@ -170,6 +173,19 @@ def test_the_console_script_decides_how_its_job_ends(cluster, tmp_path):
     assert {UPLOADED in line for line in cluster.seen.read_text().splitlines()} == {True}
 
 
+def test_plain_job_submit_has_the_commit_of_its_metadata_or_the_digest_of_its_code(cluster):
+    asking = ["python", "-c", "from pipelines.tracking import source_commit as s; print(s.source_commit())"]
+    with_commit = [*RAY_SUBMIT, "--metadata-json", json.dumps({"git_commit": "0a1b2c"})]
+    for command, commit in ((RAY_SUBMIT, UPLOADED.removeprefix("_")), (with_commit, "0a1b2c")):
+        with submitted(cluster.address, cluster.environment, asking, command) as job:
+            said = job.communicate(timeout=400)[0]
+        assert re.search(rf"^{commit}[0-9a-f]*$", said, re.MULTILINE), said
+
+
+def head_commit() -> str:
+    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, text=True).strip()
+
+
 def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_server, tmp_path, monkeypatch):
     environment = cluster.environment | {"MLFLOW_TRACKING_URI": mlflow_server}
     runs = tmp_path / "runs"
@@ -200,6 +216,11 @@ def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_ser
     fetched = tracking.fetch_model("models:/dpt@champion") / "weights.safetensors"
     last = runs / "first" / f"step_{done + 5:08d}" / "weights.safetensors"
     assert fetched.read_bytes() == last.read_bytes()
+    tags = find_run("first", mlflow_server).data.tags
+    assert tags["mlflow.source.git.commit"] == head_commit()
+    assert (tags["mlflow.source.type"], tags["mlflow.user"]) == ("JOB", getpass.getuser())
+    assert tags["ray_job"] == job
+    assert tags["node_0"].startswith(tags["host"])
 
 
 def test_what_the_cluster_cannot_reach_is_one_line(cluster, tmp_path):
