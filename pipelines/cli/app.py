@@ -19,9 +19,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from datasets_prep.errors import Note, UserError
+from datasets_prep.errors import Note, UserError, one_line, printable
 from pipelines.cli import backbones, evaluate, options, predict, prepare, registry, train
 from pipelines.cluster.credentials import without_credentials
+from pipelines.terminal import echo
 
 app = typer.Typer(
     name="dpt",
@@ -117,7 +118,7 @@ def show_config(
     if job not in Experiment.model_fields:
         raise ConfigError(f"no job {job!r}; there are: {', '.join(Experiment.model_fields)}")
     section = type(getattr(Experiment(), job))
-    typer.echo(to_yaml(load_section(job, section, config, overrides or [])), nl=False)
+    typer.echo(printable(to_yaml(load_section(job, section, config, overrides or []))), nl=False)
 
 
 def _format_warning(
@@ -125,7 +126,7 @@ def _format_warning(
 ) -> str:
     """A `Note` as its message alone, other warnings as Python prints them."""
     if issubclass(category, Note):
-        return f"{message}\n"
+        return f"{one_line(str(message))}\n"
     return _python_format(message, category, filename, lineno, line)
 
 
@@ -134,7 +135,8 @@ _python_format = warnings.formatwarning
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """As Python, but without the user names and passwords of URIs."""
-    sys.stderr.write(without_credentials("".join(traceback.format_exception(kind, error, trace))))
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(printable(without_credentials(text)))
 
 
 def _is_of_mlflow(error: Exception) -> bool:
@@ -154,7 +156,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _fail(str(error))
+        _fail(*(str(error).split("\n") if error.has_lines else [str(error)]))
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
@@ -166,6 +168,7 @@ def main() -> None:
         _fail(without_credentials(f"MLflow failed: {reason}"))
 
 
-def _fail(reason: str) -> NoReturn:
-    typer.echo(f"dpt: {reason}", err=True)
+def _fail(reason: str, *more: str) -> NoReturn:
+    for line in (f"dpt: {reason}", *more):
+        echo(line, err=True)
     sys.exit(1)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from typer.core import TyperCommand
@@ -23,6 +22,7 @@ from typer.core import TyperCommand
 from datasets_prep.errors import UserError
 from pipelines.cli import options
 from pipelines.cli.options import require_durable_path
+from pipelines.terminal import console, echo
 
 if TYPE_CHECKING:
     import dpt
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pipelines.zero_shot.report import Report
     from pipelines.zero_shot.run import SetResult
 
-console = Console()
 _PICTURED = 4
 """Images in the picture of predictions of a segmentation model."""
 
@@ -154,7 +153,7 @@ def _on_shards(
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
     with model_folder(reference) if reference else nullcontext() as folder:
         model = dpt.ModelConfig.from_dict(read_config(folder)) if folder else None
-        datasets = evaluation_datasets(model, settings.split, data, typer.echo)
+        datasets = evaluation_datasets(model, settings.split, data, echo)
         if reference and model and model.task == "segmentation":
             _on_labels(load_model(str(folder)), reference, settings, datasets)
             return
@@ -165,7 +164,7 @@ def _on_shards(
     console.print(_depth_table(results))
     alone = [name for name, result in results.items() if SKILL not in result]
     if model and not model.metric and alone:
-        typer.echo(f"no skill on {', '.join(alone)}: no {FITTED_ON} split that a mean map is fitted on")
+        echo(f"no skill on {', '.join(alone)}: no {FITTED_ON} split that a mean map is fitted on")
 
 
 def _depth_table(results: Mapping[str, Mapping[str, float]]) -> Table:
@@ -258,7 +257,7 @@ def _zero_shot(
     console.print(to_yaml(settings), end="", highlight=False)
     for entry in found:
         counts = f"{len(entry.samples)} of {entry.description.images} images"
-        typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
+        echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
     inputs = [RunInput(f.name, f.raw, f.digest, f.digest[:16], {SPLIT: len(f.samples)}) for f in found]
     with evaluation_run(reference, "zero_shot", settings, inputs) as run:
         with Progress(console=console, transient=True) as bar:
@@ -277,7 +276,7 @@ def _zero_shot(
         note_protocol(run, {}, [f.name for f in found if f.is_complete and settings.rule is None])
     _print_report(report, results)
     for name in names:
-        typer.echo(f"{out.rstrip('/')}/{name}")
+        echo(f"{out.rstrip('/')}/{name}")
 
 
 def _print_report(report: Report, results: Sequence[SetResult]) -> None:
@@ -290,13 +289,13 @@ def _print_report(report: Report, results: Sequence[SetResult]) -> None:
     for line in paper_lines(report):
         table.add_row(*line)
     console.print(table)
-    typer.echo(notes())
+    echo(notes())
     for result in results:
         if result.beyond_cap:
             names = ", ".join(result.beyond_cap)
-            typer.echo(f"{result.name}: {len(result.beyond_cap)} without ground truth below the cap: {names}")
+            echo(f"{result.name}: {len(result.beyond_cap)} without ground truth below the cap: {names}")
         for problem in result.unreadable:
-            typer.echo(f"{result.name}: left out: {problem}")
+            echo(f"{result.name}: left out: {problem}")
 
 
 PROTOCOLS = {"zero-shot": _zero_shot}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import UserError, one_line
+from pipelines.terminal import echo
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -70,20 +71,20 @@ def require_durable_path(path: str) -> str:
     return path
 
 
-def after_config(settings: BaseModel, write: Callable[[str], None] = typer.echo) -> Callable[[str], None]:
+def after_config(settings: BaseModel, write: Callable[[str], None] = echo) -> Callable[[str], None]:
     """A function that writes lines, and `settings` as YAML before the first: an early error stands alone.
 
     Args:
         settings: resolved config of the command.
-        write: writes one line, or several.
+        write: writes a line.
     """
     from pipelines.config_files import to_yaml
 
-    unsaid = [to_yaml(settings).rstrip()]
+    unsaid = to_yaml(settings).splitlines()
 
     def show(line: str) -> None:
-        if unsaid:
-            write(unsaid.pop())
+        while unsaid:
+            write(unsaid.pop(0))
         write(line)
 
     return show
@@ -97,13 +98,13 @@ def show_progress(description: str, states: Iterable[tuple[int, int | None, str]
         states: number done, total number (None if unknown), and the text right of the bar.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]},"),
+        TextColumn("{task.fields[detail]},", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task(description, total=None, detail="starting")
+        task = bar.add_task(one_line(description), total=None, detail="starting")
         for done, total, detail in states:
-            bar.update(task, completed=done, total=total, detail=detail)
+            bar.update(task, completed=done, total=total, detail=one_line(detail))

@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import LoggedModelOutput
-from rich.console import Console
 
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
@@ -21,6 +20,7 @@ from datasets_prep.storage.folder import Folder
 from pipelines.cli import registry as cli_registry
 from pipelines.config import PredictConfig
 from pipelines.publish import publish
+from pipelines.terminal import PlainConsole
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import (
     list_models,
@@ -303,7 +303,7 @@ def test_what_a_model_predicts_goes_with_it_to_the_registry(overrides, kind, dat
     version = MlflowClient().get_model_version("dpt", "1")
     assert version.description == f"Predicts {kind['predicts']}."
     assert version.tags == {**kind, "git_commit": "0123456789abcdef-dirty"}
-    monkeypatch.setattr(cli_registry, "console", Console(width=160))
+    monkeypatch.setattr(cli_registry, "console", PlainConsole(width=160))
     table = said("models", "dpt")
     assert kind["unit"] in table
     assert "01234567-dirty" in table
@@ -356,7 +356,7 @@ def guarded(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_registry, "console", Console(width=160))
+    monkeypatch.setattr(cli_registry, "console", PlainConsole(width=160))
     manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, "", {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
