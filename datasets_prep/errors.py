@@ -3,12 +3,17 @@
 import re
 
 _HIDDEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 
 class UserError(ValueError):
-    """A request that cannot be carried out; the message names the problem and the remedy."""
+    """A request that cannot be carried out; the message names the problem and the remedy.
+
+    `has_lines` says whether it may have several lines, one a problem.
+    """
+
+    has_lines = False
 
 
 class NotFound(UserError, FileNotFoundError):

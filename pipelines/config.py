@@ -22,6 +22,8 @@ from pipelines.sampling.plan import Sampling
 class ConfigError(UserError):
     """An invalid config; the message names the key of each problem, one per line."""
 
+    has_lines = True
+
 
 TaskName = Literal["depth", "metric_depth", "segmentation"]
 Schedule = Literal["constant", "poly", "cosine"]

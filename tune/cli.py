@@ -11,7 +11,7 @@ import typer
 from datasets_prep.errors import UserError
 from pipelines.cli import options
 from pipelines.cli.app import app, main
-from pipelines.cli.options import console
+from pipelines.terminal import console, echo
 
 if TYPE_CHECKING:
     from tune.ablations import AblationTable
@@ -73,10 +73,10 @@ def tune(
         # How many trials it has, and when they run, may change.
         plan = read_plan(resume, storage)
         plan = replace(plan, tune=with_changes(plan.tune, given))
-    run_sweep(plan, storage, show=typer.echo)
+    run_sweep(plan, storage, show=echo)
     print_tables(plan.name, console)
-    typer.echo(f"sweep {plan.name} is finished; beside the paper: dpt report {plan.name}")
-    typer.echo(f"to register its best model: dpt publish {plan.name} --best")
+    echo(f"sweep {plan.name} is finished; beside the paper: dpt report {plan.name}")
+    echo(f"to register its best model: dpt publish {plan.name} --best")
 
 
 def _new_plan(
@@ -93,7 +93,7 @@ def _new_plan(
     train = load_section("train", TrainConfig, config, [word for word in what if "=" in word])
     settings = load_section("tune", TuneConfig, config, [], options=given)
     tables = _tables([word for word in what if "=" not in word])
-    return plan_sweep(name, tables, training_datasets(train, data, typer.echo), train, settings)
+    return plan_sweep(name, tables, training_datasets(train, data, echo), train, settings)
 
 
 def _tables(words: list[str]) -> list[AblationTable]:
@@ -145,7 +145,7 @@ def report(
         from tune.report.page import write_report
 
         path = write_report(what, Path(out))
-    typer.echo(f"page: {path}")
+    echo(f"page: {path}")
 
 
 def demo(

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import UserError, one_line
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.retries import StorageFailed
 from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
@@ -182,5 +182,6 @@ def _is_running(text: dict[str, object]) -> bool:
 
 
 def _end_process(line: str) -> None:
-    print(f"dpt: {line}; this process ends without writing anything more", file=sys.stderr, flush=True)
+    line = one_line(f"dpt: {line}; this process ends without writing anything more")
+    print(line, file=sys.stderr, flush=True)
     os._exit(1)

@@ -34,6 +34,8 @@ _MOST_ENTRIES = 64
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Raise a ValueError that names the first of the `arguments` that is not of `ARGUMENTS`, or too large."""
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"backbone_arguments: {arguments!r:.60}, expected arguments by name")
     for name, value in arguments.items():
         if name not in ARGUMENTS:
             raise ValueError(f"backbone_arguments: there is no {name!r}; choose from {', '.join(ARGUMENTS)}")
@@ -49,7 +51,7 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def known(name: str) -> str:
     """The `name` itself; ValueError if timm has no such network."""
-    if not timm.is_model(name):
+    if not isinstance(name, str) or not timm.is_model(name):
         raise ValueError(f"backbone: timm {timm.__version__} has no model {name!r}; see `dpt backbones`")
     return name
 

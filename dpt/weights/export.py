@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram
 
 from dpt.layers.heads import DepthHead
 from dpt.model import DPT
-from dpt.weights.onnx import OnnxDPT
+from dpt.weights.onnx import CHECKSUM, OnnxDPT, write_checksum
 
 LARGEST = 4096
 """Upper bound, in pixels, of heights and widths that an exported program takes."""
@@ -113,8 +113,9 @@ def _save_onnx(model: DPT, path: Path, precision: str) -> None:
     program = torch.onnx.export(export_program(model, precision), **names, dynamo=True, verbose=False)
     if program is None:
         raise RuntimeError("the ONNX exporter returned nothing")
-    program.model.metadata_props.update(metadata_of(model, precision))
+    program.model.metadata_props.update(metadata_of(model, precision) | CHECKSUM)
     program.save(str(path))
+    write_checksum(path)
 
 
 @torch.no_grad()

@@ -20,10 +20,11 @@ from typing import Annotated, Any
 
 import typer
 
-from datasets_prep.errors import Note, UserError
+from datasets_prep.errors import Note, UserError, one_line, printable
 from pipelines.cli import backbones, evaluate, label, options, predict, prepare, registry, train
 from pipelines.cluster import signals
 from pipelines.cluster.credentials import without_credentials
+from pipelines.terminal import echo
 
 app = typer.Typer(
     name="dpt",
@@ -132,7 +133,7 @@ def show_config(
         from pipelines.training.start import model_without_weights
 
         model_without_weights(settings)
-    typer.echo(to_yaml(settings), nl=False)
+    typer.echo(printable(to_yaml(settings)), nl=False)
 
 
 def _format_warning(
@@ -140,7 +141,7 @@ def _format_warning(
 ) -> str:
     """A `Note` as its message alone, other warnings as Python prints them."""
     if issubclass(category, Note):
-        return f"{message}\n"
+        return f"{one_line(str(message))}\n"
     return _python_format(message, category, filename, lineno, line)
 
 
@@ -149,7 +150,8 @@ _python_format = warnings.formatwarning
 
 def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """As Python, but without the user names and passwords of URIs."""
-    sys.stderr.write(without_credentials("".join(traceback.format_exception(kind, error, trace))))
+    text = "".join(traceback.format_exception(kind, error, trace))
+    sys.stderr.write(printable(without_credentials(text)))
 
 
 def _is_of_mlflow(error: Exception) -> bool:
@@ -168,38 +170,39 @@ def main() -> None:
     try:
         app()
     except BaseException as error:
-        line, number = _line(error), signals.received()
+        lines, number = _lines(error), signals.received()
         if number is not None:
-            line = line or f"stopped by {signal.Signals(number).name}; what is finished is kept"
-        if line is None:
+            lines = lines or [f"stopped by {signal.Signals(number).name}; what is finished is kept"]
+        if not lines:
             raise
         with suppress(OSError):  # the terminal may be gone
-            typer.echo(without_credentials(f"dpt: {line}"), err=True)
+            for line in (f"dpt: {lines[0]}", *lines[1:]):
+                echo(without_credentials(line), err=True)
         sys.exit(1 if number is None else 128 + number)
 
 
-def _line(error: BaseException) -> str | None:
-    """What is said of an `error` of the user, the system or MLflow; None of another."""
+def _lines(error: BaseException) -> list[str]:
+    """What is said of an `error` of the user, the system or MLflow; nothing of another."""
     error = getattr(error, "cause", None) or error  # of a Ray task, without its traceback
     if isinstance(error, UserError):
-        return str(error)
+        return str(error).split("\n") if error.has_lines else [str(error)]
     if isinstance(error, ModuleNotFoundError):
         return _missing_extra(error, next(iter(sys.argv[1:]), ""))
     if isinstance(error, OSError):
         named = error.filename is not None and error.strerror is not None
-        return f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)
+        return [f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)]
     if isinstance(error, Exception) and _is_of_mlflow(error):
-        return f"MLflow failed: {next(iter(str(error).splitlines()), type(error).__name__)}"
-    return None
+        return [f"MLflow failed: {next(iter(str(error).splitlines()), type(error).__name__)}"]
+    return []
 
 
-def _missing_extra(error: ModuleNotFoundError, command: str) -> str | None:
-    """How to install what `command` lacks; None of an `error` that is not a matter of extras."""
+def _missing_extra(error: ModuleNotFoundError, command: str) -> list[str]:
+    """How to install what `command` lacks; nothing of an `error` that is not a matter of extras."""
     library = str(error.name).partition(".")[0]
     if library.startswith("onnx"):
         extra = "export"
     elif library in _OPTIONAL:
         extra = "data" if command in _OF_DATASETS else "train"
     else:
-        return None
-    return f"this use of dpt {command} needs {library}: pip install 'dpt-on-ray[{extra}]' (or [all])"
+        return []
+    return [f"this use of dpt {command} needs {library}: pip install 'dpt-on-ray[{extra}]' (or [all])"]

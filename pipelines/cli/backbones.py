@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from datasets_prep.errors import NotFound
+from pipelines.terminal import echo
 
 
 def backbones(
@@ -20,17 +21,15 @@ def backbones(
 
     if pattern is None:
         for family, (name, number) in families().items():
-            typer.echo(f"{family:26}{name}" + (f" and {number - 1} others" if number > 1 else ""))
-        typer.echo("`dpt backbones PATTERN` lists networks and their weights, and says which do not work")
+            echo(f"{family:26}{name}" + (f" and {number - 1} others" if number > 1 else ""))
+        echo("`dpt backbones PATTERN` lists networks and their weights, and says which do not work")
         return
     found = 0
     for found, one in enumerate(describe(pattern), start=1):  # noqa: B007
         if isinstance(one, str):
-            typer.echo(one, err=True)
+            echo(one, err=True)
         else:
             strides = ", ".join(map(str, one.strides))
-            typer.echo(
-                f"{one.name:56} {one.parameters / 1e6:7.1f} M  {strides:16} {one.licence or 'unknown'}"
-            )
+            echo(f"{one.name:56} {one.parameters / 1e6:7.1f} M  {strides:16} {one.licence or 'unknown'}")
     if not found:
         raise NotFound(f"timm has no network {pattern!r}; `dpt backbones` lists families")

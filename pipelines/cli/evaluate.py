@@ -21,7 +21,8 @@ from typer.core import TyperCommand
 
 from datasets_prep.errors import UserError
 from pipelines.cli import options
-from pipelines.cli.options import console, require_durable_path
+from pipelines.cli.options import require_durable_path
+from pipelines.terminal import console, echo
 
 if TYPE_CHECKING:
     import dpt
@@ -156,7 +157,7 @@ def _on_shards(
     settings = load_section("evaluate", EvaluateConfig, config, overrides, options=given)
     with model_folder(reference) if reference else nullcontext() as folder:
         model = dpt.ModelConfig.from_dict(read_config(folder)) if folder else None
-        datasets = evaluation_datasets(model, settings.split, data, typer.echo)
+        datasets = evaluation_datasets(model, settings.split, data, echo)
         if reference and model and model.task == "segmentation":
             _on_labels(load_model(str(folder)), reference, settings, datasets, verbose)
             return
@@ -167,7 +168,7 @@ def _on_shards(
     console.print(_depth_table(results))
     alone = [name for name, result in results.items() if SKILL not in result]
     if model and not model.metric and alone:
-        typer.echo(f"no skill on {', '.join(alone)}: no {FITTED_ON} split that a mean map is fitted on")
+        echo(f"no skill on {', '.join(alone)}: no {FITTED_ON} split that a mean map is fitted on")
 
 
 def _depth_table(results: Mapping[str, Mapping[str, float]]) -> Table:
@@ -264,7 +265,7 @@ def _zero_shot(
     options.show_config(settings, verbose)
     for entry in found:
         counts = f"{len(entry.samples)} of {entry.description.images} images"
-        typer.echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
+        echo(f"{entry.name}: {counts}, read as {entry.source} from {entry.raw}")
     inputs = [RunInput(f.name, f.raw, f.digest, f.digest[:16], {SPLIT: len(f.samples)}) for f in found]
     with evaluation_run(reference, "zero_shot", settings, inputs) as run:
         with Progress(console=console, transient=True) as bar:
@@ -283,7 +284,7 @@ def _zero_shot(
         note_protocol(run, {}, [f.name for f in found if f.is_complete and settings.rule is None])
     _print_report(report, results)
     for name in names:
-        typer.echo(f"{out.rstrip('/')}/{name}")
+        echo(f"{out.rstrip('/')}/{name}")
 
 
 def _print_report(report: Report, results: Sequence[SetResult]) -> None:
@@ -296,13 +297,13 @@ def _print_report(report: Report, results: Sequence[SetResult]) -> None:
     for line in paper_lines(report):
         table.add_row(*line)
     console.print(table)
-    typer.echo(notes())
+    echo(notes())
     for result in results:
         if result.beyond_cap:
             names = ", ".join(result.beyond_cap)
-            typer.echo(f"{result.name}: {len(result.beyond_cap)} without ground truth below the cap: {names}")
+            echo(f"{result.name}: {len(result.beyond_cap)} without ground truth below the cap: {names}")
         for problem in result.unreadable:
-            typer.echo(f"{result.name}: left out: {problem}")
+            echo(f"{result.name}: left out: {problem}")
 
 
 PROTOCOLS = {"zero-shot": _zero_shot}

@@ -13,6 +13,7 @@ import typer
 from pipelines.cli import options
 from pipelines.cli.options import require_durable_path, show_config, show_progress
 from pipelines.cli.prepare import show_outcome
+from pipelines.terminal import echo
 
 if TYPE_CHECKING:
     from pipelines.label import LabelJob
@@ -53,7 +54,7 @@ def label(
     job = plan_labelling(settings, [require_durable_path(photo) for photo in photos], model, out, name)
     plan = job.plan
     show_config(settings, verbose)
-    typer.echo(
+    echo(
         f"{name}: {plan.samples} pictures in {len(plan.shards)} shards, "
         f"files left out: {len(plan.rejected)}; {plan.target_kind}, version {plan.version}"
     )
@@ -64,13 +65,13 @@ def label(
     def progress() -> Iterator[tuple[int, int | None, str]]:
         start = time.perf_counter()
         yield 0, plan.samples, f"pictures, 0.0 images/s, {len(plan.rejected)} left out"
-        for state in job.run(typer.echo):
+        for state in job.run(echo):
             rate = state.done / (time.perf_counter() - start)
             yield state.done, state.total, f"pictures, {rate:.1f} images/s, {state.rejected} left out"
 
     show_progress(name, progress())
     done = open_dataset(f"{out.rstrip('/')}/{name}")
-    typer.echo(f"manifest: {done.folder.uri}/_manifest.json")
+    echo(f"manifest: {done.folder.uri}/_manifest.json")
     show_outcome(done)
 
 
@@ -80,18 +81,18 @@ def _show_forecast(job: LabelJob) -> None:
     from pipelines.cluster.device import resolve_device
 
     if job.is_finished:
-        typer.echo("finished already: nothing would be done")
+        echo("finished already: nothing would be done")
         return
     device, settings = resolve_device(job.settings.device).type, job.settings
     machine = torch.cuda.device_count() if device == "cuda" else (os.cpu_count() or 1) // settings.threads
     workers = settings.workers or max(1, machine)
     expected = job.forecast(device)
     if expected.finished_shards:
-        typer.echo(f"{expected.finished_shards} shards are finished and would be kept")
+        echo(f"{expected.finished_shards} shards are finished and would be kept")
     size = "an unknown size" if expected.bytes is None else f"about {expected.bytes / 2**20:.1f} MiB"
     duration = timedelta(seconds=round(expected.core_seconds / workers))
     each = "a GPU each" if device == "cuda" else f"CPU cores each: {settings.threads}"
-    typer.echo(
+    echo(
         f"{expected.missing_samples} pictures would be labelled: {size}, about {duration} with workers: "
         f"{workers}, {each} (from {expected.tried} pictures, {expected.usable} of them usable)"
     )
@@ -128,5 +129,5 @@ def distill(
     out, storage = require_durable_path(out), require_durable_path(storage)
     experiment = load_experiment(config, override or [])
     request = Request(experiment, photos, data, name, out, storage, registered, rounds)
-    results = run_distillation(request, model, typer.echo)
-    typer.echo(f"models:/{registered}@{ALIAS} is version {results[-1].version}")
+    results = run_distillation(request, model, echo)
+    echo(f"models:/{registered}@{ALIAS} is version {results[-1].version}")

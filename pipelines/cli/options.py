@@ -12,17 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datasets_prep.errors import UserError
+from datasets_prep.errors import UserError, one_line, printable
+from pipelines.terminal import echo
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-
-LOG_WIDTH = 1000
-"""Columns of a log or a pipe: more than any table has, so that none is cut."""
-
-console = Console()
-if not console.is_terminal and "COLUMNS" not in os.environ:
-    console = Console(width=LOG_WIDTH)
 
 _BUILT_IN = ", ".join(sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")))
 CONFIG_HELP = f"A YAML file, or built in: {_BUILT_IN}."
@@ -93,7 +87,7 @@ def show_config(settings: BaseModel, verbose: bool) -> None:
     from pipelines.config_files import to_yaml
 
     if verbose:
-        typer.echo(to_yaml(settings), nl=False)
+        typer.echo(printable(to_yaml(settings)), nl=False)
 
 
 def after(*before: Callable[[], None]) -> Callable[[str], None]:
@@ -103,7 +97,7 @@ def after(*before: Callable[[], None]) -> Callable[[str], None]:
     def show(line: str) -> None:
         while calls:
             calls.pop(0)()
-        typer.echo(line)
+        echo(line)
 
     return show
 
@@ -116,13 +110,13 @@ def show_progress(description: str, states: Iterable[tuple[int, int | None, str]
         states: number done, total number (None if unknown), and the text right of the bar.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]},"),
+        TextColumn("{task.fields[detail]},", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns) as bar:
-        task = bar.add_task(description, total=None, detail="starting")
+        task = bar.add_task(one_line(description), total=None, detail="starting")
         for done, total, detail in states:
-            bar.update(task, completed=done, total=total, detail=detail)
+            bar.update(task, completed=done, total=total, detail=one_line(detail))

@@ -12,6 +12,7 @@ import typer
 
 from datasets_prep.errors import UserError
 from pipelines.cli import options
+from pipelines.terminal import echo
 
 
 def predict(
@@ -103,14 +104,14 @@ def predict(
         return
     show = options.after(partial(options.show_config, settings, verbose))
     count, failed = 0, 0
-    for outcome in run_prediction(settings, loaded, images, out, say=partial(typer.echo, err=True)):
+    for outcome in run_prediction(settings, loaded, images, out, say=partial(echo, err=True)):
         count, failed = count + 1, failed + (outcome.problem is not None)
         written = ", ".join(f"{out.rstrip('/')}/{name}" for name in outcome.written)
         content = f" ({outcome.content})" if outcome.content else ""
         if written:
             show(f"{outcome.source.where} → {written}{content}")
         if outcome.problem:
-            typer.echo(outcome.problem, err=True)
+            echo(outcome.problem, err=True)
     show(f"{count - failed} of {count} predicted: {loaded.config.meaning}")
     if failed:
         raise typer.Exit(1)
@@ -157,14 +158,14 @@ def convert(
 
     model = run_conversion(source, destination, to, name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    typer.echo(
+    echo(
         f"{source} → {destination}: {model.config.backbone}, {parameters:,} parameters, "
         f"predicts {model.config.meaning}"
     )
     for difference in ignored_by_transformers(model.config) if to == "huggingface" else ():
-        typer.echo(f"{difference}; config.json keeps it for dpt", err=True)
+        echo(f"{difference}; config.json keeps it for dpt", err=True)
     if push is not None:
-        typer.echo(f"{destination} → {upload(destination, push)}")
+        echo(f"{destination} → {upload(destination, push)}")
 
 
 def export(
@@ -181,7 +182,7 @@ def export(
     from pipelines.export import export as run_export
 
     exported = run_export(model, to, out, precision)
-    typer.echo(
+    echo(
         f"{model} → {exported.path}: {precision}, predicts {exported.config.meaning}; "
         f"mean difference to PyTorch {exported.error:.1e}"
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli import options
-from pipelines.cli.options import console, require_durable_path, show_progress
+from pipelines.cli.options import require_durable_path, show_progress
+from pipelines.terminal import console, echo
 
 if TYPE_CHECKING:
     from datasets_prep.inspect.verify import Inspection
@@ -37,7 +37,7 @@ def generate(
 
     writing = writing_dataset(dataset, Path(out), scenes, seed=seed)
     show_progress(dataset, ((done, scenes, "scenes") for done in writing))
-    typer.echo(f"{scenes} scenes in the layout of {dataset}: {out}")
+    echo(f"{scenes} scenes in the layout of {dataset}: {out}")
 
 
 def datasets() -> None:
@@ -47,7 +47,7 @@ def datasets() -> None:
     table = Table("dataset", "ground truth", show_lines=True)
     table.add_column("expected files", overflow="fold")
     for name in sorted(SOURCES):
-        table.add_row(name, SOURCES[name].target_kind, escape(SOURCES[name].layout))
+        table.add_row(name, SOURCES[name].target_kind, SOURCES[name].layout)
     console.print(table)
 
 
@@ -105,17 +105,17 @@ def prepare(
 
     if is_finished(plan, out):
         list(ingest(plan, out))  # the manifest may need the mark of the newest version again
-        typer.echo(f"{plan.source}: prepared already, nothing to do")
+        echo(f"{plan.source}: prepared already, nothing to do")
     else:
         show_progress(plan.source, progress())
     done = open_dataset(f"{out.rstrip('/')}/{plan.dataset}")
     samples = ", ".join(f"{count} {split}" for split, count in done.manifest.samples.items())
     console.print(f"{dataset}: {samples}, {done.manifest.quarantined} quarantined", highlight=False)
     for note, count in done.manifest.notes.items():
-        typer.echo(f"{count} samples: {note}")
-    typer.echo(f"manifest: {done.folder.uri}/_manifest.json")
+        echo(f"{count} samples: {note}")
+    echo(f"manifest: {done.folder.uri}/_manifest.json")
     if plan.source == "folder" and (hint := unit_hint(done)):
-        typer.echo(f"hint: {hint}")
+        echo(f"hint: {hint}")
     show_outcome(done)
 
 
@@ -129,24 +129,24 @@ def show_outcome(done: PreparedDataset) -> None:
     for split, count in done.manifest.samples.items():
         table.add_row(split, str(count))
     for entry in reasons[:_SHOWN_REASONS]:
-        table.add_row(f"left out: {escape(entry.reason)}", str(entry.count), escape(entry.example))
+        table.add_row(f"left out: {entry.reason}", str(entry.count), entry.example)
     console.print(table)
     if reasons:
         more = f", and {len(reasons) - _SHOWN_REASONS} other reasons" * (len(reasons) > _SHOWN_REASONS)
-        typer.echo(f"all that was left out{more}: {done.folder.uri}/{QUARANTINE_NAME}")
+        echo(f"all that was left out{more}: {done.folder.uri}/{QUARANTINE_NAME}")
 
 
 def _show_plan(plan: IngestPlan, listing: CachedListing) -> None:
     if listing.listed_at is not None:
         age = timedelta(seconds=round((datetime.now(timezone.utc) - listing.listed_at).total_seconds()))
-        typer.echo(f"{plan.source}: files as listed {age} ago; --refresh lists them again")
-    typer.echo(
+        echo(f"{plan.source}: files as listed {age} ago; --refresh lists them again")
+    echo(
         f"{plan.source}: {plan.samples} samples in {len(plan.shards)} shards, "
         f"{len(plan.rejected)} left out while listing, version {plan.version}"
     )
     count, first = plan.unread
     if count:
-        typer.echo(f"{plan.source}: {count} other files are not read, such as {first}")
+        echo(f"{plan.source}: {count} other files are not read, such as {first}")
 
 
 def _show_forecast(plan: IngestPlan, out: str) -> None:
@@ -157,16 +157,16 @@ def _show_forecast(plan: IngestPlan, out: str) -> None:
     for shard in plan.shards:
         samples[shard.split] += shard.count
     for split in shards:
-        typer.echo(f"{split}: {samples[split]} samples in {shards[split]} shards")
+        echo(f"{split}: {samples[split]} samples in {shards[split]} shards")
     if is_finished(plan, out):
-        typer.echo("finished already: nothing would be done")
+        echo("finished already: nothing would be done")
         return
     expected, cores = forecast(plan, out), os.cpu_count() or 1
     if expected.finished_shards:
-        typer.echo(f"{expected.finished_shards} shards are finished and would be kept")
+        echo(f"{expected.finished_shards} shards are finished and would be kept")
     size = "an unknown size" if expected.bytes is None else f"about {expected.bytes / 2**20:.1f} MiB"
     duration = timedelta(seconds=round(expected.core_seconds / cores))
-    typer.echo(
+    echo(
         f"{expected.missing_samples} samples would be read: {size}, about {duration} on the {cores} cores of "
         f"this machine (from {expected.tried} samples, {expected.usable} of them usable)"
     )
@@ -194,8 +194,8 @@ def inspect(
         shown.append((report, rows))
         if rows:
             path = draw_contact_sheet(report.sound, Path(out) / f"{report.name}.png", samples, seed)
-            typer.echo(f"contact sheet: {path}")
-    typer.echo(f"page: {write_page(Path(out) / 'inspection.html', shown)}")
+            echo(f"contact sheet: {path}")
+    echo(f"page: {write_page(Path(out) / 'inspection.html', shown)}")
     if any(report.problems for report, _ in shown):
         raise typer.Exit(1)
 
@@ -208,9 +208,9 @@ def _print_report(report: Inspection) -> None:
         table.add_row(name, *values)
     console.print(table)
     for entry in report.quarantine:
-        typer.echo(f"left out: {entry.count}, such as {entry.example}: {entry.reason}")
+        echo(f"left out: {entry.count}, such as {entry.example}: {entry.reason}")
     for problem in report.problems:
-        typer.echo(f"damaged: {problem}", err=True)
+        echo(f"damaged: {problem}", err=True)
 
 
 def stereo(
@@ -243,10 +243,8 @@ def stereo(
     states = ((s.done, s.total, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
     show_progress(dataset, states)
     report = read_report(out)
-    typer.echo(
-        f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing"
-    )
+    echo(f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing")
     for reason, count in report.rejected.items():
-        typer.echo(f"left out: {count} frames: {reason}")
-    typer.echo(f"what was left out, and why: {out.rstrip('/')}/rejected.parquet")
-    typer.echo(f"next: dpt prepare {dataset} --raw {out} --out shards")
+        echo(f"left out: {count} frames: {reason}")
+    echo(f"what was left out, and why: {out.rstrip('/')}/rejected.parquet")
+    echo(f"next: dpt prepare {dataset} --raw {out} --out shards")

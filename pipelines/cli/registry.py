@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipelines.cli.options import console
+from pipelines.terminal import console, echo
 
 Registered = Annotated[str, typer.Argument(help="Name of the registered model.")]
 Alias = Annotated[str, typer.Option(help="Alias to move.")]
@@ -38,12 +38,13 @@ def publish(
 
     if best:
         trial = best_trial(run)
-        typer.echo(f"best of {run}: {trial.name}, {trial.metric} {trial.value:.4f}")
+        echo(f"best of {run}: {trial.name}, {trial.metric} {trial.value:.4f}")
         run = trial.run_id
     published = register(run, name, alias, force)
     predicts = f"predicts {published.kind}; trained at commit {published.commit}"
-    typer.echo(f"{published.name} version {published.version} {predicts}")
-    typer.echo(published.moved)
+    echo(f"{published.name} version {published.version} {predicts}")
+    if published.moved:
+        echo(str(published.moved))
 
 
 def models(
@@ -66,7 +67,7 @@ def models(
         typer.echo(json.dumps([version.as_json() for version in found], indent=1))
         return
     if not found:
-        typer.echo(f"no registered models in {store_name()}")
+        echo(f"no registered models in {store_name()}")
         return
     shown = metric or list(dict.fromkeys(version.kind.compared_by for version in found))
     table = Table("model", "aliases", "predicts", "run", *shown, "data", "commit")
@@ -94,7 +95,7 @@ def promote(
     """Move an alias to a version of the same kind that is not worse than the one that has it."""
     from pipelines.tracking.registry import promote as move
 
-    typer.echo(move(name, version, alias, metric, force))
+    echo(str(move(name, version, alias, metric, force)))
 
 
 def rollback(
@@ -104,4 +105,4 @@ def rollback(
     """Move an alias back to the version that had it before, whatever its metrics."""
     from pipelines.tracking.registry import rollback as move
 
-    typer.echo(move(name, alias))
+    echo(str(move(name, alias)))

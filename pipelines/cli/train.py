@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli import options
-from pipelines.cli.options import console, require_durable_path
+from pipelines.cli.options import require_durable_path
+from pipelines.terminal import console, echo
 
 if TYPE_CHECKING:
     from pipelines.train import TrainResult
@@ -96,6 +97,6 @@ def finetune(
 
 def _print_result(result: TrainResult, name: str, registered: str) -> None:
     """Print where the model of the run `name` is, and how to register it under the name `registered`."""
-    typer.echo(f"checkpoint: {result.checkpoint}")
+    echo(f"checkpoint: {result.checkpoint}")
     command = f"dpt publish {name} --name {registered} --alias champion"
-    typer.echo(f"model: {result.model_uri}; to register it: {command}")
+    echo(f"model: {result.model_uri}; to register it: {command}")

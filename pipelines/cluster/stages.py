@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from datasets_prep.errors import one_line
+from pipelines.terminal import PlainConsole
+
 _NAME_WIDTH = 10
 _STREAMS = (1, 2)
 """Descriptors of standard output and error."""
@@ -52,10 +55,10 @@ class Stages:
     def say(self, line: str) -> None:
         """Take a `line` on what the present stage does, or has done, and log it."""
         self._line = line
-        print(f"{self._name}: {line}", flush=True)
+        print(one_line(f"{self._name}: {line}"), flush=True)
 
     def _now(self) -> Text:
-        return Text(f"{self._name}  {self._line}", no_wrap=True, overflow="ellipsis")
+        return Text(one_line(f"{self._name}  {self._line}"), no_wrap=True, overflow="ellipsis")
 
 
 @contextmanager
@@ -68,7 +71,7 @@ def stages_with_log(log: Path) -> Iterator[Stages]:
     log.parent.mkdir(parents=True, exist_ok=True)
     had_ray, kept = ray.is_initialized(), [os.dup(stream) for stream in _STREAMS]
     with log.open("w", 1, encoding="utf-8") as file, os.fdopen(kept[0], "w", encoding="utf-8") as screen:
-        console = Console(file=screen)
+        console = PlainConsole(file=screen)
         _redirect([file.fileno()] * len(_STREAMS))
         try:
             with redirect_stdout(file), redirect_stderr(file):

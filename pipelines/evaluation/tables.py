@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,6 +17,7 @@ from dpt.predict.colours import class_colours
 from pipelines.evaluation.metric_depth import METRICS
 from pipelines.evaluation.official_splits import of_how_many
 from pipelines.evaluation.sets import OFFICIAL, SEGMENTED
+from pipelines.plain_tables import comma_separated
 
 _EXTREMES = 5
 _INCHES_A_CLASS, _HEIGHT_INCHES, _DPI = 0.16, 5.0, 100
@@ -97,15 +96,15 @@ def extremes_table(dataset: str, counts: SegmentationCounts) -> Table:
 def class_csv(dataset: str, counts: SegmentationCounts) -> str:
     """CSV of `counts`, a line per class of `dataset`: number, name, IoU in [0, 1] (empty if it never occurs),
     labelled pixels, predicted pixels, correct pixels."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("class", "name", "iou", "labelled_pixels", "predicted_pixels", "right_pixels"))
+    rows: list[Sequence[object]] = [
+        ("class", "name", "iou", "labelled_pixels", "predicted_pixels", "right_pixels")
+    ]
     confusion = counts.confusion
     columns = (counts.class_iou(), confusion.sum(dim=1), confusion.sum(dim=0), confusion.diagonal())
     for number, name in enumerate(class_names(dataset)):
         iou, *pixels = (column[number].item() for column in columns)
-        writer.writerow((number, name, "" if np.isnan(iou) else f"{iou:.6f}", *pixels))
-    return text.getvalue()
+        rows.append((number, name, "" if np.isnan(iou) else f"{iou:.6f}", *pixels))
+    return comma_separated(rows)
 
 
 def class_figure(dataset: str, counts: SegmentationCounts) -> NDArray[np.uint8]:
@@ -127,7 +126,7 @@ def class_figure(dataset: str, counts: SegmentationCounts) -> NDArray[np.uint8]:
     axes.set_ylabel("IoU [%]")
     mean = counts.result()["miou"]
     axes.axhline(100 * mean, color="0.2", lw=0.8, ls="--")
-    axes.set_title(f"{dataset}: IoU a class, mean {_percent(mean)} % (dashed)", fontsize=10)
+    axes.set_title(f"{dataset}: IoU a class, mean {_percent(mean)} % (dashed)", fontsize=10, parse_math=False)
     axes.grid(axis="y", color="0.85", lw=0.5)
     axes.set_axisbelow(True)
     canvas.draw()

@@ -169,7 +169,7 @@ def dot_chart(
         if row.value is not None:
             marks = _DOT if row.clear else _HOLLOW
             axes.errorbar(row.value, height, xerr=row.deviation, color=row.colour, elinewidth=1.3, **marks)
-    axes.set_yticks(list(heights), [row.name for row in rows], color=INK)
+    axes.set_yticks(list(heights), [row.name for row in rows], color=INK, parse_math=False)
     axes.set_ylim(0.4, len(rows) + 0.6)
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color=LINE, linewidth=0.8)
@@ -252,7 +252,8 @@ def _label(
     axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], **style: Any
 ) -> None:
     """Write a text beside a point, `offset` points to the right and above."""
-    axes.annotate(text, point, xytext=offset, textcoords="offset points", **style)
+    style |= {"parse_math": False, "textcoords": "offset points"}
+    axes.annotate(text, point, xytext=offset, **style)
 
 
 def _apart(wanted: Sequence[float], bottom: float, top: float) -> list[float]:
@@ -281,7 +282,9 @@ def _in_page_colours(svg: str, attributes: str) -> str:
     """Matplotlib's SVG file → an <svg> for the page, with its CSS variables as colours and in its font."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg {attributes} \1>", svg, count=1)
+    svg = re.sub(
+        r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", lambda found: f"<svg {attributes} {found[1]}>", svg, count=1
+    )
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg).replace("xlink:href", "href")
     svg = re.sub(r"<defs>\s*<style.*?</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)

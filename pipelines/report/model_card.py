@@ -10,6 +10,7 @@ import dpt
 from dpt.weights.hugging_face import ignored_by_transformers
 from dpt.zoo import MODELS
 from pipelines.evaluation.paper_tables import TABLES
+from pipelines.plain_tables import in_markdown
 
 if TYPE_CHECKING:
     from pipelines.tracking.registry import Measurement
@@ -32,7 +33,7 @@ def model_card(config: dpt.ModelConfig, source: str, measurements: Sequence[Meas
         "tags: [dpt, dense-prediction, vision]",
         "---",
         "",
-        f"# {source.rstrip('/').rpartition('/')[2]}",
+        f"# {in_markdown(source.rstrip('/').rpartition('/')[2])}",
         "",
     ]
     lines += [f"A dense prediction transformer (DPT) with the backbone `{config.backbone}`.", ""]
@@ -48,12 +49,14 @@ def model_card(config: dpt.ModelConfig, source: str, measurements: Sequence[Meas
     if measurements:
         from pipelines.report.model_page import beside_the_paper  # needs Matplotlib and MLflow
 
-        data = ", ".join(f"{name} ({digest[:8]})" for name, digest in measurements[-1].data.items())
+        data = ", ".join(
+            f"{in_markdown(name)} ({digest[:8]})" for name, digest in measurements[-1].data.items()
+        )
         lines += ["## Data", "", f"Trained on {data or 'unknown data'} (digests of the manifests).", ""]
         figures = ChainMap(*(found.paper_figures() for found in measurements))
         metrics = ChainMap(*(found.metrics for found in measurements))
         lines += ["## Metrics", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items())]
+        lines += [f"| {in_markdown(name)} | {value:.4f} |" for name, value in sorted(metrics.items())]
         beside = [table for paper in TABLES if (table := beside_the_paper(paper, figures))]
         lines += ["", *(f"{table.title}\n\n{table.markdown()}" for table in beside)]
     return "\n".join(lines) + "\n"

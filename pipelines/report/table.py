@@ -8,6 +8,8 @@ from html import escape
 from itertools import groupby
 from typing import Literal
 
+from pipelines.plain_tables import in_markdown
+
 Tone = Literal["", "better", "worse", "missing", "failed"]
 
 MISSING = "\N{EN DASH}"
@@ -75,11 +77,10 @@ class NumberTable:
 
     def markdown(self) -> str:
         """As a Markdown table with one line of headers."""
-        titles = [f"{column.group} {column.title}".strip() for column in self.columns]
+        titles = [in_markdown(f"{column.group} {column.title}".strip()) for column in self.columns]
         lines = [titles, [":--" if column.text else "--:" for column in self.columns]]
         for row in self.rows:
-            texts = [f"{cell.text} {cell.detail}".strip() for cell in row]
-            texts = [text.replace("|", "\\|").replace("\n", " ") for text in texts]
+            texts = [in_markdown(f"{cell.text} {cell.detail}".strip()) for cell in row]
             lines.append([f"**{t}**" if cell.best else t for t, cell in zip(texts, row, strict=True)])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 

@@ -10,8 +10,6 @@ Intervals are those of the percentile bootstrap over images (Efron, 1979).
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -27,6 +25,7 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.storage.folder import Folder
 from pipelines.evaluation.paper_tables import TABLE_1, Column, Row
 from pipelines.evaluation.sets import ZERO_SHOT
+from pipelines.plain_tables import comma_separated, in_markdown
 from pipelines.tracking.metric_keys import MEAN
 from pipelines.zero_shot.run import SetResult
 
@@ -173,25 +172,23 @@ def notes() -> str:
 def markdown(report: Report) -> str:
     """The table of a `report` in Markdown."""
     lines = [header(report), ["---"] * len(header(report)), *our_lines(report), *paper_lines(report)]
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = "\n".join(f"| {' | '.join(map(in_markdown, line))} |" for line in lines)
     return f"{rows}\n\n{notes()}\n"
 
 
-def comma_separated(report: Report) -> str:
+def figures_csv(report: Report) -> str:
     """CSV of a `report`, one figure per line."""
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
     names = ("method", "dataset", "metric", "value", "low", "high", "images", "of", "change_percent")
-    writer.writerow(names)
+    lines: list[Sequence[object]] = [names]
     for f in report.figures:
         numbers = (f.value, f.low, f.high, f.images, f.result.description.images, f.change)
-        writer.writerow([report.model, f.column.dataset, f.column.label, *numbers])
+        lines.append([report.model, f.column.dataset, f.column.label, *numbers])
     for row in report.paper:
         changes = row.changes or ("",) * len(row.values)
         for f, value, change in zip(report.figures, row.values, changes, strict=True):
             key = (f"paper: {row.name}", f.column.dataset, f.column.label)
-            writer.writerow([*key, value, "", "", "", "", change])
-    return sink.getvalue()
+            lines.append([*key, value, "", "", "", "", change])
+    return comma_separated(lines)
 
 
 def _with_change(text: str, change: float) -> str:
@@ -224,7 +221,7 @@ def write_files(
     """
     with folder.writing(PER_IMAGE) as path:
         pq.write_table(per_image(results), path, compression="zstd")
-    folder.write_text(CSV_TABLE, comma_separated(report))
+    folder.write_text(CSV_TABLE, figures_csv(report))
     folder.write_text(MARKDOWN_TABLE, markdown(report))
     names = [PER_IMAGE, CSV_TABLE, MARKDOWN_TABLE]
     for name, entries in worst.items():

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from datasets_prep.synthetic import write_dataset
 from dpt.predict.colours import class_colours
 from pipelines.cli import evaluate as cli_evaluate
+from pipelines.terminal import PlainConsole
 from tests.support.commands import dpt
 from tests.support.tracked import find_run
 
@@ -29,7 +29,7 @@ TINY = (
 def place(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with two raw segmentation sets."""
     # Wide enough that no line of a table is broken.
-    monkeypatch.setattr(cli_evaluate, "console", Console(width=160))
+    monkeypatch.setattr(cli_evaluate, "console", PlainConsole(width=160))
     for name in ("ade20k", "pascal_context_59"):
         write_dataset(name, Path("raw") / name, scenes=8, height=60, width=80)
     return place

@@ -9,8 +9,6 @@ charts/*.svg, *.png
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +18,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from datasets_prep.inspect.html import header, write_document
+from pipelines.plain_tables import comma_separated, in_markdown
 from pipelines.report import blocks as page
 from pipelines.report.charts import Chart
 from pipelines.report.table import MISSING, NumberTable
@@ -167,14 +166,14 @@ def _tiles(sweep: SweepResults, tables: Sequence[TableResults]) -> list[tuple[st
 
 
 def _markdown(sweep: SweepResults, parts: Sequence[Part]) -> str:
-    lines = [f"# Ablations: {sweep.name}", "", finding(sweep), ""]
+    lines = [f"# Ablations: {in_markdown(sweep.name)}", "", in_markdown(finding(sweep)), ""]
     for part in parts:
-        lines += [f"## {part.title}", "", *(f"{line}\n" for line in part.text)]
-        lines += [*(f"- **{line}**" for line in part.problems), ""]
+        lines += [f"## {in_markdown(part.title)}", "", *(f"{in_markdown(line)}\n" for line in part.text)]
+        lines += [*(f"- **{in_markdown(line)}**" for line in part.problems), ""]
         for table in part.tables:
-            lines += [f"{table.title}\n", table.markdown()]
-        lines += [*(f"- {line}" for line in part.remarks), ""]
-        lines += [f"![{chart.title}](charts/{chart.name}.png)\n" for chart in part.charts]
+            lines += [f"{in_markdown(table.title)}\n", table.markdown()]
+        lines += [*(f"- {in_markdown(line)}" for line in part.remarks), ""]
+        lines += [f"![{in_markdown(chart.title)}](charts/{chart.name}.png)\n" for chart in part.charts]
     return "\n".join(lines)
 
 
@@ -194,7 +193,7 @@ def _figures_csv(tables: Sequence[TableResults]) -> str:
                 deviation = ours.deviation if ours and ours.count > 1 else None
                 figures = (_plain(paper), _plain(mean), _plain(deviation), str(count))
                 rows.append((results.table.name, row.title, metric, *figures))
-    return _csv(rows)
+    return comma_separated(rows)
 
 
 def _trials_csv(sweep: SweepResults) -> str:
@@ -203,14 +202,8 @@ def _trials_csv(sweep: SweepResults) -> str:
     for trial in sweep.trials:
         values = (_plain(trial.metrics.get(metric)) for metric in metrics)
         rows.append((trial.variant, str(trial.seed), trial.state, trial.run_id, *values))
-    return _csv(rows)
+    return comma_separated(rows)
 
 
 def _plain(value: float | None) -> str:
     return "" if value is None else repr(float(value))
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from datasets_prep.errors import printable
 from pipelines.report.table import NumberTable
 from tune.report.comparison import tables_of
 from tune.report.remarks import remarks
@@ -34,8 +35,8 @@ def _printed(table: NumberTable) -> Table:
     printed = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     for column in table.columns:
         title = f"{column.group}\n{column.title}".strip()
-        printed.add_column(escape(title), justify="left" if column.text else "right")
+        printed.add_column(title, justify="left" if column.text else "right")
     for row in table.rows:
-        texts = [(escape(f"{cell.text} {cell.detail}".strip()), cell.best) for cell in row]
-        printed.add_row(*(f"[bold]{text}[/bold]" if best else text for text, best in texts))
+        texts = [(printable(f"{cell.text} {cell.detail}".strip()), cell.best) for cell in row]
+        printed.add_row(*(Text(text, style="bold" if best else "") for text, best in texts))
     return printed

@@ -59,6 +59,14 @@ def test_onnx_files_take_any_size(kind, tmp_path):
     assert (json.loads(said["mean"]), said["size_divisor"]) == (list(model.mean), str(model.size_divisor))
     assert (said["resize_rule"], said["image_size"], said["precision"]) == ("minimal", "64", "float32")
     assert dpt.ModelConfig.from_dict(json.loads(said["config"])) == model.config
+    content = (tmp_path / "model.onnx").read_bytes()
+    weight = content.index(model.state_dict()["head.conv1.weight"].numpy().tobytes()[:32])
+    for place in (weight, content.index(b"inverse_depth")):
+        (tmp_path / "model.onnx").write_bytes(
+            content[:place] + bytes([content[place] ^ 2]) + content[place + 1 :]
+        )
+        with pytest.raises(ValueError, match=r"model\.onnx is damaged: it differs from its checksum"):
+            OnnxDPT(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(("precision", "bits"), [

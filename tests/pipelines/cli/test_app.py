@@ -72,7 +72,7 @@ def test_a_command_that_loads_says_so_in_a_terminal_only(terminal, monkeypatch, 
 
 def test_no_table_is_cut_in_a_log():
     code = (
-        "from pipelines.cli.options import console; from rich.table import Table\n"
+        "from pipelines.terminal import console; from rich.table import Table\n"
         "table = Table(*'abcdef'); table.add_row(*['0.123456789012345678901234'] * 6); console.print(table)"
     )
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}

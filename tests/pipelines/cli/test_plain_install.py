@@ -93,7 +93,7 @@ def test_what_needs_an_extra_says_which(tmp_path):
 
 def test_a_library_of_no_extra_is_not_taken_for_one():
     error = ModuleNotFoundError("No module named 'left_pad'", name="left_pad")
-    assert app._missing_extra(error, "train") is None
+    assert not app._missing_extra(error, "train")
 
 
 def test_the_version_is_that_of_the_distribution():

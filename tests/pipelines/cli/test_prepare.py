@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import ray
 from PIL import Image
-from rich.console import Console
 
 from datasets_prep.inspect.units import unit_hint
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.listing_cache import cache_listing
 from pipelines.cli import prepare as cli_prepare
+from pipelines.terminal import PlainConsole
 from tests.support.commands import dpt, said
 from tests.support.preparing import prepared, without_ray
 
@@ -96,7 +96,7 @@ def test_prepare_ends_with_a_table_of_splits_and_reasons(tmp_path, monkeypatch):
     folder_of_a_user(tmp_path / "raw", 0.001, 3)
     without_ray(monkeypatch)
     monkeypatch.setattr("pipelines.cluster.session.connect", lambda: None)
-    monkeypatch.setattr(cli_prepare, "console", Console(width=160))
+    monkeypatch.setattr(cli_prepare, "console", PlainConsole(width=160))
     settings = ("side=32", "validation_share=0")
     printed = said("prepare", "folder", *settings, "--raw", tmp_path / "raw", "--out", tmp_path / "out")
     assert "folder: 4 train, 10 quarantined" in printed

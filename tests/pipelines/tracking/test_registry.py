@@ -15,7 +15,6 @@ from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import LoggedModelOutput
-from rich.console import Console
 
 import dpt
 from datasets_prep.manifest import Manifest, PreparedDataset
@@ -23,6 +22,7 @@ from datasets_prep.storage.folder import Folder
 from pipelines.cli import registry as cli_registry
 from pipelines.config import PredictConfig, TrainConfig
 from pipelines.publish import publish
+from pipelines.terminal import PlainConsole
 from pipelines.tracking import origin
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.registry import (
@@ -307,7 +307,7 @@ def test_what_a_model_predicts_goes_with_it_to_the_registry(overrides, kind, dat
     assert version.description.startswith(f"Predicts {kind['predicts']}.\n")
     page = f"runs:/{run.run_id}/pages/dpt-1/report.html"
     assert version.tags == {**kind, "git_commit": "0123456789abcdef-dirty", "page": page}
-    monkeypatch.setattr(cli_registry, "console", Console(width=160))
+    monkeypatch.setattr(cli_registry, "console", PlainConsole(width=160))
     table = said("models", "dpt")
     assert kind["unit"] in table
     assert "01234567-dirty" in table
@@ -391,7 +391,7 @@ def guarded(mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def test_a_server_keeps_models_and_their_lineage(guarded, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli_registry, "console", Console(width=160))
+    monkeypatch.setattr(cli_registry, "console", PlainConsole(width=160))
     manifest = Manifest("redweb", "affine", "v1", {}, {"train": 3}, 0, "", {}, [])
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     run = tracking.start_run("first", "train", PredictConfig(), [PreparedDataset(Folder(tmp_path), manifest)])
