@@ -81,6 +81,10 @@ by its maximum, over valid pixels, also where the row holds `depth` (and `scale`
 are null where they do not apply; `source_path` is the image's path in the raw dataset and `source_digest` the
 SHA-256 of all files that the sample was read from."""
 
+LABELLED_SCHEMA = SCHEMA.append(pa.field("agreement", pa.float32()))
+"""Schema of the shards of `dpt label`: `agreement` is the share of pixels at which the teacher's predictions
+of several views of the image agree; null if it predicted one view only."""
+
 _BLOSC2_HEADER_BYTES = 16
 
 

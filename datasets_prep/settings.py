@@ -44,8 +44,8 @@ ResizeRule = Literal["shorter", "longer", "none"]
 SplitRule = Literal["official", "ablation"]
 
 
-class IngestSettings(Section):
-    """Everything besides the raw data that decides the bytes of the shards.
+class ShardSettings(Section):
+    """What shards of depth have in common, whatever they are made of.
 
     Attributes:
         side: length in pixels of the stored image's shorter (or longer) side (paper: 384).
@@ -54,15 +54,9 @@ class IngestSettings(Section):
             evaluation (`Source.evaluation_splits`) always keep it.
         jpeg_quality: JPEG quality of images that have to be encoded again.
         samples_per_shard: 512 samples of 384×512 are about 150 MB.
-        validation_share: share of scenes held out where a dataset has no official split.
         min_valid_share: samples with a smaller share of valid ground truth are quarantined.
         min_dynamic_range: samples whose depth spans a smaller factor (between its 2nd and 98th percentile)
             are quarantined; the default drops only flat maps.
-        lists: the authors' list files by split, each one or several paths or URIs; a split that has a list
-            consists of exactly that list. If empty, the lists in the dataset root are used.
-        split_rule: `official` splits where there are any, else whole scenes are held out; or the split of the
-            paper's ablations, `ablation`, for ReDWeb, HRWSI and BlendedMVS (`plan.ablation_split`).
-        options: settings that only this dataset's source has; see its module's docstring.
         seed: seed of the order of samples in shards and of the held-out scenes.
         limit: number of samples to take from the shuffled listing; None for all.
     """
@@ -71,14 +65,28 @@ class IngestSettings(Section):
     resize: ResizeRule = "shorter"
     jpeg_quality: int = Field(95, ge=1, le=100)
     samples_per_shard: int = Field(512, ge=1, le=1_000_000)
-    validation_share: float = Field(0.05, ge=0.0, lt=1.0)
     min_valid_share: float = Field(0.01, gt=0.0, le=1.0)
     min_dynamic_range: float = Field(1.01, ge=1.0, le=1e6)
+    seed: Seed = 0
+    limit: int | None = Field(None, ge=1, le=MOST)
+
+
+class IngestSettings(ShardSettings):
+    """Everything besides the raw data that decides the bytes of the shards of `dpt prepare`.
+
+    Attributes:
+        validation_share: share of scenes held out where a dataset has no official split.
+        lists: the authors' list files by split, each one or several paths or URIs; a split that has a list
+            consists of exactly that list. If empty, the lists in the dataset root are used.
+        split_rule: `official` splits where there are any, else whole scenes are held out; or the split of the
+            paper's ablations, `ablation`, for ReDWeb, HRWSI and BlendedMVS (`plan.ablation_split`).
+        options: settings that only this dataset's source has; see its module's docstring.
+    """
+
+    validation_share: float = Field(0.05, ge=0.0, lt=1.0)
     lists: dict[Split, str | list[str]] = {}
     split_rule: SplitRule = "official"
     options: dict[str, str | int | float | bool] = {}
-    seed: Seed = 0
-    limit: int | None = Field(None, ge=1, le=MOST)
 
 
 Packing = Literal["side_by_side", "half_side_by_side", "over_under", "half_over_under"]

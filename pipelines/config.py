@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from datasets_prep.errors import UserError
-from datasets_prep.settings import MOST, IngestSettings, Section, Seed, Side, StereoSettings
+from datasets_prep.settings import (
+    MOST,
+    IngestSettings,
+    Section,
+    Seed,
+    ShardSettings,
+    Side,
+    StereoSettings,
+)
 from pipelines.sampling.plan import Sampling
 
 
@@ -529,6 +537,54 @@ class PredictConfig(Section):
     frames: bool = False
 
 
+class LabelConfig(ShardSettings):
+    """How pictures are labelled by a model, the teacher. All but the last three decide the shards' bytes.
+
+    Attributes:
+        network_side, network_rule, exact: `side`, `rule` and `exact` of `PredictConfig`.
+        dtype: of weights and arithmetic; float16 needs a GPU.
+        batch_size: images of equal network size per batch.
+        mirror: compare with the prediction of the mirrored image.
+        second_scale: compare with the prediction at this multiple of the network's input size; None not to.
+        tolerance: largest difference of two predictions, after alignment, at which a pixel is valid; in units
+            of the stored map, which spans 0 to 1.
+        min_agreement: images with a smaller share of such pixels are left out.
+        sky: pixels of at most this share of the image's largest inverse depth are sky: infinitely far.
+        duplicates: leave out a picture if the perceptual hash of an earlier one (dHash) differs in at most
+            this many of its 64 bits; None to keep all.
+        frame_step: of a video every N-th frame is a picture.
+        image_column: of Parquet files; None for `image`, or their only column of binary data.
+        threads: CPU cores of a worker. Without GPU the model computes on them, and another number of threads
+            sums in another order: labels then differ in their last bits.
+        workers: processes that each have the model; None for as many as fit on the cluster.
+        gpus: GPUs of a worker. With 0.5 one worker reads and writes while the other one computes.
+        device: `auto` uses GPUs if the cluster has any.
+    """
+
+    network_side: Side | None = None
+    network_rule: SizeRule | None = None
+    exact: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: Batch = 8
+    mirror: bool = True
+    second_scale: float | None = Field(0.75, ge=0.25, le=4.0)
+    tolerance: float = Field(0.1, gt=0.0, le=1.0)
+    min_agreement: Share = 0.0
+    sky: float = Field(0.0, ge=0.0, lt=1.0)
+    duplicates: int | None = Field(None, ge=0, le=16)
+    frame_step: int = Field(25, ge=1, le=1_000_000)
+    image_column: str | None = None
+    threads: int = Field(1, ge=1, le=1000)
+    workers: Workers | None = None
+    gpus: float = Field(0.5, gt=0.0, le=1.0)
+    device: Device = "auto"
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the bytes of the shards."""
+        return self.model_dump(exclude={"workers", "gpus", "device"})
+
+
 def require_size_fits(config: EvaluateConfig | PredictConfig) -> None:
     """Check that a `config` sets no size of whole images where they are cut into windows.
 
@@ -594,7 +650,7 @@ class Experiment(Section):
     """A config file: one section for each job.
 
     Attributes:
-        stereo, prepare, predict, tune, demo: of the command of that name.
+        stereo, prepare, predict, label, tune, demo: of the command of that name.
         train: of `dpt train` and `dpt finetune`.
         evaluate, zero_shot: of `dpt evaluate`, on shards and `--on` raw sets.
     """
@@ -605,5 +661,6 @@ class Experiment(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     zero_shot: ZeroShotConfig = ZeroShotConfig()
     predict: PredictConfig = PredictConfig()
+    label: LabelConfig = LabelConfig()
     tune: TuneConfig = TuneConfig()
     demo: DemoConfig = DemoConfig()

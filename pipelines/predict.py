@@ -8,12 +8,9 @@ image; a video `clip.mp4` gives `clip_colour.mp4` and, on request, all outputs o
 from __future__ import annotations
 
 import dataclasses
-import io
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,35 +20,32 @@ from typing import Any
 import matplotlib
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 import dpt
 from datasets_prep.errors import BadSample, UserError
-from datasets_prep.formats.pictures import check_aspect, encode_png, note_stretched
+from datasets_prep.formats.pictures import encode_png
 from datasets_prep.storage.folder import Folder
 from dpt.predict.attention import check_layers
-from dpt.predict.bit_depth import NotDecoded, decode_photo
 from dpt.predict.classes import predict_classes
 from dpt.predict.colours import UNLABELLED, colourise, display_range, overlay
 from dpt.predict.depth import Launched, input_size, inverse_depth_of, launch, predict_batch, prepare
 from dpt.weights.onnx import OnnxDPT
 from pipelines.cluster.device import resolve_device
 from pipelines.config import ConfigError, InferenceSection, PredictConfig, require_size_fits
-from pipelines.loading.same_size import SameSizeBatches
 from pipelines.prediction import outputs
 from pipelines.prediction.ahead import THREADS, in_order, threads
 from pipelines.prediction.attention_figure import attention_figure
+from pipelines.prediction.batches import Batched
+from pipelines.prediction.decoding import Unreadable, decode_image
 from pipelines.prediction.inputs import Input, find_inputs
 from pipelines.prediction.video import BadVideo, Frame, read_frames, writing_video
 from pipelines.tracking.model_reference import BadModel
 
 STANDARD_OUTPUT = "-"
 VIDEO = "_colour.mp4"
-_WAITING = 4
-"""Images that wait for others of their size, in batches, before an incomplete batch is predicted."""
 _MOMENTUM = 0.9
 """Momentum of a video's colour range from frame to frame, which avoids flicker."""
 
@@ -194,8 +188,8 @@ class Predictor:
             return _Loaded(source, image, None)
         return _Loaded(source, image, prepare(self.model, image, self.settings.side, self.settings.rule))
 
-    def launch(self, batch: Sequence[_Loaded]) -> Launched:
-        """As `__call__`; predictions of depth on a GPU are only begun."""
+    def launch(self, batch: Sequence[Any]) -> Launched:
+        """As `__call__`, of what `load` returned; predictions of depth on a GPU are only begun."""
         prepared = [one.prepared for one in batch if one.prepared is not None]
         if prepared:
             return launch(self.model, prepared, [one.image.shape[:2] for one in batch])
@@ -272,28 +266,18 @@ def _tasks(
 
     On a GPU one batch is computed while the next one is started.
     """
-    size = predictor.settings.batch_size
-    waiting = SameSizeBatches[_Loaded](size, most_waiting=_WAITING * size)
-    started: deque[tuple[list[_Loaded], Launched]] = deque()
+    settings = predictor.settings
+    loaded = in_order(pool, partial(_load, predictor), sources, settings.batch_size + THREADS)
 
-    def ended(most: int) -> Iterator[_Task]:
-        while len(started) > most or (started and started[0][1].ready):
-            batch, launched = started.popleft()
-            for one, prediction in zip(batch, launched.arrays(), strict=True):
-                yield partial(_write_image, predictor, folder, one, prediction)
+    def size(item: _Loaded | Outcome | Input) -> tuple[int, int] | None:
+        return predictor.input_size(item.image) if isinstance(item, _Loaded) else None
 
-    for loaded in in_order(pool, partial(_load, predictor), sources, size + THREADS):
-        if isinstance(loaded, _Loaded):
-            if batch := waiting.add(loaded, predictor.input_size(loaded.image)):
-                started.append((batch, predictor.launch(batch)))
-            yield from ended(most=1)
-            continue
-        yield from ended(most=0)
-        yield loaded if isinstance(loaded, Outcome) else _predict_video(predictor, loaded, folder)
-    for batch in waiting.rest():
-        started.append((batch, predictor.launch(batch)))
-        yield from ended(most=1)
-    yield from ended(most=0)
+    for item, prediction in Batched(predictor.launch, size, settings.batch_size).of(loaded):
+        if isinstance(item, _Loaded):
+            assert prediction is not None
+            yield partial(_write_image, predictor, folder, item, prediction)
+        else:
+            yield item if isinstance(item, Outcome) else _predict_video(predictor, item, folder)
 
 
 def _write_image(predictor: Predictor, folder: Folder, loaded: _Loaded, prediction: Prediction) -> Outcome:
@@ -392,28 +376,8 @@ def read_image(source: Input) -> Image:
     """
     data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
     try:
-        image, bits = _decoded(data)
-        check_aspect(*image.shape[:2])
+        return decode_image(data)
+    except Unreadable as error:
+        raise BadImage(f"{source.where} is {error}") from error
     except BadSample as error:
         raise BadImage(f"{source.where}: {error}") from error
-    except PIL.UnidentifiedImageError as error:
-        raise BadImage(f"{source.where} is not a readable image") from error
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise BadImage(f"{source.where} is not a readable image: {error}") from error
-    if bits is not None:
-        note_stretched(bits)
-    return image
-
-
-def _decoded(data: bytes) -> tuple[Image, int | None]:
-    """As `decode_photo`, by Pillow where OpenCV cannot, and of AVIF, which OpenCV does not turn.
-
-    Raises ValueError for samples of 32 bits: Pillow would clip them to 8.
-    """
-    if data[4:12] not in (b"ftypavif", b"ftypavis"):
-        with suppress(NotDecoded):
-            return decode_photo(data)
-    with PIL.Image.open(io.BytesIO(data)) as picture:
-        if picture.mode[0] in "IF":
-            raise ValueError(f"an image of samples {picture.mode!r}, expected integers of 8 or 16 bits")
-        return np.array(PIL.ImageOps.exif_transpose(picture).convert("RGB")), None

@@ -20,7 +20,14 @@ from datasets_prep.settings import IngestSettings, StereoSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.folder import Description
 from datasets_prep.writers import WRITERS
-from pipelines.config import EvaluateConfig, Experiment, PredictConfig, TrainConfig, ZeroShotConfig
+from pipelines.config import (
+    EvaluateConfig,
+    Experiment,
+    LabelConfig,
+    PredictConfig,
+    TrainConfig,
+    ZeroShotConfig,
+)
 from pipelines.config_files import TASK_CONFIGS, load_section
 from pipelines.convert import EXPORTERS
 from pipelines.evaluation.sets import ZERO_SHOT
@@ -130,6 +137,10 @@ def _check_predict(parameters: dict[str, Any]) -> None:
     load_section("predict", PredictConfig, parameters["config"], overrides)
 
 
+def _check_label(parameters: dict[str, Any]) -> None:
+    load_section("label", LabelConfig, parameters["config"], parameters["override"] or [])
+
+
 def _check_tune(parameters: dict[str, Any]) -> None:
     words = parameters["what"] or []
     load_section("train", TrainConfig, parameters["config"], [word for word in words if "=" in word])
@@ -162,6 +173,7 @@ _CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "finetune": _check_finetune,
     "evaluate": _check_evaluate,
     "predict": _check_predict,
+    "label": _check_label,
     "convert": _check_known("to", EXPORTERS),
     "tune": _check_tune,
     "config": _check_config,

@@ -7,6 +7,7 @@ pixels, turned and mirrored as the file says.
 """
 
 import errno
+from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, cast
@@ -128,6 +129,26 @@ class Video:
                 yield as_shown(frame, self._stream.sample_aspect_ratio)
         if wanted:
             raise BadSample(f"frame missing: the video has no frame {wanted[0]}")
+
+    @property
+    def count(self) -> int:
+        """How many frames the header tells, or else its duration."""
+        if self._stream.frames:
+            return self._stream.frames
+        return int(Fraction(self._container.duration or 0, av.time_base) * self.frame_rate)
+
+    def frames_from(self, numbers: Sequence[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """For each of the ascending `numbers` the first frame at or after it, (H, W, 3) uint8 RGB.
+
+        Frames come at varying intervals from telephones, so that some numbers have none. Numbers beyond the
+        end of the video are left out. Raises BadSample where it cannot be decoded further.
+        """
+        wanted = deque(numbers)
+        for number, frame in self._decode_from(wanted[0]):
+            while wanted and number >= wanted[0]:
+                yield wanted.popleft(), as_shown(frame, self._stream.sample_aspect_ratio)
+            if not wanted:
+                return
 
     def thumbnails(self, start: int, stop: int | None, width: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Number and reduced luma of all frames from `start` to before `stop` (None: the end).

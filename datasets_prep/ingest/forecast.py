@@ -4,13 +4,15 @@ A few samples are read and normalised as by the ingest, and the results are extr
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from datasets_prep.errors import BadSample
 from datasets_prep.ingest.row import make_row
-from datasets_prep.plan.shards import IngestPlan, open_source
+from datasets_prep.plan.shards import DatasetPlan, IngestPlan, open_source
 from datasets_prep.sources.samples import Sample
 from datasets_prep.storage.folder import DigestingFolder, Folder
 
@@ -38,17 +40,25 @@ class Forecast:
 
 
 def forecast(plan: IngestPlan, out: str) -> Forecast:
-    """Extrapolate from some samples of `plan` to the missing shards below `out`; writes nothing."""
+    """`extrapolated` from some samples of a `plan` of raw data to the missing shards below `out`."""
+    source, root = open_source(plan.source, plan.raw, plan.settings), DigestingFolder(plan.raw)
+    return extrapolated(plan, out, lambda sample, split: make_row(source, root, sample, split, plan.settings))
+
+
+def extrapolated(plan: DatasetPlan, out: str, row_of: Callable[[Sample, str], dict[str, Any]]) -> Forecast:
+    """Extrapolate from some samples of `plan` to the missing shards below `out`; writes nothing.
+
+    `row_of` makes the row of a sample in a split, as the job would; it may raise BadSample.
+    """
     present = set((Folder(out) / plan.dataset / plan.version).children())
     missing = [shard for shard in plan.shards if shard.name not in present]
     count = sum(shard.count for shard in missing)
     chosen = _some_samples(plan)
-    source, root = open_source(plan.source, plan.raw, plan.settings), DigestingFolder(plan.raw)
     sizes: list[int] = []
     start = time.perf_counter()
     for split, sample in chosen:
         try:
-            row = make_row(source, root, sample, split, plan.settings)
+            row = row_of(sample, split)
         except BadSample:
             continue
         sizes.append(sum(len(value) for value in row.values() if isinstance(value, bytes)))
@@ -63,7 +73,7 @@ def forecast(plan: IngestPlan, out: str) -> Forecast:
     )
 
 
-def _some_samples(plan: IngestPlan) -> list[tuple[str, Sample]]:
+def _some_samples(plan: DatasetPlan) -> list[tuple[str, Sample]]:
     """Samples evenly spaced over the plan, each with its split."""
     positions = np.unique(np.linspace(0, plan.samples - 1, TRIED_SAMPLES).astype(int)).tolist()
     chosen, first = [], 0

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from datasets_prep.errors import BadSample
 from datasets_prep.formats.pictures import decode_plain, encode_jpeg
 from datasets_prep.schema import encode_inverse_depth
-from datasets_prep.settings import IngestSettings, ResizeRule
+from datasets_prep.settings import IngestSettings, ResizeRule, ShardSettings
 from datasets_prep.sources.base import RawSample, TargetKind
 
 
@@ -72,10 +72,22 @@ def normalize(
         rows, columns = raw.target.shape
         raise BadSample(f"size mismatch: image is {width}x{height}, ground truth is {columns}x{rows}")
     shape = resized_shape(height, width, settings.side, settings.resize)
+    return {
+        **target_columns(raw, target_kind, shape, settings),
+        "image": encode_resized(data, image, shape, settings.jpeg_quality),
+    }
+
+
+def target_columns(
+    raw: RawSample, target_kind: TargetKind, shape: tuple[int, int], settings: ShardSettings
+) -> dict[str, Any]:
+    """The columns of a training row but its image: the ground truth of `raw`, (H, W) = `shape` as stored.
+
+    `target_kind` and `settings` are as in `normalize`. Raises BadSample if the ground truth cannot be used.
+    """
     target = normalize_target(raw, target_kind, shape, settings.min_valid_share, settings.min_dynamic_range)
     valid_values = target.inverse_depth[~np.isnan(target.inverse_depth)].astype(np.float32)
     return {
-        "image": encode_resized(data, image, shape, settings.jpeg_quality),
         "inverse_depth": encode_inverse_depth(target.inverse_depth),
         "height": shape[0],
         "width": shape[1],

@@ -15,7 +15,7 @@ import json
 import pickle
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TextIO
@@ -43,8 +43,9 @@ from datasets_prep.manifest import (
     Shard,
     open_dataset,
 )
-from datasets_prep.plan.shards import IngestPlan, ShardPlan, open_source
+from datasets_prep.plan.shards import DatasetPlan, IngestPlan, ShardPlan, open_source
 from datasets_prep.progress import Progress
+from datasets_prep.schema import SCHEMA
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import Source
 from datasets_prep.storage.folder import DigestingFolder, Folder
@@ -63,14 +64,25 @@ _IMAGES_A_TASK = 256
 _QUARANTINE_SCHEMA = pa.schema(dict.fromkeys(("sample_id", "source_path", "reason"), pa.string()))
 
 
+RunRound = Callable[[list[ShardPlan]], Iterator[dict[str, Any]]]
+"""Works on the shards once, in any order: a result for each, see `reported`."""
+
+
 def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
-    """Write a plan's shards below `out`/<dataset>, then quarantine table and manifest; Ray must be running.
+    """`write_dataset` of a `plan` of raw data below `out`, on Ray, which must be running."""
+    version_folder = Folder(out) / plan.dataset / plan.version
+    yield from write_dataset(plan, out, lambda shards: _run_round(plan, version_folder.uri, shards))
+
+
+def write_dataset(plan: DatasetPlan, out: str, run_round: RunRound) -> Iterator[Progress]:
+    """Write a plan's shards below `out`/<dataset>, then quarantine table and manifest.
 
     Shards that an earlier run finished are kept. A finished dataset version is left untouched.
 
     Args:
         plan: shards to write.
         out: path or URI of the folder of prepared datasets.
+        run_round: writes shards; each result has what `write_once` returns.
 
     Yields:
         The progress in samples after each shard; exhaust the iterator to finish the job.
@@ -86,7 +98,7 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
         return
     results: list[dict[str, Any]] = []
     done, quarantined = 0, len(plan.rejected)
-    for result in _run_tasks(plan, version_folder.uri):
+    for result in run_shards(plan.shards, run_round):
         results.append(result)
         done += result["rows"] + len(result["quarantine"])
         quarantined += len(result["quarantine"])
@@ -95,7 +107,7 @@ def ingest(plan: IngestPlan, out: str) -> Iterator[Progress]:
     _close(plan, folder, version_folder, sorted(results, key=lambda r: str(r["name"])))
 
 
-def is_finished(plan: IngestPlan, out: str) -> bool:
+def is_finished(plan: DatasetPlan, out: str) -> bool:
     """Whether the dataset version of `plan` is finished below `out`."""
     return (Folder(out) / plan.dataset / plan.version).exists(MANIFEST_NAME)
 
@@ -110,15 +122,15 @@ def ingest_all(plan: IngestPlan, out: str) -> PreparedDataset:
 # ---- shards, in Ray tasks
 
 
-def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
-    """The result of every shard, in order of completion; those that are retried come last.
+def run_shards(shards: list[ShardPlan], run_round: RunRound) -> Iterator[dict[str, Any]]:
+    """The result of `run_round` for each of `shards`, in order of completion; those retried come last.
 
-    Raises StorageFailed if a shard cannot be written in any round.
+    Raises StorageFailed if storage fails for a shard in every round.
     """
-    waiting = plan.shards
+    waiting = shards
     for _ in range(ROUNDS):
         failed: dict[str, str] = {}
-        for result in _run_round(plan, out, waiting):
+        for result in run_round(waiting):
             if "failure" not in result:
                 yield result
                 continue
@@ -127,24 +139,31 @@ def _run_tasks(plan: IngestPlan, out: str) -> Iterator[dict[str, Any]]:
                 break
         if not failed:
             return
-        waiting = [shard for shard in plan.shards if shard.name in failed]
+        waiting = [shard for shard in shards if shard.name in failed]
         if len(failed) == MAX_FAILED_SHARDS:
             break
     name, reason = next(iter(failed.items()))
     raise StorageFailed(
-        f"{len(failed)} of {len(plan.shards)} shards cannot be written; {name}: {reason} "
+        f"{len(failed)} of {len(shards)} shards cannot be written; {name}: {reason} "
         "(run the command again: finished shards are kept)"
     )
 
 
 def _run_round(plan: IngestPlan, out: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
-    """One Ray Data row per shard; it carries its samples, so that no worker holds the whole plan."""
+    job: dict[str, Any] = {"source": plan.source, "raw": plan.raw, "out": out, "version": plan.version}
+    yield from map_shards(shards, partial(write_shard, settings=plan.settings.model_dump(), **job))
+
+
+def map_shards(shards: list[ShardPlan], task: Any, **options: Any) -> Iterator[dict[str, Any]]:
+    """The results of a `task` of `reported`, a function or a class of actors, for each of `shards`.
+
+    Each Ray Data row carries a shard's samples, so that no worker holds the whole plan. `options` are of
+    `ray.data.Dataset.map`. Raises UserError for a mistake.
+    """
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
-    job: dict[str, Any] = {"source": plan.source, "raw": plan.raw, "out": out, "version": plan.version}
-    task = partial(write_shard, settings=plan.settings.model_dump(), **job)
-    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task).iter_rows():
+    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task, **options).iter_rows():
         result = json.loads(row["result"])
         if "mistake" in result:
             raise UserError(result["mistake"])
@@ -157,15 +176,29 @@ def write_shard(
     """Write the shard whose pickled `ShardPlan` is in `row` to `out`, the version's folder, unless done.
 
     `source` is a key in `SOURCES`, `raw` the dataset root, `version` the plan's digest and `settings` are
-    those of the ingest as a dictionary. Returns `result`: its name, split and `describe_shard` as JSON; or a
-    `failure` of storage, or a `mistake` that only the user can fix. (An exception would end the other tasks
-    too, and hide its message.)
+    those of the ingest as a dictionary. Returns what `reported` does, of `write_once`.
+    """
+
+    def write(plan: ShardPlan) -> dict[str, Any]:
+        chosen = IngestSettings(**settings)
+        opened, root = open_source(source, raw, chosen), DigestingFolder(raw)
+        cv2.setNumThreads(1)
+        add_rows = partial(_add_rows, plan=plan, source=opened, root=root, settings=chosen)
+        return write_once(Folder(out), plan.name, version, add_rows)
+
+    return reported(row, write)
+
+
+def reported(row: dict[str, Any], work: Callable[[ShardPlan], dict[str, Any]]) -> dict[str, str]:
+    """Do the `work` on the shard whose pickled `ShardPlan` is in `row`.
+
+    Returns `result`, as JSON: its name, split and what `work` returns; or a `failure` of storage, or a
+    `mistake` that only the user can fix. (An exception would end the other tasks too, and hide its message.)
     """
     plan: ShardPlan = pickle.loads(row["shard"])
     result: dict[str, Any] = {"name": plan.name, "split": plan.split}
     try:
-        chosen = IngestSettings(**settings)
-        result |= _write_shard(plan, open_source(source, raw, chosen), raw, Folder(out), version, chosen)
+        result |= work(plan)
     except OSError as error:  # disk full, storage gone
         result["failure"] = str(error)
     except UserError as error:
@@ -173,16 +206,23 @@ def write_shard(
     return {"result": json.dumps(result)}
 
 
-def _write_shard(
-    plan: ShardPlan, source: Source, raw: str, folder: Folder, version: str, settings: IngestSettings
+def write_once(
+    folder: Folder,
+    name: str,
+    version: str,
+    add_rows: Callable[[ShardWriter], None],
+    schema: pa.Schema = SCHEMA,
 ) -> dict[str, Any]:
-    if is_finished_shard(folder, plan.name, version):
-        with folder.open(plan.name) as file:
+    """Write the shard `name` of the plan `version` to `folder` unless it is finished: `describe_shard` of it.
+
+    `add_rows` adds its rows, of `schema`, and lists what is left out.
+    """
+    if is_finished_shard(folder, name, version):
+        with folder.open(name) as file:
             return describe_shard(file)
-    cv2.setNumThreads(1)
-    with folder.writing(plan.name) as path:
-        with writing_shard(path, version) as shard:
-            _add_rows(shard, plan, source, DigestingFolder(raw), settings)
+    with folder.writing(name) as path:
+        with writing_shard(path, version, schema) as shard:
+            add_rows(shard)
         with path.open("rb") as file:
             return describe_shard(file)
 
@@ -191,7 +231,7 @@ def _add_rows(
     shard: ShardWriter, plan: ShardPlan, source: Source, root: DigestingFolder, settings: IngestSettings
 ) -> None:
     """Read, normalise and add a shard's samples; unusable ones are quarantined."""
-    with _collecting_notes() as notes:
+    with collecting_notes() as notes:
         for sample in plan.samples:
             notes.clear()
             try:
@@ -203,7 +243,7 @@ def _add_rows(
 
 
 @contextmanager
-def _collecting_notes() -> Iterator[list[str]]:
+def collecting_notes() -> Iterator[list[str]]:
     """A list to which each `Note` said in the block is appended; other warnings are shown as ever."""
     notes: list[str] = []
     with warnings.catch_warnings():
@@ -230,7 +270,7 @@ def _collecting_notes() -> Iterator[list[str]]:
 # ---- the end
 
 
-def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: list[dict[str, Any]]) -> None:
+def _close(plan: DatasetPlan, folder: Folder, version_folder: Folder, results: list[dict[str, Any]]) -> None:
     """Write quarantine table and manifest, then point `latest.json` at this version."""
     quarantine = [{"sample_id": "", "source_path": r.path, "reason": r.reason} for r in plan.rejected]
     quarantine += itertools.chain.from_iterable(result["quarantine"] for result in results)
@@ -240,7 +280,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
     rows = sum(result["rows"] for result in results)
     if rows == 0:
         raise WrongLayout(
-            f"none of the {plan.samples} {plan.source} samples could be used; first reason: "
+            f"none of the {plan.samples} {plan.dataset} samples could be used; first reason: "
             f"{quarantine[0]['source_path']}: {quarantine[0]['reason']} "
             f"(all of them: {version_folder.uri}/{QUARANTINE_NAME})"
         )
@@ -254,7 +294,7 @@ def _close(plan: IngestPlan, folder: Folder, version_folder: Folder, results: li
         dataset=plan.dataset,
         target_kind=plan.target_kind,
         version=plan.version,
-        settings=plan.settings.model_dump(),
+        settings=plan.recorded,
         samples={split: count for split, count in sorted(samples.items()) if count},
         quarantined=len(quarantine),
         quarantine_sha256=quarantine_digest,
@@ -270,7 +310,8 @@ def _means(results: list[dict[str, Any]]) -> dict[str, float]:
     """Mean of each column over all samples that have a value."""
     means = {}
     for name in AVERAGED_COLUMNS:
-        sums, counts = zip(*(result["sums"][name] for result in results), strict=True)
+        found = [result["sums"][name] for result in results if name in result["sums"]]
+        sums, counts = zip(*found, strict=True) if found else ((), ())
         if sum(counts):
             means[f"mean_{name}"] = sum(sums) / sum(counts)
     return means

@@ -25,14 +25,13 @@ ROW_GROUP_BYTES = 16 * 2**20
 """A row group of large rows, such as evaluation rows at native resolution, is closed early at this size:
 writers and readers hold one row group in memory."""
 
-AVERAGED_COLUMNS = ("valid_share", "sky_share", "inverse_depth_median")
-"""Columns whose means are in the manifest."""
+AVERAGED_COLUMNS = ("valid_share", "sky_share", "inverse_depth_median", "agreement")
+"""Columns whose means are in the manifest, if the shards have them."""
 
 _FOOTER_PLAN = b"dpt.plan"
 _FOOTER_QUARANTINE = b"dpt.quarantine"
 _FOOTER_NOTES = b"dpt.notes"
 _BLOB_COLUMNS = frozenset(field.name for field in SCHEMA if pa.types.is_binary(field.type))
-_PLAIN_COLUMNS = [name for name in SCHEMA.names if name not in _BLOB_COLUMNS]
 _READ_BYTES = 2**20
 
 QuarantineEntry = dict[str, str]
@@ -40,20 +39,20 @@ QuarantineEntry = dict[str, str]
 
 
 class ShardWriter:
-    """Collects a shard's rows for `writer`; see `writing_shard`.
+    """Collects a shard's rows of a `schema` for `writer`; see `writing_shard`.
 
     Its `quarantine` lists samples that are left out, its `notes` count those used that something was done to.
     """
 
-    def __init__(self, writer: pq.ParquetWriter) -> None:
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self.quarantine: list[QuarantineEntry] = []
         self.notes: Counter[str] = Counter()
-        self._writer = writer
+        self._writer, self._schema = writer, schema
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add `row` of `SCHEMA`."""
+        """Add `row` of the shard's schema."""
         self._rows.append(row)
         self._bytes += sum(len(row[name]) for name in _BLOB_COLUMNS if row.get(name) is not None)
         if len(self._rows) == ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
@@ -62,23 +61,23 @@ class ShardWriter:
     def close_row_group(self) -> None:
         """Write the rows collected so far."""
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._rows, self._bytes = [], 0
 
 
 @contextmanager
-def writing_shard(path: Path, version: str) -> Iterator[ShardWriter]:
-    """Write a shard file at `path` for the plan `version`; it is complete when the block ends."""
+def writing_shard(path: Path, version: str, schema: pa.Schema = SCHEMA) -> Iterator[ShardWriter]:
+    """Write a shard file of `schema` at `path` for the plan `version`; it is complete when the block ends."""
     with pq.ParquetWriter(
         path,
-        SCHEMA,
+        schema,
         # The large columns are compressed already; a second pass would cost time and save nothing.
-        compression={name: "none" if name in _BLOB_COLUMNS else "zstd" for name in SCHEMA.names},
+        compression={name: "none" if name in _BLOB_COLUMNS else "zstd" for name in schema.names},
         use_dictionary=["dataset", "split", "target_kind"],
-        write_statistics=_PLAIN_COLUMNS,
+        write_statistics=[name for name in schema.names if name not in _BLOB_COLUMNS],
         write_page_checksum=True,
     ) as writer:
-        shard = ShardWriter(writer)
+        shard = ShardWriter(writer, schema)
         yield shard
         shard.close_row_group()
         writer.add_key_value_metadata(
@@ -121,13 +120,14 @@ def describe_shard(file: BinaryIO) -> dict[str, Any]:
     size, digest = digest_file(file)
     parquet = pq.ParquetFile(file)
     metadata = parquet.metadata
-    columns = parquet.read(list(AVERAGED_COLUMNS))
+    averaged = [name for name in AVERAGED_COLUMNS if name in parquet.schema_arrow.names]
+    columns = parquet.read(averaged)
     return {
         "rows": metadata.num_rows,
         "row_groups": [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)],
         "bytes": size,
         "sha256": digest,
-        "sums": {name: _sum_and_count(columns.column(name)) for name in AVERAGED_COLUMNS},
+        "sums": {name: _sum_and_count(columns.column(name)) for name in averaged},
         "quarantine": json.loads(metadata.metadata[_FOOTER_QUARANTINE]),
         "notes": json.loads(metadata.metadata.get(_FOOTER_NOTES, b"{}")),
     }

@@ -82,6 +82,8 @@ def _figure(row: dict[str, Any]) -> str:
     facts = [row["split"], f"{row['width']} by {row['height']}", row["target_kind"]]
     if row["valid_share"] is not None:
         facts.append(f"{row['valid_share']:.0%} valid")
+    if row.get("agreement") is not None:
+        facts.append(f"{row['agreement']:.0%} agree")
     if row["sky_share"]:
         facts.append(f"{row['sky_share']:.0%} sky")
     if row["scale"] is not None and row["target_kind"] == "metric":

@@ -20,12 +20,13 @@ from datasets_prep.ingest.shard_file import digest_file
 from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.inspect.row_pictures import pictures_of_row
 from datasets_prep.manifest import QUARANTINE_NAME, PreparedDataset, Shard
-from datasets_prep.schema import SCHEMA
+from datasets_prep.schema import LABELLED_SCHEMA, SCHEMA
 from datasets_prep.storage.sealed import DamagedFile
 
 _STATISTICS = (
     *("height", "width", "valid_share", "sky_share"),
     *("inverse_depth_min", "inverse_depth_median", "inverse_depth_max"),
+    "agreement",
 )
 _QUANTILES = {"minimum": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "maximum": 1.0}
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -72,7 +73,7 @@ def verify(prepared: PreparedDataset) -> Inspection:
         table = _verified_table(prepared, shard, problems)
         if table is not None:
             sound.append(shard)
-            for name in _STATISTICS:
+            for name in table.column_names:
                 statistics[name].append(pc.drop_null(table.column(name)).to_numpy())
     values = {name: np.concatenate(parts) for name, parts in statistics.items() if parts}
     return Inspection(
@@ -104,10 +105,11 @@ def _verified_table(prepared: PreparedDataset, shard: Shard, problems: list[str]
                 problems.append(f"{shard.name} differs from its digest in the manifest")
                 return None
             parquet = pq.ParquetFile(file)
-            if not parquet.schema_arrow.equals(SCHEMA):
-                problems.append(f"{shard.name} has another schema: {parquet.schema_arrow.names}")
+            schema = parquet.schema_arrow
+            if not any(schema.equals(known) for known in (SCHEMA, LABELLED_SCHEMA)):
+                problems.append(f"{shard.name} has another schema: {schema.names}")
                 return None
-            return parquet.read(columns=list(_STATISTICS))
+            return parquet.read(columns=[name for name in _STATISTICS if name in schema.names])
     except FileNotFoundError:
         problems.append(f"{shard.name} is missing")
         return None

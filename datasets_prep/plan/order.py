@@ -30,6 +30,11 @@ def shuffled_order(sample_ids: pa.ChunkedArray, seed: int) -> NDArray[np.intp]:
     return order
 
 
+def order_of_groups(groups: Iterable[str], seed: int) -> NDArray[np.intp]:
+    """Positions of samples: their `groups` in a pseudo-random order by `seed`, each of them in one piece."""
+    return np.argsort(_ranks(groups, seed), kind="stable")
+
+
 def with_held_out(
     splits: pa.ChunkedArray, groups: pa.ChunkedArray, share: float, seed: int
 ) -> NDArray[np.str_]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,36 +46,47 @@ class ShardPlan:
         return from_table(unpack(self.packed))
 
 
-@dataclass(frozen=True, slots=True)
-class IngestPlan:
+@dataclass(frozen=True, kw_only=True)
+class DatasetPlan:
     """All shards of one dataset version, and the files that the listing left out.
 
     Attributes:
-        source: key in `SOURCES`.
-        dataset: name of the prepared dataset; differs from `source` only for a user's folder.
+        dataset: name of the prepared dataset.
         target_kind: kind of ground truth.
-        raw: URI of the dataset root.
-        settings: ingest settings.
+        recorded: settings and provenance, as the manifest has them.
         version: digest of all that decides the shards' bytes.
         shards: all shards, by split.
         rejected: files that were left out while listing, those last that belong to no sample.
-        unread: `Listing.unread`.
     """
 
-    source: str
     dataset: str
     target_kind: TargetKind
-    raw: str
-    settings: IngestSettings
+    recorded: dict[str, Any]
     version: str
     shards: list[ShardPlan]
     rejected: list[Rejection]
-    unread: tuple[int, str]
 
     @property
     def samples(self) -> int:
         """Number of samples in all shards."""
         return sum(shard.count for shard in self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestPlan(DatasetPlan):
+    """The plan of `dpt prepare`.
+
+    Attributes:
+        source: key in `SOURCES`; `dataset` differs only for a user's folder.
+        raw: URI of the dataset root.
+        settings: ingest settings.
+        unread: `Listing.unread`.
+    """
+
+    source: str
+    raw: str
+    settings: IngestSettings
+    unread: tuple[int, str]
 
 
 def find_source(name: str) -> Source:
@@ -158,6 +170,7 @@ def plan_ingest(
         target_kind=source.target_kind,
         raw=root.uri,
         settings=settings,
+        recorded=settings.model_dump(),
         version=version,
         shards=shards,
         rejected=left_out,

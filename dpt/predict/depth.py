@@ -77,15 +77,23 @@ class Launched:
 
 
 @torch.inference_mode()
-def launch(model: DPT, prepared: Sequence[Tensor], sizes: Sequence[tuple[int, ...]]) -> Launched:
+def launch(
+    model: DPT,
+    prepared: Sequence[Tensor],
+    sizes: Sequence[tuple[int, ...]],
+    pixels: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]] | None = None,
+) -> Launched:
     """Start to predict images `prepared` for a `model`, without waiting for a GPU.
 
-    `sizes` (H, W) are those of the images; errors as in `predict_inverse_depth` and `to_device`.
+    `sizes` (H, W) are those of the images; `pixels` are rows and columns of each to keep, None for all.
+    Errors as in `predict_inverse_depth` and `to_device`.
     """
     if model.config.task != "depth":
         raise ValueError(f"this is a {model.config.task} model")
     predictions = model(to_device(model, prepared))[:, None]
     resized = [at_size(one, size, model.config) for one, size in zip(predictions, sizes, strict=True)]
+    if pixels is not None:
+        resized = [one[np.ix_(*kept)] for one, kept in zip(resized, pixels, strict=True)]
     maps = [one.to("cpu", non_blocking=True) for one in resized]  # pinned, if from a GPU
     if not predictions.is_cuda:
         return Launched(maps, None)

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from datasets_prep.errors import Note, UserError
-from pipelines.cli import backbones, evaluate, options, predict, prepare, registry, train
+from pipelines.cli import backbones, evaluate, label, options, predict, prepare, registry, train
 from pipelines.cluster.credentials import without_credentials
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(prepare.generate, prepare.datasets, prepare.stereo, prepare.prepare, prepare.inspect),
-    *(train.train, train.finetune, evaluate.evaluate, predict.predict),
+    *(train.train, train.finetune, evaluate.evaluate, predict.predict, label.label),
     *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
@@ -106,7 +106,9 @@ def _parameters_of(command: list[str]) -> dict[str, Any]:
 
 @app.command("config")
 def show_config(
-    job: Annotated[str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict or tune.")],
+    job: Annotated[
+        str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict, label or tune.")
+    ],
     overrides: options.Overrides = None,
     config: options.Config = None,
 ) -> None:

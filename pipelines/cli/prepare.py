@@ -111,11 +111,11 @@ def prepare(
     typer.echo(f"manifest: {done.folder.uri}/manifest.json")
     if plan.source == "folder" and (hint := unit_hint(done)):
         typer.echo(f"hint: {hint}")
-    _show_outcome(done)
+    show_outcome(done)
 
 
-def _show_outcome(done: PreparedDataset) -> None:
-    """The table at the end: samples by split, and what was left out by reason."""
+def show_outcome(done: PreparedDataset) -> None:
+    """The table at the end, of `done`: samples by split, and what was left out by reason."""
     from datasets_prep.inspect.verify import by_reason
     from datasets_prep.manifest import QUARANTINE_NAME
 

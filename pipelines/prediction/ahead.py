@@ -16,9 +16,9 @@ THREADS = min(16, os.cpu_count() or 1)
 
 
 @contextmanager
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """`THREADS` threads; at the end of the block, what they have not begun is dropped."""
-    pool = ThreadPoolExecutor(THREADS)
+def threads(count: int = THREADS) -> Iterator[ThreadPoolExecutor]:
+    """`count` threads; at the end of the block, what they have not begun is dropped."""
+    pool = ThreadPoolExecutor(count)
     try:
         yield pool
     finally:

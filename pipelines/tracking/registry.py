@@ -283,6 +283,19 @@ def find_version(name: str, wanted: str) -> int:
     raise TrackingError(f"{name} has no version or alias {wanted!r}; it has {known}")
 
 
+def pinned(reference: str) -> str:
+    """`models:/NAME@ALIAS` as `models:/NAME/VERSION`, which no promotion changes; else `reference` itself.
+
+    Raises:
+        TrackingError: if there is no such registered model, version or alias.
+    """
+    name, wanted = _split(reference)
+    if not (reference.startswith(MODEL_SCHEME) and name):
+        return reference
+    tracking.connect(create=False)
+    return f"{MODEL_SCHEME}{name}/{find_version(name, wanted)}"
+
+
 @contextmanager
 def evaluation_run(
     reference: str, job: str, settings: BaseModel, inputs: Sequence[PreparedDataset | tracking.RunInput]

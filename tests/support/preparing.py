@@ -22,8 +22,9 @@ def without_ray(patch: Any) -> None:
     """Let `ingest` map shards with Python's `map` instead of Ray Data."""
 
     class Rows(list[Any]):
-        def map(self, task: Any) -> "Rows":
-            return Rows(map(task, self))
+        def map(self, task: Any, **options: Any) -> "Rows":
+            call = task(*options["fn_constructor_args"]) if isinstance(task, type) else task
+            return Rows(map(call, self))
 
         def iter_rows(self) -> "Rows":
             return self

@@ -8,7 +8,7 @@ import pytest
 
 from datasets_prep.errors import Note
 from datasets_prep.formats.pictures import decode_rgb, encode_png
-from datasets_prep.ingest.run import _collecting_notes
+from datasets_prep.ingest.run import collecting_notes
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.schema import decode_image
 from datasets_prep.settings import IngestSettings
@@ -57,7 +57,7 @@ def test_decoding_says_so_once_per_place_and_nothing_of_full_range():
 
 
 def test_other_warnings_are_not_swallowed():
-    with warnings.catch_warnings(record=True) as shown, _collecting_notes() as notes:
+    with warnings.catch_warnings(record=True) as shown, collecting_notes() as notes:
         warnings.warn(Note("one"), stacklevel=1)
         warnings.warn("of another kind", RuntimeWarning, stacklevel=1)
         warnings.warn(Note("one"), stacklevel=1)

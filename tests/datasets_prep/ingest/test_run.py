@@ -14,9 +14,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from datasets_prep.errors import WrongLayout
 from datasets_prep.ingest import run as ingest_module
-from datasets_prep.ingest.run import ingest, ingest_all, write_shard
+from datasets_prep.ingest.run import ingest, ingest_all, run_shards, write_shard
 from datasets_prep.manifest import NotADataset, open_dataset, open_datasets
-from datasets_prep.plan.shards import IngestPlan, ShardPlan, find_source, plan_ingest
+from datasets_prep.plan.shards import ShardPlan, find_source, plan_ingest
 from datasets_prep.schema import SCHEMA, decode_image, decode_inverse_depth
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
@@ -247,10 +247,10 @@ def test_a_real_tartanair_frame_is_ingested_in_metres(tmp_path):
 
 
 # ---- storage that fails
-def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
+def shard_results(failing: dict[str, int]) -> Any:
     """A stand-in for a round of tasks: the named shards fail so many times."""
 
-    def run_round(_: IngestPlan, __: str, shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
+    def run_round(shards: list[ShardPlan]) -> Iterator[dict[str, Any]]:
         for shard in shards:
             if failing.get(shard.name, 0) > 0:
                 failing[shard.name] -= 1
@@ -261,21 +261,19 @@ def shard_results(plan: IngestPlan, failing: dict[str, int]) -> Any:
     return run_round
 
 
-def test_a_shard_that_storage_failed_is_tried_again(raw_folder, monkeypatch):
+def test_a_shard_that_storage_failed_is_tried_again(raw_folder):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     failing = {"train-00001.parquet": ingest_module.ROUNDS - 1, "val-00000.parquet": 1}
-    monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, failing))
-    results = list(ingest_module._run_tasks(plan, "out"))
+    results = list(run_shards(plan.shards, shard_results(failing)))
     assert sorted(result["name"] for result in results) == sorted(shard.name for shard in plan.shards)
     assert sum(result["rows"] for result in results) == plan.samples
 
 
-def test_storage_that_fails_for_good_ends_the_job_with_its_reason(raw_folder, monkeypatch):
+def test_storage_that_fails_for_good_ends_the_job_with_its_reason(raw_folder):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
-    monkeypatch.setattr(ingest_module, "_run_round", shard_results(plan, {"train-00001.parquet": 99}))
     said = r"1 of 6 shards cannot be written; train-00001.parquet: s3 is down"
     with pytest.raises(StorageFailed, match=said):
-        list(ingest_module._run_tasks(plan, "out"))
+        list(run_shards(plan.shards, shard_results({"train-00001.parquet": 99})))
 
 
 def test_failing_storage_never_quarantines_a_sample(raw_folder, tmp_path, monkeypatch):
