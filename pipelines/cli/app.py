@@ -13,17 +13,17 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
 from datasets_prep.errors import Note, UserError
 from pipelines.cli import backbones, evaluate, options, predict, prepare, registry, train
 from pipelines.cluster import signals
-from pipelines.cluster.credentials import without_credentials
+from pipelines.cluster.credentials import WithoutCredentials, without_credentials
 
 app = typer.Typer(
     name="dpt",
@@ -152,6 +152,12 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     sys.excepthook = _print_traceback
     signals.handle()
+    out, errors = (cast(TextIO, WithoutCredentials(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(errors):
+        _main()
+
+
+def _main() -> None:
     try:
         app()
     except BaseException as error:
@@ -161,7 +167,7 @@ def main() -> None:
         if line is None:
             raise
         with suppress(OSError):  # the terminal may be gone
-            typer.echo(without_credentials(f"dpt: {line}"), err=True)
+            typer.echo(f"dpt: {line}", err=True)
         sys.exit(1 if number is None else 128 + number)
 
 
