@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -163,7 +162,7 @@ def _main() -> None:
     except BaseException as error:
         line, number = _line(error), signals.received()
         if number is not None:
-            line = line or f"stopped by {signal.Signals(number).name}; what is finished is kept"
+            line = line or signals.farewell(number)
         if line is None:
             raise
         with suppress(OSError):  # the terminal may be gone
