@@ -13,6 +13,7 @@ process: the batches, steps and losses of `dpt train` without its start.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import statistics
 import tempfile
@@ -85,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dpt-distill-") as folder:
         os.chdir(folder)
-        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
         compare(arguments)
 

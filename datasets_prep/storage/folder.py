@@ -38,6 +38,7 @@ from datasets_prep.storage.writing import (
 )
 
 _CHAINED = re.compile(r"(?:zip|tar)://.*?::")
+_PASSWORD = re.compile(r"://[^/\s@]*:\S*@")
 _OPTIONS = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
 """Options by protocol. Parts of an upload wait in memory, 50 MB each: two at a time are enough."""
 
@@ -64,13 +65,18 @@ class Folder:
             (`zip://raw::s3://bucket/raw.zip`).
 
     Raises:
-        UserError: if no installed file system reads such URIs, or the archive is damaged.
+        UserError: if no installed file system reads such URIs, it has a password, or the archive is damaged.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
         text = os.fspath(uri)
         inside, chained, self._archive = text.partition("::") if _CHAINED.match(text) else (text, "", "")
         outer = self._archive or text
+        if _PASSWORD.search(outer):
+            raise UserError(
+                f"{_PASSWORD.sub('://…@', outer)}: paths are printed and stored, so none may have a password "
+                "or key; give it by the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
         # Other processes write to the same folders: fsspec's cached listings would be stale.
         options = {"use_listings_cache": False, **_OPTIONS.get(outer.partition("://")[0], {})}
         try:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
 from datasets_prep.errors import Note, UserError, one_line, printable
 from pipelines.cli import backbones, evaluate, label, options, predict, prepare, registry, train
 from pipelines.cluster import signals
-from pipelines.cluster.credentials import without_credentials
+from pipelines.cluster.credentials import WithoutCredentials, without_credentials
 from pipelines.terminal import echo
 
 app = typer.Typer(
@@ -167,17 +166,23 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     sys.excepthook = _print_traceback
     signals.handle()
+    out, errors = (cast(TextIO, WithoutCredentials(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(errors):
+        _main()
+
+
+def _main() -> None:
     try:
         app()
     except BaseException as error:
         lines, number = _lines(error), signals.received()
         if number is not None:
-            lines = lines or [f"stopped by {signal.Signals(number).name}; what is finished is kept"]
+            lines = lines or [signals.farewell(number)]
         if not lines:
             raise
         with suppress(OSError):  # the terminal may be gone
             for line in (f"dpt: {lines[0]}", *lines[1:]):
-                echo(without_credentials(line), err=True)
+                echo(line, err=True)
         sys.exit(1 if number is None else 128 + number)
 
 

@@ -10,15 +10,17 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import services
+from ray._private import services, utils
 from ray._private.runtime_env import packaging, working_dir
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.services import canonicalize_bootstrap_address
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import PlacementGroupTableData  # type: ignore[attr-defined]
+from ray.job_config import JobConfig
 from ray.util.placement_group import PlacementGroup
 
 if TYPE_CHECKING:
@@ -32,13 +34,13 @@ PACKAGING_LOGGERS = (packaging.__name__, working_dir.__name__)
 
 
 @contextmanager
-def in_a_group_of_their_own() -> Iterator[None]:
-    """Processes that Ray starts in the block leave this process's group, whose signals are for this process.
+def leaving_signals_alone() -> Iterator[None]:
+    """Ray sets no handler of SIGTERM in the block, and what it starts leaves this process's group.
 
     A scheduler's SIGTERM to the group would end Ray before a run has saved its checkpoint.
     """
     ray_services: Any = services
-    start = ray_services.ConsolePopen
+    start, set_handler = ray_services.ConsolePopen, utils.set_sigterm_handler
 
     def start_apart(*arguments: Any, preexec_fn: Callable[[], None], **options: Any) -> Any:
         def prepare() -> None:
@@ -47,11 +49,22 @@ def in_a_group_of_their_own() -> Iterator[None]:
 
         return start(*arguments, preexec_fn=prepare, **options)
 
-    ray_services.ConsolePopen = start_apart
+    ray_services.ConsolePopen, utils.set_sigterm_handler = start_apart, lambda handler: None
     try:
         yield
     finally:
-        ray_services.ConsolePopen = start
+        ray_services.ConsolePopen, utils.set_sigterm_handler = start, set_handler
+
+
+def job_without_working_directory() -> JobConfig:
+    """A job whose workers find this package where it is here, and import nothing from the working directory.
+
+    Ray puts that first in their search path, so that a `ray.py` or `numpy.py` in it would be theirs.
+    """
+    root = Path(__file__).parents[2]
+    job = JobConfig(_py_driver_sys_path=[] if root.name == "site-packages" else [str(root)])
+    job._client_job = True  # Ray's client, too, has no working directory that workers know
+    return job
 
 
 def leave_sigint_alone(trainer: Any) -> None:

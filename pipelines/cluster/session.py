@@ -13,7 +13,12 @@ from collections.abc import Callable
 import ray
 
 from pipelines.cluster.address import answers, require_answer
-from pipelines.cluster.ray_private import in_a_group_of_their_own, inside_submitted_job, running_cluster
+from pipelines.cluster.ray_private import (
+    inside_submitted_job,
+    job_without_working_directory,
+    leaving_signals_alone,
+    running_cluster,
+)
 from pipelines.config import ConfigError
 
 ADDRESS = "RAY_ADDRESS"
@@ -64,9 +69,13 @@ def connect() -> None:
     environment = {"env_vars": carried} if carried else None
     try:
         # What workers print is Ray's noise, and goes to log files; progress and errors come by themselves.
-        with in_a_group_of_their_own():
+        with leaving_signals_alone():
             ray.init(
-                address, runtime_env=environment, logging_level=logging.ERROR, log_to_driver=on_cluster()
+                address,
+                job_config=job_without_working_directory(),
+                runtime_env=environment,
+                logging_level=logging.ERROR,
+                log_to_driver=on_cluster(),
             )
     except (RuntimeError, ConnectionError) as error:
         if not on_cluster():

@@ -8,8 +8,10 @@ the process and its children are ended wherever they are. A block may take the f
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +24,10 @@ PATIENCE = 8.0
 _SAME = 1.0
 """Seconds in which further signals count as the same one."""
 
+_LATER = 0.05
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
+_unwound: list[int] = []
 _closing: list[Callable[[], None]] = []
 _wake: list[int] = []
 """Where to write a byte for the thread that ends the process; starting one in a handler could deadlock."""
@@ -36,9 +40,12 @@ class Stopped(SystemExit):
 def handle() -> None:
     """Have these signals end this process as the module says, but those that its parent had it ignore."""
     _received.clear()
+    _unwound.clear()
+    sys.unraisablehook = _raise_again
     if not _wake:
         waiting, writing = os.pipe()
         _wake.append(writing)
+        atexit.register(_leave)  # runs after those that Ray registers later
         threading.Thread(target=_end_late, args=(waiting,), name="signals", daemon=True).start()
     for number in _NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -46,10 +53,16 @@ def handle() -> None:
 
 
 def received() -> int | None:
-    """Number of the first signal since `handle`; after one, more of them are ignored to the end."""
+    """Number of the first signal since `handle`, for whoever then says so: more of them are ignored."""
     for number in _NUMBERS if _received else ():
         signal.signal(number, signal.SIG_IGN)  # Python itself would take back a handler on its way out
+    _unwound.extend(_received)
     return _received[0] if _received else None
+
+
+def farewell(number: int) -> str:
+    """What is said of a command that the signal of that `number` ended."""
+    return f"stopped by {signal.Signals(number).name}; what is finished is kept"
 
 
 @contextmanager
@@ -100,6 +113,28 @@ def _end(number: int, _: FrameType | None) -> None:
         raise Stopped(128 + number)
 
 
+def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """What a handler raises in a destructor or a callback of C is lost: then once more, out of there."""
+    if isinstance(unraisable.exc_value, Stopped):
+        signal.signal(signal.SIGALRM, _raise)
+        signal.setitimer(signal.ITIMER_REAL, _LATER)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _leave() -> None:
+    """End here after a signal: the interpreter's own end takes seconds, and nothing watches over it."""
+    if _received:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(128 + _received[0])
+
+
+def _raise(_: int, __: FrameType | None) -> None:
+    raise Stopped(128 + _received[0])
+
+
 def _begin_end(number: int) -> None:
     _received.append(number)
     for pipe in _wake:
@@ -117,6 +152,8 @@ def _end_late(waiting: int) -> None:
             close()
     import psutil
 
+    if not _unwound:
+        os.write(2, f"dpt: {farewell(number)}\n".encode())
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.kill()

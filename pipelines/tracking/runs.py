@@ -133,14 +133,17 @@ class Run:
         Parameters are those that matter to the `task`; by default the config's own.
         """
         client = self._client
-        values = [Param(key, str(value)) for key, value in _flatten(parameters_of(config, task))]
+        values = [
+            Param(key, without_credentials(str(value)))
+            for key, value in _flatten(parameters_of(config, task))
+        ]
         for start in range(0, len(values), _PARAMS_A_REQUEST):
             client.log_batch(self.run_id, params=values[start : start + _PARAMS_A_REQUEST])
-        client.log_text(self.run_id, to_yaml(config), f"{name}.yaml")
+        client.log_text(self.run_id, without_credentials(to_yaml(config)), f"{name}.yaml")
 
     def log_change(self, difference: str) -> None:
         """Tag a run that resumes with another config or other data with the `difference`."""
-        self._client.set_tag(self.run_id, "changed", difference[:5000])
+        self._client.set_tag(self.run_id, "changed", without_credentials(difference)[:5000])
 
     def log_picture(self, picture: NDArray[np.uint8], path: str) -> None:
         """Log an (H, W, 3) uint8 RGB `picture` as the artifact `path`."""

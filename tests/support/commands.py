@@ -15,9 +15,10 @@ def dpt(*arguments: object) -> int:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["dpt", *map(str, arguments)])
+        patch.setattr(sys, "unraisablehook", sys.unraisablehook)
         with pytest.raises(SystemExit) as caught:
             cli.main()
-    signals.handle()  # forgets a signal, which would end this process too
+        signals.handle()  # forgets a signal, which would end this process too
     for number, handler in before.items():
         signal.signal(number, handler)
     return int(caught.value.code or 0)

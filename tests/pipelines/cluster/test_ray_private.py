@@ -87,14 +87,17 @@ def test_the_head_node_has_its_resource():
 
 
 def test_rays_processes_are_out_of_reach_of_signals_to_this_group():
-    from ray._private import services
+    from ray._private import services, utils
 
-    before = services.ConsolePopen
-    with ray_private.in_a_group_of_their_own():
+    before, handler = services.ConsolePopen, signal.getsignal(signal.SIGTERM)
+    with ray_private.leaving_signals_alone():
         started = services.start_ray_process(["sleep", "60"], "raylet", fate_share=False).process
     try:
         assert os.getpgid(started.pid) == started.pid != os.getpgid(0)
         assert services.ConsolePopen is before
+        with ray_private.leaving_signals_alone():
+            utils.set_sigterm_handler(lambda *_: None)
+        assert signal.getsignal(signal.SIGTERM) == handler
     finally:
         started.kill()
         started.wait()

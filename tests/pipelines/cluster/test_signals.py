@@ -25,10 +25,32 @@ finally:
 """
 
 
+LINE = "dpt: stopped by SIGTERM; what is finished is kept\n"
+SWALLOWING = """
+import os, signal, time
+from pipelines.cluster import signals
+signals.handle()
+class Swallowing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+try:
+    Swallowing()
+    time.sleep(600)
+except signals.Stopped:
+    print("raised")
+"""
+
+
+def test_what_is_raised_in_a_destructor_is_raised_again():
+    ended = subprocess.run([sys.executable, "-c", SWALLOWING], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "raised\n", "")
+
+
 def test_what_hangs_while_it_unwinds_is_ended_all_the_same():
     before = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "unwinding\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "unwinding\n", LINE)
     assert time.monotonic() - before < 60
 
 
@@ -39,7 +61,7 @@ def test_what_is_open_is_closed_where_nothing_unwinds():
         "        time.sleep(600)\ntry:", 1
     )  # fmt: skip
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "closed\n", "")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "closed\n", LINE)
 
 
 def test_the_first_signal_is_taken_and_what_follows_at_once_is_the_same(monkeypatch):
