@@ -390,15 +390,20 @@ def read_image(source: Input) -> Image:
         BadImage: naming the file.
     """
     data = sys.stdin.buffer.read() if source.is_standard_input else source.path.read_bytes()
+    return decode_image(data, source.where)
+
+
+def decode_image(data: bytes, where: str) -> Image:
+    """As `read_image`, of a file's `data`; `where` names it in errors."""
     try:
         image, bits = _decoded(data)
         check_aspect(*image.shape[:2])
     except BadSample as error:
-        raise BadImage(f"{source.where}: {error}") from error
+        raise BadImage(f"{where}: {error}") from error
     except PIL.UnidentifiedImageError as error:
-        raise BadImage(f"{source.where} is not a readable image") from error
+        raise BadImage(f"{where} is not a readable image") from error
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise BadImage(f"{source.where} is not a readable image: {error}") from error
+        raise BadImage(f"{where} is not a readable image: {error}") from error
     if bits is not None:
         note_stretched(bits)
     return image

@@ -57,9 +57,9 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
     Supported are folders and files of `save_model`; the authors' checkpoints of DPT (both sets of names) and
     MiDaS v2.1, v3 and, with BEiT, v3.1; Hugging Face folders of DPT (ViT, hybrid, BEiT) and Depth Anything;
     Depth Anything V1 and V2 of its authors. The model is recognised by its keys, and where they are ambiguous
-    (metric scale and shift, version of Depth Anything) by the published file name. A hybrid that is not in our
-    layout has the authors' weight standardisation (`dpt.layers.same_padding`), unless `overrides` or a folder
-    of `save_hugging_face` say otherwise.
+    (metric scale and shift, version of Depth Anything) by the published file name. A hybrid that is not in
+    our layout has the authors' weight standardisation (`dpt.layers.same_padding`), unless `overrides` or a
+    folder of `save_hugging_face` say otherwise.
 
     Args:
         source: a folder or file, an ``https://`` address of a file, or ``hf-hub:owner/name``; the last two

@@ -50,7 +50,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(prepare.generate, prepare.datasets, prepare.stereo, prepare.prepare, prepare.inspect),
-    *(train.train, train.finetune, evaluate.evaluate, predict.predict),
+    *(train.train, train.finetune, evaluate.evaluate, predict.predict, predict.serve),
     *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )
