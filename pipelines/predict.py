@@ -374,10 +374,14 @@ def read_image(source: Input) -> Image:
     Raises:
         BadImage: naming the file.
     """
-    data = source.read_bytes()
+    return image_of(source.read_bytes(), source.where)
+
+
+def image_of(data: bytes, where: str) -> Image:
+    """As `read_image`, of a file's `data`; `where` names it in errors."""
     try:
         return decode_image(data)
     except Unreadable as error:
-        raise BadImage(f"{source.where} is {error}") from error
+        raise BadImage(f"{where} is {error}") from error
     except BadSample as error:
-        raise BadImage(f"{source.where}: {error}") from error
+        raise BadImage(f"{where}: {error}") from error

@@ -1,6 +1,7 @@
 """What is published: the console script finds packages of others in the place of ours, and says which."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,20 @@ def test_files_that_another_distribution_replaced_are_named(change, tmp_path, mo
     said = dpt_on_ray.clash()
     assert (said is None) == (change is None)
     assert said is None or f"{path} was replaced by another distribution's package tune" in said
+
+
+def test_the_images_have_the_pinned_ray_and_all_that_a_wheel_needs():
+    image = (REPOSITORY / "Dockerfile").read_text()
+    pinned = re.search(r"^ray==(.*)$", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert set(re.findall(r"\b(\d+\.\d+\.\d+)-py311", image)) == {pinned[1]}
+    stages = re.findall(r"^FROM rayproject/ray:\$\{RAY\}-(\w+) AS (\w+)$", image, re.MULTILINE)
+    assert stages == [("cpu", "wheel"), ("cpu", "cpu"), ("gpu", "cuda")]
+    sent = re.findall(r"^!(.*)$", (REPOSITORY / ".dockerignore").read_text(), re.MULTILINE)
+    wanted = ("dpt_on_ray.py", "pyproject.toml", "README.md", "LICENSE", "constraints.txt")
+    assert set(sent) == {*dpt_on_ray.PACKAGES, *wanted}
+    for manifest in ("docs/rayjob.yaml", "cluster.yaml"):
+        assert "./Dockerfile" in (REPOSITORY / manifest).read_text()
 
 
 def test_every_file_of_the_repository_goes_into_the_source_distribution():

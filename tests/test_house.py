@@ -25,7 +25,7 @@ PUBLIC_NAMES = {"dpt/__init__.py", "dpt/weights/__init__.py", "dpt/predict/__ini
 """The only `__init__.py` that import: loading processes import a room without its neighbours."""
 
 TOP_LEVEL = {
-    *(".ci", ".gitignore", ".rayignore"),
+    *(".ci", ".dockerignore", ".github", ".gitignore", ".pre-commit-config.yaml", ".rayignore", "Dockerfile"),
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
     *("MANIFEST.in", "cluster.yaml", "constraints.txt", "dpt_on_ray.py", "pyproject.toml"),
     *("benchmarks", "datasets_prep", "docs", "dpt", "pipelines", "tests", "tune"),

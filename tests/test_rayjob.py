@@ -97,7 +97,8 @@ def test_every_pod_has_the_pinned_ray_and_one_python(cluster):
     assert tag.startswith(f"{ray.__version__}-py")
     images = {container.image for pod in pods(cluster) for container in pod.containers}
     assert {image.partition(":")[2] for image in images} == {tag}
-    assert f"FROM rayproject/ray:{tag}" in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
+    assert f"-t FILL-IN/dpt:{tag} ." in (REPOSITORY / "docs" / "rayjob.yaml").read_text()
+    assert f"ARG RAY={tag.rpartition('-')[0]}\n" in (REPOSITORY / "Dockerfile").read_text()
 
 
 def test_nothing_runs_while_there_is_nothing_to_do(content, cluster):

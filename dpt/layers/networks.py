@@ -5,6 +5,7 @@ give one map a stage; those of layers at one stride (ViT, XCiT) give tokens. `ti
 `feature_info`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -140,7 +141,10 @@ def any_size(backbone: Any, name: str) -> None:
         try:
             taps = backbone.eval()(torch.zeros(2, 3, *size, device="meta"))
         except Exception as error:  # whatever the code of a network raises
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # The sentences after the first say how to call timm otherwise, which is not up to the user.
+            reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__
+            if "meta tensor" in reason:
+                reason = "it computes sizes from values of tensors, so that they follow from no size of image"
             raise ValueError(f"backbone: {name} cannot take images of any size ({reason})") from error
         found = [tuple(tap.features.shape[2:]) for tap in taps]
         if found != [(size[0] // stride, size[1] // stride) for stride in backbone.strides]:

@@ -20,7 +20,7 @@ from dpt.config import ModelConfig
 from dpt.model import DPT
 from dpt.weights.folder import CONFIG, WEIGHTS, config_text, read_config, read_safetensors, write_folder
 from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
-from dpt.weights.key_maps import KEY_MAPS
+from dpt.weights.key_maps import KEY_MAPS, UNSUPPORTED
 from dpt.zoo import resolve_config
 
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -62,11 +62,11 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
     """Read weights of any known family and build the model that they belong to.
 
     Supported are folders and files of `save_model`; the authors' checkpoints of DPT (both sets of names) and
-    MiDaS v2.1 and v3; Hugging Face folders of DPT (ViT, hybrid, BEiT) and Depth Anything; Depth Anything V1
-    and V2 of its authors. The model is recognised by
-    its keys, and where they are ambiguous (metric scale and shift, version of Depth Anything) by the
-    published file name. A hybrid that is not in our layout has the authors' weight standardisation
-    (`dpt.layers.same_padding`), unless `overrides` or a folder of `save_hugging_face` say otherwise.
+    MiDaS v2.1, v3 and, with BEiT, v3.1; Hugging Face folders of DPT (ViT, hybrid, BEiT) and Depth Anything;
+    Depth Anything V1 and V2 of its authors. The model is recognised by its keys, and where they are ambiguous
+    (metric scale and shift, version of Depth Anything) by the published file name. A hybrid that is not in
+    our layout has the authors' weight standardisation (`dpt.layers.same_padding`), unless `overrides` or a
+    folder of `save_hugging_face` say otherwise.
 
     Args:
         source: a folder or file, an ``https://`` address of a file, or ``hf-hub:owner/name``; the last two
@@ -104,6 +104,9 @@ def from_tensors(
     tensors: Mapping[str, Tensor], file_name: str, model: str | None = None, **overrides: Any
 ) -> DPT:
     """As `load_weights`, for `tensors` that were read from a file named `file_name`."""
+    unsupported = (f for f, marker in UNSUPPORTED.items() if any(re.match(marker, key) for key in tensors))
+    if (other := next(unsupported, None)) is not None:
+        raise ValueError(f"{file_name} is of {other}, which is not read; docs/python.md lists what is")
     family = next((name for name, key_map in KEY_MAPS.items() if key_map.matches(tensors)), None)
     if family is None:
         raise ValueError(f"{file_name} is not a known checkpoint; its first keys are {sorted(tensors)[:5]}")
@@ -238,10 +241,15 @@ def _recognise(tensors: Mapping[str, Tensor], family: str, file_name: str) -> tu
     if family in ("hugging-face-depth-anything", "hugging-face-beit"):
         raise ValueError(f"{file_name} needs the {CONFIG} that it is published with: give their folder")
     token = next(tensor for key, tensor in tensors.items() if key.endswith("cls_token"))
+    if family == "authors-beit":
+        rows = len(tensors["pretrained.model.blocks.0.attn.relative_position_bias_table"])
+        size = {768: "base", 1024: "large"}.get(token.shape[-1], token.shape[-1])
+        # a grid of side s has (2s - 1)² distances, and three rows for the class token
+        return f"dpt_beit_{size}_{16 * (math.isqrt(rows - 3) + 1) // 2}", {}
     if family == "depth-anything":
         if "version" not in published:
             raise ValueError(f"{file_name}: versions 1 and 2 of Depth Anything look the same; name the model")
-        size = {384: "small", 768: "base", 1024: "large"}[token.shape[-1]]
+        size = {384: "small", 768: "base", 1024: "large"}.get(token.shape[-1], token.shape[-1])
         return f"depth_anything{published.pop('version')}_{size}", published
     hybrid = any("backbone" in key for key in tensors)
     distilled = any(key.endswith("dist_token") for key in tensors)

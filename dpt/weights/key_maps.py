@@ -122,6 +122,16 @@ def _authors_with(readout: str, project: str, resample: str) -> Callable[[ModelC
     return lambda config: table | _heads(config, "scratch.output_conv", "auxlayer")
 
 
+def _authors_beit(config: ModelConfig) -> PrefixTable:
+    """MiDaS 3.1 with BEiT; names of timm 0.6."""
+    vit = "backbone.beit.vit."
+    table = {key.replace("backbone.vit.", vit): theirs for key, theirs in _authors(config).items()}
+    for layer in range(int(config.taps[-1])):
+        attention = f"pretrained.model.blocks.{layer}.attn."
+        table[f"backbone.beit.tables.{layer}"] = f"{attention}relative_position_bias_table"
+    return table
+
+
 def _midas(config: ModelConfig) -> PrefixTable:
     table: PrefixTable = {
         "backbone.cnn.conv1.": "pretrained.layer1.0.",
@@ -233,8 +243,26 @@ _authors_scriptable = _authors_with(f"{_readout}0.project.0.", f"{_stage}0.", f"
 _UNUSED_UNIT = r"scratch\.refinenet4\.resConfUnit1\."
 _HUGGING_FACE_UNUSED = r"neck\.fusion_stage\.layers\.0\.residual_layer1\."
 _AUTHORS_IGNORED = rf"pretrained\.model\.(norm|head|head_dist)\.|{_UNUSED_UNIT}"
+_SWIN = r"pretrained\.model\.layers\.\d+\.blocks\.\d+\.attn\."
+UNSUPPORTED = {
+    "ZoeDepth on Depth Anything (its metric models of version 1)": r"core\.core\.depth_head\.",
+    "ZoeDepth": r"core\.core\.|(conditional_log_binomial|seed_(bin|projector)|attractors)",
+    "MiDaS 3.1 with Swin V2": rf"{_SWIN}(cpb_mlp|logit_scale)",
+    "MiDaS 3.1 with Swin": rf"{_SWIN}relative_position_bias_table$",
+    "MiDaS 3.1 with LeViT": r"pretrained\.model\.(blocks|stages)\..*\.attention_biases$",
+    "MiDaS 3.1 with Next-ViT": r"pretrained\.model\.features\.\d+\.",
+    "MiDaS v2.1 small": r"pretrained\.layer\d\..*\.conv_dw\.weight$",
+    "Depth Anything V2 giant": r"pretrained\.blocks\..*\.mlp\.w12\.",
+}
+"""Published families that are not read -> pattern of some key of theirs and of no other's."""
+
 KEY_MAPS: dict[str, KeyMap] = {
     "ours": KeyMap(r"fusion\.blocks\.0\.refine\.conv1\.weight$", lambda config: {}),
+    "authors-beit": KeyMap(
+        r"pretrained\.model\.blocks\.0\.gamma_1$",
+        _authors_beit,
+        rf"{_AUTHORS_IGNORED}|pretrained\.model\.(fc_norm\.|blocks\.\d+\.attn\.relative_position_index$)",
+    ),
     "authors": KeyMap(r"pretrained\.act_postprocess4\.3\.weight$", _authors, _AUTHORS_IGNORED),
     "authors-scriptable": KeyMap(
         r"pretrained\.act_postprocess4\.0\.weight$", _authors_scriptable, _AUTHORS_IGNORED

@@ -52,7 +52,8 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None], ...] = (
     *(prepare.generate, prepare.datasets, prepare.stereo, prepare.prepare, prepare.inspect),
-    *(train.train, train.finetune, evaluate.evaluate, predict.predict, label.label, label.distill),
+    *(train.train, train.finetune, evaluate.evaluate, predict.predict, predict.serve),
+    *(label.label, label.distill),
     *(predict.convert, predict.export, backbones.backbones),
     *(registry.publish, registry.models, registry.promote, registry.rollback),
 )

@@ -1,9 +1,10 @@
-"""The commands of `dpt` that use a model as it is: predict, convert and export."""
+"""The commands of `dpt` that use a model as it is: predict, serve, convert and export."""
 
 from __future__ import annotations
 
 import re
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -115,6 +116,32 @@ def predict(
     show(f"{count - failed} of {count} predicted: {loaded.config.meaning}")
     if failed:
         raise typer.Exit(1)
+
+
+def serve(
+    model: options.OptionalModel = None,
+    overrides: options.Overrides = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", help=options.CONFIG_HELP, show_default="none"),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 for any.")] = 8800,
+) -> None:
+    """Serve a page, to this machine only, that shows depth, point cloud and attention of a picture."""
+    from pipelines.config import PredictConfig
+    from pipelines.config_files import load_section
+
+    if model is None:
+        raise UserError(f"--model: missing; {_models_to_choose()}")
+    settings = load_section("predict", PredictConfig, config, overrides or [])
+    with options.waiting(f"loading {model}"):
+        from pipelines.serve import LOOPBACK, server
+        from pipelines.tracking.model_reference import load_predictor
+
+        running = server(load_predictor(model), settings, port, partial(typer.echo, err=True))
+    typer.echo(f"{model}: http://{LOOPBACK}:{running.server_port}/ (Ctrl-C ends it)")
+    with running, suppress(KeyboardInterrupt):
+        running.serve_forever()
 
 
 def _models_to_choose() -> str:

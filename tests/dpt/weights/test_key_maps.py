@@ -258,6 +258,69 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         dpt.load_weights(tmp_path / "numbers.pt")
 
 
+_ZOE_ON_DEPTH_ANYTHING = [
+    "core.core.depth_head.scratch.output_conv1.weight",
+    "core.core.pretrained.cls_token",
+]
+
+
+@pytest.mark.parametrize(("family", "keys"), [
+    ("MiDaS 3.1 with Swin,", ["pretrained.model.layers.0.blocks.0.attn.relative_position_bias_table"]),
+    ("MiDaS 3.1 with Swin V2,", ["pretrained.model.layers.3.blocks.1.attn.cpb_mlp.0.weight"]),
+    ("MiDaS 3.1 with LeViT,", ["pretrained.model.blocks.0.m.attention_biases"]),
+    ("MiDaS 3.1 with Next-ViT,", ["pretrained.model.features.0.norm1.weight"]),
+    ("MiDaS v2.1 small,", ["pretrained.layer1.0.weight", "pretrained.layer1.3.0.0.conv_dw.weight"]),
+    ("ZoeDepth,", ["core.core.pretrained.model.cls_token", "seed_bin_regressor._net.0.weight"]),
+    ("ZoeDepth on Depth Anything ", _ZOE_ON_DEPTH_ANYTHING),
+    ("Depth Anything V2 giant,", ["pretrained.cls_token", "pretrained.blocks.0.mlp.w12.weight"]),
+])  # fmt: skip
+def test_published_families_that_are_not_read_are_named(family, keys):
+    decoder = ["pretrained.act_postprocess4.3.weight", "scratch.layer1_rn.weight"]
+    decoder += ["depth_head.scratch.output_conv1.weight"] if "giant" in family else []
+    with pytest.raises(ValueError, match=rf"^x\.pt is of {family}.*not read") as error:
+        from_tensors({key: torch.zeros(3) for key in decoder + keys}, "x.pt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "layers", "width", "rows"), [
+    ("dpt_beit_base_384", 12, 768, 47 * 47 + 3), ("dpt_beit_large_512", 24, 1024, 63 * 63 + 3),
+])  # fmt: skip
+def test_the_authors_beits_are_recognised_and_fit(name, layers, width, rows):
+    """MiDaS 3.1; names and shapes are those that timm 0.6 creates."""
+    vit = "pretrained.model."
+    shapes = {key: shape for key, shape in authors_keys(0).items() if not key.startswith(vit)}
+    for k, c in enumerate((256, 512, 1024, 1024) if width == 1024 else (96, 192, 384, 768), start=1):
+        post, kernel = f"pretrained.act_postprocess{k}.", {1: 4, 2: 2, 4: 3}.get(k)
+        shapes |= {f"scratch.layer{k}_rn.weight": (256, c, 3, 3)}
+        shapes |= {f"{post}0.project.0.weight": (width, 2 * width), f"{post}0.project.0.bias": (width,)}
+        shapes |= {f"{post}3.weight": (c, width, 1, 1), f"{post}3.bias": (c,)}
+        if kernel:
+            shapes |= {f"{post}4.weight": (c, c, kernel, kernel), f"{post}4.bias": (c,)}
+    shapes |= {
+        f"{vit}cls_token": (1, 1, width),
+        f"{vit}head.weight": (1000, width),
+        f"{vit}head.bias": (1000,),
+    }
+    shapes |= {f"{vit}patch_embed.proj.weight": (width, 3, 16, 16), f"{vit}patch_embed.proj.bias": (width,)}
+    shapes |= {f"{vit}fc_norm.{kind}": (width,) for kind in ("weight", "bias")}
+    for i in range(layers):
+        block = f"{vit}blocks.{i}."
+        shapes |= {f"{block}gamma_{n}": (width,) for n in (1, 2)}
+        shapes |= {f"{block}attn.{part}_bias": (width,) for part in "qv"}
+        shapes |= {f"{block}attn.qkv.weight": (3 * width, width)}
+        shapes |= {f"{block}attn.relative_position_bias_table": (rows, width // 64)}
+        shapes |= {f"{block}attn.relative_position_index": (577, 577)}
+        sizes = {"attn.proj": (width, width), "mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+        for part, (out, into) in sizes.items():
+            shapes |= {f"{block}{part}.weight": (out, into), f"{block}{part}.bias": (out,)}
+        shapes |= {f"{block}norm{n}.{kind}": (width,) for n in (1, 2) for kind in ("weight", "bias")}
+    checkpoint = filled(shapes)
+    model = from_tensors(checkpoint, f"{name}.pt")
+    assert model.config == MODELS[name].config
+    table = checkpoint[f"{vit}blocks.{layers - 1}.attn.relative_position_bias_table"]
+    assert torch.equal(model.backbone.beit.tables[layers - 1], table)
+
+
 def test_partly_matching_checkpoints_are_refused_key_by_key():
     checkpoint = filled(authors_keys(12))
     del checkpoint["pretrained.model.blocks.7.attn.qkv.bias"]
