@@ -1,7 +1,7 @@
 """Strong perturbations of a student's images (L. Yang et al., Depth Anything, CVPR 2024, section 3.2).
 
 A crop's colours are jittered and it is blurred; half of the crops get a rectangle of another crop, with its
-labels: CutMix (Yun et al. 2019), u_ab = M·u_a + (1 − M)·u_b. Labels are those of the unperturbed pictures.
+labels: CutMix (Yun et al. 2019), M·u_a + (1 − M)·u_b. Labels are those of the unperturbed pictures.
 
 The other crop is of a row of the same row group, chosen by the random numbers of the sample's position in the
 run. Ingest shuffled the dataset before it cut row groups, so that is any other sample, and it is in memory.

@@ -31,7 +31,7 @@ from dpt.multi_objective import (
 )
 from dpt.predict.transforms import normalise
 from dpt.sketch import Sketch
-from pipelines.config import TrainConfig
+from pipelines.config import ConfigError, TrainConfig
 from pipelines.loading.batches import Batch
 from pipelines.tasks.base import Task
 from pipelines.training.parallel import is_sharded, is_synchronised
@@ -51,6 +51,9 @@ class Gradients:
         config: of the run.
         datasets: number of datasets in the mixture.
         ranks: this rank among all.
+
+    Raises:
+        ConfigError: if features are to be aligned, and the weights of the encoder cannot be fetched.
     """
 
     def __init__(
@@ -79,7 +82,10 @@ class Gradients:
         """Datasets whose features are aligned."""
         if self._aligned:
             model.returns_features = True
-            frozen = FeatureAlignment(alignment.encoder, model.config, alignment.margin)
+            try:
+                frozen = FeatureAlignment(alignment.encoder, model.config, alignment.margin)
+            except (OSError, RuntimeError) as error:
+                raise ConfigError(f"feature_alignment.encoder: cannot fetch its weights: {error}") from error
             self._alignment = frozen.to(self._device, self._dtype)
 
     def __call__(self, batch: Batch, weights: Tensor, step: int) -> Tensor:

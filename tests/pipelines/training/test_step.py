@@ -14,7 +14,7 @@ from dpt import dataset_gradients
 from dpt.ema import MovingAverage
 from dpt.predict.transforms import normalise
 from dpt.sketch import LENGTH
-from pipelines.config import TrainConfig
+from pipelines.config import ConfigError, TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.loading.batches import Batch
 from pipelines.tasks.relative_depth import RelativeDepth
@@ -145,6 +145,14 @@ def test_features_of_chosen_datasets_are_aligned_in_every_mode(options, monkeypa
     assert found == pytest.approx(loss + 3 * (squares[1] + squares[2]) / 4, rel=1e-5)
     if options == {"accumulate": 3}:
         assert_same(gradients(model), gradients(one_step(with_changes(config(), ALIGNED))[0]))
+
+
+def test_an_encoder_without_weights_is_refused():
+    settings = with_changes(config(), {**ALIGNED, "feature_alignment.encoder": "vit_hybrid_small"})
+    with pytest.raises(
+        ConfigError, match=r"^feature_alignment\.encoder: cannot fetch its weights: .*pretrained"
+    ):
+        one_step(settings)
 
 
 def test_layers_computed_again_give_the_same_combination():
