@@ -22,6 +22,8 @@ from mlflow.entities import Run as RunEntity
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import PreparedDataset, open_dataset, open_datasets
+from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.lease import owning
 from pipelines.config import ConfigError, Experiment, TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.evaluate import evaluate_and_log
@@ -100,10 +102,18 @@ def distill(request: Request, model: str, show: Say = print) -> list[RoundResult
     Raises:
         ConfigError, NotADataset, BadModel, NotFound: before anything is started.
         JobExists: if the job was started with another teacher.
+        Owned: if another process does it.
         TrainingStopped: after SIGTERM in a training; the command resumes it.
         TrainingFailed, StorageFailed: see `pipelines.train.train`, `pipelines.label.LabelJob.run`.
     """
     datasets = _labelled_sets(request)
+    with owning(Folder(request.storage) / request.name, f"job {request.name}", show):
+        return _rounds(request, model, datasets, show)
+
+
+def _rounds(
+    request: Request, model: str, datasets: Sequence[PreparedDataset], show: Say
+) -> list[RoundResult]:
     parent, teacher = _parent(request, model, datasets)
     results, errors = [], dict[str, float]()
     with tracking.finishing(parent, killed_by=TrainingStopped):
