@@ -208,3 +208,11 @@ def test_midas_units_add_the_activated_input():
     residual = unit.conv2(unit.conv1(x.relu()).relu())
     torch.testing.assert_close(unit(x), residual + x.relu())
     torch.testing.assert_close(plain(x), residual + x)
+
+
+def test_the_head_has_the_channels_that_the_config_says():
+    model = dpt.create_model("dpt_tiny", head_channels=5)
+    assert (model.head.conv2.out_channels, model.head.conv3.in_channels) == (5, 5)
+    assert dpt.create_model("dpt_tiny").head.conv2.out_channels == 32
+    with pytest.raises(ValueError, match="head_channels: 0, expected from 1"):
+        dpt.create_model("dpt_tiny", head_channels=0)
