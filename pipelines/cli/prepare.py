@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 console = Console()
 _SHOWN_REASONS = 5
+_WORTH_RAY = 100
+"""From this number of scenes on several cores render them: starting Ray takes as long as about twenty."""
 
 
 def generate(
@@ -35,9 +37,17 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 0,
 ) -> None:
     """Render synthetic scenes in a dataset's published layout, to try dpt without the real data."""
-    from datasets_prep.synthetic import write_dataset
+    from datasets_prep.synthetic import WRITERS, write_dataset
 
-    write_dataset(dataset, Path(out), scenes, seed=seed)
+    out = require_durable_path(out)
+    if scenes < _WORTH_RAY or dataset not in WRITERS:
+        write_dataset(dataset, Path(out), scenes, seed=seed)
+    else:
+        from datasets_prep.rendering import render_datasets
+        from pipelines.cluster.session import connect
+
+        connect()
+        render_datasets({dataset: (Path(out), scenes)}, seed)
     console.print(f"{scenes} scenes in the layout of {dataset}: {out}")
 
 
