@@ -28,7 +28,7 @@ def vit_hybrid_small(pretrained: bool = False, **arguments: Any) -> VisionTransf
         norm_layer=BatchNormAct2d,
         conv_layer=create_conv2d,
     )
-    sizes = {"img_size": 64, "patch_size": 1, "embed_dim": 96, "depth": 4, "num_heads": 3}
+    sizes = {"img_size": (64, 96), "patch_size": 1, "embed_dim": 96, "depth": 4, "num_heads": 3}
     embed = partial(HybridEmbed, backbone=stages)
     described = {
         "architecture": "vit_hybrid_small",
