@@ -14,7 +14,7 @@ from dpt.layers.reassemble import READOUTS
 from dpt.layers.same_padding import STANDARDISATIONS
 
 HALF = (0.5, 0.5, 0.5)
-LARGEST = {"channels": 8192, "features": 8192, "classes": 65_536, "image_size": 16_384}
+LARGEST = {"channels": 8192, "features": 8192, "head_channels": 8192, "classes": 65_536, "image_size": 16_384}
 """Sizes that a config may ask for, checked before anything is built of it."""
 
 _LARGEST_NUMBER = 1e12
@@ -65,6 +65,8 @@ class ModelConfig:
         shift: see `scale`, in 1/m.
         invert: return depth (m) instead of inverse depth.
         max_depth: end in a sigmoid times this depth (m) instead of a ReLU: Depth Anything's metric models.
+        head_channels: channels at the size of the image, in the depth head's last hidden layer; its first
+            convolution has `features` / 2 (Figure A1b: 128 and 32).
         head_align_corners: `align_corners` of the upsampling in the depth head; off in MiDaS v2.1.
         position_interpolation: ``"bilinear"`` (paper) or ``"bicubic"`` (DINOv2), see `dpt.layers.positions`.
         weight_standardisation: of a hybrid's ResNet: ``"timm"``, or ``"released"`` for the published weights
@@ -94,6 +96,7 @@ class ModelConfig:
     shift: float = 0.0
     invert: bool = False
     max_depth: float | None = None
+    head_channels: int = 32
     head_align_corners: bool = True
     position_interpolation: str = "bilinear"
     weight_standardisation: str = "timm"

@@ -58,7 +58,8 @@ class DPT(nn.Module):
         self.head: nn.Module
         self.auxiliary: nn.Module | None = None
         if config.task == "depth":
-            self.head = DepthHead(config.features, config.head_align_corners, config.max_depth)
+            align, limit = config.head_align_corners, config.max_depth
+            self.head = DepthHead(config.features, config.head_channels, align, limit)
         else:
             self.head = SegmentationHead(config.features, config.classes)
             if config.auxiliary:

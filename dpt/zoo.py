@@ -69,11 +69,13 @@ _TINY = ModelConfig(
 )
 
 # Trained from scratch for minutes, convolutions and normalisation learn what a transformer needs hours for.
+# In small images most of the time goes to the finest maps: their few channels make steps twice as fast.
 _HYBRID_SMALL = ModelConfig(
     "vit_hybrid_small",
     ("R0", "R1", 2, 4),
     (32, 48, 96, 128),
-    features=32,
+    features=16,
+    head_channels=8,
     batch_norm=True,
     image_size=64,
     **_IMAGENET,

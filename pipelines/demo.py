@@ -28,15 +28,15 @@ from datasets_prep.inspect.contact_sheet import contact_sheet
 from datasets_prep.inspect.verify import draw_contact_sheet
 from datasets_prep.manifest import open_dataset
 from datasets_prep.plan.shards import plan_ingest
+from datasets_prep.rendering import rendering_datasets
 from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
 from datasets_prep.storage.writing import writing_file
-from datasets_prep.synthetic import VIEWS, write_lists, write_scene
 from dpt.predict.colours import colourise
 from pipelines.cluster.session import connect
 from pipelines.cluster.stages import stages_with_log
-from pipelines.config import DemoConfig, Experiment
+from pipelines.config import Experiment
 from pipelines.config_files import load_experiment
 from pipelines.evaluate import evaluate
 from pipelines.loading.batches import evaluation_batches
@@ -80,19 +80,14 @@ class Demo:
         self._out, self._experiment, self._say = out, experiment, say
 
     def generate(self) -> None:
-        """Render the raw datasets in Ray tasks."""
+        """Render the raw datasets."""
         settings, others = self._experiment.demo, len(DATASETS) - len(TRAINED)
         each = f"{settings.images} images each in the layouts of {', '.join(TRAINED)}"
         self._say(f"{each}; a few of {others} others")
-        cores = int(ray.cluster_resources()["CPU"])
-        tasks = []
-        for name in DATASETS:
-            images = settings.images if name in TRAINED else settings.others
-            root, scenes = self._raw(name), scenes_for(name, images)
-            parts = (range(first, scenes, cores) for first in range(cores))
-            tasks += [_render.remote(name, root, part, settings) for part in parts]
-            write_lists(name, root, scenes, settings.seed)
-        ray.get(tasks)
+        counts = {name: settings.images if name in TRAINED else settings.others for name in DATASETS}
+        sets = {name: (self._raw(name), scenes_for(name, images)) for name, images in counts.items()}
+        for _ in rendering_datasets(sets, settings.seed, settings.height, settings.width):
+            pass
 
     def stereo(self) -> None:
         """Compute the ground truth of the stereo videos."""
@@ -180,15 +175,12 @@ class Demo:
         return self._out / name
 
 
-@ray.remote(num_cpus=1)
-def _render(name: str, root: Path, scenes: range, settings: DemoConfig) -> None:
-    for index in scenes:
-        write_scene(name, root, index, settings.seed, settings.height, settings.width)
-
-
 def scenes_for(name: str, images: int) -> int:
-    """Number of scenes of dataset `name` that give about `images` images."""
-    return max(2, images // (VIEWS if name in ("blendedmvs", "tartanair") else 1))
+    """Number of scenes of dataset `name` that give `images` images, or more if a scene has several views.
+
+    Views of a scene resemble each other: fewer scenes would be learnt by heart.
+    """
+    return max(2, images // (3 if name in ("blendedmvs", "tartanair") else 1))
 
 
 def run_demo(out: Path, config: str, sweep: Sweep) -> None:

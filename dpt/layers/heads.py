@@ -12,16 +12,19 @@ class DepthHead(nn.Module):
 
     Args:
         features: channels of the input, F.
+        hidden: channels of the last hidden layer, 32 in the paper.
         align_corners: of the upsampling; off in MiDaS v2.1.
         max_depth: None ends in a ReLU, so the output is non-negative; else a sigmoid bounds it to
             (0, max_depth) metres (the metric models of Depth Anything).
     """
 
-    def __init__(self, features: int, align_corners: bool = True, max_depth: float | None = None):
+    def __init__(
+        self, features: int, hidden: int = 32, align_corners: bool = True, max_depth: float | None = None
+    ):
         super().__init__()
         self.conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(features // 2, 32, kernel_size=3, padding=1)
-        self.conv3 = nn.Conv2d(32, 1, kernel_size=1)
+        self.conv2 = nn.Conv2d(features // 2, hidden, kernel_size=3, padding=1)
+        self.conv3 = nn.Conv2d(hidden, 1, kernel_size=1)
         self.upsample = Upsampling(align_corners)
         self.max_depth = max_depth
         # Random features vary little; without a positive start the final ReLU may cut off all pixels of all

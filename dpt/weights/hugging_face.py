@@ -36,7 +36,7 @@ def save_hugging_face(model: DPT, folder: Path | str) -> None:
     config = model.config
     refusal = f"transformers has no DPT with the backbone {config.backbone} or these settings"
     plain = (config.fusion, config.final_norm, config.position_interpolation) == ("dpt", False, "bilinear")
-    plain &= (config.max_depth, config.head_align_corners) == (None, True)
+    plain &= (config.max_depth, config.head_align_corners, config.head_channels) == (None, True, 32)
     if not plain or not isinstance(model.backbone, ViTBackbone) or model.backbone.readout_tokens != 1:
         raise ValueError(refusal)
     tensors = KEY_MAPS["hugging-face"].write(model.state_dict(), config)

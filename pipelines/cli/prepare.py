@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from datasets_prep.storage.listing_cache import CachedListing
 
 _SHOWN_REASONS = 5
+_WORTH_RAY = 100
+"""From this number of scenes on several cores render them: starting Ray takes as long as about twenty."""
 
 
 def generate(
@@ -33,9 +35,17 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 0,
 ) -> None:
     """Render synthetic scenes in a dataset's published layout, to try dpt without the real data."""
-    from datasets_prep.synthetic import writing_dataset
+    from datasets_prep.synthetic import WRITERS, writing_dataset
 
-    writing = writing_dataset(dataset, Path(out), scenes, seed=seed)
+    out = require_durable_path(out)
+    if scenes < _WORTH_RAY or dataset not in WRITERS:
+        writing = writing_dataset(dataset, Path(out), scenes, seed=seed)
+    else:
+        from datasets_prep.rendering import rendering_datasets
+        from pipelines.cluster.session import connect
+
+        connect()
+        writing = rendering_datasets({dataset: (Path(out), scenes)}, seed)
     show_progress(dataset, ((done, scenes, "scenes") for done in writing))
     echo(f"{scenes} scenes in the layout of {dataset}: {out}")
 

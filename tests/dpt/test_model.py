@@ -240,3 +240,11 @@ def test_a_model_compiled_by_regions_predicts_and_learns_the_same(name, settings
     for gradient, other in zip(gradients, same, strict=True):
         torch.testing.assert_close(gradient, other)
     assert len(traced) == 4, "one for all layers, and the three parts of the decoder"
+
+
+def test_the_head_has_the_channels_that_the_config_says():
+    model = dpt.create_model("dpt_tiny", head_channels=5)
+    assert (model.head.conv2.out_channels, model.head.conv3.in_channels) == (5, 5)
+    assert dpt.create_model("dpt_tiny").head.conv2.out_channels == 32
+    with pytest.raises(ValueError, match="head_channels: 0, expected from 1"):
+        dpt.create_model("dpt_tiny", head_channels=0)
