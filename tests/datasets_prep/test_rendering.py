@@ -15,11 +15,8 @@ def contents(root):
 
 @pytest.mark.usefixtures("ray_session")
 def test_files_are_those_of_one_process(tmp_path):
-    assert max(
-        rendering.rendering_datasets(
-            {name: (tmp_path / "ray" / name, n) for name, n in SCENES.items()}, 7, **SIZE
-        )
-    ) == sum(SCENES.values())
+    sets = {name: (tmp_path / "ray" / name, number) for name, number in SCENES.items()}
+    assert list(rendering.rendering_datasets(sets, 7, **SIZE)) == list(range(sum(SCENES.values()) + 1))
     for name, scenes in SCENES.items():
         write_dataset(name, tmp_path / "alone" / name, scenes, seed=7, **SIZE)
     assert contents(tmp_path / "ray") == contents(tmp_path / "alone") != {}
