@@ -2,7 +2,7 @@
 
 from tests.fuzz.own_campaign import run_campaign
 
-CASES = 400
+CASES = 300
 
 
 def test_damage_to_our_own_files_is_refused_in_a_line_or_made_again_with_a_word(tmp_path):

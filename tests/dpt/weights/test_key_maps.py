@@ -247,6 +247,23 @@ def test_pickled_code_never_runs(tmp_path, capsys):
     assert "never" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("keys", "reason"), [
+    ({"pretrained.model.blocks.0.attn.relative_position_bias_table": (732, 16)},
+     r"x\.pt is of MiDaS 3\.1 with BEiT or Swin, .*Intel/dpt-beit-large-512"),
+    ({"pretrained.layer1.3.0.conv_dw.weight": (32, 1, 3, 3), "scratch.layer1_rn.weight": (64, 32, 3, 3)},
+     r"x\.pt is of MiDaS v2\.1 small"),
+])  # fmt: skip
+def test_published_checkpoints_that_are_not_read_are_named(keys, reason):
+    with pytest.raises(ValueError, match=reason):
+        from_tensors({key: torch.zeros(shape) for key, shape in keys.items()}, "x.pt")
+
+
+def test_depth_anything_giant_is_named():
+    keys = {"pretrained.cls_token": (1, 1, 1536), "depth_head.scratch.output_conv1.weight": (128, 256, 3, 3)}
+    with pytest.raises(ValueError, match=r"v2_vitg\.pth: Depth Anything of 1536 channels is not known"):
+        from_tensors({key: torch.zeros(shape) for key, shape in keys.items()}, "depth_anything_v2_vitg.pth")
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         dpt.load_weights(tmp_path / "nothing.pt")
