@@ -273,6 +273,8 @@ def existing_folder(uri: str) -> Folder:
         raise NotFound(f"no such folder: {uri}")
     if archive := archive_uri(folder.fs, folder.path, folder.uri):
         root = Folder(archive)
+        if not root.children():
+            raise UserError(f"{uri} is an archive without files")
         # `tar cf raw.tar .` puts a folder `.` around all.
         return Folder(archive.replace("://", "://.", 1)) if root.children() == ["."] else root
     if (folder.is_local and not folder.fs.isdir(folder.path)) or folder.fs.isfile(folder.path):

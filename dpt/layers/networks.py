@@ -31,6 +31,8 @@ ARGUMENTS: dict[str, float] = {
 """Argument of a network that a config may set → its largest value. Others load files, among other things."""
 
 _MOST_ENTRIES = 64
+_MOST_NUMBERS = 2**32
+"""In all tensors of a network: four times those of the largest ViTs."""
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -50,6 +52,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             )
 
 
+def check_size(network: nn.Module) -> None:
+    """Raise a ValueError if a `network`, which may be on the meta device, has more than `_MOST_NUMBERS`."""
+    numbers = sum(tensor.numel() for tensor in (*network.parameters(), *network.buffers()))
+    if numbers > _MOST_NUMBERS:
+        raise ValueError(f"a network of {numbers:.1e} numbers, expected at most {_MOST_NUMBERS:.1e}")
+
+
 def known(name: str) -> str:
     """The `name` itself; ValueError if timm has no such network."""
     if not isinstance(name, str) or not timm.is_model(name):
@@ -67,10 +76,14 @@ def build(name: str, pretrained: bool, arguments: Mapping[str, Any], stages: boo
         stages: build what gives its `STRIDES`, else a network without classifier.
 
     Raises:
-        ValueError: if timm does not know the name or an argument, or there are no such stages.
+        ValueError: if timm does not know the name or an argument, or there are no such stages; before it is
+            built, if it would be too large.
     """
     check_arguments(arguments)
     given = dict(arguments)
+    if given and torch.get_default_device().type != "meta":
+        with torch.device("meta"):
+            check_size(_created(known(name), False, given))
     if stages:
         with torch.device("meta"):
             found = reductions(_created(known(name), False, given))

@@ -6,7 +6,7 @@ Nothing is unpickled: `torch.load` is only called with ``weights_only=True``.
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from dpt.class_names import class_names
 from dpt.config import ModelConfig
+from dpt.layers.networks import check_size
 from dpt.model import DPT
 from dpt.weights.folder import CONFIG, WEIGHTS, config_text, read_config, read_safetensors, write_folder
 from dpt.weights.hugging_face import HUGGING_FACE_WEIGHTS, hugging_face_settings
@@ -34,11 +35,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """What cannot be inferred from the tensors of a published file, by its name; the first match counts."""
 
 
-_MOST_NUMBERS = 2**32
-"""In the tensors of a model that is read: those of the largest ViTs are a quarter of it."""
-
-_SHOWN = 8
-"""Of the keys that do not fit, as many as still are a line; the others are counted."""
+_SHOWN = 3
+"""Of the keys that are missing, unexpected or misshapen; the others are counted."""
 
 
 def save_model(model: DPT, folder: Path | str) -> None:
@@ -81,7 +79,7 @@ def load_weights(source: Path | str, model: str | None = None, **overrides: Any)
         FileNotFoundError: if `source` does not exist.
         OSError: if it cannot be downloaded, with the reason.
         ValueError: if weights differ from their digest, or keys or shapes are not exactly those of a known
-            model, listing all that differ.
+            model, naming those that differ.
     """
     path = _local(source)
     if path.name == WEIGHTS and model is None:
@@ -125,20 +123,28 @@ def from_tensors(
 def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Assign `tensors` to `model` in its own precision; names and shapes must agree without exception.
 
-    Raises ValueError if they do not, naming `origin` and all missing, unexpected and misshapen keys; the
+    Raises ValueError if they do not, naming `origin` and missing, unexpected and misshapen keys; the
     model is then unchanged.
     """
     expected = model.state_dict()
-    problems = [f"missing: {key}" for key in sorted(expected.keys() - tensors.keys())]
-    problems += [f"unexpected: {key}" for key in sorted(tensors.keys() - expected.keys())]
-    for key in sorted(expected.keys() & tensors.keys()):
-        if (found := tensors[key].shape) != (wanted := expected[key].shape):
-            problems.append(f"misshapen: {key} is {list(found)}, should be {list(wanted)}")
-    if problems:
-        more = f"; and {len(problems) - _SHOWN} more" * (len(problems) > _SHOWN)
-        raise ValueError(f"{origin} does not fit the model: {'; '.join(problems[:_SHOWN])}{more}")
+    common = sorted(expected.keys() & tensors.keys())
+    shapes = {key: (list(tensors[key].shape), list(expected[key].shape)) for key in common}
+    problems = {
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
+        "misshapen": [f"{key} is {a}, should be {b}" for key, (a, b) in shapes.items() if a != b],
+    }
+    found = [f"{kind}: {_first(keys)}" for kind, keys in problems.items() if keys]
+    if found:
+        raise ValueError(f"{origin} does not fit the model: {'; '.join(found)}")
     own = {key: tensor.to(expected[key].dtype) for key, tensor in tensors.items()}
     model.load_state_dict(own, assign=True)
+
+
+def _first(keys: Sequence[str]) -> str:
+    """The first of `keys`, and how many more there are."""
+    more = f" and {len(keys) - _SHOWN} more" * (len(keys) > _SHOWN)
+    return ", ".join(keys[:_SHOWN]) + more
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -172,13 +178,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _uninitialised(config: ModelConfig) -> DPT:
     """A model to load weights into, where possible without the seconds that random initialisation takes.
 
-    Raises ValueError if it would have more than `_MOST_NUMBERS`.
+    Raises ValueError if it would be too large.
     """
     with torch.device("meta"), _Unfilled():
         model = DPT(config)
-    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    if numbers > _MOST_NUMBERS:
-        raise ValueError(f"a model of {numbers:.1e} numbers, expected at most {_MOST_NUMBERS:.1e}")
+    check_size(model)
     if all(name in model.state_dict() for name, _ in model.named_buffers()):
         return model
     return DPT(config)
@@ -240,7 +244,9 @@ def _recognise(tensors: Mapping[str, Tensor], family: str, file_name: str) -> tu
         return "midas_v21", {}
     if family in ("hugging-face-depth-anything", "hugging-face-beit"):
         raise ValueError(f"{file_name} needs the {CONFIG} that it is published with: give their folder")
-    token = next(tensor for key, tensor in tensors.items() if key.endswith("cls_token"))
+    token = next((tensor for key, tensor in tensors.items() if key.endswith("cls_token")), None)
+    if token is None or token.ndim == 0:
+        raise ValueError(f"{file_name}: a checkpoint of {family} has a cls_token, this one has none")
     if family == "authors-beit":
         rows = len(tensors["pretrained.model.blocks.0.attn.relative_position_bias_table"])
         size = {768: "base", 1024: "large"}.get(token.shape[-1], token.shape[-1])
@@ -263,8 +269,8 @@ def _settings_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if not any(re.search(r"readout_|act_postprocess4\.0\.project", key) for key in tensors):
         settings["readout"] = "ignore"
-    positions = next(t for key, t in tensors.items() if key.endswith(("pos_embed", "position_embeddings")))
-    side = math.isqrt(positions.shape[1])
+    tables = (t for key, t in tensors.items() if key.endswith(("pos_embed", "position_embeddings")))
+    side = math.isqrt(positions.shape[1]) if (positions := next(tables, None)) is not None else 24
     if side != 24:
         settings["backbone_arguments"] = {"img_size": 16 * side}
     heads = (key for key in tensors if re.match(r"(scratch\.output_conv|head\.head)\.1\.weight", key))

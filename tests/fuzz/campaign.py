@@ -166,7 +166,7 @@ def main() -> int:
             print(report.line(), *report.findings[:10], sep="\n  ", flush=True)
             failed += report.verdicts["failed"]
         if arguments.own:
-            table = run_campaign(scratch / "own", arguments.own, arguments.seed)
+            table = run_campaign(scratch / "own", range(arguments.own), arguments.seed)
             print(*table.lines(), *table.findings[:100], sep="\n", flush=True)
             failed += len(table.findings)
     if not any(findings.iterdir()):

@@ -17,7 +17,7 @@ import traceback
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,12 +112,12 @@ class Table:
             yield f"{kind:<33}" + "".join(f"{counts[column]:>11}" for column in columns)
 
 
-def run_campaign(root: Path, cases: int, seed: int = 0, only: str = "") -> Table:
-    """Damage each kind of file in turn, `cases` times in all, below the folder `root`; `only` one kind."""
+def run_campaign(root: Path, cases: Iterable[int], seed: int = 0, only: str = "") -> Table:
+    """Damage each kind of file in turn below the folder `root`, by the numbers `cases`; `only` some kinds."""
     files = [file for file in write_own_files(root) if only in file.kind]
     good = {file.kind: _read(file)[0] for file in files}
     donors, table = [file.content for file in files], Table()
-    for number in range(cases):
+    for number in cases:
         file = files[number % len(files)]
         rng = np.random.default_rng([seed, zlib.crc32(file.kind.encode()), number // len(files)])
         content = file.content
@@ -280,12 +280,14 @@ def main() -> int:
     """Run the campaign; returns 1 if a case failed."""
     parser = argparse.ArgumentParser(description="Damage to our own files, and what becomes of it.")
     parser.add_argument("--cases", type=int, default=10_000)
+    parser.add_argument("--start", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of the name of a kind of file")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
+    cases = range(arguments.start, arguments.start + arguments.cases)
     with tempfile.TemporaryDirectory(prefix="fuzz-own-") as root:
-        table = run_campaign(Path(root), arguments.cases, arguments.seed, arguments.only)
+        table = run_campaign(Path(root), cases, arguments.seed, arguments.only)
     print(*table.lines(), *table.findings[:200], sep="\n")
     return 1 if table.findings else 0
 

@@ -206,6 +206,14 @@ def test_what_is_no_archive_is_one_line(tmp_path, kind, data):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_empty_archive_is_one_line(tmp_path, kind):
+    path = tmp_path / f"raw.{kind}"
+    path.write_bytes(archive(kind, {}))
+    with pytest.raises(UserError, match=rf"raw\.{kind} is an archive without files"):
+        existing_folder(str(path))
+
+
 @pytest.mark.parametrize("name", ["images/../../../x.png", "/etc/x", "../x", "images//a.png"])
 def test_paths_that_lead_out_of_the_archive_are_refused(tmp_path, name):
     with pytest.raises(UserError, match=r"the archive holds .*, which is not a path inside it"):

@@ -98,3 +98,42 @@ def test_a_config_with_an_unknown_key_is_refused(saved):
     (folder / "config.json").write_text(json.dumps({**config, "colour": "red"}))
     with pytest.raises(ValueError, match="'colour'"):
         dpt.load_model(folder)
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"std": [0.5, 0, 0.5]}, r"std: \(0\.5, 0, 0\.5\), expected numbers above 0"),
+    ({"std": [0.5, 0.5]}, r"std: .*, expected tuple\[float, float, float\]"),
+    ({"mean": [0.5, float("nan"), 0.5]}, r"mean: .*nan.*, expected tuple\[float, float, float\]"),
+    ({"classes": -1}, "classes: -1, expected from 1 to 65536"),
+    ({"classes": "5"}, "classes: '5', expected int"),
+    ({"features": 10**400}, "features: 10+, expected int"),
+    ({"channels": [8192, 8192, 8192, 10**6]}, "channels: .*, expected from 1 to 8192"),
+    ({"taps": ["R", 1, 2, 3]}, "taps: 'R', expected numbers of layers, or stages"),
+    ({"scale": 0}, "scale: 0, max_depth: None; expected 0 for neither"),
+    ({"invert": "no"}, "invert: 'no', expected bool"),
+    ({"resize_rule": "largest"}, "resize_rule: there is no 'largest'; choose from minimal, "),
+    ({"backbone": None}, "backbone: None, expected str"),
+    ({"backbone_arguments": {"depth": 100_000}}, "arguments: depth is 100000, expected a number from 0"),
+    ({"backbone_arguments": {"checkpoint_path": "/etc/passwd"}}, "there is no 'checkpoint_path'"),
+    ({"channels": [8192] * 4, "features": 8192}, r"a network of 1\.\de\+10 numbers, expected at most 4"),
+])  # fmt: skip
+def test_values_of_a_config_are_checked_before_anything_is_built(saved, changes, reason):
+    model, folder = saved
+    (folder / "config.json").write_text(json.dumps({**model.config.to_dict(), **changes}))
+    with pytest.raises(ValueError, match=reason) as caught:
+        dpt.load_model(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_network_is_measured_before_it_is_built_in_memory():
+    sizes = {"depth": 256, "embed_dim": 8192, "num_heads": 2, "img_size": 64}
+    with pytest.raises(ValueError, match=r"a network of 2\.\de\+11 numbers"):
+        dpt.create_model("dpt_tiny", backbone_arguments=sizes)
+
+
+def test_headers_that_claim_more_than_there_is_are_refused(tmp_path):
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2**30, 2**10], "data_offsets": [0, 2**42]}}).encode()
+    for data in ((2**62).to_bytes(8, "little") + b"{}", len(header).to_bytes(8, "little") + header):
+        (tmp_path / "x.safetensors").write_bytes(data)
+        with pytest.raises(ValueError, match=r"x\.safetensors is not a readable checkpoint"):
+            dpt.load_weights(tmp_path / "x.safetensors")

@@ -12,7 +12,7 @@ TABLE = NumberTable(
 
 def test_markdown():
     header = ["| row | Mean paper | Mean ours |", "| :-- | --: | --: |"]
-    rows = ["| a\\|<b> | **0.1** | 0.2 ± 0.01 |", "| c | 0.3 | failed |"]
+    rows = ["| a\\|&lt;b> | **0.1** | 0.2 ± 0.01 |", "| c | 0.3 | failed |"]
     assert TABLE.markdown().splitlines() == header + rows
 
 
