@@ -38,6 +38,7 @@ from pipelines.tracking.model_reference import model_files
 from pipelines.tracking.registry import note_protocol
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_signals, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
+from pipelines.training.deaths import SayingWhatDied, any_died, what_died
 from pipelines.training.entry import train_loop
 from pipelines.training.loop import Setup
 from pipelines.training.stages import run_stages
@@ -164,6 +165,8 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
         # After a minute Ray retries with another number of workers. If the number is fixed, that would only
         # print a traceback a minute while a cluster starts its machines.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_SECONDS))
+    # A rank that is stopped cannot end itself as its own watchdog would.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(60 * config.hang_minutes)
     board = open_board()
     trainer = TorchTrainer(
         train_loop,
@@ -179,7 +182,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             name=posixpath.basename(setup.folder),
             storage_path=posixpath.dirname(setup.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=list(supervision.callbacks) if supervision else None,
+            callbacks=[SayingWhatDied(board), *(supervision.callbacks if supervision else ())],
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
@@ -190,12 +193,14 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             trainer.fit()
         except TrainingFailedError as error:
             # Of what ranks raised, a `UserError` is enough; other errors need their traceback.
-            failures = getattr(error, "worker_failures", {}).values()
-            causes = [getattr(failure, "cause", failure) for failure in failures]
+            failures = getattr(error, "worker_failures", {})
+            causes = [getattr(failure, "cause", failure) for failure in failures.values()]
             known = next((cause for cause in causes if isinstance(cause, UserError)), None)
-            if known is None:
+            if known is None and not any_died(failures):
                 raise
-            raise TrainingFailed(str(known)) from error
+            raise TrainingFailed(
+                str(known or f"run {name}: {what_died(failures)}, once too often; --resume continues it")
+            ) from error
     failure = ray.get(board.failure.remote())
     if failure:
         raise TrainingFailed(failure)
