@@ -27,6 +27,7 @@ from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
 from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
+from pipelines.cluster.deaths import SayingWhatDied, any_died, what_died
 from pipelines.cluster.ray_private import checkpoint_snapshot, leave_sigint_alone
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
@@ -172,6 +173,8 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
         # print a traceback a minute while a cluster starts its machines.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_SECONDS))
     Folder(setup.folder).remove(checkpoint_snapshot())  # which checkpoints there are is known better here
+    # A rank that is stopped cannot end itself as its own watchdog would.
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(60 * config.hang_minutes)
     board = open_board()
     trainer = TorchTrainer(
         train_loop,
@@ -187,7 +190,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             name=posixpath.basename(setup.folder),
             storage_path=posixpath.dirname(setup.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=list(supervision.callbacks) if supervision else None,
+            callbacks=[SayingWhatDied(board), *(supervision.callbacks if supervision else ())],  # type: ignore
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
@@ -198,12 +201,14 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             trainer.fit()
         except TrainingFailedError as error:
             # Of what ranks raised, a `UserError` is enough; other errors need their traceback.
-            failures = getattr(error, "worker_failures", {}).values()
-            causes = [getattr(failure, "cause", failure) for failure in failures]
+            failures = getattr(error, "worker_failures", {})
+            causes = [getattr(failure, "cause", failure) for failure in failures.values()]
             known = next((cause for cause in causes if isinstance(cause, UserError)), None)
-            if known is None:
+            if known is None and not any_died(failures):
                 raise
-            raise TrainingFailed(str(known)) from error
+            raise TrainingFailed(
+                str(known or f"run {name}: {what_died(failures)}, once too often; --resume continues it")
+            ) from error
     failure = ray.get(board.failure.remote())
     if failure:
         raise TrainingFailed(failure)

@@ -291,3 +291,14 @@ def test_the_readme_is_short_and_leads_to_every_page():
     assert len(text.splitlines()) <= MOST_README_LINES
     missing = [page.name for page in PAGES[1:] if f"({os.path.relpath(page, REPOSITORY)})" not in text]
     assert missing == []
+
+
+# ---- reliability
+def test_the_tests_that_show_what_is_guaranteed_are_there():
+    page = (REPOSITORY / "docs" / "reliability.md").read_text()
+    promises = page.split("## What is not promised")[0].split("\n* ")[1:]
+    for promise in promises:
+        named = re.findall(r"`(tests/\S+\.py)::(\w+)`", promise)
+        assert named, f"no test shows: {promise[:60]}"
+        for path, test in named:
+            assert f"\ndef {test}(" in (REPOSITORY / path).read_text(), f"{path}::{test}"

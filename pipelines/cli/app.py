@@ -154,10 +154,15 @@ def _print_traceback(kind: type[BaseException], error: BaseException, trace: Tra
     sys.stderr.write(printable(without_credentials(text)))
 
 
-def _is_of_mlflow(error: Exception) -> bool:
-    """Whether MLflow or its server failed; a command that never imported it does not wait for that."""
-    exceptions = sys.modules.get("mlflow.exceptions")
-    return exceptions is not None and isinstance(error, exceptions.MlflowException)
+_LIBRARIES = {"MLflow": ("mlflow.exceptions", "MlflowException"), "Ray": ("ray.exceptions", "RayError")}
+
+
+def _failed_library(error: BaseException) -> str | None:
+    """Which library, its server or a process of it failed; a command that never imported it skips it."""
+    for name, (module, base) in _LIBRARIES.items():
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], base)):
+            return name
+    return None
 
 
 def main() -> None:
@@ -188,7 +193,7 @@ def _main() -> None:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """What is said of an `error` of the user, the system or MLflow; nothing of another."""
+    """What is said of an `error` of the user, the system, MLflow or Ray; nothing of another."""
     error = getattr(error, "cause", None) or error  # of a Ray task, without its traceback
     if isinstance(error, UserError):
         return str(error).split("\n") if error.has_lines else [str(error)]
@@ -197,8 +202,9 @@ def _lines(error: BaseException) -> list[str]:
     if isinstance(error, OSError):
         named = error.filename is not None and error.strerror is not None
         return [f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error)]
-    if isinstance(error, Exception) and _is_of_mlflow(error):
-        return [f"MLflow failed: {next(iter(str(error).splitlines()), type(error).__name__)}"]
+    library = _failed_library(error)
+    if library:
+        return [f"{library} failed: {next(iter(str(error).splitlines()), type(error).__name__)}"]
     return []
 
 

@@ -77,11 +77,9 @@ def connect() -> None:
                 logging_level=logging.ERROR,
                 log_to_driver=on_cluster(),
             )
-    except (RuntimeError, ConnectionError) as error:
-        if not on_cluster():
-            raise
-        said = " ".join(str(error).split())
-        raise ConfigError(f"RAY_ADDRESS={os.environ[ADDRESS]}: {said:.300}") from error
+    except Exception as error:  # Ray raises that itself, of a node that does not start
+        where = f"RAY_ADDRESS={os.environ[ADDRESS]}" if on_cluster() else "Ray cannot be started here"
+        raise ConfigError(f"{where}: {' '.join(str(error).split()):.300}") from error
     context = DataContext.get_current()
     context.enable_progress_bars = False
     # By default the first worker that is lost while it loads its model ends the job.

@@ -136,6 +136,8 @@ def stopping_on_signals(board: Any) -> Iterator[list[int]]:
         try:
             if ray.get(board.request_stop.remote(), timeout=_ANSWER_SECONDS):
                 return True
+        except ray.exceptions.GetTimeoutError:
+            pass  # the machine may be busy
         except ray.exceptions.RayError:
             until = 0.1
         if time.monotonic() < until:

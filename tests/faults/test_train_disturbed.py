@@ -23,12 +23,14 @@ pytestmark = [pytest.mark.fault, pytest.mark.ray]
 
 
 @contextmanager
-def disturbing(place: faulty.Place, name: str, *more: str) -> Iterator[int]:
-    """A run that has a checkpoint, for the block to disturb, after which it must resume and end."""
+def disturbing(place: faulty.Place, name: str, *more: str, says: str) -> Iterator[int]:
+    """A run that has a checkpoint, for the block to disturb; it must say what died, resume and end."""
     with place.training(name, *more) as (process, log):
         place.wait_for_checkpoint(name, process, log)
         yield process.pid
-        assert faulty.RESUMING in faulty.end_of(process, log), "it was not disturbed"
+        printed = faulty.end_of(process, log)
+        assert faulty.RESUMING in printed, "it was not disturbed"
+        assert says in printed, printed
 
 
 def kill_ranks(leader: int) -> None:
@@ -37,7 +39,7 @@ def kill_ranks(leader: int) -> None:
 
 
 def test_a_killed_rank_is_replaced(place, undisturbed):
-    with disturbing(place, "rank") as leader:
+    with disturbing(place, "rank", says="rank 0 died: its process was killed") as leader:
         kill_ranks(leader)
     assert place.curve("rank") == undisturbed
 
@@ -82,7 +84,7 @@ def kill_driver(place: faulty.Place, name: str, *more: str) -> None:
 
 @pytest.mark.slow
 def test_a_lost_machine_is_replaced(place, undisturbed):
-    with disturbing(place, "raylet") as leader:
+    with disturbing(place, "raylet", says="rank 0 ") as leader:
         faulty.kill_machine(faulty.raylets_with_ranks(leader)[0])
     assert place.curve("raylet") == undisturbed
 
@@ -123,14 +125,31 @@ def test_a_run_grows_with_its_cluster(place, undisturbed_exactly):
 
 @pytest.mark.slow
 def test_a_hung_rank_is_taken_for_dead(place, undisturbed_by_two):
-    with disturbing(place, "hung", "workers=2", "hang_minutes=0.5") as leader:
+    with disturbing(place, "hung", "workers=2", "hang_minutes=0.5", says="rank ") as leader:
         faulty.ranks(leader)[0].suspend()
     assert place.curve("hung") == undisturbed_by_two
 
 
 @pytest.mark.slow
+def test_a_rank_that_stands_still_alone_is_taken_for_dead(place, undisturbed):
+    """It cannot end itself, and no other rank waits for it."""
+    with disturbing(place, "alone", "hang_minutes=0.5", says="rank 0 did not answer") as leader:
+        faulty.ranks(leader)[0].suspend()
+    assert place.curve("alone") == undisturbed
+
+
+@pytest.mark.slow
+def test_a_killed_loading_process_is_replaced(place, undisturbed):
+    with disturbing(place, "loader", "loader_workers=1", says="rank 0 lost a loading process") as leader:
+        (rank,) = faulty.ranks(leader)
+        for loader in rank.children(recursive=True):
+            loader.kill()
+    assert place.curve("loader") == undisturbed
+
+
+@pytest.mark.slow
 def test_a_rank_whose_data_do_not_come_is_taken_for_dead(place, undisturbed):
-    with disturbing(place, "starved", "loader_workers=1", "hang_minutes=0.5") as leader:
+    with disturbing(place, "starved", "loader_workers=1", "hang_minutes=0.5", says="rank 0 ") as leader:
         (rank,) = faulty.ranks(leader)
         for loader in rank.children(recursive=True):
             loader.suspend()
@@ -174,6 +193,6 @@ def test_sharded_training_has_the_curve_of_copies_and_goes_on_bit_for_bit(place)
     for name, parallel in (("copies", "ddp"), ("sharded", "fsdp")):
         place.train_to_the_end(name, *two, f"parallel={parallel}")
     faulty.check_nearly_same(place.curve("sharded"), place.curve("copies"))
-    with disturbing(place, "killed_shards", *two, "parallel=fsdp") as leader:
+    with disturbing(place, "killed_shards", *two, "parallel=fsdp", says="its process was killed") as leader:
         kill_ranks(leader)
     assert place.curve("killed_shards") == place.curve("sharded")

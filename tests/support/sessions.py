@@ -45,9 +45,9 @@ all of them in the command's session; SIGUSR1 adds one more."""
 
 @contextmanager
 def running(
-    command: Sequence[str], more: Mapping[str, str] | None = None
+    command: Sequence[str], more: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A running command and its log; when the block ends, no process of its session is left."""
+    """A running command, in `cwd` or here, and its log; when the block ends, its session has no process."""
     # Not pytest's folder: Ray's sockets must have short paths.
     scratch = Path(tempfile.mkdtemp(prefix="dpt-"))
     log = scratch / "log"
@@ -55,7 +55,7 @@ def running(
     environment.pop("RAY_ADDRESS", None)
     with log.open("wb") as sink:
         streams = {"stdout": sink, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, env=environment, **streams, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, cwd=cwd, **streams, start_new_session=True)
     try:
         yield process, log
     finally:

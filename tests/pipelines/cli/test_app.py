@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from dpt import create_model, save_model
 from pipelines.cli import options
@@ -179,6 +180,23 @@ def test_passwords_of_uris_are_never_printed(monkeypatch, capsys):
     printed = capsys.readouterr().err
     assert "KeyError: 'http://host:5000/api" in printed
     assert "s3cr" not in printed
+
+
+def test_a_lost_process_of_ray_is_one_line_and_an_error_in_its_task_that_of_the_task(monkeypatch, capsys):
+    import ray.exceptions as of_ray
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    lost = of_ray.OutOfMemoryError("2 worker(s) were killed due to the node running low on memory.\nMore")
+    full = of_ray.RayTaskError("write", "Traceback …", UserError("disk full")).as_instanceof_cause()
+    for error, line in (
+        (lost, "Ray failed: 2 worker(s) were killed due to the node running low on memory."),
+        (full, "disk full"),
+    ):
+        monkeypatch.setattr("pipelines.cli.app.app", lambda error=error: fail(error))
+        assert dpt() == 1
+        assert capsys.readouterr().err == f"dpt: {line}\n"
 
 
 def test_a_programming_error_keeps_its_traceback(monkeypatch):

@@ -1,3 +1,4 @@
+import sys
 from typing import Any
 
 import pytest
@@ -5,6 +6,8 @@ import ray
 
 from pipelines.cluster import session
 from pipelines.config import ConfigError
+from tests.support.paths import REPOSITORY
+from tests.support.sessions import running
 
 
 @pytest.fixture(autouse=True)
@@ -38,17 +41,17 @@ def test_a_local_ray_and_a_submitted_job_know_it_already(monkeypatch):
     assert session.carried_variables() == {}
 
 
-@pytest.mark.parametrize("running", ["10.0.0.1:6379", "127.0.0.1:9", None])
-def test_a_cluster_that_was_started_on_this_machine_is_found(running, monkeypatch):
+@pytest.mark.parametrize("found", ["10.0.0.1:6379", "127.0.0.1:9", None])
+def test_a_cluster_that_was_started_on_this_machine_is_found(found, monkeypatch):
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **options: started.append(options))
-    monkeypatch.setattr("pipelines.cluster.session.running_cluster", lambda: running)
+    monkeypatch.setattr("pipelines.cluster.session.running_cluster", lambda: found)
     monkeypatch.setattr("pipelines.cluster.session.answers", lambda address: address.startswith("10."))
     monkeypatch.setattr("pipelines.cluster.session.require_answer", print)
     monkeypatch.setenv("RAY_ADDRESS", "")
     session.connect()
-    assert session.on_cluster() == (running == "10.0.0.1:6379")
+    assert session.on_cluster() == (found == "10.0.0.1:6379")
     assert len(started) == 1
 
 
@@ -96,3 +99,20 @@ def test_a_cluster_may_grow_and_is_waited_for(monkeypatch):
     assert said == []
     session.require_room(8, 1, use_gpu=True, show=said.append)
     assert said == ["the cluster has GPUs for 4 of 8 workers now: waiting until it has more"]
+
+
+@pytest.mark.ray
+def test_workers_import_nothing_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS")
+    here, program = tmp_path / "here", tmp_path / "program.py"
+    here.mkdir()
+    for name in ("ray.py", "numpy.py", "dpt.py"):
+        (here / name).write_text("raise RuntimeError('imported from the working directory')")
+    program.write_text(
+        "import os, ray\nfrom pipelines.cluster.session import connect\nconnect()\n"
+        "@ray.remote\ndef where():\n    import dpt, numpy\n    return os.getcwd(), dpt.__file__\n"
+        "print(*ray.get(where.remote()))\n"
+    )
+    with running([sys.executable, str(program)], {"PYTHONPATH": str(REPOSITORY)}, cwd=here) as (process, log):
+        assert process.wait(300) == 0, log.read_text()
+        assert f"{here} {REPOSITORY / 'dpt' / '__init__.py'}\n" in log.read_text()
