@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FREE_GIB := 12
 
-.PHONY: demo check test suite faults proofs fuzz gpu lint setup help
+.PHONY: demo check test suite faults proofs fuzz gpu lint site setup help
 
 help: ## Show the targets.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ lint: setup ## ruff and mypy.
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+site: setup ## The pages of docs/ as a site with an API reference, in site/; fails on a broken link.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 setup: $(STAMP) ## Make .venv and install; does nothing when nothing changed.
 

@@ -27,10 +27,11 @@ PUBLIC_NAMES = {"dpt/__init__.py", "dpt/weights/__init__.py", "dpt/predict/__ini
 TOP_LEVEL = {
     *(".ci", ".dockerignore", ".github", ".gitignore", ".pre-commit-config.yaml", ".rayignore", "Dockerfile"),
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
-    *("MANIFEST.in", "cluster.yaml", "constraints.txt", "dpt_on_ray.py", "pyproject.toml"),
-    *("benchmarks", "datasets_prep", "docs", "dpt", "pipelines", "tests", "tune"),
+    *("MANIFEST.in", "cluster.yaml", "constraints.txt", "dpt_on_ray.py", "mkdocs.yml"),
+    "pyproject.toml",
+    *("benchmarks", "datasets_prep", "docs", "dpt", "examples", "pipelines", "tests", "tune"),
 }
-REQUIRED = TOP_LEVEL - {"docs", "benchmarks"}
+REQUIRED = TOP_LEVEL - {"docs", "benchmarks", "examples"}
 
 REGISTRY_ADDRESS = re.compile(
     r"--(extra-)?index-url|index[-_]url\s*=|pyp[i]\.|pythonhoste[d]|download\.pytorc[h]|artifactory|devpi|/simple\b"
