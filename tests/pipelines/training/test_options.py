@@ -57,6 +57,12 @@ OTHER: Mapping[str, Options] = {
     "stratified": {"sampling": "stratified"},
     "two stages": {"stages": [{"steps": 4, "datasets": ["redweb"]}]},
     "Ray Data": {"executor": "ray"},
+    "a student on Ray Data": {
+        "workers": 2,
+        "executor": "ray",
+        "perturb": {"datasets": ["tartanair"]},
+        "loss": {"trims": {"tartanair": 0.1}, "gradient_weights": {"tartanair": 0.0}},
+    },
 }
 """Options that change the curve."""
 
