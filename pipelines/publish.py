@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
 from mlflow.exceptions import MlflowException
 
+import dpt
 from pipelines.report.model_page import write_summary
 from pipelines.tracking import registry
 from pipelines.tracking import runs as tracking
@@ -92,8 +93,9 @@ def publish(run: str, name: str, alias: str | None, force: bool = False) -> Publ
         if not force:
             registry.require_kind(name, alias, kind)
     commit = MlflowClient().get_run(run_id).data.tags.get("git_commit", UNKNOWN)
+    config = tracking.fetch_config(model)
     version = _register(model, name, kind, commit)
-    _describe(model, registry.find(name, version), run_id)
+    _describe(registry.find(name, version), config, run_id)
     moved = registry.set_alias(name, alias, version) if alias is not None else None
     return Published(name, version, kind, short(commit), moved)
 
@@ -119,7 +121,7 @@ def _register(model: LoggedModel, name: str, kind: ModelKind, commit: str) -> in
     return int(version)
 
 
-def _describe(model: LoggedModel, version: registry.ModelVersion, run_id: str) -> None:
+def _describe(version: registry.ModelVersion, config: dpt.ModelConfig | None, run_id: str) -> None:
     """What whoever finds a new version in MLflow must know: tags, a description, and a page of its run."""
     client, name, number = MlflowClient(), version.name, str(version.version)
     # MLflow stores an infinite value as the largest float.
@@ -128,9 +130,8 @@ def _describe(model: LoggedModel, version: registry.ModelVersion, run_id: str) -
     tags |= {key: f"{value:.6g}" for key, value in metrics.items() if key.endswith(f"/{MEAN}")}
     if metrics:
         tags["protocol"] = " ".join(sorted({key.partition("/")[0] for key in metrics}))
-    page = _page(model, version, run_id)
-    if page:
-        tags["page"] = page
+    if config is not None:
+        tags["page"] = _page(version, config, run_id)
     for key, value in tags.items():
         client.set_model_version_tag(name, number, key, value)
     client.update_model_version(name, number, _description(version, metrics))
@@ -155,11 +156,8 @@ def _description(version: registry.ModelVersion, metrics: Mapping[str, float]) -
     return "\n".join(lines)
 
 
-def _page(model: LoggedModel, version: registry.ModelVersion, run_id: str) -> str | None:
-    """Log the model's page as an artifact of its run; returns its address. None for a model of others."""
-    config = tracking.fetch_config(model)
-    if config is None:
-        return None
+def _page(version: registry.ModelVersion, config: dpt.ModelConfig, run_id: str) -> str:
+    """Log the page of a version, with this `config` of its model, as an artifact of its run; its address."""
     folder = f"{_PAGES}/{version.name}-{version.version}"
     with tempfile.TemporaryDirectory(prefix="dpt-page-") as scratch:
         page = write_summary(config, f"{MODEL_SCHEME}{version.name}/{version.version}", Path(scratch))

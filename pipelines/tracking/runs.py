@@ -453,15 +453,20 @@ def fetch_model(uri: str) -> Path:
 
 
 def fetch_config(model: LoggedModel) -> ModelConfig | None:
-    """The config of a logged `model`, without its weights; None if dpt did not log it."""
+    """The config of a logged `model`, without its weights; None if dpt did not log it.
+
+    Raises:
+        TrackingError: if its files cannot be read.
+    """
     place = f"{model.artifact_location}/artifacts"
     try:
         folders = mlflow.artifacts.list_artifacts(artifact_uri=place)
-        local = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{place}/{Path(folders[0].path).name}/{CONFIG}"
-        )
-    except (MlflowException, IndexError, OSError):
-        return None
+        if not folders:
+            return None
+        file = f"{place}/{Path(folders[0].path).name}/{CONFIG}"
+        local = mlflow.artifacts.download_artifacts(artifact_uri=file)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"{model.model_id}: {str(error).splitlines()[0]}") from error
     return ModelConfig.from_dict(read_config(Path(local).parent))
 
 
