@@ -28,6 +28,7 @@ from datasets_prep.manifest import open_dataset
 from datasets_prep.synthetic import write_dataset
 from pipelines.publish import publish
 from pipelines.tracking import runs as tracking
+from pipelines.tracking.source_commit import source_commit
 from tests.support.paths import REPOSITORY
 from tests.support.sessions import kill_session
 from tests.support.tracked import find_run
@@ -182,10 +183,6 @@ def test_plain_job_submit_has_the_commit_of_its_metadata_or_the_digest_of_its_co
         assert re.search(rf"^{commit}[0-9a-f]*$", said, re.MULTILINE), said
 
 
-def head_commit() -> str:
-    return subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, text=True).strip()
-
-
 def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_server, tmp_path, monkeypatch):
     environment = cluster.environment | {"MLFLOW_TRACKING_URI": mlflow_server}
     runs = tmp_path / "runs"
@@ -217,7 +214,7 @@ def test_training_goes_the_whole_way_from_a_laptop(cluster, prepared, mlflow_ser
     last = runs / "first" / f"step_{done + 5:08d}" / "weights.safetensors"
     assert fetched.read_bytes() == last.read_bytes()
     tags = find_run("first", mlflow_server).data.tags
-    assert tags["mlflow.source.git.commit"] == head_commit()
+    assert tags["git_commit"] == source_commit(REPOSITORY)
     assert (tags["mlflow.source.type"], tags["mlflow.user"]) == ("JOB", getpass.getuser())
     assert tags["ray_job"] == job
     assert tags["node_0"].startswith(tags["host"])
