@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets_prep.manifest import open_dataset
+from pipelines.tracking import runs as tracking
 from tests.support.commands import dpt
 from tests.support.tracked import curve, find_run
 
@@ -47,7 +48,7 @@ def test_the_whole_way(place, raw_folder, capsys):
         "share/redweb",
     ):
         assert np.isfinite(run.data.metrics[metric]), metric
-    inputs = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    inputs = {name: dataset.digest for name, dataset in tracking.data_of(run).items()}
     digests = {name: open_dataset(f"shards/{name}").manifest.digest for name in ("redweb", "tartanair")}
     assert inputs == {name: digest[:32] for name, digest in digests.items()}
     artifacts = {item.path for item in MlflowClient().list_artifacts(run.info.run_id)}
