@@ -148,8 +148,9 @@ def _description(version: registry.ModelVersion, metrics: Mapping[str, float]) -
     data = ", ".join(f"{name} ({digest[:8]})" for name, digest in sorted(version.data.items()))
     address = f"{MODEL_SCHEME}{version.name}/{version.version}"
     lines = [version.kind.description, ""]
-    lines += [f"Trained on {data or 'unknown data'} at commit {short(version.git_commit)}, run"]
-    lines += [f"{version.run_name}.", "", f"    dpt predict photo.jpg --model {address} --out predictions"]
+    commit = short(version.git_commit)
+    lines += [f"Trained on {data or 'unknown data'} at commit {commit}, run {version.run_name}.", ""]
+    lines += [f"    dpt predict photo.jpg --model {address} --out predictions"]
     if metrics:
         lines += ["", "| metric | value |", "|---|---|"]
         lines += [f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items())]
