@@ -31,7 +31,8 @@ def test_gpus_that_a_cluster_has_yet_to_start_are_believed_in(cluster, believed,
     monkeypatch.setenv("RAY_ADDRESS", "")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     board: Any = SimpleNamespace(
-        stop_requested=SimpleNamespace(remote=lambda heeds: False), write=SimpleNamespace(remote=lambda line: None)
+        stop_requested=SimpleNamespace(remote=lambda heeds: False),
+        write=SimpleNamespace(remote=lambda line: None),
     )
     plan: Any = SimpleNamespace(trials=[SimpleNamespace(path="variant/s0")])
     place = SweepPlace("runs", Run("sqlite:///mlflow.db", "0"), 1, cluster)
