@@ -45,7 +45,6 @@ def handle() -> None:
     if not _wake:
         waiting, writing = os.pipe()
         _wake.append(writing)
-        atexit.register(_leave)  # runs after those that Ray registers later
         threading.Thread(target=_end_late, args=(waiting,), name="signals", daemon=True).start()
     for number in _NUMBERS:
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -56,7 +55,9 @@ def received() -> int | None:
     """Number of the first signal since `handle`, for whoever then says so: more of them are ignored."""
     for number in _NUMBERS if _received else ():
         signal.signal(number, signal.SIG_IGN)  # Python itself would take back a handler on its way out
-    _unwound.extend(_received)
+    if _received:
+        _unwound.extend(_received)
+        atexit.register(_leave)  # the last one registered is the first to run
     return _received[0] if _received else None
 
 
@@ -123,8 +124,9 @@ def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def _leave() -> None:
-    """End here after a signal: the interpreter's own end takes seconds, and nothing watches over it."""
+    """End here after a signal: Ray's end may abort, and the interpreter's takes seconds, unwatched."""
     if _received:
+        _kill_children()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
@@ -150,11 +152,15 @@ def _end_late(waiting: int) -> None:
     for close in reversed(_closing):
         with suppress(Exception):
             close()
-    import psutil
-
     if not _unwound:
         os.write(2, f"dpt: {farewell(number)}\n".encode())
+    _kill_children()
+    os._exit(128 + number)
+
+
+def _kill_children() -> None:
+    import psutil
+
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    os._exit(128 + number)

@@ -47,7 +47,7 @@ TRAINING = (
 LONG = "steps=100000"
 STAGES = {
     "generate, writing": (("generate", "redweb", "--out", "{out}", "--scenes", "3000"), "**/*.jpg"),
-    "prepare, start": (("prepare", "redweb", "--raw", "{raw}/redweb", "--out", "{out}"), ""),
+    "prepare, start": (("prepare", "redweb", "--raw", "{raw}/redweb", "--out", "{out}"), "20 samples"),
     "prepare, listing": (("prepare", "redweb", "--raw", "{raw}/redweb", "--out", "{out}"), "*/listing*"),
     "prepare, writing": (
         ("prepare", "redweb", "--raw", "{raw}/redweb", "--out", "{out}", "samples_per_shard=1", "side=512"),
@@ -58,7 +58,7 @@ STAGES = {
         "**/*.jpg",
     ),
     "predict, writing": (("predict", "{photos}", "--model", "{model}", "--out", "{out}"), "*.npy"),
-    "evaluate, measuring": (("evaluate", "--model", "{model}", "--data", "{shards}"), ""),
+    "evaluate, measuring": (("evaluate", "--model", "{model}", "--data", "{shards}"), "split: "),
     "train, start": (("train", *TRAINING, LONG), "x/lease*"),
     "train, steps": (("train", *TRAINING, LONG), "step 2/"),
     "train, validating": (("train", *TRAINING, LONG, "validate_every=1"), "step 2/"),
@@ -114,8 +114,8 @@ def test_a_signal_ends_a_command(stage, way, inputs, shards_folder, mlflow_templ
     arguments, sign = STAGES[stage]
     words = [word.format(**inputs, shards=shards_folder, out=out) for word in arguments]
     with running([sys.executable, "-m", "tune.cli", *words], {"MLFLOW_TRACKING_URI": uri}) as (process, log):
-        wait_until(lambda: sign in log.read_text() or any(out.glob(sign or "*/none")), process, log)
-        time.sleep(rng.uniform(0, 1) if sign else rng.uniform(3, 12))
+        wait_until(lambda: sign in log.read_text() or any(out.glob(sign)), process, log)
+        time.sleep(rng.uniform(0, 1))
         patience = SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others may be at work
         sent = time.monotonic()
         send(way, process.pid)

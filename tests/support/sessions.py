@@ -55,13 +55,21 @@ def running(
     environment.pop("RAY_ADDRESS", None)
     with log.open("wb") as sink:
         streams = {"stdout": sink, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, env=environment, cwd=cwd, **streams, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, cwd=cwd, **streams, start_new_session=True, preexec_fn=_heed
+        )
     try:
         yield process, log
     finally:
         kill_session(process.pid)
         process.wait(timeout=60)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _heed() -> None:
+    """Take signals that a shell has its background jobs ignore, and nohup all."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def session_processes(leader: int) -> list[psutil.Process]:
