@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import os
 import statistics
 import tempfile
@@ -49,7 +50,7 @@ def main() -> None:
     sizes = {"images": arguments.images, "others": arguments.others}
     experiment = experiment.model_copy(update={"demo": experiment.demo.model_copy(update=sizes)})
     with tempfile.TemporaryDirectory(prefix="dpt-learning-") as folder:
-        ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+        ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
         demo = Demo(Path(folder), experiment, print)
         demo.generate()
         demo.stereo()

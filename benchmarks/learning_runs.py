@@ -26,7 +26,8 @@ def trained(config: TrainConfig, datasets: Sequence[PreparedDataset], device: st
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     ranks, optimizer = Ranks(), create_optimizer(model, config)
-    step = TrainingStep(model, model, optimizer, None, config, len(datasets), ranks)
+    names = [dataset.name for dataset in datasets]
+    step = TrainingStep(model, model, optimizer, None, config, names, ranks)
     batches = training_batches(loader_settings(config, datasets, 0, ranks), config.loader_workers)
     for number, batch in enumerate(on_device(batches, torch.device(device)), start=1):
         set_learning_rates(optimizer, config, number - 1)

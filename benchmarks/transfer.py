@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import os
 import statistics
 import tempfile
@@ -34,7 +35,7 @@ from datasets_prep.ingest.run import ingest_all
 from datasets_prep.inspect.contact_sheet import Picture, contact_sheet
 from datasets_prep.manifest import PreparedDataset
 from datasets_prep.plan.shards import plan_ingest
-from datasets_prep.rendering import render_datasets
+from datasets_prep.rendering import rendering_datasets
 from datasets_prep.settings import IngestSettings
 from dpt.metrics import depth_metrics
 from dpt.predict.colours import colourise
@@ -102,9 +103,11 @@ def main() -> None:
 
 def generated(folder: Path, scenes: int, side: int) -> list[PreparedDataset]:
     """Render and prepare `scenes` of each dataset below `folder`, with a shorter side of `side` pixels."""
-    ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+    ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
     height, width = 2 * side, 3 * side
-    render_datasets({name: (folder / "raw" / name, scenes) for name in GENERATED}, 0, height, width)
+    sets = {name: (folder / "raw" / name, scenes) for name in GENERATED}
+    for _ in rendering_datasets(sets, 0, height, width):
+        pass
     settings = IngestSettings(side=side, samples_per_shard=64)
     datasets = [
         ingest_all(plan_ingest(name, str(folder / "raw" / name), settings), str(folder / "shards"))
