@@ -38,7 +38,8 @@ def leaving_signals_alone() -> Iterator[None]:
 
     A scheduler's SIGTERM to the group would end Ray before a run has saved its checkpoint.
     """
-    start, set_handler = services.ConsolePopen, utils.set_sigterm_handler
+    processes: Any = services  # whose class is replaced by a function
+    start, set_handler = processes.ConsolePopen, utils.set_sigterm_handler
 
     def start_apart(*arguments: Any, preexec_fn: Callable[[], None], **options: Any) -> Any:
         def prepare() -> None:
@@ -47,11 +48,11 @@ def leaving_signals_alone() -> Iterator[None]:
 
         return start(*arguments, preexec_fn=prepare, **options)
 
-    services.ConsolePopen, utils.set_sigterm_handler = start_apart, lambda handler: None
+    processes.ConsolePopen, utils.set_sigterm_handler = start_apart, lambda handler: None
     try:
         yield
     finally:
-        services.ConsolePopen, utils.set_sigterm_handler = start, set_handler
+        processes.ConsolePopen, utils.set_sigterm_handler = start, set_handler
 
 
 def job_without_working_directory() -> JobConfig:
