@@ -176,6 +176,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
     # A rank that is stopped cannot end itself as its own watchdog would.
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(60 * config.hang_minutes)
     board = open_board()
+    callbacks: list[Any] = [SayingWhatDied(board), *(supervision.callbacks if supervision else ())]
     trainer = TorchTrainer(
         train_loop,
         train_loop_config={"setup": pickle.dumps(setup), "board": board},
@@ -190,7 +191,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             name=posixpath.basename(setup.folder),
             storage_path=posixpath.dirname(setup.folder),
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[SayingWhatDied(board), *(supervision.callbacks if supervision else ())],  # type: ignore
+            callbacks=callbacks,
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )

@@ -39,8 +39,8 @@ def leaving_signals_alone() -> Iterator[None]:
 
     A scheduler's SIGTERM to the group would end Ray before a run has saved its checkpoint.
     """
-    ray_services: Any = services
-    start, set_handler = ray_services.ConsolePopen, utils.set_sigterm_handler
+    processes: Any = services  # whose class is replaced by a function
+    start, set_handler = processes.ConsolePopen, utils.set_sigterm_handler
 
     def start_apart(*arguments: Any, preexec_fn: Callable[[], None], **options: Any) -> Any:
         def prepare() -> None:
@@ -49,11 +49,11 @@ def leaving_signals_alone() -> Iterator[None]:
 
         return start(*arguments, preexec_fn=prepare, **options)
 
-    ray_services.ConsolePopen, utils.set_sigterm_handler = start_apart, lambda handler: None
+    processes.ConsolePopen, utils.set_sigterm_handler = start_apart, lambda handler: None
     try:
         yield
     finally:
-        ray_services.ConsolePopen, utils.set_sigterm_handler = start, set_handler
+        processes.ConsolePopen, utils.set_sigterm_handler = start, set_handler
 
 
 def job_without_working_directory() -> JobConfig:
