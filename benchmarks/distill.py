@@ -1,6 +1,6 @@
 """Students of pseudo-labels against models of the labelled images alone, with the same number of steps.
 
-    python benchmarks/distill.py                    # three seeds: about fifteen minutes on two idle cores
+    python benchmarks/distill.py                    # three seeds: about forty minutes on two idle cores
     python benchmarks/distill.py --steps 200 --seeds 1
 
 The demo's rendered scenes, with ground truth for few of them. For each seed a teacher learns from these and
@@ -78,10 +78,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--labelled", type=int, default=100, help="images with ground truth")
+    parser.add_argument("--labelled", type=int, default=200, help="images with ground truth")
     parser.add_argument("--held-out", type=int, default=200, help="images to evaluate on")
     parser.add_argument("--unlabelled", type=int, default=1000, help="images without ground truth")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dpt-distill-") as folder:
