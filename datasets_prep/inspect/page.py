@@ -10,6 +10,25 @@ from datasets_prep.inspect.row_pictures import pictures_of_row
 from datasets_prep.inspect.verify import Inspection, LeftOut
 
 _LABELS = ("image", "ground truth", "validity")
+_STATISTICS = {
+    "height": "height, pixels",
+    "width": "width, pixels",
+    "valid_share": "pixels with ground truth, share",
+    "sky_share": "pixels of sky, share",
+    "inverse_depth_min": "inverse depth, smallest",
+    "inverse_depth_median": "inverse depth, median",
+    "inverse_depth_max": "inverse depth, largest",
+}
+_UNITS = (
+    "Each row is a number that every sample has, and its spread over samples: 5 % of them are below the "
+    "column 5 %. Inverse depth is stored without unit, from 0 (infinitely far, sky) to 1 (the nearest point "
+    "of the sample); of a metric dataset the caption of a sample says how many metres 1 is."
+)
+_LEGEND = (
+    "Samples, drawn at random. Left the image. In the middle the ground truth: of depth, bright is near, "
+    "dark is far, black is sky or unknown; of labels, a colour a class; of point pairs, red is the farther "
+    "point. Right where there is ground truth: white where there is, grey for sky, black where there is none."
+)
 _SHOWN_REASONS = 30
 _NAMED = 4  # up to this many datasets are named in the title; more are counted
 _STYLE = """
@@ -37,16 +56,16 @@ def _section(inspection: Inspection, rows: list[dict[str, Any]]) -> str:
     figures = "\n".join(_figure(row) for row in rows)
     body = (
         f"<p>{escape(inspection.dataset)}</p>\n{verdict}\n{_statistics(inspection)}\n"
-        f'{_quarantine(inspection.quarantine)}\n<div class="samples">{figures}</div>'
+        f'{_quarantine(inspection.quarantine)}\n<p class="note">{escape(_LEGEND)}</p>\n'
+        f'<div class="samples">{figures}</div>'
     )
     return section(inspection.name, inspection.name, body)
 
 
 def _statistics(inspection: Inspection) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in inspection.columns)
-    titles = {name: name.replace("_", " ") for name in inspection.rows}
     lines = "".join(
-        f'<tr><th scope="row">{escape(titles[name])}</th>'
+        f'<tr><th scope="row">{escape(_STATISTICS.get(name, name))}</th>'
         f"{''.join(f'<td>{escape(value)}</td>' for value in values)}</tr>"
         for name, values in inspection.rows.items()
     )
@@ -54,7 +73,7 @@ def _statistics(inspection: Inspection) -> str:
         '<div class="scroll" role="region" tabindex="0" '
         f'aria-label="Statistics of {escape(inspection.name)}">'
         f'<table><thead><tr><th class="text" scope="col">over samples</th>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
+        f'<tbody>{lines}</tbody></table></div>\n<p class="note">{escape(_UNITS)}</p>'
     )
 
 

@@ -25,6 +25,20 @@ from pipelines.tracking.model_reference import load_model
 from pipelines.tracking.registry import Measurement, measurements_of
 
 _NO_METRICS = {"images", "empty_images", "pixels"}
+_ALL = (
+    "All measurements. RMSE and SqRel are in metres by the protocol metric, SILog is in percent; δ, WHDR, "
+    "mIoU and pixAcc are shares. Skill is 1 for the truth, 0 for no better than the mean map"
+)
+_TITLES = {
+    "abs_rel": "AbsRel",
+    MEAN_MAP: "AbsRel of the mean map",
+    **{f"delta{n}": f"δ < 1.25{power}" for n, power in ((1, ""), (2, "²"), (3, "³"))},
+    **{f"delta{n}_error": f"δ > 1.25{power}" for n, power in ((1, ""), (2, "²"), (3, "³"))},
+    **{"sq_rel": "SqRel", "rmse": "RMSE", "rmse_log": "RMSE of log depth", "log10": "log₁₀ error"},
+    **{"silog": "SILog", "whdr": "WHDR", "miou": "mIoU", "pix_acc": "pixAcc"},
+}
+"""Metric as it is logged -> title of its column."""
+
 _FIRST = ("abs_rel", MEAN_MAP, SKILL)
 
 
@@ -141,12 +155,13 @@ def _all(ours: Mapping[str, float]) -> NumberTable:
         {(key.protocol, key.dataset) for key in keys}, key=lambda row: (row[0], row[1] == MEAN, row)
     )
     metrics = sorted({key.metric for key in keys} - _NO_METRICS, key=lambda name: (name not in _FIRST, name))
-    columns = [Column("protocol", text=True), Column("dataset", text=True), *map(Column, metrics)]
-    table = NumberTable("All measurements", columns)
+    titles = [_TITLES.get(name, name.replace("_", " ")) for name in metrics]
+    columns = [Column("protocol", text=True), Column("dataset", text=True), *map(Column, titles)]
+    table = NumberTable(_ALL, columns)
     for protocol, dataset in rows:
         values = [ours.get(str(MetricKey(protocol, metric, dataset))) for metric in metrics]
         cells = [Cell.absent() if value is None else Cell(f"{value:.4f}", value) for value in values]
-        table.rows.append([Cell.of(protocol), Cell.of(dataset), *cells])
+        table.rows.append([Cell.of(protocol.replace("_", "-")), Cell.of(dataset), *cells])
     return table
 
 

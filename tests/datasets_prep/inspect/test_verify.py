@@ -86,7 +86,9 @@ def test_the_page_shows_samples_statistics_reasons_and_problems(copied, tmp_path
     text = write_page(tmp_path / "page" / "inspection.html", [(report, rows)]).read_text()
     assert len(re.findall(r'src="data:image/jpeg;base64,/9j/', text)) == 3 * 5
     assert all(row["sample_id"] in text for row in rows)
-    assert "inverse depth median" in text
+    assert "inverse depth, median" in text
+    assert "white where there is, grey for sky" in text
+    assert not re.search(r">[a-z]+(_[a-z]+)+<", text), "no names of columns of the shards"
     assert "val-00000.parquet is missing" in text
     assert "no &lt;b&gt;map&lt;/b&gt;" in text
     assert "<script" not in text
