@@ -25,7 +25,8 @@ def clash() -> str | None:
             found = f"hidden by the one in {folder}" if folder else "missing"
             return f"the package {package} of dpt-on-ray is {found}: {_WAY_OUT}"
     for file in importlib.metadata.files("dpt-on-ray") or ():
-        if str(file) in {f"{package}/__init__.py" for package in PACKAGES}:
+        # A source tree's list of files has no sizes.
+        if file.size is not None and str(file) in {f"{package}/__init__.py" for package in PACKAGES}:
             path = Path(str(file.locate()))
             if not path.is_file() or path.stat().st_size != file.size:
                 return f"{path} was replaced by another distribution's package {path.parent.name}: {_WAY_OUT}"
