@@ -15,11 +15,12 @@ from tests.support.models import SHALLOW_HYBRID
 SIZES = [(1, 64, 160), (3, 192, 64), (1, 64, 64)]
 
 
+SHALLOW = {"taps": (1, 2, 3, 4)}
 MODELS = {
-    "vit": {},
+    "vit": SHALLOW,
     "hybrid": SHALLOW_HYBRID,
     "released hybrid": {**SHALLOW_HYBRID, "weight_standardisation": "released"},
-    "dinov2": {"position_interpolation": "bicubic"},
+    "dinov2": SHALLOW | {"position_interpolation": "bicubic"},
     "cnn": {"backbone": "resnet18", "fusion": "midas", "head_align_corners": False},
 }
 
