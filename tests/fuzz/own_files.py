@@ -22,7 +22,15 @@ import dpt
 from datasets_prep.formats.pictures import encode_jpeg
 from datasets_prep.ingest.shard_file import describe_shard, is_finished_shard, writing_shard
 from datasets_prep.inspect.verify import verify
-from datasets_prep.manifest import Manifest, Shard, open_dataset, open_datasets
+from datasets_prep.manifest import (
+    LATEST_NAME,
+    MANIFEST_NAME,
+    QUARANTINE_NAME,
+    Manifest,
+    Shard,
+    open_dataset,
+    open_datasets,
+)
 from datasets_prep.schema import SCHEMA, encode_inverse_depth
 from datasets_prep.storage import lease
 from datasets_prep.storage.folder import Folder
@@ -107,8 +115,8 @@ def _prepared(root: Path) -> list[OwnFile]:
     manifest = Manifest(
         "redweb", "affine", "v1", {"resize": "none"}, {"train": 3, "val": 3}, 1, left_out, {}, shards
     )
-    version.write_text("manifest.json", manifest.to_json())
-    out.write_text("latest.json", sealed({"version": "v1"}))
+    version.write_text(MANIFEST_NAME, manifest.to_json())
+    out.write_text(LATEST_NAME, sealed({"version": "v1"}))
     cache_listing(folder.files(), folder, out)
     unfinished = out / "v2"
     with unfinished.writing("train.parquet") as path:
@@ -142,9 +150,9 @@ def _prepared(root: Path) -> list[OwnFile]:
         OwnFile("shard", place / "train.parquet", rows),
         OwnFile("shard, inspected", place / "val.parquet", inspected),
         OwnFile("shard, unfinished", Path(unfinished.path) / "train.parquet", resumed),
-        OwnFile("manifest.json", place / "manifest.json", rows),
-        OwnFile("latest.json", Path(out.path) / "latest.json", rows),
-        OwnFile("quarantine", place / "quarantine.parquet", inspected),
+        OwnFile("manifest", place / MANIFEST_NAME, rows),
+        OwnFile("latest.json", Path(out.path) / LATEST_NAME, rows),
+        OwnFile("quarantine", place / QUARANTINE_NAME, inspected),
         OwnFile(
             "listing",
             Path(out.path) / "listing.parquet",
@@ -170,7 +178,7 @@ def _write_shard(path: Path, split: str) -> dict[str, Any]:
 
 
 def _write_quarantine(version: Folder) -> str:
-    with version.writing("quarantine.parquet") as path:
+    with version.writing(QUARANTINE_NAME) as path:
         entry = {"sample_id": "bad", "source_path": "bad.jpg", "reason": "truncated"}
         pq.write_table(pa.Table.from_pylist([entry]), path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
