@@ -1,7 +1,9 @@
 """Fixtures for all tests: a local Ray, an MLflow database, small prepared datasets."""
 
+import atexit
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,25 @@ def no_ray_by_accident(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
     if "ray" in sys.modules and request.node.get_closest_marker("ray") is None:
         monkeypatch.setattr("ray.init", refuse)
+
+
+_HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """What a command sets in its process, which a signal then ends, does not outlast its test."""
+    hook = sys.unraisablehook
+    yield
+    sys.unraisablehook = hook
+    if "pipelines.cluster.signals" in sys.modules:
+        from pipelines.cluster import signals
+
+        for state in (signals._received, signals._unwound, signals._wake):
+            state.clear()
+        atexit.unregister(signals._leave)
+        for number, handler in _HANDLERS.items():
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

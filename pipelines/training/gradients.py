@@ -84,7 +84,7 @@ class Gradients:
             model.returns_features = True
             try:
                 frozen = FeatureAlignment(alignment.encoder, model.config, alignment.margin)
-            except (OSError, RuntimeError) as error:
+            except (OSError, ValueError) as error:
                 raise ConfigError(f"feature_alignment.encoder: cannot fetch its weights: {error}") from error
             self._alignment = frozen.to(self._device, self._dtype)
 

@@ -45,7 +45,7 @@ def test_the_whole_way(place, capsys):
         assert dpt("prepare", name, "--raw", f"raw/{name}", "--out", "shards", *settings) == 0
     ade20k, pascal = ("--data", "shards/ade20k"), ("--data", "shards/pascal_context_59")
     arguments = ("--name", "ade", "--task", "segmentation", *TINY, "steps=6")
-    assert dpt("train", *ade20k, *arguments) == 0
+    assert dpt("train", *ade20k, *arguments, "-v") == 0
     out = capsys.readouterr().out
     assert "schedule: poly" in out  # the paper's settings for the task
     assert "step 6/6  mIoU" in out

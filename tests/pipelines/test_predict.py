@@ -153,7 +153,7 @@ def test_precision_is_as_asked_for(model, given, dtype, exact):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: inferno"),
+    ({"colours": "infrared"}, "predict.colours: Matplotlib has no 'infrared'; some are: cividis, inferno"),
     ({"attention": (3, 9)}, "predict.attention: no layer 9; this backbone has 1 to 4"),
     ({"dtype": "float16", "device": "cpu"}, "predict.dtype: float16 is for GPUs"),
 ])  # fmt: skip

@@ -30,7 +30,6 @@ def test_errors(error, shown, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr(app, "app", fail)
-    monkeypatch.setattr(app.signal, "signal", lambda *_: None)
     with pytest.raises(SystemExit):
         app.main()
     assert capsys.readouterr().err.splitlines() == shown

@@ -163,7 +163,7 @@ def test_the_small_hybrid_is_tapped_at_four_strides():
     assert sum(parameter.numel() for parameter in model.parameters()) < 1e6
     model(torch.randn(2, 3, 64, 96)).square().mean().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    with pytest.raises(RuntimeError, match="No pretrained weights"):
+    with pytest.raises(ValueError, match=r"cannot build vit_hybrid_small .*No pretrained weights"):
         dpt.create_model("dpt_hybrid_small", pretrained=True)
 
 

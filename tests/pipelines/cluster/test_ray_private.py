@@ -24,7 +24,8 @@ def test_the_version_that_was_read_is_installed_and_the_next_one_is_not_admitted
     major, minor, _ = version.split(".")
     assert f"Ray {version}." in str(ray_private.__doc__)
     bound = f">={major}.{minor},<{major}.{int(minor) + 1}"
-    assert f'"ray[data,default,train,tune]{bound}"' in (REPOSITORY / "pyproject.toml").read_text()
+    requirements = (REPOSITORY / "pyproject.toml").read_text()
+    assert all(f'"ray[{parts}]{bound}"' in requirements for parts in ("data,default", "train,tune"))
 
 
 def test_no_other_module_reaches_into_ray():

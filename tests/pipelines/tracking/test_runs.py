@@ -49,7 +49,8 @@ def test_a_run_says_who_started_it_where_and_by_which_command(mlflow_database, m
     monkeypatch.setattr(origin, "source_commit", lambda: "0a1b-dirty")
     for given, kind in (("{}", "LOCAL"), (json.dumps(job), "JOB")):
         monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", given)
-        tags = MlflowClient().get_run(tracking.start_run("mine", "train", TrainConfig(), []).run_id).data.tags
+        run = tracking.start_run("mine", "train", TrainConfig(), [])
+        tags = MlflowClient().get_run(run.run_id).data.tags
         assert tags["mlflow.source.type"] == kind
     assert (tags["mlflow.user"], tags["host"], tags["ray_job"]) == ("ada", platform.node(), "raysubmit_7")
     assert tags["mlflow.source.name"] == "dpt train --name 'my run'"

@@ -73,5 +73,6 @@ def test_a_training_is_seen_by_ray_prometheus_and_mlflow(
     while not re.search(wanted, text := prometheus()) and time.monotonic() < deadline:
         time.sleep(1)
     assert re.search(wanted, text)
-    [loss] = re.findall(r'^ray_dpt_train_loss\{.*run="mine".*\} (\S+)$', text, re.MULTILINE)
-    assert float(loss) == pytest.approx(entity.data.metrics["loss"])
+    # The process before the resumption may still be listed beside the one after it.
+    losses = re.findall(r'^ray_dpt_train_loss\{.*run="mine".*\} (\S+)$', text, re.MULTILINE)
+    assert any(float(loss) == pytest.approx(entity.data.metrics["loss"]) for loss in losses)
