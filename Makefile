@@ -27,7 +27,7 @@ suite:
 faults: setup ## Every round of killing jobs at random moments (about an hour).
 	@$(BIN)/python -m pytest -q -m fault
 
-proofs: setup ## The proofs that `make test` leaves out: the largest models, stereo videos on S3.
+proofs: setup ## The proofs that `make test` leaves out: the largest models, whole ways that others prove in part.
 	@$(BIN)/python -m pytest -q -m "slow and not fault"
 
 fuzz: setup ## Thousands of hostile files of every format that is read (half an hour).

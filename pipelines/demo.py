@@ -203,8 +203,6 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
             demo.stereo()
         with stage("prepare"):
             data = demo.prepare()
-        with stage("evaluate"):
-            before = demo.untrained(data)
         with stage("train"):
             trained = demo.train(data)
         with stage("publish"):
@@ -214,6 +212,8 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
             after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
         with stage("predict"):
             picture = demo.predict(published.uri, data)
+        with stage("evaluate"):
+            before = demo.untrained(data)
         with stage("report"):
             page = demo.report(published.uri, data)
         with stage("tune"):

@@ -51,8 +51,8 @@ def test_a_source_of_ones_own_takes_forty_lines_and_is_prepared(tmp_path, monkey
     assert len([line for line in code.splitlines() if line.strip()]) <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.long
 def test_a_folder_of_ones_own_is_trained_on(tmp_path, monkeypatch, capsys, mlflow_database):
     monkeypatch.chdir(tmp_path)
     write_dataset("folder", Path("raw"), scenes=4, height=64, width=96)

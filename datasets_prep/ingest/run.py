@@ -60,6 +60,9 @@ ROUNDS = 3
 MAX_FAILED_SHARDS = 16
 """If this many shards fail in one round, the cause is not transient: the job stops at once."""
 
+_MOST_DEATHS = 3
+"""Actors of Ray Data that may die one after the other before any has started."""
+
 _TASKS = 64
 # Small shards are grouped into tasks of about this many images, once there are more than `_TASKS`.
 _IMAGES_A_TASK = 256
@@ -167,7 +170,10 @@ def map_shards(shards: list[ShardPlan], task: Any, **options: Any) -> Iterator[d
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     samples = sum(shard.count for shard in shards)
     blocks = min(len(rows), max(_TASKS, samples // _IMAGES_A_TASK))
-    for row in ray.data.from_items(rows, override_num_blocks=blocks).map(task, **options).iter_rows():
+    dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+    # By default the first worker that is lost while it loads a model ends the job.
+    dataset.context.max_consecutive_actor_init_deaths = _MOST_DEATHS
+    for row in dataset.map(task, **options).iter_rows():
         result = json.loads(row["result"])
         if "mistake" in result:
             raise UserError(result["mistake"])

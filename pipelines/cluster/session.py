@@ -34,9 +34,6 @@ _LOCAL_RAY = {
 }
 """Environment of a Ray that this process starts itself; a cluster has its own."""
 
-_MOST_DEATHS = 3
-"""Actors of Ray Data that may die one after the other before any has started."""
-
 TRACKING = "MLFLOW_TRACKING_URI"
 TRACKING_VARIABLES = (
     TRACKING, "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
@@ -80,10 +77,7 @@ def connect() -> None:
     except Exception as error:  # Ray raises that itself, of a node that does not start
         where = f"RAY_ADDRESS={os.environ[ADDRESS]}" if on_cluster() else "Ray cannot be started here"
         raise ConfigError(f"{where}: {' '.join(str(error).split()):.300}") from error
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    # By default the first worker that is lost while it loads its model ends the job.
-    context.max_consecutive_actor_init_deaths = _MOST_DEATHS
+    DataContext.get_current().enable_progress_bars = False
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

@@ -101,6 +101,7 @@ def test_a_cluster_may_grow_and_is_waited_for(monkeypatch):
     assert said == ["the cluster has GPUs for 4 of 8 workers now: waiting until it has more"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_workers_import_nothing_from_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS")
