@@ -1,6 +1,7 @@
 """A dataset prepared in this process, without Ray: shard by shard, by the function that Ray's tasks call."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from datasets_prep.ingest.run import ingest
@@ -22,6 +23,8 @@ def without_ray(patch: Any) -> None:
     """Let `ingest` map shards with Python's `map` instead of Ray Data."""
 
     class Rows(list[Any]):
+        context = SimpleNamespace()
+
         def map(self, task: Any, **options: Any) -> "Rows":
             call = task(*options["fn_constructor_args"]) if isinstance(task, type) else task
             return Rows(map(call, self))
