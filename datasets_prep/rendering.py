@@ -1,6 +1,6 @@
 """Rendering datasets on Ray Data: a row is a scene, so that every core of the cluster renders.
 
-A scene is a function of its dataset, number and seed alone: the files are the same whatever the number of
+A scene is a function of its dataset, number and seed alone: the files are the same for any number of
 workers, and a task that dies is run again.
 """
 

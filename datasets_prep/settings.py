@@ -45,7 +45,7 @@ SplitRule = Literal["official", "ablation"]
 
 
 class ShardSettings(Section):
-    """What shards of depth have in common, whatever they are made of.
+    """What all shards of depth have in common.
 
     Attributes:
         side: length in pixels of the stored image's shorter (or longer) side (paper: 384).

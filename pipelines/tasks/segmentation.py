@@ -30,7 +30,7 @@ class Segmentation(Task):
     """Cross-entropy with an auxiliary head; validated by mean IoU.
 
     A batch's loss is the mean over all labelled pixels of all its images, as in the paper's protocol: images
-    are weighted by their labelled pixels, whatever the number of workers. Validation runs the network once on
+    are weighted by their labelled pixels, for any number of workers. Validation runs the network once on
     each whole image; sliding windows at several scales, as in the paper, are for `dpt evaluate`.
 
     Args:
