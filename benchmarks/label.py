@@ -11,15 +11,13 @@ model. With the comparison of views (`mirror`, `second_scale`) the network runs 
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from predict import limit, write_photos
+from predict import limit, parser_of, print_shares, write_photos
 
 import dpt
 from pipelines.config import LabelConfig, PredictConfig
@@ -27,16 +25,8 @@ from pipelines.label import plan_labelling
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="dpt_hybrid", choices=dpt.list_models())
-    parser.add_argument("--images", type=int, default=32)
+    parser = parser_of(__doc__, images=32)
     parser.add_argument("--per-shard", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     arguments = parser.parse_args()
     if arguments.images < 3 * arguments.per_shard:
         parser.error("--images: expected at least three shards")
@@ -60,14 +50,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             rates.append(labelling_rate(settings, Path(folder), number))
             limits.append(limit(alone, network))
-    print(
-        f"{arguments.model}, {arguments.images} images, batches of {arguments.batch_size}, {settings.dtype}"
-    )
-    shares = []
-    for rate, before, after in zip(rates, limits, limits[1:], strict=False):
-        shares.append(2 * rate / (before + after))
-        print(f"dpt label {rate:.2f} images/s, the network {before:.2f} and {after:.2f}: {shares[-1]:.2f}")
-    print(f"median {statistics.median(shares):.2f}")
+    print_shares("dpt label", arguments, rates, limits)
 
 
 def labelling_rate(settings: LabelConfig, folder: Path, number: int) -> float:

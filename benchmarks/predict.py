@@ -15,6 +15,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -35,15 +36,7 @@ SCENES = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="dpt_hybrid", choices=dpt.list_models())
-    parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser = parser_of(__doc__, images=24)
     arguments = parser.parse_args()
     if arguments.images < 3 * arguments.batch_size:
         parser.error("--images: expected at least three batches")
@@ -57,13 +50,33 @@ def main() -> None:
         for number in range(arguments.rounds):
             rates.append(prediction_rate(settings, network, Path(folder), number))
             limits.append(limit(settings, network))
-    print(
-        f"{arguments.model}, {arguments.images} images, batches of {arguments.batch_size}, {settings.dtype}"
+    print_shares("dpt predict", arguments, rates, limits)
+
+
+def parser_of(description: str | None, images: int) -> argparse.ArgumentParser:
+    """The options of a command that is measured beside its network, by default with so many `images`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", default="dpt_hybrid", choices=dpt.list_models())
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    return parser
+
+
+def print_shares(
+    command: str, arguments: argparse.Namespace, rates: Sequence[float], limits: Sequence[float]
+) -> None:
+    """Print each rate of a `command`, in images/s, beside those of the network before and after it."""
+    what = f"{arguments.images} images, batches of {arguments.batch_size}, {arguments.dtype}"
+    print(f"{arguments.model}, {what}")
     shares = []
     for rate, before, after in zip(rates, limits, limits[1:], strict=False):
         shares.append(2 * rate / (before + after))
-        print(f"dpt predict {rate:.2f} images/s, the network {before:.2f} and {after:.2f}: {shares[-1]:.2f}")
+        print(f"{command} {rate:.2f} images/s, the network {before:.2f} and {after:.2f}: {shares[-1]:.2f}")
     print(f"median {statistics.median(shares):.2f}")
 
 
