@@ -7,17 +7,15 @@ files, but these only where an image is a struct of bytes and path; ours are pla
 import pyarrow as pa
 import yaml
 
-from datasets_prep.schema import SCHEMA
-
 CARD_NAME = ".huggingface.yaml"
 _PICTURES = {"image", "label"}
 _TYPES = {pa.float64(): "float64", pa.float32(): "float32"}
 """Where the name in `datasets` is not Arrow's."""
 
 
-def card() -> str:
-    """The content of the file `CARD_NAME`."""
-    info = {"dataset_info": {"features": [_feature(field) for field in SCHEMA]}}
+def card(schema: pa.Schema) -> str:
+    """The content of the file `CARD_NAME` for shards of a `schema`."""
+    info = {"dataset_info": {"features": [_feature(field) for field in schema]}}
     return str(yaml.safe_dump(info, sort_keys=False))
 
 

@@ -299,7 +299,7 @@ def _close(plan: DatasetPlan, folder: Folder, version_folder: Folder, results: l
     for result in results:
         samples[result["split"]] += result["rows"]
         notes.update(result["notes"])
-    version_folder.write_text(CARD_NAME, card())
+    version_folder.write_text(CARD_NAME, card(plan.schema))
     fields = ("name", "split", "rows", "row_groups", "bytes", "sha256")
     manifest = Manifest(
         dataset=plan.dataset,

@@ -19,7 +19,7 @@ from datasets_prep.errors import UserError, WrongLayout
 from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.order import shuffled_order, with_held_out
 from datasets_prep.plan.split_lists import SplitList, read_lists
-from datasets_prep.schema import SCHEMA_VERSION
+from datasets_prep.schema import SCHEMA, SCHEMA_VERSION
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import Listing, Rejection, Source, TargetKind
@@ -57,6 +57,7 @@ class DatasetPlan:
         version: digest of all that decides the shards' bytes.
         shards: all shards, by split.
         rejected: files that were left out while listing, those last that belong to no sample.
+        schema: of the shards.
     """
 
     dataset: str
@@ -65,6 +66,7 @@ class DatasetPlan:
     version: str
     shards: list[ShardPlan]
     rejected: list[Rejection]
+    schema: pa.Schema = SCHEMA
 
     @property
     def samples(self) -> int:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from datasets_prep.plan.order import order_of_groups, shuffled_order
 from datasets_prep.plan.shards import DatasetPlan, ShardPlan
-from datasets_prep.schema import SCHEMA_VERSION
+from datasets_prep.schema import LABELLED_SCHEMA, SCHEMA_VERSION
 from datasets_prep.settings import digest_of
 from datasets_prep.sources.base import Rejection
 from datasets_prep.sources.samples import pack, to_table
@@ -65,6 +65,7 @@ def plan_labels(
         version=digest_of(decisive),
         shards=shards,
         rejected=pictures.rejected,
+        schema=LABELLED_SCHEMA,
     )
 
 

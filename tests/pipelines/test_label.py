@@ -119,4 +119,6 @@ def test_inspect_shows_agreement(job, tmp_path):
     output = said("inspect", job.out, "--out", tmp_path)
     assert "agreement" in output
     assert "% agree" in (tmp_path / "inspection.html").read_text()
-    assert open_dataset(f"{job.out}/{NAME}").manifest.target_kind == "affine"
+    dataset = open_dataset(f"{job.out}/{NAME}")
+    assert dataset.manifest.target_kind == "affine"
+    assert "name: agreement\n    dtype: float32" in dataset.folder.read_text(".huggingface.yaml")
