@@ -13,7 +13,6 @@ Lists are text (UTF-8 or UTF-16, any line ends, trailing blanks and tabs, commen
 or, as MegaDepth's, a pickled list of strings (`datasets_prep.formats.pickles`).
 """
 
-import codecs
 import hashlib
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from datasets_prep.formats.pickles import load_inert
 from datasets_prep.settings import Split
 from datasets_prep.sources.base import Listing, Rejection, Source
 from datasets_prep.sources.samples import Samples
-from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.folder import Folder, text_of
 
 MAX_LIST_BYTES = 24 * 2**20
 """Longer files are refused: the largest known list, of IRS, has 13 MB. In memory a list takes up to fifty
@@ -55,7 +54,7 @@ class SplitList:
 def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
     """Read the lists that a user gave: `paths` maps splits to a path or URI, or to several.
 
-    Raises NotFound if a file does not exist; WrongLayout if a file is not a list.
+    Raises NotFound if a file does not exist; UserError or WrongLayout if it is not a list.
     """
     given = []
     for split, value in sorted(paths.items()):
@@ -65,7 +64,10 @@ def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
             try:
                 data = folder.read_bytes(name, most=MAX_LIST_BYTES)
             except (FileNotFoundError, IsADirectoryError) as error:
-                raise NotFound(f"lists.{split}: no such file: {path}") from error
+                if isinstance(error, IsADirectoryError) or (folder / name).children():
+                    expected = "expected a file, one sample a line"
+                    raise NotFound(f"lists.{split}: {path!r} is a folder; {expected}") from error
+                raise NotFound(f"lists.{split}: no such file: {path!r}") from error
             given.append(SplitList(split, path, parse_list(data, path), hashlib.sha256(data).hexdigest()))
     return given
 
@@ -73,14 +75,14 @@ def read_lists(paths: Mapping[Split, str | list[str]]) -> list[SplitList]:
 def parse_list(data: bytes, where: str) -> list[str]:
     """The lines of a list file with the content `data` that are not empty; errors name it `where`.
 
-    Raises WrongLayout if it is longer than any list, or a pickle of something other than strings.
+    Raises UserError if it is not text; WrongLayout if it is longer than any list, or a pickle of something
+    other than strings.
     """
     if len(data) > MAX_LIST_BYTES:
         raise WrongLayout(f"{where} has {len(data)} bytes, which is not a list file")
     if data.startswith(_PICKLE_MARKS):
         return [text for line in _strings_of_pickle(data, where) if (text := line.strip())]
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    lines = data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace").splitlines()
+    lines = text_of(data, where).splitlines()
     if len(lines) > MAX_LIST_LINES:
         raise WrongLayout(f"{where} has {len(lines)} lines, which is not a list file")
     return [stripped for line in lines if (stripped := line.strip())]

@@ -12,6 +12,7 @@ of Azure's from `AZURE_STORAGE_ACCOUNT_NAME` (or the URI) with `AZURE_STORAGE_AC
 `AZURE_STORAGE_SAS_TOKEN` or the machine's identity.
 """
 
+import codecs
 import hashlib
 import os
 import posixpath
@@ -197,8 +198,8 @@ class Folder:
         return file
 
     def read_text(self, relative: str, most: int | None = None) -> str:
-        """The content of `relative` as UTF-8, without a byte-order mark; `most` as in `read_bytes`."""
-        return self.read_bytes(relative, most).decode("utf-8-sig")
+        """The text in `relative`, see `text_of`; `most` and errors as in `read_bytes`."""
+        return text_of(self.read_bytes(relative, most), f"{self.uri}/{relative}")
 
     def note_read(self, content: bytes) -> None:
         """Note `content` that was read by other means (a piece of a large file); see `DigestingFolder`."""
@@ -250,7 +251,7 @@ class Folder:
 
     def update_text(self, relative: str, text: str) -> None:
         """Write `text` to `relative`, unless that is its content already."""
-        if not self.exists(relative) or self.read_text(relative) != text:
+        if not self.exists(relative) or self.read_bytes(relative) != text.encode():
             self.write_text(relative, text)
 
     def remove_partial_files(self) -> int:
@@ -282,6 +283,23 @@ def existing_folder(uri: str) -> Folder:
             f"{uri} is a file; expected a folder, or an archive: .zip, .tar, .tar.gz, .tar.bz2, .tar.xz"
         )
     return folder
+
+
+def text_of(data: bytes, where: str) -> str:
+    """The UTF-8 text `data`, or with a byte-order mark, which is not part of it, UTF-16.
+
+    Raises UserError, naming the file as `where`, if it is neither.
+    """
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+        if "\0" not in text:  # as UTF-16 without its mark, UTF-32 and pictures have
+            return text
+        start = data.find(b"\0")
+    except UnicodeDecodeError as error:
+        start = error.start
+    line = data.count(b"\n", 0, start) + 1
+    raise UserError(f"{where}: line {line} is not UTF-8; expected a text file saved in UTF-8")
 
 
 class DigestingFolder(Folder):

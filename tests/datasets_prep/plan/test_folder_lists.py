@@ -84,7 +84,7 @@ def test_an_absolute_path_of_this_very_folder(root):
     ("kitchen two/0000.png", "1 of 1 lines"),  # its first word is no name
     ("", "names no sample: it is empty"),
     ("# only\n# comments\n", "names no sample: it is empty"),
-    ("\0\1\2", "1 of 1 lines"),
+    ("\1\2", "1 of 1 lines"),
 ])  # fmt: skip
 def test_lines_that_name_no_sample_are_counted_and_shown(root, text, message):
     with pytest.raises(WrongLayout, match=rf"^splits/test\.txt:? {message}") as caught:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets_prep.errors import NotFound, WrongLayout
+from datasets_prep.errors import NotFound, UserError, WrongLayout
 from datasets_prep.plan.listing import list_samples
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.plan.split_lists import SplitList, parse_list, read_lists, with_lists
@@ -151,6 +151,30 @@ def test_several_lists_make_one_split(tmp_path):
 def test_a_missing_list_is_named(tmp_path):
     with pytest.raises(NotFound, match=r"^lists.test: no such file: .*nothing.txt"):
         read_lists({"test": str(tmp_path / "nothing.txt")})
+
+
+def test_a_folder_is_not_a_list(tmp_path):
+    (tmp_path / "lists").mkdir()
+    with pytest.raises(NotFound, match=r"^lists.val: '.*/lists' is a folder; expected a file, one sample"):
+        read_lists({"val": str(tmp_path / "lists")})
+    in_memory = Folder("memory://folder-as-list")  # no object store has folders, only names that begin alike
+    in_memory.write_text("lists/val.txt", "a")
+    with pytest.raises(NotFound, match="is a folder"):
+        read_lists({"val": f"{in_memory.uri}/lists"})
+
+
+@pytest.mark.parametrize(("data", "line"), [
+    ("a\nk\u00fcche".encode("latin-1"), 2),
+    ("a\nk\u00fcche".encode("utf-16-le"), 2),  # without a byte-order mark
+    ("a\nk\u00fcche".encode("utf-16-be"), 2),
+    ("a\nk\u00fcche".encode("utf-32"), 1),
+    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", 1),
+    (b"a\nb\nc\0", 3),
+])  # fmt: skip
+def test_a_list_that_is_not_utf_8_is_refused_by_its_line(tmp_path, data, line):
+    (tmp_path / "x.txt").write_bytes(data)
+    with pytest.raises(UserError, match=rf"x\.txt: line {line} is not UTF-8; expected a text file saved in"):
+        read_lists({"val": str(tmp_path / "x.txt")})
 
 
 # ---- The authors' own files

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datasets_prep.errors import UserError
 from datasets_prep.sources.base import Rejection
 from datasets_prep.sources.wsvd_lists import BadClipList
 from datasets_prep.stereo.lists import read_movie_lists, read_wsvd_lists
@@ -46,6 +47,15 @@ def test_frames_of_films(tmp_path):
 def test_a_line_that_is_no_frame_is_refused_by_number(line, tmp_path):
     (tmp_path / "train.txt").write_text(f"hugo/chapter2/out00000005\n{line}\n")
     with pytest.raises(BadVideoFolder, match=r"train\.txt, line 2: expected film/chapter2/out00000042"):
+        read_movie_lists(Folder(tmp_path), [chapter("hugo/chapter2")])
+
+
+def test_lists_may_be_utf_16_and_other_encodings_are_refused_by_name(tmp_path):
+    (tmp_path / "train.txt").write_text("hugo/chapter2/out00000005\n", encoding="utf-16")
+    [piece] = read_movie_lists(Folder(tmp_path), [chapter("hugo/chapter2")]).pieces
+    assert piece.numbers == (4,)
+    (tmp_path / "train.txt").write_bytes(b"hugo/chapter2/out00000005\n\xfc/chapter1/out00000001\n")
+    with pytest.raises(UserError, match=r"train\.txt: line 2 is not UTF-8"):
         read_movie_lists(Folder(tmp_path), [chapter("hugo/chapter2")])
 
 
