@@ -168,16 +168,16 @@ class Video:
                 yield number, np.asarray(small.to_ndarray(), np.uint8)
 
     def _decode_from(self, number: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Frames with their numbers, from the key frame at or before `number`."""
+        """Frames that can be decoded with their numbers, from the key frame at or before `number`."""
         try:
             self._seek(number)
             first = True
-            for frame in self._container.decode(self._stream):
+            for frame in self._sound():
                 found = self._number(frame)
                 if first and found > number > 0:
                     # Some containers seek to the key frame after it; only the start is certain then.
                     self._seek(0)
-                    yield from ((self._number(one), one) for one in self._container.decode(self._stream))
+                    yield from ((self._number(one), one) for one in self._sound())
                     return
                 first = False
                 yield found, frame
@@ -185,6 +185,9 @@ class Video:
             if isinstance(error, BadSample) or not _is_damage(error):
                 raise
             raise BadSample(f"video damaged: {_message(error)}") from error
+
+    def _sound(self) -> Iterator[av.VideoFrame]:
+        return (frame for frame in self._container.decode(self._stream) if not frame.is_corrupt)
 
     def _seek(self, number: int) -> None:
         assert self._stream.time_base is not None

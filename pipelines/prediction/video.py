@@ -57,7 +57,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         BadVideo: if the file cannot be opened, or has no frame, or its frames change their size; after all
             frames that can be decoded, if others are damaged or missing, counting them.
     """
-    count, corrupt, end, shape = 0, 0, Fraction(0), None
+    count, corrupt, end, shape, skipped = 0, 0, Fraction(0), None, 0
     damage: list[str] = []
     try:
         with av.open(str(path)) as container, _errors() as errors:
@@ -73,6 +73,8 @@ def read_frames(path: Path) -> Iterator[Frame]:
                 if image.shape != shape:
                     raise BadVideo(f"{path}: its frames change their size after {count} frames")
                 yield Frame(image, time, duration, time_base)
+                if container.format.name == "avi" or (count and container.format.name == "mpeg"):
+                    skipped += max(0, round((time * time_base - end) * rate))
                 count, corrupt = count + 1, corrupt + frame.is_corrupt
                 end = max(end, Fraction(time_base * (time + duration)))
             expected = _expected(container, stream, count, end)
@@ -86,6 +88,8 @@ def read_frames(path: Path) -> Iterator[Frame]:
     if damage or corrupt:
         what = f"{len(damage)} could not be decoded, {corrupt} were decoded with errors"
         raise BadVideo(f"{path} is damaged: of its frames {what}")
+    if skipped:
+        raise BadVideo(f"{path} is damaged: among its frames {skipped} are missing")
     if lost:
         raise BadVideo(f"{path} is damaged, and frames may be missing: {lost}")
 

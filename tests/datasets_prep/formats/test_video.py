@@ -13,6 +13,7 @@ from datasets_prep.errors import BadSample
 from datasets_prep.formats.video import Video
 from datasets_prep.storage.folder import Folder
 from datasets_prep.writers.stereo_video import encode_video
+from tests.support.videos import encoded, noise
 
 FRAMES, HEIGHT, WIDTH = 60, 64, 96
 
@@ -129,6 +130,17 @@ def test_random_damage_is_read_or_refused(seed, tmp_path):
     with suppress(BadSample), Video(Folder(tmp_path), "bad.mkv") as video:
         for frame in video.frames([0, 7, 29]):
             assert frame.ndim == 3
+
+
+def test_a_frame_decoded_with_errors_is_missing(tmp_path):
+    path = encoded(tmp_path / "a.avi", [noise(number, HEIGHT, WIDTH) for number in range(40)])
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(200) + data[middle + 200 :])
+    with Video(Folder(tmp_path), "a.avi") as video:
+        with pytest.raises(BadSample, match="frame missing: the video has no frame"):
+            list(video.frames(range(40)))
+        assert len(list(video.frames(range(5)))) == 5
 
 
 def test_failing_storage_is_not_blamed_on_the_video(folder, monkeypatch):

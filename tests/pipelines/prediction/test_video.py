@@ -124,6 +124,30 @@ def test_a_gap_in_the_container_is_said(tmp_path):
     assert 10 <= len(frames) < 20
 
 
+def damaged(kind: str, data: bytes, start: int, count: int, rng: np.random.Generator) -> bytes:
+    middle = {"zeros": bytes(count), "noise": rng.bytes(count), "removed": b""}[kind]
+    return data[:start] + middle + data[start + count :]
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "removed"])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("avi", "mpeg4"), ("mpg", "mpeg1video"), ("mpeg", "mpeg2video")]
+)
+def test_a_garbled_avi_or_program_stream_is_never_taken_for_a_whole_one(tmp_path, suffix, codec, kind):
+    """FFmpeg skips what it cannot read of them, without an error: the times of frames then have a hole."""
+    pictures = [noise(number, 64, 96) for number in range(40)]
+    path = encoded(tmp_path / f"a.{suffix}", pictures, rate=25, codec=codec)
+    data, clean = path.read_bytes(), [frame.image for frame in read_frames(path)]
+    assert len(clean) == 40
+    rng = np.random.default_rng(3)
+    for start in np.linspace(6000, 0.8 * len(data), 8).astype(int):
+        path.write_bytes(damaged(kind, data, start, 1500, rng))
+        found: list[Frame] = []
+        with pytest.raises(BadVideo, match=rf"a\.{suffix} (is damaged|breaks off)"):
+            found.extend(read_frames(path))
+        assert len(found) > 0
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "webm"])
 def test_a_video_may_begin_late(tmp_path, suffix):
     codec = "libvpx" if suffix == "webm" else "mpeg4"
