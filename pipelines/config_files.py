@@ -8,12 +8,14 @@ A config file describes an experiment: YAML with one section for each job, of wh
 
 `--config` takes a path or the name of a file in `pipelines/configs/`; `KEY=VALUE` arguments override it, with
 dots into sections: `dpt train … model.name=dpt_tiny optimizer.decoder_lr=3e-4`. An unknown key, a wrong type
-or an invalid combination is a `ConfigError` that names the key and what is expected.
+or an invalid combination is a `ConfigError` that names the key and what is expected. Of a key given twice the
+last value is taken, with a note.
 """
 
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +23,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from datasets_prep.errors import Note
 from datasets_prep.strict_yaml import InvalidYaml, dump_yaml, load_yaml
 from pipelines.config import ConfigError, Experiment
 
@@ -56,10 +59,10 @@ def load_section(
     values = content.get(job) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{job}: expected a section with keys, got {values!r}")
-    for key, value in options.items():
-        if value is not None:
-            _set(values, key, value)
-    _override(values, overrides)
+    given = {key: value for key, value in options.items() if value is not None}
+    for key, value in given.items():
+        _set(values, key, value)
+    _override(values, overrides, {key: f"--{key.replace('_', '-')}" for key in given})
     result = getattr(_validate(Experiment, {**content, job: values}), job)
     assert isinstance(result, section)
     return result
@@ -90,12 +93,20 @@ def load_experiment(config: str | None, overrides: Sequence[str] = ()) -> Experi
     return _validate(Experiment, content)
 
 
-def _override(values: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Set the values of `KEY=VALUE` arguments."""
+def _override(
+    values: dict[str, Any], overrides: Sequence[str], options: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Set the values of `KEY=VALUE` arguments; `options`, dotted key → name, have set theirs before."""
+    given = dict(options)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise ConfigError(f"{override!r} is not KEY=VALUE")
+        # The last one is taken, so that a script may append to the arguments that it always gives.
+        for earlier in given:
+            if f"{earlier}.".startswith(f"{key}."):
+                warnings.warn(Note(f"{given[earlier]} is overridden by {override}"), stacklevel=2)
+        given[key] = override
         try:
             _set(values, key, load_yaml(text))
         except InvalidYaml as error:
@@ -149,12 +160,30 @@ def _validate(section: type[AnySection], values: dict[str, Any]) -> AnySection:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(section, problem) for problem in error.errors()]
-        raise ConfigError("\n".join(lines)) from error
+        problems: dict[tuple[str, ...], Any] = {}
+        for problem in error.errors():
+            location = _location(values, problem)
+            if other := problems.get(location):  # of a value that may have several types
+                problem["msg"] = f"{other['msg']} or {problem['msg'].removeprefix('Input should be ')}"
+            problems[location] = problem
+        # A list that may be a text is not one, and has an entry of a wrong type: the latter is said.
+        inner = [at for at in problems if not any(at == other[: len(at)] != other for other in problems)]
+        raise ConfigError("\n".join(_explain(section, at, problems[at]) for at in inner)) from error
 
 
-def _explain(section: type[BaseModel], problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
+def _location(values: Any, problem: Any) -> tuple[str, ...]:
+    """The keys that lead to a `problem` of `values`: pydantic adds the types that a value may have."""
+    keys = []
+    for part in problem["loc"]:
+        if part in values if isinstance(values, dict) else isinstance(part, int):
+            values = values[part]
+        elif problem["type"] != "missing":
+            continue
+        keys.append(str(part))
+    return tuple(keys)
+
+
+def _explain(section: type[BaseModel], location: Sequence[str], problem: Any) -> str:
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(section, location[:-1])
@@ -168,7 +197,11 @@ def _explain(section: type[BaseModel], problem: Any) -> str:
         return f"{key}.{text}" if key else text
     if problem["type"] == "model_type":
         return f"{key}: expected a section with keys, got {problem['input']!r}"
+    if problem["type"] == "dict_type":
+        return f"{key}: expected keys with values, {{KEY: VALUE}}, got {problem['input']!r}"
     text = problem["msg"].replace("a valid tuple", "a list in brackets").replace("Tuple", "list")
+    if problem["loc"][-1] == "[key]":
+        text = text.replace("Input", "key")
     return f"{key}: {text[0].lower()}{text[1:]}, got {problem['input']!r}"
 
 

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import yaml
 
+from datasets_prep.errors import Note
 from datasets_prep.settings import IngestSettings
-from pipelines.config import ConfigError, Experiment, TrainConfig
+from pipelines.config import ConfigError, Experiment, PredictConfig, TrainConfig
 from pipelines.config_files import CONFIG_FOLDER, load_experiment, load_section, to_yaml
 
 
@@ -56,11 +57,50 @@ def test_overrides_reach_into_free_dictionaries():
     (["steps"], r"'steps' is not KEY=VALUE"),
     (["steps.more=3", "steps=4"], r"train\.steps|steps"),
     (["steps={"], r"steps: '\{': not valid YAML: line 1: "),
+    (["weights=3"], r"train\.weights: expected keys with values, \{KEY: VALUE\}, got 3"),
 ])  # fmt: skip
 def test_a_bad_override_is_refused_naming_the_key(overrides, message):
     with pytest.raises(ConfigError, match=message) as caught:
         load_train(*overrides) if overrides[0] != "steps.more=3" else load_train("steps=4", "steps.more=3")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("overrides", "note"), [
+    (["steps=3", "crop=64", "steps=4"], r"^steps=3 is overridden by steps=4$"),
+    (["model.pretrained=false", "steps=4", "model={name: dpt_base}"],
+     r"^model\.pretrained=false is overridden by model=\{name: dpt_base\}$"),
+])  # fmt: skip
+def test_of_a_key_given_twice_the_last_value_is_taken_and_it_is_said(overrides, note):
+    with pytest.warns(Note, match=note):
+        config = load_train(*overrides)
+    assert (config.steps, config.model.pretrained) == (4, True)
+
+
+def test_a_later_override_may_reach_into_an_earlier_one():
+    assert load_train("model={name: dpt_base}", "model.pretrained=false").model.name == "dpt_base"
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("lists=utf8.txt", "prepare.lists: expected keys with values, {KEY: VALUE}, got 'utf8.txt'"),
+    ("lists=[a, b]", "prepare.lists: expected keys with values, {KEY: VALUE}, got ['a', 'b']"),
+    ("lists.test=5", "prepare.lists.test: input should be a valid string or a valid list, got 5"),
+    ("lists.test={a: b}",
+     "prepare.lists.test: input should be a valid string or a valid list, got {'a': 'b'}"),
+    ("lists.test=[a.txt, 3]", "prepare.lists.test.1: input should be a valid string, got 3"),
+    ("lists.held_out=a.txt",
+     "prepare.lists.held_out: key should be 'train', 'val' or 'test', got 'held_out'"),
+])  # fmt: skip
+def test_a_value_of_several_types_is_refused_in_one_line(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_section("prepare", IngestSettings, None, [override])
+    assert str(caught.value) == message
+
+
+def test_an_override_of_an_option_is_taken_and_it_is_said():
+    options = {"batch_size": 4, "side": None}
+    with pytest.warns(Note, match="^--batch-size is overridden by batch_size=2$"):
+        config = load_section("predict", PredictConfig, None, ["batch_size=2"], options=options)
+    assert config.batch_size == 2
 
 
 INFINITE = "input should be a finite number"
