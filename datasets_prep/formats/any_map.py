@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from datasets_prep.formats.netpbm import decode_netpbm
 from datasets_prep.formats.pictures import decode_grey_png
 from datasets_prep.formats.tiff import decode_tiff
 
-_EXR_CHANNELS = ("Z", "Y", "G", "R")
+_EXR_GREYS = ("Y", "G", "R")
 
 
 def decode_map(data: bytes, ending: str, role: str, channel: str | None) -> NDArray[np.float32]:
@@ -25,8 +25,8 @@ def decode_map(data: bytes, ending: str, role: str, channel: str | None) -> NDAr
         data: content of the file.
         ending: of its name, a key of `DECODERS`.
         role: the file's, with which errors begin.
-        channel: EXR channel, or array of an NPZ or HDF5 file; None: EXR's `Z`, `Y`, `G` or `R`, else the
-            only one.
+        channel: EXR channel, or array of an NPZ or HDF5 file; None: of an EXR `Z`, or the only one that is
+            called depth, else `Y`, or `G` or `R` of a grey picture; else the only one.
 
     Returns:
         (H, W) float32, values as stored.
@@ -45,7 +45,27 @@ def decode_map(data: bytes, ending: str, role: str, channel: str | None) -> NDAr
 def _decode_exr(data: bytes, role: str, channel: str | None) -> NDArray[np.float32]:
     if channel is not None:
         return maps.decode_exr(data, role, (channel,), or_single=False)
-    return maps.decode_exr(data, role, _EXR_CHANNELS)
+    names = maps.exr_channels(data, role)
+    depths = ["Z"] if "Z" in names else [name for name in names if _is_depth(name, names)]
+    if len(depths) > 1 or (len(names) > 1 and not {*depths, *_EXR_GREYS} & {*names}):
+        raise BadSample(f"{role} EXR has channels {sorted(names)!r:.200}; choose one of them as `channel`")
+    values = maps.decode_exr(data, role, depths or _EXR_GREYS)
+    if not depths and {"R", "G", "B"} <= {*names}:
+        others = (maps.decode_exr(data, role, (name,)) for name in "RB")
+        if any(not np.array_equal(values, other, equal_nan=True) for other in others):
+            raise BadSample(f"{role} EXR is a colour picture; if it has depth, choose it as `channel`")
+    return values
+
+
+def _is_depth(name: str, names: Sequence[str]) -> bool:
+    """Whether the channel is depth by its `name`, as renderers call it: `Camera.Z`, `ViewLayer.Depth.V`.
+
+    `normal.Z`, beside `normal.X` among the `names`, is not.
+    """
+    layer, _, last = name.rpartition(".")
+    if last.lower() in ("x", "y", "z") and any(f"{layer}.{axis}" in names for axis in "XxYy"):
+        return False
+    return last.lower() in ("z", "depth") or layer.rpartition(".")[2].lower() == "depth"
 
 
 def _decode_npz(data: bytes, role: str, channel: str | None) -> NDArray[Any]:

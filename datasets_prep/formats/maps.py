@@ -127,6 +127,17 @@ def decode_raw_floats(data: bytes, role: str, height: int, width: int) -> NDArra
     return np.frombuffer(data, "<f4").reshape(height, width).astype(np.float32)
 
 
+def exr_channels(data: bytes, role: str) -> list[str]:
+    """Names of the channels of the OpenEXR file `data`; BadSample, which begins with `role`, if damaged."""
+    import OpenEXR  # type: ignore[import-not-found, unused-ignore]
+
+    try:
+        header = OpenEXR.File(io.BytesIO(data), header_only=True, num_threads=1).parts[0].header
+        return [channel.name for channel in header["channels"]]
+    except Exception as error:  # the library raises anything that its C++ code throws
+        raise BadSample(f"{role} EXR damaged: {error}") from error
+
+
 def decode_exr(
     data: bytes, role: str, channels: Sequence[str], or_single: bool = True
 ) -> NDArray[np.float32]:

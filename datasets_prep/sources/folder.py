@@ -19,7 +19,7 @@ has it. A line that names no image, and an image in two lists, are errors.
     sky: null               # a stored value that means "infinitely far", or null
     resize_depth: false     # whether depth of another size is resized to the photo; both of one aspect ratio
     exif: null              # apply: depth is upright as the photo is shown; ignore: as the photo is stored
-    channel: null           # EXR channel, array of NPZ or HDF5; null: `Z`, `Y`, `G`, `R`, or the only one
+    channel: null           # EXR channel, array of NPZ or HDF5; null: the one called depth, or the only one
 
 Only `name`, `quantity` and `metric` are needed, `scale` where `metric` is true, `exif` where photos have an
 EXIF orientation. Depth of unknown scale is used up to scale; inverse depth of unknown scale up to scale and

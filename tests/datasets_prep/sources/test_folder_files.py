@@ -141,6 +141,34 @@ def test_maps_of_every_format_have_their_values(tmp_path, ending, data):
     np.testing.assert_allclose(raw.target, DEPTH / 1000, rtol=1e-6)
 
 
+COLOURS = {"R": DEPTH + 5, "G": DEPTH + 6, "B": DEPTH + 7}
+
+
+@pytest.mark.parametrize("channels", [
+    *({name: DEPTH} for name in ("Camera.Z", "depth.Z", "ViewLayer.Depth.Z", "Depth", "far", "near.Far.V")),
+    *({name: DEPTH, **COLOURS} for name in ("Camera.Z", "depth", "ViewLayer.Depth.V", "RenderLayer.Depth.Z")),
+    {"ViewLayer.Depth.Z": DEPTH, **{f"ViewLayer.Combined.{name}": one for name, one in COLOURS.items()}},
+    {"depth.Z": DEPTH, "normal.X": DEPTH + 1, "normal.Y": DEPTH + 2, "normal.Z": DEPTH + 3},
+    {"Z": DEPTH, "depth.Z": DEPTH + 1, **COLOURS},
+    {"Y": DEPTH, "A": DEPTH + 1},
+    {"G": DEPTH, "A": DEPTH + 1},
+    dict.fromkeys("RGB", DEPTH),
+], ids=", ".join)  # fmt: skip
+def test_the_depth_of_an_exr_is_found_by_the_name_that_renderers_give_it(tmp_path, channels):
+    raw = read(folder(tmp_path, images__a__png=PHOTO, depth__a__exr=encode_exr(channels)))
+    np.testing.assert_allclose(raw.target, DEPTH / 1000, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "message"), [
+    ({"A.Z": DEPTH, "B.Z": DEPTH}, r"^depth EXR has channels \['A\.Z', 'B\.Z'\]; choose one of them as"),
+    ({"normal.X": DEPTH, "normal.Y": DEPTH, "normal.Z": DEPTH}, r"\['normal\.X', .*; choose one of them as"),
+    (COLOURS, "^depth EXR is a colour picture; if it has depth, choose it as `channel`"),
+], ids=["two depths", "normals", "colours"])  # fmt: skip
+def test_of_an_exr_without_one_depth_none_is_guessed(tmp_path, channels, message):
+    with pytest.raises(BadSample, match=message):
+        read(folder(tmp_path, images__a__png=PHOTO, depth__a__exr=encode_exr(channels)))
+
+
 @pytest.mark.parametrize(("ending", "data"), [
     ("exr", encode_exr({"Z": DEPTH + 7, "near.V": DEPTH})),
     ("npz", npz(rgb=PIXELS, **{"near.V": DEPTH})),
