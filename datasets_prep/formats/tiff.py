@@ -41,10 +41,12 @@ def decode_tiff(data: bytes, role: str) -> NDArray[np.float32]:
     if tags.number(tiff_tags.COMPRESSION, 1) == 1 and expected > len(data):
         sizes = f"header says {width}x{height} = {expected} bytes, file has {len(data)}"
         raise BadSample(f"{role} TIFF truncated: {sizes}")
-    # Half floats travel through the decoders as integers of their size.
-    carrier = {tiff_tags.SAMPLE_FORMAT: 1} if dtype == np.float16 else {}
+    # Samples of up to 16 bits travel through the decoders as unsigned integers of their size.
+    carrier = {tiff_tags.SAMPLE_FORMAT: 1} if dtype.itemsize <= 2 else {}
     plain = {tiff_tags.ORIENTATION: 1, tiff_tags.PHOTOMETRIC: _BLACK_IS_ZERO}
-    values = _samples(tags.replaced(plain | carrier), role)
+    # Of others, if compressed and in big-endian order, Pillow exchanges the bytes once too often.
+    exchanged = data.startswith(b"MM") and tags.number(tiff_tags.COMPRESSION, 1) != 1
+    values = _samples(tags.replaced(plain | carrier), role, by_pillow=bool(carrier) or not exchanged)
     if values.dtype.itemsize == dtype.itemsize:
         # Pillow reads unsigned integers of 32 bits and signed ones of 8 as if they were of the other kind.
         values = values.astype(values.dtype.newbyteorder("=")).view(dtype)
@@ -66,11 +68,13 @@ def _sample_type(tags: TiffTags, role: str) -> np.dtype[Any]:
     return _TYPES[format_, bits]
 
 
-def _samples(data: bytes, role: str) -> NDArray[Any]:
+def _samples(data: bytes, role: str, by_pillow: bool) -> NDArray[Any]:
     """The (H, W) samples of a one-channel TIFF; Pillow knows more compressions, OpenCV more sample types."""
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if not by_pillow:
+            raise UnidentifiedImageError
         with warnings.catch_warnings():
             # Damage that matters also raises an error.
             warnings.simplefilter("ignore")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
+from contextlib import suppress
+from typing import cast
 
 import cv2
 import numpy as np
+import PIL.Image
+from PIL.TiffImagePlugin import PLANAR_CONFIGURATION, SAMPLESPERPIXEL, TiffImageFile
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -25,7 +30,7 @@ def decode_photo(data: bytes) -> tuple[np.ndarray, int | None]:
 
     Raises:
         NotDecoded: if OpenCV does not read it.
-        ValueError: if its samples are not of 8 or 16 bits.
+        ValueError: if its samples are not of 8 or 16 bits; if it is a TIFF of 16 bits in planes.
     """
     try:
         mode = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -36,6 +41,8 @@ def decode_photo(data: bytes) -> tuple[np.ndarray, int | None]:
         raise NotDecoded("not a readable image")
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"an image of {pixels.dtype} samples, expected integers of 8 or 16 bits")
+    if pixels.dtype == np.uint16 and _in_planes(data):  # which OpenCV mixes up
+        raise ValueError("a TIFF of 16 bits with its channels one after another, expected pixel by pixel")
     bits = significant_bits(data, pixels)
     rgb = np.ascontiguousarray(eight_bits(pixels, bits)[..., ::-1])
     return rgb, bits if pixels.dtype == np.uint16 else None
@@ -78,6 +85,16 @@ def eight_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
         return pixels
     levels = np.arange(2**bits)
     return np.rint(levels * (255 / levels[-1])).astype(np.uint8)[pixels]
+
+
+def _in_planes(data: bytes) -> bool:
+    """Whether this is a TIFF of several channels that are pictures of their own (PlanarConfiguration 2)."""
+    if not data.startswith((b"II", b"MM")):
+        return False
+    with suppress(OSError), PIL.Image.open(io.BytesIO(data), formats=["TIFF"]) as picture:
+        tags = cast(TiffImageFile, picture).tag_v2
+        return bool(tags.get(PLANAR_CONFIGURATION) == 2 and tags.get(SAMPLESPERPIXEL, 1) > 1)
+    return False
 
 
 def _declared_bits(data: bytes) -> int:

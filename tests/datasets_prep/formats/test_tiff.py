@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -14,10 +15,16 @@ FORMATS = {"u": 1, "i": 2, "f": 3, "c": 6}
 TYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f2", "f8", "u8", "i8"]
 
 
-def tiff_typed_by_hand(values: np.ndarray, order: str = "<", **changes: int | None) -> bytes:
-    """An uncompressed TIFF of one strip; `changes` are tags, `t274=3`, where None leaves one out."""
+def tiff_typed_by_hand(
+    values: np.ndarray, order: str = "<", strip: bytes | None = None, **changes: int | None
+) -> bytes:
+    """A TIFF of one strip, uncompressed if none is given.
+
+    `changes` are tags, `t274=3`, where None leaves one out.
+    """
     height, width = values.shape
-    strip = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    if strip is None:
+        strip = values.astype(values.dtype.newbyteorder(order)).tobytes()
     tags: dict[int, int | None] = {
         256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 8, 277: 1, 278: height,
         279: len(strip), 339: FORMATS[values.dtype.kind],
@@ -47,6 +54,35 @@ def test_values_are_as_stored_whatever_the_orientation(dtype, order):
         decoded = decode_tiff(tiff_typed_by_hand(values, order, t274=orientation), "depth")
         assert decoded.dtype == np.float32
         np.testing.assert_array_equal(decoded, values.astype(np.float32))
+
+
+def differences(values: np.ndarray, order: str, predictor: int) -> bytes:
+    """The bytes of `values` as Deflate gets them (TIFF 6.0, section 14; TIFF technical note 3).
+
+    With predictor 2 the differences of neighbours in a row; with 3 those of the bytes of a row, its most
+    significant ones first.
+    """
+    if predictor == 3:
+        rows = [
+            row.astype(row.dtype.newbyteorder(">")).view(np.uint8).reshape(len(row), -1).T for row in values
+        ]
+        return b"".join(np.diff(row.ravel(), prepend=np.uint8(0)).tobytes() for row in rows)
+    if predictor == 2:
+        values = np.diff(values, axis=1, prepend=values.dtype.type(0))
+    return values.astype(values.dtype.newbyteorder(order)).tobytes()
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("dtype", "predictor"), [
+    *((dtype, 1) for dtype in TYPES),
+    *((dtype, 2) for dtype in ("u1", "i1", "u2", "i2", "u4", "i4")),
+    *((dtype, 3) for dtype in ("f4", "f8")),
+])  # fmt: skip
+def test_compressed_values_are_as_stored_in_both_byte_orders(dtype, predictor, order):
+    values = scene(dtype)
+    strip = zlib.compress(differences(values, order, predictor))
+    data = tiff_typed_by_hand(values, order, strip, t259=8, t317=predictor)
+    np.testing.assert_array_equal(decode_tiff(data, "depth"), values.astype(np.float32))
 
 
 def test_black_and_white_exchanged_and_a_missing_sample_format_change_no_value():

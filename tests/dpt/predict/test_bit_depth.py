@@ -71,6 +71,21 @@ def test_an_image_of_floats_is_refused_by_its_sample_type():
         decode_photo(data)
 
 
+def in_planes(pixels: np.ndarray) -> bytes:
+    """A TIFF that says by its tag PlanarConfiguration that channels are pictures of their own."""
+    data: bytes = cv2.imencode(".tiff", pixels)[1].tobytes()
+    at = data.index(struct.pack("<HHIH", 284, 3, 1, 1)) + 8
+    return data[:at] + b"\2" + data[at + 1 :]
+
+
+def test_a_tiff_of_16_bits_in_planes_is_refused_as_opencv_mixes_them_up():
+    pixels, _ = photo(4095)
+    with pytest.raises(ValueError, match="a TIFF of 16 bits with its channels one after another, expected"):
+        decode_photo(in_planes(pixels))
+    grey, bits = decode_photo(in_planes(pixels[..., 0]))  # of one channel both are the same
+    assert (grey.shape, bits) == ((6, 8, 3), 12)
+
+
 @pytest.mark.parametrize("data", [b"", b"no image", photo(99)[1][:60]])
 def test_what_is_not_an_image_is_refused(data):
     with pytest.raises(ValueError, match="not a readable image"):
