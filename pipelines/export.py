@@ -19,20 +19,19 @@ from pipelines.tracking.model_reference import load_model
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The file at `path` that a model of `config` was exported to, and its `error` beside PyTorch."""
+    """The `config` of an exported model, and the file's `error` beside PyTorch."""
 
-    path: Path
     config: dpt.ModelConfig
     error: float
 
 
-def export(reference: str, form: str, out: Path | None = None, precision: str = "float32") -> Exported:
+def export(reference: str, form: str, path: Path, precision: str = "float32") -> Exported:
     """Export a model to a new file, atomically, after a comparison of what the file and PyTorch predict.
 
     Args:
         reference: see `pipelines.tracking.model_reference.load_model`.
         form: `onnx` or `pt2`.
-        out: the file; by default named like the model, in the working directory.
+        path: of the file.
         precision: `float32`, `float16` or `bfloat16`.
 
     Raises:
@@ -42,7 +41,6 @@ def export(reference: str, form: str, out: Path | None = None, precision: str = 
     for what, value, known in (("--to", form, PACKAGES), ("--precision", precision, PRECISIONS)):
         if value not in known:
             raise UserError(f"{what}: there is no {value!r}; choose from {', '.join(known)}")
-    path = out or Path(f"{_name_of(reference)}.{form}")
     if path.suffix != f".{form}":
         raise UserError(f"--out: a file of --to {form} ends in .{form}, not {path.name}")
     if path.exists():
@@ -59,10 +57,13 @@ def export(reference: str, form: str, out: Path | None = None, precision: str = 
                 error = write(model, partial, precision)
         except ValueError as problem:
             raise UserError(f"{reference}: {problem}") from problem
-    return Exported(path, model.config, error)
+    return Exported(model.config, error)
 
 
-def _name_of(reference: str) -> str:
-    """`models:/dpt@champion`, `hf-hub:Intel/dpt`, `runs/dpt`, `dpt.pt` → `dpt`; `models:/dpt/3` → `dpt`."""
+def file_name(reference: str, form: str) -> str:
+    """Name of the file of a model: `models:/dpt@champion`, `hf-hub:Intel/dpt`, `runs/dpt`, `dpt.pt` → `dpt`.
+
+    `form` is its ending; `reference` as of `export`.
+    """
     registered = re.fullmatch(r"models:/([^/@]+)(@.*|/\d+)?", reference)
-    return registered[1] if registered else Path(reference.rstrip("/")).stem
+    return f"{registered[1] if registered else Path(reference.rstrip('/')).stem}.{form}"

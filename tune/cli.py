@@ -122,7 +122,9 @@ def report(
             metavar="SWEEP|MODEL", help="Name of a sweep of dpt tune, or a model as predict takes it."
         ),
     ],
-    out: Annotated[str, typer.Option(help="Folder for the page, its tables and charts.")] = "report",
+    out: Annotated[
+        str, typer.Option(help="Folder for the page, its tables and charts; a path or s3://…")
+    ] = "report",
     data: Annotated[
         list[str] | None,
         typer.Option("--data", "-d", help="A prepared dataset to show predictions of. Repeat for more."),
@@ -133,19 +135,21 @@ def report(
     ] = None,
 ) -> None:
     """Set a sweep's ablations, or a model's measurements, beside the paper's: one page, from MLflow."""
+    from datasets_prep.storage.uploads import made_locally
     from pipelines.tracking.model_reference import is_model_reference
 
-    if is_model_reference(what):
-        from pipelines.report.model_page import write_model_report
+    with made_locally(out) as folder:
+        if is_model_reference(what):
+            from pipelines.report.model_page import write_model_report
 
-        path = write_model_report(what, Path(out), data or [], images, split)
-    elif data:
-        raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
-    else:
-        from tune.report.page import write_report
+            path = write_model_report(what, folder, data or [], images, split)
+        elif data:
+            raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
+        else:
+            from tune.report.page import write_report
 
-        path = write_report(what, Path(out))
-    echo(f"page: {path}")
+            path = write_report(what, folder)
+    echo(f"page: {out.rstrip('/')}/{path.name}")
 
 
 def demo(
@@ -153,10 +157,11 @@ def demo(
     config: Annotated[str, typer.Option("--config", "-c", help=options.CONFIG_HELP)] = "demo",
 ) -> None:
     """Run all steps on rendered scenes: generate, prepare, train, evaluate, publish, predict, tune."""
+    from datasets_prep.storage.uploads import require_local
     from pipelines.demo import run_demo
     from tune.demo import run_demo_sweep
 
-    run_demo(Path(out), config, run_demo_sweep)
+    run_demo(require_local(out), config, run_demo_sweep)
 
 
 for command in (tune, report, demo):

@@ -167,7 +167,7 @@ def convert(
         str,
         typer.Argument(help="Weights in any published layout: a checkpoint, a folder, hf-hub:OWNER/NAME."),
     ],
-    destination: Annotated[Path, typer.Argument(help="Folder to create.")],
+    destination: Annotated[str, typer.Argument(help="Folder to create; a path or s3://…")],
     to: Annotated[str, typer.Option(metavar="ours|huggingface", help="Layout to write.")] = "ours",
     name: Annotated[
         str | None,
@@ -179,11 +179,15 @@ def convert(
     ] = None,
 ) -> None:
     """Convert published weights to a model's folder, or to Hugging Face's layout."""
+    from datasets_prep.storage.uploads import made_locally, require_local
     from dpt.weights.hugging_face import ignored_by_transformers
     from pipelines.convert import convert as run_conversion
     from pipelines.convert import push as upload
 
-    model = run_conversion(source, destination, to, name)
+    if push is not None:
+        require_local(destination)
+    with made_locally(destination, new=True) as folder:
+        model = run_conversion(source, folder, to, name)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     echo(
         f"{source} → {destination}: {model.config.backbone}, {parameters:,} parameters, "
@@ -192,24 +196,29 @@ def convert(
     for difference in ignored_by_transformers(model.config) if to == "huggingface" else ():
         echo(f"{difference}; config.json keeps it for dpt", err=True)
     if push is not None:
-        echo(f"{destination} → {upload(destination, push)}")
+        echo(f"{destination} → {upload(Path(destination), push)}")
 
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)],
     to: Annotated[str, typer.Option(metavar="onnx|pt2", help="ONNX, or a program of torch.export.")],
     out: Annotated[
-        Path | None, typer.Option(help="File to create.", show_default="MODEL's name, here")
+        str | None,
+        typer.Option(help="File to create; a path or s3://…", show_default="MODEL's name, here"),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="float32|float16|bfloat16", help="Of weights and arithmetic.")
     ] = "float32",
 ) -> None:
     """Export a model for other programs, for any batch and size, and compare the file with PyTorch."""
+    from datasets_prep.storage.uploads import made_locally
     from pipelines.export import export as run_export
+    from pipelines.export import file_name
 
-    exported = run_export(model, to, out, precision)
+    out = out or file_name(model, to)
+    with made_locally(out, new=True) as path:
+        exported = run_export(model, to, path, precision)
     echo(
-        f"{model} → {exported.path}: {precision}, predicts {exported.config.meaning}; "
+        f"{model} → {out}: {precision}, predicts {exported.config.meaning}; "
         f"mean difference to PyTorch {exported.error:.1e}"
     )

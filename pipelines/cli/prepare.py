@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -35,17 +34,18 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the scenes.")] = 0,
 ) -> None:
     """Render synthetic scenes in a dataset's published layout, to try dpt without the real data."""
+    from datasets_prep.storage.uploads import require_local
     from datasets_prep.synthetic import WRITERS, writing_dataset
 
-    out = require_durable_path(out)
+    folder = require_local(require_durable_path(out))
     if scenes < _WORTH_RAY or dataset not in WRITERS:
-        writing = writing_dataset(dataset, Path(out), scenes, seed=seed)
+        writing = writing_dataset(dataset, folder, scenes, seed=seed)
     else:
         from datasets_prep.rendering import rendering_datasets
         from pipelines.cluster.session import connect
 
         connect()
-        writing = rendering_datasets({dataset: (Path(out), scenes)}, seed)
+        writing = rendering_datasets({dataset: (folder, scenes)}, seed)
     show_progress(dataset, ((done, scenes, "scenes") for done in writing))
     echo(f"{scenes} scenes in the layout of {dataset}: {out}")
 
@@ -187,7 +187,9 @@ def inspect(
         str,
         typer.Argument(help="A prepared dataset, one version of it, or a folder of them; a path or s3://…"),
     ],
-    out: Annotated[str, typer.Option(help="Folder for page and contact sheets.")] = "inspection",
+    out: Annotated[
+        str, typer.Option(help="Folder for page and contact sheets; a path or s3://…")
+    ] = "inspection",
     samples: Annotated[int, typer.Option(min=1, help="Number of random samples to show.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that choice.")] = 0,
 ) -> None:
@@ -195,17 +197,20 @@ def inspect(
     from datasets_prep.inspect.page import write_page
     from datasets_prep.inspect.verify import draw_contact_sheet, random_rows, verify
     from datasets_prep.manifest import open_datasets
+    from datasets_prep.storage.uploads import made_locally
 
     shown = []
-    for prepared in open_datasets([dataset]):
-        report = verify(prepared)
-        _print_report(report)
-        rows = random_rows(report.sound, samples, seed)
-        shown.append((report, rows))
-        if rows:
-            path = draw_contact_sheet(report.sound, Path(out) / f"{report.name}.png", samples, seed)
-            echo(f"contact sheet: {path}")
-    echo(f"page: {write_page(Path(out) / 'inspection.html', shown)}")
+    with made_locally(out) as folder:
+        for prepared in open_datasets([dataset]):
+            report = verify(prepared)
+            _print_report(report)
+            rows = random_rows(report.sound, samples, seed)
+            shown.append((report, rows))
+            if rows:
+                path = draw_contact_sheet(report.sound, folder / f"{report.name}.png", samples, seed)
+                echo(f"contact sheet: {out.rstrip('/')}/{path.name}")
+        page = write_page(folder / "inspection.html", shown)
+    echo(f"page: {out.rstrip('/')}/{page.name}")
     if any(report.problems for report, _ in shown):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import torch
 
 import dpt
 from datasets_prep.errors import UserError
-from pipelines.export import _name_of, export
+from pipelines.export import export, file_name
 from pipelines.tracking.model_reference import BadModel, load_model, load_predictor
 from tests.support.commands import dpt as run_dpt
 from tests.support.commands import said
@@ -72,8 +72,11 @@ def test_what_is_no_exported_file_is_refused(tmp_path):
 def test_requests_that_cannot_be_met_leave_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
-        (("onxx",), "--to: there is no 'onxx'; choose from onnx, pt2"),
-        (("onnx", None, "int8"), "--precision: there is no 'int8'; choose from float32, float16, bfloat16"),
+        (("onxx", Path("m.onxx")), "--to: there is no 'onxx'; choose from onnx, pt2"),
+        (
+            ("onnx", Path("m.onnx"), "int8"),
+            "--precision: there is no 'int8'; choose from float32, float16, bfloat16",
+        ),
         (("onnx", Path("m.pt2")), r"--out: a file of --to onnx ends in \.onnx, not m\.pt2"),
     ):
         with pytest.raises(UserError, match=message):
@@ -89,10 +92,10 @@ def test_requests_that_cannot_be_met_leave_nothing(folder, tmp_path, monkeypatch
     assert [*tmp_path.rglob("*.pt2*")] == []
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"needs onnxscript: pip install 'dpt-on-ray\[export\]'"):
-        export(str(folder / "m"), "onnx")
+        export(str(folder / "m"), "onnx", Path("m.onnx"))
     Path("m.onnx").write_text("precious")
     with pytest.raises(UserError, match=r"m\.onnx exists"):
-        export(str(folder / "m"), "onnx")
+        export(str(folder / "m"), "onnx", Path("m.onnx"))
     assert Path("m.onnx").read_text() == "precious"
 
 
@@ -102,4 +105,4 @@ def test_requests_that_cannot_be_met_leave_nothing(folder, tmp_path, monkeypatch
     ("https://x.org/dpt_large-midas.pt", "dpt_large-midas"),
 ])  # fmt: skip
 def test_a_file_is_named_like_its_model(reference, name):
-    assert _name_of(reference) == name
+    assert file_name(reference, "onnx") == f"{name}.onnx"

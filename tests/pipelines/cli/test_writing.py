@@ -32,7 +32,8 @@ COMMANDS = {
     "report": (["report", "{model}", "--data", "{shards}/redweb", "--out", "{out}"], ["report.html"]),
     "demo": (["demo", "--out", "{out}"], []),
 }
-REMOTE = ("prepare", "train", "tune", "predict")
+LOCAL = ("generate", "generate HDF5", "demo")
+REMOTE = sorted(COMMANDS.keys() - {*LOCAL, "export"})
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def check_refusal(
     words = [word.format(out=out, **files) for word in COMMANDS[command][0]]
     assert dpt(*words) == 1
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dpt: ")]
-    assert line.startswith(f"dpt: {out.removeprefix('s3://')}"), line
+    assert line.replace("s3://", "").startswith(f"dpt: {out.removeprefix('s3://')}"), line
     assert any(reason in line for reason in reasons), line
 
 
@@ -122,6 +123,33 @@ def test_a_bucket_that_is_not_there(command, files, s3, capsys):
 def test_wrong_keys(command, files, s3, capsys, monkeypatch):
     monkeypatch.setattr(s3, "closed", True)
     check_refusal(command, "s3://bucket/p", files, capsys, "Forbidden", "no such key")
+
+
+@pytest.mark.parametrize("command", LOCAL)
+def test_a_bucket_where_only_a_folder_of_this_machine_will_do(command, files, tmp_path, capsys):
+    check_refusal(command, "s3://bucket/p", files, capsys, "expected a folder of this machine")
+    assert not (tmp_path / "s3:").exists()
+
+
+def test_results_are_uploaded(files, s3, tmp_path, capsys):
+    for command in ("convert", "convert to Hugging Face", "export", "report", "inspect"):
+        out = f"s3://bucket/{command.replace(' ', '_')}"
+        assert dpt(*(word.format(out=out, **files) for word in COMMANDS[command][0])) == 0
+        assert out in capsys.readouterr().out
+    names = {
+        "convert/new/": ["config.json", "weights.safetensors"],
+        "export/": ["new.pt2"],
+        "report/": ["report.html"],
+        "inspect/": ["inspection.html", "redweb.png"],
+    }
+    stored = Folder("s3://bucket").files()
+    assert {folder + name for folder, of_it in names.items() for name in of_it} <= stored.keys()
+    assert "convert_to_Hugging_Face/new/README.md" in stored
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db"]
+    assert dpt("convert", files["model"], "s3://bucket/convert/new") == 1
+    assert "s3://bucket/convert/new exists; give a name that does not" in capsys.readouterr().err
+    assert dpt("convert", files["model"], "s3://bucket/other", "--push", "me/tiny") == 1
+    assert "s3://bucket/other: expected a folder of this machine" in capsys.readouterr().err
 
 
 def test_an_error_of_what_is_read_is_not_blamed_on_what_is_written(tmp_path):
