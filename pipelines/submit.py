@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import glob
 import json
 import logging
 import os
@@ -30,7 +31,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from datasets_prep.errors import UserError
 from pipelines.cluster.credentials import without_credentials
-from pipelines.cluster.package import write_package
+from pipelines.cluster.package import is_below, write_package
 from pipelines.cluster.probe import MARK, Findings, Targets
 from pipelines.cluster.ray_private import PACKAGING_LOGGERS, server_version
 from pipelines.cluster.session import TRACKING, TRACKING_VARIABLES
@@ -176,7 +177,7 @@ def submit(
         parameters: the subcommand's parameters by name, as parsed from `command`.
         address: of the job server; None for RAY_API_SERVER_ADDRESS.
         variables: further environment of the job, `KEY=VALUE`, or `KEY` for this process's value.
-        include: files and folders of this working tree that git does not track, and the job needs.
+        include: further files and folders below the working directory that the job needs.
         check: whether to check from the cluster that it reaches what the job needs.
         wait: whether to follow the job to its end.
         show: called with text of the log as it arrives.
@@ -197,11 +198,10 @@ def submit(
     targets = job_targets(command[0], parameters, environment)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    config = str(parameters.get("config") or "")
-    named = [config] if config and (TREE / config).is_file() else []
+    own = [glob.escape(path) for path in own_files(parameters)]
     with tempfile.TemporaryDirectory(prefix="dpt-package-") as scratch:
         package = Path(scratch) / "package.zip"
-        if links := write_package(TREE, tracked_files(TREE), [*include, *named], package):
+        if links := write_package(TREE, tracked_files(TREE), Path.cwd(), [*include, *own], package):
             show(f"left out, as links: {', '.join(links)}\n")
         cluster = Cluster(address)
         runtime_env = {"working_dir": str(package), "env_vars": environment}
@@ -255,10 +255,25 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
             raise SubmitError(f"{uri}: a job on a cluster needs an absolute path or a URI")
     if targets.tracking is None and job not in _UNTRACKED:
         raise SubmitError(f"{TRACKING} is not set: name an MLflow server that the cluster reaches")
-    config = parameters.get("config")
-    if config and not ((CONFIG_FOLDER / f"{config}.yaml").is_file() or (TREE / config).is_file()):
-        raise SubmitError(f"--config {config}: no such file in {TREE}, and only its files go with the job")
+    own_files(parameters)
     return targets
+
+
+def own_files(parameters: Mapping[str, Any]) -> list[str]:
+    """Files of the user that go with a job: its config, and ablations of `dpt tune`.
+
+    Raises:
+        SubmitError: for one that is not below the working directory, whose names the job knows.
+    """
+    what = parameters.get("what") or ()  # of `dpt report` one name
+    words = [word for word in what if word.endswith((".yaml", ".yml"))] if not isinstance(what, str) else []
+    config = parameters.get("config")
+    if config and (Path(config).exists() or not (CONFIG_FOLDER / f"{config}.yaml").is_file()):
+        words.append(config)
+    for word in words:
+        if not (is_below(word) and Path(word).is_file()):
+            raise SubmitError(f"{word}: expected a file below {Path.cwd()}, from where it goes with the job")
+    return words
 
 
 def require_no_problem(findings: Findings) -> None:

@@ -88,7 +88,7 @@ def submit(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Files or folders to send that git does not track. Repeat for more.",
+            help="Files or folders to send that git does not track; paths from here. Repeat for more.",
         ),
     ] = None,
     check: Annotated[

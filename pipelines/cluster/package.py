@@ -26,6 +26,7 @@ class BadPackage(UserError):
 def write_package(
     tree: Path,
     tracked: Sequence[str] | None,
+    base: Path,
     include: Sequence[str],
     path: Path,
     most_bytes: int = MOST_BYTES,
@@ -35,7 +36,8 @@ def write_package(
     Args:
         tree: root of a repository, or the folder that the packages are installed in.
         tracked: files that git tracks in `tree`; None for those of the packages.
-        include: further files and folders, as patterns relative to `tree`.
+        base: the user's folder; a job's working directory is the package, where the same names are found.
+        include: further files and folders, as patterns relative to `base`.
         path: of the zip file.
         most_bytes: that it may have.
 
@@ -43,22 +45,22 @@ def write_package(
         Links, which are left out since they may lead anywhere.
 
     Raises:
-        BadPackage: if a pattern matches nothing inside `tree`, or the package is too large.
+        BadPackage: if a pattern matches nothing inside `base`, or the package is too large.
     """
     packages = (name for package in _PACKAGES for name in _inside(tree, package))
-    files = {*((*packages, _SCRIPT) if tracked is None else tracked)}
+    files = dict.fromkeys((*packages, _SCRIPT) if tracked is None else tracked, tree)
     for pattern in include:
-        files |= _included(tree, pattern)
-    found = sorted(name for name in files if (tree / name).is_file())
+        files |= dict.fromkeys(_included(base, pattern), base)
+    found = sorted(name for name, root in files.items() if (root / name).is_file())
     # Also a file in a folder that is a link.
-    links = [name for name in found if (tree / name).resolve() != tree.resolve() / name]
+    links = [name for name in found if (files[name] / name).resolve() != files[name].resolve() / name]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in found:
             if name not in links:
                 entry = zipfile.ZipInfo(name, _LONG_AGO)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16
-                archive.writestr(entry, (tree / name).read_bytes())
+                archive.writestr(entry, (files[name] / name).read_bytes())
         largest = sorted(archive.infolist(), key=lambda file: -file.compress_size)[:3]
     size = path.stat().st_size
     if size > most_bytes:
@@ -76,10 +78,15 @@ def _inside(tree: Path, folder: str) -> set[str]:
     return {path.relative_to(tree).as_posix() for path in paths}
 
 
-def _included(tree: Path, pattern: str) -> set[str]:
+def _included(base: Path, pattern: str) -> set[str]:
     """Files that a `pattern` names, and those in folders that it names."""
-    inside = not Path(pattern).is_absolute() and ".." not in Path(pattern).parts
-    matches = [path.relative_to(tree).as_posix() for path in tree.glob(pattern)] if inside else []
+    inside = is_below(pattern) and pattern
+    matches = [path.relative_to(base).as_posix() for path in base.glob(pattern)] if inside else []
     if not matches:
-        raise BadPackage(f"--include {pattern}: no such file or folder in {tree}")
-    return {name for match in matches for name in ({match} | _inside(tree, match))}
+        raise BadPackage(f"--include {pattern}: no such file or folder in {base}")
+    return {name for match in matches for name in ({match} | _inside(base, match))}
+
+
+def is_below(path: str) -> bool:
+    """Whether a relative `path` stays in its folder."""
+    return not Path(path).is_absolute() and ".." not in Path(path).parts

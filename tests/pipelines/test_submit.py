@@ -272,11 +272,23 @@ def test_targets_are_what_the_command_reads_writes_and_tracks_to():
 @pytest.mark.parametrize(("job", "parameters", "message"), [
     ("train", {"data": ["shards"], "storage": "/runs"}, "^shards: a job on a cluster needs an absolute"),
     ("train", {"data": ["/x"], "storage": "runs"}, "^runs: a job on a cluster needs an absolute path"),
-    ("train", {"data": ["/x"], "storage": "/runs", "config": "my.yaml"}, "^--config my.yaml: no such file"),
+    ("train", {"data": ["/x"], "storage": "/runs", "config": "my.yaml"}, "^my.yaml: expected a file below /"),
+    ("train", {"data": ["/x"], "storage": "/runs", "config": "/dev/null"}, "^/dev/null: expected a file"),
+    ("tune", {"data": ["/x"], "storage": "/runs", "what": ["../a.yaml"]}, "^../a.yaml: expected a file"),
 ])  # fmt: skip
 def test_what_only_this_machine_has_is_refused(job, parameters, message):
     with pytest.raises(SubmitError, match=message):
         job_targets(job, parameters, TRACKED)
+
+
+def test_configs_and_ablations_of_the_user_go_with_the_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine.yaml", "sub/rows.yml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a: 1")
+    parameters = {"config": "./mine.yaml", "what": ["skip", "sub/rows.yml", "steps=3"]}
+    assert submit.own_files(parameters) == ["sub/rows.yml", "./mine.yaml"]
+    assert submit.own_files({"config": "demo", "what": "a.yaml"}) == []  # built in; the name of a model
 
 
 def test_jobs_that_track_need_a_server():

@@ -35,7 +35,7 @@ def track(tree: Path, *names: str) -> None:
 
 
 def sent(tree: Path, *include: str) -> set[str]:
-    write_package(tree, tracked_files(tree), include, tree.parent / "package.zip")
+    write_package(tree, tracked_files(tree), tree, include, tree.parent / "package.zip")
     with zipfile.ZipFile(tree.parent / "package.zip") as archive:
         assert all(archive.read(name).decode() for name in archive.namelist())
         return set(archive.namelist())
@@ -48,6 +48,18 @@ def test_it_is_what_git_tracks_as_it_is_now(tree):
     assert sent(tree) == {"dpt/model.py", "tune/cli.py", "pipelines/configs/mix6.yaml"}
     with zipfile.ZipFile(tree.parent / "package.zip") as archive:
         assert archive.read("dpt/model.py") == b"changed"
+
+
+def test_files_of_the_users_folder_go_with_installed_packages(tree, tmp_path):
+    own = tmp_path / "own"
+    (own / "mine").mkdir(parents=True)
+    (own / "mine/robot[1].yaml").write_text("train: {}")
+    (own / "other.yaml").write_text("x")
+    write_package(tree, None, own, ["mine"], tmp_path / "package.zip")
+    with zipfile.ZipFile(tmp_path / "package.zip") as archive:
+        assert archive.read("mine/robot[1].yaml") == b"train: {}"
+        assert "dpt/model.py" in archive.namelist()
+        assert "other.yaml" not in archive.namelist()
 
 
 def test_installed_packages_go_alone(tree):
@@ -84,7 +96,7 @@ def test_links_lead_nowhere(tree):
     (tree / "broken").symlink_to(tree / "nowhere")
     track(tree, "dpt/model.py", "link", "inside", "broken")
     package = tree.parent / "package.zip"
-    assert write_package(tree, tracked_files(tree), ["folder"], package) == [
+    assert write_package(tree, tracked_files(tree), tree, ["folder"], package) == [
         "folder/weights.bin",
         "inside",
         "link",
@@ -100,15 +112,15 @@ def test_data_are_refused_by_name(tree):
     package, limit = tree.parent / "package.zip", 2 * 2**20
     said = r"packs to 3\.0 MiB, more than the 2 .* Largest: runs/weights\.bin \(3\.0 MiB\)"
     with pytest.raises(BadPackage, match=said):
-        write_package(tree, tracked_files(tree), ["runs"], package, limit)
-    write_package(tree, tracked_files(tree), [], package, limit)
+        write_package(tree, tracked_files(tree), tree, ["runs"], package, limit)
+    write_package(tree, tracked_files(tree), tree, [], package, limit)
     assert package.stat().st_size < 1000
 
 
 def test_this_working_tree_is_small_and_always_the_same(tmp_path):
     first, again = tmp_path / "first.zip", tmp_path / "again.zip"
     for path in (first, again):
-        assert write_package(submit.TREE, tracked_files(submit.TREE), [], path) == []
+        assert write_package(submit.TREE, tracked_files(submit.TREE), submit.TREE, [], path) == []
     assert first.read_bytes() == again.read_bytes()
     assert first.stat().st_size < 2 * 2**20
     with zipfile.ZipFile(first) as archive:
