@@ -16,7 +16,6 @@ from datasets_prep.formats.pictures import decode_grey_png
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.settings import IngestSettings
-from datasets_prep.sources import SOURCES
 from datasets_prep.sources.base import RawSample
 from datasets_prep.sources.paired import PairedSource
 from datasets_prep.sources.reading import read_image
@@ -43,6 +42,9 @@ class Scanner(PairedSource):
 
 def register() -> None:
     """Make the dataset known, in this process and, as Ray's set-up hook, in its workers."""
+    # Imported here: of a script's own names Ray's workers get copies, here of the dictionary.
+    from datasets_prep.sources import SOURCES
+
     SOURCES[Scanner.name] = Scanner()
 
 
