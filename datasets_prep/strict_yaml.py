@@ -55,7 +55,8 @@ def load_yaml(content: str | bytes) -> Any:
         raise
     # Also text that is not UTF-8, numbers of thousands of digits, and tags on values that they do not fit.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise InvalidYaml(f"not valid YAML: {' '.join(str(error).split()):.200}") from error
+        hint = "; save it in UTF-8" if isinstance(error, yaml.reader.ReaderError) else ""
+        raise InvalidYaml(f"not valid YAML: {' '.join(str(error).split()):.200}{hint}") from error
 
 
 def dump_yaml(value: Any) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,8 @@ def distill(request: Request, model: str, show: Say = print) -> list[RoundResult
         TrainingFailed, StorageFailed: see `pipelines.train.train`, `pipelines.label.LabelJob.run`.
     """
     datasets = _labelled_sets(request)
+    if not _started(request):  # nothing of a job whose pictures, teacher or name are mistaken
+        plan_labelling(request.experiment.label, request.photos, model, request.out, f"{request.name}_1")
     with owning(Folder(request.storage) / request.name, f"job {request.name}", show):
         return _rounds(request, model, datasets, show)
 
@@ -128,6 +131,15 @@ def _rounds(
     return results
 
 
+def _started(request: Request) -> list[RunEntity]:
+    """The job's run, if it was started before."""
+    with suppress(tracking.NoStore):
+        tracking.connect(create=False)
+        query = f"tags.job = '{_JOB}' AND attributes.run_name = {tracking.quoted(request.name)}"
+        return tracking.search_runs(query)
+    return []
+
+
 def _labelled_sets(request: Request) -> list[PreparedDataset]:
     """The datasets with ground truth: those of the request, without the job's own."""
     own = re.compile(rf"{re.escape(request.name)}_\d+")
@@ -142,8 +154,7 @@ def _labelled_sets(request: Request) -> list[PreparedDataset]:
 def _parent(request: Request, model: str, datasets: Sequence[PreparedDataset]) -> tuple[tracking.Run, str]:
     """The job's run and its first teacher, both as they were if it was started before."""
     uri = tracking.connect()
-    query = f"tags.job = '{_JOB}' AND attributes.run_name = {tracking.quoted(request.name)}"
-    if known := tracking.search_runs(query):
+    if known := _started(request):
         run, tags = tracking.Run(uri, known[0].info.run_id), known[0].data.tags
         if tags[_GIVEN] != model:
             raise JobExists(

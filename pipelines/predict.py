@@ -374,7 +374,12 @@ def read_image(source: Input) -> Image:
     Raises:
         BadImage: naming the file.
     """
-    return image_of(source.read_bytes(), source.where)
+    try:
+        return image_of(source.read_bytes(), source.where)
+    except OSError as error:
+        if source.remote:
+            raise
+        raise BadImage(f"{source.where} cannot be read: {error.strerror}") from error
 
 
 def image_of(data: bytes, where: str) -> Image:

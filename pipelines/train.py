@@ -111,6 +111,8 @@ def train(
         TrainingStopped: after a signal; `resume` continues the run.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
+    if not name.isprintable() or posixpath.normpath(name.strip()) == ".":
+        raise ConfigError(f"--name: expected the name of a folder, printable, got {name!r}")
     left_out: list[str] = []  # said when all is checked: a config is shown before the first line
     datasets, folder = training_datasets(config, data, left_out.append), Folder(storage) / name
     model = initial_model(config.model, folder)

@@ -162,6 +162,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it is empty"
+        if path.suffix != ".safetensors" and str(error):  # PyTorch's advice is to read it without any check
+            reason = "it is damaged, or holds more than tensors"
         raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{path} is not a mapping from names to tensors")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from types import TracebackType
 from typing import Annotated, Any, TextIO, cast
@@ -25,8 +26,52 @@ from pipelines.cluster import signals
 from pipelines.cluster.credentials import WithoutCredentials, without_credentials
 from pipelines.terminal import echo
 
+_UsageError = typer.BadParameter.__mro__[1]  # of click, which Typer has with it or not
+
+
+class UsageMistake(UserError):
+    """Arguments that a command does not take; the message names them."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands; mistakes in their arguments are one line as other errors are, not a box."""
+
+    def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """See `click.Command.make_context`. Without `args` the help is shown by an error of its own."""
+        with _in_one_line() if args else nullcontext():
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `click.Command.parse_args`. Raises UsageMistake if one of the `args` is empty."""
+        for word in args:
+            if re.fullmatch(r"(--[\w-]+=)?", word):
+                raise UsageMistake(f"{word!r}: an argument is empty; is a variable of the shell unset?")
+        return list(super().parse_args(ctx, args))
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `click.Command.invoke` of a context `ctx`; commands parse their arguments in it."""
+        with _in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        mistake = cast(Any, error)
+        text = mistake.format_message().rstrip(".")
+        if re.match("No such option: -[^-]", text):
+            text += "; a file of such a name is ./-…"
+        if mistake.ctx is not None:
+            command = "" if isinstance(mistake.ctx.command, _Commands) else f" {mistake.ctx.info_name}"
+            text += f"; `dpt{command} -h` lists what there is"
+        raise UsageMistake(text) from error
+
+
 app = typer.Typer(
     name="dpt",
+    cls=_Commands,
     help="Train dense prediction transformers: raw depth datasets to a registered model, on Ray.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -189,7 +234,8 @@ def _main() -> None:
         with suppress(OSError):  # the terminal may be gone
             for line in (f"dpt: {lines[0]}", *lines[1:]):
                 echo(line, err=True)
-        sys.exit(1 if number is None else 128 + number)
+        failed = 2 if isinstance(error, UsageMistake) else 1
+        sys.exit(failed if number is None else 128 + number)
 
 
 def _lines(error: BaseException) -> list[str]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 
 from datasets_prep.errors import UserError
@@ -88,6 +89,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+DISTILL = ("distill", "--data", "{shards}")
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["config", "trian"], "dpt: no job 'trian'; there are: stereo, prepare, train"),
     (["config", "train", "model.name=dpt_hybird"], "dpt: model: model: there is no 'dpt_hybird'; choose"),
@@ -116,11 +120,32 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (["evaluate", "--model", "x", "--data", "y", "--raw", "z"], "dpt: --raw goes with --on, not with"),
     (["evaluate", "--model", "nowhere", "--on", "diw", "eth3d"], "dpt: no model at nowhere"),
     (["predict", "missing.jpg", "--model", "nowhere", "--out", "x"], "dpt: no model at nowhere"),
+    (["prepare", "redweb", "--raw", "{raw}/redweb", "--out", "x", "lists.val=."], "dpt: lists.val: "),
+    (["train", "--data", "{shards}", "--name", "new\nline"], "dpt: --name: expected the name of a folder"),
+    (["train", "--data", "{shards}", "--name", "."], "dpt: --name: expected the name of a folder, printable"),
+    (["train", "--data", "{shards}", "--name", "../x"], "dpt: '../x' points outside "),
+    ([*DISTILL, "nowhere", "--model", "{model}", "--name", "n"], "dpt: no such folder: nowhere"),
+    ([*DISTILL, "{raw}/redweb", "--model", "nowhere", "--name", "n"], "dpt: no model at nowhere"),
+    ([*DISTILL, "{raw}/redweb", "--model", "{model}", "--name", "a/b"], "dpt: --name: expected 1 to"),
+    (["config", "train", "--config", "{raw}"], "dpt: no config file "),
+    (["predict", "x", "--model", "/dev/null", "--out", "x"], "dpt: /dev/null: "),
+    (["predict", "x", "--model", "{raw}/redweb", "--out", "x"], "dpt: no model at "),
+    (["generate", "redweb", "--out", "s3://bucket/x"], "dpt: s3://bucket/x: expected a folder"),
+    (["stereo", "movies", "--videos", "nowhere", "--out", "x"], "dpt: no such folder: "),
+    (["label", "nowhere", "--model", "{model}", "--name", "n", "--dry-run"], "dpt: no such folder: nowh"),
+    (["tune", "skipp", "--data", "{shards}", "--name", "n"], "dpt: no table 'skipp'; there are: skip, "),
+    (["tune", "no.yaml", "--data", "{shards}", "--name", "n"], "dpt: no ablation at no.yaml: No such file"),
+    (["report", "x"], "dpt: nothing is tracked in "),
+    (["promote", "x", "1"], "dpt: nothing is tracked in "),
+    (["export", "{model}", "--to", "x"], "dpt: --to: there is no 'x'; choose from onnx, pt2"),
+    (["convert", "{model}", "{model}"], "dpt: "),
+    (["serve", "--model", "nowhere"], "dpt: no model at nowhere"),
+    (["submit", "--", "trian"], "dpt: no command 'trian'; there are: "),
 ])  # fmt: skip
 def test_what_a_user_can_mend_is_one_clear_line(
-    arguments, message, model, shards_folder, tmp_path, monkeypatch, capsys
+    arguments, message, model, shards_folder, raw_folder, tmp_path, monkeypatch, capsys
 ):
-    arguments = [word.format(model=model, shards=shards_folder) for word in arguments]
+    arguments = [word.format(model=model, shards=shards_folder, raw=raw_folder) for word in arguments]
     monkeypatch.chdir(tmp_path)
     assert dpt(*arguments) == 1
     printed = capsys.readouterr()
@@ -128,6 +153,37 @@ def test_what_a_user_can_mend_is_one_clear_line(
     assert printed.out == "", "no config before the error"
     assert len(printed.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    *(([name, "--nope"], "No such option: --nope") for name in COMMANDS),
+    (["publish"], "Missing argument 'run'; `dpt publish -h` lists what there is"),
+    (["train"], "Missing option '--data' / '-d'; `dpt train -h` lists what there is"),
+    (["submit", "--", "train"], "Missing option '--data' / '-d'; `dpt train -h` lists what there is"),
+    (["datasets", "x"], "Got unexpected extra argument(s) (x); `dpt datasets -h` lists what there is"),
+    (["predict", "-photo.png"], "No such option: -p; a file of such a name is ./-…; `dpt predict"),
+    (["predict", "--side", "x"], "Invalid value for '--side': "),
+    (["generate", "redweb", "--out", "x", "--scenes", "0"], "Invalid value for '--scenes': "),
+    (["generate", "redweb", "--out"], "Option '--out' requires an argument"),
+    (["new\nline"], "No such command 'new\\nline'; `dpt -h` lists what there is"),
+    (["predikt"], "No such command 'predikt'. Did you mean 'predict'?; `dpt -h` lists what there is"),
+    (["train", "--data", "", "--name", "x"], "'': an argument is empty; is a variable of the shell unset?"),
+    (["predict", "a.png", "--out="], "'--out=': an argument is empty; is a variable of the shell unset?"),
+])  # fmt: skip
+def test_mistaken_arguments_are_one_line_and_exit_with_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert dpt(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"dpt: {message}")
+    assert (printed.out, len(printed.err.splitlines()), list(tmp_path.iterdir())) == ("", 1, [])
+
+
+def test_no_arguments_are_a_call_for_help(capsys):
+    assert dpt() == 2
+    assert "prepare" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
