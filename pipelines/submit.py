@@ -260,7 +260,7 @@ def job_targets(job: str, parameters: Mapping[str, Any], environment: Mapping[st
 
 
 def own_files(parameters: Mapping[str, Any]) -> list[str]:
-    """Files of the user that a command with these `parameters` takes along: a config, ablations of `dpt tune`.
+    """Files of the user that a command with these `parameters` takes along: config, ablations of `dpt tune`.
 
     Raises:
         SubmitError: for one that is not below the working directory, whose names the job knows.

@@ -26,7 +26,7 @@ from pipelines.cluster import signals
 from pipelines.cluster.credentials import WithoutCredentials, without_credentials
 from pipelines.terminal import echo
 
-_UsageError = typer.BadParameter.__mro__[1]  # of click, which Typer has with it or not
+_UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])  # of click, which Typer has with it or not
 
 
 class UsageMistake(UserError):
