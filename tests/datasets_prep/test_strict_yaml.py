@@ -84,3 +84,8 @@ def test_every_kind_of_file_is_read_by_these_rules(tmp_path):
     description = b"name: a\nquantity: depth\nmetric: true\nscale: 1\nscale: 0.001\n"
     with pytest.raises(ValueError, match=r"dataset\.yaml: scale: key given twice, in lines 4 and 5"):
         read_description(put(tmp_path, {"dataset.yaml": description}))
+
+
+def test_text_in_another_encoding_is_told_to_be_saved_in_utf_8():
+    with pytest.raises(InvalidYaml, match=r"not valid YAML: .*; save it in UTF-8$"):
+        load_yaml("# für\na: 1".encode("latin-1"))

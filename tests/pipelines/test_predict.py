@@ -400,3 +400,8 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="device: cuda is asked for"):
         resolve_device("cuda")
     assert resolve_device("auto").type == "cpu"
+
+
+def test_a_file_that_the_system_does_not_read_is_named():
+    with pytest.raises(BadImage, match=r"^/proc/self/mem cannot be read: Input/output error$"):
+        read_image(Input(Path("/proc/self/mem"), "mem"))

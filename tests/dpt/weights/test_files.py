@@ -1,11 +1,14 @@
 import dataclasses
 import json
+import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import dpt
+from dpt.weights.files import read_tensors
 
 
 @pytest.fixture
@@ -137,3 +140,12 @@ def test_headers_that_claim_more_than_there_is_are_refused(tmp_path):
         (tmp_path / "x.safetensors").write_bytes(data)
         with pytest.raises(ValueError, match=r"x\.safetensors is not a readable checkpoint"):
             dpt.load_weights(tmp_path / "x.safetensors")
+
+
+def test_a_checkpoint_that_needs_code_to_be_read_comes_without_advice_to_run_it(tmp_path):
+    for name, data in (("junk.pt", b"\x93\x00junk"), ("code.pt", pickle.dumps(Path))):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(
+            ValueError, match="not a readable checkpoint: it is damaged, or holds more than ten"
+        ):
+            read_tensors(tmp_path / name)
