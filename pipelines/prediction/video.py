@@ -89,7 +89,7 @@ def read_frames(path: Path) -> Iterator[Frame]:
         what = f"{len(damage)} could not be decoded, {corrupt} were decoded with errors"
         raise BadVideo(f"{path} is damaged: of its frames {what}")
     if skipped:
-        raise BadVideo(f"{path} is damaged: among its frames {skipped} are missing")
+        raise BadVideo(f"{path} is damaged, or was recorded with gaps: {skipped} frames are missing")
     if lost:
         raise BadVideo(f"{path} is damaged, and frames may be missing: {lost}")
 
