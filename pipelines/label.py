@@ -79,7 +79,7 @@ class LabelJob:
                 found = find_duplicates(plan, self.out, self.settings)
                 say(f"near-duplicates: {len(found)} are left out")
                 plan = without(plan, found)
-        run_round = partial(label_shards, plan, self.out, self.files, self.settings)
+        run_round = partial(label_shards, plan, self.out, self.files, self.settings, say)
         yield from write_dataset(plan, self.out, run_round)
 
     def forecast(self, device: str) -> Forecast:

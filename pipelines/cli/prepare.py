@@ -242,6 +242,7 @@ def stereo(
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
     from datasets_prep.settings import StereoSettings
     from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
+    from pipelines.cluster.actors import saying_which_actors_died
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section
 
@@ -251,7 +252,8 @@ def stereo(
     options.show_config(plan.settings, verbose)
     connect()
     states = ((s.done, s.total, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
-    show_progress(dataset, states)
+    with saying_which_actors_died(echo):
+        show_progress(dataset, states)
     report = read_report(out)
     echo(f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing")
     for reason, count in report.rejected.items():

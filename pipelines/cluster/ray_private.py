@@ -140,3 +140,13 @@ def orphaned_placement_groups() -> list[PlacementGroup]:
         and not group.is_detached
         and group.state != PlacementGroupTableData.REMOVED
     ]
+
+
+def restarted_actors() -> dict[str, tuple[str, int]]:
+    """The actors of this job that Ray has started again: id → name of the class, how often.
+
+    The public `list_actors` needs a dashboard.
+    """
+    table = state.actor_table(None, ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
+    found = {name: (actor["ActorClassName"], actor["NumRestarts"]) for name, actor in table.items()}
+    return {name: (kind, restarts) for name, (kind, restarts) in found.items() if restarts}

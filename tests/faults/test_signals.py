@@ -58,7 +58,10 @@ STAGES = {
         "**/*.jpg",
     ),
     "predict, writing": (("predict", "{photos}", "--model", "{model}", "--out", "{out}"), "*.npy"),
-    "evaluate, measuring": (("evaluate", "--model", "{model}", "--data", "{shards}"), "split: "),
+    "evaluate, measuring": (
+        ("evaluate", "--model", "{model}", "--data", "{shards}", "--verbose", "side=2048"),
+        "side: ",
+    ),
     "train, start": (("train", *TRAINING, LONG), "x/lease*"),
     "train, steps": (("train", *TRAINING, LONG), "step 2/"),
     "train, validating": (("train", *TRAINING, LONG, "validate_every=1"), "step 2/"),
@@ -66,7 +69,7 @@ STAGES = {
     "train, publishing": (("train", *TRAINING, "steps=3"), "x/step_00000003/state.json"),
     "tune, start": (("tune", "readout", *TRAINING, LONG), "trials at once"),
     "tune, steps": (("tune", "readout", *TRAINING, LONG), "step 2/"),
-    "demo, start": (("demo", "--out", "{out}"), "log"),
+    "demo, start": (("demo", "--out", "{out}"), "demo.log"),
     "demo, generating": (("demo", "--out", "{out}"), "raw/**/*.jpg"),
 }
 """Stage → command, and a text that it prints, or else the pattern of a file that it writes, in that stage."""
@@ -152,7 +155,8 @@ def send(way: str, leader: int) -> None:
 def check_whole(out: Path) -> None:
     """Everything that bears a final name is whole."""
     for path in out.rglob("*"):
-        if not path.is_file() or PARTIAL_MARK in str(path):
+        # Ray Tune's own files, some of them pickles by the name of JSON, are deleted with the sweep's end.
+        if not path.is_file() or PARTIAL_MARK in str(path) or "ray_tune" in path.parts:
             continue
         if path.suffix == ".parquet":
             pq.read_table(path)
