@@ -242,6 +242,7 @@ def stereo(
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
     from datasets_prep.settings import StereoSettings
     from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
+    from datasets_prep.storage.folder import Folder
     from pipelines.cluster.actors import saying_which_actors_died
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section
@@ -250,6 +251,7 @@ def stereo(
     settings = load_section("stereo", StereoSettings, config, overrides or [])
     plan = plan_stereo(dataset, videos, settings, lists, sky)
     options.show_config(plan.settings, verbose)
+    Folder(out).require_writable()
     connect()
     states = ((s.done, s.total, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
     with saying_which_actors_died(echo):
