@@ -40,11 +40,15 @@ WAYS = {
     "job": signal.SIGTERM,
     "terminal closed": signal.SIGHUP,
 }
-TRAINING = (
-    *("--data", "{shards}", "--storage", "{out}", "--name", "x", "model.name=dpt_tiny"),
-    *("model.pretrained=false", "crop=64", "batch_size=4", "log_every=1", "loader_workers=1"),
-)
+SMALL = ("crop=64", "batch_size=4", "log_every=1", "loader_workers=1")
+NEW = ("model.name=dpt_tiny", "model.pretrained=false")
+TRAINING = ("--data", "{shards}", "--storage", "{out}", "--name", "x", *NEW, *SMALL)
 LONG = "steps=100000"
+LABELLING = (
+    *("{photos}", "--model", "{model}", "--name", "x", "--out", "{out}"),
+    *("--set", "{label}network_side=256", "--set", "{label}samples_per_shard=10"),
+)
+STUDENT = [word for setting in (*NEW, *SMALL, LONG) for word in ("--set", f"train.{setting}")]
 STAGES = {
     "generate, writing": (("generate", "redweb", "--out", "{out}", "--scenes", "3000"), "**/*.jpg"),
     "prepare, start": (("prepare", "redweb", "--raw", "{raw}/redweb", "--out", "{out}"), "20 samples"),
@@ -69,6 +73,22 @@ STAGES = {
     "train, publishing": (("train", *TRAINING, "steps=3"), "x/step_00000003/state.json"),
     "tune, start": (("tune", "readout", *TRAINING, LONG), "trials at once"),
     "tune, steps": (("tune", "readout", *TRAINING, LONG), "step 2/"),
+    "evaluate, zero-shot": (
+        ("evaluate", "--model", "{model}", "--on", "sintel", "--raw", "{raw}/sintel", "--allow-missing"),
+        "images, read as",
+    ),
+    "finetune, steps": (
+        ("finetune", "{shards}/tartanair", "-m", "{model}", "-n", "x", "--storage", "{out}", *SMALL, LONG),
+        "step 2/",
+    ),
+    "label, hashing": (("label", *LABELLING, "--set", "duplicates=0"), "reading all pictures"),
+    "label, writing": (("label", *LABELLING), "x/**/*.parquet"),
+    "distill, steps": (
+        ("distill", *LABELLING, "--data", "{shards}", "--storage", "{out}", *STUDENT),
+        "step 2/",
+    ),
+    "export, writing": (("export", "{model}", "--to", "pt2", "--out", "{out}/model.pt2"), "*"),
+    "serve": (("serve", "--model", "{model}", "--port", "0"), "http://"),
     "demo, start": (("demo", "--out", "{out}"), "demo.log"),
     "demo, generating": (("demo", "--out", "{out}"), "raw/**/*.jpg"),
 }
@@ -106,6 +126,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, raw_folder: Path) -> dict[s
         cv2.imwrite(str(folder / "photos" / f"{number}.jpg"), np.full((48, 64, 3), number % 256, np.uint8))
     shutil.copytree(raw_folder / "redweb", folder / "raw" / "redweb")
     write_dataset("movies", folder / "raw" / "movies", scenes=3, height=128, width=192)
+    write_dataset("sintel", folder / "raw" / "sintel", scenes=20, height=128, width=192)
     return {"raw": folder / "raw", "photos": folder / "photos", "model": folder / "model"}
 
 
@@ -115,7 +136,8 @@ def test_a_signal_ends_a_command(stage, way, inputs, shards_folder, mlflow_templ
     shutil.copy(mlflow_template, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     arguments, sign = STAGES[stage]
-    words = [word.format(**inputs, shards=shards_folder, out=out) for word in arguments]
+    label = "label." if arguments[0] == "distill" else ""
+    words = [word.format(**inputs, shards=shards_folder, out=out, label=label) for word in arguments]
     with running([sys.executable, "-m", "tune.cli", *words], {"MLFLOW_TRACKING_URI": uri}) as (process, log):
         wait_until(lambda: sign in log.read_text() or any(out.glob(sign)), process, log)
         time.sleep(rng.uniform(0, 1))
