@@ -158,7 +158,8 @@ def test_a_signal_ends_a_command(stage, way, inputs, shards_folder, mlflow_templ
     assert len([line for line in printed.splitlines() if line.startswith("dpt: ")]) == 1, printed
     check_whole(out)
     statuses = {run.info.status for run in MlflowClient(uri).search_runs(["0", "1"])}
-    assert statuses <= {"KILLED"}
+    evaluated = {"FINISHED"} if stage == "distill, steps" else set()  # the teacher, before
+    assert statuses <= {"KILLED", *evaluated}
 
 
 def send(way: str, leader: int) -> None:

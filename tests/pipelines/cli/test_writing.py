@@ -12,6 +12,7 @@ import pytest
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.retries import StorageFailed
 from datasets_prep.synthetic import write_dataset
 from dpt import create_model, save_model
 from tests.support.commands import dpt
@@ -164,6 +165,17 @@ def test_an_error_of_what_is_read_is_not_blamed_on_what_is_written(tmp_path):
             shutil.copyfile(tmp_path / "missing", path)
 
     with pytest.raises(FileNotFoundError, match="missing"):
+        copy()
+
+
+def test_a_copy_onto_a_full_disk_names_the_new_file(tmp_path):
+    (tmp_path / "source").write_bytes(bytes(1000))
+
+    def copy() -> None:
+        with Folder(tmp_path).writing("out") as path:
+            shutil.copyfile(tmp_path / "source", path)
+
+    with full_disk(), pytest.raises(StorageFailed, match=r"/out cannot be written: File too large"):
         copy()
 
 
