@@ -6,10 +6,12 @@ the same environment, or lie earlier on Python's path.
 
 from __future__ import annotations
 
-import importlib.metadata
+import os
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 
 PACKAGES = ("datasets_prep", "dpt", "pipelines", "tune")
 _WAY_OUT = "install dpt-on-ray into an environment of its own (python -m venv), without PYTHONPATH"
@@ -17,6 +19,8 @@ _WAY_OUT = "install dpt-on-ray into an environment of its own (python -m venv), 
 
 def clash() -> str | None:
     """Which package is not of this distribution, in one line; None if all are."""
+    import importlib.metadata  # half of the time in which a signal meets no handler of ours
+
     # No other distribution is known to have a package of this name.
     ours = _folder_of("datasets_prep")
     for package in PACKAGES:
@@ -38,8 +42,17 @@ def _folder_of(package: str) -> Path | None:
     return Path(spec.origin).resolve().parent if spec and spec.origin else None
 
 
+def _end(number: int, _: FrameType | None) -> None:
+    """End at once: libraries are being imported, and nothing has begun."""
+    os.write(2, f"dpt: stopped by {signal.Signals(number).name}; nothing was begun\n".encode())
+    os._exit(128 + number)
+
+
 def main() -> None:
-    """Run the command line `dpt`."""
+    """Run the command line `dpt`; until `pipelines.cluster.signals` takes them, signals end it here."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     if problem := clash():
         sys.exit(f"dpt: {problem}")
     from tune.cli import main as run

@@ -91,7 +91,7 @@ def trained_in_turn(plan: SweepPlan, concurrency: int) -> list[float]:
         run = tracking.start_run(name, "train", config, open_datasets(list(plan.data)))
         train(
             config, plan.data, name, "runs", show=lambda line: None,
-            supervision=Supervision(run, lambda: False, threads),
+            supervision=Supervision(run, lambda heeds: False, threads),
         )  # fmt: skip
         seconds.append(time.perf_counter() - start)
     return seconds

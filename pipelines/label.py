@@ -23,6 +23,7 @@ from datasets_prep.plan.shards import DatasetPlan
 from datasets_prep.progress import Progress
 from datasets_prep.sources import SOURCES
 from datasets_prep.sources.samples import Sample
+from datasets_prep.storage.folder import Folder
 from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.cluster.session import connect
 from pipelines.config import ConfigError, LabelConfig
@@ -73,13 +74,14 @@ class LabelJob:
         """
         plan = self.plan
         if not self.is_finished:
+            (Folder(self.out) / plan.dataset).require_writable()
             connect()
             if self.settings.duplicates is not None:
                 say("near-duplicates: reading all pictures")
                 found = find_duplicates(plan, self.out, self.settings)
                 say(f"near-duplicates: {len(found)} are left out")
                 plan = without(plan, found)
-        run_round = partial(label_shards, plan, self.out, self.files, self.settings)
+        run_round = partial(label_shards, plan, self.out, self.files, self.settings, say)
         yield from write_dataset(plan, self.out, run_round)
 
     def forecast(self, device: str) -> Forecast:

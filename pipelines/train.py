@@ -27,6 +27,7 @@ from datasets_prep.manifest import PreparedDataset
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
 from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
+from pipelines.cluster.actors import saying_which_actors_died
 from pipelines.cluster.deaths import SayingWhatDied, any_died, what_died
 from pipelines.cluster.ray_private import checkpoint_snapshot, leave_sigint_alone
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
@@ -199,7 +200,8 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
     )
     leave_sigint_alone(trainer)
     stopping = stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_signals(board)
-    with showing(board, show), stopping as stopped:
+    deaths = nullcontext() if supervision else saying_which_actors_died(show)  # a sweep says them all
+    with showing(board, show), deaths, stopping as stopped:
         try:
             trainer.fit()
         except TrainingFailedError as error:

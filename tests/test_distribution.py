@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,15 @@ from tests.support.paths import REPOSITORY
 
 def test_our_packages_do_not_clash():
     assert dpt_on_ray.clash() is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_libraries_are_imported_is_one_line(number):
+    meanwhile = f"d.clash = lambda: os.kill(os.getpid(), {int(number)})"
+    code = f"import os, dpt_on_ray as d; {meanwhile}; d.main()"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (128 + number, "")
+    assert ended.stderr == f"dpt: stopped by {number.name}; nothing was begun\n"
 
 
 @pytest.mark.parametrize("package", ["dpt", "tune", "pipelines"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run as Entity
 
 from datasets_prep.errors import UserError
 from datasets_prep.manifest import open_datasets
+from pipelines.cluster.signals import closing
 from pipelines.tracking import runs as tracking
 from tune import records
 from tune.plan import SweepPlan, Trial
@@ -56,6 +60,23 @@ def open_child(plan: SweepPlan, trial: Trial, parent: tracking.Run) -> tracking.
     rows = {records.table_tag(table): title for table, title in trial.variant.rows.items()}
     tags = {records.PARENT: parent.run_id, records.SWEEP: plan.name, **identity, **rows}
     return tracking.start_run(plan.run_name(trial), records.TRAIN_JOB, config, datasets, tags)
+
+
+@contextmanager
+def ending_children(parent: tracking.Run) -> Iterator[None]:
+    """Where a signal ends the block, so do the runs below `parent`: trials have no time to say it."""
+
+    def end() -> None:
+        for run in records.child_runs(parent.run_id):
+            if run.info.status == "RUNNING":
+                _address(run).finish("KILLED")
+
+    try:
+        with closing(end):
+            yield
+    except SystemExit:
+        end()
+        raise
 
 
 def training_hours(run: tracking.Run) -> float:

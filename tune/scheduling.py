@@ -24,9 +24,9 @@ from ray.tune import Callback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.util.placement_group import remove_placement_group
 
+from pipelines.cluster.polling import polling
 from pipelines.cluster.ray_private import HEAD_NODE_RESOURCE, orphaned_placement_groups
 from pipelines.cluster.session import cpus_per_worker, room_for_workers
-from pipelines.training.board import polling
 from tune.plan import SweepPlan
 from tune.runs import mark_stopped_early, open_child
 from tune.trial import SweepPlace, finish_trial, is_finished

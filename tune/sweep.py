@@ -20,13 +20,14 @@ from ray import tune
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
+from pipelines.cluster.actors import saying_which_actors_died
 from pipelines.cluster.session import ADDRESS, connect, cpus_per_worker, wants_gpu
 from pipelines.tracking import runs as tracking
 from pipelines.training.board import open_board, showing, stopping_on_signals
 from tune import records
 from tune.measurements import measure_latency
 from tune.plan import SweepPlan
-from tune.runs import SweepExists, open_child, open_parent
+from tune.runs import SweepExists, ending_children, open_child, open_parent
 from tune.scheduling import DRIVER_RESOURCES, EarlyStopping, place_trials, removing_orphans, scheduler
 from tune.trial import SweepPlace, is_finished, run_trial
 
@@ -87,7 +88,7 @@ def _run_owned(plan: SweepPlan, storage: str, folder: Folder, show: Callable[[st
     folder.write_text(_PLAN_FILE, plan.to_yaml())
     run = open_parent(plan)
     place = SweepPlace(folder.uri, run, 1, None)
-    with tracking.finishing(run, killed_by=SweepStopped):
+    with tracking.finishing(run, killed_by=SweepStopped), ending_children(run):
         missing = [number for number, trial in enumerate(plan.trials) if not is_finished(place, trial)]
         finished = len(plan.trials) - len(missing)
         show(f"sweep {plan.name}: {len(plan.trials)} trials, {finished} of them finished")
@@ -123,7 +124,8 @@ def _run_trials(
         ),
     )
     limit = _time_limit(plan.tune.hours, board)
-    with showing(board, show), stopping_on_signals(board), limit, removing_orphans():
+    deaths = saying_which_actors_died(show)
+    with showing(board, show), deaths, stopping_on_signals(board), limit, removing_orphans():
         results = tuner.fit()
     folder = Folder(place.folder)
     if folder.exists(_TUNE_FOLDER):

@@ -76,8 +76,8 @@ def run_trial(config: dict[str, Any], plan: SweepPlan, place: SweepPlace, board:
     def say(line: str) -> None:
         board.write.remote(f"{trial.path}: {line}")
 
-    def stop_wanted() -> bool:
-        return bool(ray.get(board.stop_requested.remote(heeds=True)))
+    def stop_wanted(heeds: bool = False) -> bool:
+        return bool(ray.get(board.stop_requested.remote(heeds, trial.path)))
 
     if stop_wanted():
         return {"outcome": "stopped"}
@@ -95,7 +95,7 @@ class _Work:
     """The steps of one trial."""
 
     def __init__(
-        self, plan: SweepPlan, place: SweepPlace, trial: Trial, say: Say, stop_wanted: Callable[[], bool]
+        self, plan: SweepPlan, place: SweepPlace, trial: Trial, say: Say, stop_wanted: Callable[[bool], bool]
     ) -> None:
         self._plan, self._place, self._trial, self._say = plan, place, trial, say
         self._stop_wanted, self._folder = stop_wanted, place.folder_of(trial)

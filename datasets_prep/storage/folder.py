@@ -38,6 +38,7 @@ from datasets_prep.storage.writing import (
     writing_file,
 )
 
+_TRIAL = ".can-dpt-write-here"
 _CHAINED = re.compile(r"(?:zip|tar)://.*?::")
 _PASSWORD = re.compile(r"://[^/\s@]*:\S*@")
 _OPTIONS = {"s3": {"max_concurrency": 2}, "s3a": {"max_concurrency": 2}}
@@ -228,6 +229,11 @@ class Folder:
         """Write `text` to the UTF-8 file `relative`, whole or not at all."""
         with self.writing(relative) as path:
             path.write_text(text, encoding="utf-8")
+
+    def require_writable(self) -> None:
+        """Raise StorageFailed if no file can be written here: before hours of work, not after them."""
+        self.write_text(_TRIAL, _TRIAL * 100)
+        self.remove(_TRIAL)
 
     def create_text(self, relative: str, text: str) -> bool:
         """Write `text` to `relative` unless there is such a file; of several writers one succeeds: True."""

@@ -39,7 +39,10 @@ def explained(where: str) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        named, place = (os.path.abspath(os.fsdecode(name)) for name in (error.filename or where, where))
+        written = (
+            error.filename2 or error.filename or where
+        )  # of a copy that fails the second is the new file
+        named, place = (os.path.abspath(os.fsdecode(name)) for name in (written, where))
         if not (named.startswith(place) or place.startswith(named)):
             raise
         number = error.errno or _ERRNO.get(type(error))

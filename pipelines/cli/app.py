@@ -227,8 +227,8 @@ def _main() -> None:
         app()
     except BaseException as error:
         lines, number = _lines(error), signals.received()
-        if number is not None:
-            lines = lines or [signals.farewell(number)]
+        if number is not None and not isinstance(error, (UserError, OSError)):
+            lines = [signals.farewell(number)]  # what libraries raise then is no news
         if not lines:
             raise
         with suppress(OSError):  # the terminal may be gone

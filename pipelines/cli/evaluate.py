@@ -262,6 +262,7 @@ def _zero_shot(
     require_depth_model(model)
     found = find_sets(on, raw, settings.lists)
     require_complete(found, allow_missing)
+    Folder(out).require_writable()
     options.show_config(settings, verbose)
     for entry in found:
         counts = f"{len(entry.samples)} of {entry.description.images} images"
@@ -275,13 +276,13 @@ def _zero_shot(
             )
         worst = draw_worst(settings, model, found, results)
         report = make_report(reference, results, settings.resamples, settings.seed)
-        names = write_files(Folder(out), report, results, worst)
         with tempfile.TemporaryDirectory(prefix="dpt-evaluation-") as local:
             write_files(Folder(local), report, results, worst)
             run.log_files(Path(local), "zero_shot")
         run.log_metrics(keyed(ZERO_SHOT, {one.name: one.means() for one in results}), step=0)
         run.log_metrics(keyed(ZERO_SHOT, report.metrics()), step=0)
         note_protocol(run, {}, [f.name for f in found if f.is_complete and settings.rule is None])
+    names = write_files(Folder(out), report, results, worst)  # on a full disk MLflow has them all
     _print_report(report, results)
     for name in names:
         echo(f"{out.rstrip('/')}/{name}")

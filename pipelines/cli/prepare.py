@@ -247,6 +247,8 @@ def stereo(
     """Compute the ground truth of stereo videos: disparity of their left views, for `dpt prepare`."""
     from datasets_prep.settings import StereoSettings
     from datasets_prep.stereo.run import plan_stereo, read_report, run_stereo
+    from datasets_prep.storage.folder import Folder
+    from pipelines.cluster.actors import saying_which_actors_died
     from pipelines.cluster.session import connect
     from pipelines.config_files import load_section
 
@@ -254,9 +256,11 @@ def stereo(
     settings = load_section("stereo", StereoSettings, config, overrides or [])
     plan = plan_stereo(dataset, videos, settings, lists, sky)
     options.show_config(plan.settings, verbose)
+    Folder(out).require_writable()
     connect()
     states = ((s.done, s.total, f"frames, {s.rejected} left out") for s in run_stereo(plan, out))
-    show_progress(dataset, states)
+    with saying_which_actors_died(echo):
+        show_progress(dataset, states)
     report = read_report(out)
     echo(f"{dataset}: {report.frames} frames of {report.videos} videos, {len(report.missing)} videos missing")
     for reason, count in report.rejected.items():

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,7 @@ PACKAGING_LOGGERS = (packaging.__name__, working_dir.__name__)
 
 @contextmanager
 def leaving_signals_alone() -> Iterator[None]:
-    """Ray sets no handler of SIGTERM in the block, and what it starts leaves this process's group.
+    """Ray leaves no handler of SIGTERM from the block, and what it starts leaves this process's group.
 
     A scheduler's SIGTERM to the group would end Ray before a run has saved its checkpoint.
     """
@@ -54,6 +56,9 @@ def leaving_signals_alone() -> Iterator[None]:
         yield
     finally:
         processes.ConsolePopen, utils.set_sigterm_handler = start, set_handler
+        if threading.current_thread() is threading.main_thread():
+            # Ray's C++ has set one below Python's, which prints the stack before it calls Python's.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def job_without_working_directory() -> JobConfig:
@@ -140,3 +145,13 @@ def orphaned_placement_groups() -> list[PlacementGroup]:
         and not group.is_detached
         and group.state != PlacementGroupTableData.REMOVED
     ]
+
+
+def restarted_actors() -> dict[str, tuple[str, int]]:
+    """The actors of this job that Ray has started again: id → name of the class, how often.
+
+    The public `list_actors` needs a dashboard.
+    """
+    table = state.actor_table(None, ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
+    found = {name: (actor["ActorClassName"], actor["NumRestarts"]) for name, actor in table.items()}
+    return {name: (kind, restarts) for name, (kind, restarts) in found.items() if restarts}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO, cast
 
 import ray
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from datasets_prep.errors import one_line
+from pipelines.cluster.credentials import WithoutCredentials
 from pipelines.terminal import PlainConsole
 
 _NAME_WIDTH = 10
@@ -71,10 +73,11 @@ def stages_with_log(log: Path) -> Iterator[Stages]:
     log.parent.mkdir(parents=True, exist_ok=True)
     had_ray, kept = ray.is_initialized(), [os.dup(stream) for stream in _STREAMS]
     with log.open("w", 1, encoding="utf-8") as file, os.fdopen(kept[0], "w", encoding="utf-8") as screen:
-        console = PlainConsole(file=screen)
+        logged, shown = (cast(TextIO, WithoutCredentials(stream)) for stream in (file, screen))
+        console = PlainConsole(file=shown)
         _redirect([file.fileno()] * len(_STREAMS))
         try:
-            with redirect_stdout(file), redirect_stderr(file):
+            with redirect_stdout(logged), redirect_stderr(logged):
                 yield Stages(console)
         except BaseException:
             console.print(f"all that was logged until then: {log}", highlight=False, soft_wrap=True)

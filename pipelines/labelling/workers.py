@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from datasets_prep.plan.shards import DatasetPlan, ShardPlan
 from datasets_prep.schema import LABELLED_SCHEMA
 from datasets_prep.sources.base import Rejection
 from datasets_prep.storage.folder import Folder
+from pipelines.cluster.actors import saying_which_actors_died
 from pipelines.cluster.session import require_room, room_for_workers, wants_gpu
 from pipelines.config import LabelConfig
 from pipelines.labelling.duplicates import BITS, near_duplicates, perceptual_hash
@@ -71,12 +72,18 @@ class LabellingActor:
 
 
 def label_shards(
-    plan: DatasetPlan, out: str, files: Mapping[str, bytes], settings: LabelConfig, shards: list[ShardPlan]
+    plan: DatasetPlan,
+    out: str,
+    files: Mapping[str, bytes],
+    settings: LabelConfig,
+    say: Callable[[str], None],
+    shards: list[ShardPlan],
 ) -> Iterator[dict[str, Any]]:
     """Label `shards` of a `plan` in a pool of actors, and write them to the version's folder below `out`.
 
-    `files` are those of the model's folder; they travel through Ray, since the driver's disk is not the
-    workers'. Yields the results of the shards, as `ingest.run.RunRound` says.
+    `settings` are the job's, `files` those of the model's folder: they travel through Ray, since the driver's
+    disk is not the workers'. `say` takes a line on each actor that dies. Yields the results of the shards, as
+    `ingest.run.RunRound` says.
 
     Raises:
         ConfigError: if the workers do not fit on this machine.
@@ -84,14 +91,15 @@ def label_shards(
     use_gpu = wants_gpu(settings.device)
     folder = (Folder(out) / plan.dataset / plan.version).uri
     device = "cuda" if use_gpu else "cpu"
-    yield from map_shards(
-        shards,
-        LabellingActor,
-        fn_constructor_args=(ray.put(dict(files)), settings, plan.dataset, plan.version, folder, device),
-        compute=ray.data.ActorPoolStrategy(size=min(len(shards), workers_of(settings, use_gpu))),
-        num_cpus=settings.threads,
-        num_gpus=settings.gpus if use_gpu else 0,
-    )
+    with saying_which_actors_died(say):
+        yield from map_shards(
+            shards,
+            LabellingActor,
+            fn_constructor_args=(ray.put(dict(files)), settings, plan.dataset, plan.version, folder, device),
+            compute=ray.data.ActorPoolStrategy(size=min(len(shards), workers_of(settings, use_gpu))),
+            num_cpus=settings.threads,
+            num_gpus=settings.gpus if use_gpu else 0,
+        )
 
 
 def workers_of(settings: LabelConfig, use_gpu: bool) -> int:

@@ -95,7 +95,10 @@ class MetricPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The address of one MLflow run: `run_id` at `tracking_uri`, which may hold a password."""
+    """The address of one MLflow run: `run_id` at `tracking_uri`, which may hold a password.
+
+    Pickled, it is as in `record`: Ray Tune writes what it sends to trials into the sweep's folder.
+    """
 
     tracking_uri: str
     run_id: str
@@ -108,6 +111,9 @@ class Run:
     def record(self) -> dict[str, str]:
         """The address for files that others read: without user name and password."""
         return {"tracking_uri": without_credentials(self.tracking_uri), "run_id": self.run_id}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Run.of_record, (self.record(),)
 
     @property
     def _client(self) -> MlflowClient:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.cluster.polling import polling
 from pipelines.cluster.signals import taking_the_first
 
 if TYPE_CHECKING:  # the actor's process imports this module, and would spend seconds on MLflow
     from pipelines.tracking.runs import Run
 
-POLL_SECONDS = 0.5
 _HEARD_SECONDS, _ANSWER_SECONDS = 8.0, 3.0
 """How long ranks may take to hear that they should stop, and the board to answer."""
 
@@ -29,17 +28,17 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._stop = False
-        self._heard = False
+        self._heeding: set[str] = set()
         self._failure: str | None = None
 
     def request_stop(self) -> bool:
-        """Ask the training processes to save a checkpoint and end; returns whether they have heard it."""
+        """Ask the training processes to save a checkpoint and end; returns whether any has heard it."""
         self._stop = True
-        return self._heard
+        return bool(self._heeding)
 
-    def stop_requested(self, heeds: bool = False) -> bool:
-        """Whether `request_stop` was called; the caller `heeds` it if it then ends after its step."""
-        self._heard |= self._stop and heeds
+    def stop_requested(self, heeds: bool = False, who: str = "") -> bool:
+        """Whether `request_stop` was called; `who` asks `heeds` it if it then ends after its step."""
+        (self._heeding.add if self._stop and heeds else self._heeding.discard)(who)
         return self._stop
 
     def fail(self, reason: str) -> None:
@@ -78,7 +77,8 @@ def showing(board: Any, show: Callable[[str], None]) -> Iterator[None]:
         with polling(pass_on):
             yield
     finally:
-        pass_on()
+        with suppress(ray.exceptions.RayError):  # what the block raised says more
+            pass_on()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,81 +87,68 @@ class Supervision:
 
     Attributes:
         run: the MLflow run, already started.
-        stop_wanted: polled twice a second; True asks the run to save a checkpoint and end.
+        stop_wanted: polled twice a second, with whether the run heeds it; True asks the run to save a
+            checkpoint and end.
         threads: CPU cores of each training process without a GPU; the others belong to other runs.
         callbacks: `ray.train.UserCallback`s, called with every report.
     """
 
     run: Run
-    stop_wanted: Callable[[], bool]
+    stop_wanted: Callable[[bool], bool]
     threads: int
     callbacks: Sequence[Any] = ()
 
 
 @contextmanager
-def stopping_when(board: Any, wanted: Callable[[], bool]) -> Iterator[list[int]]:
+def stopping_when(board: Any, wanted: Callable[[bool], bool]) -> Iterator[list[int]]:
     """Ask the ranks by the `board` to save and end, once `wanted` returns True; it is polled twice a second.
+
+    It is told whether the ranks have heard it, and are not at their end.
 
     Yields:
         a list that is no longer empty once they were asked.
     """
     asked: list[int] = []
+    heard = False
 
-    def ask() -> bool:
-        if wanted():
+    def ask() -> None:
+        nonlocal heard
+        if wanted(heard):
             asked.append(1)
-            board.request_stop.remote()
-        return bool(asked)
+            heard = ray.get(board.request_stop.remote())
 
     with polling(ask):
         yield asked
+    wanted(False)
 
 
 @contextmanager
 def stopping_on_signals(board: Any) -> Iterator[list[int]]:
     """Ask the ranks by the `board` to save and end on a signal (`ray job stop`, a scheduler's notice).
 
-    If none of them hears it, because they have just started, or validate, or Ray is gone, this process ends.
+    If none of them hears it, because they have just started, or validate, or Ray is gone, this process ends;
+    that of a sweep also once all trials that have heard it are saved.
 
     Yields:
         a list that holds the signal's number once it was received.
     """
-    until = 0.0
+    until, heard = 0.0, False
 
     def ask() -> bool:
-        nonlocal until
+        nonlocal until, heard
         if not taken:
             return False
         until = until or time.monotonic() + _HEARD_SECONDS
         try:
-            if ray.get(board.request_stop.remote(), timeout=_ANSWER_SECONDS):
-                return True
+            heard = ray.get(board.request_stop.remote(), timeout=_ANSWER_SECONDS)
         except ray.exceptions.GetTimeoutError:
             pass  # the machine may be busy
         except ray.exceptions.RayError:
-            until = 0.1
-        if time.monotonic() < until:
+            until, heard = 0.1, False
+        if heard or time.monotonic() < until:
             return False
         os.kill(os.getpid(), taken[0])
         return True
 
     with taking_the_first() as taken, polling(ask):
         yield taken
-
-
-@contextmanager
-def polling(action: Callable[[], object], seconds: float = POLL_SECONDS) -> Iterator[None]:
-    """Call `action` every few `seconds` in a thread, until it returns a true value or the block ends."""
-    done = threading.Event()
-
-    def poll() -> None:
-        while not done.wait(seconds) and not action():
-            pass
-
-    thread = threading.Thread(target=poll, name="polling", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

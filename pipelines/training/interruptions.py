@@ -16,7 +16,7 @@ import ray
 import ray.train
 import torch
 
-from pipelines.training.board import POLL_SECONDS
+from pipelines.cluster.polling import POLL_SECONDS
 from pipelines.training.host_copy import HostCopy, lag
 from pipelines.training.ranks import Ranks
 

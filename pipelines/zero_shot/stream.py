@@ -29,6 +29,7 @@ from datasets_prep.formats.pictures import encode_png
 from datasets_prep.sources import SOURCES
 from datasets_prep.storage.folder import Folder
 from dpt.predict.depth import normalised, to_device, to_inverse_depth
+from pipelines.cluster.actors import saying_which_actors_died
 from pipelines.cluster.session import connect, cpus_per_worker, require_room, wants_gpu
 from pipelines.config import ZeroShotConfig
 from pipelines.loading.same_size import SameSizeBatches
@@ -119,7 +120,8 @@ def evaluate_stream(
             num_gpus=1 if use_gpu else 0,
         )
     )
-    yield from stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with saying_which_actors_died():
+        yield from stream.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
 
 
 # ---- reading, in tasks

@@ -74,6 +74,7 @@ def test_ray_replaces_a_killed_worker(given, clean, tmp_path):
         workers = [one for one in session_processes(process.pid) if "LabellingActor" in name_of(one)]
         workers[0].send_signal(signal.SIGKILL)
         assert process.wait(timeout=400) == 0, log.read_text()
+        assert "a process of MapWorker(Map(LabellingActor)) died: Ray starts another" in log.read_text()
     after = contents(tmp_path)
     assert sorted(after) == sorted(clean)
     assert differing(after, clean) == []

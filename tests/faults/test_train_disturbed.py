@@ -173,7 +173,8 @@ def test_a_machine_that_will_be_taken_is_saved_from_in_time(place):
         machine.terminate()
         printed = faulty.end_of(process, log)
     resumed = [int(step) for step in re.findall(rf"{faulty.RESUMING} (\d+)", printed)]
-    assert len(resumed) == 1
+    # More than once if new ranks began on the machine while it ended.
+    assert len(set(resumed)) == 1
     assert resumed[0] % 100, "it went on from a checkpoint of its turn"
     assert place.curve("noticed") == place.curve("unnoticed")
 

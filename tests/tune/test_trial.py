@@ -31,7 +31,7 @@ def test_gpus_that_a_cluster_has_yet_to_start_are_believed_in(cluster, believed,
     monkeypatch.setenv("RAY_ADDRESS", "")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     board: Any = SimpleNamespace(
-        stop_requested=SimpleNamespace(remote=lambda heeds: False),
+        stop_requested=SimpleNamespace(remote=lambda heeds, who: False),
         write=SimpleNamespace(remote=lambda line: None),
     )
     plan: Any = SimpleNamespace(trials=[SimpleNamespace(path="variant/s0")])

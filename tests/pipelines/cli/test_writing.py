@@ -12,6 +12,8 @@ import pytest
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.synthetic import write_dataset
 from dpt import create_model, save_model
 from tests.support.commands import dpt
 from tests.support.faulty_s3 import FaultyS3, serving
@@ -30,6 +32,36 @@ COMMANDS = {
     "convert to Hugging Face": (["convert", "{model}", "{out}/new", "--to", "huggingface"], []),
     "export": (["export", "{model}", "--to", "pt2", "--out", "{out}/new.pt2"], []),
     "report": (["report", "{model}", "--data", "{shards}/redweb", "--out", "{out}"], ["report.html"]),
+    "finetune": (
+        [
+            "finetune",
+            "{shards}/tartanair",
+            "--model",
+            "{model}",
+            "--name",
+            "x",
+            "--storage",
+            "{out}",
+            "crop=64",
+        ],
+        [],
+    ),
+    "stereo": (["stereo", "movies", "--videos", "{movies}/videos", "--out", "{out}"], []),
+    "label": (["label", "{photo}", "--model", "{model}", "--name", "x", "--out", "{out}"], []),
+    "distill": (
+        [
+            *("distill", "{photo}", "--model", "{model}", "--data", "{shards}", "--name", "x"),
+            *("--out", "{out}", "--storage", "{out}"),
+        ],
+        [],
+    ),
+    "evaluate": (
+        [
+            *("evaluate", "--model", "{model}", "--on", "sintel", "--raw", "{sintel}", "--allow-missing"),
+            *("--out", "{out}"),
+        ],
+        ["per_image.parquet"],
+    ),
     "demo": (["demo", "--out", "{out}"], []),
 }
 LOCAL = ("generate", "generate HDF5", "demo")
@@ -42,7 +74,10 @@ def files(tmp_path_factory: pytest.TempPathFactory, shards_folder: Path, raw_fol
     photo, model = folder / "photo.png", folder / "model"
     cv2.imwrite(str(photo), np.full((48, 64, 3), 90, np.uint8))
     save_model(create_model("dpt_tiny", image_size=64), model)
-    return {"shards": shards_folder, "raw": raw_folder, "photo": photo, "model": model}
+    for name in ("movies", "sintel"):
+        write_dataset(name, folder / name, scenes=1, height=64, width=96)
+    given = {"movies": folder / "movies", "sintel": folder / "sintel", "photo": photo, "model": model}
+    return {"shards": shards_folder, "raw": raw_folder, **given}
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +113,7 @@ def check_refusal(
     assert any(reason in line for reason in reasons), line
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "report"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "label", "report"}))
 def test_a_full_disk_costs_no_file_that_was_there_and_leaves_none_half_written(
     command, files, tmp_path, capsys
 ):
@@ -158,6 +193,17 @@ def test_an_error_of_what_is_read_is_not_blamed_on_what_is_written(tmp_path):
             shutil.copyfile(tmp_path / "missing", path)
 
     with pytest.raises(FileNotFoundError, match="missing"):
+        copy()
+
+
+def test_a_copy_onto_a_full_disk_names_the_new_file(tmp_path):
+    (tmp_path / "source").write_bytes(bytes(1000))
+
+    def copy() -> None:
+        with Folder(tmp_path).writing("out") as path:
+            shutil.copyfile(tmp_path / "source", path)
+
+    with full_disk(), pytest.raises(StorageFailed, match=r"/out cannot be written: File too large"):
         copy()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines.config import TrainConfig
 from pipelines.config_files import with_changes
 from pipelines.tracking import runs as tracking
 from tests.support.commands import dpt
+from tune.trial import SweepPlace
 
 HF, DATABRICKS, AWS = "hf_" + "aB3" * 11, "dapi" + "0f" * 16, "AKIA" + "ABCD2345" * 2
 PLAIN = "s3://bucket/a@b models:/dpt@champion hf-hub:o/n a@b.c"
@@ -75,6 +77,15 @@ def test_nothing_secret_is_stored_with_a_run(mlflow_database, tmp_path, monkeypa
     for secret in ("s3cr", "user:", "of-no-known-form", HF):
         assert not any(secret in text for text in everything), secret
     assert secret_free(tmp_path, b"s3cr", HF.encode())
+
+
+def test_what_is_sent_to_trials_has_no_password_and_finds_it_there(monkeypatch):
+    run = tracking.Run("postgresql://ranftl:s3cret@host/mlflow", "4f")
+    sent = pickle.dumps(SweepPlace("s3://bucket/sweep", run, 1, None))
+    assert b"host/mlflow" in sent
+    assert not any(secret in sent for secret in (b"s3cret", b"ranftl"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", run.tracking_uri)
+    assert pickle.loads(sent).parent == run
 
 
 def secret_free(folder: Path, *secrets: bytes) -> bool:

@@ -87,6 +87,25 @@ def test_the_head_node_has_its_resource():
     assert node["Resources"][ray_private.HEAD_NODE_RESOURCE] == 1.0
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_an_actor_that_ray_started_again_is_known_by_its_class():
+    class Victim:
+        def pid(self) -> int:
+            return os.getpid()
+
+    before = ray_private.restarted_actors()
+    victim: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Victim).remote()
+    first = ray.get(victim.pid.remote())
+    assert ray_private.restarted_actors() == before
+    os.kill(first, signal.SIGKILL)
+    assert ray.get(victim.pid.remote()) != first
+    [(name, restarts)] = [
+        known for actor, known in ray_private.restarted_actors().items() if actor not in before
+    ]
+    assert (name.rpartition(".")[2], restarts) == ("Victim", 1)
+
+
 def test_rays_processes_are_out_of_reach_of_signals_to_this_group():
     from ray._private import services, utils
 

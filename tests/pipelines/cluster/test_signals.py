@@ -100,3 +100,15 @@ def test_a_request_to_stop_counts_as_heard_once_a_rank_heeds_it():
     assert not board.request_stop(), "a rank that validates"
     assert board.stop_requested(heeds=True)
     assert board.request_stop()
+
+
+def test_a_request_to_stop_is_heard_until_the_last_trial_that_heeds_it_has_ended():
+    board = ProgressBoard()
+    board.request_stop()
+    for trial in ("first", "second"):
+        assert board.stop_requested(True, trial)
+    assert board.stop_requested(False, "starting")
+    board.stop_requested(False, "first")
+    assert board.request_stop()
+    board.stop_requested(False, "second")
+    assert not board.request_stop()

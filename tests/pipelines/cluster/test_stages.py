@@ -47,6 +47,20 @@ def test_the_screen_has_stages_alone_and_the_log_the_rest(tmp_path, capfd):
         assert f"{line}\n" in text
 
 
+def test_neither_the_screen_nor_the_log_has_passwords_or_tokens(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "s3cr3t-value")
+    secrets = ("postgresql://me:pa55word@host/db", "s3cr3t-value", f"hf_{'a' * 30}")
+    with stages_with_log(tmp_path / "log") as stages, stages.stage("connect"):
+        stages.console.print("table", *secrets)
+        assert logging.lastResort is not None
+        logging.lastResort.handle(logging.makeLogRecord({"msg": " ".join(secrets)}))
+        print(*secrets, file=sys.stderr)
+        stages.say(" ".join(secrets))
+    for text in (capfd.readouterr().out, (tmp_path / "log").read_text()):
+        assert " ".join(text.split()).count("postgresql://host/db … …") >= 2, text
+        assert not any(word in text for word in ("me:pa55word", *secrets[1:])), text
+
+
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(143)])
 def test_a_failure_names_stage_and_log_and_gives_the_screen_back(tmp_path, capfd, error):
     log = tmp_path / "log"
