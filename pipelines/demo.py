@@ -46,7 +46,7 @@ from pipelines.report.model_page import write_model_report
 from pipelines.tracking import runs as tracking
 from pipelines.tracking.metric_keys import MEAN, MEAN_MAP, SKILL, with_mean
 from pipelines.tracking.model_reference import load_model
-from pipelines.train import TrainResult, train
+from pipelines.train import TrainingStopped, TrainResult, train
 from pipelines.training.start import build_model
 
 TRAINED = ("redweb", "hrwsi", "blendedmvs", "tartanair")
@@ -130,10 +130,13 @@ class Demo:
             return self.evaluate(Path(folder), data, "untrained")
 
     def train(self, data: Sequence[str]) -> TrainResult:
-        """Train on `data`, without the held-out scenes."""
+        """Train on `data`, without the held-out scenes. Raises TrainingStopped after a signal."""
         name = f"demo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
         config = self._experiment.train
-        trained = train(config, data, name, str(self._out / "runs"), show=self._say)
+        try:
+            trained = train(config, data, name, str(self._out / "runs"), show=self._say)
+        except TrainingStopped as error:
+            raise TrainingStopped("stopped; `dpt demo` keeps what it prepared, and trains anew") from error
         self._say(f"{config.model.name}, {config.steps} steps of {config.batch_size} images: run {name}")
         return trained
 

@@ -104,14 +104,17 @@ def distill(request: Request, model: str, show: Say = print) -> list[RoundResult
         ConfigError, NotADataset, BadModel, NotFound: before anything is started.
         JobExists: if the job was started with another teacher.
         Owned: if another process does it.
-        TrainingStopped: after SIGTERM in a training; the command resumes it.
+        TrainingStopped: after a signal in a training; the command continues the job.
         TrainingFailed, StorageFailed: see `pipelines.train.train`, `pipelines.label.LabelJob.run`.
     """
     datasets = _labelled_sets(request)
     if not _started(request):  # nothing of a job whose pictures, teacher or name are mistaken
         plan_labelling(request.experiment.label, request.photos, model, request.out, f"{request.name}_1")
     with owning(Folder(request.storage) / request.name, f"job {request.name}", show):
-        return _rounds(request, model, datasets, show)
+        try:
+            return _rounds(request, model, datasets, show)
+        except TrainingStopped as error:
+            raise TrainingStopped(f"job {request.name} is stopped; the same command continues it") from error
 
 
 def _rounds(
