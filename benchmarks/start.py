@@ -108,7 +108,7 @@ def measured(config: str, folder: str, run: int) -> dict[str, float]:
     ended = time.time()
     steps: list[float] = []
     times: dict[str, float] = {}
-    for part, at in map(json.loads, marks.read_text().splitlines()):
+    for part, at, _ in map(json.loads, marks.read_text().splitlines()):
         times.setdefault(part, at)
         steps += [at] if part == "first step" else []
     ends = [started, *(times[part] for part in PARTS)]
@@ -131,7 +131,7 @@ def print_table(runs: list[dict[str, float]]) -> None:
 def mark(path: Path, part: str) -> None:
     """Append to the file at `path` that a `part` ends now."""
     with path.open("a") as file:
-        file.write(json.dumps([part, time.time()]) + "\n")
+        file.write(json.dumps([part, time.time(), time.process_time()]) + "\n")
 
 
 def train_marked(path: Path, config: str) -> None:
@@ -142,7 +142,7 @@ def train_marked(path: Path, config: str) -> None:
 
     mark(path, "imports")
     _marking(driver, "connect", path, before="config and checks", after="Ray")
-    _marking(driver.TorchTrainer, "fit", path, before="MLflow")
+    _marking(driver.DataParallelTrainer, "fit", path, before="MLflow")
     driver.train_loop = functools.partial(rank_marked, str(path))
     settings = load_section("train", TrainConfig, config, ["steps=5", "log_every=1"])
     driver.train(settings, ["shards"], path.name, "runs")
@@ -152,14 +152,12 @@ def rank_marked(path: str, arguments: dict[str, Any]) -> None:
     """As `pipelines.training.entry.train_loop` with `arguments`, but with marks in the file at `path`."""
     marks = Path(path)
     mark(marks, "Ray Train: controller, placement, process")
-    import pickle
-
-    from pipelines.training import loop
+    from pipelines.training import entry, loop
 
     mark(marks, "a rank's imports")
     _marking(loop, "training_batches", marks, before="model, optimiser, report")
     _marking(loop.TrainingStep, "__call__", marks, before="loaders and first batch", after="first step")
-    loop.run_rank(pickle.loads(arguments["setup"]), arguments["board"])
+    entry.train_loop(arguments)
 
 
 def _marking(owner: Any, name: str, path: Path, before: str = "", after: str = "") -> None:
