@@ -111,9 +111,8 @@ def without_idle_actors(trainer: Any, autoscales: bool) -> None:
         idle = (DatasetsCallback, PlacementGroupCleanerCallback)
         callbacks = [callback for callback in callbacks if not isinstance(callback, idle)]
         if not autoscales and isinstance(scaling_policy, FixedScalingPolicy):
-            for request in ("_send_resource_request", "_maybe_send_resource_request"):
-                setattr(scaling_policy, request, lambda: None)
-            scaling_policy._cancel_resource_request = lambda: None
+            for request in ("_send", "_maybe_send", "_cancel"):
+                setattr(scaling_policy, f"{request}_resource_request", lambda: None)
         return run(callbacks=callbacks, scaling_policy=scaling_policy, **others)
 
     trainer._initialize_and_run_controller = run_without

@@ -79,11 +79,11 @@ def process_group(use_gpu: bool, seconds: float) -> Iterator[None]:
         torch.cuda.set_device(get_device())
     place = (ray.util.get_node_ip_address(), 0)
     if rank == 0:
-        store = dist.TCPStore(*place, is_master=True, wait_for_workers=False, timeout=timeout)
+        store = dist.TCPStore(place[0], 0, is_master=True, wait_for_workers=False, timeout=timeout)
         place = (place[0], store.port)
     place = broadcast_from_rank_zero(place)
     if rank:
-        store = dist.TCPStore(*place, timeout=timeout)
+        store = dist.TCPStore(place[0], place[1], timeout=timeout)
     backend = "nccl" if use_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     yield
