@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import logging
 import os
@@ -136,13 +137,14 @@ def mark(path: Path, part: str) -> None:
 
 def train_marked(path: Path, config: str) -> None:
     """Train five steps with `config` on ./shards and leave marks in the file at `path`."""
+    gc.set_threshold(50_000, 20, 100)  # as the command does
     from pipelines import train as driver
     from pipelines.config import TrainConfig
     from pipelines.config_files import load_section
 
     mark(path, "imports")
     _marking(driver, "connect", path, before="config and checks", after="Ray")
-    _marking(driver.TorchTrainer, "fit", path, before="MLflow")
+    _marking(driver.DataParallelTrainer, "fit", path, before="MLflow")
     driver.train_loop = functools.partial(rank_marked, str(path))
     settings = load_section("train", TrainConfig, config, ["steps=5", "log_every=1"])
     driver.train(settings, ["shards"], path.name, "runs")
@@ -152,14 +154,12 @@ def rank_marked(path: str, arguments: dict[str, Any]) -> None:
     """As `pipelines.training.entry.train_loop` with `arguments`, but with marks in the file at `path`."""
     marks = Path(path)
     mark(marks, "Ray Train: controller, placement, process")
-    import pickle
-
-    from pipelines.training import loop
+    from pipelines.training import entry, loop
 
     mark(marks, "a rank's imports")
     _marking(loop, "training_batches", marks, before="model, optimiser, report")
     _marking(loop.TrainingStep, "__call__", marks, before="loaders and first batch", after="first step")
-    loop.run_rank(pickle.loads(arguments["setup"]), arguments["board"])
+    entry.train_loop(arguments)
 
 
 def _marking(owner: Any, name: str, path: Path, before: str = "", after: str = "") -> None:

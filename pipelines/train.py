@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 import dpt
 from datasets_prep.errors import UserError
@@ -29,7 +29,7 @@ from datasets_prep.storage.lease import owning
 from datasets_prep.storage.sealed import DamagedFile, sealed, unsealed
 from pipelines.cluster.actors import saying_which_actors_died
 from pipelines.cluster.deaths import SayingWhatDied, any_died, what_died
-from pipelines.cluster.ray_private import checkpoint_snapshot, leave_sigint_alone
+from pipelines.cluster.ray_private import checkpoint_snapshot, leave_sigint_alone, without_idle_actors
 from pipelines.cluster.session import connect, cpus_per_worker, on_cluster, require_room, wants_gpu
 from pipelines.config import ConfigError, TrainConfig
 from pipelines.config_files import to_yaml
@@ -41,7 +41,7 @@ from pipelines.tracking.model_reference import model_files
 from pipelines.tracking.registry import note_protocol
 from pipelines.training.board import Supervision, open_board, showing, stopping_on_signals, stopping_when
 from pipelines.training.checkpoint_store import CheckpointStore, checkpoint_name
-from pipelines.training.entry import train_loop
+from pipelines.training.entry import JoiningByThemselves, train_loop
 from pipelines.training.loop import Setup
 from pipelines.training.stages import run_stages
 from pipelines.training.start import initial_model, model_without_weights, save_initial_model
@@ -180,10 +180,10 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(60 * config.hang_minutes)
     board = open_board()
     callbacks: list[Any] = [SayingWhatDied(board), *(supervision.callbacks if supervision else ())]
-    trainer = TorchTrainer(
+    trainer = DataParallelTrainer(
         train_loop,
         train_loop_config={"setup": pickle.dumps(setup), "board": board},
-        torch_config=TorchConfig(timeout_s=round(60 * config.hang_minutes)),
+        backend_config=JoiningByThemselves(),
         scaling_config=ScalingConfig(
             num_workers=config.workers,  # type: ignore[arg-type] # Ray Train V2 takes a range too
             use_gpu=setup.use_gpu,
@@ -199,6 +199,7 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
         ),
     )
     leave_sigint_alone(trainer)
+    without_idle_actors(trainer, autoscales=on_cluster())
     stopping = stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_signals(board)
     deaths = nullcontext() if supervision else saying_which_actors_died(show)  # a sweep says them all
     with showing(board, show), deaths, stopping as stopped:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import dpt.layers.small_hybrid  # noqa: F401 (registers a model)
 from dpt.layers.beit import BeitLayers
+from dpt.layers.late_compiler import shapes_only
 from dpt.layers.networks import STRIDES, any_size, build, channels_last, fit_to, known, reductions
 from dpt.layers.positions import PositionGrid
 from dpt.layers.same_padding import pad_for_even_sizes
@@ -260,7 +261,7 @@ def natural_choices(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: if that is not a backbone, with the reason: by its strides, or because it does not take
             images of any size.
     """
-    with torch.device("meta"):
+    with shapes_only():
         network = build(known(name), False, arguments, stages=False)
         layers = len(strides) if len(set(strides := reductions(network))) == 1 else 0
         taps: tuple[TapName, ...] = tuple(layers * quarter // 4 for quarter in (1, 2, 3, 4))

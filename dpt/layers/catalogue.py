@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import timm
-import torch
 
 from dpt.layers.backbones import create_backbone, natural_choices
+from dpt.layers.late_compiler import shapes_only
 
 EXAMPLES = tuple(
     """
@@ -73,7 +73,7 @@ def _measured(name: str) -> tuple[int, tuple[int, ...]] | str:
     """Parameters and strides of an architecture, or why it is not a backbone."""
     try:
         taps = natural_choices(name, {})["taps"]
-        with torch.device("meta"):
+        with shapes_only():
             backbone = create_backbone(name, taps)
     except ValueError as error:
         return str(error)

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from dpt.class_names import class_names
 from dpt.config import ModelConfig
+from dpt.layers.late_compiler import shapes_only
 from dpt.layers.networks import check_size
 from dpt.model import DPT
 from dpt.weights.folder import CONFIG, WEIGHTS, config_text, read_config, read_safetensors, write_folder
@@ -182,22 +182,12 @@ def _uninitialised(config: ModelConfig) -> DPT:
 
     Raises ValueError if it would be too large.
     """
-    with torch.device("meta"), _Unfilled():
+    with shapes_only():
         model = DPT(config)
     check_size(model)
     if all(name in model.state_dict() for name, _ in model.named_buffers()):
         return model
     return DPT(config)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Context in which `torch.nn.init` does nothing: without values it only imports PyTorch's compiler."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(function, "__name__", "")
-        if name.endswith("_") and hasattr(nn.init, name):
-            return args[0] if args else kwargs["tensor"]
-        return function(*args, **(kwargs or {}))
 
 
 def _local(source: Path | str) -> Path:

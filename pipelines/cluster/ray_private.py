@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import services, utils
+from ray._private import node, services, utils
 from ray._private.runtime_env import packaging, working_dir
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.services import canonicalize_bootstrap_address
@@ -61,6 +61,28 @@ def leaving_signals_alone() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
+@contextmanager
+def starting_what_is_used() -> Iterator[None]:
+    """A Ray that is started in the block has neither dashboard nor autoscaler nor log monitor.
+
+    These take four seconds of CPU. A local Ray neither grows nor prints its workers' logs; that of
+    `ray start --head` has all of them.
+    """
+    unused = {
+        (services, "start_api_server"): lambda *_, **__: ("", None),
+        (node.Node, "start_monitor"): lambda self: None,
+        (node.Node, "start_log_monitor"): lambda self: None,
+    }
+    before = {place: getattr(*place) for place in unused}
+    try:
+        for place, replacement in unused.items():
+            setattr(*place, replacement)
+        yield
+    finally:
+        for place, function in before.items():
+            setattr(*place, function)
+
+
 def job_without_working_directory() -> JobConfig:
     """A job whose workers find this package where it is here, and import nothing from the working directory.
 
@@ -75,6 +97,30 @@ def job_without_working_directory() -> JobConfig:
 def leave_sigint_alone(trainer: Any) -> None:
     """Keep a `trainer` of Ray Train from replacing the handler of SIGINT for good."""
     trainer._register_sigint_handler = lambda controller: None
+
+
+def without_idle_actors(trainer: Any, autoscales: bool) -> None:
+    """Keep a `trainer` of Ray Train from starting actors that do nothing for us, each a process of seconds.
+
+    One hands out Ray Data's datasets: ours are none. One removes the placement group of a controller that
+    was killed: `fit` then raises, and it goes with the job, or by `orphaned_placement_groups`. One asks the
+    autoscaler for room, and the ranks wait for it: only a cluster `autoscales`.
+    """
+    from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+
+    run = trainer._initialize_and_run_controller
+
+    def run_without(*, callbacks: list[Any], scaling_policy: Any, **others: Any) -> Any:
+        idle = (DatasetsCallback, PlacementGroupCleanerCallback)
+        callbacks = [callback for callback in callbacks if not isinstance(callback, idle)]
+        if not autoscales and isinstance(scaling_policy, FixedScalingPolicy):
+            for request in ("_send", "_maybe_send", "_cancel"):
+                setattr(scaling_policy, f"{request}_resource_request", lambda: None)
+        return run(callbacks=callbacks, scaling_policy=scaling_policy, **others)
+
+    trainer._initialize_and_run_controller = run_without
 
 
 def report_logger() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import ray
 
@@ -18,6 +19,7 @@ from pipelines.cluster.ray_private import (
     job_without_working_directory,
     leaving_signals_alone,
     running_cluster,
+    starting_what_is_used,
 )
 from pipelines.config import ConfigError
 
@@ -66,7 +68,7 @@ def connect() -> None:
     environment = {"env_vars": carried} if carried else None
     try:
         # What workers print is Ray's noise, and goes to log files; progress and errors come by themselves.
-        with leaving_signals_alone():
+        with leaving_signals_alone(), nullcontext() if on_cluster() else starting_what_is_used():
             ray.init(
                 address,
                 job_config=job_without_working_directory(),

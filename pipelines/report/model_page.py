@@ -9,11 +9,11 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import dpt
 from datasets_prep.inspect.html import header, write_document
 from datasets_prep.manifest import PreparedDataset, open_datasets
+from dpt.layers.late_compiler import shapes_only
 from pipelines.cluster.device import resolve_device
 from pipelines.evaluation.paper_tables import TABLES, PaperTable, Row
 from pipelines.evaluation.sets import set_of
@@ -69,7 +69,7 @@ def write_summary(config: dpt.ModelConfig, reference: str, out: Path) -> Path:
 
     Returns the page's path. Its weights are not needed: they may be gigabytes away.
     """
-    with torch.device("meta"):
+    with shapes_only():
         return _write_page(dpt.DPT(config), reference, {}, out)
 
 

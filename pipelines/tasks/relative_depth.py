@@ -13,6 +13,7 @@ from torch import Tensor
 import dpt
 from datasets_prep.manifest import NotADataset, PreparedDataset
 from dpt.feature_alignment import FeatureAlignment
+from dpt.layers.late_compiler import shapes_only
 from dpt.losses import ScaleShiftInvariantLoss, of_both_parts
 from dpt.metrics import MetricSums
 from pipelines.config import ConfigError, TrainConfig
@@ -72,7 +73,7 @@ class RelativeDepth(Task):
     def _check_encoder(self, model: dpt.DPT) -> None:
         name = self.config.feature_alignment.encoder
         try:
-            with torch.device("meta"):
+            with shapes_only():
                 channels = FeatureAlignment(name, model.config, pretrained=False).channels
         except ValueError as error:
             raise ConfigError(f"feature_alignment.encoder: {error}") from error

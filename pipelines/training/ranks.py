@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
+import ray.train
+import torch
 import torch.distributed as dist
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import get_device
 from torch import Tensor
 
 Value = TypeVar("Value")
@@ -54,3 +62,30 @@ class Ranks:
         if self.world_size > 1:
             dist.broadcast_object_list(values, src=0)
         return values[0]
+
+
+@contextmanager
+def process_group(use_gpu: bool, seconds: float) -> Iterator[None]:
+    """Inside the block the ranks that Ray Train started are PyTorch's process group.
+
+    Args:
+        use_gpu: by NCCL, each on its GPU; else by gloo.
+        seconds: how long a collective waits for the other ranks.
+    """
+    context, timeout = ray.train.get_context(), timedelta(seconds=seconds)
+    rank, size = context.get_world_rank(), context.get_world_size()
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())  # read by `fully_shard`
+    if use_gpu:
+        torch.cuda.set_device(get_device())
+    place = (ray.util.get_node_ip_address(), 0)
+    if rank == 0:
+        store = dist.TCPStore(place[0], 0, is_master=True, wait_for_workers=False, timeout=timeout)
+        place = (place[0], store.port)
+    place = broadcast_from_rank_zero(place)
+    if rank:
+        store = dist.TCPStore(place[0], place[1], timeout=timeout)
+    backend = "nccl" if use_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    yield
+    # After an exception the others may wait in a collective: Ray Train ends all processes.
+    dist.destroy_process_group()

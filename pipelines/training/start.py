@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import dpt
 from datasets_prep.storage.folder import Folder
+from dpt.layers.late_compiler import shapes_only
 from dpt.weights.folder import CONFIG, WEIGHTS
 from pipelines.config import ConfigError, ModelSection, TrainConfig
 from pipelines.tracking.model_reference import load_checkpoint, load_model
@@ -33,7 +34,7 @@ def model_without_weights(config: TrainConfig) -> dpt.DPT:
     Raises:
         ConfigError: see `build_model`.
     """
-    with torch.device("meta"):
+    with shapes_only():
         return build_model(config.model.model_copy(update={"pretrained": False}), config.crop_size)
 
 

@@ -36,6 +36,18 @@ def test_predicting_an_image_imports_no_job_and_no_compiler(tmp_path):
     assert done.stdout.splitlines()[-1] == "imported"
 
 
+def test_networks_without_values_need_no_compiler():
+    code = (
+        "import sys, torch, dpt; from dpt.layers.late_compiler import shapes_only\n"
+        "with shapes_only():\n"
+        "    model, kind = dpt.create_model('dpt_hybrid_small'), (torch.zeros(2) != 0).dtype\n"
+        "print(model.size_divisor, next(model.parameters()).device, kind, 'torch._dynamo' in sys.modules)\n"
+        "print(torch.compile(lambda x: 2 * x, backend='eager')(torch.ones(2)).tolist())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["32 meta torch.bool False", "[2.0, 2.0]"]
+
+
 def test_the_compiler_works_when_it_is_used():
     assert torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist() == [2, 2]
     model = dpt.create_model("dpt_tiny").eval()

@@ -7,13 +7,16 @@ import os
 import signal
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
+import cloudpickle
 import pytest
 import ray
 import ray.dashboard.modules.dashboard_sdk as dashboard
 import ray.job_submission
 from ray.dashboard.modules.job.job_supervisor import JobSupervisor
 from ray.train.v2._internal.execution import context
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from pipelines.cluster import ray_private
 from tests.support.paths import REPOSITORY
@@ -123,10 +126,53 @@ def test_rays_processes_are_out_of_reach_of_signals_to_this_group():
         started.wait()
 
 
-def test_ray_train_leaves_the_handler_of_sigint_alone():
-    from ray.train.torch import TorchTrainer
+def test_a_ray_has_what_is_used():
+    from ray._private.node import Node
 
-    trainer, before = TorchTrainer(lambda: None), signal.getsignal(signal.SIGINT)
+    class Head(Node):
+        _ray_params = MagicMock(no_monitor=False, ray_client_server_port=None, include_dashboard=None)
+        _gcs_address = _gcs_client = None
+        gcs_address = "here:1"
+        __init__ = lambda self: None  # noqa: E731
+        __getattr__ = start_gcs_server = _write_cluster_info_to_kv = get_gcs_client = MagicMock()
+        all_processes = MagicMock(spec=dict)
+        get_log_file_names = MagicMock(return_value=("out", "err"))
+
+    with ray_private.starting_what_is_used():
+        Head().start_head_processes()
+        Head().start_log_monitor()
+    Head.all_processes.__setitem__.assert_not_called()
+
+
+@pytest.mark.parametrize("autoscales", [False, True])
+def test_ray_train_starts_what_is_used(monkeypatch, autoscales):
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("ray.train.v2.api.data_parallel_trainer.ObjectRefWrapper", lambda function: function)
+    run = "_initialize_and_run_controller"
+    monkeypatch.setattr(
+        DataParallelTrainer, run, lambda _, **named: given.update(named) or SimpleNamespace(error=None)
+    )
+    asked: list[int] = []
+    module = "ray.train.v2._internal.execution.scaling_policy.autoscaling_coordinator_client"
+    monkeypatch.setattr(f"{module}.get_or_create_autoscaling_coordinator", lambda: asked.append(1))
+
+    def callbacks_of(trainer: DataParallelTrainer) -> set[str]:
+        trainer.fit()
+        return {type(callback).__name__ for callback in given["callbacks"]}
+
+    trainer = DataParallelTrainer(lambda: None)
+    before = callbacks_of(trainer)
+    ray_private.without_idle_actors(trainer, autoscales)
+    assert before - callbacks_of(trainer) == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
+    policy = cloudpickle.loads(cloudpickle.dumps(given["scaling_policy"]))  # on its way to the controller
+    policy.after_controller_start(SimpleNamespace(run_id="mine"))
+    policy.make_decision_for_non_running_worker_group()
+    policy.before_controller_abort()
+    assert bool(asked) == autoscales
+
+
+def test_ray_train_leaves_the_handler_of_sigint_alone():
+    trainer, before = DataParallelTrainer(lambda: None), signal.getsignal(signal.SIGINT)
     assert callable(trainer._register_sigint_handler)
     ray_private.leave_sigint_alone(trainer)
     trainer._register_sigint_handler(None)

@@ -9,6 +9,7 @@ import pytest
 import ray
 from mlflow import MlflowClient
 from ray.train import Result
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from pipelines.config import TrainConfig
 from pipelines.tracking import runs as tracking
@@ -40,8 +41,8 @@ def test_a_training_is_seen_by_ray_prometheus_and_mlflow(
     monkeypatch.setattr("pipelines.train.cpus_per_worker", lambda workers: 1)
     monkeypatch.setattr(tracking, "log_model", lambda run, folder: "models:/none")
     results: list[Result] = []
-    fit = ray.train.torch.TorchTrainer.fit
-    monkeypatch.setattr("pipelines.train.TorchTrainer.fit", lambda self: results.append(fit(self)))
+    fit = DataParallelTrainer.fit
+    monkeypatch.setattr("pipelines.train.DataParallelTrainer.fit", lambda self: results.append(fit(self)))
 
     def checkpoints() -> dict[str, str]:
         return {path.parent.name: digest_of(path) for path in tmp_path.rglob("weights.safetensors")}
