@@ -127,6 +127,7 @@ def test_a_profiler_that_sees_no_kernels_says_so_and_costs_nothing_else(gpu, ben
     assert "CUPTI" in bench.notes[0]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("what", ["average", "regions", "ours"])
 def test_what_is_called_compiled_goes_through_the_compiler(gpu, bench, what):
     torch._dynamo.reset()

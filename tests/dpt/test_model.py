@@ -211,6 +211,7 @@ def test_midas_units_add_the_activated_input():
     torch.testing.assert_close(plain(x), residual + x)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("dpt_tiny", {}), ("dpt_tiny", SHALLOW_HYBRID), ("dpt_small", {})],

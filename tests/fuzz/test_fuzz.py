@@ -13,6 +13,8 @@ from tests.fuzz.reading import read_list, read_sample
 from tests.fuzz.subjects import Subject, find_subjects
 from tests.fuzz.watched_worker import WatchedWorker
 
+pytestmark = pytest.mark.heavy
+
 RANDOM_DAMAGES = 20
 FORMATS = (
     *("JPEG", "PNG 8-bit", "PNG 16-bit", "NPY", "PFM", "Sintel .dpt", "EXR", "HDF5", "MAT 5"),

@@ -25,6 +25,7 @@ def folder(tmp_path_factory) -> Path:
     return made
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["m", pytest.param("s", marks=pytest.mark.slow)])
 def test_an_onnx_file_predicts_what_its_model_does(name, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

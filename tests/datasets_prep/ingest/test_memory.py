@@ -61,6 +61,7 @@ def write_irs(raw: Path) -> None:
         (folder / f"l_{number}.png").write_bytes(photo)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("source", ["eth3d", "irs"])
 def test_a_worker_stays_small_whatever_the_input(source, tmp_path):
     {"eth3d": write_eth3d, "irs": write_irs}[source](tmp_path / "raw")

@@ -12,6 +12,8 @@ from dpt.weights.export import export, export_program
 from dpt.weights.onnx import OnnxDPT
 from tests.support.models import SHALLOW_HYBRID
 
+pytestmark = pytest.mark.heavy
+
 SIZES = [(1, 64, 160), (3, 192, 64), (1, 64, 64)]
 
 

@@ -44,6 +44,7 @@ def run(folder, *commands: str) -> str:
     return done.stdout
 
 
+@pytest.mark.heavy
 def test_inference_works_without_extras(tmp_path):
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 50, 3), np.uint8))
@@ -63,6 +64,7 @@ def test_inference_works_without_extras(tmp_path):
     assert (tmp_path / "converted" / "config.json").is_file()
 
 
+@pytest.mark.heavy
 def test_what_needs_an_extra_says_which(tmp_path):
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     needing = {

@@ -16,6 +16,7 @@ from tests.support.paths import REPOSITORY
 SLOW = ("blosc2", "mlflow", "pandas", "ray", "sympy", "torch._dynamo")
 
 
+@pytest.mark.heavy
 def test_predicting_an_image_imports_no_job_and_no_compiler(tmp_path):
     dpt.save_model(dpt.create_model("dpt_small"), tmp_path / "model")
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 50, 3), np.uint8))

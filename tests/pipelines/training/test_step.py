@@ -168,6 +168,7 @@ def test_layers_computed_again_give_the_same_combination():
     assert_same(gradients(model), gradients(whole))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("two_passes", "compiled"), [(False, False), (True, True)])
 def test_what_is_compiled_is_not_watched(two_passes, compiled):
     torch.compiler.reset()
