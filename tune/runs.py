@@ -64,7 +64,7 @@ def open_child(plan: SweepPlan, trial: Trial, parent: tracking.Run) -> tracking.
 
 @contextmanager
 def ending_children(parent: tracking.Run) -> Iterator[None]:
-    """Where a signal ends the block, so do the runs below `parent`: trials have no time to say it."""
+    """Where the block is ended, so are the runs below `parent`: after a signal trials have no time for it."""
 
     def end() -> None:
         for run in records.child_runs(parent.run_id):
@@ -74,7 +74,7 @@ def ending_children(parent: tracking.Run) -> Iterator[None]:
     try:
         with closing(end):
             yield
-    except SystemExit:
+    except BaseException:
         end()
         raise
 

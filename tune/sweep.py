@@ -124,9 +124,14 @@ def _run_trials(
         ),
     )
     limit = _time_limit(plan.tune.hours, board)
-    deaths = saying_which_actors_died(show)
-    with showing(board, show), deaths, stopping_on_signals(board), limit, removing_orphans():
-        results = tuner.fit()
+    deaths, results = saying_which_actors_died(show), list[tune.Result]()
+    with showing(board, show), deaths, stopping_on_signals(board) as stopped, limit, removing_orphans():
+        try:
+            grid = tuner.fit()
+            results = [grid[number] for number in range(len(grid))]
+        except SystemExit:
+            if not stopped:  # else trials are starting, which hear of it too late
+                raise
     folder = Folder(place.folder)
     if folder.exists(_TUNE_FOLDER):
         folder.fs.rm(folder.path_of(_TUNE_FOLDER), recursive=True)
@@ -149,10 +154,10 @@ def _time_limit(hours: float | None, board: Any) -> Iterator[None]:
 
 
 def _require_finished(
-    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], results: tune.ResultGrid
+    plan: SweepPlan, place: SweepPlace, missing: Sequence[int], results: Sequence[tune.Result]
 ) -> None:
     reasons = []
-    for result in (results[number] for number in range(len(results))):
+    for result in results:
         config, metrics = result.config or {}, result.metrics or {}
         path = plan.trials[config["trial"]].path
         if result.error is not None:

@@ -18,8 +18,8 @@ from pipelines.cluster.signals import taking_the_first
 if TYPE_CHECKING:  # the actor's process imports this module, and would spend seconds on MLflow
     from pipelines.tracking.runs import Run
 
-_HEARD_SECONDS, _ANSWER_SECONDS = 8.0, 3.0
-"""How long ranks may take to hear that they should stop, and the board to answer."""
+_HEARD_SECONDS, _ANSWER_SECONDS, _LAST_SECONDS = 8.0, 3.0, 5.0
+"""How long ranks may take to hear that they should stop, the board to answer, and all else to end then."""
 
 
 class ProgressBoard:
@@ -145,7 +145,9 @@ def stopping_on_signals(board: Any) -> Iterator[list[int]]:
             pass  # the machine may be busy
         except ray.exceptions.RayError:
             until, heard = 0.1, False
-        if heard or time.monotonic() < until:
+        if heard:
+            until = max(until, time.monotonic() + _LAST_SECONDS)
+        if time.monotonic() < until:
             return False
         os.kill(os.getpid(), taken[0])
         return True

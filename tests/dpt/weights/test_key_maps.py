@@ -242,7 +242,7 @@ class Bomb:
 
 def test_pickled_code_never_runs(tmp_path, capsys):
     torch.save({"weight": Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+    with pytest.raises(ValueError, match="holds more than tensors"):
         read_tensors(tmp_path / "bomb.pt")
     assert "never" not in capsys.readouterr().out
 

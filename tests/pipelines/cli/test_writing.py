@@ -113,7 +113,7 @@ def check_refusal(
     assert any(reason in line for reason in reasons), line
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"export", "label", "report"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"distill", "export", "label", "report"}))
 def test_a_full_disk_costs_no_file_that_was_there_and_leaves_none_half_written(
     command, files, tmp_path, capsys
 ):
