@@ -1,13 +1,14 @@
-"""Students of pseudo-labels against models of the labelled images alone, with the same number of steps.
+"""Students of a teacher's pseudo-labels against models of the labelled images alone, with as many steps.
 
-    python benchmarks/distill.py                    # three seeds: about forty minutes on two idle cores
-    python benchmarks/distill.py --steps 200 --seeds 1
+    python benchmarks/distill.py                    # three seeds: three quarters of an hour on a core
+    python benchmarks/distill.py --self             # a teacher that has the students' labelled images alone
+    python benchmarks/distill.py --perturb          # the pseudo-labelled images are perturbed
 
-The demo's rendered scenes, with ground truth for few of them. For each seed a teacher learns from these and
-labels the others by `dpt label`; then a student of the same size learns from both, its pseudo-labelled images
-perturbed as in Depth Anything, and a smaller model learns once from both and once from the labelled images.
-Prints the skill of all four on held-out scenes: 1 - AbsRel / AbsRel of a mean map. Training runs in this
-process: the batches, steps and losses of `dpt train` without its start.
+A teacher learns from the demo's rendered scenes of four datasets, and labels pictures of one of them, whose
+ground truth nobody has, by `dpt label`. Its students, one of its size and a smaller one, have these labels
+and few images of that dataset with ground truth; beside them the same models have these few images alone.
+Prints the skill of all on held-out scenes of that dataset: 1 - AbsRel / AbsRel of a mean map. Training runs
+in this process: the batches, steps and losses of `dpt train` without its start.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 os.environ |= {
@@ -49,6 +50,9 @@ from pipelines.training.step import TrainingStep
 
 DEMO = load_experiment("demo")
 
+LABELLED, OTHERS = "redweb", ("hrwsi", "blendedmvs", "tartanair")
+"""The dataset of students and held-out scenes; those that only the teacher has."""
+
 SMALL = {
     "model.overrides.backbone_arguments": {"embed_dim": 48, "depth": 2, "num_heads": 3},
     "model.overrides.taps": ["R0", "R1", 1, 2],
@@ -58,20 +62,22 @@ SMALL = {
 """A transformer of half the depth and width, and a decoder of half the width."""
 
 STUDENT = {
-    "perturb.datasets": ["pseudo"],
     "loss.trims.pseudo": 0.1,
     "loss.gradient_weights.pseudo": 0.0,
-    "weights": {"redweb": 1, "pseudo": 2},
+    "weights": {LABELLED: 1, "pseudo": 2},
 }
-"""V1's perturbations and its two pseudo-labelled images for each labelled one, V2's losses."""
+"""V1's two pseudo-labelled images for each labelled one, V2's losses."""
+
+PERTURB = {"perturb.datasets": ["pseudo"]}
+"""V1's perturbations."""
 
 MODELS = {
-    "teacher: labelled images alone": (False, {}),
-    "student of the same size": (True, {}),
+    "labelled images alone": (False, {}),
+    "student of the teacher's size": (True, {}),
     "small model, labelled images alone": (False, SMALL),
     "small student": (True, SMALL),
 }
-"""Title → whether it learns from pseudo-labels, and its settings; the teacher first."""
+"""Title → whether it learns from pseudo-labels, and its settings."""
 
 
 def main() -> None:
@@ -81,6 +87,9 @@ def main() -> None:
     parser.add_argument("--labelled", type=int, default=200, help="images with ground truth")
     parser.add_argument("--held-out", type=int, default=200, help="images to evaluate on")
     parser.add_argument("--unlabelled", type=int, default=1000, help="images without ground truth")
+    parser.add_argument("--others", type=int, default=300, help="scenes of each dataset of the teacher's own")
+    parser.add_argument("--self", action="store_true", help="a teacher of the labelled images alone")
+    parser.add_argument("--perturb", action="store_true", help="perturb pseudo-labelled images")
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
@@ -93,29 +102,45 @@ def main() -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Run the experiment in the working directory and print its results."""
-    prepare(arguments.labelled, arguments.held_out)
-    draw("unlabelled", arguments.unlabelled, seed=1)
+    pictures, held_out = arguments.labelled + arguments.held_out, arguments.held_out
+    prepare(LABELLED, pictures, held_out / pictures)
+    for name in () if arguments.self else OTHERS:
+        prepare(name, arguments.others, DEMO.prepare.validation_share)
+    draw(LABELLED, "unlabelled", arguments.unlabelled, seed=1)
+    teacher = with_changes(DEMO.train, {"steps": arguments.steps})
+    pseudo = pseudo_labelled(learned("teacher", teacher, ["shards"])[0])
     found: dict[str, list[float]] = {title: [] for title in MODELS}
     for seed in range(arguments.seeds):
-        pseudo: list[str] = []
         for title, (is_student, changes) in MODELS.items():
-            start = time.perf_counter()
-            datasets = open_datasets(["shards/redweb", *(pseudo if is_student else [])])
             settings = {"steps": arguments.steps, "seed": seed, **changes, **(STUDENT if is_student else {})}
-            model, skill = trained(with_changes(DEMO.train, settings), datasets)
-            pseudo = pseudo or [pseudo_labelled(model, seed)]
+            if is_student and arguments.perturb:
+                settings |= PERTURB
+            data = [f"shards/{LABELLED}", *([pseudo] if is_student else [])]
+            skill = learned(f"seed {seed}: {title}", with_changes(DEMO.train, settings), data)[1]
             found[title].append(skill)
-            size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-            what = f"seed {seed}: {title}, {size:.2f} M parameters"
-            print(f"{what}: skill {skill:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
+    print_gains(found)
+
+
+def print_gains(found: Mapping[str, Sequence[float]]) -> None:
+    """Print mean and deviation of the skills of each title, and what the students have gained, by seed."""
     for title, skills in found.items():
         deviation = f" ± {statistics.stdev(skills):.3f}" if len(skills) > 1 else ""
         print(f"{title:36} skill {statistics.mean(skills):.3f}{deviation}")
-    titles = list(MODELS)
+    titles = list(found)
     for alone, student in (titles[:2], titles[2:]):
         gains = [after - before for before, after in zip(found[alone], found[student], strict=True)]
         each = ", ".join(f"{gain:+.3f}" for gain in gains)
         print(f"{student}, gain over {alone}: {statistics.mean(gains):+.3f} ({each})")
+
+
+def learned(title: str, config: TrainConfig, data: Sequence[str]) -> tuple[dpt.DPT, float]:
+    """As `trained` on prepared `data`; prints a line that begins with `title`."""
+    start = time.perf_counter()
+    model, skill = trained(config, open_datasets(list(data)))
+    size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    seconds = time.perf_counter() - start
+    print(f"{title}, {size:.2f} M parameters: skill {skill:.3f}, {seconds:.0f} s", flush=True)
+    return model, skill
 
 
 def trained(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> tuple[dpt.DPT, float]:
@@ -128,30 +153,29 @@ def trained(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> tuple[d
     for number, batch in enumerate(batches, start=1):
         set_learning_rates(optimizer, config, number - 1)
         step(batch, number)
-    [held_out] = [dataset for dataset in datasets if "val" in dataset.manifest.samples]
+    [held_out] = [dataset for dataset in datasets if dataset.name == LABELLED]
     return model, task_of(config).evaluate_share(model, held_out, "val", 0, 1).result()[SKILL]
 
 
-def draw(root: str, images: int, seed: int) -> None:
-    """Render `images` scenes of the demo's size, in the layout of ReDWeb."""
-    write_dataset("redweb", Path(root), images, seed, DEMO.demo.height, DEMO.demo.width)
+def draw(name: str, root: str, scenes: int, seed: int) -> None:
+    """Render scenes of the demo's size, in the layout of the dataset `name`."""
+    write_dataset(name, Path(root), scenes, seed, DEMO.demo.height, DEMO.demo.width)
 
 
-def prepare(labelled: int, held_out: int) -> None:
-    """Render and prepare images with ground truth."""
-    draw("raw", labelled + held_out, seed=0)
-    settings = with_changes(DEMO.prepare, {"validation_share": held_out / (labelled + held_out)})
-    print(ingest_all(plan_ingest("redweb", "raw", settings), "shards").manifest.samples, flush=True)
+def prepare(name: str, scenes: int, validation_share: float) -> None:
+    """Render and prepare a dataset with ground truth, of which `validation_share` is held out."""
+    draw(name, f"raw/{name}", scenes, seed=0)
+    settings = with_changes(DEMO.prepare, {"validation_share": validation_share})
+    print(name, ingest_all(plan_ingest(name, f"raw/{name}", settings), "shards").manifest.samples, flush=True)
 
 
-def pseudo_labelled(model: dpt.DPT, seed: int) -> str:
-    """Label the images whose ground truth is hidden by the teacher `model`; returns their folder."""
-    dpt.save_model(model, Path(f"teacher{seed}"))
+def pseudo_labelled(model: dpt.DPT) -> str:
+    """Label the pictures whose ground truth nobody has by the teacher `model`; returns their dataset."""
+    dpt.save_model(model, Path("teacher"))
     settings = LabelConfig(side=DEMO.prepare.side, samples_per_shard=64, device="cpu")
-    job = plan_labelling(settings, ["unlabelled/Imgs"], f"teacher{seed}", f"labels{seed}", "pseudo")
-    for _ in job.run():
+    for _ in plan_labelling(settings, ["unlabelled/Imgs"], "teacher", "labels", "pseudo").run():
         pass
-    return f"labels{seed}/pseudo"
+    return "labels/pseudo"
 
 
 if __name__ == "__main__":
