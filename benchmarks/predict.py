@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def parser_of(description: str | None, images: int) -> argparse.ArgumentParser:
-    """The options of a command that is measured beside its network, by default with so many `images`."""
+    """The options of a command that is measured beside its network; `images` is their default number."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -222,8 +222,13 @@ class Folder:
             local = Path(scratch) / posixpath.basename(final)
             with explained(str(local)):
                 yield local
-            with explained(final):
-                persistently("written", lambda path: self.fs.put_file(str(local), path), final)
+            self.upload(local, relative)
+
+    def upload(self, local: Path, relative: str) -> None:
+        """Upload the file `local` as `relative` of this remote folder. Raises StorageFailed."""
+        final = self.path_of(relative)
+        with explained(final):
+            persistently("written", lambda path: self.fs.put_file(str(local), path), final)
 
     def write_text(self, relative: str, text: str) -> None:
         """Write `text` to the UTF-8 file `relative`, whole or not at all."""

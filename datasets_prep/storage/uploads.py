@@ -3,14 +3,11 @@
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
-from datasets_prep.storage.retries import persistently
-from datasets_prep.storage.writing import explained
 
 
 @contextmanager
@@ -32,9 +29,7 @@ def made_locally(uri: str, new: bool = False) -> Iterator[Path]:
         yield made
         for path in [made] if made.is_file() else sorted(made.rglob("*")):
             if path.is_file():
-                target = folder.path_of(path.relative_to(made).as_posix())
-                with explained(target):
-                    persistently("written", partial(folder.fs.put_file, str(path)), target)
+                folder.upload(path, path.relative_to(made).as_posix())
 
 
 def require_local(path: str) -> Path:

@@ -231,7 +231,7 @@ def _main() -> None:
     except BaseException as error:
         lines, number = _lines(error), signals.received()
         if number is not None and not isinstance(error, (UserError, OSError)):
-            lines = [signals.farewell(number)]  # what libraries raise then is no news
+            lines = [signals.farewell(number)]  # libraries fail when they are interrupted
         if not lines:
             raise
         with suppress(OSError):  # the terminal may be gone

@@ -1,6 +1,6 @@
 """How the ranks share a model: each has a copy (DDP), or each has a shard of every parameter (FSDP2).
 
-Either way batch normalisation is over the whole batch, for any number of ranks and the device.
+Either way batch normalisation is over the whole batch, for any number of ranks, on any device.
 PyTorch's own `nn.SyncBatchNorm` is for accelerators only; on CPUs, where training is for tests and small
 models, `CpuSyncBatchNorm` does the same, so that a run's curve does not depend on its number of workers.
 """

@@ -77,13 +77,11 @@ def process_group(use_gpu: bool, seconds: float) -> Iterator[None]:
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())  # read by `fully_shard`
     if use_gpu:
         torch.cuda.set_device(get_device())
-    place = (ray.util.get_node_ip_address(), 0)
+    here, store = ray.util.get_node_ip_address(), None
     if rank == 0:
-        store = dist.TCPStore(place[0], 0, is_master=True, wait_for_workers=False, timeout=timeout)
-        place = (place[0], store.port)
-    place = broadcast_from_rank_zero(place)
-    if rank:
-        store = dist.TCPStore(place[0], place[1], timeout=timeout)
+        store = dist.TCPStore(here, 0, is_master=True, wait_for_workers=False, timeout=timeout)
+    host, port = broadcast_from_rank_zero((here, store.port) if store else None)
+    store = store or dist.TCPStore(host, port, timeout=timeout)
     backend = "nccl" if use_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
     yield
