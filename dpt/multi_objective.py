@@ -192,7 +192,7 @@ def combine_gradients(
         (L,) float64 weights; 0 for datasets without images on any rank. Of scalar products that are not
         finite, equal weights.
     """
-    counts = torch.tensor(images, dtype=torch.float64, device=parameters[0].device)
+    counts = torch.tensor(images, dtype=torch.float64).to(parameters[0].device, non_blocking=True)
     blocks = _blocks(gradients, parameters, len(images))
     if sketch is not None:
         for number, (rows, _) in enumerate(blocks):

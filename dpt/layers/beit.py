@@ -87,7 +87,7 @@ def relative_index(height: int, width: int, device: torch.device) -> Tensor:
     x = columns[:, None] - columns + width - 1
     index = (y[:, None, :, None] * (2 * width - 1) + x[None, :, None, :]).flatten(2).flatten(0, 1)
     last = (2 * height - 1) * (2 * width - 1)
-    index = torch.cat([torch.full_like(index[:1], last), index])
-    return torch.cat([torch.full_like(index[:, :1], last + 1), index], dim=1).index_put(
-        (torch.zeros(1, dtype=torch.long, device=device),) * 2, torch.tensor(last + 2, device=device)
-    )
+    # Filled on the device: a number that is copied to a GPU cannot be part of a CUDA graph.
+    of_class_token = torch.full_like(index[:1, :1], last + 2)
+    keys = torch.cat([of_class_token, torch.full_like(index[:, :1], last + 1)])
+    return torch.cat([keys, torch.cat([torch.full_like(index[:1], last), index])], dim=1)

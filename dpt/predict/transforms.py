@@ -95,6 +95,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     if images.shape[1] != 3:
         images = images.permute(0, 3, 1, 2)
     unit = 255.0 if images.dtype == torch.uint8 else 1.0
-    device = images.device
-    offset, divisor = (torch.tensor(values, device=device).view(3, 1, 1) * unit for values in (mean, std))
+    # Made on the device, they would be copied there at once, and the host would wait for all that runs.
+    constants = (torch.tensor([mean, std]) * unit).to(images.device, non_blocking=True)
+    offset, divisor = constants.view(2, 3, 1, 1)
     return (images.float() - offset) / divisor

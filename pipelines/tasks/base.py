@@ -84,10 +84,10 @@ class Task(ABC):
         """Weight of each image in the mean over the global batch; None for equal weights.
 
         Args:
-            target: (B, H, W) of the crops' `target_dtype`, on the CPU.
+            target: (B, H, W) of the crops' `target_dtype`.
 
         Returns:
-            (B,) float64, non-negative.
+            (B,) float64, non-negative, on its device.
         """
         return None
 

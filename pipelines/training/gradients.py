@@ -120,7 +120,7 @@ class Gradients:
             with self._synchronising(number == len(parts)):
                 found = self._losses(self._parallel, batch, part)
                 share = share_factor(self._config, self._ranks)
-                ((weights[part.to(self._device)] * found).sum() * share).backward()
+                ((weights[part.to(self._device, non_blocking=True)] * found).sum() * share).backward()
             losses.append(found.detach())
         return torch.cat(losses)
 
@@ -201,13 +201,13 @@ class Gradients:
                 self._apart = True
                 self._start_pass()
             else:
-                losses[chosen.to(self._device)] = found.detach()
+                losses[chosen.to(self._device, non_blocking=True)] = found.detach()
                 return gradients
 
         def objective(chosen: Tensor) -> Callable[[], Tensor]:
             def run() -> Tensor:
                 found = self._losses(self._model, batch, chosen)
-                losses[chosen.to(self._device)] = found.detach()
+                losses[chosen.to(self._device, non_blocking=True)] = found.detach()
                 return found.sum()
 
             return run
@@ -276,7 +276,7 @@ class Gradients:
         found: list[list[Any]] = []
         groups = torch.argsort(batch.dataset, stable=True).split(counts)
         for members in (groups[index] for index in present):
-            losses[members.to(self._device)] = self._mean(batch, ones, members)
+            losses[members.to(self._device, non_blocking=True)] = self._mean(batch, ones, members)
             # Only after a backward pass are the model's parameters the shards.
             parameters = [p for p in self._model.parameters() if p.requires_grad]
             found.append([p.grad for p in parameters])

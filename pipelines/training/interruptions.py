@@ -67,7 +67,7 @@ class Interruptions:
         """Which of the `flags` any rank has raised; of several ranks with GPUs, some steps ago."""
         if self._ranks.world_size == 1:
             return flags
-        raised = self._ranks.max(torch.tensor(flags, dtype=torch.float32, device=self._device))
+        raised = self._ranks.max(torch.tensor(flags, dtype=torch.float32).to(self._device, non_blocking=True))
         self._raised.append(HostCopy(raised))
         if len(self._raised) <= lag(self._device):
             return False, False

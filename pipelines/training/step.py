@@ -110,7 +110,6 @@ class TrainingStep:
         weights = self._task.weights(batch.target)
         if weights is None:
             return torch.ones(len(batch.images), device=self._device)
-        weights = weights.to(self._device)
         total = self._ranks.sum(weights.sum())
         # A batch whose weights are all zero has a loss of zero instead of 0/0.
         return (weights * self._config.batch_size / total.clamp(min=torch.finfo(total.dtype).tiny)).float()

@@ -1,4 +1,3 @@
-import traceback
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +6,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import dpt
 from dpt import dataset_gradients
@@ -27,6 +25,7 @@ from pipelines.training.step import TrainingStep
 from tests.support.losses import reference_trimmed
 from tests.support.models import batch_of
 from tests.support.two_ranks import run_in_two_ranks
+from tests.support.waiting import BlockingCopies, Waits
 
 AB = ("a", "b")
 """Names of two datasets."""
@@ -268,28 +267,9 @@ def test_the_memory_format_changes_no_update(objective, kind, tmp_path):
     torch.testing.assert_close(found[1], found[0], rtol=1e-6, atol=1e-8)
 
 
-class Waits(TorchDispatchMode):
-    """Records what would make the host wait for a GPU: numbers read, and sizes that depend on values."""
-
-    READING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_unique2")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.__name__.partition(".")[0]
-        masks = [
-            i for i in (args[1] if name in ("index", "index_put", "index_put_") else []) if i is not None
-        ]
-        if name in self.READING or any(index.dtype == torch.bool for index in masks):
-            self.found.append("".join(traceback.format_stack(limit=4)[:-1]))
-        return function(*args, **kwargs or {})
-
-
 @pytest.mark.parametrize("options", [
     {"objective": "average"}, {"objective": "average", "accumulate": 2, "clip_norm": 0.1},
-    {"objective": "multi_objective"},
+    {"objective": "multi_objective"}, {"objective": "multi_objective", "two_passes": True},
 ])  # fmt: skip
 def test_no_step_waits_for_the_device(options):
     settings = student(**options)
@@ -297,9 +277,10 @@ def test_no_step_waits_for_the_device(options):
     optimizer, average = build_optimizer(model, settings), MovingAverage(model, 0.5)
     step = TrainingStep(model, model, optimizer, average, settings, AB, Ranks())
     step(batch(), 1)
-    with Waits() as waits:
+    with Waits() as waits, BlockingCopies() as copies:
         result = step(batch(mixed=True), 2)
     assert not waits.found, waits.found[0]
+    assert not copies.found, copies.found[0]
     assert not result.skipped
 
 
