@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel
+from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 import dpt
@@ -82,8 +83,8 @@ def publish(run: str, name: str, alias: str | None, force: bool = False) -> Publ
     and promote it (`pipelines.tracking.registry.promote`). The alias keeps its kind, unless `force`.
 
     Raises:
-        TrackingError: before anything is registered: if there is no such run, it logged no model, MLflow does
-            not take the name or the alias, or that names a model of another kind.
+        TrackingError: if there is no such run, it logged no model, MLflow does not take the name, the alias
+            or the version's page, or the alias names a model of another kind. Nothing stays registered.
     """
     run_id = tracking.find_run(run)
     model = logged_model(run_id)
@@ -95,20 +96,26 @@ def publish(run: str, name: str, alias: str | None, force: bool = False) -> Publ
     commit = MlflowClient().get_run(run_id).data.tags.get("git_commit", UNKNOWN)
     config = tracking.fetch_config(model)
     version = _register(model, name, kind, commit)
-    _describe(registry.find(name, version), config, run_id)
-    moved = registry.set_alias(name, alias, version) if alias is not None else None
+    try:
+        _describe(registry.find(name, version), config, run_id)
+        moved = registry.set_alias(name, alias, version) if alias is not None else None
+    except BaseException:  # a full disk, a signal
+        with suppress(MlflowException):
+            MlflowClient().delete_model_version(name, str(version))
+        raise
     return Published(name, version, kind, short(commit), moved)
 
 
 def logged_model(run_id: str) -> LoggedModel:
-    """The model that the run `run_id` logged last. Raises TrackingError if there is none."""
+    """The model that the run `run_id` logged last. Raises TrackingError if there is none that is whole."""
     run = MlflowClient().get_run(run_id)
     logged = run.outputs.model_outputs if run.outputs else []
-    if not logged:
-        raise TrackingError(
-            f"run {run.info.run_name} ({run_id}) has logged no model: it did not finish training"
-        )
-    return MlflowClient().get_logged_model(logged[-1].model_id)
+    models = [MlflowClient().get_logged_model(output.model_id) for output in logged]
+    whole = [model for model in models if model.status == LoggedModelStatus.READY]
+    if not whole:
+        why = "only a part; `dpt train --resume` does it again" if models else "it did not finish training"
+        raise TrackingError(f"run {run.info.run_name} ({run_id}) has logged no model: {why}")
+    return max(whole, key=lambda model: int(model.creation_timestamp))
 
 
 def _register(model: LoggedModel, name: str, kind: ModelKind, commit: str) -> int:

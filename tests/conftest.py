@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 
 from tests.support.mlflow_server import MlflowServer
+from tests.support.small_disk import SmallDisk, mounted
 
 # Tests say how Ray authenticates, never its default: that changes between versions. Loopback needs none.
 os.environ["RAY_AUTH_MODE"] = "disabled"
@@ -121,6 +122,13 @@ def mlflow_server(mlflow_template: Path, tmp_path_factory: pytest.TempPathFactor
     server.start()
     yield server.address
     server.kill()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 96 MiB."""
+    with mounted(tmp_path) as disk:
+        yield disk
 
 
 @pytest.fixture(scope="session")

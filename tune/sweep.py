@@ -7,6 +7,7 @@ Ray Tune places trials, restarts those that crashed, and stops hopeless ones; it
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,9 @@ from ray import tune
 from datasets_prep.errors import UserError
 from datasets_prep.storage.folder import Folder
 from datasets_prep.storage.lease import owning
+from datasets_prep.storage.writing import explained
 from pipelines.cluster.actors import saying_which_actors_died
+from pipelines.cluster.ray_private import sweep_state_logger
 from pipelines.cluster.session import ADDRESS, connect, cpus_per_worker, wants_gpu
 from pipelines.tracking import runs as tracking
 from pipelines.training.board import open_board, showing, stopping_on_signals
@@ -102,6 +105,7 @@ def _run_trials(
     plan: SweepPlan, place: SweepPlace, missing: Sequence[int], show: Callable[[str], None]
 ) -> None:
     os.environ.update(_QUIET)
+    logging.getLogger(sweep_state_logger()).setLevel(logging.CRITICAL)  # a sweep's state is its own files
     connect()
     train = plan.train
     placement = place_trials(plan.tune.concurrency, train.most_workers, wants_gpu(train.device))
@@ -127,7 +131,8 @@ def _run_trials(
     deaths, results = saying_which_actors_died(show), list[tune.Result]()
     with showing(board, show), deaths, stopping_on_signals(board) as stopped, limit, removing_orphans():
         try:
-            grid = tuner.fit()
+            with explained(place.folder):
+                grid = tuner.fit()
             results = [grid[number] for number in range(len(grid))]
         except SystemExit:
             if not stopped:  # else trials are starting, which hear of it too late

@@ -51,7 +51,7 @@ from datasets_prep.schema import SCHEMA
 from datasets_prep.settings import IngestSettings
 from datasets_prep.sources.base import Source
 from datasets_prep.storage.folder import DigestingFolder, Folder
-from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.retries import CannotWrite, StorageFailed
 from datasets_prep.storage.sealed import sealed
 
 ROUNDS = 3
@@ -209,7 +209,9 @@ def reported(row: dict[str, Any], work: Callable[[ShardPlan], dict[str, Any]]) -
     result: dict[str, Any] = {"name": plan.name, "split": plan.split}
     try:
         result |= work(plan)
-    except OSError as error:  # disk full, storage gone
+    except CannotWrite as error:
+        result["mistake"] = str(error)
+    except OSError as error:  # storage gone
         result["failure"] = str(error)
     except UserError as error:
         result["mistake"] = str(error)

@@ -21,6 +21,7 @@ from datasets_prep.stereo.flow import FlowMethod, dis_flow
 from datasets_prep.stereo.plan import BadVideoFolder, Piece
 from datasets_prep.stereo.views import Views, crop_widescreen, split_views
 from datasets_prep.storage.folder import Folder
+from datasets_prep.storage.retries import CannotWrite
 from datasets_prep.storage.sealed import sealed
 
 _MIN_SIDE = 64  # smaller views are refused: DIS has no pyramid level for them
@@ -69,12 +70,17 @@ class PieceWork:
         return {**row, "left": left, "right": right, "problem": problem, "failure": failure}
 
     def write(self, row: dict[str, Any]) -> dict[str, str]:
-        """Write the accepted frames in `row`, then the record of the piece; returns it, or the `failure`."""
+        """Write the accepted frames in `row`, then the record of the piece.
+
+        Returns the `record`, a `failure` that may pass, or a `mistake` that only the user can mend.
+        """
+        result = {"record": "", "failure": str(row["failure"]), "mistake": ""}
         try:
-            record = "" if row["failure"] else self._write(row)
+            return result if row["failure"] else {**result, "record": self._write(row)}
+        except CannotWrite as error:
+            return {**result, "mistake": str(error)}
         except (OSError, BadVideoFolder) as error:
-            return {"record": "", "failure": f"{row['name']}: {error}"}
-        return {"record": record, "failure": str(row["failure"])}
+            return {**result, "failure": f"{row['name']}: {error}"}
 
     def _write(self, row: dict[str, Any]) -> str:
         piece: Piece = pickle.loads(row["piece"])

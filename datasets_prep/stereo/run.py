@@ -47,7 +47,7 @@ from datasets_prep.stereo.plan import (
 )
 from datasets_prep.stereo.shot_cuts import THUMBNAIL_WIDTH, clips_of_shot, find_cuts
 from datasets_prep.storage.folder import Folder, existing_folder
-from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.retries import CannotWrite, StorageFailed
 from datasets_prep.storage.sealed import intact, sealed, unsealed
 
 SETTINGS_NAME = "settings.json"
@@ -153,6 +153,7 @@ def run_stereo(plan: StereoPlan, out: str) -> Iterator[Progress]:
     Raises:
         NothingUsable: if `out` was made with other settings, or no frame passed.
         StorageFailed: if pieces could not be read or written; the others are finished, run it again.
+        UserError: at once, if none can be written, as on a full disk.
     """
     tree = Folder(out)
     _claim(tree, plan)
@@ -262,12 +263,12 @@ def _find_all_cuts(
         threshold = plan.settings.cut_threshold
         task = partial(_record_cuts, videos=plan.folder.uri, out=tree.uri, threshold=threshold)
         tasks = ray.data.from_items(rows, override_num_blocks=len(rows)).map(task)
-        _require_none([row["failure"] for row in tasks.iter_rows() if row["failure"]], len(rows), "videos")
+        _require_none([row["failure"] for row in _possible(tasks) if row["failure"]], len(rows), "videos")
     return {path: unsealed(tree.read_bytes(name), tree.path_of(name)) for path, name in names.items()}
 
 
 def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float) -> dict[str, str]:
-    """Find the cuts of a video, as far as it can be decoded; returns a `failure` of storage, or ""."""
+    """Find the cuts of a video, as far as it can be decoded; returns `failure`, `mistake` as PieceWork."""
     video: StereoVideo = pickle.loads(row["video"])
     found: dict[str, Any] = {"rate": 0, "bounds": [], "problem": None}
 
@@ -277,16 +278,28 @@ def _record_cuts(row: dict[str, Any], *, videos: str, out: str, threshold: float
         except BadSample as error:
             found["problem"] = str(error)
 
+    result = {"failure": "", "mistake": ""}
     try:
-        with Video(Folder(videos), video.path) as opened:
-            found["rate"] = round(opened.frame_rate)
-            found["bounds"] = find_cuts(thumbnails(opened), threshold)
-    except BadSample as error:
-        found["problem"] = str(error)
+        try:
+            with Video(Folder(videos), video.path) as opened:
+                found["rate"] = round(opened.frame_rate)
+                found["bounds"] = find_cuts(thumbnails(opened), threshold)
+        except BadSample as error:
+            found["problem"] = str(error)
+        Folder(out).write_text(row["name"], sealed(found))
+    except CannotWrite as error:
+        result["mistake"] = str(error)
     except OSError as error:
-        return {"failure": f"{video.path}: {error}"}
-    Folder(out).write_text(row["name"], sealed(found))
-    return {"failure": ""}
+        result["failure"] = f"{video.path}: {error}"
+    return result
+
+
+def _possible(tasks: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """The rows of `tasks`. Raises UserError at the first that only the user can make possible."""
+    for row in tasks.iter_rows():
+        if row["mistake"]:
+            raise UserError(row["mistake"])
+        yield row
 
 
 def _require_none(failures: Sequence[str], count: int, what: str) -> None:
@@ -325,7 +338,7 @@ def _run_pieces(
         pool: Any = {"fn_constructor_args": (with_absolute_weights(plan.settings),), **raft_pool()}
         dataset = dataset.map(work.decode).map_batches(RaftActor, batch_size=1, **pool).map(work.write)
     failures = []
-    for row in dataset.iter_rows():
+    for row in _possible(dataset):
         if row["failure"]:
             failures.append(row["failure"])
         else:

@@ -23,11 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from datasets_prep.errors import NotFound, UserError
 from datasets_prep.storage.archives import archive_uri, damage_of_a_file, open_archive
+from datasets_prep.storage.contact import opened
 from datasets_prep.storage.listing import FileListing, list_files
 from datasets_prep.storage.retries import StorageFailed, persistently
 from datasets_prep.storage.writing import (
@@ -67,7 +67,8 @@ class Folder:
             (`zip://raw::s3://bucket/raw.zip`).
 
     Raises:
-        UserError: if no installed file system reads such URIs, it has a password, or the archive is damaged.
+        UserError: if no installed file system reads such URIs, it has a password, or the archive is damaged;
+            of a command also if the storage does not answer.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
@@ -82,7 +83,9 @@ class Folder:
         # Other processes write to the same folders: fsspec's cached listings would be stale.
         options = {"use_listings_cache": False, **_OPTIONS.get(outer.partition("://")[0], {})}
         try:
-            self.fs, path = fsspec.core.url_to_fs(outer, **(options if "://" in outer else {}))
+            self.fs, path = opened(outer, options if "://" in outer else {})
+        except StorageFailed:
+            raise
         except (ImportError, ValueError) as error:
             extra = _EXTRAS.get(outer.partition("://")[0]) if isinstance(error, ImportError) else None
             way_out = f"{error}; pip install 'dpt-on-ray[{extra}]'" if extra else error

@@ -19,16 +19,21 @@ PAUSES = (0.5, 1.0, 2.0, 4.0)
 _JITTER = (0.5, 1.5)
 """Factors of a pause, drawn uniformly: of a thousand throttled workers not all must return at once."""
 
-_DEFINITE = (
+DEFINITE = (
     *(FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError),
     *(TypeError, ValueError, NotImplementedError),
 )
+"""Errors that are an answer, which no other attempt changes."""
 
 Result = TypeVar("Result")
 
 
 class StorageFailed(UserError, OSError):
     """A storage operation failed in every attempt; the samples themselves may be good."""
+
+
+class CannotWrite(StorageFailed):
+    """Only the user can make it writable: a full disk, a place without permission, a missing bucket."""
 
 
 def persistently(action: str, operation: Callable[..., Result], path: str, **options: object) -> Result:
@@ -41,7 +46,7 @@ def persistently(action: str, operation: Callable[..., Result], path: str, **opt
     while True:
         try:
             return operation(path, **options)
-        except _DEFINITE as error:  # noqa: PERF203 (each turn waits for storage)
+        except DEFINITE as error:  # noqa: PERF203 (each turn waits for storage)
             if isinstance(error, OSError) and error.filename is None:
                 error.filename, error.strerror = path, error.strerror or str(error)  # object stores name none
             raise

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from datasets_prep.errors import UserError
-from datasets_prep.storage.retries import StorageFailed
+from datasets_prep.storage.retries import CannotWrite, StorageFailed
 
 PARTIAL_MARK = ".partial-"
 """Part of the name of every local file or folder that is still being written, and of no finished one."""
@@ -32,7 +32,8 @@ _ERRNO = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 def explained(where: str) -> Iterator[None]:
     """Raise StorageFailed, with cause and way out, for a system's error in a block that writes `where`.
 
-    An error that names another file passes: the block may also read.
+    It is CannotWrite if no other attempt can succeed. An error that names another file passes: the block may
+    also read.
     """
     try:
         yield
@@ -48,7 +49,8 @@ def explained(where: str) -> Iterator[None]:
         number = error.errno or _ERRNO.get(type(error))
         reason = os.strerror(error.errno) if error.errno else " ".join((error.strerror or str(error)).split())
         ways = [way for numbers, way in _WAYS_OUT.items() if number in numbers]
-        raise StorageFailed("; ".join([f"{where} cannot be written: {reason}", *ways])) from error
+        kind = CannotWrite if ways and number != errno.ENOENT else StorageFailed
+        raise kind("; ".join([f"{where} cannot be written: {reason}", *ways])) from error
 
 
 @contextmanager

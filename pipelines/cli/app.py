@@ -22,6 +22,7 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from datasets_prep.errors import Note, UserError, one_line, printable
+from datasets_prep.storage import contact
 from pipelines.cli import backbones, evaluate, label, options, predict, prepare, registry, train
 from pipelines.cluster import signals
 from pipelines.cluster.credentials import WithoutCredentials, without_credentials
@@ -221,7 +222,7 @@ def main() -> None:
     sys.excepthook = _print_traceback
     signals.handle()
     out, errors = (cast(TextIO, WithoutCredentials(stream)) for stream in (sys.stdout, sys.stderr))
-    with redirect_stdout(out), redirect_stderr(errors):
+    with redirect_stdout(out), redirect_stderr(errors), contact.required():
         _main()
 
 

@@ -130,6 +130,13 @@ def report_logger() -> str:
     return str(context.__file__)
 
 
+def sweep_state_logger() -> str:
+    """Name of the logger that says, in a traceback, that Ray Tune could not save its state of a sweep."""
+    from ray.tune.execution import experiment_state
+
+    return experiment_state.__name__
+
+
 def checkpoint_snapshot() -> str:
     """Name of the file in a run's folder in which Ray Train lists the checkpoints that were reported.
 

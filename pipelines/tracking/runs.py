@@ -93,6 +93,20 @@ class MetricPoint(NamedTuple):
     step: int
 
 
+@contextmanager
+def _storing(artifact: str) -> Iterator[None]:
+    """Raise TrackingError if a folder of this machine does not take an `artifact`, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of a server
+            raise
+        place = (
+            error.filename2 or error.filename or artifact
+        )  # of a copy that fails the second is the new file
+        raise TrackingError(f"MLflow cannot store {place}: {os.strerror(error.errno)}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """The address of one MLflow run: `run_id` at `tracking_uri`, which may hold a password.
@@ -145,7 +159,7 @@ class Run:
         ]
         for start in range(0, len(values), _PARAMS_A_REQUEST):
             client.log_batch(self.run_id, params=values[start : start + _PARAMS_A_REQUEST])
-        client.log_text(self.run_id, without_credentials(to_yaml(config)), f"{name}.yaml")
+        self.log_text(without_credentials(to_yaml(config)), f"{name}.yaml")
 
     def log_change(self, difference: str) -> None:
         """Tag a run that resumes with another config or other data with the `difference`."""
@@ -153,15 +167,18 @@ class Run:
 
     def log_picture(self, picture: NDArray[np.uint8], path: str) -> None:
         """Log an (H, W, 3) uint8 RGB `picture` as the artifact `path`."""
-        self._client.log_image(self.run_id, Image.fromarray(picture), artifact_file=path)
+        with _storing(path):
+            self._client.log_image(self.run_id, Image.fromarray(picture), artifact_file=path)
 
     def log_files(self, folder: Path, path: str) -> None:
         """Log all files of a local folder as artifacts below `path`."""
-        self._client.log_artifacts(self.run_id, str(folder), path)
+        with _storing(path):
+            self._client.log_artifacts(self.run_id, str(folder), path)
 
     def log_text(self, text: str, path: str) -> None:
         """Log a text file as the artifact `path`."""
-        self._client.log_text(self.run_id, text, path)
+        with _storing(path):
+            self._client.log_text(self.run_id, text, path)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set `tags`, name → value, in one request."""
@@ -397,7 +414,7 @@ def log_model(run: Run, folder: Path) -> str:
     prediction = Schema([ColSpec(DataType.binary, config.quantity, required=False), *texts])
     # The run becomes MLflow's active one, without being ended.
     status = MlflowClient().get_run(run.run_id).info.status
-    with mlflow.start_run(run_id=run.run_id):
+    with mlflow.start_run(run_id=run.run_id), _storing("the model"):
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(room / "served_model.py"),

@@ -1,10 +1,7 @@
 """`dpt train` whose storage fails: it goes on, loses nothing that was saved, and is resumed bit for bit."""
 
-import os
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -15,46 +12,7 @@ from tests.support.sessions import kill_session
 pytestmark = [pytest.mark.fault, pytest.mark.ray, pytest.mark.slow]
 
 DROPPED = "is dropped: "
-DISK_MIB, LEFT_MIB = 96, 3  # Left over is less than a checkpoint, and more than its first file.
-
-
-@dataclass(frozen=True)
-class SmallDisk:
-    """A file system that commands after `before` find mounted at `inside`; for us it is `outside`."""
-
-    before: list[str]
-    inside: Path
-    outside: Path
-
-    def fill(self) -> None:
-        """Leave little room."""
-        space = os.statvfs(self.outside)
-        size = space.f_bavail * space.f_frsize - LEFT_MIB * 2**20
-        with (self.outside / "ballast").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-
-    def clear(self) -> None:
-        """Make room again."""
-        (self.outside / "ballast").unlink()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """In a mount namespace of its own, for which nobody has to be root."""
-    inside = tmp_path / "disk"
-    inside.mkdir()
-    mount = f"mount -t tmpfs -o size={DISK_MIB}m none {inside} && echo mounted && exec sleep infinity"
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout is not None
-            if holder.stdout.readline().strip() != "mounted":
-                pytest.skip("this machine lets nobody mount a file system of his own")
-            options = ("--user", "--mount", "--preserve-credentials", "--wd")
-            enter = ["nsenter", f"--target={holder.pid}", *options]
-            yield SmallDisk(enter, inside, Path(f"/proc/{holder.pid}/root{inside}"))
-        finally:
-            holder.kill()
+LEFT = 3 * 2**20  # Less than a checkpoint, and more than its first file.
 
 
 def test_a_full_disk(place, undisturbed, small_disk):
@@ -62,7 +20,7 @@ def test_a_full_disk(place, undisturbed, small_disk):
     small = replace(place, before=small_disk.before, **where)
     with small.training("full") as (process, log):
         small.wait_for_checkpoint("full", process, log)
-        small_disk.fill()
+        small_disk.fill(LEFT)
         printed = end_of(process, log, code=1)
     assert DROPPED in printed
     assert "No space left on device" in printed

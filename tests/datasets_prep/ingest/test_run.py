@@ -299,3 +299,12 @@ def test_two_jobs_on_one_output_do_not_disturb_each_other(raw_folder, shards_fol
         for prepared in pool.map(lambda _: ingest_all(plan, str(tmp_path)), range(2)):
             assert prepared.manifest.samples == {"train": 15, "val": 5}
     assert contents(tmp_path / "redweb") == contents(shards_folder / "redweb")
+
+
+def test_a_place_that_nobody_may_write_to_is_a_mistake_of_the_user_not_a_failure_to_try_again(raw_folder):
+    plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
+    where = {"source": plan.source, "raw": plan.raw, "out": "/sys/dpt", "version": plan.version}
+    packed = {"shard": pickle.dumps(plan.shards[0])}
+    result = json.loads(write_shard(packed, **where, settings=plan.settings.model_dump())["result"])
+    assert "allow it, or choose another place" in result["mistake"]
+    assert "failure" not in result

@@ -127,6 +127,14 @@ def test_a_full_disk_costs_no_file_that_was_there_and_leaves_none_half_written(
     assert left == dict.fromkeys(COMMANDS[command][1], OLD)
 
 
+@pytest.mark.parametrize("command", ["distill", "export", "label", "report"])
+def test_a_disk_without_a_free_byte(command, files, small_disk, capsys):
+    small_disk.fill()
+    out = small_disk.outside / "out"
+    check_refusal(command, str(out), files, capsys, "cannot be written: No space left on device; make room")
+    assert not any(path.is_file() for path in out.rglob("*"))
+
+
 def test_a_full_disk_under_mlflows_database(files, capsys):
     with full_disk():
         assert dpt("report", files["model"]) == 1

@@ -82,6 +82,7 @@ def test_the_loggers_are_those_that_speak():
     known: dict[str, Any] = logging.root.manager.loggerDict
     assert set(ray_private.PACKAGING_LOGGERS) <= set(known)
     assert "getLogger(__file__)" in inspect.getsource(context)
+    assert ray_private.sweep_state_logger() in known
 
 
 @pytest.mark.usefixtures("ray_session")

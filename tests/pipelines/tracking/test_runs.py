@@ -265,3 +265,36 @@ def test_a_server_that_does_not_answer_is_named_at_once(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(tracking.TrackingError, match=r"MLflow at http://127\.0\.0\.1:9 does not answer"):
         tracking.connect()
+
+
+def test_a_full_artifact_store_registers_nothing_by_halves(mlflow_database, small_disk, tmp_path):
+    """Neither a model of which a part was stored, nor a version without its page."""
+    client, store = MlflowClient(mlflow_database), small_disk.outside / "mlruns"
+    client.create_experiment(tracking.EXPERIMENT, artifact_location=store.as_uri())
+    run = tracking.start_run("full", "train", TrainConfig(), [])
+    dpt.save_model(dpt.create_model("dpt_tiny").eval(), tmp_path / "model")
+    full = "MLflow cannot store /proc/.*: No space left on device$"
+    small_disk.fill(40 * 1024)
+    with pytest.raises(tracking.TrackingError, match=full), tracking.finishing(run):
+        tracking.log_model(run, tmp_path / "model")
+    assert client.get_run(run.run_id).info.status == "FAILED"
+    with pytest.raises(
+        tracking.TrackingError, match=r"run full .* has logged no model: only a part; `dpt tr"
+    ):
+        publish("full", "dpt", "champion")
+    assert client.search_registered_models() == []
+
+    small_disk.clear()
+    uri = tracking.log_model(run, tmp_path / "model")
+    small_disk.fill()
+    with pytest.raises(tracking.TrackingError, match=full):
+        publish("full", "dpt", "champion")
+    assert client.search_model_versions("name='dpt'") == []
+    assert client.get_registered_model("dpt").aliases == {}
+    for write in (run.log_text, lambda text, path: run.log_picture(np.zeros((9, 9, 3), np.uint8), path)):
+        with pytest.raises(tracking.TrackingError, match=r"MLflow cannot store .*a\.png.*: No space left"):
+            write("text" * 9999, "a.png")
+
+    small_disk.clear()
+    version = publish("full", "dpt", "champion").version
+    assert client.get_model_version("dpt", str(version)).source == uri
