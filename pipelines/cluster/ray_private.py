@@ -83,6 +83,30 @@ def starting_what_is_used() -> Iterator[None]:
             setattr(*place, function)
 
 
+def silence_the_warning_of_pools() -> None:
+    """The first pool of actors that Ray Data starts in this process does so with standard error closed.
+
+    Ray's C++ prints once that an actor's "constructor arguments in the object store" may be lost. It says so
+    of any pool, whatever its arguments, which the pool keeps (https://github.com/ray-project/ray/issues/57733).
+    """
+    from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+
+    start = ActorPoolMapOperator._start_actor
+
+    def start_first(self: Any, *arguments: Any) -> Any:
+        ActorPoolMapOperator._start_actor = start
+        kept = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            return start(self, *arguments)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+    ActorPoolMapOperator._start_actor = start_first
+
+
 def job_without_working_directory() -> JobConfig:
     """A job whose workers find this package where it is here, and import nothing from the working directory.
 

@@ -15,6 +15,7 @@ import ray
 import ray.dashboard.modules.dashboard_sdk as dashboard
 import ray.job_submission
 from ray.dashboard.modules.job.job_supervisor import JobSupervisor
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 from ray.train.v2._internal.execution import context
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -124,6 +125,20 @@ def test_rays_processes_are_out_of_reach_of_signals_to_this_group():
     finally:
         started.kill()
         started.wait()
+
+
+def test_ray_prints_no_warning_of_the_first_pool_of_actors_but_all_that_comes_later(monkeypatch, capfd):
+    def start(self: Any, labels: dict[str, str], logical_actor_id: str) -> str:
+        os.write(2, b"Actor has constructor arguments in the object store\n")
+        return logical_actor_id
+
+    parameters = inspect.signature(ActorPoolMapOperator._start_actor).parameters
+    monkeypatch.setattr(ActorPoolMapOperator, "_start_actor", start)
+    ray_private.silence_the_warning_of_pools()
+    operator = object.__new__(ActorPoolMapOperator)
+    assert [operator._start_actor({}, name) for name in ("first", "second")] == ["first", "second"]
+    assert capfd.readouterr().err == "Actor has constructor arguments in the object store\n"
+    assert list(parameters) == ["self", "labels", "logical_actor_id"]
 
 
 def test_a_ray_has_what_is_used():
