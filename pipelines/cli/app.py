@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from functools import partial
@@ -48,6 +49,18 @@ class _Commands(typer.core.TyperGroup):
             if re.fullmatch(r"(--[\w-]+=)?", word):
                 raise UsageMistake(f"{word!r}: an argument is empty; is a variable of the shell unset?")
         return list(super().parse_args(ctx, args))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See `click.Group.resolve_command`. Says which value is taken of an option that `args` repeat."""
+        name, command, words = super().resolve_command(ctx, args)
+        context: Any = cast(Any, command).context_class(command, info_name=name, parent=ctx)
+        values, _, order = cast(Any, command).make_parser(context).parse_args(list(words))
+        for option, times in Counter(order).items():
+            if times > 1 and isinstance(option, typer.core.TyperOption) and not option.multiple:
+                taken = "the last" if option.is_flag else values[option.name]
+                note = f"{max(option.opts, key=len)} is given {times} times: {taken} is taken"
+                warnings.warn(Note(note), stacklevel=2)
+        return name, command, words
 
     def invoke(self, ctx: Any) -> Any:
         """See `click.Command.invoke` of a context `ctx`; commands parse their arguments in it."""
