@@ -51,6 +51,15 @@ def test_another_program_reads_what_is_written_for_it(model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
+def test_a_name_is_refused_for_a_folder_that_has_it(model, tmp_path, monkeypatch):
+    dpt.save_model(model, tmp_path / "ours")
+    monkeypatch.setattr("pipelines.tracking.model_reference._registered", lambda _: tmp_path / "ours")
+    for source in (str(tmp_path / "ours"), "models:/dpt@champion"):
+        with pytest.raises(UserError, match=f"--name dpt_tiny: the config.json of {source} names its model"):
+            convert(source, tmp_path / "out", name="dpt_tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
 def test_a_checkpoint_becomes_a_folder_of_ours(checkpoint, model, tmp_path):
     convert(str(checkpoint), tmp_path / "out", name="dpt_tiny")
     images = torch.randn(1, 3, 64, 96)
