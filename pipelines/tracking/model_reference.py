@@ -57,7 +57,8 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
     except UserError:
         raise
     except (OSError, ValueError) as error:  # among others a download that fails
-        raise BadModel(f"{reference}: {error}") from error
+        named = str(error).startswith(reference)
+        raise BadModel(str(error) if named else f"{reference}: {error}") from error
 
 
 def load_predictor(reference: str) -> dpt.DPT:
