@@ -21,6 +21,10 @@ from types import TracebackType
 from typing import Annotated, Any, TextIO, cast
 
 import typer
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 from datasets_prep.errors import Note, UserError, one_line, printable
 from pipelines.cli import backbones, evaluate, label, options, predict, prepare, registry, train
@@ -64,6 +68,8 @@ class _Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """See `click.Command.invoke` of a context `ctx`; commands parse their arguments in it."""
+        if ctx.obj is not None:
+            ctx.obj.start()
         with _in_one_line():
             return super().invoke(ctx)
 
@@ -176,7 +182,7 @@ def _parameters_of(command: list[str]) -> dict[str, Any]:
 @app.command("config")
 def show_config(
     job: Annotated[
-        str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict, label or tune.")
+        str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict, label, tune or demo.")
     ],
     overrides: options.Overrides = None,
     config: options.Config = None,
@@ -233,14 +239,23 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     sys.excepthook = _print_traceback
     signals.handle()
-    out, errors = (cast(TextIO, WithoutCredentials(stream)) for stream in (sys.stdout, sys.stderr))
+    # Loading PyTorch takes seconds: until a command prints something, a terminal shows that it is at work.
+    at_work = Spinner("dots", Text(one_line(f"dpt {' '.join(sys.argv[1:2])}")))
+    # By default Live replaces both streams by its own.
+    kept = {"redirect_stdout": False, "redirect_stderr": False}
+    status = Live(at_work, console=Console(file=sys.stderr), transient=True, **kept)
+    streams = (WithoutCredentials(stream, status.stop) for stream in (sys.stdout, sys.stderr))
+    out, errors = (cast(TextIO, stream) for stream in streams)
     with redirect_stdout(out), redirect_stderr(errors):
-        _main()
+        try:
+            _main(status)
+        finally:
+            status.stop()
 
 
-def _main() -> None:
+def _main(status: Live) -> None:
     try:
-        app()
+        app(obj=status)
     except BaseException as error:
         lines, number = _lines(error), signals.received()
         if number is not None and not isinstance(error, (UserError, OSError)):

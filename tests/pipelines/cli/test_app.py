@@ -94,6 +94,21 @@ def test_a_command_that_loads_says_so_in_a_terminal_only(terminal, monkeypatch, 
     assert terminal or printed.err == ""
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_that_a_command_is_at_work_until_it_prints(terminal, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.cli.app.Console", partial(Console, force_terminal=terminal))
+    at_work: list[str] = []
+    monkeypatch.setattr(
+        "pipelines.config_files.to_yaml", lambda _: at_work.append(capsys.readouterr().err) or "steps: 7\n"
+    )
+    assert dpt("config", "evaluate") == 0
+    printed = capsys.readouterr()
+    assert ("\x1b[?25l" in at_work[0]) == terminal, "a spinner hides the cursor"
+    assert terminal or at_work == [""]
+    assert printed.out == "steps: 7\n"
+    assert ("\x1b[?25h" in printed.err) == terminal, "the cursor is back"
+
+
 def test_no_table_is_cut_in_a_log():
     code = (
         "from pipelines.terminal import console; from rich.table import Table\n"
