@@ -106,7 +106,7 @@ def logged_model(run_id: str) -> LoggedModel:
     logged = run.outputs.model_outputs if run.outputs else []
     if not logged:
         raise TrackingError(
-            f"run {run.info.run_name} ({run_id}) has logged no model: it did not finish training"
+            f"run {run.info.run_name} ({run_id}) has logged no model: a finished training does"
         )
     return MlflowClient().get_logged_model(logged[-1].model_id)
 
