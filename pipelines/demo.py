@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 import dpt
+from datasets_prep.errors import one_line
 from datasets_prep.formats.pictures import encode_png
 from datasets_prep.ingest.run import ingest_all
 from datasets_prep.inspect.contact_sheet import contact_sheet
@@ -192,6 +193,7 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
     `sweep` is the last stage: called with both and a function that takes progress, it returns its page.
     """
     start, out, experiment = time.perf_counter(), out.absolute(), load_experiment(config)
+    print(one_line(f"all steps in {out}; what they print is in {LOG} there"), flush=True)
     with owning(Folder(out), "demo", print), stages_with_log(out / LOG) as stages:
         demo, stage = Demo(out, experiment, stages.say), stages.stage
         with stage("connect"):

@@ -217,7 +217,9 @@ class _Round:
         pseudo = self._label()
         trained = self._train(pseudo)
         student = f"{MODEL_SCHEME}{logged_model(trained).model_id}"
+        self._show("evaluating teacher and student")
         errors = [self._error(reference) for reference in (self._teacher, student)]
+        self._show(f"registering the student as a version of {self._request.registered}")
         version = self._publish(trained, student, pseudo)
         self._show(
             f"round {self._number}: AbsRel {errors[1]:.4f} of the student, {errors[0]:.4f} of the teacher; "
@@ -230,6 +232,8 @@ class _Round:
         request = self._request
         settings = request.experiment.label
         job = plan_labelling(settings, request.photos, self._teacher, request.out, self._name)
+        if not job.is_finished:
+            self._show(f"{self._name}: labelling {job.plan.samples} pictures")
         for state in job.run(self._show):
             self._show(f"{self._name}: labelled {state.done} of {state.total}, left out {state.rejected}")
         dataset = open_dataset(f"{request.out.rstrip('/')}/{job.plan.dataset}/{job.plan.version}")

@@ -113,11 +113,10 @@ def plan_labelling(settings: LabelConfig, photos: Sequence[str], model: str, out
         BadModel: if the model does not predict depth.
         TrackingError, NotFound: if there is no such model, or no such folder.
     """
-    if not _NAME.fullmatch(name) or name in SOURCES:
-        taken = "that of a published dataset" if name in SOURCES else repr(name)
-        raise ConfigError(
-            f"--name: expected 1 to 64 of a-z, 0-9 and _, and no published dataset, got {taken}"
-        )
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"--name: expected 1 to 64 of a-z, 0-9 and _, got {name!r}")
+    if name in SOURCES:
+        raise ConfigError(f"--name: {name} is a published dataset; choose another name")
     teacher = _pinned(model)
     loaded = load_model(teacher)
     if loaded.config.task != "depth":

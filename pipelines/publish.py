@@ -113,7 +113,7 @@ def logged_model(run_id: str) -> LoggedModel:
     models = [MlflowClient().get_logged_model(output.model_id) for output in logged]
     whole = [model for model in models if model.status == LoggedModelStatus.READY]
     if not whole:
-        why = "only a part; `dpt train --resume` does it again" if models else "it did not finish training"
+        why = "only a part; `dpt train --resume` does it again" if models else "a finished training does"
         raise TrackingError(f"run {run.info.run_name} ({run_id}) has logged no model: {why}")
     return max(whole, key=lambda model: int(model.creation_timestamp))
 
@@ -121,8 +121,11 @@ def logged_model(run_id: str) -> LoggedModel:
 def _register(model: LoggedModel, name: str, kind: ModelKind, commit: str) -> int:
     """Register a logged model, with tags of its kind; returns its version."""
     source, tags = f"{MODEL_SCHEME}{model.model_id}", {**kind.tags, "git_commit": commit}
-    try:
-        version = mlflow.register_model(source, name, tags=tags).version
+    client = MlflowClient()
+    try:  # as mlflow.register_model, which prints lines of its own
+        if not client.search_registered_models(f"name = {tracking.quoted(name)}"):
+            client.create_registered_model(name)
+        version = client.create_model_version(name, source, tags=tags, model_id=model.model_id).version
     except MlflowException as error:
         raise TrackingError(f"{name}: {str(error).splitlines()[0]}") from error
     return int(version)

@@ -158,6 +158,8 @@ def _train(
         start = save_initial_model(config, model, datasets, folder, show)
         uris = [dataset.folder.uri for dataset in datasets]
         setup = Setup(config, uris, folder.uri, run, identity, start, use_gpu, threads)
+        if supervision is None:
+            show(f"{config.steps} steps of {config.batch_size} images; a line every {config.log_every}")
         _fit(setup, name, show, supervision)
         store = CheckpointStore(folder, config.keep_checkpoints, show)
         state = store.newest()
@@ -200,7 +202,8 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
     )
     leave_sigint_alone(trainer)
     without_idle_actors(trainer, autoscales=on_cluster())
-    stopping = stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_signals(board)
+    wanted = supervision.stop_wanted if supervision else None
+    stopping = stopping_when(board, wanted) if wanted else stopping_on_signals(board, show)
     deaths = nullcontext() if supervision else saying_which_actors_died(show)  # a sweep says them all
     with showing(board, show), deaths, stopping as stopped:
         try:

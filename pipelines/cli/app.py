@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from functools import partial
@@ -20,6 +21,10 @@ from types import TracebackType
 from typing import Annotated, Any, TextIO, cast
 
 import typer
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
 
 from datasets_prep.errors import Note, UserError, one_line, printable
 from datasets_prep.storage import contact
@@ -50,8 +55,23 @@ class _Commands(typer.core.TyperGroup):
                 raise UsageMistake(f"{word!r}: an argument is empty; is a variable of the shell unset?")
         return list(super().parse_args(ctx, args))
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """See `click.Group.resolve_command`. Says which value is taken of an option that `args` repeat."""
+        name, command, words = super().resolve_command(ctx, args)
+        parsed: Any = command
+        context = parsed.context_class(command, info_name=name, parent=ctx, **parsed.context_settings)
+        values, _, order = parsed.make_parser(context).parse_args(list(words))
+        for option, times in Counter(order).items():
+            if times > 1 and isinstance(option, typer.core.TyperOption) and not option.multiple:
+                taken = "the last" if option.is_flag else values[option.name]
+                note = f"{max(option.opts, key=len)} is given {times} times: {taken} is taken"
+                warnings.warn(Note(note), stacklevel=2)
+        return name, command, words
+
     def invoke(self, ctx: Any) -> Any:
         """See `click.Command.invoke` of a context `ctx`; commands parse their arguments in it."""
+        if ctx.obj is not None:
+            ctx.obj.start()
         with _in_one_line():
             return super().invoke(ctx)
 
@@ -164,7 +184,7 @@ def _parameters_of(command: list[str]) -> dict[str, Any]:
 @app.command("config")
 def show_config(
     job: Annotated[
-        str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict, label or tune.")
+        str, typer.Argument(help="stereo, prepare, train, evaluate, zero_shot, predict, label, tune or demo.")
     ],
     overrides: options.Overrides = None,
     config: options.Config = None,
@@ -221,14 +241,23 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     sys.excepthook = _print_traceback
     signals.handle()
-    out, errors = (cast(TextIO, WithoutCredentials(stream)) for stream in (sys.stdout, sys.stderr))
+    # Loading PyTorch takes seconds: until a command prints something, a terminal shows that it is at work.
+    at_work = Spinner("dots", Text(one_line(f"dpt {' '.join(sys.argv[1:2])}")))
+    # By default Live replaces both streams by its own.
+    kept = {"redirect_stdout": False, "redirect_stderr": False}
+    status = Live(at_work, console=Console(file=sys.stderr), transient=True, **kept)
+    streams = (WithoutCredentials(stream, status.stop) for stream in (sys.stdout, sys.stderr))
+    out, errors = (cast(TextIO, stream) for stream in streams)
     with redirect_stdout(out), redirect_stderr(errors), contact.required():
-        _main()
+        try:
+            _main(status)
+        finally:
+            status.stop()
 
 
-def _main() -> None:
+def _main(status: Live) -> None:
     try:
-        app()
+        app(obj=status)
     except BaseException as error:
         lines, number = _lines(error), signals.received()
         if number is not None and not isinstance(error, (UserError, OSError)):

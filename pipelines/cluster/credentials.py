@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any, TextIO
 
 _USER_AND_PASSWORD = re.compile(r"(?<=://)[^\s/@:]*(?::\S*)?@")
@@ -39,13 +40,14 @@ def without_credentials(text: str) -> str:
 
 
 class WithoutCredentials:
-    """A text `stream` to which all is written `without_credentials`."""
+    """A text `stream` to which all is written `without_credentials`; `before` is called before."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, before: Callable[[], None] = lambda: None) -> None:
+        self._stream, self._before = stream, before
 
     def write(self, text: str) -> int:
         """Write `text`; returns its length."""
+        self._before()
         self._stream.write(without_credentials(text))
         return len(text)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import node, services, utils
+from ray._private import node, services, utils, worker
 from ray._private.runtime_env import packaging, working_dir
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.services import canonicalize_bootstrap_address
@@ -81,6 +81,39 @@ def starting_what_is_used() -> Iterator[None]:
     finally:
         for place, function in before.items():
             setattr(*place, function)
+
+
+def silence_pools_of_actors() -> None:
+    """A pool of actors of Ray Data starts, and ends on a signal, without lines of Ray on the screen.
+
+    Ray's C++ prints once that an actor's "constructor arguments in the object store" may be lost. It says so
+    of any pool, whatever its arguments, which the pool keeps (https://github.com/ray-project/ray/issues/57733):
+    the first one starts with standard error closed. At its end Ray prints that tasks of the actors that it
+    killed failed "and will be retried".
+    """
+    from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
+
+    start = ActorPoolMapOperator._start_actor
+
+    def start_first(self: Any, *arguments: Any) -> Any:
+        ActorPoolMapOperator._start_actor = start
+        kept = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            return start(self, *arguments)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+    ActorPoolMapOperator._start_actor = start_first
+    show = worker.print_to_stdstream
+
+    def show_failures(data: dict[str, Any], **options: Any) -> None:
+        if not any("because it was killed by `ray.kill`" in line for line in data["lines"]):
+            show(data, **options)
+
+    worker.print_to_stdstream = show_failures
 
 
 def job_without_working_directory() -> JobConfig:

@@ -19,6 +19,7 @@ from pipelines.cluster.ray_private import (
     job_without_working_directory,
     leaving_signals_alone,
     running_cluster,
+    silence_pools_of_actors,
     starting_what_is_used,
 )
 from pipelines.config import ConfigError
@@ -80,6 +81,7 @@ def connect() -> None:
         where = f"RAY_ADDRESS={os.environ[ADDRESS]}" if on_cluster() else "Ray cannot be started here"
         raise ConfigError(f"{where}: {' '.join(str(error).split()):.300}") from error
     DataContext.get_current().enable_progress_bars = False
+    silence_pools_of_actors()
     for noisy in ("ray.data", "ray.train"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dpt
@@ -37,15 +37,17 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
         name: in the model zoo, for a file from which that does not follow.
 
     Raises:
+        UserError: if there is a `name` for a folder of this project, which has it in its config.
         TrackingError, NotFound: if there is none.
         BadModel: if it cannot be read.
     """
     if Path(reference).suffix == ONNX:
         raise BadModel(f"{reference}: an ONNX file is for dpt predict; give the model it was exported from")
     try:
-        if reference.startswith(MODEL_SCHEME):
-            return dpt.load_model(_registered(reference))
-        with _local(reference) as local:
+        registered = reference.startswith(MODEL_SCHEME)
+        with nullcontext(_registered(reference)) if registered else _local(reference) as local:
+            if name is not None and is_model_folder(local):
+                raise UserError(f"--name {name}: the {CONFIG} of {reference} names its model; leave this out")
             return dpt.load_weights(local, name)
     except FileNotFoundError as error:
         raise NotFound(
@@ -55,7 +57,8 @@ def load_model(reference: str, name: str | None = None) -> dpt.DPT:
     except UserError:
         raise
     except (OSError, ValueError) as error:  # among others a download that fails
-        raise BadModel(f"{reference}: {error}") from error
+        named = str(error).startswith(reference)
+        raise BadModel(str(error) if named else f"{reference}: {error}") from error
 
 
 def load_predictor(reference: str) -> dpt.DPT:

@@ -508,13 +508,13 @@ def fetch_config(model: LoggedModel) -> ModelConfig | None:
 
 
 def _aliases(uri: str) -> str:
-    """What a message adds about `uri`: the aliases that its model has, if it is registered."""
-    name = uri.partition(":/")[2].partition("@")[0].partition("/")[0]
+    """What a message adds about `uri`: the aliases that its model has, or which models are registered."""
+    name, client = uri.partition(":/")[2].partition("@")[0].partition("/")[0], MlflowClient()
     try:
-        aliases = MlflowClient().get_registered_model(name).aliases
+        there = [f"models:/{name}@{alias}" for alias in client.get_registered_model(name).aliases]
     except MlflowException:
-        return ""
-    return f"; {name} has the aliases: {', '.join(sorted(aliases)) or 'none'}"
+        there = [f"models:/{model.name}@…" for model in client.search_registered_models()]
+    return f"; there are: {', '.join(sorted(there)) or 'none'}"
 
 
 def _input(data: RunInput) -> DatasetInput:

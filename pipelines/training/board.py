@@ -123,8 +123,10 @@ def stopping_when(board: Any, wanted: Callable[[bool], bool]) -> Iterator[list[i
 
 
 @contextmanager
-def stopping_on_signals(board: Any) -> Iterator[list[int]]:
+def stopping_on_signals(board: Any, show: Callable[[str], None]) -> Iterator[list[int]]:
     """Ask the ranks by the `board` to save and end on a signal (`ray job stop`, a scheduler's notice).
+
+    `show` takes a line that says so: a step may take seconds.
 
     If none of them hears it, because they have just started, or validate, or Ray is gone, this process ends;
     that of a sweep also once all trials that have heard it are saved.
@@ -138,7 +140,9 @@ def stopping_on_signals(board: Any) -> Iterator[list[int]]:
         nonlocal until, heard
         if not taken:
             return False
-        until = until or time.monotonic() + _HEARD_SECONDS
+        if not until:
+            show("stopping after this step, with a checkpoint; Ctrl-C again ends at once")
+            until = time.monotonic() + _HEARD_SECONDS
         try:
             heard = ray.get(board.request_stop.remote(), timeout=_ANSWER_SECONDS)
         except ray.exceptions.GetTimeoutError:

@@ -51,6 +51,15 @@ def test_another_program_reads_what_is_written_for_it(model, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "theirs"]
 
 
+def test_a_name_is_refused_for_a_folder_that_has_it(model, tmp_path, monkeypatch):
+    dpt.save_model(model, tmp_path / "ours")
+    monkeypatch.setattr("pipelines.tracking.model_reference._registered", lambda _: tmp_path / "ours")
+    for source in (str(tmp_path / "ours"), "models:/dpt@champion"):
+        with pytest.raises(UserError, match=f"--name dpt_tiny: the config.json of {source} names its model"):
+            convert(source, tmp_path / "out", name="dpt_tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["ours"]
+
+
 def test_a_checkpoint_becomes_a_folder_of_ours(checkpoint, model, tmp_path):
     convert(str(checkpoint), tmp_path / "out", name="dpt_tiny")
     images = torch.randn(1, 3, 64, 96)
@@ -95,8 +104,9 @@ def test_a_conversion_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_named(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadModel, match=f"{name} is not a readable checkpoint"):
-        load_model(str(tmp_path / name))
+    path = tmp_path / name
+    with pytest.raises(BadModel, match=f"^{path} is not a readable checkpoint"):
+        load_model(str(path))
 
 
 def test_a_hub_that_cannot_be_reached_is_not_a_wrong_name(tmp_path, monkeypatch):

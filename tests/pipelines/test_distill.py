@@ -73,9 +73,18 @@ def request(shards_folder: Path, tmp_path: Path, rounds: int = 1) -> Request:
     return Request(experiment, [str(tmp_path / "photos")], [data], "web", out, runs, "dpt", rounds)
 
 
-def test_a_round_is_one_run_with_children_and_lineage(stage, shards_folder, tmp_path):
+def test_a_round_is_one_run_with_children_and_lineage(stage, shards_folder, tmp_path, capsys):
     stage.errors = iter((0.2, 0.1))
-    [result] = distill(request(shards_folder, tmp_path), "models:/dpt@champion", print)
+    lines: list[str] = []
+    [result] = distill(request(shards_folder, tmp_path), "models:/dpt@champion", lines.append)
+    assert capsys.readouterr() == ("", ""), "MLflow prints nothing of its own"
+    assert lines == [
+        "round 1 of 1: models:/dpt/1 teaches",
+        "web_1: labelling 3 pictures",
+        "evaluating teacher and student",
+        "registering the student as a version of dpt",
+        "round 1: AbsRel 0.1000 of the student, 0.2000 of the teacher; version 2 of dpt",
+    ]
     assert (result.teacher, result.student, result.version) == ("models:/dpt/1", "models:/dpt/2", 2)
     assert (result.teacher_error, result.student_error, result.better) == (0.2, 0.1, "models:/dpt/2")
     client, (parent,) = MlflowClient(), tracking.search_runs("tags.job = 'distill'")

@@ -98,8 +98,8 @@ def test_models_and_names_that_cannot_label_are_refused(model, photos, tmp_path)
     from pipelines.config import LabelConfig
     from pipelines.label import plan_labelling
 
-    for name in ("My photos", "redweb"):
-        with pytest.raises(ConfigError, match="--name: expected"):
+    for name, problem in {"My photos": "expected 1 to 64 of", "redweb": "redweb is a published"}.items():
+        with pytest.raises(ConfigError, match=f"--name: {problem}"):
             plan_labelling(LabelConfig(), [str(photos)], str(model), str(tmp_path), name)
 
 

@@ -59,6 +59,28 @@ def test_the_help_of_config_lists_all_that_are_built_in():
         assert built_in <= set(re.findall(r"\w+", said(command, "--help").partition("--config")[2])), command
 
 
+@pytest.mark.parametrize(("words", "noted"), [
+    (["-c", "demo", "--config", "nyu"], "--config is given 2 times: nyu is taken"),
+    (["--config=demo", "-cnyu", "seed=1"], "--config is given 2 times: nyu is taken"),
+    (["--help", "-h"], "--help is given 2 times: the last is taken"),
+    (["-c", "nyu", "config=demo"], None),
+])  # fmt: skip
+def test_of_an_option_that_is_given_twice_the_value_that_is_taken_is_said(words, noted, recwarn):
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    context = group.make_context("dpt", ["config", "train", *words])
+    assert group.resolve_command(context, ["config", "train", *words])[2] == ["train", *words]
+    assert [str(warning.message) for warning in recwarn] == [noted] * (noted is not None)
+
+
+def test_options_of_several_values_are_given_several_times(recwarn):
+    group = typer.main.get_command(cli.app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for words in (["train", "-d", "a", "-d", "b"], ["evaluate", "--on", "diw", "eth3d", "--on", "nyu"]):
+        group.resolve_command(group.make_context("dpt", words), words)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_command_that_loads_says_so_in_a_terminal_only(terminal, monkeypatch, capsys):
     monkeypatch.setattr(options, "Console", partial(Console, force_terminal=terminal))
@@ -70,6 +92,21 @@ def test_a_command_that_loads_says_so_in_a_terminal_only(terminal, monkeypatch, 
     assert printed.out == "one\ntwo\n"
     assert ("loading PyTorch" in printed.err) == terminal
     assert terminal or printed.err == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_that_a_command_is_at_work_until_it_prints(terminal, monkeypatch, capsys):
+    monkeypatch.setattr("pipelines.cli.app.Console", partial(Console, force_terminal=terminal))
+    at_work: list[str] = []
+    monkeypatch.setattr(
+        "pipelines.config_files.to_yaml", lambda _: at_work.append(capsys.readouterr().err) or "steps: 7\n"
+    )
+    assert dpt("config", "evaluate") == 0
+    printed = capsys.readouterr()
+    assert ("\x1b[?25l" in at_work[0]) == terminal, "a spinner hides the cursor"
+    assert terminal or at_work == [""]
+    assert printed.out == "steps: 7\n"
+    assert ("\x1b[?25h" in printed.err) == terminal, "the cursor is back"
 
 
 def test_no_table_is_cut_in_a_log():

@@ -5,6 +5,8 @@ import inspect
 import logging
 import os
 import signal
+import threading
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -14,7 +16,9 @@ import pytest
 import ray
 import ray.dashboard.modules.dashboard_sdk as dashboard
 import ray.job_submission
+from ray._private import worker
 from ray.dashboard.modules.job.job_supervisor import JobSupervisor
+from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 from ray.train.v2._internal.execution import context
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -125,6 +129,39 @@ def test_rays_processes_are_out_of_reach_of_signals_to_this_group():
     finally:
         started.kill()
         started.wait()
+
+
+def test_ray_prints_no_warning_of_the_first_pool_of_actors_but_all_that_comes_later(monkeypatch, capfd):
+    def start(self: Any, labels: dict[str, str], logical_actor_id: str) -> str:
+        os.write(2, b"Actor has constructor arguments in the object store\n")
+        return logical_actor_id
+
+    parameters = inspect.signature(ActorPoolMapOperator._start_actor).parameters
+    monkeypatch.setattr(ActorPoolMapOperator, "_start_actor", start)
+    ray_private.silence_pools_of_actors()
+    operator = object.__new__(ActorPoolMapOperator)
+    assert [operator._start_actor({}, name) for name in ("first", "second")] == ["first", "second"]
+    assert capfd.readouterr().err == "Actor has constructor arguments in the object store\n"
+    assert list(parameters) == ["self", "labels", "logical_actor_id"]
+
+
+def test_ray_prints_failures_but_not_of_what_it_killed_itself(monkeypatch, capfd):
+    monkeypatch.setattr(ActorPoolMapOperator, "_start_actor", ActorPoolMapOperator._start_actor)
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    ray_private.silence_pools_of_actors()
+    errors = ["The actor is dead because it was killed by `ray.kill`.", "killed due to memory pressure (OOM)"]
+    answers = iter([(None, {"job_id": None, "error_message": error}) for error in errors])
+
+    def poll() -> Any:
+        with suppress(StopIteration):
+            return next(answers)
+        raise ConnectionError
+
+    here = MagicMock()
+    here.gcs_error_subscriber.poll, here.current_job_id.binary = poll, lambda: b"1"
+    worker.listen_error_messages(here, threading.Event())
+    [line] = capfd.readouterr().out.splitlines()
+    assert errors[1] in line
 
 
 def test_a_ray_has_what_is_used():

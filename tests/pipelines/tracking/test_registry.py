@@ -106,8 +106,11 @@ def test_a_wrong_alias_lists_those_that_there_are(database):
     logged({MEAN: 0.3})
     for alias in ("champion", "challenger"):
         set_alias("dpt", alias, 1)
-    with pytest.raises(TrackingError, match="dpt has the aliases: challenger, champion"):
-        tracking.fetch_model("models:/dpt@champoin")
+    for wrong in ("dpt@champoin", "dpt", "dpt/9"):
+        with pytest.raises(TrackingError, match="there are: models:/dpt@challenger, models:/dpt@champion"):
+            tracking.fetch_model(f"models:/{wrong}")
+    with pytest.raises(TrackingError, match="there are: models:/dpt@…"):
+        tracking.fetch_model("models:/dtp@champion")
 
 
 def test_an_alias_moves_to_what_is_not_worse_and_back(database):

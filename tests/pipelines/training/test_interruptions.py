@@ -1,12 +1,15 @@
+import os
+import signal
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import ray
 import torch
 from ray.train import PreemptionInfo
 
-from pipelines.training.board import open_board, showing
+from pipelines.training.board import open_board, showing, stopping_on_signals
 from pipelines.training.interruptions import AGAIN_SECONDS, LOOK_SECONDS, Interruptions
 from pipelines.training.ranks import Ranks
 from tests.support.two_ranks import run_in_two_ranks
@@ -28,6 +31,20 @@ def test_the_drivers_wish_to_stop_is_heard(ray_session, monkeypatch):
     while not watch.after_step()[0]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_signal_is_answered_with_a_line_before_the_step_is_finished(monkeypatch):
+    monkeypatch.setattr("pipelines.training.board.ray.get", lambda answer, **_: answer)
+    asked, lines = [], list[str]()
+    board = SimpleNamespace(request_stop=SimpleNamespace(remote=lambda: asked.append(len(lines)) or True))
+    with stopping_on_signals(board, lines.append) as taken:
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while len(asked) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert (taken, asked[:2]) == ([signal.SIGTERM], [1, 1])
+    assert lines == ["stopping after this step, with a checkpoint; Ctrl-C again ends at once"]
 
 
 @pytest.fixture

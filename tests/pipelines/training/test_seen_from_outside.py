@@ -47,7 +47,9 @@ def test_a_training_is_seen_by_ray_prometheus_and_mlflow(
     def checkpoints() -> dict[str, str]:
         return {path.parent.name: digest_of(path) for path in tmp_path.rglob("weights.safetensors")}
 
-    run = train(CONFIG, [str(shards_folder)], "mine", str(tmp_path), show=print).run
+    lines: list[str] = []
+    run = train(CONFIG, [str(shards_folder)], "mine", str(tmp_path), show=lines.append).run
+    assert lines[0] == "4 steps of 2 images; a line every 2"
     [result] = results
     assert result.checkpoint is not None
     assert Path(result.checkpoint.path) == tmp_path / "mine" / "step_00000004"
