@@ -165,7 +165,7 @@ DISTILL = ("distill", "--data", "{shards}")
     ([*DISTILL, "{raw}/redweb", "--model", "nowhere", "--name", "n"], "dpt: no model at nowhere"),
     ([*DISTILL, "{raw}/redweb", "--model", "{model}", "--name", "a/b"], "dpt: --name: expected 1 to"),
     (["config", "train", "--config", "{raw}"], "dpt: no config file "),
-    (["predict", "x", "--model", "/dev/null", "--out", "x"], "dpt: /dev/null: "),
+    (["predict", "x", "--model", "/dev/null", "--out", "x"], "dpt: /dev/null is not a readable "),
     (["predict", "x", "--model", "{raw}/redweb", "--out", "x"], "dpt: no model at "),
     (["generate", "redweb", "--out", "s3://bucket/x"], "dpt: s3://bucket/x: expected a folder"),
     (["stereo", "movies", "--videos", "nowhere", "--out", "x"], "dpt: no such folder: "),
@@ -240,7 +240,7 @@ def test_an_error_of_the_operating_system_is_one_line_that_names_the_file(monkey
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_half_written(number, tmp_path, monkeypatch, capsys):
-    def write() -> None:
+    def write(**_: object) -> None:
         with Folder(str(tmp_path)).writing("a.npy") as path:
             path.write_bytes(b"half")
             os.kill(os.getpid(), number)
@@ -261,11 +261,11 @@ def test_passwords_of_uris_are_never_printed(monkeypatch, capsys):
 
     uri = "http://robot:s3cr:et@host:5000/api/2.0/mlflow/runs"
     lost = MlflowException(f"API request to {uri} failed with exception\nmore")
-    monkeypatch.setattr("pipelines.cli.app.app", lambda: fail(lost))
+    monkeypatch.setattr("pipelines.cli.app.app", lambda **_: fail(lost))
     assert dpt() == 1
     expected = "API request to http://host:5000/api/2.0/mlflow/runs failed with exception"
     assert capsys.readouterr().err == f"dpt: MLflow failed: {expected}\n"
-    monkeypatch.setattr("pipelines.cli.app.app", lambda: fail(KeyError(uri)))
+    monkeypatch.setattr("pipelines.cli.app.app", lambda **_: fail(KeyError(uri)))
     monkeypatch.setattr(sys, "argv", ["dpt"])
     with pytest.raises(KeyError) as caught:
         cli.main()
@@ -287,7 +287,7 @@ def test_a_lost_process_of_ray_is_one_line_and_an_error_in_its_task_that_of_the_
         (lost, "Ray failed: 2 worker(s) were killed due to the node running low on memory."),
         (full, "disk full"),
     ):
-        monkeypatch.setattr("pipelines.cli.app.app", lambda error=error: fail(error))
+        monkeypatch.setattr("pipelines.cli.app.app", lambda error=error, **_: fail(error))
         assert dpt() == 1
         assert capsys.readouterr().err == f"dpt: {line}\n"
 

@@ -44,7 +44,7 @@ def test_what_is_secret_is_taken_out_and_nothing_else(text, shown):
 def test_values_of_secret_variables_are_never_printed_or_raised(name, monkeypatch, capsys):
     monkeypatch.setenv(name, "of-no-known-form")
 
-    def fail() -> None:
+    def fail(**_: object) -> None:
         print(f"trying of-no-known-form at {SIGNED}")
         raise requests.ConnectionError(f"of-no-known-form was refused at https://user:s3cr@host/{HF}")
 
