@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=300, help=f"of {BATCH} images")
-    parser.add_argument("--images", type=int, default=160, help="of each of the four large datasets")
+    parser.add_argument("--steps", type=int, default=400, help=f"of {BATCH} images")
+    parser.add_argument("--images", type=int, default=240, help="of each of the four large datasets")
     parser.add_argument("--others", type=int, default=20, help="scenes of each of the six small ones")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the chart")

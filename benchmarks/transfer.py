@@ -1,6 +1,6 @@
 """From generated data to real pictures: a model that has seen nothing but rendered scenes, on real frames.
 
-    python benchmarks/transfer.py FOLDER            # settings for two cores, or for a GPU if there is one
+    python benchmarks/transfer.py FOLDER          # ten minutes on two cores; more on a GPU, if any
     python benchmarks/transfer.py FOLDER --seeds 1 --steps 600 --scenes 100
 
 Renders scenes on all cores (Ray Data), indoors, on streets and outdoors, prepares them, and trains on nothing
@@ -82,7 +82,7 @@ def main() -> None:
     )
     on_card = torch.cuda.is_available()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--scenes", type=int, default=1500 if on_card else 300, help="of each dataset")
+    parser.add_argument("--scenes", type=int, default=1500 if on_card else 600, help="of each dataset")
     parser.add_argument("--steps", type=int, default=1500, help="of training")
     parser.add_argument("--seeds", type=int, default=1 if on_card else 3)
     parser.add_argument("--out", type=Path, default=Path("transfer.png"), help="contact sheet")
