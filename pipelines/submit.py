@@ -134,7 +134,7 @@ class Cluster:
         """Pass the log of a `job` to `show` until it ends; returns its exit code, 1 if it had none.
 
         Raises:
-            SubmitError: if the connection is lost; the job continues.
+            SubmitError: if the connection is lost; the job continues if the cluster does.
         """
 
         async def show_log() -> None:
@@ -146,7 +146,8 @@ class Cluster:
             while not (info := self.client.get_job_info(job)).status.is_terminal():
                 time.sleep(0.2)
         except (RuntimeError, OSError) as error:
-            raise SubmitError(f"lost {self.address} ({_one_line(error)}); {self.how_to(job)}") from error
+            unless = f"lost {self.address} ({_one_line(error)}); unless the cluster is gone"
+            raise SubmitError(f"{unless}, {self.how_to(job)}") from error
         if info.status == JobStatus.SUCCEEDED:
             return 0
         # The message ends with a copy of the log's last lines.

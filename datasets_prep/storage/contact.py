@@ -44,7 +44,7 @@ def opened(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
 
     bucket, found = "/".join(uri.split("/")[:3]), futures.Future[tuple[Any, str]]()
     if "://" not in uri or _reached is None or bucket in _reached:
-        return fsspec.core.url_to_fs(uri, **options)  # type: ignore[no-any-return]
+        return fsspec.core.url_to_fs(uri, **options)
     problems: list[str] = []
 
     def ask() -> None:

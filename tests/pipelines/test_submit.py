@@ -133,7 +133,9 @@ def test_the_exit_code_is_the_jobs(status, exit_code, expected):
 
 
 def test_a_lost_connection_says_how_to_go_on():
-    said = r"lost http://head:8265 .*job j1 continues; follow it by .* logs -f j1"
+    said = (
+        r"lost http://head:8265 .*; unless the cluster is gone, job j1 continues; follow it by .* logs -f j1"
+    )
     with pytest.raises(SubmitError, match=said):
         following(Job(["step 1\n", "cut"], JobStatus.RUNNING, None)).follow("j1", print)
 
