@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -218,6 +219,9 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
             raise TrainingFailed(
                 str(known or f"run {name}: {what_died(failures)}, once too often; --resume continues it")
             ) from error
+        except (OutOfMemoryError, ActorDiedError) as error:  # Ray Train's controller died, not a rank
+            reason = str(error).strip().partition("\n")[0]
+            raise TrainingFailed(f"run {name}: Ray failed: {reason}; --resume continues it") from error
     failure = ray.get(board.failure.remote())
     if failure:
         raise TrainingFailed(failure)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from ray.exceptions import OutOfMemoryError
 
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from datasets_prep.storage.folder import Folder
@@ -13,7 +14,7 @@ from datasets_prep.storage.lease import Owned, owning
 from datasets_prep.storage.sealed import sealed, unsealed
 from pipelines.config import TrainConfig
 from pipelines.tracking import runs as tracking
-from pipelines.train import RUN_FILE, RunExists, _record, _resumed_run, identity_of, train
+from pipelines.train import RUN_FILE, RunExists, TrainingFailed, _record, _resumed_run, identity_of, train
 from pipelines.training.checkpoint import Snapshot, TrainingState
 from pipelines.training.checkpoint_store import CheckpointStore
 
@@ -158,3 +159,15 @@ def test_a_run_resumes_while_its_server_is_away(runs):
     assert runs.start(resume=True).run_id == run.run_id
     assert "http://127.0.0.1:9 does not answer" in runs.lines[0]
     assert "its metrics are kept and sent later" in runs.lines[0]
+
+
+def test_a_controller_that_is_killed_leaves_a_run_that_can_be_resumed(
+    tmp_path, shards_folder, place, monkeypatch
+):
+    def fit(self: Any) -> None:
+        raise OutOfMemoryError("3 worker(s) were killed due to the node running low on memory.\nMore")
+
+    monkeypatch.setattr("pipelines.train.DataParallelTrainer.fit", fit)
+    config = TrainConfig(model={"name": "dpt_tiny", "pretrained": False}, crop=64, batch_size=2, steps=2)
+    with pytest.raises(TrainingFailed, match=r"Ray failed: 3 .* on memory\.; --resume continues it"):
+        train(config, [str(shards_folder)], "mine", str(tmp_path / "runs"))
