@@ -80,7 +80,7 @@ def _inflated(data: bytes, most: int) -> bytes:
     return zlib.decompressobj().decompress(data, most)
 
 
-def _parts(matrix: bytes) -> Iterator[tuple[int, bytes]]:
+def _parts(matrix: bytes) -> Iterator[tuple[int, memoryview]]:
     """Type and content of flags, dimensions, name and values of a matrix, as far as they are complete.
 
     Up to four bytes lie in the tag itself, whose first word then holds size and type in 16 bits each: the
@@ -95,12 +95,12 @@ def _parts(matrix: bytes) -> Iterator[tuple[int, bytes]]:
         if kind >> 16:
             kind, size, start = kind & 0xFFFF, kind >> 16, start - 4
             position = start + 4
-        yield kind, matrix[start : start + size]
+        yield kind, memoryview(matrix)[start : start + size]
 
 
 def _name(head: bytes) -> str:
     _, name = next(itertools.islice(_parts(head), 2, None), (0, b""))
-    return name.decode("latin-1")
+    return bytes(name).decode("latin-1")
 
 
 def _matrix(element: bytes) -> NDArray[Any]:
