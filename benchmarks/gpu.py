@@ -77,11 +77,11 @@ PARTS = (
     Part("training", STEP, main_steps),
     Part("sections", SECTIONS, sections),
     Part("inference", INFERENCE, main_inference),
+    Part("end-to-end", END_TO_END, end_to_end, in_tiny=False),
     Part("training-others", STEP, other_steps, in_tiny=False),
     Part("inference-others", INFERENCE, other_inference, in_tiny=False),
-    Part("end-to-end", END_TO_END, end_to_end, in_tiny=False),
-    Part("folders", FOLDERS, folders, in_tiny=False),
     Part("compiled", COMPILED, compiled, in_tiny=False),
+    Part("folders", FOLDERS, folders, in_tiny=False),
 )
 
 
