@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import gc
+import json
 import os
 import sys
 import time
@@ -25,6 +26,11 @@ from pathlib import Path
 START = time.monotonic()
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gpu_supervisor import LEAST, supervise
+
+if __name__ == "__main__" and not {"--rest", "--tiny", "--help", "-h"} & set(sys.argv):
+    sys.exit(supervise(Path(__file__), sys.argv[1:]))  # before the imports, which take seconds
+
 import torch
 from gpu_bench import Bench, reason
 from gpu_commands import COMPILED, END_TO_END, FOLDERS, compiled, end_to_end, folders
@@ -32,10 +38,7 @@ from gpu_inference import INFERENCE, main_inference, other_inference
 from gpu_training import SECTIONS, STEP, Row, main_steps, other_steps, sections
 
 from dpt.inference import tf32
-from pipelines.training.report import matrix_rate
-
-LEAST = 15
-"""Seconds that must be left for a row to begin; a command keeps ten of them to end in."""
+from pipelines.training.report import matrix_rate, wait_for
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,11 @@ PARTS = (
     Part("training", STEP, main_steps),
     Part("sections", SECTIONS, sections),
     Part("inference", INFERENCE, main_inference),
+    Part("end-to-end", END_TO_END, end_to_end, in_tiny=False),
     Part("training-others", STEP, other_steps, in_tiny=False),
     Part("inference-others", INFERENCE, other_inference, in_tiny=False),
-    Part("end-to-end", END_TO_END, end_to_end, in_tiny=False),
-    Part("folders", FOLDERS, folders, in_tiny=False),
     Part("compiled", COMPILED, compiled, in_tiny=False),
+    Part("folders", FOLDERS, folders, in_tiny=False),
 )
 
 
@@ -90,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--parts", help=f"some of {','.join(names)}; all by default")
     parser.add_argument("--minutes", type=float, default=6.0, help="after which it ends, whatever is running")
     parser.add_argument("--tiny", action="store_true", help="a small model on the CPU, without slow parts")
+    parser.add_argument("--rest", type=Path, help=argparse.SUPPRESS)  # see `gpu_supervisor`
     given = parser.parse_args(arguments)
     chosen = given.parts.split(",") if given.parts else [p.name for p in PARTS if p.in_tiny or not given.tiny]
     if unknown := set(chosen) - set(names):
@@ -105,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     faulthandler.dump_traceback_later(max(1.0, bench.left), exit=True, file=2)
     try:
         show(f"{machine(bench)}; {given.minutes:g} minutes, of which {bench.left:.0f} s are left")
-        measure([part for part in PARTS if part.name in chosen], bench)
+        measure([part for part in PARTS if part.name in chosen], bench, given.rest)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -119,9 +123,12 @@ def machine(bench: Bench) -> str:
     return f"{torch.cuda.get_device_name()}, {memory:.0f} GiB, CUDA {torch.version.cuda}, {software}"
 
 
-def measure(parts: Sequence[Part], bench: Bench) -> None:
-    """Print the tables of the `parts`, as far as the time suffices."""
-    for part in parts:
+def measure(parts: Sequence[Part], bench: Bench, rest: Path | None = None) -> None:
+    """Print the tables of the `parts`, as far as the time suffices; the file `rest` has those to come."""
+    for number, part in enumerate(parts, start=1):
+        if rest:
+            names = [later.name for later in parts[number:]]
+            rest.write_text(json.dumps({"parts": names, "end": bench.end}), encoding="utf-8")
         if bench.left <= LEAST:
             show(f"\n{part.name}: skipped, the time is used up")
             continue
@@ -153,8 +160,18 @@ def _table(part: Part, bench: Bench) -> list[str]:
         show(f"| {title} | {' | '.join(cells)} |")
         if bench.device.type == "cuda":
             gc.collect()
+            _require_usable(bench)
             torch.cuda.empty_cache()
     return late
+
+
+def _require_usable(bench: Bench) -> None:
+    """End this process if no call reaches the GPU any more; see `gpu_supervisor`."""
+    try:
+        wait_for(bench.device)
+    except RuntimeError as error:
+        show(f"this process has lost the GPU: {reason(error)}")
+        raise SystemExit(1) from None
 
 
 def show(line: str) -> None:

@@ -24,6 +24,9 @@ COMPILED = ("ms", "images/s", "of the matrix rate", "compiling")
 _GRACE = 5
 """Seconds in which a process that must end may end by itself; as many are kept for what follows."""
 
+_LONGEST = 120
+"""Seconds of a command of the whole way at most: one that hangs must not use up the time of all others."""
+
 
 def end_to_end(bench: Bench) -> Iterator[Row]:
     """Generate, prepare, train, predict, evaluate; then the other executor."""
@@ -55,7 +58,8 @@ def end_to_end(bench: Bench) -> Iterator[Row]:
 
 def command_cells(bench: Bench, words: Sequence[str], folder: Path) -> list[str]:
     """Cells of the columns `END_TO_END` for the command `dpt` with these `words`."""
-    lines = run([sys.executable, "-m", "tune.cli", *words], bench.left - 2 * _GRACE, folder)
+    seconds = min(_LONGEST, bench.left - 2 * _GRACE)
+    lines = run([sys.executable, "-m", "tune.cli", *words], seconds, folder)
     first = next((f"{at:.1f}" for at, line in lines if line.startswith("step 1/")), "-")
     said = [line for _, line in lines if any(map(str.isalnum, line))]
     steps = [line for line in said if line.startswith("step ")]
@@ -130,7 +134,7 @@ def run(command: Sequence[str], seconds: float, folder: Path) -> list[tuple[floa
             timer.cancel()
     last = next((line for _, line in reversed(lines) if line.strip()), "it printed nothing")
     if late.is_set():
-        raise RuntimeError(f"ended after {seconds:.0f} s, the rest of the time; its last line: {last}")
+        raise RuntimeError(f"ended after {seconds:.0f} s, all it may take; its last line: {last}")
     if code:
         raise RuntimeError(f"exit status {code}; its last line: {last}")
     return [*lines, (time.monotonic() - start, "")]

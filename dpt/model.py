@@ -4,12 +4,12 @@ Ranftl, Bochkovskiy, Koltun: Vision Transformers for Dense Prediction, ICCV 2021
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
 from dpt.config import ModelConfig
-from dpt.layers.backbones import Backbone, create_backbone
+from dpt.layers.backbones import Backbone, ViTBackbone, create_backbone
 from dpt.layers.fusion import FusionDecoder
 from dpt.layers.heads import DepthHead, SegmentationHead
 from dpt.layers.reassemble import Reassemble
@@ -77,16 +77,20 @@ class DPT(nn.Module):
 
     def repeated_layers(self) -> list[nn.Module]:
         """The backbone's layers that are built alike, or the backbone itself where there are none."""
-        lists = [module for module in self.backbone.modules() if isinstance(module, nn.ModuleList)]
-        return [layer for layers in lists for layer in layers] or [self.backbone]
+        # timm has the blocks of a ViT in a Sequential, as the unlike parts of other networks.
+        lists = [m for m in self.backbone.modules() if isinstance(m, nn.ModuleList) or _are_alike(m)]
+        layers: list[nn.Module] = [layer for each in lists for layer in each]
+        inner = {id(module) for layer in layers for module in layer.modules() if module is not layer}
+        return [layer for layer in layers if id(layer) not in inner] or [self.backbone]
 
     def compile_regions(self, **options: Any) -> None:
-        """Compile the backbone's layers and the decoder's three parts, in place, each by itself.
+        """Compile the backbone's layers, a hybrid's stages and the decoder's parts, in place, each by itself.
 
         Layers that are alike share one program then, which takes their weights as inputs, so that the first
         step comes sooner than of a model compiled as a whole. `options` are those of `torch.compile`.
         """
-        for region in [*self.repeated_layers(), self.reassemble, self.fusion, self.head]:
+        stages = self.backbone.embedding_stages if isinstance(self.backbone, ViTBackbone) else []
+        for region in [*self.repeated_layers(), *stages, self.reassemble, self.fusion, self.head]:
             region.compile(**options)
 
     def set_upsampling(self, as_given: bool) -> None:
@@ -130,6 +134,12 @@ class DPT(nn.Module):
         if (config.scale, config.shift) != (1.0, 0.0):
             prediction = config.scale * prediction + config.shift
         return 1 / prediction.clamp(min=1e-8) if config.invert else prediction
+
+
+def _are_alike(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Whether `module` is a sequence of layers of one class, with parameters of the same shapes."""
+    built = [(type(layer), *(p.shape for p in layer.parameters())) for layer in module.children()]
+    return isinstance(module, nn.Sequential) and len(built) > 1 and len(set(built)) == 1 < len(built[0])
 
 
 def parameter_groups(model: DPT, backbone_lr: float = 1e-5, decoder_lr: float = 1e-4) -> list[dict[str, Any]]:

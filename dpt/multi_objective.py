@@ -244,7 +244,7 @@ def sum_over_ranks(tensors: Sequence[Tensor]) -> None:
 
 
 def _several() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _blocks(

@@ -1,5 +1,6 @@
 """`benchmarks/gpu.py` as far as a CPU can run it: its parts on a tiny model, and what becomes of failures."""
 
+import json
 import re
 import sys
 import time
@@ -13,7 +14,7 @@ import torch
 from tests.support.paths import REPOSITORY
 
 MODULES = ("gpu", "gpu_bench", "gpu_commands", "gpu_compiled", "gpu_inference", "gpu_kernels", "gpu_training")
-MODULES += ("predict",)
+MODULES += ("gpu_supervisor", "predict")
 
 
 @pytest.fixture
@@ -91,6 +92,37 @@ def test_what_the_time_does_not_suffice_for_is_named(gpu, bench, capsys):
     assert "never" not in printed
     assert "not measured: two\n" in printed
     assert "second: skipped, the time is used up\n" in printed
+
+
+def test_a_part_that_ends_the_process_does_not_end_the_others(gpu, tmp_path, capfd):
+    """A script in place of `gpu.py`, which dies in the first of its two parts."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, os, sys, time\n"
+        "*given, _, rest = sys.argv[1:]\n"
+        "print('given', *given, flush=True)\n"
+        "left = {} if '--parts' in given else {'parts': ['b', 'c'], 'end': time.monotonic() + 60}\n"
+        "open(rest, 'w').write(json.dumps(left))\n"
+        "os.kill(os.getpid(), 0 if '--parts' in given else 11)\n"
+    )
+    assert gpu.gpu_supervisor.supervise(script, ["--minutes", "6"]) == 0
+    first, said, second = capfd.readouterr().out.splitlines()
+    assert first == "given --minutes 6"
+    assert said == "the process ended with status -11; another one measures the rest"
+    assert second.startswith("given --minutes 6 --parts b,c --minutes ")
+
+
+def test_a_process_that_has_lost_its_gpu_says_so_and_ends(gpu, bench, capsys, monkeypatch, tmp_path):
+    def lost(device):
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(gpu.gpu, "wait_for", lost)
+    bench.device = torch.device("cuda")
+    part = gpu.gpu.Part("first", ("reached",), lambda bench: iter([("bad", lambda: 1 / 0)]))
+    with pytest.raises(SystemExit):
+        gpu.gpu.measure([part, gpu.gpu.PARTS[0]], bench, tmp_path / "rest")
+    assert json.loads((tmp_path / "rest").read_text())["parts"] == ["ceilings"]
+    assert "this process has lost the GPU: RuntimeError: CUDA error" in capsys.readouterr().out
 
 
 def test_wrong_arguments_are_one_line(gpu, capsys, monkeypatch):

@@ -86,6 +86,11 @@ class ViTBackbone(nn.Module):
         """`enable` recomputing layers and stages in the backward pass."""
         self.checkpointing = enable
 
+    @property
+    def embedding_stages(self) -> list[nn.Module]:
+        """Those of a hybrid's ResNet, else none."""
+        return list(getattr(getattr(self.vit.patch_embed, "backbone", None), "stages", []))
+
     def forward(self, images: Tensor) -> list[Tap]:
         """`images` (B, 3, H, W) -> four taps in network order, (B, C, H/p, W/p) for transformer layers."""
         stages, patches = self.embed(images)

@@ -93,13 +93,22 @@ def launch(
     predictions = model(to_device(model, prepared))[:, None]
     resized = [at_size(one, size, model.config) for one, size in zip(predictions, sizes, strict=True)]
     if pixels is not None:
-        resized = [one[np.ix_(*kept)] for one, kept in zip(resized, pixels, strict=True)]
+        # Indices on the host would be copied to the GPU one by one, each after all that runs there.
+        indices = [
+            [_on(one.device, side) for side in kept] for one, kept in zip(resized, pixels, strict=True)
+        ]
+        resized = [one[rows[:, None], columns] for one, (rows, columns) in zip(resized, indices, strict=True)]
     maps = [one.to("cpu", non_blocking=True) for one in resized]  # pinned, if from a GPU
     if not predictions.is_cuda:
         return Launched(maps, None)
     done = torch.cuda.Event()
     done.record()
     return Launched(maps, done)
+
+
+def _on(device: torch.device, indices: NDArray[np.intp]) -> Tensor:
+    """`indices` on a `device`, without waiting for a GPU."""
+    return torch.from_numpy(np.ascontiguousarray(indices)).to(device, non_blocking=True)
 
 
 def input_size(

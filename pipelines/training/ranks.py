@@ -75,15 +75,19 @@ def process_group(use_gpu: bool, seconds: float) -> Iterator[None]:
     context, timeout = ray.train.get_context(), timedelta(seconds=seconds)
     rank, size = context.get_world_rank(), context.get_world_size()
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())  # read by `fully_shard`
-    if use_gpu:
-        torch.cuda.set_device(get_device())
+    device = get_device() if use_gpu else None
+    if device is not None:
+        torch.cuda.set_device(device)
     here, store = ray.util.get_node_ip_address(), None
     if rank == 0:
         store = dist.TCPStore(here, 0, is_master=True, wait_for_workers=False, timeout=timeout)
     host, port = broadcast_from_rank_zero((here, store.port) if store else None)
     store = store or dist.TCPStore(host, port, timeout=timeout)
-    backend = "nccl" if use_gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    # Without its device NCCL takes the GPU of the rank's number on its node, of those that the rank sees.
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo", store=store, rank=rank, world_size=size, timeout=timeout,
+        device_id=device,
+    )  # fmt: skip
     yield
     # After an exception the others may wait in a collective: Ray Train ends all processes.
     dist.destroy_process_group()

@@ -7,6 +7,7 @@ import dpt
 from dpt.config import ModelConfig
 from dpt.layers.backbones import Tap
 from dpt.layers.fusion import ResidualConvUnit
+from dpt.layers.late_compiler import shapes_only
 from dpt.layers.reassemble import Readout
 from dpt.zoo import MODELS
 from tests.support.models import SHALLOW_HYBRID
@@ -240,7 +241,21 @@ def test_a_model_compiled_by_regions_predicts_and_learns_the_same(name, settings
     torch.testing.assert_close(found, expected)
     for gradient, other in zip(gradients, same, strict=True):
         torch.testing.assert_close(gradient, other)
-    assert len(traced) == 4, "one for all layers, and the three parts of the decoder"
+    stages = 3 if settings else 0  # of the hybrid's ResNet, all different
+    assert len(traced) == 4 + stages, "one for all layers, and the three parts of the decoder"
+
+
+def test_the_layers_that_are_built_alike_are_those_of_the_transformer():
+    for name, overrides, count in (
+        ("dpt_large", {}, 24), ("dpt_hybrid", {}, 12), ("dpt_beit_base_384", {}, 12), ("dpt_resnet50", {}, 1),
+        ("dpt_tiny", {"backbone": "vit_small_patch16_dinov3"}, 12),
+    ):  # fmt: skip
+        with shapes_only():
+            model = dpt.create_model(name, **overrides)
+        layers = model.repeated_layers()
+        assert len(layers) == count
+        if count > 1:
+            assert {type(layer).__name__ for layer in layers} <= {"Block", "EvaBlock"}
 
 
 def test_the_head_has_the_channels_that_the_config_says():
