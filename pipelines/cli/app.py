@@ -242,8 +242,8 @@ def main() -> None:
     # Loading PyTorch takes seconds: until a command prints something, a terminal shows that it is at work.
     at_work = Spinner("dots", Text(one_line(f"dpt {' '.join(sys.argv[1:2])}")))
     # By default Live replaces both streams by its own.
-    kept = {"redirect_stdout": False, "redirect_stderr": False}
-    status = Live(at_work, console=Console(file=sys.stderr), transient=True, **kept)
+    screen = Console(file=sys.stderr)
+    status = Live(at_work, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
     streams = (WithoutCredentials(stream, status.stop) for stream in (sys.stdout, sys.stderr))
     out, errors = (cast(TextIO, stream) for stream in streams)
     with redirect_stdout(out), redirect_stderr(errors):
