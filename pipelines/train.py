@@ -148,6 +148,7 @@ def _train(
     require_room(config.fewest_workers, threads, use_gpu, show)
     identity = identity_of(config, datasets)
     run = _resumed_run(folder, name, identity, resume, allow_changes, show)
+    began = "new" if run is None else "resumed"  # --resume of a mistyped name is a new run
     if run is None:
         run = supervision.run if supervision else tracking.start_run(name, "train", config, datasets, tags)
     with tracking.finishing(run, killed_by=TrainingStopped):
@@ -160,7 +161,8 @@ def _train(
         uris = [dataset.folder.uri for dataset in datasets]
         setup = Setup(config, uris, folder.uri, run, identity, start, use_gpu, threads)
         if supervision is None:
-            show(f"{config.steps} steps of {config.batch_size} images; a line every {config.log_every}")
+            steps = f"{config.steps} steps of {config.batch_size} images; a line every {config.log_every}"
+            show(f"{began} run {name}: {steps}")
         _fit(setup, name, show, supervision)
         store = CheckpointStore(folder, config.keep_checkpoints, show)
         state = store.newest()

@@ -129,7 +129,7 @@ def _run_trials(
     )
     limit = _time_limit(plan.tune.hours, board)
     deaths, results = saying_which_actors_died(show), list[tune.Result]()
-    with showing(board, show), deaths, stopping_on_signals(board) as stopped, limit, removing_orphans():
+    with showing(board, show), deaths, stopping_on_signals(board, show) as stopped, limit, removing_orphans():
         try:
             with explained(place.folder):
                 grid = tuner.fit()

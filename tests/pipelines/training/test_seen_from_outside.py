@@ -49,7 +49,7 @@ def test_a_training_is_seen_by_ray_prometheus_and_mlflow(
 
     lines: list[str] = []
     run = train(CONFIG, [str(shards_folder)], "mine", str(tmp_path), show=lines.append).run
-    assert lines[0] == "4 steps of 2 images; a line every 2"
+    assert lines[0] == "new run mine: 4 steps of 2 images; a line every 2"
     [result] = results
     assert result.checkpoint is not None
     assert Path(result.checkpoint.path) == tmp_path / "mine" / "step_00000004"
@@ -60,7 +60,8 @@ def test_a_training_is_seen_by_ray_prometheus_and_mlflow(
     assert len(set(kept.values())) == len(kept) <= 2, "no copies"
     # Checkpoints that Ray Train knows of are gone, and the run starts again nevertheless.
     longer = CONFIG.model_copy(update={"steps": 6})
-    train(longer, [str(shards_folder)], "mine", str(tmp_path), True, allow_changes=True, show=print)
+    train(longer, [str(shards_folder)], "mine", str(tmp_path), True, allow_changes=True, show=lines.append)
+    assert "resumed run mine: 6 steps of 2 images; a line every 2" in lines
     assert results[1].checkpoint is not None
     assert Path(results[1].checkpoint.path).name == "step_00000006"
 
