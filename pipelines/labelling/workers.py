@@ -115,7 +115,8 @@ def workers_of(settings: LabelConfig, use_gpu: bool) -> int:
             require_room(settings.workers, settings.threads, use_gpu)
         return settings.workers
     if use_gpu:
-        return max(1, int(ray.cluster_resources().get("GPU", 0) / settings.gpus))
+        # A worker's share is of one GPU: of 0.4 two fit on each, and five on none of two.
+        return max(1, int(ray.cluster_resources().get("GPU", 0)) * int(1 / settings.gpus))
     return max(1, room_for_workers(settings.threads))
 
 
