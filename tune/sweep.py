@@ -125,7 +125,7 @@ def _run_trials(
     )
     limit = _time_limit(plan.tune.hours, board)
     deaths, results = saying_which_actors_died(show), list[tune.Result]()
-    with showing(board, show), deaths, stopping_on_signals(board) as stopped, limit, removing_orphans():
+    with showing(board, show), deaths, stopping_on_signals(board, show) as stopped, limit, removing_orphans():
         try:
             grid = tuner.fit()
             results = [grid[number] for number in range(len(grid))]

@@ -40,7 +40,12 @@ class UsageMistake(UserError):
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands; mistakes in their arguments are one line as other errors are, not a box."""
+    """The commands; mistakes in their arguments are one line as other errors are, not a box.
+
+    `at_work` is shown from the start of a command on.
+    """
+
+    at_work: Live | None = None
 
     def make_context(self, info_name: Any, args: list[str], *rest: Any, **extra: Any) -> Any:
         """See `click.Command.make_context`. Without `args` the help is shown by an error of its own."""
@@ -68,8 +73,8 @@ class _Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """See `click.Command.invoke` of a context `ctx`; commands parse their arguments in it."""
-        if ctx.obj is not None:
-            ctx.obj.start()
+        if self.at_work is not None:
+            self.at_work.start()
         with _in_one_line():
             return super().invoke(ctx)
 
@@ -242,20 +247,22 @@ def main() -> None:
     # Loading PyTorch takes seconds: until a command prints something, a terminal shows that it is at work.
     at_work = Spinner("dots", Text(one_line(f"dpt {' '.join(sys.argv[1:2])}")))
     # By default Live replaces both streams by its own.
-    kept = {"redirect_stdout": False, "redirect_stderr": False}
-    status = Live(at_work, console=Console(file=sys.stderr), transient=True, **kept)
+    screen = Console(file=sys.stderr)
+    status = Live(at_work, console=screen, transient=True, redirect_stdout=False, redirect_stderr=False)
     streams = (WithoutCredentials(stream, status.stop) for stream in (sys.stdout, sys.stderr))
     out, errors = (cast(TextIO, stream) for stream in streams)
     with redirect_stdout(out), redirect_stderr(errors):
         try:
-            _main(status)
+            _Commands.at_work = status
+            _main()
         finally:
+            _Commands.at_work = None
             status.stop()
 
 
-def _main(status: Live) -> None:
+def _main() -> None:
     try:
-        app(obj=status)
+        app()
     except BaseException as error:
         lines, number = _lines(error), signals.received()
         if number is not None and not isinstance(error, (UserError, OSError)):

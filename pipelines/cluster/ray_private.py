@@ -93,10 +93,11 @@ def silence_pools_of_actors() -> None:
     """
     from ray.data._internal.execution.operators.actor_pool_map_operator import ActorPoolMapOperator
 
-    start = ActorPoolMapOperator._start_actor
+    pool: Any = ActorPoolMapOperator
+    start = pool._start_actor
 
     def start_first(self: Any, *arguments: Any) -> Any:
-        ActorPoolMapOperator._start_actor = start
+        pool._start_actor = start
         kept = os.dup(2)
         try:
             with open(os.devnull, "wb") as nowhere:
@@ -106,12 +107,12 @@ def silence_pools_of_actors() -> None:
             os.dup2(kept, 2)
             os.close(kept)
 
-    ActorPoolMapOperator._start_actor = start_first
+    pool._start_actor = start_first
     show = worker.print_to_stdstream
 
-    def show_failures(data: dict[str, Any], **options: Any) -> None:
+    def show_failures(data: dict[str, Any], ignore_prefix: bool) -> None:
         if not any("because it was killed by `ray.kill`" in line for line in data["lines"]):
-            show(data, **options)
+            show(data, ignore_prefix)
 
     worker.print_to_stdstream = show_failures
 
