@@ -59,8 +59,8 @@ MINIATURES = (
 )
 
 _QUICK = {
-    "model.overrides": {}, "steps": 60, "crop": 64, "batch_size": 8, "workers": 1, "log_every": 10,
-    "validate_every": 30, "checkpoint_every": 30, "optimizer.warmup": 20, "optimizer.backbone_lr": 2e-3,
+    "model.overrides": {}, "steps": 60, "crop": 64, "batch_size": 8, "log_every": 10, "validate_every": 30,
+    "checkpoint_every": 30, "optimizer.warmup": 20, "optimizer.backbone_lr": 2e-3,
     "optimizer.decoder_lr": 2e-3,
 }  # fmt: skip
 
