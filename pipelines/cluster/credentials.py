@@ -33,8 +33,10 @@ _SHORTEST = 6
 def without_credentials(text: str) -> str:
     """`text`, a URI or a message with some, without user names, passwords and tokens."""
     text = _TOKEN.sub("…", _IN_QUERY.sub(r"\1=…", _USER_AND_PASSWORD.sub("", text)))
-    for name, value in os.environ.items():
-        if name.endswith(_SECRET_NAMES) and len(value) >= _SHORTEST:
+    for name in os.environ:
+        # MLflow's threads set and unset variables meanwhile.
+        value = os.environ.get(name, "") if name.endswith(_SECRET_NAMES) else ""
+        if len(value) >= _SHORTEST:
             text = text.replace(value, "…")
     return text
 

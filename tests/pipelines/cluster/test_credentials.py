@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,12 @@ def test_what_is_sent_to_trials_has_no_password_and_finds_it_there(monkeypatch):
 def secret_free(folder: Path, *secrets: bytes) -> bool:
     files = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
     return not any(secret in file.read_bytes() for file in files for secret in secrets)
+
+
+def test_a_variable_that_another_thread_unsets_meanwhile_is_no_error(monkeypatch):
+    class Unset(dict[str, str]):
+        def __iter__(self) -> Iterator[str]:
+            return iter(["SESSION_TOKEN", *super().__iter__()])
+
+    monkeypatch.setattr("os.environ", Unset(MY_TOKEN="of-no-known-form"))
+    assert without_credentials("with of-no-known-form") == "with …"
