@@ -213,10 +213,10 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
         with stage("publish"):
             published = publish(trained.run.run_id, "dpt", "champion")
             stages.say(f"version {published.version} of dpt is now {published.uri}")
-        with stage("evaluate"):
-            after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
         with stage("predict"):
             picture = demo.predict(published.uri, data)
+        with stage("evaluate"):
+            after = demo.evaluate(tracking.fetch_model(published.uri), data, published.uri)
         with stage("evaluate"):
             before = demo.untrained(data)
         with stage("report"):
