@@ -113,8 +113,7 @@ def train(
         TrainingStopped: after a signal; `resume` continues the run.
         TrainingFailed: if it ends early for a reason that a restart would not fix.
     """
-    if not name.isprintable() or posixpath.normpath(name.strip()) == ".":
-        raise ConfigError(f"--name: expected the name of a folder, printable, got {name!r}")
+    require_name(name)
     left_out: list[str] = []  # said when all is checked: a config is shown before the first line
     datasets, folder = training_datasets(config, data, left_out.append), Folder(storage) / name
     model = initial_model(config.model, folder)
@@ -124,6 +123,12 @@ def train(
         for line in left_out:
             show(line)
         return _train(config, datasets, model, name, folder, resume, allow_changes, show, supervision, tags)
+
+
+def require_name(name: str) -> None:
+    """Raise ConfigError if `name`, of a run or sweep, cannot be that of its folder."""
+    if not name.isprintable() or "/" in name or name.strip() in ("", ".", ".."):
+        raise ConfigError(f"--name: expected the name of a folder, printable, got {name!r}")
 
 
 def _train(

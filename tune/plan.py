@@ -24,7 +24,7 @@ from datasets_prep.strict_yaml import InvalidYaml, dump_yaml, load_yaml
 from dpt.zoo import resolve_config
 from pipelines.config import ConfigError, TrainConfig, TuneConfig
 from pipelines.config_files import with_changes
-from pipelines.train import check_fits
+from pipelines.train import check_fits, require_name
 from tune.ablations import AblationTable, Row
 from tune.records import trial_name
 
@@ -166,8 +166,7 @@ def plan_sweep(
     Raises:
         ConfigError: if there is nothing to run, or a variant does not fit the data or the config; names it.
     """
-    if "/" in name or not name.strip():
-        raise ConfigError(f"name: expected a name without slashes, got {name!r}")
+    require_name(name)
     repeated = {table.name for table in tables if [t.name for t in tables].count(table.name) > 1}
     if repeated or not tables:
         raise ConfigError(f"tables: {', '.join(sorted(repeated))} given twice" if repeated else "no tables")
