@@ -113,20 +113,21 @@ def _run_trials(
     place = replace(place, threads=placement.threads, cluster=os.environ.get(ADDRESS))
     board = open_board()
     trainable = tune.with_parameters(run_trial, plan=plan, place=place, board=board)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, DRIVER_RESOURCES),
-        param_space={"trial": tune.grid_search(list(missing))},
-        tune_config=tune.TuneConfig(
-            scheduler=scheduler(plan), max_concurrent_trials=placement.drivers, reuse_actors=True
-        ),
-        run_config=tune.RunConfig(
-            name=_TUNE_FOLDER,
-            storage_path=place.folder,
-            failure_config=tune.FailureConfig(max_failures=plan.tune.max_failures),
-            callbacks=[EarlyStopping(plan, place)],
-            verbose=0,
-        ),
-    )
+    with explained(place.folder):
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, DRIVER_RESOURCES),
+            param_space={"trial": tune.grid_search(list(missing))},
+            tune_config=tune.TuneConfig(
+                scheduler=scheduler(plan), max_concurrent_trials=placement.drivers, reuse_actors=True
+            ),
+            run_config=tune.RunConfig(
+                name=_TUNE_FOLDER,
+                storage_path=place.folder,
+                failure_config=tune.FailureConfig(max_failures=plan.tune.max_failures),
+                callbacks=[EarlyStopping(plan, place)],
+                verbose=0,
+            ),
+        )
     limit = _time_limit(plan.tune.hours, board)
     deaths, results = saying_which_actors_died(show), list[tune.Result]()
     with showing(board, show), deaths, stopping_on_signals(board, show) as stopped, limit, removing_orphans():
