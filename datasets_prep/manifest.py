@@ -17,10 +17,10 @@ whose names begin with `_` or `.`.
 import hashlib
 import io
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from datasets_prep.errors import UserError
 from datasets_prep.schema import SCHEMA_VERSION
@@ -43,7 +43,7 @@ class Shard:
     `bytes` and `sha256` (hexadecimal) are of the whole file.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[^/\n]+\.parquet$")]
     split: str
     rows: int
     row_groups: list[int]

@@ -147,6 +147,13 @@ def _first(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + more
 
 
+_OF_A_DAMAGED_PICKLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, AttributeError, AssertionError),
+    *(UnicodeError, OverflowError),
+)
+"""PyTorch's reader runs the program that a pickle is, and fails wherever damage has changed it."""
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of the ``.safetensors`` file or PyTorch checkpoint `path`, without wrappers.
 
@@ -160,10 +167,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             tensors = read_safetensors(path)
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is empty"
-        if path.suffix != ".safetensors" and str(error):  # PyTorch's advice is to read it without any check
+    except (SafetensorError, *_OF_A_DAMAGED_PICKLE) as error:
+        reason = str(error).partition("\n")[0]
+        if path.suffix != ".safetensors":  # PyTorch's advice is to read it without any check
             reason = "it is damaged, or holds more than tensors"
+        if path.stat().st_size == 0:
+            reason = "it is empty"
         raise ValueError(f"{path} is not a readable checkpoint: {reason}") from error
     if not isinstance(tensors, Mapping):
         raise ValueError(f"{path} is not a mapping from names to tensors")

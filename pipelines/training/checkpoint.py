@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from datasets_prep.errors import one_line
 from datasets_prep.storage.sealed import sealed, unsealed
 from dpt.ema import MovingAverage
 from dpt.weights.folder import CONFIG, WEIGHTS, config_text, save_safetensors
@@ -139,7 +140,7 @@ def read_state(text: str | bytes, where: str) -> TrainingState:
         state.unlogged = (total, count)
         return state
     except (ValueError, TypeError) as error:
-        raise DamagedCheckpoint(f"{where}: {error}") from error
+        raise DamagedCheckpoint(one_line(f"{where}: {error}")) from error
 
 
 def state_text(state: TrainingState) -> str:

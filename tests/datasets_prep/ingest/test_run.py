@@ -210,6 +210,16 @@ def test_a_manifest_of_another_schema_is_refused(shards_folder, tmp_path):
         open_dataset(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../x.parquet", "a/b.parquet", "x.parquet\n"])
+def test_a_manifest_lists_files_of_its_own_folder(name, shards_folder, tmp_path):
+    version = open_dataset(str(shards_folder / "redweb")).folder.path
+    content = unsealed(Path(version, "_manifest.json").read_text(), "x")
+    content["shards"][0]["name"] = name
+    (tmp_path / "_manifest.json").write_text(sealed(content))
+    with pytest.raises(NotADataset, match=r"is not a dataset manifest: .*shards\.0\.name"):
+        open_dataset(str(tmp_path))
+
+
 def test_damaged_files_of_a_dataset_are_named(shards_folder, tmp_path):
     shutil.copytree(shards_folder / "redweb", tmp_path / "redweb")
     prepared = open_dataset(str(tmp_path / "redweb"))

@@ -142,6 +142,19 @@ def test_headers_that_claim_more_than_there_is_are_refused(tmp_path):
             dpt.load_weights(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize(
+    "error", [KeyError("5"), IndexError(), TypeError(), AssertionError(), OverflowError()]
+)
+def test_whatever_fails_in_a_damaged_pickle_is_damage(error, tmp_path, monkeypatch):
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.load", load)
+    (tmp_path / "x.pt").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"x\.pt is not a readable checkpoint: it is damaged"):
+        read_tensors(tmp_path / "x.pt")
+
+
 def test_a_checkpoint_that_needs_code_to_be_read_comes_without_advice_to_run_it(tmp_path):
     for name, data in (("junk.pt", b"\x93\x00junk"), ("code.pt", pickle.dumps(Path))):
         (tmp_path / name).write_bytes(data)

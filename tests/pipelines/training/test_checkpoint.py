@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dpt
+from datasets_prep.storage.sealed import sealed
 from dpt.ema import MovingAverage
 from dpt.weights.folder import CONFIG
 from pipelines.training import checkpoint
@@ -103,6 +104,10 @@ def test_a_checkpoint_without_readable_state_is_damaged(tmp_path):
     (tmp_path / checkpoint.STATE_FILE).write_bytes(b'{"step": 3, "iden\xff')
     with pytest.raises(checkpoint.DamagedCheckpoint, match=r"state.json is damaged"):
         checkpoint.verify(tmp_path)
+    (tmp_path / checkpoint.STATE_FILE).write_text(sealed({"a\nb": 1}))
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"a\\nb") as caught:
+        checkpoint.verify(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(tmp_path):
