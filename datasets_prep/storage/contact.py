@@ -61,7 +61,7 @@ def opened(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
                 persistently("reached", exists, root)
             except StorageFailed:
                 raise
-            except DEFINITE:  # an answer, which whatever is asked next explains
+            except DEFINITE:  # an answer, which the next request explains
                 pass
             found.set_result((fs, root))
         except Exception as error:

@@ -87,7 +87,7 @@ def silence_pools_of_actors() -> None:
     """A pool of actors of Ray Data starts, and ends on a signal, without lines of Ray on the screen.
 
     Ray's C++ prints once that an actor's "constructor arguments in the object store" may be lost. It says so
-    of any pool, whatever its arguments, which the pool keeps (https://github.com/ray-project/ray/issues/57733):
+    of every pool, though the pool keeps its arguments (https://github.com/ray-project/ray/issues/57733):
     the first one starts with standard error closed. At its end Ray prints that tasks of the actors that it
     killed failed "and will be retried".
     """

@@ -19,7 +19,7 @@ class SmallDisk:
     outside: Path
 
     def fill(self, left: int = 0) -> None:
-        """Leave room for so many bytes."""
+        """Fill it until `left` bytes are free."""
         space = os.statvfs(self.outside)
         size = space.f_bavail * space.f_frsize - left
         with (self.outside / "ballast").open("wb") as file:
@@ -32,7 +32,7 @@ class SmallDisk:
 
 @contextmanager
 def mounted(folder: Path, mebibytes: int = 96) -> Iterator[SmallDisk]:
-    """A disk of so many MiB, mounted in `folder`; the test is skipped where nobody may mount one."""
+    """A disk of `mebibytes`, mounted in `folder`; the test is skipped where nobody may mount one."""
     inside = folder / "disk"
     inside.mkdir()
     mount = f"mount -t tmpfs -o size={mebibytes}m none {inside} && echo mounted && exec sleep infinity"
