@@ -29,24 +29,16 @@ os.environ |= {
 }
 
 import ray
-import torch
+from learning_runs import skills, trained
 
 import dpt
 from datasets_prep.ingest.run import ingest_all
-from datasets_prep.manifest import PreparedDataset, open_datasets
+from datasets_prep.manifest import open_datasets
 from datasets_prep.plan.shards import plan_ingest
 from datasets_prep.synthetic import write_dataset
 from pipelines.config import LabelConfig, TrainConfig
 from pipelines.config_files import load_experiment, with_changes
 from pipelines.label import plan_labelling
-from pipelines.loading.batches import training_batches
-from pipelines.tasks.registry import task_of
-from pipelines.tracking.metric_keys import SKILL
-from pipelines.training.loop import loader_settings
-from pipelines.training.optimizer import create_optimizer, set_learning_rates
-from pipelines.training.ranks import Ranks
-from pipelines.training.start import build_model
-from pipelines.training.step import TrainingStep
 
 DEMO = load_experiment("demo")
 
@@ -123,9 +115,9 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def print_gains(found: Mapping[str, Sequence[float]]) -> None:
     """Print mean and deviation of the skills of each title, and what the students have gained, by seed."""
-    for title, skills in found.items():
-        deviation = f" ± {statistics.stdev(skills):.3f}" if len(skills) > 1 else ""
-        print(f"{title:36} skill {statistics.mean(skills):.3f}{deviation}")
+    for title, values in found.items():
+        deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+        print(f"{title:36} skill {statistics.mean(values):.3f}{deviation}")
     titles = list(found)
     for alone, student in (titles[:2], titles[2:]):
         gains = [after - before for before, after in zip(found[alone], found[student], strict=True)]
@@ -134,27 +126,18 @@ def print_gains(found: Mapping[str, Sequence[float]]) -> None:
 
 
 def learned(title: str, config: TrainConfig, data: Sequence[str]) -> tuple[dpt.DPT, float]:
-    """As `trained` on prepared `data`; prints a line that begins with `title`."""
-    start = time.perf_counter()
-    model, skill = trained(config, open_datasets(list(data)))
+    """A model trained from scratch on prepared `data`, and its skill on the held-out images.
+
+    Prints a line that begins with `title`.
+    """
+    start, datasets = time.perf_counter(), open_datasets(list(data))
+    model = trained(config, datasets)
+    [held_out] = [dataset for dataset in datasets if dataset.name == LABELLED]
+    skill = skills(model, [held_out], config)[LABELLED]
     size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     seconds = time.perf_counter() - start
     print(f"{title}, {size:.2f} M parameters: skill {skill:.3f}, {seconds:.0f} s", flush=True)
     return model, skill
-
-
-def trained(config: TrainConfig, datasets: Sequence[PreparedDataset]) -> tuple[dpt.DPT, float]:
-    """A model trained from scratch by `config` on `datasets`, and its skill on the held-out images."""
-    torch.manual_seed(config.seed)
-    model = build_model(config.model, config.crop_size).train().to(memory_format=torch.channels_last)
-    optimizer, names = create_optimizer(model, config), [dataset.name for dataset in datasets]
-    step = TrainingStep(model, model, optimizer, None, config, names, Ranks())
-    batches = training_batches(loader_settings(config, datasets, 0, Ranks()), 0)
-    for number, batch in enumerate(batches, start=1):
-        set_learning_rates(optimizer, config, number - 1)
-        step(batch, number)
-    [held_out] = [dataset for dataset in datasets if dataset.name == LABELLED]
-    return model, task_of(config).evaluate_share(model, held_out, "val", 0, 1).result()[SKILL]
 
 
 def draw(name: str, root: str, scenes: int, seed: int) -> None:

@@ -210,8 +210,9 @@ def _fit(setup: Setup, name: str, show: Callable[[str], None], supervision: Supe
     )
     leave_sigint_alone(trainer)
     without_idle_actors(trainer, autoscales=on_cluster())
-    wanted = supervision.stop_wanted if supervision else None
-    stopping = stopping_when(board, wanted) if wanted else stopping_on_signals(board, show)
+    stopping = (
+        stopping_when(board, supervision.stop_wanted) if supervision else stopping_on_signals(board, show)
+    )
     deaths = nullcontext() if supervision else saying_which_actors_died(show)  # a sweep says them all
     with showing(board, show), deaths, stopping as stopped:
         try:

@@ -33,7 +33,7 @@ class StorageFailed(UserError, OSError):
 
 
 class CannotWrite(StorageFailed):
-    """Only the user can make it writable: a full disk, a place without permission, a missing bucket."""
+    """Only the user can make it writable: a full disk, no permission, a file in the place of a folder."""
 
 
 def persistently(action: str, operation: Callable[..., Result], path: str, **options: object) -> Result:

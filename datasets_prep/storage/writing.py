@@ -40,9 +40,8 @@ def explained(where: str) -> Iterator[None]:
     except UserError:
         raise
     except OSError as error:
-        written = (
-            error.filename2 or error.filename or where
-        )  # of a copy that fails the second is the new file
+        # Of a copy that fails the second is the new file.
+        written = error.filename2 or error.filename or where
         named, place = (os.path.abspath(os.fsdecode(name)) for name in (written, where))
         if not (named.startswith(place) or place.startswith(named)):
             raise

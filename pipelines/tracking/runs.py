@@ -101,9 +101,8 @@ def _storing(artifact: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # of a server
             raise
-        place = (
-            error.filename2 or error.filename or artifact
-        )  # of a copy that fails the second is the new file
+        # Of a copy that fails the second is the new file.
+        place = error.filename2 or error.filename or artifact
         raise TrackingError(f"MLflow cannot store {place}: {os.strerror(error.errno)}") from error
 
 
