@@ -14,7 +14,7 @@ help: ## Show the targets.
 demo: setup ## The whole way on rendered scenes: generate, prepare, train, evaluate, publish, predict, ablate.
 	@$(BIN)/dpt demo
 
-check: setup ## Lint, types, and the tests without Ray, compilers and other processes (four minutes).
+check: setup ## Lint, types, and the tests without Ray that take less than about a second (two and a half minutes).
 	@$(MAKE) --no-print-directory -j 2 lint suite SELECTED="not slow and not fault and not ray and not heavy"
 
 test: setup ## The whole suite but proofs, faults and the fuzz campaign (about a quarter of an hour).

@@ -126,6 +126,7 @@ def test_images_have_the_pinned_ray_and_a_supported_python(cluster, node_types):
     assert node_types["gpu"].get("docker", {}).get("worker_image", docker["image"]).endswith("-gpu")
 
 
+@pytest.mark.heavy
 def test_nodes_install_our_pins_without_our_code(cluster, tmp_path):
     """The mounted files are enough to build: dependencies and the `dpt` command, but none of the packages."""
     mounts = {remote: local for remote, local in cluster["file_mounts"].items() if "dpt-install" in remote}

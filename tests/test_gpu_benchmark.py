@@ -40,6 +40,7 @@ def rows_of(printed: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in cells}
 
 
+@pytest.mark.heavy
 def test_steps_and_their_sections_are_measured(gpu, capsys):
     gpu.gpu.main(["--tiny", "--parts", "sections,training"])
     rows = rows_of(capsys.readouterr().out)
@@ -52,6 +53,7 @@ def test_steps_and_their_sections_are_measured(gpu, capsys):
     assert sum(parts) == pytest.approx(together, abs=0.05)
 
 
+@pytest.mark.heavy
 def test_both_implementations_predict_in_every_precision(gpu, bench):
     rows = dict(gpu.gpu_inference.main_inference(bench))
     assert len(rows) == 4 + 5
@@ -112,6 +114,7 @@ def test_a_part_that_ends_the_process_does_not_end_the_others(gpu, tmp_path, cap
     assert second.startswith("given --minutes 6 --parts b,c --minutes ")
 
 
+@pytest.mark.heavy
 def test_a_process_that_has_lost_its_gpu_says_so_and_ends(gpu, bench, capsys, monkeypatch, tmp_path):
     def lost(device):
         raise RuntimeError("CUDA error: an illegal memory access")
@@ -186,6 +189,7 @@ def test_a_command_that_fails_or_takes_too_long_says_how(gpu, tmp_path):
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.heavy
 def test_a_folder_is_predicted_beside_the_bare_network(gpu, bench, monkeypatch):
     """The script in this process, on the tiny model; what it prints is read as the table's cells."""
 

@@ -140,6 +140,7 @@ def test_every_room_has_a_floor() -> None:
     assert set(floors()) == rooms
 
 
+@pytest.mark.heavy
 def test_imports_go_down_only() -> None:
     assert upward(arrows(), floors()) == []
 

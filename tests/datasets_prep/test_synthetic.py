@@ -246,6 +246,7 @@ def test_scene_is_the_same_for_the_same_seed_only():
     assert not np.array_equal(first.image, other.image)
 
 
+@pytest.mark.heavy
 def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     program = (
         "import sys, cv2; from pathlib import Path; from datasets_prep import synthetic\n"
@@ -259,6 +260,7 @@ def test_bytes_do_not_depend_on_the_number_of_threads(tmp_path):
     assert contents(tmp_path / "1") == contents(tmp_path / "4") != {}
 
 
+@pytest.mark.heavy
 def test_scenes_are_complete_and_varied():
     scenes = [synthetic.render_scene(seed, HEIGHT, WIDTH) for seed in range(24)]
     for scene in scenes:
@@ -375,6 +377,7 @@ def test_blendedmvs_camera_files(tmp_path):
     assert (len(pairs), pairs[2].split()[:2]) == (1 + 2 * synthetic.VIEWS, [str(synthetic.VIEWS - 1), "1"])
 
 
+@pytest.mark.heavy
 def test_tartanair_depth_fits_half_precision_and_sky_is_finite(tmp_path):
     for index in range(4):
         synthetic.write_scene("tartanair", tmp_path, index, height=48, width=64)

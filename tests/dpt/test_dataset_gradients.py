@@ -47,6 +47,7 @@ def losses_of(output):
     return output.square().mean((1, 2)) + output.mean((1, 2))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("again", [False, True], ids=["", "layers computed again"])
 @pytest.mark.parametrize("kind", [*MODELS, "long"])
 def test_they_are_those_of_a_pass_for_each_dataset(kind, again):
@@ -147,6 +148,7 @@ class Calls(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
+@pytest.mark.heavy
 def test_a_step_makes_at_most_twice_the_calls_of_plain_averaging():
     """What a step costs, `benchmarks/model.py` measures; what a GPU has to be told is counted here."""
     torch.manual_seed(0)

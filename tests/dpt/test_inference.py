@@ -84,6 +84,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_computes_what_its_model_computes(kind):
     """In bfloat16 the error is that of autocast on the same models, 1.1e-4 to 6.4e-3."""

@@ -245,6 +245,7 @@ def test_a_model_compiled_by_regions_predicts_and_learns_the_same(name, settings
     assert len(traced) == 4 + stages, "one for all layers, and the three parts of the decoder"
 
 
+@pytest.mark.heavy
 def test_the_layers_that_are_built_alike_are_those_of_the_transformer():
     for name, overrides, count in (
         ("dpt_large", {}, 24), ("dpt_hybrid", {}, 12), ("dpt_beit_base_384", {}, 12), ("dpt_resnet50", {}, 1),

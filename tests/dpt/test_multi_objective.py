@@ -36,6 +36,7 @@ def solved_by_scipy(gram):
     return optimize.minimize(x0=start, **functions, **limits, options=options).x
 
 
+@pytest.mark.heavy
 def test_weights_are_those_of_a_quadratic_programming_library():
     for vectors in problems(1000):
         gram = vectors @ vectors.T
@@ -111,6 +112,7 @@ def test_plain_averaging_is_the_mean_over_datasets():
         torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_all_subsets_at_once_give_the_same_shortest_vector():
     for vectors in problems(300):
         vectors = vectors[:10]
@@ -158,6 +160,7 @@ def rank_of_two(rank):
     return weights, torch.cat([parameter.grad.reshape(-1) for parameter in model.parameters()])
 
 
+@pytest.mark.heavy
 def test_ranks_agree_with_one_process(tmp_path):
     model, inputs, targets, datasets = small_problem()
     expected = combine(*objectives_of(model, inputs, targets, datasets), model)

@@ -48,6 +48,7 @@ def gradients(tmp_path_factory):
     return run_in_two_ranks(rank_of_two, tmp_path_factory.mktemp("ranks"))[0]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", MODELS)
 def test_two_ranks_give_the_gradient_of_one(kind, gradients):
     expected = steps_of(kind, batch())

@@ -78,12 +78,14 @@ def test_a_crash_is_a_failure_and_the_next_call_has_a_new_process(worker, functi
     assert worker.call(returns).verdict == "read"
 
 
+@pytest.mark.heavy
 def test_an_endless_loop_is_a_failure(worker):
     outcome = worker.call(never_ends)
     assert outcome.verdict == "failed"
     assert outcome.reason.startswith("hung: ")
 
 
+@pytest.mark.heavy
 def test_too_much_memory_is_a_failure_of_that_call_alone(worker):
     outcome = worker.call(takes, 450)
     assert outcome.verdict == "failed"

@@ -41,6 +41,7 @@ def checkpoint(model: dpt.DPT, tmp_path: Path) -> Path:
     return tmp_path / "tiny.pt"
 
 
+@pytest.mark.heavy
 def test_another_program_reads_what_is_written_for_it(model, tmp_path):
     dpt.save_model(model, tmp_path / "ours")
     convert(str(tmp_path / "ours"), tmp_path / "theirs", "huggingface")
@@ -224,6 +225,7 @@ def hub(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.heavy
 def test_a_converted_folder_goes_to_the_hub(hub, model, tmp_path, monkeypatch):
     dpt.save_model(model, tmp_path / "ours")
     arguments = ("convert", tmp_path / "ours", tmp_path / "hf", "--to", "huggingface", "--push", "me/tiny")

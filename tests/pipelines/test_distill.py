@@ -73,6 +73,7 @@ def request(shards_folder: Path, tmp_path: Path, rounds: int = 1) -> Request:
     return Request(experiment, [str(tmp_path / "photos")], [data], "web", out, runs, "dpt", rounds)
 
 
+@pytest.mark.heavy
 def test_a_round_is_one_run_with_children_and_lineage(stage, shards_folder, tmp_path, capsys):
     stage.errors = iter((0.2, 0.1))
     lines: list[str] = []
@@ -107,6 +108,7 @@ def test_a_round_is_one_run_with_children_and_lineage(stage, shards_folder, tmp_
     assert children["label web_1"].data.metrics["pictures"] == 3
 
 
+@pytest.mark.heavy
 def test_what_is_done_is_not_done_again(stage, shards_folder, tmp_path):
     stage.errors = iter((0.2, 0.1))
     stage.fails = True
@@ -126,6 +128,7 @@ def test_what_is_done_is_not_done_again(stage, shards_folder, tmp_path):
         distill(job, str(tmp_path / "teacher"), print)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("errors", "second"), [((0.2, 0.1, 0.05), 2), ((0.1, 0.2, 0.3), 1)])
 def test_the_better_model_teaches_the_next_round(stage, shards_folder, tmp_path, errors, second):
     stage.errors = iter(errors)

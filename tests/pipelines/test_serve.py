@@ -45,6 +45,7 @@ def content(url: str) -> bytes:
     return base64.b64decode(url.partition(",")[2])
 
 
+@pytest.mark.heavy
 def test_a_picture_is_answered_with_its_depth_points_and_attention(address, model):
     answer = requests.post(f"{address}/predict", picture(48, 64), headers=BINARY)
     assert answer.status_code == 200
@@ -87,6 +88,7 @@ def test_it_listens_on_loopback_alone_and_a_taken_port_is_one_line(model):
             server(model, PredictConfig(), running.server_port, print)
 
 
+@pytest.mark.heavy
 def test_a_model_without_transformer_shows_no_attention():
     views = pipelines.serve.Views(
         dpt.create_model("midas_v21", pretrained=False).eval(), PredictConfig(side=32)
@@ -113,6 +115,7 @@ return [shown, lit, loaded, document.getElementById("said").textContent,
 """
 
 
+@pytest.mark.heavy
 def test_the_page_shows_all_views_in_a_browser(address, tmp_path):
     with browsing() as browser:
         for scheme in ("light", "dark"):

@@ -322,6 +322,7 @@ def test_a_probe_leaves_no_object_behind():
     assert fsspec.filesystem("memory").find("/probed") == []
 
 
+@pytest.mark.heavy
 def test_a_bucket_is_asked():
     asked = Targets(["s3://there", "s3://there/absent"], ["s3://there/runs", "s3://absent/runs"])
     with serving(["there"]):

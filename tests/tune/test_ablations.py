@@ -62,6 +62,7 @@ def test_rows_that_two_tables_share_have_the_same_figures():
     assert skip["Hybrid {R0, R1, 9, 12}"].paper != backbone["ViT-Hybrid"].paper
 
 
+@pytest.mark.heavy
 def test_the_models_of_table_9_have_about_its_parameters():
     for row in PAPER["speed"].rows:
         with torch.device("meta"):

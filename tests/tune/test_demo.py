@@ -22,6 +22,7 @@ def demo_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.heavy
 def test_a_miniature_of_each_table(demo_folder):
     plan = plan_demo(demo_folder, "demo")
     expected = [(table.name, table.number) for table in PAPER.values()]

@@ -41,6 +41,7 @@ def test_all_fifteen_rows_are_thirteen_variants():
     assert sum(len(variant.rows) for variant in VARIANTS) == 15
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "variant",
     [

@@ -51,6 +51,7 @@ def points(run: Run, metric: str) -> list[int]:
     return sorted(point.step for point in MlflowClient().get_metric_history(run.info.run_id, metric))
 
 
+@pytest.mark.heavy
 def test_a_sweep_that_is_running_is_refused(tmp_path, plan):
     refused = pytest.raises(Owned, match="sweep first is in use by process")
     with owning(Folder(tmp_path / "first"), "sweep first", print), refused:

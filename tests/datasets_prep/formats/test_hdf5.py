@@ -70,6 +70,7 @@ def test_hdf5_is_written_the_same_every_time():
     assert encode_hdf5_arrays({"depth": values}) == encode_hdf5_arrays({"depth": values})
 
 
+@pytest.mark.heavy
 def test_one_entry_of_a_large_file_is_read_and_a_costly_one_refused(tmp_path):
     values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     content = {"good": values, "many": np.zeros((1, 400, 400), np.uint8)}

@@ -10,6 +10,7 @@ from tests.support.shards import prepare
 SETTINGS = IngestSettings(side=64, samples_per_shard=4, validation_share=0.25)
 
 
+@pytest.mark.heavy
 def test_nothing_is_written_and_the_size_is_about_right(raw_folder, shards_folder, tmp_path):
     plan = plan_ingest("redweb", str(raw_folder / "redweb"), SETTINGS)
     expected = forecast(plan, str(tmp_path))

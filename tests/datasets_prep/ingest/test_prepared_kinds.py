@@ -39,6 +39,7 @@ def prepare(name: str, tmp_path: Path, **settings: Any) -> tuple[Folder, dict[st
     return Folder(raw), rows
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["eth3d", "sintel", "tum", "kitti_161", "nyuv2_labelled"])
 def test_evaluation_sets_keep_their_native_ground_truth(name, tmp_path):
     root, rows = prepare(name, tmp_path)
@@ -79,6 +80,7 @@ def test_segmentation_sets(name, tmp_path):
         assert 0 < row["valid_share"] <= 1
 
 
+@pytest.mark.heavy
 def test_a_users_own_folder(tmp_path):
     _, rows = prepare("folder", tmp_path, validation_share=0.3)
     assert {row["dataset"] for row in rows.values()} == {"rendered_folder"}

@@ -36,6 +36,7 @@ def test_groups_stay_whole_and_official_splits_play_no_part():
     assert {split for found in splits.values() for split in found} == {"train", "val"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_seed_and_limit_change_nothing_of_it(dataset, tmp_path):
     write_dataset(dataset, tmp_path, scenes=12, height=32, width=48)

@@ -34,6 +34,7 @@ BLACK = np.zeros((1, 3, 3), np.uint8)
 
 
 # ---- The generated sets
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "farthest", "error"), [
     ("sintel", np.inf, 0.0),
     ("eth3d", np.inf, 0.0),

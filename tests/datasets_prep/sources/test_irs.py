@@ -21,6 +21,7 @@ def write(root, disparity, number="1960", scene="Home/A", channels=("G",)):
     put(root / scene, {f"l_{number}.png": image, f"d_{number}.exr": depth})
 
 
+@pytest.mark.heavy
 def test_counts_groups_and_official_lists(written):
     tree = written("irs", SCENES)
     samples = [s for s in list_samples(IRS(), tree.root).samples if s.sample_id not in tree.traps]
@@ -121,6 +122,7 @@ def test_absurd_exr_size_is_refused_from_the_header():
         maps.decode_exr(bytes(data), "depth", ("G",))
 
 
+@pytest.mark.heavy
 def test_exr_with_absurdly_many_channels_is_refused():
     channels = {f"c{number:03d}": np.zeros((400, 500), np.float32) for number in range(260)}
     with pytest.raises(BadSample, match="more than 50 megapixels"):

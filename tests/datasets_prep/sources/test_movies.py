@@ -65,6 +65,7 @@ def test_uncertainty_of_another_size_is_refused(tmp_path):
         read_first(Movies(), root)
 
 
+@pytest.mark.heavy
 def test_the_generated_films_have_the_official_split(written):
     tree = written("movies", len(FILMS))
     samples = good_samples(Movies(), tree)

@@ -74,6 +74,7 @@ def test_tartanair():
     np.testing.assert_array_equal(raw.sky, sky)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("factor", [None, 200])
 def test_apolloscape(factor, tmp_path):
     """No photo of it is here; the masks of the authors say which pixels are valid."""

@@ -16,6 +16,7 @@ SCENES = 3
 REAL = SAMPLES / "tartanair"
 
 
+@pytest.mark.heavy
 def test_counts_and_environments(written):
     tree = written("tartanair", SCENES)
     samples = good_samples(TartanAir(), tree)

@@ -1,5 +1,7 @@
 """WSVD: ids that start with a dash, and the split by video of the lists in the tree."""
 
+import pytest
+
 from datasets_prep.plan.listing import list_samples
 from datasets_prep.sources.movies import Movies
 from datasets_prep.sources.wsvd import WSVD
@@ -7,6 +9,7 @@ from datasets_prep.sources.wsvd import WSVD
 SCENES = 4
 
 
+@pytest.mark.heavy
 def test_the_lists_in_the_tree_decide_the_split(written):
     tree = written("wsvd", SCENES)
     listing = list_samples(WSVD(), tree.root)

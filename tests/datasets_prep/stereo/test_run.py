@@ -285,6 +285,7 @@ def test_mistakes_are_named_at_once(arguments, error, message, tmp_path, monkeyp
         plan_stereo(dataset, videos, StereoSettings(), *others)
 
 
+@pytest.mark.heavy
 def test_bad_weights_are_named_before_anything_starts(generated):
     settings = StereoSettings(flow="raft", raft_weights="nowhere.pth")
     with pytest.raises(NotFound, match=r"no such file of RAFT weights: nowhere\.pth"):

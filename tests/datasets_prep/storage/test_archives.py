@@ -113,6 +113,7 @@ def test_a_published_dataset_in_an_archive(tmp_path):
     assert plan.samples == 2
 
 
+@pytest.mark.heavy
 def test_archives_in_memory_and_on_s3():
     with serving(["archives"]):
         for place, kind in itertools.product(

@@ -42,6 +42,7 @@ def leases(folder):
     return [name for name in folder.children() if name.startswith("lease")]
 
 
+@pytest.mark.heavy
 def test_a_folder_has_one_owner_and_none_afterwards(folder):
     said = []
     with owning(folder, "run demo", said.append):
@@ -80,6 +81,7 @@ def test_an_owner_elsewhere_that_renews_is_left_alone(folder):
     assert leases(folder) == ["lease-00000004.json"]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("text", [sealed(OTHER), "", "[1]", "{", '{"pid": "x", "since": "y"}'])
 def test_a_lease_that_nobody_renews_is_over(folder, text):
     folder.write_text("lease-00000004.json", text)
@@ -106,6 +108,7 @@ def test_an_owner_that_died_on_this_machine_is_not_waited_for(tmp_path, monkeypa
         pass
 
 
+@pytest.mark.heavy
 def test_of_several_that_take_over_one_succeeds(folder):
     folder.write_text("lease-00000004.json", sealed(OTHER))
     together, done = threading.Barrier(6), threading.Event()

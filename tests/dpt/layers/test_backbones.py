@@ -49,6 +49,7 @@ def test_taps_are_the_outputs_of_the_layers(name):
         torch.testing.assert_close(tap.prefix, prefix)
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 def test_hybrid_taps_are_the_stages_and_the_layers():
     name, arguments = "vit_base_r50_s16_384", {**SHALLOW, "img_size": 96}
@@ -90,6 +91,7 @@ def test_positions_are_resampled_bilinearly_to_the_image():
     torch.testing.assert_close(backbone.positions(4, 4)[1], table[:, 1:])
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(("standardisation", "formula"), [
     ("released", lambda w, mean, std: (w - mean) / (std + 1e-5)),  # timm 0.4.5, layers/std_conv.py
@@ -134,6 +136,7 @@ def test_the_final_norm_is_applied_only_where_asked():
         torch.testing.assert_close(tap.features, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("backbone", "size", "taps", "readout"), [
     ("vit_small_patch14_dinov2", (70, 98), (3, 6, 9, 12), "project"),
     ("vit_small_patch14_reg4_dinov2", (70, 98), (3, 6, 9, 12), "project"),
@@ -167,6 +170,7 @@ def test_the_small_hybrid_is_tapped_at_four_strides():
         dpt.create_model("dpt_hybrid_small", pretrained=True)
 
 
+@pytest.mark.heavy
 def test_a_backbone_without_readout_token_needs_ignore():
     with pytest.raises(ValueError, match="no readout token"):
         dpt.create_model("dpt_tiny", backbone="vit_base_patch16_siglip_224", readout="add")
@@ -208,6 +212,7 @@ def test_sizes_are_checked_before_anything_is_built(setting, value):
 # ---- networks of stages, and others
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "hiera_tiny_224", "beit_base_patch16_224"])
 def test_at_the_trained_size_taps_are_those_of_timm(name):
@@ -274,6 +279,7 @@ def test_no_other_family_of_timm_works():
                 natural_choices(name, {})
 
 
+@pytest.mark.heavy
 def test_networks_are_described():
     found = {one.name: one for one in describe("test_convnext*") if not isinstance(one, str)}
     one = found["test_convnext.r160_in1k"]
@@ -286,6 +292,7 @@ def test_networks_are_described():
     assert families()["convnext"] == ("test_convnext", len(timm.list_models(module="convnext")))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"])
 def test_checkpointing_changes_memory_not_numbers(name):
     model = seeded(dpt.create_model, "dpt_tiny", backbone=name, taps=(1, 2, 3, 4)).train()

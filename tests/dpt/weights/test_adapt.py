@@ -49,6 +49,7 @@ def test_what_is_drawn_depends_on_the_seed_alone():
     assert all(torch.equal(drawn[0][key], drawn[1][key]) for key in drawn[0])
 
 
+@pytest.mark.heavy
 def test_another_decoder_is_refused():
     with torch.device("meta"):
         model = dpt.create_model("midas_v21")

@@ -128,6 +128,7 @@ def test_values_of_a_config_are_checked_before_anything_is_built(saved, changes,
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.heavy
 def test_a_network_is_measured_before_it_is_built_in_memory():
     sizes = {"depth": 256, "embed_dim": 8192, "num_heads": 2, "img_size": 64}
     with pytest.raises(ValueError, match=r"a network of 2\.\de\+11 numbers"):

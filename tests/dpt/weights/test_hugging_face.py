@@ -103,6 +103,7 @@ def non_square(model, images):
     return model.head(model.neck(maps, images.shape[2] // 16, images.shape[3] // 16))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "task", "settings"),
     [
@@ -119,6 +120,7 @@ def test_published_sizes_are_recognised(name, task, settings):
     assert from_tensors(tensors, "model.safetensors").config == expected
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(("layers", "side"), SIZES)
 def test_base_reads_their_folder_and_agrees(layers, side, tmp_path):
@@ -140,6 +142,7 @@ def test_base_reads_their_folder_and_agrees(layers, side, tmp_path):
             assert key.startswith("dpt.layernorm") or torch.equal(tensor, model.state_dict()[key]), key
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize("readout", ["ignore", "add"])
 def test_other_readouts_and_taps_agree(readout):
@@ -162,6 +165,7 @@ def test_large_agrees():
     assert_same(ours(tall), non_square(model, tall))
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(("layers", "side"), SIZES)
 def test_hybrid_agrees_and_round_trips(layers, side, tmp_path):
@@ -181,6 +185,7 @@ def test_hybrid_agrees_and_round_trips(layers, side, tmp_path):
     assert dpt.load_weights(tmp_path / "back").config == ours.config
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("settings", "side"),
@@ -258,6 +263,7 @@ def test_names_of_classes_go_there_and_back(names):
     assert hugging_face_settings(config).get("class_names", ()) == names
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(
     "sizes",
@@ -340,6 +346,7 @@ def depth_anything_name(key):
 # ---- backbones that transformers has as models of their own
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize(("taps", "settings", "name"), [
     ((9, 10, 11, 12), {}, "depth_anything_small"),
@@ -385,6 +392,7 @@ def beit(**settings):
     return model
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{}, {"readout_type": "ignore", "fusion_hidden_size": 64}])
 def test_their_folder_of_a_beit_is_read(settings, tmp_path):
@@ -425,6 +433,7 @@ def test_configs_of_other_models_are_refused():
 # ---- their pipelines
 
 
+@pytest.mark.heavy
 @torch.no_grad()
 @pytest.mark.parametrize("settings", [{"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}, SHALLOW_HYBRID])
 def test_their_pipeline_takes_our_folder(settings, tmp_path):

@@ -153,6 +153,7 @@ def test_names_end_up_where_they_belong():
         assert torch.equal(state[ours], checkpoint[theirs]), ours
 
 
+@pytest.mark.heavy
 def test_midas_checkpoints_are_recognised_and_fit():
     model = on_meta("midas_v21")
     tensors = {key: torch.zeros(t.shape) for key, t in model.state_dict().items()}
@@ -282,6 +283,7 @@ def test_published_families_that_are_not_read_are_named(family, keys):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("name", "layers", "width", "rows"), [
     ("dpt_beit_base_384", 12, 768, 47 * 47 + 3), ("dpt_beit_large_512", 24, 1024, 63 * 63 + 3),
 ])  # fmt: skip

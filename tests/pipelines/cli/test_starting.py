@@ -37,6 +37,7 @@ def test_predicting_an_image_imports_no_job_and_no_compiler(tmp_path):
     assert done.stdout.splitlines()[-1] == "imported"
 
 
+@pytest.mark.heavy
 def test_networks_without_values_need_no_compiler():
     code = (
         "import sys, torch, dpt; from dpt.layers.late_compiler import shapes_only\n"
@@ -49,6 +50,7 @@ def test_networks_without_values_need_no_compiler():
     assert done.stdout.splitlines() == ["32 meta torch.bool False", "[2.0, 2.0]"]
 
 
+@pytest.mark.heavy
 def test_the_compiler_works_when_it_is_used():
     assert torch.compile(lambda x: 2 * x, backend="eager")(torch.ones(2)).tolist() == [2, 2]
     model = dpt.create_model("dpt_tiny").eval()

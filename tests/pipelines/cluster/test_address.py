@@ -51,11 +51,13 @@ def test_a_dead_address_is_one_line(scheme):
         require_answer(text)
 
 
+@pytest.mark.heavy
 def test_another_server_is_not_ray(web):
     with pytest.raises(ConfigError, match=f"^RAY_ADDRESS={web}: what answers there is not Ray"):
         require_answer(web)
 
 
+@pytest.mark.heavy
 def test_a_server_of_grpc_is_left_to_ray(monkeypatch):
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -65,6 +65,7 @@ def test_a_path_with_a_password_is_refused_before_it_is_stored(uri):
     assert "cr3t" not in str(caught.value)
 
 
+@pytest.mark.heavy
 def test_nothing_secret_is_stored_with_a_run(mlflow_database, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "of-no-known-form")
     config = with_changes(TrainConfig(), {"model.start": f"https://user:s3cr@host/of-no-known-form/{HF}"})

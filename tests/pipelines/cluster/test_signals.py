@@ -47,6 +47,7 @@ def test_what_is_raised_in_a_destructor_is_raised_again():
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "raised\n", "")
 
 
+@pytest.mark.heavy
 def test_what_hangs_while_it_unwinds_is_ended_all_the_same():
     before = time.monotonic()
     ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, check=False)
@@ -54,6 +55,7 @@ def test_what_hangs_while_it_unwinds_is_ended_all_the_same():
     assert time.monotonic() - before < 60
 
 
+@pytest.mark.heavy
 def test_what_is_open_is_closed_where_nothing_unwinds():
     """SystemExit is kept from unwinding, as a library could."""
     program = HANGING.replace("os.kill(os.getpid(), signal.SIGTERM)", "hang()").replace(

@@ -90,6 +90,7 @@ def test_no_descriptor_stays_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.heavy
 def test_a_terminal_shows_what_is_said_until_the_stage_ends(tmp_path):
     program = (
         "import os, time\nfrom pathlib import Path\nfrom pipelines.cluster.stages import stages_with_log\n"

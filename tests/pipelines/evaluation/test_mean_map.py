@@ -75,6 +75,7 @@ def expected_abs_rel(prediction: NDArray[np.float64], dataset: PreparedDataset) 
     return errors
 
 
+@pytest.mark.heavy
 def test_it_is_the_mean_of_normalised_inverse_depth(prepared):
     found = predict_mean_map(prepared, 2, 128, 192).numpy()
     expected = enlarged(expected_map(prepared), 128, 192)

@@ -72,6 +72,7 @@ def raw_photos(raw: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return images, labels
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("inference", [WHOLE, InferenceSection(scales=(0.75, 1.25), flip=True)])
 def test_figures_are_those_of_arithmetic_by_hand(sets, inference):
     dataset, network = sets["ade20k"], model()
@@ -101,6 +102,7 @@ def test_workers_together_count_every_pixel_once(sets, ray_session):
         assert counts.images == whole.images == 3
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real samples beside the repository")
 def test_the_real_sample(tmp_path):
     dataset, network = prepare("ade20k", tmp_path, raw=REAL), model()

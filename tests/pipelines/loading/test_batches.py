@@ -65,6 +65,7 @@ def test_the_batches_do_not_depend_on_ranks(settings, whole, world_size):
     assert digest(global_batches(settings, world_size)) == digest(whole)
 
 
+@pytest.mark.heavy
 def test_the_batches_do_not_depend_on_processes(settings, whole):
     # Blocks so short that their memory is used again.
     short = replace(settings, block_samples=8)
@@ -96,6 +97,7 @@ def perturbed(settings: LoaderSettings) -> LoaderSettings:
     return replace(settings, perturb=Perturbation(PerturbSection(), (1,)), block_samples=8)
 
 
+@pytest.mark.heavy
 def test_perturbed_batches_do_not_depend_on_ranks_processes_and_restarts(perturbed):
     whole = global_batches(perturbed, 1)
     assert any(batch.box.any() for batch in whole)

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from pipelines.loading.blocks import BlockMemory, Memory, own_memory, release, released_with
@@ -37,6 +38,7 @@ def test_memory_is_released_with_the_last_tensor_over_it():
     assert np.shares_memory(memory.take(8), piece)
 
 
+@pytest.mark.heavy
 def test_what_makes_blocks_starts_without_pytorch():
     modules = "pipelines.loading.on_ray, pipelines.loading.segmentation_crops"
     program = f"import sys, {modules}; assert 'torch' not in sys.modules"

@@ -135,6 +135,7 @@ def test_infinitely_far_is_no_depth():
     np.testing.assert_array_equal(found, [1.0, np.nan, np.nan])
 
 
+@pytest.mark.heavy
 def test_loading_processes_need_neither_ray_nor_mlflow():
     modules = "pipelines.loading.crops, pipelines.loading.metric_crops"
     code = f"import sys, {modules}; print({{'ray', 'mlflow'}} & set(sys.modules))"

@@ -129,6 +129,7 @@ def damaged(kind: str, data: bytes, start: int, count: int, rng: np.random.Gener
     return data[:start] + middle + data[start + count :]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["zeros", "noise", "removed"])
 @pytest.mark.parametrize(
     ("suffix", "codec"), [("avi", "mpeg4"), ("mpg", "mpeg1video"), ("mpeg", "mpeg2video")]

@@ -120,6 +120,7 @@ def test_wrong_pixels_are_those_that_differ(labelled):
     assert by_resolution(network, [sample])[network.config.image_size] == shown.metrics["mIoU"]
 
 
+@pytest.mark.heavy
 def test_a_segmentation_model_has_a_page(labelled, mlflow_database, tmp_path):
     dpt.save_model(tiny(), tmp_path / "tiny")
     page = write_model_report(str(tmp_path / "tiny"), tmp_path / "out", [labelled.folder.uri], images=2)
@@ -135,6 +136,7 @@ def test_a_segmentation_model_is_not_shown_on_depth(shards_folder, mlflow_databa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.heavy
 def test_the_command_writes_one_page(model, shards_folder, mlflow_database, tmp_path):
     evaluated(str(model), {"zero_shot/abs_rel/eth3d": 0.5})
     evaluated(str(model), {"zero_shot/abs_rel/eth3d": 0.0884, "zero_shot/abs_rel/mean": 0.0884})
@@ -159,6 +161,7 @@ def test_data_without_a_model_is_refused(mlflow_database):
         said("report", "nothing", "--data", "shards")
 
 
+@pytest.mark.heavy
 def test_it_looks_right_in_a_browser(model, shards_folder, mlflow_database, tmp_path):
     page = write_model_report(str(model), tmp_path / "out", [str(shards_folder)], images=1)
     with browsing() as window:

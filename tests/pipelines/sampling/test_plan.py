@@ -56,6 +56,7 @@ def test_the_draws_of_a_rank_share_row_groups(ranks):
         assert len(np.unique(draws.row_group)) <= 20
 
 
+@pytest.mark.heavy
 @settings(max_examples=50, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
@@ -75,6 +76,7 @@ def test_any_slice_is_what_the_whole_has_there(seed, row_groups, start, length, 
         assert 0 <= row < row_groups[dataset][row_group]
 
 
+@pytest.mark.heavy
 def test_the_slices_of_all_ranks_are_the_whole():
     positions = np.arange(5 * BLOCK).reshape(-1, 16)
     plan = SamplePlan(ROW_GROUPS, [Stage(1)], 16, seed=9)

@@ -16,6 +16,7 @@ def config(*overrides: str) -> TrainConfig:
     return load_section("train", TrainConfig, None, [*TINY, *overrides])
 
 
+@pytest.mark.heavy
 def test_an_encoder_of_the_models_width_is_accepted(shards_folder):
     datasets = open_datasets([str(shards_folder)])
     small = ["model.overrides.backbone=vit_small_patch16_224", "model.overrides.backbone_arguments={}"]
@@ -23,6 +24,7 @@ def test_an_encoder_of_the_models_width_is_accepted(shards_folder):
     check_fits(config(*small, ALIGNED, dino), datasets)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("overrides", "message"), [
     ([], r"^feature_alignment\.encoder: vit_large_patch14_dinov2.lvd142m has features of 1024 channels, "
          "those of the model have 64: choose an encoder of the same width"),

@@ -78,7 +78,9 @@ def test_a_batch_without_labels_changes_no_weight():
 
 
 def rank_of_two(rank: int) -> Any:
-    settings = config(precision="float64")  # in float32, rounding that differs puts units on either side of a ReLU
+    settings = config(
+        precision="float64"
+    )  # in float32, rounding that differs puts units on either side of a ReLU
     model = in_precision_of(settings, tiny(dropout=0.0).train())
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
@@ -88,6 +90,7 @@ def rank_of_two(rank: int) -> Any:
     return result.loss, gradients(model), dict(model.named_buffers())
 
 
+@pytest.mark.heavy
 def test_two_ranks_learn_what_one_learns(tmp_path):
     found = run_in_two_ranks(rank_of_two, tmp_path)
     whole, loss = one_step(config(precision="float64"), labelled_batch())
@@ -120,6 +123,7 @@ def test_batches_are_the_same_for_one_rank_and_for_two(ade20k):
     assert len(classes) > 3
 
 
+@pytest.mark.heavy
 def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k, tmp_path):
     settings = config(steps=6)
     batches = list(training_batches(loader_settings(settings, [ade20k], 0, Ranks()), 0))
@@ -147,6 +151,7 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(ade20k, tmp_path):
     assert [group["lr"] for group in again.param_groups] == [0.02 * (1 - 5 / 6) ** 0.9] * 2
 
 
+@pytest.mark.heavy
 def test_it_learns(ade20k):
     settings = config(steps=60)
     model = tiny()

@@ -113,6 +113,7 @@ def test_a_wrong_alias_lists_those_that_there_are(database):
         tracking.fetch_model("models:/dtp@champion")
 
 
+@pytest.mark.heavy
 def test_an_alias_moves_to_what_is_not_worse_and_back(database):
     for value in (0.3, 0.2, 0.2, 0.25):
         logged({MEAN: value})
@@ -214,6 +215,7 @@ def versions() -> int:
     return len(MlflowClient().search_model_versions("name = 'dpt'"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("kind", "text"), [
     (METRES, "depth in metres"), (PER_METRE, "inverse depth in 1/metres"),
     (CLASSES, "indices of 150 classes"), (None, "something that its tags do not say"),
@@ -292,6 +294,7 @@ def test_the_same_metric_by_another_protocol_or_of_other_pixels_is_not_compared(
         promote("dpt", "3", "champion", "abs_rel/kitti")
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("overrides", "kind"), [
     ({}, RELATIVE),
     ({"scale": 0.3, "shift": 0.2, "invert": True}, METRES),
@@ -318,6 +321,7 @@ def test_what_a_model_predicts_goes_with_it_to_the_registry(overrides, kind, dat
     assert (found["task"], found["unit"]) == (kind["task"], kind["unit"])
 
 
+@pytest.mark.heavy
 def test_whoever_finds_a_version_learns_what_it_was_made_of_and_how_good_it_is(database, tmp_path):
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     manifests = [Manifest(name, "affine", "v1", {}, {}, 0, "", {}, []) for name in ("redweb", "tartanair")]

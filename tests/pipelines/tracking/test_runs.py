@@ -117,6 +117,7 @@ def test_a_run_ends_as_its_block_does(run, error, status):
     assert MlflowClient().get_run(run.run_id).info.status == status
 
 
+@pytest.mark.heavy
 def test_a_published_model_is_found_by_its_alias_which_can_move(run, tmp_path):
     dpt.save_model(dpt.create_model("dpt_tiny"), tmp_path / "model")
     tracking.log_model(run, tmp_path / "model")
@@ -130,6 +131,7 @@ def test_a_published_model_is_found_by_its_alias_which_can_move(run, tmp_path):
     assert MlflowClient().get_model_version_by_alias("dpt", "champion").version in {2, "2"}
 
 
+@pytest.mark.heavy
 def test_a_registered_checkpoint_is_what_inference_needs_and_nothing_else(run, tmp_path):
     folder = tmp_path / "step_00000007"
     dpt.save_model(dpt.create_model("dpt_tiny"), folder)
@@ -145,6 +147,7 @@ def test_a_registered_checkpoint_is_what_inference_needs_and_nothing_else(run, t
     assert folders == [model]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("settings", "column", "unit", "words"), [
     ({"invert": True, "scale": 0.3, "shift": 0.2}, "depth", "m", "depth in metres"),
     ({"scale": 0.3, "shift": 0.2}, "inverse_depth", "1/m", "inverse depth in 1/metres, larger is nearer"),
@@ -267,6 +270,7 @@ def test_a_server_that_does_not_answer_is_named_at_once(monkeypatch):
         tracking.connect()
 
 
+@pytest.mark.heavy
 def test_a_full_artifact_store_registers_nothing_by_halves(mlflow_database, small_disk, tmp_path):
     """Neither a model of which a part was stored, nor a version without its page."""
     client, store = MlflowClient(mlflow_database), small_disk.outside / "mlruns"

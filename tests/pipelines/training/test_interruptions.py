@@ -33,6 +33,7 @@ def test_the_drivers_wish_to_stop_is_heard(ray_session, monkeypatch):
         time.sleep(0.05)
 
 
+@pytest.mark.heavy
 def test_a_signal_is_answered_with_a_line_before_the_step_is_finished(monkeypatch):
     monkeypatch.setattr("pipelines.training.board.ray.get", lambda answer, **_: answer)
     asked, lines = [], list[str]()
@@ -79,6 +80,7 @@ def rank_of_two(rank: int) -> list[bool]:
     return [watch.after_step(rank == 1 and step == 1)[0] for step in range(3)]
 
 
+@pytest.mark.heavy
 def test_ranks_stop_in_the_same_step(tmp_path):
     assert run_in_two_ranks(rank_of_two, tmp_path) == [[False, True, False]] * 2
 

@@ -42,6 +42,7 @@ def rank_of_two(rank: int) -> dict[str, torch.Tensor]:
     return state_of(model)
 
 
+@pytest.mark.heavy
 def test_two_ranks_have_the_gradients_and_statistics_of_one(tmp_path):
     whole = network()
     backward(whole, slice(0, 4), 1)

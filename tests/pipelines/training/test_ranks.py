@@ -1,5 +1,6 @@
 from typing import Any
 
+import pytest
 import torch
 
 from pipelines.training.ranks import Ranks
@@ -21,6 +22,7 @@ def rank_of_two(rank: int) -> Any:
     return of_all(Ranks(rank, 2))
 
 
+@pytest.mark.heavy
 def test_two_ranks_agree_and_keep_their_own_values(tmp_path):
     for rank, (sums, most, names, first, own) in enumerate(run_in_two_ranks(rank_of_two, tmp_path)):
         assert (sums, most) == ([3.0, 30.0], [2.0, 20.0])

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 from pipelines.config import TrainConfig
@@ -45,6 +46,7 @@ def run(report: TrainingReport, start: int, stop: int) -> None:
             report.log(step)
 
 
+@pytest.mark.heavy
 def test_a_restart_between_two_logged_steps_changes_no_mean():
     whole, parts = Kept(), Kept()
     run(report_from(TrainingState(0), whole), 0, 10)

@@ -244,6 +244,7 @@ def test_a_step_with_a_loss_out_of_bounds_changes_nothing(objective, poison):
     assert not step(batch(), 3).skipped
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("objective", ["average", "multi_objective"])
 @pytest.mark.parametrize("kind", ["dpt_tiny", "dpt_small"])
 def test_the_memory_format_changes_no_update(objective, kind, tmp_path):
@@ -325,6 +326,7 @@ def counting_rank(rank: int, settings: TrainConfig) -> Any:
     return torch.tensor([sum(exchanged), sum(p.nbytes for p in model.parameters())])
 
 
+@pytest.mark.heavy
 def test_ranks_exchange_no_more_than_in_plain_averaging(tmp_path):
     for gram, gradients_each in (("sketch", 1), ("exact", 2)):
         settings = config(objective="multi_objective", gram=gram)
@@ -362,6 +364,7 @@ def assert_combined(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert (gradients(averaged) - expected).norm() > 0.2 * expected.norm()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [{}, {"two_passes": True}])
 def test_ranks_exchange_one_gradient_and_sketches(tmp_path, options):
     settings = config(objective="multi_objective", **options)
@@ -389,6 +392,7 @@ def sharded_rank(rank: int, settings: TrainConfig, share: int, separable: bool, 
     return result.loss, torch.cat(whole)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("share", [2, 3, 4])
 @pytest.mark.parametrize(
     ("separable", "again"),
@@ -408,6 +412,7 @@ def test_shards_are_those_of_the_whole_combination(tmp_path, share, separable, a
             assert_same(gradient, gradients(whole))
 
 
+@pytest.mark.heavy
 def test_a_students_losses_are_its_datasets_own_in_shards_too(tmp_path, monkeypatch):
     settings = with_changes(student(objective="multi_objective"), ALIGNED)
     found = run_in_two_ranks(sharded_rank, tmp_path, settings, 4, True, True)  # nothing for the second rank
@@ -419,6 +424,7 @@ def test_a_students_losses_are_its_datasets_own_in_shards_too(tmp_path, monkeypa
 
 
 # The last has all images of the second dataset on the first rank, and normalises over both.
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("model", "objective"),
     [
@@ -439,6 +445,7 @@ def test_ranks_with_unequal_shares_give_the_gradient_of_the_whole_batch(tmp_path
             torch.testing.assert_close(buffers[name], buffer, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.heavy
 def test_ranks_with_unequal_shares_normalise_as_often_with_micro_batches(tmp_path):
     settings = config("dpt_small", accumulate=3)
     first, second = run_in_two_ranks(uneven_rank, tmp_path, settings)

@@ -14,6 +14,7 @@ def test_the_interval_is_that_of_the_normal_approximation_for_many_values():
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
+@pytest.mark.heavy
 def test_it_holds_the_true_mean_about_nineteen_times_in_twenty():
     rng = np.random.default_rng(2)
     hits = 0

@@ -121,6 +121,7 @@ def test_every_image_has_the_values_that_plain_numpy_gives(name, results, networ
     assert results[name].mean == pytest.approx(np.mean(values), rel=1e-6)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ZERO_SHOT)
 def test_a_given_prediction_is_worth_exactly_what_plain_numpy_says(name, raw):
     [found] = find_sets([name], [str(raw)], {})

@@ -20,6 +20,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.heavy
 def test_folders_are_found_by_name_in_the_order_of_the_paper(raw):
     found = find_sets(["kitti", "sintel", "eth3d"], [str(raw)], {})
     assert [entry.name for entry in found] == ["eth3d", "sintel", "kitti"]
