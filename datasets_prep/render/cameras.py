@@ -21,6 +21,7 @@ class Location:
         step: metres between the views of a moving camera.
         focal: range of the focal length divided by the image's width.
         roll: standard deviation of the camera's roll in degrees.
+        flash: whether the camera brings its own light.
     """
 
     world: World
@@ -32,13 +33,14 @@ class Location:
     step: float
     focal: Range = (0.6, 1.15)
     roll: float = 5.0
+    flash: bool = False
 
 
 def random_camera(location: Location, rng: Rng) -> Camera:
     """A camera at `location`, drawn from `rng`, that is not inside or right in front of a solid."""
     focal = rng.uniform(*location.focal)
     camera = _draw_camera(location, rng, focal)
-    for _ in range(20):
+    for _ in range(60):
         if _sees_enough(location.world, camera):
             break
         camera = _draw_camera(location, rng, focal)

@@ -1,6 +1,7 @@
-"""Random light: sun and sky outdoors, a lamp indoors."""
+"""Random light: sun and sky outdoors, a lamp indoors, or a photographer's flash."""
 
 import math
+from dataclasses import replace
 
 from datasets_prep.render.raycast import Light, Rng, Sky, Vector
 
@@ -20,7 +21,7 @@ def random_daylight(rng: Rng) -> tuple[Light, Sky, float]:
     sky = Sky(zenith, horizon, clouds, (rng.uniform(0, 1024), rng.uniform(0, 1024)))
     fill = 0.3 + 0.45 * overcast
     above, below = (fill * 0.85, fill * 0.95, fill * 1.15), (fill * 0.35, fill * 0.33, fill * 0.28)
-    haze = float(rng.choice([0.0006, 0.002, 0.006, 0.02, 0.04], p=[0.2, 0.25, 0.2, 0.2, 0.15]))
+    haze = float(rng.choice([0.0006, 0.002, 0.006, 0.02, 0.04], p=[0.1, 0.15, 0.2, 0.3, 0.25]))
     return Light(direction, None, colour, above, below), sky, haze
 
 
@@ -34,3 +35,12 @@ def random_lamplight(rng: Rng, lamp: Vector, reach: float) -> tuple[Light, Sky]:
     below = (tint[0] * 0.7, tint[1] * 0.68, tint[2] * 0.65)
     dark = (0.0, 0.0, 0.0)
     return Light((0.0, 0.0, 1.0), lamp, colour, tint, below), Sky(dark, dark, 0.0, (0.0, 0.0))
+
+
+def flashlight(light: Light, camera: Vector, distance: float) -> Light:
+    """A flash just above the `camera`, exposed for `distance` metres; a third of other `light` is left."""
+    x, y, z = camera
+    power = 0.75 * (0.3 + distance**2 / 12)  # of which the inverse square of `shading` leaves 0.75 there
+    around = (light.from_above, light.from_below)
+    above, below = ((0.35 * red, 0.35 * green, 0.35 * blue) for red, green, blue in around)
+    return replace(light, lamp=(x, y, z + 0.07), colour=(power,) * 3, from_above=above, from_below=below)

@@ -1,13 +1,14 @@
 """Random images with exact depth: one view of a scene, or several from a moving camera."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets_prep.render.cameras import camera_path
-from datasets_prep.render.raycast import Camera, World, cast
+from datasets_prep.render.cameras import Location, camera_path
+from datasets_prep.render.lighting import flashlight
+from datasets_prep.render.raycast import Camera, cast
 from datasets_prep.render.shading import shade
 from datasets_prep.render.worlds import random_location
 
@@ -46,11 +47,19 @@ def render_views(
     """Render `count` views of one random scene from a moving camera; other arguments as in `render_scene`."""
     rng = np.random.default_rng(seed)
     location = random_location(rng, kinds)
-    return [_view(location.world, camera, height, width, rng) for camera in camera_path(location, rng, count)]
+    return [_view(location, camera, height, width, rng) for camera in camera_path(location, rng, count)]
 
 
-def _view(world: World, camera: Camera, height: int, width: int, rng: np.random.Generator) -> Scene:
+def _view(location: Location, camera: Camera, height: int, width: int, rng: np.random.Generator) -> Scene:
+    world = location.world
     depth, owner = cast(world, camera, height, width)
-    image = shade(world, camera, depth, owner, rng)
     sky, intrinsics = ~np.isfinite(depth), camera.intrinsics(height, width)
+    if not sky.all():
+        distance = float(np.median(depth[~sky]))
+        world = replace(
+            world, haze=min(world.haze, 1.2 / distance)
+        )  # half of the view keeps 0.3 of its light
+        if location.flash:
+            world = replace(world, light=flashlight(world.light, camera.position, distance))
+    image = shade(world, camera, depth, owner, rng)
     return Scene(image, depth, sky, intrinsics, camera.world_to_camera())

@@ -22,7 +22,9 @@ from datasets_prep.render.textures import Material
 def random_location(rng: Rng, kinds: Sequence[str] = ()) -> Location:
     """A world and its cameras, drawn from `rng`: one of `kinds`, keys of `KINDS`, or any of `VARIED`."""
     names = list(kinds or VARIED)
-    return KINDS[names[rng.integers(len(names))]](rng)
+    name = names[rng.integers(len(names))]
+    location = KINDS[name](rng)
+    return replace(location, flash=bool(rng.random() < 0.4)) if name in _FLASHED else location
 
 
 def _scattered(
@@ -333,3 +335,6 @@ VARIED: dict[str, Callable[[Rng], Location]] = {
 
 KINDS = {**VARIED, "street from a car": _street_from_a_car}
 """All kinds of world by name."""
+
+_FLASHED = {"room", "hall", "things on a floor", "facade"}
+"""Kinds with something near enough for a flash, with which two in five are photographed."""

@@ -87,4 +87,6 @@ def _write_lists(root: Path, seeds: Sequence[int]) -> None:
         write_lines(root / file, names, "\r\n")
 
 
-WRITER = Writer(_write_views, _write_traps, _write_lists, ("plaza", "facade", "things on a floor"), VIEWS)
+WRITER = Writer(
+    _write_views, _write_traps, _write_lists, ("plaza", "facade", "facade", "things on a floor"), VIEWS
+)

@@ -51,5 +51,5 @@ def _write_traps(root: Path, seed: int, scene: Scene) -> dict[str, str]:
     return write_traps(root, "train/{what}", _FILES, contents)
 
 
-_KINDS = ("countryside", "facade", "street", "things on a floor")
+_KINDS = ("countryside", "facade", "facade", "street", "things on a floor")
 WRITER = Writer(_write_views, _write_traps, kinds=_KINDS)

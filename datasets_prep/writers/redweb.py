@@ -35,5 +35,5 @@ def _write_views(root: Path, index: int, seed: int, views: list[Scene]) -> None:
 _DEFECTS = tuple(what for what in UNUSABLE if what != "mismatched size")
 _PAIR = Pair(_IMAGE, encode_jpeg, _DEPTH, encode_png, _relative_depth)
 _TRAPS = Traps("{what}", _PAIR, (*_DEFECTS, "grey image", "RGBA image"), empty=_SKY)
-_KINDS = ("countryside", "facade", "room", "things on a floor")
+_KINDS = ("countryside", "facade", "facade", "room", "things on a floor")
 WRITER = Writer(_write_views, _TRAPS, kinds=_KINDS, portraits=True)

@@ -53,4 +53,6 @@ def _ned_pose(scene: Scene) -> list[float]:
 
 
 _TRAPS = Traps("traps/Hard/P000/{number:06d}", _PAIR, (*UNUSABLE, "RGBA image"))
-WRITER = Writer(_write_views, _TRAPS, kinds=("countryside", "facade", "hall", "street"), views=VIEWS)
+WRITER = Writer(
+    _write_views, _TRAPS, kinds=("countryside", "facade", "facade", "hall", "street"), views=VIEWS
+)
