@@ -60,7 +60,7 @@ STUDENT = {
 }
 """V1's two pseudo-labelled images for each labelled one, V2's losses."""
 
-PERTURB = {"perturb.datasets": ["pseudo"]}
+PERTURB = {"perturb.datasets": ["pseudo"], "half_size_share": 0.0}
 """V1's perturbations."""
 
 MODELS = {

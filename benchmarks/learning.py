@@ -28,7 +28,7 @@ from learning_runs import skills, trained
 from datasets_prep.manifest import PreparedDataset, open_datasets
 from pipelines.config import TrainConfig
 from pipelines.config_files import load_experiment, with_changes
-from pipelines.demo import DATASETS, Demo
+from pipelines.demo import OTHERS, STEREO, TRAINED, Demo
 from pipelines.report.charts import SERIES, Dots, dot_chart
 
 BATCH = 20
@@ -52,11 +52,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dpt-learning-") as folder:
         ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
         demo = Demo(Path(folder), experiment, print)
-        demo.generate()
+        demo.generate(TRAINED, arguments.images)
+        demo.generate((*OTHERS, *STEREO), arguments.others)
         demo.stereo()
-        demo.prepare()
+        prepared = demo.prepare((*TRAINED, *OTHERS, *STEREO))
         ray.shutdown()
-        datasets = open_datasets([f"{folder}/shards/{name}" for name in DATASETS])
+        datasets = open_datasets(prepared)
         runs = itertools.product(VARIANTS, range(arguments.seeds))
         found: dict[tuple[str, str], list[float]] = {variant: [] for variant in VARIANTS}
         for variant, seed in runs:
@@ -68,7 +69,12 @@ def main() -> None:
 def settings(train: TrainConfig, objective: str, sampling: str, steps: int, seed: int) -> TrainConfig:
     """The demo's training with that objective, sampling, number of steps and seed."""
     changes = {"optimizer.objective": objective, "sampling": sampling, "seed": seed}
-    sizes = {"steps": steps, "batch_size": BATCH, "optimizer.warmup": max(1, steps // 20)}
+    sizes = {
+        "steps": steps,
+        "batch_size": BATCH,
+        "optimizer.warmup": max(1, steps // 20),
+        "half_size_share": 0.0,
+    }
     return with_changes(train, {**changes, **sizes})
 
 

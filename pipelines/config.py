@@ -334,6 +334,8 @@ class TrainConfig(MixSection):
         steps: 60 epochs of 72,000 steps.
         batch_size: global, over all workers.
         crop: side of the random square crops in pixels, or [height, width].
+        half_size_share: of the steps, the first, that see crops and their ground truth at half size and learn
+            the coarse layout at a fraction of the cost (progressive learning; EfficientNetV2, ICML 2021).
         flip: mirror crops with probability 0.5.
         sampling: `multinomial` draws the dataset of each sample independently, as in the paper; `stratified`
             gives every batch the shares to within one sample.
@@ -380,6 +382,7 @@ class TrainConfig(MixSection):
     steps: Steps = 60 * 72_000
     batch_size: Batch = 16
     crop: Annotated[Side | tuple[Side, Side], _one_or_two("[height, width]", 32, 8192)] = 384
+    half_size_share: float = Field(0.0, ge=0.0, lt=1.0)
     flip: bool = True
     sampling: Sampling = "multinomial"
     stages: tuple[StageSection, ...] = ()
@@ -444,6 +447,8 @@ class TrainConfig(MixSection):
             raise ValueError(f"crop: {self.crop} is not divisible by 32, the decoder's stride")
         if sum(stage.steps for stage in self.stages) >= self.steps:
             raise ValueError(f"stages: they take all {self.steps} steps and leave none for the full mix")
+        if self.half_size_share and self.perturb.datasets:
+            raise ValueError("half_size_share: CutMix's rectangles cannot be halved; empty perturb.datasets")
         for key, names in self.of_datasets.items():
             if names and self.task != "depth":
                 raise ValueError(f"{key}: is for task=depth only, not task={self.task}")

@@ -261,9 +261,16 @@ def check_fits(
     run_stages(config, datasets)
     if model is None:
         model = model_without_weights(config)
-    if any(side % model.size_divisor for side in config.crop_size):
-        name = config.model.start or config.model.name
-        raise ConfigError(f"crop: {config.crop} is not divisible by {model.size_divisor}, as {name} needs")
+    name, divisor, patch = (
+        config.model.start or config.model.name,
+        model.size_divisor,
+        model.backbone.patch_size,
+    )
+    if any(side % divisor for side in config.crop_size):
+        raise ConfigError(f"crop: {config.crop} is not divisible by {divisor}, as {name} needs")
+    if config.half_size_share and any(side // 2 % patch for side in config.crop_size):
+        half = f"half of crop {config.crop}"
+        raise ConfigError(f"half_size_share: {half} is not divisible by {patch}, the patch size of {name}")
     task_of(config).check(model, datasets)
 
 

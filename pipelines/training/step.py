@@ -19,6 +19,7 @@ import dpt
 from dpt.ema import MovingAverage
 from pipelines.config import TrainConfig
 from pipelines.loading.batches import Batch
+from pipelines.loading.half_size import at_half_size
 from pipelines.tasks.registry import task_of
 from pipelines.training.gradients import Gradients, share_factor
 from pipelines.training.host_copy import HostCopy
@@ -73,30 +74,34 @@ class TrainingStep:
         datasets: Sequence[str],
         ranks: Ranks,
     ) -> None:
-        self._model, self._optimizer, self._average = model, optimizer, average
+        self._optimizer, self._average = optimizer, average
         self._config, self._ranks = config, ranks
         self._device = next(model.parameters()).device
         self._task = task_of(config, datasets)
         self._gradients = Gradients(model, parallel, self._task, config, len(datasets), ranks)
+        # Walking through the modules of a small network takes as long as its optimiser.
+        self._parameters, self._buffers = list(model.parameters()), list(model.buffers())
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on this rank's share `batch` of a global batch, as step number `step` of the run (from 1)."""
         # Chosen from on the device, where they are already if `pipelines.loading.on_device` has copied them.
         images, target = (side.to(self._device, non_blocking=True) for side in (batch.images, batch.target))
         batch = replace(batch, images=images, target=target)
-        statistics = [buffer.clone() for buffer in self._model.buffers()]
+        if step <= self._config.half_size_share * self._config.steps:
+            batch = at_half_size(batch)
+        statistics = [buffer.clone() for buffer in self._buffers]
         self._optimizer.zero_grad(set_to_none=True)
         weights = self._weights(batch)
         losses = self._gradients(batch, weights, step)
-        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm: Any = nn.utils.get_total_norm(gradients)
         if self._config.optimizer.clip_norm:
-            nn.utils.clip_grads_with_norm_(self._model.parameters(), self._config.optimizer.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self._parameters, self._config.optimizer.clip_norm, norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         offends = ~torch.isfinite(losses) | (losses > self._config.max_loss)
         bad = self._ranks.max((offends.any() | ~torch.isfinite(norm)).to(torch.float32))
         # Decided on the device: the host launches the next step without knowing how this one ends.
-        for buffer, before in zip(self._model.buffers(), statistics, strict=True):
+        for buffer, before in zip(self._buffers, statistics, strict=True):
             buffer.copy_(torch.where(bad > 0, before, buffer))
         self._optimizer.found_inf = bad  # type: ignore[attr-defined]
         self._optimizer.step()
