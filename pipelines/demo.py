@@ -59,9 +59,6 @@ OTHERS = ("diml", "megadepth", "apolloscape", "irs")
 STEREO = ("movies", "wsvd")
 """Stereo videos, whose ground truth is computed before they are prepared."""
 
-DATASETS = (*TRAINED, *OTHERS, *STEREO)
-"""MIX 6."""
-
 Results = dict[str, dict[str, float]]
 """Dataset → metric → value."""
 
@@ -80,13 +77,11 @@ class Demo:
     def __init__(self, out: Path, experiment: Experiment, say: Callable[[str], None]) -> None:
         self._out, self._experiment, self._say = out, experiment, say
 
-    def generate(self) -> None:
-        """Render the raw datasets."""
-        settings, others = self._experiment.demo, len(DATASETS) - len(TRAINED)
-        each = f"{settings.images} images each in the layouts of {', '.join(TRAINED)}"
-        self._say(f"{each}; a few of {others} others")
-        counts = {name: settings.images if name in TRAINED else settings.others for name in DATASETS}
-        sets = {name: (self._raw(name), scenes_for(name, images)) for name, images in counts.items()}
+    def generate(self, names: Sequence[str], images: int) -> None:
+        """Render the raw datasets `names`, `images` each or a few more."""
+        settings = self._experiment.demo
+        self._say(f"{images} images each in the layouts of {', '.join(names)}")
+        sets = {name: (self._raw(name), scenes_for(name, images)) for name in names}
         for _ in rendering_datasets(sets, settings.seed, settings.height, settings.width):
             pass
 
@@ -101,10 +96,10 @@ class Demo:
             frames += read_report(out).frames
         self._say(f"ground truth of {frames} frames of the videos of {', '.join(STEREO)}, by optical flow")
 
-    def prepare(self) -> list[str]:
-        """Prepare all datasets; returns those to train on."""
+    def prepare(self, names: Sequence[str]) -> list[str]:
+        """Prepare the raw datasets `names`; returns where."""
         shards, samples, quarantined = str(self._out / "shards"), 0, 0
-        for name in DATASETS:
+        for name in names:
             raw = self._computed(name) if name in STEREO else self._raw(name)
             prepared = ingest_all(plan_ingest(name, str(raw), self._experiment.prepare), shards)
             counts = ", ".join(f"{count} {split}" for split, count in prepared.manifest.samples.items())
@@ -112,8 +107,8 @@ class Demo:
             samples += sum(prepared.manifest.samples.values())
             quarantined += prepared.manifest.quarantined
             draw_contact_sheet(prepared, self.shown(f"shards_{name}.png"), samples=6)
-        self._say(f"{samples} images of {len(DATASETS)} datasets, {quarantined} quarantined")
-        return [f"{shards}/{name}" for name in TRAINED]
+        self._say(f"{samples} images of {len(names)} datasets, {quarantined} quarantined")
+        return [f"{shards}/{name}" for name in names]
 
     def evaluate(self, model: Path, data: Sequence[str], what: str) -> Results:
         """Evaluate a `model`, called `what` in the output, on the held-out scenes of `data`."""
@@ -142,23 +137,21 @@ class Demo:
         return trained
 
     def predict(self, uri: str, data: Sequence[str]) -> Path:
-        """Predict a held-out image of `data` with the registered model `uri`; returns the picture's path."""
-        dataset = open_dataset(data[-1])
-        split = self._experiment.evaluate.split
-        sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
-        image, truth = sample.images[0].numpy(), sample.target[0].float().numpy()
+        """Predict a held-out image of each of `data` with the model at `uri`; returns the picture's path."""
         predictor = Predictor(self._experiment.predict, load_model(uri))
-        [prediction] = predictor([image])
-        predictor.write(Folder(self._out / "prediction"), "held_out", image, prediction)
-        sheet = contact_sheet(
-            [[image, colourise(truth), colourise(prediction)]],
-            [f"{dataset.name}: {sample.sample_ids[0]}  (image, ground truth, prediction)"],
-            height=288,
-        )
+        rows, captions = [], []
+        for dataset in map(open_dataset, data):
+            split = self._experiment.evaluate.split
+            sample = next(evaluation_batches(dataset, split, 0, rank=0, world_size=1, batch_size=1))
+            image, truth = sample.images[0].numpy(), sample.target[0].float().numpy()
+            [prediction] = predictor([image])
+            predictor.write(Folder(self._out / "prediction"), dataset.name, image, prediction)
+            rows.append([image, colourise(truth), colourise(prediction)])
+            captions.append(f"{dataset.name}: {sample.sample_ids[0]}  (image, ground truth, prediction)")
         path = self.shown("prediction.png")
         with writing_file(path) as partial:
-            partial.write_bytes(encode_png(sheet))
-        self._say(f"a held-out image: {path}")
+            partial.write_bytes(encode_png(contact_sheet(rows, captions, height=192)))
+        self._say(f"held-out images: {path}")
         return path
 
     def report(self, uri: str, data: Sequence[str]) -> Path:
@@ -203,11 +196,9 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
                 f"Ray with {ray.cluster_resources()['CPU']:.0f} cores, MLflow in {tracking.store_name()}"
             )
         with stage("generate"):
-            demo.generate()
-        with stage("stereo"):
-            demo.stereo()
+            demo.generate(TRAINED, experiment.demo.images)
         with stage("prepare"):
-            data = demo.prepare()
+            data = demo.prepare(TRAINED)
         with stage("train"):
             trained = demo.train(data)
         with stage("publish"):
@@ -221,6 +212,12 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
             before = demo.untrained(data)
         with stage("report"):
             page = demo.report(published.uri, data)
+        with stage("generate"):
+            demo.generate((*OTHERS, *STEREO), experiment.demo.others)
+        with stage("stereo"):
+            demo.stereo()
+        with stage("prepare"):
+            demo.prepare((*OTHERS, *STEREO))
         with stage("tune"):
             tables = sweep(out, config, stages.say)
         stages.console.print(results_table({"untrained": before, "trained": after}))
@@ -228,7 +225,7 @@ def run_demo(out: Path, config: str, sweep: Sweep) -> None:
         _print_what_to_open(
             stages.console,
             {
-                picture: "a held-out image, its ground truth and the prediction",
+                picture: "held-out images, their ground truth and the predictions",
                 page: "the model",
                 tables: "the sweep: miniatures of the paper's tables",
                 demo.shown("shards_*.png"): "the datasets",

@@ -59,8 +59,8 @@ MINIATURES = (
 )
 
 _QUICK = {
-    "model.overrides": {}, "steps": 60, "crop": 64, "batch_size": 8, "log_every": 10, "validate_every": 30,
-    "checkpoint_every": 30, "optimizer.warmup": 20, "optimizer.backbone_lr": 2e-3,
+    "model.overrides": {}, "steps": 120, "crop": 64, "half_size_share": 0.0, "batch_size": 8, "log_every": 20,
+    "validate_every": 60, "checkpoint_every": 60, "optimizer.warmup": 20, "optimizer.backbone_lr": 2e-3,
     "optimizer.decoder_lr": 2e-3,
 }  # fmt: skip
 
