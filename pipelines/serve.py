@@ -7,6 +7,7 @@ make its own name resolve to this address), and takes uploads of a type that a f
 from __future__ import annotations
 
 import base64
+import html
 import json
 import math
 from collections.abc import Callable
@@ -117,11 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     timeout = _SECONDS
     views: Views
+    page: bytes
     say: Callable[[str], None]
 
     def do_GET(self) -> None:
         if self._is_for_us() and self.path == "/":
-            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", _PAGE.read_bytes())
+            self._answer(HTTPStatus.OK, "text/html; charset=utf-8", self.page)
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is only / here")
 
@@ -168,12 +170,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def server(
-    model: dpt.DPT, settings: PredictConfig, port: int, say: Callable[[str], None]
+    model: dpt.DPT, name: str, settings: PredictConfig, port: int, say: Callable[[str], None]
 ) -> ThreadingHTTPServer:
     """A server of the page, not yet running.
 
     Args:
         model: see `Views`.
+        name: of the model, for the page.
         settings: see `Views`.
         port: on the loopback; 0 for any free one.
         say: takes a line for each request.
@@ -182,7 +185,9 @@ def server(
         ConfigError, BadModel: see `Views`.
         UserError: if the port is taken.
     """
-    handler = type("Handler", (_Handler,), {"views": Views(model, settings), "say": staticmethod(say)})
+    page = _PAGE.read_text("utf-8").replace("{model}", html.escape(name)).encode()
+    own = {"views": Views(model, settings), "page": page, "say": staticmethod(say)}
+    handler = type("Handler", (_Handler,), own)
     try:
         return ThreadingHTTPServer((LOOPBACK, port), handler)
     except OSError as error:

@@ -143,6 +143,8 @@ def report(
             from pipelines.report.model_page import write_model_report
 
             path = write_model_report(what, folder, data or [], images, split)
+            if not data:
+                echo("without predictions: give --data, prepared datasets, to show some")
         elif data:
             raise UserError(f"--data belongs to the report of a model, and there is none at {what}")
         else:

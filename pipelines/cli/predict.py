@@ -138,7 +138,7 @@ def serve(
         from pipelines.serve import LOOPBACK, server
         from pipelines.tracking.model_reference import load_predictor
 
-        running = server(load_predictor(model), settings, port, partial(typer.echo, err=True))
+        running = server(load_predictor(model), model, settings, port, partial(typer.echo, err=True))
     typer.echo(f"{model}: http://{LOOPBACK}:{running.server_port}/ (Ctrl-C ends it)")
     with running, suppress(KeyboardInterrupt):
         running.serve_forever()

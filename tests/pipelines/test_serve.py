@@ -30,7 +30,7 @@ def model() -> dpt.DPT:
 @pytest.fixture
 def address(model: dpt.DPT) -> Iterator[str]:
     lines: list[str] = []
-    with server(model, PredictConfig(), 0, lines.append) as running:
+    with server(model, "models:/<dpt>@champion", PredictConfig(), 0, lines.append) as running:
         Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://{LOOPBACK}:{running.server_port}"
         running.shutdown()
@@ -60,6 +60,10 @@ def test_a_picture_is_answered_with_its_depth_points_and_attention(address, mode
     assert views["text"] == model.config.meaning
 
 
+def test_the_page_names_its_model(address):
+    assert "<p>Model: models:/&lt;dpt&gt;@champion</p>" in requests.get(f"{address}/").text
+
+
 def test_a_large_picture_is_reduced(address, monkeypatch):
     monkeypatch.setattr(pipelines.serve, "MOST_SIDE", 32)
     views = requests.post(f"{address}/predict", picture(50, 100), headers=BINARY).json()
@@ -82,10 +86,10 @@ def test_what_is_no_picture_or_too_large_is_refused_in_one_line(address, monkeyp
 
 
 def test_it_listens_on_loopback_alone_and_a_taken_port_is_one_line(model):
-    with server(model, PredictConfig(), 0, print) as running:
+    with server(model, "models:/<dpt>@champion", PredictConfig(), 0, print) as running:
         assert running.server_address[0] == "127.0.0.1"
         with pytest.raises(UserError, match=rf"--port {running.server_port}: Address already in use; choose"):
-            server(model, PredictConfig(), running.server_port, print)
+            server(model, "models:/<dpt>@champion", PredictConfig(), running.server_port, print)
 
 
 @pytest.mark.heavy

@@ -152,8 +152,8 @@ def test_the_command_writes_one_page(model, shards_folder, mlflow_database, tmp_
 
 
 def test_a_model_that_nobody_evaluated_says_so(model, mlflow_database, tmp_path):
-    page = write_model_report(str(model), tmp_path / "out")
-    assert "has no evaluation of this model yet" in page.read_text()
+    assert "give --data, prepared datasets, to show some" in said("report", model, "--out", tmp_path / "out")
+    assert "has no evaluation of this model yet" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_data_without_a_model_is_refused(mlflow_database):
