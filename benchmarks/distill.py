@@ -41,6 +41,7 @@ from pipelines.config_files import load_experiment, with_changes
 from pipelines.label import plan_labelling
 
 DEMO = load_experiment("demo")
+TRAIN = with_changes(DEMO.train, {"half_size_share": 0.0})  # CutMix's rectangles cannot be halved
 
 LABELLED, OTHERS = "redweb", ("hrwsi", "blendedmvs", "tartanair")
 """The dataset of students and held-out scenes; those that only the teacher has."""
@@ -60,7 +61,7 @@ STUDENT = {
 }
 """V1's two pseudo-labelled images for each labelled one, V2's losses."""
 
-PERTURB = {"perturb.datasets": ["pseudo"], "half_size_share": 0.0}
+PERTURB = {"perturb.datasets": ["pseudo"]}
 """V1's perturbations."""
 
 MODELS = {
@@ -99,7 +100,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for name in () if arguments.self else OTHERS:
         prepare(name, arguments.others, DEMO.prepare.validation_share)
     draw(LABELLED, "unlabelled", arguments.unlabelled, seed=1)
-    teacher = with_changes(DEMO.train, {"steps": arguments.steps})
+    teacher = with_changes(TRAIN, {"steps": arguments.steps})
     pseudo = pseudo_labelled(learned("teacher", teacher, ["shards"])[0])
     found: dict[str, list[float]] = {title: [] for title in MODELS}
     for seed in range(arguments.seeds):
@@ -108,7 +109,7 @@ def compare(arguments: argparse.Namespace) -> None:
             if is_student and arguments.perturb:
                 settings |= PERTURB
             data = [f"shards/{LABELLED}", *([pseudo] if is_student else [])]
-            skill = learned(f"seed {seed}: {title}", with_changes(DEMO.train, settings), data)[1]
+            skill = learned(f"seed {seed}: {title}", with_changes(TRAIN, settings), data)[1]
             found[title].append(skill)
     print_gains(found)
 

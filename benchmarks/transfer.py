@@ -92,7 +92,7 @@ def main() -> None:
     if not frames:
         parser.error(f"{arguments.folder}: none of the frames is there, e.g. {FRAMES['KITTI'][0]}")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    changes = {"steps": arguments.steps, **(CARD if on_card else {})}
+    changes = {"steps": arguments.steps, "half_size_share": 0.0, **(CARD if on_card else {})}
     config = with_changes(load_experiment("demo").train, changes)
     with tempfile.TemporaryDirectory(prefix="dpt-transfer-") as folder:
         start = time.perf_counter()
