@@ -11,10 +11,10 @@ from tests.support.commands import said
 
 
 @pytest.mark.usefixtures("ray_session")
-@pytest.mark.parametrize("dataset", ["movies", "wsvd"])
-def test_videos_become_shards(dataset, tmp_path):
+@pytest.mark.parametrize(("dataset", "seed"), [("movies", 35), ("wsvd", 37)])
+def test_videos_become_shards(dataset, seed, tmp_path):
     generated, raw, shards = tmp_path / "generated", tmp_path / "raw", tmp_path / "shards"
-    write_dataset(dataset, generated, scenes=2, seed=35, height=128, width=192)
+    write_dataset(dataset, generated, scenes=2, seed=seed, height=128, width=192)
     lists = ("--lists", generated / "lists") if dataset == "wsvd" else ()
     told = said("stereo", dataset, "--videos", generated / "videos", "--out", raw, *lists)
     assert "frames of 2 videos" in told
