@@ -18,6 +18,8 @@ from dpt import create_model, save_model
 from tests.support.commands import dpt
 from tests.support.faulty_s3 import FaultyS3, serving
 
+pytestmark = pytest.mark.heavy
+
 OLD = b"what was there"
 TRAINING = ("--data", "{shards}", "--name", "x", "model.name=dpt_tiny", "model.pretrained=false", "crop=64")
 COMMANDS = {
@@ -127,7 +129,6 @@ def test_a_full_disk_costs_no_file_that_was_there_and_leaves_none_half_written(
     assert left == dict.fromkeys(COMMANDS[command][1], OLD)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("command", ["distill", "export", "label", "report"])
 def test_a_disk_without_a_free_byte(command, files, small_disk, capsys):
     small_disk.fill()
@@ -163,7 +164,6 @@ def test_a_bucket_that_is_not_there(command, files, s3, capsys):
     check_refusal(command, "s3://nosuchbucket/p", files, capsys, "bucket does not exist")
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("command", REMOTE)
 def test_wrong_keys(command, files, s3, capsys, monkeypatch):
     monkeypatch.setattr(s3, "closed", True)
@@ -176,7 +176,6 @@ def test_a_bucket_where_only_a_folder_of_this_machine_will_do(command, files, tm
     assert not (tmp_path / "s3:").exists()
 
 
-@pytest.mark.heavy
 def test_results_are_uploaded(files, s3, tmp_path, capsys):
     for command in ("convert", "convert to Hugging Face", "export", "report", "inspect"):
         out = f"s3://bucket/{command.replace(' ', '_')}"

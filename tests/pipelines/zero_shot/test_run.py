@@ -26,6 +26,8 @@ from pipelines.zero_shot.sets import find_sets
 from tests.support.paths import SAMPLES
 from tests.support.zero_shot_reference import depth_errors, disagrees, input_size, network_pixels
 
+pytestmark = pytest.mark.heavy
+
 SIDE = 64
 SOURCE_OF = {"diw": "diw", "eth3d": "eth3d", "sintel": "sintel", "kitti": "kitti_161"}
 SOURCE_OF |= {"nyu": "nyuv2_labelled", "tum": "tum"}
@@ -121,7 +123,6 @@ def test_every_image_has_the_values_that_plain_numpy_gives(name, results, networ
     assert results[name].mean == pytest.approx(np.mean(values), rel=1e-6)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("name", ZERO_SHOT)
 def test_a_given_prediction_is_worth_exactly_what_plain_numpy_says(name, raw):
     [found] = find_sets([name], [str(raw)], {})

@@ -25,6 +25,8 @@ from tune.report.page import write_report
 from tune.report.remarks import finding, progress
 from tune.report.results import read_sweep
 
+pytestmark = pytest.mark.heavy
+
 SEEDS = (0, 1, 2)
 TABLES = ("readout", "backbone", "resolution", "speed")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -65,7 +67,6 @@ def row_of(page: Path, table: str, title: str) -> list[str]:
 
 
 # ---- numbers
-@pytest.mark.heavy
 def test_every_mean_and_deviation_is_that_of_the_seeds(figures):
     for row in PAPER["readout"].rows:
         seeds = [seed for seed in SEEDS if (row.title, seed) != ("Add", 1)]
@@ -133,7 +134,6 @@ def test_what_failed_or_was_not_run_is_said(reported):
     assert "- **Add: seed 1 failed**" in (reported / "report.md").read_text()
 
 
-@pytest.mark.heavy
 def test_a_model_that_is_only_timed_is_no_training(mlflow_database):
     make_sweep("timed", ["readout", "speed"], [0, 1], with_pictures=False)
     sweep = read_sweep("timed")
@@ -149,7 +149,6 @@ def test_an_unknown_sweep_is_an_error_that_names_those_there_are(mlflow_database
         write_report("secnod", tmp_path / "out")
 
 
-@pytest.mark.heavy
 def test_one_seed_and_other_datasets_are_no_trouble(mlflow_database, tmp_path, monkeypatch):
     monkeypatch.setattr(made_up_sweep, "DATASETS", ("redweb", "tartanair"))
     make_sweep("other", ["readout"], [5], with_pictures=False)
@@ -231,13 +230,11 @@ def browser(reported: Path) -> Iterator[Browser]:
         yield window
 
 
-@pytest.mark.heavy
 def test_nothing_is_fetched_and_nothing_complained_of(browser, reported):
     assert browser.requested() == [(reported / "report.html").absolute().as_uri()]
     assert browser.complaints() == []
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_it_fits_and_follows_the_readers_colours(browser, tmp_path, scheme, width):
