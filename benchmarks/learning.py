@@ -47,8 +47,6 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     experiment = load_experiment("demo")
-    sizes = {"images": arguments.images, "others": arguments.others}
-    experiment = experiment.model_copy(update={"demo": experiment.demo.model_copy(update=sizes)})
     with tempfile.TemporaryDirectory(prefix="dpt-learning-") as folder:
         ray.init(_node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
         demo = Demo(Path(folder), experiment, print)

@@ -261,11 +261,8 @@ def check_fits(
     run_stages(config, datasets)
     if model is None:
         model = model_without_weights(config)
-    name, divisor, patch = (
-        config.model.start or config.model.name,
-        model.size_divisor,
-        model.backbone.patch_size,
-    )
+    name = config.model.start or config.model.name
+    divisor, patch = model.size_divisor, model.backbone.patch_size
     if any(side % divisor for side in config.crop_size):
         raise ConfigError(f"crop: {config.crop} is not divisible by {divisor}, as {name} needs")
     if config.half_size_share and any(side // 2 % patch for side in config.crop_size):

@@ -56,9 +56,8 @@ def _view(location: Location, camera: Camera, height: int, width: int, rng: np.r
     sky, intrinsics = ~np.isfinite(depth), camera.intrinsics(height, width)
     if not sky.all():
         distance = float(np.median(depth[~sky]))
-        world = replace(
-            world, haze=min(world.haze, 1.2 / distance)
-        )  # half of the view keeps 0.3 of its light
+        # Beyond it, half of the view would lose more than 0.7 of its light.
+        world = replace(world, haze=min(world.haze, 1.2 / distance))
         if location.flash:
             world = replace(world, light=flashlight(world.light, camera.position, distance))
     image = shade(world, camera, depth, owner, rng)

@@ -40,7 +40,8 @@ class Writer:
             Returns sample id → defect.
         lists: writes the list files of the official split; called with root and the seeds of all scenes.
             None where the dataset has no lists.
-        kinds: kinds of world, keys of `render.worlds.KINDS`; empty for all that vary.
+        kinds: kinds of world, keys of `render.worlds.KINDS`; empty for all that vary. One that
+            stands twice is drawn twice as often.
         views: views of each scene.
         portraits: whether every third scene is in portrait format.
     """

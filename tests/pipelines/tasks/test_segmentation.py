@@ -78,9 +78,8 @@ def test_a_batch_without_labels_changes_no_weight():
 
 
 def rank_of_two(rank: int) -> Any:
-    settings = config(
-        precision="float64"
-    )  # in float32, rounding that differs puts units on either side of a ReLU
+    # In float32, rounding that differs puts units on either side of a ReLU.
+    settings = config(precision="float64")
     model = in_precision_of(settings, tiny(dropout=0.0).train())
     synchronise_norms(model)
     parallel = DistributedDataParallel(model)
